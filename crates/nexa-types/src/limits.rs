@@ -1,0 +1,40 @@
+//! Limits with names. Exceeding one is an error with a code and never undefined.
+
+/// A source file, in bytes.
+pub const SOURCE_BYTES_MAX: usize = 4 << 20;
+/// A compiled module, in bytes.
+pub const MODULE_BYTES_MAX: usize = 16 << 20;
+/// A constant in a module, in bytes.
+pub const CONSTANT_BYTES_MAX: usize = 1 << 20;
+/// A text value, in bytes.
+pub const STRING_BYTES_MAX: usize = 16 << 20;
+/// Nested calls in one VM.
+pub const FRAMES_MAX: usize = 256;
+/// Values on one VM's stack.
+pub const STACK_VALUES_MAX: usize = 65_536;
+/// Local variables of one function.
+pub const LOCALS_MAX: usize = 256;
+/// Branches of one fork.
+pub const BRANCHES_MAX: usize = 256;
+/// Nesting of syntax, of values and of failures' causes.
+pub const DEPTH_MAX: usize = 256;
+/// The heap of one VM unless its agent says otherwise, in bytes.
+pub const HEAP_BYTES_DEFAULT: u64 = 8 << 20;
+/// The most an agent may say, in bytes.
+pub const HEAP_BYTES_MAX: u64 = 64 << 20;
+/// A snapshot, in bytes.
+pub const SNAPSHOT_BYTES_MAX: usize = 64 << 20;
+/// Instructions in one time slice.
+pub const SLICE_FUEL: u64 = 10_000;
+/// Messages that may wait in an agent's inbox; a further one is refused with `OVERLOADED`.
+pub const INBOX_ENTRIES_MAX: usize = 1_024;
+/// Payloads up to this size stand in the event; longer ones go to a blob, in bytes.
+pub const INLINE_BYTES_MAX: usize = 64 << 10;
+/// The input of a workload, in bytes.
+pub const INPUT_BYTES_MAX: usize = 4 << 20;
+/// Agents in one submitted list.
+pub const LIST_AGENTS_MAX: usize = 10_000;
+/// Events between two snapshots of an agent: a longer tail costs time at wake-up.
+pub const SNAPSHOT_EVERY_EVENTS: u64 = 256;
+/// How deep agents may start agents.
+pub const AGENT_DEPTH_MAX: u32 = 64;
