@@ -1,0 +1,334 @@
+//! What a VM asks for.
+//!
+//! Effects come in three classes, and the class decides what is recorded:
+//!   *local*    computed in the step from the recorded input's time and the agent's seed; no record of its own
+//!   *log*      the appended event is the effect; carried out from the store's own tables
+//!   *outside*  goes through the ledger: intent → started → done | failed without effect | unknown
+//!
+//! A request is not stored. The VM is deterministic, so a replay makes the same request again, and the
+//! [`fingerprint`] in the ledger's intent proves that it is the same.
+
+use minicbor::{CborLen, Decode, Encode};
+use nexa_types::{Budget, Millis, Payload, Seq, Spend, Timestamp, Tokens};
+
+/// One effect that a VM yielded and now waits for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EffectRequest {
+    /// Its number in the VM, from 1.
+    pub seq: Seq,
+    /// What is asked for.
+    pub body: EffectBody,
+}
+
+/// The class of an effect, see the module's header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EffectClass {
+    /// Answered within the step.
+    Local,
+    /// The event is the effect.
+    Log,
+    /// Somebody outside does it.
+    Outside,
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub enum EffectBody {
+    /// The time of the input that is being handled.
+    Now,
+    /// A number from `low` to `high - 1`, from the agent's seed and this effect's number.
+    Random {
+        /// The least possible number.
+        low: i64,
+        /// One above the greatest possible number.
+        high: i64,
+    },
+    /// A line for whoever watches the agent live.
+    Log(String),
+    /// Something for the client, on a named channel.
+    Emit {
+        /// The channel; `main` unless the program says otherwise.
+        channel: String,
+        /// The value.
+        value: Payload,
+    },
+    /// Run these children and wait for all of them, or start them and go on.
+    Children {
+        /// One child a branch, in declaration order; 1 for a plain call, at most `BRANCHES_MAX`.
+        branches: Vec<ChildSpec>,
+        /// What the VM does meanwhile.
+        join: Join,
+    },
+    /// Wait for so long.
+    Sleep(Millis),
+    /// Ask a model.
+    Model(Box<ModelRequest>),
+    /// Ask a person.
+    Approval(ApprovalRequest),
+}
+
+impl EffectBody {
+    /// The class that decides how it is recorded.
+    pub fn class(&self) -> EffectClass {
+        match self {
+            Self::Now | Self::Random { .. } | Self::Log(_) => EffectClass::Local,
+            Self::Emit { .. } | Self::Children { .. } | Self::Sleep(_) => EffectClass::Log,
+            Self::Model(_) | Self::Approval(_) => EffectClass::Outside,
+        }
+    }
+}
+
+/// What a VM does while its children run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode, CborLen)]
+#[cbor(index_only)]
+pub enum Join {
+    /// Waits until all have ended; the answer is one outcome a branch.
+    #[n(0)]
+    All,
+    /// Goes on at once; each ending arrives as an input of its own. Used by the list coordinator.
+    #[n(1)]
+    None,
+}
+
+/// A child to start.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct ChildSpec {
+    /// The name that people see: the agent's, the flow's, or the branch's.
+    #[n(0)]
+    pub name: String,
+    /// The function of the same module that the child runs.
+    #[n(1)]
+    pub entry: u32,
+    /// Its arguments, an encoded list.
+    #[n(2)]
+    pub args: Payload,
+    /// Caps of its own, before the parent's rest is applied.
+    #[n(3)]
+    pub budget: Budget,
+    /// The whole call must end within this.
+    #[n(4)]
+    pub timeout: Option<Millis>,
+}
+
+/// Who wrote a message of a conversation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Encode, Decode, CborLen)]
+#[cbor(index_only)]
+pub enum Role {
+    /// The program: role, prompt, schema.
+    #[n(0)]
+    System,
+    /// The caller: the input, a repair turn, a passed message.
+    #[n(1)]
+    User,
+    /// The model.
+    #[n(2)]
+    Assistant,
+    /// A tool's result.
+    #[n(3)]
+    Tool,
+}
+
+impl Role {
+    /// The role's name on the wire of every provider.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::System => "system",
+            Self::User => "user",
+            Self::Assistant => "assistant",
+            Self::Tool => "tool",
+        }
+    }
+}
+
+/// Where the text of a message comes from. The log holds no text twice: an intent records these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub enum Source {
+    /// The module and the agent's arguments, both known from the agent's first event.
+    #[n(0)]
+    Program,
+    /// The recorded answer of this agent's effect.
+    #[n(1)]
+    Answer(#[n(0)] Seq),
+    /// Made by the VM from what came before, such as a list of violations.
+    #[n(2)]
+    Derived,
+}
+
+/// One message of a conversation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Who wrote it.
+    pub role: Role,
+    /// What it says.
+    pub text: String,
+    /// Where the text comes from.
+    pub source: Source,
+}
+
+/// How a model is asked to choose its words.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sampling {
+    /// 0 to 2.
+    pub temperature: f64,
+    /// 0 to 1.
+    pub top_p: f64,
+    /// The most tokens that it may write.
+    pub max_tokens: Tokens,
+    /// Makes the choice repeatable where the provider can.
+    pub seed: Option<u64>,
+    /// Texts that end the answer.
+    pub stop: Vec<String>,
+}
+
+/// A request to a model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelRequest {
+    /// The agent that asks, as declared; scripts answer by it.
+    pub agent: String,
+    /// `provider/name`, or empty for the project's default.
+    pub model: String,
+    /// The conversation so far, the system message first.
+    pub messages: Vec<Message>,
+    /// The JSON Schema that the answer must fit, as canonical JSON text.
+    pub schema: Option<String>,
+    /// How to choose words.
+    pub sampling: Sampling,
+    /// Whether pieces are wanted as they come.
+    pub stream: bool,
+    /// The whole request must be answered within this.
+    pub timeout: Millis,
+}
+
+/// Why a model stopped writing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode, CborLen)]
+#[cbor(index_only)]
+pub enum Finish {
+    /// It was done.
+    #[n(0)]
+    Stop,
+    /// It reached `max_tokens` or the model's window.
+    #[n(1)]
+    Length,
+    /// It asks for tools.
+    #[n(2)]
+    ToolCalls,
+    /// The provider cut it off for its content.
+    #[n(3)]
+    Filtered,
+}
+
+/// A model's answer, as recorded.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct ModelReply {
+    /// What it wrote.
+    #[n(0)]
+    pub text: String,
+    /// Why it stopped.
+    #[n(1)]
+    pub finish: Finish,
+    /// `provider/name` of the model that answered.
+    #[n(2)]
+    pub model: String,
+    /// What it used, `calls` being 1.
+    #[n(3)]
+    pub spend: Spend,
+    /// Tokens of the request that did not fit into the model's window and were left out.
+    #[n(4)]
+    pub tokens_left_out: Tokens,
+}
+
+/// A question to a person.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct ApprovalRequest {
+    /// What is asked.
+    #[n(0)]
+    pub question: String,
+    /// What it is about, as canonical JSON text; shown whole.
+    #[n(1)]
+    pub data: Option<String>,
+    /// After this it counts as unanswered.
+    #[n(2)]
+    pub timeout: Option<Millis>,
+}
+
+/// A person's answer.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Decision {
+    /// Yes or no.
+    #[n(0)]
+    pub approved: bool,
+    /// Who said so.
+    #[n(1)]
+    pub by: String,
+    /// Why, in their words; may be empty.
+    #[n(2)]
+    pub note: String,
+}
+
+/// What comes back for an effect that worked.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum Answer {
+    /// Nothing but that it happened: log, emit, sleep.
+    #[n(0)]
+    Done,
+    /// A moment.
+    #[n(1)]
+    Now(#[n(0)] Timestamp),
+    /// A number.
+    #[n(2)]
+    Random(#[n(0)] i64),
+    /// One outcome a branch, in declaration order.
+    #[n(3)]
+    Children(#[n(0)] Vec<nexa_types::Outcome>),
+    /// A model's answer.
+    #[n(4)]
+    Model(#[n(0)] ModelReply),
+    /// A person's answer.
+    #[n(5)]
+    Approval(#[n(0)] Decision),
+}
+
+/// A hash of a request, so that a replay can show that it asks for the same.
+///
+/// The text of messages is part of it; the order and length of every field keep different requests apart.
+pub fn fingerprint(body: &EffectBody) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new_derive_key("nexa.v1 effect request");
+    let mut text = |part: &str| {
+        hasher.update(&(part.len() as u64).to_le_bytes());
+        hasher.update(part.as_bytes());
+    };
+    match body {
+        EffectBody::Model(request) => {
+            text("model");
+            text(&request.agent);
+            text(&request.model);
+            for message in &request.messages {
+                text(message.role.as_str());
+                text(&message.text);
+            }
+            text(request.schema.as_deref().unwrap_or(""));
+            let sampling = &request.sampling;
+            text(&format!(
+                "{:016x} {:016x} {} {:?} {:?}",
+                sampling.temperature.to_bits(),
+                sampling.top_p.to_bits(),
+                sampling.max_tokens,
+                sampling.seed,
+                sampling.stop
+            ));
+        }
+        EffectBody::Approval(request) => {
+            text("approval");
+            text(&request.question);
+            text(request.data.as_deref().unwrap_or(""));
+        }
+        // Local effects have no record, and the record of a log effect holds the effect itself.
+        EffectBody::Now
+        | EffectBody::Random { .. }
+        | EffectBody::Log(_)
+        | EffectBody::Emit { .. }
+        | EffectBody::Children { .. }
+        | EffectBody::Sleep(_) => text("not outside"),
+    }
+    *hasher.finalize().as_bytes()
+}

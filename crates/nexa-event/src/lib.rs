@@ -1,0 +1,14 @@
+//! Facts, effects and envelopes: everything that is stored, and nothing that decides.
+//!
+//! - [`effect`]: what a VM asks for. Never stored as such: a replay makes it again.
+//! - [`fact`]: what happened. The only truth beside the agent rows.
+//! - [`envelope`]: how a fact is wrapped, hashed and chained.
+//! - [`codec`]: how all of it becomes bytes, with its format version and golden files.
+//!
+//! Every type here has numbered fields (`#[n(..)]`). A number is never reused; a new field is optional;
+//! a reader skips numbers that it does not know.
+
+pub mod codec;
+pub mod effect;
+pub mod envelope;
+pub mod fact;

@@ -1,0 +1,16 @@
+//! Narrow traits towards everything outside, each with an in-memory twin or a fake beside it.
+//!
+//! - [`clock`]: time. Real, or moved by a test.
+//! - [`dice`]: randomness. Real, or from a seed.
+//! - [`store`]: streams, agent rows, inbox, snapshots, blobs. Two truths, one transaction.
+//! - [`view`]: read models, which are folds and can be rebuilt.
+//! - [`model`]: language models.
+//!
+//! Adapters never see each other; the `nexa` binary chooses them in one place.
+
+pub mod clock;
+pub mod dice;
+pub mod memory;
+pub mod model;
+pub mod store;
+pub mod view;
