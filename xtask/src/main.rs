@@ -1,0 +1,56 @@
+//! `cargo xtask NAME`: set-up, the demo, the tests, the checks. Everything a newcomer or a CI machine calls.
+//!
+//! No dependencies: this is the first thing that is compiled on a clean machine, before anything is installed.
+//!
+//! - [`setup`]: finds what the build needs from the system and installs it, or says exactly what to install.
+//! - [`demo`]: the main job on the embedded model.
+//! - [`test`]: everything that must pass before a change lands.
+//! - [`tidy`]: what a compiler does not check: names in documents, lengths of files, words that must not appear.
+
+mod demo;
+mod process;
+mod setup;
+mod test;
+mod tidy;
+
+use std::process::ExitCode;
+
+const HELP: &str = "\
+usage: cargo xtask COMMAND
+
+  setup           install what the build and the tests need from the system
+  setup --check   only say what is missing
+  demo [FILE]     let agents review FILE (default: LICENSE) on the embedded model
+  test            format, tidy, lints, unit and process tests
+  test --quick    the same without lints and without tests of whole processes
+  tidy            check documents and files against the rules of CONTRIBUTING.md
+";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    let result = match words.as_slice() {
+        ["setup"] => setup::install(setup::Scope::Tests),
+        ["setup", "--check"] => setup::check(setup::Scope::Tests),
+        ["demo"] => demo::run("LICENSE"),
+        ["demo", file] => demo::run(file),
+        ["test"] => test::run(test::Tier::Full),
+        ["test", "--quick"] => test::run(test::Tier::Quick),
+        ["tidy"] => tidy::run(),
+        [] | ["help" | "--help" | "-h"] => {
+            print!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        other => {
+            eprintln!("xtask: unknown command `{}`\n\n{HELP}", other.join(" "));
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("xtask: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! Everything that must pass before a change lands, in the order in which failures are cheapest.
+
+use std::path::PathBuf;
+
+use crate::process::{self, Outcome, binary, run_with, target_dir};
+use crate::{demo, setup, tidy};
+
+/// How much to test.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tier {
+    /// What a save should wait for.
+    Quick,
+    /// What a change must pass.
+    Full,
+}
+
+/// Runs the tests of a tier.
+pub(crate) fn run(tier: Tier) -> Outcome {
+    setup::install(setup::Scope::Tests)?;
+    process::run("cargo", &["fmt", "--all", "--check"])?;
+    tidy::run()?;
+    if tier == Tier::Quick {
+        return process::run(
+            "cargo",
+            &["test", "--quiet", "--profile", "fast", "--workspace", "--exclude", "nexa-tests"],
+        );
+    }
+    process::run(
+        "cargo",
+        &["clippy", "--quiet", "--profile", "fast", "--workspace", "--all-targets", "--", "-D", "warnings"],
+    )?;
+    demo::build()?;
+    let python = python()?;
+    let nexa = binary("nexa");
+    // Tests of the embedded model need its weights. Without them they say that they are skipped, and why.
+    if let Err(error) = process::run(&nexa, &["models", "pull"]) {
+        if std::env::var_os("CI").is_some() {
+            return Err(error);
+        }
+        eprintln!("test: {error}; tests of the embedded model will be skipped");
+    }
+    let env = [
+        ("NEXA_BIN", nexa.to_string_lossy().into_owned()),
+        ("NEXA_TEST_PYTHON", python.to_string_lossy().into_owned()),
+    ];
+    let env: Vec<(&str, &str)> = env.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    run_with("cargo", &["test", "--profile", "fast", "--workspace"], &env)
+}
+
+/// A Python with the generated client's packages, in the target directory.
+fn python() -> Outcome<PathBuf> {
+    let venv = target_dir().join("python");
+    let python = venv.join("bin/python");
+    let requirements = "tests/python/requirements.txt";
+    if !python.is_file() {
+        process::run("python3", &["-m", "venv", &venv.to_string_lossy()])?;
+    }
+    process::run(&python, &["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", requirements])?;
+    Ok(python)
+}
