@@ -1,0 +1,221 @@
+//! One decision at a time: runs the brain to its next wish and carries out what a wish means for the log.
+
+use nexa_event::effect::{Answer, ApprovalRequest, EffectBody, EffectRequest, ModelRequest, fingerprint};
+use nexa_event::fact::{self, AgentEvent, Intent};
+use nexa_types::{Failure, InputId, Outcome, RunCode, Seq, Spend, Timestamp, Tokens};
+use nexa_vm::vm::Stop;
+
+use crate::agent::Agent;
+use crate::brain::Brain;
+use crate::children::draw;
+use crate::invariant;
+use crate::ledger::{Kind, Outside, Pending};
+use crate::meter::Shortage;
+use crate::step::{Draft, End};
+
+/// An event that does not follow on the agent's state.
+#[derive(Debug)]
+pub(crate) struct Misfit(pub(crate) &'static str);
+
+impl Agent {
+    /// Changes the state by a recorded input. Live and replay meet here, so they cannot differ.
+    pub(crate) fn apply(&mut self, event: &AgentEvent, at: Timestamp, draft: &mut Draft) -> Result<(), Misfit> {
+        let fits = |fits: bool, why| if fits { Ok(()) } else { Err(Misfit(why)) };
+        match event {
+            AgentEvent::Started { epoch, .. } => {
+                fits(self.life.started.is_none(), "it was started before")?;
+                self.life.epoch = self.life.epoch.max(*epoch);
+                self.life.started = Some(at);
+                self.life.moment = at;
+                self.life.computing = true;
+                self.life.quarantined = false;
+            }
+            AgentEvent::TakenOver { epoch, .. } => {
+                fits(
+                    self.life.started.is_some() && *epoch >= self.life.epoch,
+                    "it was not started, or under a later epoch",
+                )?;
+                self.life.epoch = *epoch;
+                self.life.quarantined = false;
+                if let Some(Pending::Outside(outside)) = &mut self.life.pending
+                    && outside.kind == Kind::Model
+                {
+                    outside.started = None;
+                }
+            }
+            AgentEvent::EffectEnded { seq, result, spend } => {
+                fits(self.end_effect(*seq, result, spend, at), "no such effect is started")?;
+            }
+            AgentEvent::ChildEnded { seq, branch, outcome, spend } => {
+                fits(self.end_child(*seq, *branch, outcome, spend, at), "there is no such child, or it had ended")?;
+            }
+            AgentEvent::TimerFired { seq } => {
+                let waits = matches!(&self.life.pending, Some(Pending::Timer { seq: waiting, .. }) if waiting == seq);
+                fits(waits, "no such timer is set")?;
+                self.resume(*seq, Ok(Answer::Done), at);
+            }
+            // No instruction receives messages yet: recorded, and seen in the history.
+            AgentEvent::MessageReceived { .. } => {}
+            AgentEvent::CancelReceived { reason } => {
+                self.finish(Outcome::Err(Failure::new(RunCode::Cancelled, reason.clone())), draft);
+            }
+            AgentEvent::DeadlinePassed => {
+                let failure = match self.limit() {
+                    Some((_, RunCode::BudgetExceeded)) => {
+                        Failure::new(RunCode::BudgetExceeded, "the time of the budget is used up")
+                    }
+                    _ => Failure::new(RunCode::Timeout, "the deadline passed before the agent ended"),
+                };
+                self.finish(Outcome::Err(failure), draft);
+            }
+            AgentEvent::Quarantined { .. } => self.life.quarantined = true,
+            AgentEvent::Spawned(_) => return Err(Misfit("an agent is born once, with the first event of its stream")),
+            AgentEvent::EffectIntended { .. }
+            | AgentEvent::EffectStarted { .. }
+            | AgentEvent::ChildrenSpawned { .. }
+            | AgentEvent::TimerSet { .. }
+            | AgentEvent::Emitted { .. }
+            | AgentEvent::ChildrenCancelled { .. }
+            | AgentEvent::Ended { .. } => return Err(Misfit("it is no input")),
+        }
+        Ok(())
+    }
+
+    /// Runs the brain to its next wish or its end. False if the fuel was used up first.
+    pub(crate) fn advance(&mut self, fuel: u64, draft: &mut Draft) -> bool {
+        match self.brain.run(fuel) {
+            Stop::Effect(request) => self.carry_out(request, draft),
+            Stop::Ended(outcome) => self.finish(outcome, draft),
+            Stop::OutOfFuel => return false,
+        }
+        true
+    }
+
+    fn carry_out(&mut self, request: EffectRequest, draft: &mut Draft) {
+        let EffectRequest { seq, body } = request;
+        let moment = self.life.moment;
+        match body {
+            EffectBody::Now => self.resume(seq, Ok(Answer::Now(moment)), moment),
+            EffectBody::Random { low, high } => {
+                let number = self.random(seq, low, high);
+                self.resume(seq, Ok(Answer::Random(number)), moment);
+            }
+            EffectBody::Log(line) => {
+                draft.logs.push(line);
+                self.resume(seq, Ok(Answer::Done), moment);
+            }
+            EffectBody::Emit { channel, value } => {
+                draft.facts.push(AgentEvent::Emitted { seq, channel, value });
+                self.resume(seq, Ok(Answer::Done), moment);
+            }
+            EffectBody::Sleep(span) => {
+                let due = moment.after(span);
+                draft.facts.push(AgentEvent::TimerSet { seq, due });
+                self.wait(Pending::Timer { seq, due });
+            }
+            EffectBody::Children { branches, join } => self.spawn(seq, branches, join, draft),
+            EffectBody::Model(request) => self.intend_model(seq, request, draft),
+            EffectBody::Approval(request) => self.intend_approval(seq, request, draft),
+        }
+    }
+
+    fn intend_model(&mut self, seq: Seq, request: Box<ModelRequest>, draft: &mut Draft) {
+        let reserved = worst_case(&request);
+        if let Err(shortage) = self.life.meter.reserve(&reserved) {
+            return self.finish(Outcome::Err(budget_exceeded(&shortage)), draft);
+        }
+        let sources = request.messages.iter().map(|message| message.source).collect();
+        let intent = Intent::Model { model: request.model.clone(), sources, reserved };
+        let fingerprint = fingerprint(&EffectBody::Model(request));
+        draft.facts.push(AgentEvent::EffectIntended { seq, intent, fingerprint });
+        self.wait(Pending::Outside(Outside {
+            seq,
+            kind: Kind::Model,
+            reserved,
+            attempt: 0,
+            started: None,
+            since: self.life.moment,
+            expires: None,
+        }));
+    }
+
+    /// A question needs no sending slot: it is asked by being in the log.
+    fn intend_approval(&mut self, seq: Seq, request: ApprovalRequest, draft: &mut Draft) {
+        let since = self.life.moment;
+        let expires = request.timeout.map(|timeout| since.after(timeout));
+        let fingerprint = fingerprint(&EffectBody::Approval(request.clone()));
+        draft.facts.push(AgentEvent::EffectIntended { seq, intent: Intent::Approval(request), fingerprint });
+        let (kind, reserved) = (Kind::Approval, Spend::default());
+        self.wait(Pending::Outside(Outside { seq, kind, reserved, attempt: 0, started: None, since, expires }));
+        draft.facts.extend(self.ticket(seq));
+    }
+
+    fn wait(&mut self, pending: Pending) {
+        self.life.pending = Some(pending);
+        self.life.computing = false;
+    }
+
+    /// Hands the brain its answer; it computes from here as of `at`.
+    pub(crate) fn resume(&mut self, seq: Seq, answer: Result<Answer, Failure>, at: Timestamp) {
+        self.life.pending = None;
+        self.life.moment = at;
+        self.brain.resume(seq, answer);
+        self.life.computing = self.brain.has_work();
+    }
+
+    /// Tells a brain that went on meanwhile how a child ended.
+    pub(crate) fn child_news(&mut self, seq: Seq, branch: u32, outcome: &Outcome, at: Timestamp) {
+        if let Brain::List(list) = &mut self.brain {
+            list.child_ended(seq, branch, outcome);
+            self.life.moment = at;
+            self.life.computing = list.has_work();
+        }
+    }
+
+    /// From `low` to `high - 1`; `low` if that is nothing.
+    fn random(&self, seq: Seq, low: i64, high: i64) -> i64 {
+        let draw = draw("nexa.v1 random", self.spawned().seed, &seq.0.to_le_bytes());
+        let span = (i128::from(high) - i128::from(low)).max(1) as u128;
+        // The product's upper half is even over the span up to a bias of span / 2⁶⁴.
+        let offset = (u128::from(draw) * span) >> 64;
+        (i128::from(low) + offset as i128) as i64
+    }
+
+    /// Ends the agent. The rest of its brain is dropped: what ends it from outside cannot be caught inside, so the end
+    /// depends on no instruction that was reached, and a replay finds the same one.
+    pub(crate) fn finish(&mut self, outcome: Outcome, draft: &mut Draft) {
+        if !invariant!(AG4, self.life.end.is_none()) {
+            return;
+        }
+        self.give_up_pending(draft);
+        self.leave_children(draft);
+        let spend = self.life.meter.spent();
+        if let Some(parent) = self.spawned().parent {
+            let (seq, branch, outcome) = (parent.seq, parent.branch, outcome.clone());
+            let input = fact::Input::ChildEnded { seq, branch, outcome, spend };
+            draft.posts.push((parent.agent, InputId::child_ended(self.id()), input));
+        }
+        draft.facts.push(AgentEvent::Ended { outcome: outcome.clone(), spend });
+        self.life.computing = false;
+        self.life.end = Some(End { outcome, spend });
+        self.brain = Brain::Gone;
+    }
+}
+
+/// The most that a request may use: a token is taken to be at least four bytes long, and the answer as long as allowed.
+fn worst_case(request: &ModelRequest) -> Spend {
+    let texts = request.messages.iter().map(|message| message.text.len()).sum::<usize>();
+    let bytes = texts + request.schema.as_ref().map_or(0, String::len);
+    Spend {
+        tokens_in: Tokens(bytes.div_ceil(4) as u64),
+        tokens_out: request.sampling.max_tokens,
+        calls: 1,
+        ..Spend::default()
+    }
+}
+
+fn budget_exceeded(shortage: &Shortage) -> Failure {
+    let Shortage { what, needed, left } = shortage;
+    let message = format!("the next model request may take {needed} {what} and the budget has {left} left");
+    Failure::new(RunCode::BudgetExceeded, message)
+}

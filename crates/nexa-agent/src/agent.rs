@@ -1,0 +1,206 @@
+//! One agent: who it is, what decides for it, what it waits for, and what it may use.
+//!
+//! `born` and everything in [`Life`] together are the agent; the brain's own state stands beside them as bytes when the
+//! agent is frozen. There is nothing else, so equal parts make agents that go on equally.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use minicbor::{Decode, Encode};
+use nexa_event::fact::{AgentEvent, Spawned};
+use nexa_types::{
+    AgentId, AgentState, Epoch, Millis, ModuleHash, Outcome, RunCode, Spend, Timestamp, Version, Waiting,
+};
+use nexa_vm::vm::Program;
+
+use crate::brain::Brain;
+use crate::children::Families;
+use crate::ledger::{Kind, Pending};
+use crate::meter::Meter;
+use crate::step::End;
+
+/// One agent. See the crate's header for what it does.
+#[derive(Debug)]
+pub struct Agent {
+    pub(crate) id: AgentId,
+    pub(crate) born: Spawned,
+    pub(crate) brain: Brain,
+    pub(crate) life: Life,
+    /// The epoch that a cancel raised. Only the end can be appended under it, so it is no part of the life.
+    pub(crate) raised: Epoch,
+    /// Decisions that a replay has made again and not yet found in the log.
+    pub(crate) expected: VecDeque<AgentEvent>,
+}
+
+/// What changes in an agent's life but its brain.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct Life {
+    #[n(0)]
+    pub(crate) epoch: Epoch,
+    #[n(1)]
+    pub(crate) version: Version,
+    /// When it began to run.
+    #[n(2)]
+    pub(crate) started: Option<Timestamp>,
+    /// The time of the input that the brain computes on: its `now`.
+    #[n(3)]
+    pub(crate) moment: Timestamp,
+    /// Whether the brain has something to do without an input.
+    #[n(4)]
+    pub(crate) computing: bool,
+    #[n(5)]
+    pub(crate) pending: Option<Pending>,
+    #[n(6)]
+    pub(crate) families: Families,
+    #[n(7)]
+    pub(crate) meter: Meter,
+    /// How long people were waited for: no timeout counts it.
+    #[n(8)]
+    pub(crate) waited: Millis,
+    /// Model requests sent again because their owner was lost.
+    #[n(9)]
+    pub(crate) reissued: u32,
+    #[n(10)]
+    pub(crate) quarantined: bool,
+    #[n(11)]
+    pub(crate) end: Option<End>,
+}
+
+/// Why an agent cannot be brought to life here.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BirthError {
+    /// The module is not the one that the agent was born with.
+    #[error("the agent runs module {wanted}, and was given {given}")]
+    WrongModule {
+        /// The module that its first event names.
+        wanted: ModuleHash,
+        /// The module at hand.
+        given: ModuleHash,
+    },
+}
+
+impl Agent {
+    /// The agent right after its first event, version 1 of its stream. A list takes the module that it was compiled to.
+    ///
+    /// # Errors
+    /// [`BirthError::WrongModule`]. Arguments that do not fit are no error here: the agent ends with a failure once it
+    /// is started.
+    pub fn born(id: AgentId, spawned: &Spawned, program: Arc<Program>) -> Result<Self, BirthError> {
+        check_module(spawned, &program)?;
+        let brain = Brain::new(&spawned.program, program);
+        let life = Life { version: Version(1), meter: Meter::new(spawned.budget), ..Life::default() };
+        Ok(Self::assemble(id, spawned.clone(), brain, life))
+    }
+
+    pub(crate) fn assemble(id: AgentId, born: Spawned, brain: Brain, life: Life) -> Self {
+        Self { id, born, brain, life, raised: Epoch::default(), expected: VecDeque::new() }
+    }
+
+    /// Its id.
+    pub fn id(&self) -> AgentId {
+        self.id
+    }
+
+    /// Its first event.
+    pub fn spawned(&self) -> &Spawned {
+        &self.born
+    }
+
+    /// The epoch under which to append: the highest that it was told of.
+    pub fn epoch(&self) -> Epoch {
+        self.life.epoch.max(self.raised)
+    }
+
+    /// How many events its stream has.
+    pub fn version(&self) -> Version {
+        self.life.version
+    }
+
+    /// What it and its ended children have used so far.
+    pub fn spend(&self) -> Spend {
+        self.life.meter.spent()
+    }
+
+    /// How often a model request was sent again because its owner was lost.
+    pub fn reissued_model_calls(&self) -> u32 {
+        self.life.reissued
+    }
+
+    /// How it ended, if it has.
+    pub fn end(&self) -> Option<&End> {
+        self.life.end.as_ref()
+    }
+
+    /// Whether it would compute without an input, so that a new owner should give `Continue` after `TakeOver`.
+    pub fn is_computing(&self) -> bool {
+        self.life.computing && !self.life.quarantined && self.life.end.is_none()
+    }
+
+    /// How people see it.
+    pub fn state(&self) -> AgentState {
+        if let Some(end) = &self.life.end {
+            return match &end.outcome {
+                Outcome::Ok(_) => AgentState::Succeeded,
+                Outcome::Err(failure) if failure.code == RunCode::Cancelled => AgentState::Cancelled,
+                Outcome::Err(_) => AgentState::Failed,
+            };
+        }
+        if self.life.quarantined {
+            return AgentState::Quarantined;
+        }
+        match &self.life.pending {
+            _ if self.life.started.is_none() => AgentState::Placed,
+            _ if self.life.computing => AgentState::Running,
+            Some(Pending::Outside(outside)) => AgentState::Waiting(match outside.kind {
+                Kind::Model => Waiting::Model,
+                Kind::Approval => Waiting::Approval,
+            }),
+            Some(Pending::Timer { .. }) => AgentState::Waiting(Waiting::Timer),
+            // A list waits for its children without a wish of its own.
+            Some(Pending::Children { .. }) | None => AgentState::Waiting(Waiting::Children),
+        }
+    }
+
+    /// When it must have ended, people's time not counted. Waiting for a person stops it for this agent; an ancestor's
+    /// own deadline goes on.
+    pub(crate) fn deadline(&self) -> Option<Timestamp> {
+        self.born.deadline.map(|deadline| deadline.after(self.life.waited))
+    }
+
+    /// When its time is over and by which rule. None while a person is waited for: that time counts for neither.
+    pub(crate) fn limit(&self) -> Option<(Timestamp, RunCode)> {
+        if self.outside().is_some_and(|outside| outside.kind == Kind::Approval) {
+            return None;
+        }
+        let deadline = self.deadline().map(|at| (at, RunCode::Timeout));
+        let time = match (self.life.started, self.born.budget.time) {
+            (Some(started), Some(time)) => Some((started.after(time).after(self.life.waited), RunCode::BudgetExceeded)),
+            _ => None,
+        };
+        deadline.into_iter().chain(time).min_by_key(|(at, _)| *at)
+    }
+
+    /// What is left of its budget of time.
+    pub(crate) fn time_left(&self) -> Option<Millis> {
+        let used = self.life.started.map_or(Millis(0), |started| self.life.moment.since(started));
+        self.born.budget.time.map(|time| time + self.life.waited - used)
+    }
+
+    /// When it must be given [`crate::Input::Due`] unless something else comes first.
+    pub fn due(&self) -> Option<Timestamp> {
+        if self.life.end.is_some() || self.life.quarantined {
+            return None;
+        }
+        let own = match &self.life.pending {
+            Some(Pending::Timer { due, .. }) => Some(*due),
+            Some(Pending::Outside(outside)) => outside.expires,
+            Some(Pending::Children { .. }) | None => None,
+        };
+        own.into_iter().chain(self.limit().map(|(at, _)| at)).min()
+    }
+}
+
+pub(crate) fn check_module(spawned: &Spawned, program: &Program) -> Result<(), BirthError> {
+    let (wanted, given) = (spawned.program.module(), program.hash());
+    if wanted == given { Ok(()) } else { Err(BirthError::WrongModule { wanted, given }) }
+}

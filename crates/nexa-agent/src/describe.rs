@@ -1,0 +1,63 @@
+//! An event in one line, for people: errors, transcripts, traces.
+
+use nexa_event::fact::{AgentEvent, EffectResult, Intent};
+use nexa_types::{Outcome, Spend};
+
+/// One line that names what happened and tells it from its neighbours. Not a format: nothing may parse it.
+pub fn describe(event: &AgentEvent) -> String {
+    match event {
+        AgentEvent::Spawned(spawned) => format!("spawned {}", spawned.name),
+        AgentEvent::Started { node, epoch } => format!("started on {node} epoch {epoch}"),
+        AgentEvent::EffectIntended { seq, intent, .. } => match intent {
+            Intent::Model { reserved, .. } => {
+                format!("effect_intended #{seq} model, reserves {} tokens", reserved.tokens())
+            }
+            Intent::Approval(request) => format!("effect_intended #{seq} approval {:?}", short(&request.question)),
+        },
+        AgentEvent::EffectStarted { seq, attempt, epoch } => {
+            format!("effect_started #{seq} attempt {attempt} epoch {epoch}")
+        }
+        AgentEvent::EffectEnded { seq, result, spend } => match result {
+            EffectResult::Done(_) => format!("effect_ended #{seq} done{}", used(spend)),
+            EffectResult::Failed(failure) => format!("effect_ended #{seq} failed {}{}", failure.code, used(spend)),
+            EffectResult::Unknown(failure) => format!("effect_ended #{seq} unknown {}{}", failure.code, used(spend)),
+        },
+        AgentEvent::ChildrenSpawned { seq, children, .. } => {
+            let names: Vec<&str> = children.iter().map(|child| child.spec.name.as_str()).collect();
+            format!("children_spawned #{seq} {}", short(&names.join(", ")))
+        }
+        AgentEvent::ChildEnded { seq, branch, outcome, spend } => {
+            format!("child_ended #{seq}.{branch} {}{}", ending(outcome), used(spend))
+        }
+        AgentEvent::TimerSet { seq, due } => format!("timer_set #{seq} due {}", due.0),
+        AgentEvent::TimerFired { seq } => format!("timer_fired #{seq}"),
+        AgentEvent::Emitted { seq, channel, .. } => format!("emitted #{seq} {channel}"),
+        AgentEvent::MessageReceived { from, .. } => format!("message_received from {from}"),
+        AgentEvent::CancelReceived { reason } => format!("cancel_received {:?}", short(reason)),
+        AgentEvent::DeadlinePassed => "deadline_passed".to_owned(),
+        AgentEvent::ChildrenCancelled { children } => format!("children_cancelled {}", children.len()),
+        AgentEvent::Ended { outcome, spend } => format!("ended {}{}", ending(outcome), used(spend)),
+        AgentEvent::Quarantined { reason } => format!("quarantined {:?}", short(reason)),
+        AgentEvent::TakenOver { node, epoch } => format!("taken_over by {node} epoch {epoch}"),
+    }
+}
+
+fn ending(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Ok(_) => "ok".to_owned(),
+        Outcome::Err(failure) => failure.code.to_string(),
+    }
+}
+
+fn used(spend: &Spend) -> String {
+    if *spend == Spend::default() {
+        String::new()
+    } else {
+        format!(", used {} tokens in {} calls", spend.tokens(), spend.calls)
+    }
+}
+
+/// At most 60 characters.
+fn short(text: &str) -> String {
+    if text.chars().count() <= 60 { text.to_owned() } else { text.chars().take(59).chain(['…']).collect() }
+}

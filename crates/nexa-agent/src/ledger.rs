@@ -1,0 +1,280 @@
+//! The ledger: what the brain waits for, and the rules by which it is sent, answered, sent again or given up.
+//!
+//!   intended   with the step's facts; a new owner sends it
+//!   started    the ticket, recorded before sending; a new owner sends again under the same key, with the next attempt
+//!   ended      with the first answer to arrive, of whichever attempt; later ones change nothing
+//!
+//! The key is the same for every attempt, so whoever answers can tell a second sending from a second request; that is
+//! why sending again takes no second reserve, and a run's result does not depend on which nodes were lost. A brain
+//! waits for one thing at a time, so all that came before it has ended.
+
+use minicbor::{Decode, Encode};
+use nexa_event::effect::{Answer, EffectBody};
+use nexa_event::fact::{self, AgentEvent, EffectResult};
+use nexa_types::{EffectKey, Epoch, Failure, RunCode, Seq, Spend, Timestamp};
+
+use crate::agent::Agent;
+use crate::invariant;
+use crate::step::{Draft, Input, OutsideEffect};
+
+/// What the brain waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub(crate) enum Pending {
+    /// A model or a person.
+    #[n(0)]
+    Outside(#[n(0)] Outside),
+    /// A moment.
+    #[n(1)]
+    Timer {
+        #[n(0)]
+        seq: Seq,
+        #[n(1)]
+        due: Timestamp,
+    },
+    /// The children that this effect started.
+    #[n(2)]
+    Children {
+        #[n(0)]
+        seq: Seq,
+    },
+}
+
+/// An outside effect that has not ended.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct Outside {
+    #[n(0)]
+    pub(crate) seq: Seq,
+    #[n(1)]
+    pub(crate) kind: Kind,
+    /// Held until the answer.
+    #[n(2)]
+    pub(crate) reserved: Spend,
+    /// How often it was started.
+    #[n(3)]
+    pub(crate) attempt: u32,
+    /// The epoch it was started under; `None` while it waits for a sending slot.
+    #[n(4)]
+    pub(crate) started: Option<Epoch>,
+    /// When it was wanted.
+    #[n(5)]
+    pub(crate) since: Timestamp,
+    /// When a question counts as unanswered.
+    #[n(6)]
+    pub(crate) expires: Option<Timestamp>,
+}
+
+/// Who is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub(crate) enum Kind {
+    /// A model: may be asked again under the same key.
+    #[n(0)]
+    Model,
+    /// A person: the question stays asked, whoever owns the agent.
+    #[n(1)]
+    Approval,
+}
+
+impl Kind {
+    /// Whether an answer is one to such a question.
+    fn fits(self, result: &EffectResult) -> bool {
+        match result {
+            EffectResult::Done(answer) => {
+                matches!((self, answer), (Self::Model, Answer::Model(_)) | (Self::Approval, Answer::Approval(_)))
+            }
+            EffectResult::Failed(_) | EffectResult::Unknown(_) => true,
+        }
+    }
+}
+
+impl Agent {
+    /// The key of one of its effects.
+    pub fn effect_key(&self, seq: Seq) -> EffectKey {
+        EffectKey::of(self.spawned().workload, self.id(), seq)
+    }
+
+    /// The outside effect that waits for a sending slot, with its deadline as of `now`.
+    pub fn wish(&self, now: Timestamp) -> Option<OutsideEffect> {
+        match self.outside()? {
+            outside if outside.started.is_none() => self.outside_effect(outside, outside.attempt + 1, now),
+            _ => None,
+        }
+    }
+
+    /// The model request that was started and has not ended, for a dispatcher that lost it.
+    pub fn in_flight(&self, now: Timestamp) -> Option<OutsideEffect> {
+        match self.outside()? {
+            outside if outside.started.is_some() => self.outside_effect(outside, outside.attempt, now),
+            _ => None,
+        }
+    }
+
+    fn outside_effect(&self, outside: &Outside, attempt: u32, now: Timestamp) -> Option<OutsideEffect> {
+        let body = self.brain.pending()?.body;
+        let EffectBody::Model(request) = &body else { return None };
+        let own = now.after(request.timeout);
+        let deadline = self.deadline().map_or(own, |deadline| own.min(deadline));
+        Some(OutsideEffect { seq: outside.seq, key: self.effect_key(outside.seq), attempt, body, deadline })
+    }
+
+    /// The ticket to send an effect that was wished for: record the event, then send. `None` if that effect does not
+    /// wait for a slot, because it was started, answered or given up meanwhile.
+    pub fn start_effect(&mut self, seq: Seq) -> Option<AgentEvent> {
+        let event = self.ticket(seq)?;
+        self.life.version = self.life.version.next();
+        Some(event)
+    }
+
+    /// Starts an effect without counting the event.
+    pub(crate) fn ticket(&mut self, seq: Seq) -> Option<AgentEvent> {
+        let epoch = self.epoch();
+        let Some(Pending::Outside(outside)) = &mut self.life.pending else { return None };
+        if outside.seq != seq || outside.started.is_some() {
+            return None;
+        }
+        let attempt = outside.attempt + 1;
+        outside.attempt = attempt;
+        outside.started = Some(epoch);
+        self.life.reissued += u32::from(attempt > 1);
+        invariant!(AG1, self.life.end.is_none() && epoch >= self.life.epoch);
+        Some(AgentEvent::EffectStarted { seq, attempt, epoch })
+    }
+
+    pub(crate) fn outside(&self) -> Option<&Outside> {
+        match &self.life.pending {
+            Some(Pending::Outside(outside)) => Some(outside),
+            _ => None,
+        }
+    }
+
+    /// Whether an inbox entry is dealt with by a step now, or must stay where it is.
+    pub(crate) fn takes_inbox(&self, input: &Input) -> bool {
+        let is_cancel = matches!(input, Input::Inbox(_, fact::Input::Cancel { .. }));
+        self.end().is_none() && (!self.life.quarantined || is_cancel)
+    }
+
+    /// The event by which an input is recorded; `None` if it means nothing any more. Takes over what is no event: a
+    /// raised epoch, and an in-flight sending that an earlier one has beaten.
+    pub(crate) fn admit(&mut self, input: Input, now: Timestamp, draft: &mut Draft) -> Option<AgentEvent> {
+        if self.end().is_some() {
+            return None;
+        }
+        match input {
+            Input::Start { node, epoch } | Input::TakeOver { node, epoch } => {
+                if epoch < self.life.epoch {
+                    return None;
+                }
+                Some(match self.life.started {
+                    None => AgentEvent::Started { node, epoch },
+                    Some(_) => AgentEvent::TakenOver { node, epoch },
+                })
+            }
+            Input::Inbox(_, fact::Input::Cancel { reason, epoch }) => {
+                self.raised = epoch;
+                Some(AgentEvent::CancelReceived { reason })
+            }
+            _ if self.life.quarantined => None,
+            Input::Inbox(_, fact::Input::ChildEnded { seq, branch, outcome, spend }) => {
+                let known = self.life.families.is_unfinished(seq, branch);
+                known.then_some(AgentEvent::ChildEnded { seq, branch, outcome, spend })
+            }
+            Input::Inbox(_, fact::Input::Answered { seq, key, result }) => {
+                let outside = self.outside()?;
+                let wanted = outside.seq == seq
+                    && outside.kind == Kind::Approval
+                    && key == self.effect_key(seq)
+                    && outside.kind.fits(&result);
+                wanted.then(|| AgentEvent::EffectEnded { seq, result, spend: Spend::default() })
+            }
+            Input::Inbox(input, fact::Input::Message { from, value }) => {
+                Some(AgentEvent::MessageReceived { input, from, value })
+            }
+            Input::EffectEnded { seq, attempt, result, spend } => self.admit_answer(seq, attempt, result, spend, draft),
+            Input::Due => self.whats_due(now),
+            Input::Continue => None,
+            Input::Quarantine { reason } => Some(AgentEvent::Quarantined { reason }),
+        }
+    }
+
+    fn admit_answer(
+        &self,
+        seq: Seq,
+        attempt: u32,
+        result: EffectResult,
+        spend: Spend,
+        draft: &mut Draft,
+    ) -> Option<AgentEvent> {
+        let outside = self.outside()?;
+        let was_sent = (1..=outside.attempt).contains(&attempt);
+        if outside.seq != seq || outside.kind != Kind::Model || !was_sent {
+            return None;
+        }
+        if attempt < outside.attempt && outside.started.is_some() {
+            draft.abandoned.push(self.effect_key(seq));
+        }
+        let result = if outside.kind.fits(&result) {
+            result
+        } else {
+            let message = "the dispatcher gave an answer to another kind of question";
+            EffectResult::Failed(Failure::new(RunCode::Unavailable, message))
+        };
+        Some(AgentEvent::EffectEnded { seq, result, spend })
+    }
+
+    /// The deadline comes first: when a node was away for long, all may have passed.
+    fn whats_due(&self, now: Timestamp) -> Option<AgentEvent> {
+        if self.limit().is_some_and(|(limit, _)| limit <= now) {
+            return Some(AgentEvent::DeadlinePassed);
+        }
+        match &self.life.pending {
+            Some(Pending::Timer { seq, due }) if *due <= now => Some(AgentEvent::TimerFired { seq: *seq }),
+            Some(Pending::Outside(Outside { seq, expires: Some(expires), .. })) if *expires <= now => {
+                let failure = Failure::new(RunCode::ApprovalTimeout, "nobody answered the approval in time");
+                let result = EffectResult::Failed(failure);
+                Some(AgentEvent::EffectEnded { seq: *seq, result, spend: Spend::default() })
+            }
+            _ => None,
+        }
+    }
+
+    /// An outside effect has ended: settles its reserve and hands the brain its answer. False if none was waited for.
+    pub(crate) fn end_effect(&mut self, seq: Seq, result: &EffectResult, spend: &Spend, at: Timestamp) -> bool {
+        let Some(outside) = self.outside().filter(|outside| outside.seq == seq && outside.attempt > 0).cloned() else {
+            return false;
+        };
+        if outside.kind == Kind::Approval {
+            self.life.waited += at.since(outside.since);
+        }
+        self.life.meter.settle(&outside.reserved, Some(spend));
+        let answer = match result {
+            EffectResult::Done(answer) => Ok(answer.clone()),
+            EffectResult::Failed(failure) => Err(failure.clone()),
+            EffectResult::Unknown(failure) => Err(unknown(failure)),
+        };
+        self.resume(seq, answer, at);
+        true
+    }
+
+    /// Gives up what is pending because the agent ends. A request in flight is billed at its worst case: nobody will
+    /// hear what it used, and the parent's cap must hold all the same.
+    pub(crate) fn give_up_pending(&mut self, draft: &mut Draft) {
+        if let Some(Pending::Outside(outside)) = self.life.pending.take() {
+            let sent = outside.attempt > 0;
+            let bill = (sent && outside.kind == Kind::Model).then_some(outside.reserved);
+            self.life.meter.settle(&outside.reserved, bill.as_ref());
+            if sent {
+                draft.abandoned.push(self.effect_key(outside.seq));
+            }
+        }
+    }
+}
+
+/// What the program sees when nobody can say how an effect ended.
+fn unknown(failure: &Failure) -> Failure {
+    if failure.code == RunCode::OutcomeUnknown {
+        return failure.clone();
+    }
+    let mut seen = Failure::new(RunCode::OutcomeUnknown, "the call was sent and nobody can say how it ended");
+    seen.cause = Some(Box::new(failure.clone()));
+    seen
+}

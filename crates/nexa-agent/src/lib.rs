@@ -1,0 +1,36 @@
+//! The life of an agent as pure functions: no I/O, no clock, no dice.
+//!
+//! - [`Agent`]: one agent's state: identity, brain, ledger, meters. Begins with its first event ([`Agent::born`]).
+//! - [`Agent::step`]: takes an [`Input`] and the moment it came, decides, and says in a [`Step`] what to store and do.
+//! - [`Agent::replay`]: feeds stored events and checks that the same decisions follow from them.
+//! - [`Agent::snapshot`], [`Agent::restore`]: the same state as bytes.
+//! - [`coordinator`]: the built-in brain of a submitted list of agents, as pure as a VM.
+//!
+//! Holds, checked with [`invariant!`] and by the tests:
+//!   AG-1  an effect is started at most once per key, epoch and attempt
+//!   AG-2  what is spent, reserved and set aside never exceeds what was granted, but by what a provider bills above the
+//!         worst case that it was asked for; after such a bill nothing more is sent
+//!   AG-3  replaying an agent's events gives the state it ended with, or an error that names the first difference
+//!   AG-4  an agent ends once, and nothing follows the end
+//!   AG-5  the brain accepts the answer to each of its requests
+//!
+//! Not here: storing and sending (nexa-runtime), choosing a node, running bytecode (nexa-vm).
+
+mod advance;
+mod agent;
+mod brain;
+mod children;
+pub mod coordinator;
+mod describe;
+pub mod invariant;
+mod ledger;
+mod meter;
+mod replay;
+mod snapshot;
+mod step;
+
+pub use agent::{Agent, BirthError};
+pub use describe::describe;
+pub use replay::ReplayError;
+pub use snapshot::SnapshotError;
+pub use step::{End, Input, OutsideEffect, Step, WISHES_PER_STEP_MAX};

@@ -1,0 +1,96 @@
+//! Feeds stored events and checks that the same decisions follow from them.
+//!
+//! An input changes the state as it did then; the brain runs no further than the next decision in the log demands.
+//! Between two decisions it was perhaps stopped in mid-slice when the next input came, and where it was stopped is
+//! nowhere recorded, nor does anything depend on it.
+
+use nexa_event::fact::AgentEvent;
+use nexa_types::limits::SLICE_FUEL;
+use nexa_types::{Timestamp, Version};
+
+use crate::advance::Misfit;
+use crate::agent::Agent;
+use crate::describe::describe;
+use crate::step::Draft;
+
+/// How many slices a replay computes for one decision before it says that the decision will never come.
+const SLICES_PER_DECISION_MAX: u32 = 10_000_000;
+
+/// Why a stream cannot be continued from.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReplayError {
+    /// The log has one decision and the machine makes another.
+    #[error(
+        "at version {version} the log has `{}` and the machine decides `{}`: the program or the machine is not the one that wrote this log",
+        describe(recorded),
+        decided.as_deref().map_or_else(|| "nothing".to_owned(), describe)
+    )]
+    DecisionDiffers {
+        /// Where.
+        version: Version,
+        /// What the log has.
+        recorded: Box<AgentEvent>,
+        /// What follows from the inputs; `None` if nothing does.
+        decided: Option<Box<AgentEvent>>,
+    },
+    /// An input that could not have been recorded in this state.
+    #[error("at version {version} the log has `{}`, which does not fit: {why}", describe(recorded))]
+    Misfit {
+        /// Where.
+        version: Version,
+        /// What the log has.
+        recorded: Box<AgentEvent>,
+        /// Why it cannot be.
+        why: &'static str,
+    },
+}
+
+impl Agent {
+    /// Takes the next event of its stream, recorded at `at`.
+    ///
+    /// # Errors
+    /// [`ReplayError`]; the agent is of no use afterwards.
+    pub fn replay(&mut self, event: &AgentEvent, at: Timestamp) -> Result<(), ReplayError> {
+        let version = self.life.version.next();
+        let misfit = |why| ReplayError::Misfit { version, recorded: Box::new(event.clone()), why };
+        if self.end().is_some() && self.expected.is_empty() {
+            return Err(misfit("the agent has ended"));
+        }
+        if event.is_input() {
+            if let Some(decided) = self.expected.front() {
+                let (recorded, decided) = (Box::new(event.clone()), Some(Box::new(decided.clone())));
+                return Err(ReplayError::DecisionDiffers { version, recorded, decided });
+            }
+            let mut draft = Draft::default();
+            self.apply(event, at, &mut draft).map_err(|Misfit(why)| misfit(why))?;
+            self.expected.extend(draft.facts);
+        } else {
+            self.replay_decision(event, version)?;
+        }
+        self.life.version = version;
+        Ok(())
+    }
+
+    fn replay_decision(&mut self, event: &AgentEvent, version: Version) -> Result<(), ReplayError> {
+        let mut decided = self.expected.pop_front();
+        // The ticket of a model request depends on a sending slot, so it is checked and not foretold.
+        if decided.is_none()
+            && let AgentEvent::EffectStarted { seq, .. } = event
+        {
+            decided = self.ticket(*seq);
+        }
+        let mut slices = 0;
+        while decided.is_none() && self.is_computing() && slices < SLICES_PER_DECISION_MAX {
+            let mut draft = Draft::default();
+            self.advance(SLICE_FUEL, &mut draft);
+            self.expected.extend(draft.facts);
+            decided = self.expected.pop_front();
+            slices += 1;
+        }
+        if decided.as_ref() == Some(event) {
+            return Ok(());
+        }
+        let (recorded, decided) = (Box::new(event.clone()), decided.map(Box::new));
+        Err(ReplayError::DecisionDiffers { version, recorded, decided })
+    }
+}

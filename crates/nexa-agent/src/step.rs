@@ -1,0 +1,170 @@
+//! Takes an input, decides, and says what to store and do.
+//!
+//! The caller's order, always: `step` (decide), try to get a sending slot for [`Step::wish`] and add
+//! [`Agent::start_effect`] to the same append if there is one (reserve), append (record), then send, cancel and wake
+//! (act). `step` changes the agent at once; if the append is refused, the agent in memory is wrong and is dropped, and
+//! the next owner reads the stream again. If the store is away, the very same append is tried again.
+//!
+//! Every fact of a step is stamped with the `now` that the step was given: a replay hands it back.
+
+use nexa_event::effect::EffectBody;
+use nexa_event::fact::{self, AgentEvent, EffectResult, Spawned};
+use nexa_types::{AgentId, AgentState, EffectKey, Epoch, InputId, NodeId, Outcome, Seq, Spend, Timestamp};
+
+use crate::agent::Agent;
+use crate::invariant;
+
+/// How many wishes one step answers or records before it lets others have a turn.
+pub const WISHES_PER_STEP_MAX: u32 = 64;
+
+/// What wakes an agent.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Input {
+    /// A node begins to run it. For an agent that was started before it means the same as [`Input::TakeOver`].
+    Start {
+        /// Where.
+        node: NodeId,
+        /// Under which epoch.
+        epoch: Epoch,
+    },
+    /// A new owner, or the same one after a restart, goes on with it: what was in flight is wished for again. Waking a
+    /// dormant agent on its own node is no takeover and needs no input of its own.
+    TakeOver {
+        /// Where.
+        node: NodeId,
+        /// Under which epoch.
+        epoch: Epoch,
+    },
+    /// An entry of its inbox.
+    Inbox(InputId, fact::Input),
+    /// A dispatcher has an answer. One to an effect that has ended or was never started changes nothing.
+    EffectEnded {
+        /// The effect.
+        seq: Seq,
+        /// Which sending of it.
+        attempt: u32,
+        /// How it ended.
+        result: EffectResult,
+        /// What it used, every attempt counted.
+        spend: Spend,
+    },
+    /// The moment that [`Step::due`] named has come. Too early, it changes nothing.
+    Due,
+    /// The last step said [`Step::more`].
+    Continue,
+    /// It kept ending its node; nobody runs it until a person places it again.
+    Quarantine {
+        /// What was seen.
+        reason: String,
+    },
+}
+
+/// What to store and what to do, once it is stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step {
+    /// Facts for the agent's own stream, the recorded input first. May be empty.
+    pub facts: Vec<AgentEvent>,
+    /// Agents that exist with this append, and their first events.
+    pub births: Vec<(AgentId, Spawned)>,
+    /// Entries for the inboxes of others.
+    pub posts: Vec<(AgentId, InputId, fact::Input)>,
+    /// Entries of its own inbox that are dealt with.
+    pub takes: Vec<InputId>,
+    /// An outside effect that waits for a sending slot. [`Agent::wish`] gives it again.
+    pub wish: Option<OutsideEffect>,
+    /// Lines for whoever watches live. Not repeated by a replay.
+    pub logs: Vec<String>,
+    /// Effects in flight that nobody waits for any more.
+    pub abandoned: Vec<EffectKey>,
+    /// The end, if this step was the last.
+    pub ended: Option<End>,
+    /// How people see it now.
+    pub state: AgentState,
+    /// When to give [`Input::Due`] unless something else comes first.
+    pub due: Option<Timestamp>,
+    /// It could go on computing: call again with [`Input::Continue`], or with any other input.
+    pub more: bool,
+}
+
+/// An outside effect to be sent.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OutsideEffect {
+    /// Its number in the agent.
+    pub seq: Seq,
+    /// Its key: the same for every attempt.
+    pub key: EffectKey,
+    /// Which sending this will be, from 1. Above 1, an earlier one was in flight when its owner was lost.
+    pub attempt: u32,
+    /// What is asked for.
+    pub body: EffectBody,
+    /// Nobody waits for an answer after this.
+    pub deadline: Timestamp,
+}
+
+/// How an agent ended.
+#[derive(Debug, Clone, PartialEq, Eq, minicbor::Encode, minicbor::Decode)]
+pub struct End {
+    /// With what.
+    #[n(0)]
+    pub outcome: Outcome,
+    /// What it and its children used.
+    #[n(1)]
+    pub spend: Spend,
+}
+
+/// A step while it is being made.
+#[derive(Debug, Default)]
+pub(crate) struct Draft {
+    pub(crate) facts: Vec<AgentEvent>,
+    pub(crate) births: Vec<(AgentId, Spawned)>,
+    pub(crate) posts: Vec<(AgentId, InputId, fact::Input)>,
+    pub(crate) logs: Vec<String>,
+    pub(crate) abandoned: Vec<EffectKey>,
+}
+
+impl Agent {
+    /// Handles one input that came at `now` and then computes with `fuel` instructions between two wishes
+    /// (`SLICE_FUEL` in earnest; 1 makes every safepoint a step in tests).
+    pub fn step(&mut self, input: Input, now: Timestamp, fuel: u64) -> Step {
+        let mut draft = Draft::default();
+        let mut takes = Vec::new();
+        if let Input::Inbox(id, _) = &input
+            && self.takes_inbox(&input)
+        {
+            takes.push(*id);
+        }
+        if let Some(event) = self.admit(input, now, &mut draft) {
+            draft.facts.push(event.clone());
+            let fits = self.apply(&event, now, &mut draft);
+            invariant!(AG3, fits.is_ok());
+        }
+        let mut wishes = 0;
+        let more = loop {
+            if !self.is_computing() {
+                break false;
+            }
+            if wishes == WISHES_PER_STEP_MAX || !self.advance(fuel, &mut draft) {
+                break true;
+            }
+            wishes += 1;
+        };
+        self.life.version.0 += draft.facts.len() as u64;
+        let ended = match draft.facts.last() {
+            Some(AgentEvent::Ended { .. }) => self.end().cloned(),
+            _ => None,
+        };
+        Step {
+            facts: draft.facts,
+            births: draft.births,
+            posts: draft.posts,
+            takes,
+            wish: self.wish(now),
+            logs: draft.logs,
+            abandoned: draft.abandoned,
+            ended,
+            state: self.state(),
+            due: self.due(),
+            more,
+        }
+    }
+}

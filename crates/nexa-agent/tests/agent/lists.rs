@@ -1,0 +1,266 @@
+//! Submitted lists of agents.
+
+use expect_test::expect;
+use nexa_agent::coordinator::validate;
+use nexa_event::fact::{AgentEvent, ListItem, OnFailure};
+use nexa_types::limits::LIST_AGENTS_MAX;
+use nexa_types::{Budget, Failure, Outcome, Payload, RunCode, Spend, Tokens};
+use nexa_vm::codec;
+use nexa_vm::value::{Key, Value};
+use proptest::prelude::*;
+
+use crate::desk::{Desk, bill, tokens};
+
+pub(crate) fn item(id: &str, after: &[u32]) -> ListItem {
+    let input = codec::encode(&Value::Str(format!("for {id}").into()));
+    ListItem { id: id.to_owned(), entry: 0, input, after: after.to_vec(), budget: Budget::default(), timeout: None }
+}
+
+fn value(text: &str) -> Payload {
+    codec::encode(&Value::Str(text.into()))
+}
+
+fn ok(text: &str) -> Outcome {
+    Outcome::Ok(value(text))
+}
+
+fn failed() -> Outcome {
+    Outcome::Err(Failure::new(RunCode::Refused, "not that"))
+}
+
+/// `a: text, b: err(refused)`, or the failure and what it carries.
+fn outcome(desk: &Desk) -> String {
+    match desk.root().agent.end().map(|end| &end.outcome) {
+        None => "runs".to_owned(),
+        Some(Outcome::Ok(payload)) => dict(payload),
+        Some(Outcome::Err(failure)) => {
+            let data = failure.data.as_ref().map(dict).unwrap_or_default();
+            format!("{}: {} [{data}]", failure.code, failure.message)
+        }
+    }
+}
+
+fn dict(payload: &Payload) -> String {
+    let Ok(Value::Dict(dict)) = codec::decode(payload) else { panic!("a dict") };
+    let one = |(key, value): &(Key, Value)| {
+        let Key::Str(key) = key else { panic!("an id") };
+        match value {
+            Value::Str(text) => format!("{key}: {text}"),
+            Value::Err(error) => match &**error {
+                Value::Record(error) => format!("{key}: err {:?}", error.values[0]),
+                other => panic!("{other:?}"),
+            },
+            other => panic!("{other:?}"),
+        }
+    };
+    dict.entries.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
+/// Names of the items that each effect started.
+fn started(desk: &Desk) -> Vec<Vec<&str>> {
+    let events = desk.root().stream.iter().filter_map(|(event, _)| match event {
+        AgentEvent::ChildrenSpawned { children, .. } => Some(children),
+        _ => None,
+    });
+    events.map(|children| children.iter().map(|child| child.spec.name.as_str()).collect()).collect()
+}
+
+#[test]
+fn what_depends_on_others_starts_when_they_have_succeeded() {
+    let items = vec![item("a", &[]), item("b", &[]), item("c", &[0, 1]), item("d", &[2])];
+    let mut desk = Desk::list(items, OnFailure::FailFast, Budget::default());
+    desk.starts().child_ends(1, 1, ok("B"), bill(1, 1)).child_ends(1, 0, ok("A"), bill(1, 1));
+    desk.child_ends(2, 0, ok("C"), bill(1, 1)).child_ends(3, 0, ok("D"), bill(1, 1));
+    assert_eq!(started(&desk), [vec!["a", "b"], vec!["c"], vec!["d"]]);
+    desk.expect(expect![[r#"
+        started on n1 epoch 1
+        children_spawned #1 a, b
+        child_ended #1.1 ok, used 2 tokens in 1 calls
+        child_ended #1.0 ok, used 2 tokens in 1 calls
+        children_spawned #2 c
+        child_ended #2.0 ok, used 2 tokens in 1 calls
+        children_spawned #3 d
+        child_ended #3.0 ok, used 2 tokens in 1 calls
+        ended ok, used 8 tokens in 4 calls
+        => succeeded
+    "#]]);
+    assert_eq!(outcome(&desk), "a: A, b: B, c: C, d: D");
+}
+
+#[test]
+fn an_item_gets_its_input_and_the_results_that_it_waited_for() {
+    let mut desk = Desk::list(vec![item("a", &[]), item("b", &[0])], OnFailure::FailFast, Budget::default());
+    desk.starts().child_ends(1, 0, ok("A"), Spend::default());
+    let nexa_event::fact::Program::Function { args, .. } = &desk.seats[&desk.child(2, 0)].agent.spawned().program
+    else {
+        panic!("a function")
+    };
+    let Ok(Value::List(args)) = codec::decode(args) else { panic!("a list") };
+    let Value::Record(record) = &args[0] else { panic!("a record") };
+    assert_eq!((record.shape.fields.join(" "), args.len()), ("input results".to_owned(), 1));
+    assert_eq!(record.values[0], Value::Str("for b".into()));
+    assert_eq!(dict(&codec::encode(&record.values[1])), "a: A");
+}
+
+#[test]
+fn fail_fast_cancels_what_runs_and_keeps_what_was_done() {
+    let items = vec![item("a", &[]), item("b", &[]), item("c", &[]), item("d", &[1])];
+    let mut desk = Desk::list(items, OnFailure::FailFast, Budget::default());
+    desk.starts().child_ends(1, 0, ok("A"), bill(1, 1)).child_ends(1, 1, failed(), bill(1, 1));
+    desk.expect(expect![[r#"
+        started on n1 epoch 1
+        children_spawned #1 a, b, c
+        child_ended #1.0 ok, used 2 tokens in 1 calls
+        child_ended #1.1 refused, used 2 tokens in 1 calls
+        children_cancelled 1
+        ended refused, used 4 tokens in 2 calls
+          posts a cancel to a child
+        => failed
+    "#]]);
+    expect![[r#"refused: agent `b` failed [a: A, b: err Str("refused")]"#]].assert_eq(&outcome(&desk));
+}
+
+#[test]
+fn skip_dependents_leaves_out_what_comes_after_and_runs_the_rest() {
+    let items = vec![item("a", &[]), item("b", &[0]), item("c", &[1]), item("d", &[])];
+    let mut desk = Desk::list(items, OnFailure::SkipDependents, Budget::default());
+    desk.starts().child_ends(1, 0, failed(), bill(1, 1));
+    assert_eq!(outcome(&desk), "runs");
+    desk.child_ends(1, 1, ok("D"), bill(1, 1));
+    assert_eq!(started(&desk), [vec!["a", "d"]]);
+    expect![[
+        r#"refused: agent `a` failed, and 2 that come after failed ones were left out [a: err Str("refused"), d: D]"#
+    ]]
+    .assert_eq(&outcome(&desk));
+}
+
+#[test]
+fn continue_hands_the_failure_on_and_succeeds() {
+    let items = vec![item("a", &[]), item("b", &[0])];
+    let mut desk = Desk::list(items, OnFailure::Continue, Budget::default());
+    desk.starts().child_ends(1, 0, failed(), bill(1, 1)).child_ends(2, 0, ok("B"), bill(1, 1));
+    expect![[r#"a: err Str("refused"), b: B"#]].assert_eq(&outcome(&desk));
+}
+
+#[test]
+fn a_long_list_starts_in_batches_and_all_get_an_equal_share() {
+    let items: Vec<ListItem> = (0..600).map(|n| item(&format!("i{n}"), &[])).collect();
+    let mut desk = Desk::list(items, OnFailure::FailFast, tokens(600_000));
+    desk.starts();
+    assert_eq!(started(&desk).iter().map(Vec::len).collect::<Vec<_>>(), [256, 256, 88]);
+    let mut children = desk.seats.values().filter(|seat| seat.agent.spawned().parent.is_some());
+    assert!(children.all(|child| child.agent.spawned().budget.tokens == Some(Tokens(1_000))));
+}
+
+#[test]
+fn later_items_get_their_share_of_what_the_first_ones_left() {
+    let mut desk = Desk::list(vec![item("a", &[]), item("b", &[0])], OnFailure::FailFast, tokens(100));
+    desk.starts();
+    let share = |desk: &Desk, seq| desk.seats[&desk.child(seq, 0)].agent.spawned().budget.tokens;
+    assert_eq!(share(&desk, 1), Some(Tokens(50)));
+    desk.child_ends(1, 0, ok("A"), bill(5, 5));
+    assert_eq!(share(&desk, 2), Some(Tokens(90)));
+}
+
+#[test]
+fn a_list_goes_on_after_a_takeover_in_the_middle() {
+    let items = vec![item("a", &[]), item("b", &[0]), item("c", &[1])];
+    let mut desk = Desk::list(items, OnFailure::FailFast, Budget::default());
+    let root = desk.root;
+    desk.starts().taken_over().child_ends(1, 0, ok("A"), bill(1, 1));
+    desk.freeze(root);
+    desk.taken_over();
+    desk.run_to_the_end();
+    expect!["succeeded"].assert_eq(&desk.root().agent.state().to_string());
+}
+
+#[test]
+fn a_list_that_cannot_be_run_is_refused_with_the_reason() {
+    let told = |items: &[ListItem]| validate(items).expect_err("it is refused").to_string();
+    let mut text = String::new();
+    text += &format!("{}\n", told(&[]));
+    text += &format!("{}\n", told(&[item("a", &[]), item("a", &[])]));
+    text += &format!("{}\n", told(&[item("a", &[7])]));
+    text += &format!("{}\n", told(&[item("a", &[0])]));
+    text +=
+        &format!("{}\n", told(&[item("x", &[1]), item("a", &[2]), item("b", &[3]), item("c", &[1]), item("d", &[])]));
+    let mut damaged = item("a", &[]);
+    damaged.input = Payload::new([0xff, 0x00].as_slice());
+    text += &format!("{}\n", told(&[damaged]));
+    text += &format!("{}\n", told(&vec![item("a", &[]); LIST_AGENTS_MAX + 1]));
+    expect![[r#"
+        the list has no agents
+        two agents of the list are called `a`; give each an id of its own
+        agent `a` comes after number 7, but the list has only 1 agents
+        agents wait for each other: a → a
+        agents wait for each other: a → b → c → a
+        the input of agent `a` cannot be read
+        the list has 10001 agents, more than the 10000 that are allowed; submit several lists
+    "#]]
+    .assert_eq(&text);
+}
+
+#[test]
+fn a_chain_as_long_as_a_list_may_be_needs_no_stack() {
+    let items: Vec<ListItem> = (0..LIST_AGENTS_MAX as u32)
+        .map(|n| item(&format!("i{n}"), &n.checked_sub(1).into_iter().collect::<Vec<_>>()))
+        .collect();
+    assert_eq!(validate(&items), Ok(()));
+    let mut looped = items;
+    looped[0].after = vec![LIST_AGENTS_MAX as u32 - 1];
+    assert!(validate(&looped).is_err());
+}
+
+pub(crate) fn any_list() -> impl Strategy<Value = Vec<ListItem>> {
+    prop::collection::vec(prop::collection::vec(any::<prop::sample::Index>(), 0..3), 1..12).prop_map(|after| {
+        let items = after.iter().enumerate().map(|(n, after)| {
+            // An item may come after any earlier one, so there is no cycle.
+            let after: Vec<u32> = after.iter().filter(|_| n > 0).map(|index| index.index(n.max(1)) as u32).collect();
+            item(&format!("i{n}"), &after)
+        });
+        items.collect()
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_ends_in_whatever_order_each_item_starts_after_its_dependencies_and_the_list_ends(
+        items in any_list(),
+        on_failure in prop::sample::select(vec![OnFailure::FailFast, OnFailure::SkipDependents, OnFailure::Continue]),
+        choices in prop::collection::vec((any::<prop::sample::Index>(), prop::bool::weighted(0.2)), 12),
+    ) {
+        let count = items.len();
+        let mut desk = Desk::list(items.clone(), on_failure, tokens(1_000));
+        desk.starts();
+        let mut ended = std::collections::BTreeMap::new();
+        for (pick, fails) in choices {
+            if desk.root().agent.end().is_some() {
+                break;
+            }
+            let mut running = Vec::new();
+            for (event, _) in &desk.root().stream {
+                if let AgentEvent::ChildrenSpawned { seq, children, .. } = event {
+                    running.extend((0..).zip(children).map(|(branch, child)| (seq.0, branch, child.spec.name.clone())));
+                }
+            }
+            for (_, _, name) in &running {
+                let item = items.iter().find(|item| item.id == *name).expect("only items are started");
+                for after in &item.after {
+                    let before: Option<&bool> = ended.get(&items[*after as usize].id);
+                    prop_assert!(before.is_some_and(|fails| !fails || on_failure == OnFailure::Continue));
+                }
+            }
+            running.retain(|(_, _, name)| !ended.contains_key(name));
+            prop_assert!(!running.is_empty(), "nothing runs and it has not ended");
+            let (seq, branch, name) = pick.get(&running).clone();
+            desk.child_ends(seq, branch, if fails { failed() } else { ok(&name) }, bill(1, 1));
+            ended.insert(name, fails);
+        }
+        prop_assert!(desk.root().agent.end().is_some());
+        let succeeded = outcome(&desk).split(": ").next().is_some_and(|first| first.starts_with('i'));
+        prop_assert_eq!(succeeded, on_failure == OnFailure::Continue || ended.values().all(|fails| !fails));
+        prop_assert!(!succeeded || ended.len() == count);
+    }
+}

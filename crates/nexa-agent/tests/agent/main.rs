@@ -1,0 +1,9 @@
+//! An agent's life, told and tortured. `desk` is the only module that touches the API.
+
+mod desk;
+mod formats;
+mod life;
+mod lists;
+mod program;
+mod properties;
+mod trees;

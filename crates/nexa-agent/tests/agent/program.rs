@@ -1,0 +1,265 @@
+//! Small programs for agents under test, written in the machine's own words.
+
+use std::sync::Arc;
+
+use nexa_types::{Millis, Payload, Tokens};
+use nexa_vm::codec;
+use nexa_vm::module::{Constant, Function, ModelRequestSpec, Module};
+use nexa_vm::op::{Op, word_a, word_ab};
+use nexa_vm::value::{Shape, Value};
+use nexa_vm::vm::Program;
+
+/// Something that a function does. Its results are texts, and the function returns them in a row.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Act {
+    /// Returns its argument and ends.
+    Argument,
+    /// Takes an argument and leaves it alone.
+    Takes,
+    /// Asks for the time, and adds it.
+    Now,
+    /// Asks for a number from 0 to 999, and adds it.
+    Random,
+    /// Logs a line.
+    Log,
+    /// Emits a text.
+    Emit,
+    /// Sleeps so many milliseconds.
+    Sleep(u32),
+    /// Asks a model, with 16 bytes of text, for at most so many tokens, and adds the answer.
+    Ask(u16),
+    /// As `Ask`, but a failure adds its code.
+    TryAsk(u16),
+    /// Asks a person, who has so many milliseconds.
+    Approve(u32),
+    /// Runs functions as children side by side, and adds what they return. A single one raises what it raised; of
+    /// several, a failed one adds an exclamation mark.
+    Fork(Vec<u32>),
+    /// Counts to a number.
+    Count(u32),
+    /// Fails.
+    Fail,
+}
+
+/// The encoded list of some texts: the arguments of a call.
+pub(crate) fn text_of(texts: &[&str]) -> Payload {
+    let texts = texts.iter().map(|text| Value::Str((*text).into())).collect();
+    codec::encode(&Value::List(Arc::new(texts)))
+}
+
+/// A program of these functions.
+pub(crate) fn program(functions: &[Vec<Act>]) -> Arc<Program> {
+    let mut module = Module::default();
+    let fields = ["role", "text", "from"].map(str::to_owned).to_vec();
+    module.shapes.push(Shape { fields, ..Shape::default() });
+    for (index, acts) in functions.iter().enumerate() {
+        let takes_argument = acts.contains(&Act::Argument) || acts.contains(&Act::Takes);
+        let mut writer = Writer { module: &mut module, code: Vec::new() };
+        writer.function(acts);
+        let code = writer.code;
+        let (name, arity) = (format!("f{index}"), u8::from(takes_argument));
+        module.functions.push(Function { name, arity, locals: 4, stack: 260, code, ..Function::default() });
+    }
+    Arc::new(Program::new(module).expect("the verifier accepts it"))
+}
+
+const ARGUMENT: u32 = 0;
+const SAID: u32 = 1;
+const COUNTER: u32 = 2;
+const BRANCHES: u32 = 3;
+
+struct Writer<'m> {
+    module: &'m mut Module,
+    code: Vec<u32>,
+}
+
+impl Writer<'_> {
+    fn op(&mut self, op: Op) {
+        self.code.push(word_a(op, 0));
+    }
+
+    fn op_a(&mut self, op: Op, a: u32) {
+        self.code.push(word_a(op, a));
+    }
+
+    fn constant(&mut self, constant: Constant) -> u32 {
+        let known = self.module.constants.iter().position(|known| *known == constant);
+        known.unwrap_or_else(|| {
+            self.module.constants.push(constant);
+            self.module.constants.len() - 1
+        }) as u32
+    }
+
+    fn text(&mut self, text: &str) {
+        let index = self.constant(Constant::Str(text.to_owned()));
+        self.op_a(Op::Const, index);
+    }
+
+    fn duration(&mut self, millis: u32) {
+        let index = self.constant(Constant::Duration(millis.into()));
+        self.op_a(Op::Const, index);
+    }
+
+    fn field(&mut self, name: &str) {
+        let index = self.constant(Constant::Str(name.to_owned()));
+        self.op_a(Op::GetField, index);
+    }
+
+    /// A jump whose target is set by `land`.
+    fn jump(&mut self, op: Op) -> usize {
+        self.op(op);
+        self.code.len() - 1
+    }
+
+    fn land(&mut self, jump: usize) {
+        let op = Op::from_byte(self.code[jump] as u8).expect("it was written as one");
+        self.code[jump] = word_a(op, self.code.len() as u32);
+    }
+
+    /// `… text → …`, adds the text to what was said.
+    fn say(&mut self) {
+        self.op_a(Op::LoadLocal, SAID);
+        self.op(Op::Swap);
+        self.op_a(Op::Concat, 2);
+        self.op_a(Op::StoreLocal, SAID);
+    }
+
+    fn function(&mut self, acts: &[Act]) {
+        self.text("");
+        self.op_a(Op::StoreLocal, SAID);
+        for act in acts {
+            self.act(act);
+            if matches!(act, Act::Fail | Act::Argument) {
+                return;
+            }
+        }
+        self.op_a(Op::LoadLocal, SAID);
+        self.op(Op::Return);
+    }
+
+    fn act(&mut self, act: &Act) {
+        match act {
+            Act::Argument => {
+                self.op_a(Op::LoadLocal, ARGUMENT);
+                self.op(Op::Return);
+            }
+            Act::Takes => {}
+            Act::Now => {
+                self.op(Op::Now);
+                self.say();
+            }
+            Act::Random => {
+                self.op_a(Op::Int, 0);
+                self.op_a(Op::Int, 1_000);
+                self.op(Op::Random);
+                self.say();
+            }
+            Act::Log => {
+                self.text("line");
+                self.op(Op::Log);
+                self.op(Op::Pop);
+            }
+            Act::Emit => {
+                self.text("something");
+                self.op(Op::NoneValue);
+                self.op(Op::Emit);
+                self.op(Op::Pop);
+            }
+            Act::Sleep(millis) => {
+                self.duration(*millis);
+                self.op(Op::Sleep);
+                self.op(Op::Pop);
+            }
+            Act::Ask(max) => {
+                self.ask(*max);
+                self.say();
+            }
+            Act::TryAsk(max) => {
+                let handler = self.jump(Op::EnterTry);
+                self.ask(*max);
+                self.op(Op::LeaveTry);
+                let end = self.jump(Op::Jump);
+                self.land(handler);
+                self.field("code");
+                self.land(end);
+                self.say();
+            }
+            Act::Approve(millis) => {
+                self.text("may I?");
+                self.op(Op::NoneValue);
+                self.duration(*millis);
+                self.op(Op::Approve);
+                self.op(Op::Pop);
+            }
+            Act::Fork(functions) => self.fork(functions),
+            Act::Count(to) => self.count(*to),
+            Act::Fail => {
+                self.text("it said so");
+                self.op(Op::Raise);
+            }
+        }
+    }
+
+    /// `… → … text`
+    fn ask(&mut self, max: u16) {
+        self.op(Op::NoneValue);
+        self.text("user");
+        self.text("What comes next?");
+        self.op_a(Op::Int, 0);
+        self.op_a(Op::NewRecord, 0);
+        self.op_a(Op::NewList, 1);
+        let request = self.module.requests.len() as u32;
+        self.module.requests.push(ModelRequestSpec {
+            agent: "A".to_owned(),
+            answer: None,
+            temperature: 0.0,
+            top_p: 1.0,
+            max_tokens: Tokens(max.into()),
+            seed: None,
+            stop: Vec::new(),
+            timeout: Millis(60_000),
+        });
+        self.op_a(Op::LLMCall, request);
+        self.field("text");
+    }
+
+    fn fork(&mut self, functions: &[u32]) {
+        for function in functions {
+            self.code.push(word_ab(Op::Closure, 0, *function as u16));
+        }
+        if functions.len() == 1 {
+            self.op_a(Op::AgentRun, 0);
+            return self.say();
+        }
+        self.code.push(word_ab(Op::Fork, functions.len() as u8, 0));
+        self.op_a(Op::StoreLocal, BRANCHES);
+        for branch in 0..functions.len() as u32 {
+            self.op_a(Op::LoadLocal, BRANCHES);
+            self.op_a(Op::Int, branch);
+            self.op(Op::Index);
+            let failed = self.jump(Op::JumpIfErr);
+            self.op(Op::Unwrap);
+            let end = self.jump(Op::Jump);
+            self.land(failed);
+            self.op(Op::Pop);
+            self.text("!");
+            self.land(end);
+            self.say();
+        }
+    }
+
+    fn count(&mut self, to: u32) {
+        self.op_a(Op::Int, 0);
+        self.op_a(Op::StoreLocal, COUNTER);
+        let start = self.code.len() as u32;
+        self.op(Op::LoopTick);
+        self.op_a(Op::LoadLocal, COUNTER);
+        let limit = self.constant(Constant::Int(to.into()));
+        self.op_a(Op::Const, limit);
+        self.op(Op::Lt);
+        let end = self.jump(Op::JumpIfNot);
+        self.code.push(word_ab(Op::IncLocal, COUNTER as u8, 1));
+        self.op_a(Op::Jump, start);
+        self.land(end);
+    }
+}

@@ -1,0 +1,345 @@
+//! Stored bytes of every kind, kept for ever: whatever was written by an earlier build must be read by this one.
+//!
+//! A file in `golden/` is named by its format and what is in it. It is never changed; a new variant gets a new file,
+//! which `NEXA_GOLDEN=add cargo test -p nexa-event --test golden` writes.
+
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::path::PathBuf;
+
+use minicbor::{Decode, Encode};
+use nexa_event::codec::{decode, encode};
+use nexa_event::effect::{Answer, ApprovalRequest, ChildSpec, Decision, Finish, Join, ModelReply, Source};
+use nexa_event::envelope::{FORMAT, Fact, Header, TraceContext};
+use nexa_event::fact::{
+    AgentEvent, ChildBorn, ClusterEvent, EffectResult, Input, Intent, ListItem, OnFailure, Parent, Program, Spawned,
+    WorkloadEvent,
+};
+use nexa_types::{
+    AgentId, BlobHash, Budget, EffectKey, Epoch, Failure, InputId, Millis, ModuleHash, NodeId, Outcome, Payload,
+    PrincipalId, RequestId, RunCode, Seq, Spend, StreamId, TenantId, Timestamp, Tokens, UsdMicro, Version, WorkloadId,
+};
+
+/// Makes a function that names a variant, and the list of all names. A new variant does not compile without a name
+/// here, and a name without a sample fails the test.
+macro_rules! variants {
+    ($($function:ident($type:ident) in $all:ident { $($variant:ident),* $(,)? })*) => {$(
+        fn $function(value: &$type) -> &'static str {
+            match value { $($type::$variant { .. } => stringify!($variant),)* }
+        }
+        const $all: &[&str] = &[$(stringify!($variant)),*];
+    )*};
+}
+
+variants! {
+    agent_event(AgentEvent) in AGENT_EVENTS {
+        Spawned, Started, EffectIntended, EffectStarted, EffectEnded, ChildrenSpawned, ChildEnded, TimerSet,
+        TimerFired, Emitted, MessageReceived, CancelReceived, DeadlinePassed, ChildrenCancelled, Ended, Quarantined,
+        TakenOver,
+    }
+    workload_event(WorkloadEvent) in WORKLOAD_EVENTS { Submitted, CancelRequested, Ended }
+    cluster_event(ClusterEvent) in CLUSTER_EVENTS { ProgramPut }
+    fact(Fact) in FACTS { Agent, Workload, Cluster }
+    input(Input) in INPUTS { ChildEnded, Answered, Message, Cancel }
+    program(Program) in PROGRAMS { Function, List }
+    intent(Intent) in INTENTS { Model, Approval }
+    effect_result(EffectResult) in EFFECT_RESULTS { Done, Failed, Unknown }
+    answer(Answer) in ANSWERS { Done, Now, Random, Children, Model, Approval }
+    outcome(Outcome) in OUTCOMES { Ok, Err }
+    stream(StreamId) in STREAMS { Agent, Workload, Cluster }
+    source(Source) in SOURCES { Program, Answer, Derived }
+    join(Join) in JOINS { All, None }
+    on_failure(OnFailure) in ON_FAILURES { FailFast, SkipDependents, Continue }
+    finish(Finish) in FINISHES { Stop, Length, ToolCalls, Filtered }
+}
+
+fn all_named<T>(samples: &[T], name: fn(&T) -> &'static str, all: &[&str]) {
+    let found: BTreeSet<&str> = samples.iter().map(name).collect();
+    assert_eq!(found, all.iter().copied().collect(), "a variant has no sample");
+}
+
+fn payload(text: &str) -> Payload {
+    Payload::new([&[0x60 + text.len() as u8], text.as_bytes()].concat())
+}
+
+fn workload() -> WorkloadId {
+    WorkloadId::from_bytes([1; 16])
+}
+
+fn agent() -> AgentId {
+    AgentId::root(workload())
+}
+
+fn node() -> NodeId {
+    NodeId::new("node-1").expect("a good name")
+}
+
+fn spend() -> Spend {
+    Spend { tokens_in: Tokens(900), tokens_out: Tokens(70), cost: UsdMicro(1_234), calls: 2, steps: 3 }
+}
+
+fn budget() -> Budget {
+    Budget {
+        tokens: Some(Tokens(10_000)),
+        cost: Some(UsdMicro(500_000)),
+        time: Some(Millis(60_000)),
+        calls: None,
+        steps: Some(8),
+    }
+}
+
+fn failure() -> Failure {
+    Failure {
+        code: RunCode::OutputInvalid,
+        message: "the answer is no record".into(),
+        at: "review.nx:12".into(),
+        data: Some(payload("more")),
+        cause: Some(Box::new(Failure::new(RunCode::RateLimited, "slow down"))),
+    }
+}
+
+fn outcomes() -> Vec<Outcome> {
+    let samples = vec![Outcome::Ok(payload("value")), Outcome::Err(failure())];
+    all_named(&samples, outcome, OUTCOMES);
+    samples
+}
+
+fn child_spec() -> ChildSpec {
+    ChildSpec {
+        name: "Reviewer".into(),
+        entry: 4,
+        args: payload("args"),
+        budget: budget(),
+        timeout: Some(Millis(30_000)),
+    }
+}
+
+fn approval() -> ApprovalRequest {
+    ApprovalRequest { question: "Send it?".into(), data: Some("{\"to\":\"all\"}".into()), timeout: Some(Millis(9_000)) }
+}
+
+fn answers() -> Vec<Answer> {
+    let finishes = [Finish::Stop, Finish::Length, Finish::ToolCalls, Finish::Filtered];
+    all_named(&finishes, finish, FINISHES);
+    let reply = |finish| {
+        Answer::Model(ModelReply {
+            text: "Dear reader,".into(),
+            finish,
+            model: "embedded/smol".into(),
+            spend: spend(),
+            tokens_left_out: Tokens(5),
+        })
+    };
+    let mut samples = vec![
+        Answer::Done,
+        Answer::Now(Timestamp(1_700_000_000_000)),
+        Answer::Random(-7),
+        Answer::Children(outcomes()),
+        Answer::Approval(Decision { approved: true, by: "ada".into(), note: "fine".into() }),
+    ];
+    samples.extend(finishes.map(reply));
+    all_named(&samples, answer, ANSWERS);
+    samples
+}
+
+fn effect_results() -> Vec<EffectResult> {
+    let mut samples: Vec<EffectResult> = answers().into_iter().map(EffectResult::Done).collect();
+    samples.extend([EffectResult::Failed(failure()), EffectResult::Unknown(failure())]);
+    all_named(&samples, effect_result, EFFECT_RESULTS);
+    samples
+}
+
+fn programs() -> Vec<Program> {
+    let module = ModuleHash::from_bytes([2; 32]);
+    let rules = [OnFailure::FailFast, OnFailure::SkipDependents, OnFailure::Continue];
+    all_named(&rules, on_failure, ON_FAILURES);
+    let item = |id: &str, after: Vec<u32>| ListItem {
+        id: id.into(),
+        entry: 1,
+        input: payload("in"),
+        after,
+        budget: budget(),
+        timeout: None,
+    };
+    let list = |on_failure| Program::List { module, items: vec![item("a", vec![]), item("b", vec![0])], on_failure };
+    let mut samples = vec![Program::Function { module, entry: 3, args: payload("args") }];
+    samples.extend(rules.map(list));
+    all_named(&samples, program, PROGRAMS);
+    samples
+}
+
+fn spawned(program: Program) -> AgentEvent {
+    AgentEvent::Spawned(Spawned {
+        workload: workload(),
+        name: "main".into(),
+        parent: Some(Parent { agent: agent(), seq: Seq(2), branch: 1 }),
+        program,
+        budget: budget(),
+        deadline: Some(Timestamp(1_700_000_100_000)),
+        seed: 42,
+        depth: 1,
+        priority: 200,
+    })
+}
+
+fn intents() -> Vec<Intent> {
+    let sources = vec![Source::Program, Source::Answer(Seq(1)), Source::Derived];
+    all_named(&sources, source, SOURCES);
+    let model = Intent::Model { model: "embedded/smol".into(), sources, reserved: spend() };
+    let samples = vec![model, Intent::Approval(approval())];
+    all_named(&samples, intent, INTENTS);
+    samples
+}
+
+fn agent_events() -> Vec<AgentEvent> {
+    let (seq, branch, epoch, spend) = (Seq(3), 1, Epoch(2), spend());
+    let joins = [Join::All, Join::None];
+    all_named(&joins, join, JOINS);
+    let born = || vec![ChildBorn { agent: AgentId::child(agent(), Seq(3), 0), spec: child_spec(), granted: budget() }];
+    let mut samples: Vec<AgentEvent> = programs().into_iter().map(spawned).collect();
+    samples.push(AgentEvent::Started { node: node(), epoch });
+    samples.extend(intents().into_iter().map(|intent| AgentEvent::EffectIntended {
+        seq,
+        intent,
+        fingerprint: [9; 32],
+    }));
+    samples.push(AgentEvent::EffectStarted { seq, attempt: 1, epoch });
+    samples.extend(effect_results().into_iter().map(|result| AgentEvent::EffectEnded { seq, result, spend }));
+    samples.extend(joins.map(|join| AgentEvent::ChildrenSpawned { seq, join, children: born() }));
+    samples.extend(outcomes().into_iter().map(|outcome| AgentEvent::ChildEnded { seq, branch, outcome, spend }));
+    samples.extend([
+        AgentEvent::TimerSet { seq, due: Timestamp(1_700_000_000_500) },
+        AgentEvent::TimerFired { seq },
+        AgentEvent::Emitted { seq, channel: "main".into(), value: payload("value") },
+        AgentEvent::MessageReceived {
+            input: InputId::from_bytes([5; 16]),
+            from: "user:ada".into(),
+            value: payload("hi"),
+        },
+        AgentEvent::CancelReceived { reason: "enough".into() },
+        AgentEvent::DeadlinePassed,
+        AgentEvent::ChildrenCancelled { children: vec![AgentId::child(agent(), Seq(3), 0)] },
+        AgentEvent::Quarantined { reason: "it ended two nodes".into() },
+        AgentEvent::TakenOver { node: node(), epoch },
+    ]);
+    samples.extend(outcomes().into_iter().map(|outcome| AgentEvent::Ended { outcome, spend }));
+    all_named(&samples, agent_event, AGENT_EVENTS);
+    samples
+}
+
+fn workload_events() -> Vec<WorkloadEvent> {
+    let mut samples = vec![
+        WorkloadEvent::Submitted {
+            request: RequestId::from_bytes([3; 16]),
+            request_hash: [4; 32],
+            name: "review".into(),
+            root: agent(),
+            budget: budget(),
+            priority: 100,
+        },
+        WorkloadEvent::CancelRequested { reason: "enough".into() },
+    ];
+    samples.extend(outcomes().into_iter().map(|outcome| WorkloadEvent::Ended { outcome, spend: spend() }));
+    all_named(&samples, workload_event, WORKLOAD_EVENTS);
+    samples
+}
+
+fn cluster_events() -> Vec<ClusterEvent> {
+    let (module, blob) = (ModuleHash::from_bytes([2; 32]), BlobHash::from_bytes([6; 32]));
+    let samples = vec![ClusterEvent::ProgramPut { module, blob, name: "review".into() }];
+    all_named(&samples, cluster_event, CLUSTER_EVENTS);
+    samples
+}
+
+fn inputs() -> Vec<Input> {
+    let (seq, branch, spend) = (Seq(3), 1, spend());
+    let key = EffectKey::of(workload(), agent(), seq);
+    let mut samples: Vec<Input> =
+        outcomes().into_iter().map(|outcome| Input::ChildEnded { seq, branch, outcome, spend }).collect();
+    samples.extend([
+        Input::Answered { seq, key, result: EffectResult::Failed(failure()) },
+        Input::Message { from: "user:ada".into(), value: payload("hi") },
+        Input::Cancel { reason: "enough".into(), epoch: Epoch(3) },
+    ]);
+    all_named(&samples, input, INPUTS);
+    samples
+}
+
+fn headers() -> Vec<Header> {
+    let tenant = TenantId::new("team-a").expect("a good name");
+    let streams = [StreamId::Agent(agent()), StreamId::Workload(workload()), StreamId::Cluster(tenant.clone())];
+    all_named(&streams, stream, STREAMS);
+    let header = |stream: StreamId| Header {
+        format: 1,
+        epoch: matches!(stream, StreamId::Agent(_)).then_some(Epoch(2)),
+        trace: matches!(stream, StreamId::Agent(_)).then_some(TraceContext { trace: [7; 16], span: [8; 8] }),
+        stream,
+        version: Version(12),
+        at: Timestamp(1_700_000_000_000),
+        tenant: tenant.clone(),
+        principal: PrincipalId::new("user:ada").expect("a good name"),
+    };
+    streams.into_iter().map(header).collect()
+}
+
+/// Compares samples with their files, which are numbered by their order among those of the same name.
+fn check<T>(kind: &str, samples: &[T], name: fn(&T) -> &'static str, used: &mut BTreeSet<String>)
+where
+    T: Debug + PartialEq + Encode<()> + for<'b> Decode<'b, ()>,
+{
+    let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let mut counts = std::collections::BTreeMap::new();
+    for sample in samples {
+        let count = counts.entry(name(sample)).or_insert(0);
+        *count += 1;
+        let file = format!("1-{kind}-{}-{count}.hex", name(sample));
+        let path = directory.join(&file);
+        let written: String = encode(sample).iter().map(|byte| format!("{byte:02x}")).collect();
+        if !path.exists() && std::env::var_os("NEXA_GOLDEN").is_some_and(|wish| wish == "add") {
+            std::fs::write(&path, format!("{written}\n")).expect("the directory is there");
+        }
+        let stored = std::fs::read_to_string(&path)
+            .unwrap_or_else(|error| panic!("{file}: {error}; a new variant needs its file, see the header"));
+        let stored = stored.trim();
+        let bytes: Vec<u8> = (0..stored.len() / 2)
+            .map(|at| u8::from_str_radix(&stored[2 * at..2 * at + 2], 16).expect("hex digits"))
+            .collect();
+        let read: T = decode(&bytes).unwrap_or_else(|error| panic!("{file} cannot be read any more: {error}"));
+        assert_eq!(&read, sample, "{file} means something else now");
+        assert_eq!(format!("{read:?}"), format!("{sample:?}"), "{file}");
+        assert_eq!(written, stored, "{file}: the same value is written in other bytes now; that needs a new format");
+        used.insert(file);
+    }
+}
+
+#[test]
+fn what_earlier_builds_wrote_is_read_and_written_the_same() {
+    assert_eq!(FORMAT, 1, "a new format keeps these files and gets files of its own");
+    let mut used = BTreeSet::new();
+    let facts: Vec<Fact> = (agent_events().into_iter().map(Fact::Agent))
+        .chain(workload_events().into_iter().map(Fact::Workload))
+        .chain(cluster_events().into_iter().map(Fact::Cluster))
+        .collect();
+    all_named(&facts, fact, FACTS);
+    check("fact", &facts, fact_name, &mut used);
+    check("input", &inputs(), input, &mut used);
+    check("header", &headers(), |header| stream(&header.stream), &mut used);
+    check("codes", &[RunCode::ALL.to_vec()], |_| "all", &mut used);
+
+    let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let there: BTreeSet<String> = std::fs::read_dir(directory)
+        .expect("the directory is there")
+        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+        .collect();
+    assert_eq!(there, used, "each file belongs to a sample and is never removed");
+}
+
+fn fact_name(value: &Fact) -> &'static str {
+    match value {
+        Fact::Agent(event) => agent_event(event),
+        Fact::Workload(WorkloadEvent::Submitted { .. }) => "WorkloadSubmitted",
+        Fact::Workload(WorkloadEvent::CancelRequested { .. }) => "WorkloadCancelRequested",
+        Fact::Workload(WorkloadEvent::Ended { .. }) => "WorkloadEnded",
+        Fact::Cluster(event) => cluster_event(event),
+    }
+}

@@ -1,0 +1,424 @@
+//! What one append does within a transaction: judge first, change afterwards.
+//!
+//! A refused append has only read. Changes are made inside a savepoint all the same, so that a fact that turns out
+//! to be too large in the middle leaves nothing. Each rule is told in `nexa_ports::memory`, which does the same.
+
+use nexa_event::codec;
+use nexa_event::envelope::{FORMAT, Fact, Header, Link, seal};
+use nexa_event::fact::WorkloadEvent;
+use nexa_ports::store::{Append, AppendError, Appended, Birth, Guard, Post, Stamp, StoreError};
+use nexa_types::limits::{INLINE_BYTES_MAX, SNAPSHOT_BYTES_MAX};
+use nexa_types::{AgentId, AgentState, Epoch, GlobalSeq, InputId, StreamId, TenantId, Version, WorkloadId};
+use rusqlite::{Connection, OptionalExtension, params};
+
+use crate::column::{count, link, moment, state_word, stream_key};
+
+/// A transaction that is being filled.
+pub(crate) struct Desk<'a> {
+    /// The writer's connection, within the transaction.
+    pub(crate) connection: &'a Connection,
+    /// The position of the newest fact, this transaction's own among them.
+    pub(crate) newest: u64,
+    /// Bytes of facts and inbox entries so far.
+    pub(crate) bytes: u64,
+}
+
+/// Why an append was not stored: its own fault, or the store's.
+pub(crate) enum Refused {
+    /// It was judged.
+    Append(AppendError),
+    /// A statement failed; the transaction is given up.
+    Sql(rusqlite::Error),
+}
+
+impl From<AppendError> for Refused {
+    fn from(error: AppendError) -> Self {
+        Self::Append(error)
+    }
+}
+
+impl From<StoreError> for Refused {
+    fn from(error: StoreError) -> Self {
+        Self::Append(error.into())
+    }
+}
+
+impl From<rusqlite::Error> for Refused {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sql(error)
+    }
+}
+
+/// Where a stream ends.
+#[derive(Clone, Copy)]
+pub(crate) struct Head {
+    version: u64,
+    link: Link,
+    workload: Option<WorkloadId>,
+}
+
+impl Head {
+    /// Whether the stream has any fact.
+    pub(crate) fn exists(&self) -> bool {
+        self.version > 0
+    }
+}
+
+/// What a workload's row of `streams` says.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Flags {
+    /// Somebody cancelled it.
+    pub(crate) cancelled: bool,
+    /// Its last fact is its end.
+    pub(crate) ended: bool,
+}
+
+/// Refuses what has more bytes than anything stored may have.
+pub(crate) fn bound(what: &'static str, len: usize) -> Result<(), StoreError> {
+    if len > SNAPSHOT_BYTES_MAX {
+        return Err(StoreError::TooLarge { what, len, max: SNAPSHOT_BYTES_MAX });
+    }
+    Ok(())
+}
+
+impl Desk<'_> {
+    /// Stores one append, or says why not and leaves nothing of it.
+    pub(crate) fn append(&mut self, append: &Append) -> rusqlite::Result<Result<Appended, AppendError>> {
+        let head = match self.judge(append) {
+            Ok(head) => head,
+            Err(Refused::Append(error)) => return Ok(Err(error)),
+            Err(Refused::Sql(error)) => return Err(error),
+        };
+        let newest_before = self.newest;
+        self.run("SAVEPOINT one")?;
+        match self.change(append, head) {
+            Ok(appended) => {
+                self.run("RELEASE one")?;
+                Ok(Ok(appended))
+            }
+            Err(Refused::Append(error)) => {
+                self.run("ROLLBACK TO one")?;
+                self.run("RELEASE one")?;
+                self.newest = newest_before;
+                Ok(Err(error))
+            }
+            Err(Refused::Sql(error)) => Err(error),
+        }
+    }
+
+    fn run(&self, statement: &str) -> rusqlite::Result<()> {
+        self.connection.prepare_cached(statement)?.execute([]).map(|_| ())
+    }
+
+    /// Says whether the append may be stored, and where its stream ends now.
+    fn judge(&self, append: &Append) -> Result<Head, Refused> {
+        let conflict = |current| AppendError::VersionConflict { given: append.expected, current: Version(current) };
+        let head = match (&append.stream, append.guard) {
+            (StreamId::Agent(agent), guard) => {
+                let (head, current, ended) = self.agent(*agent)?.ok_or(AppendError::NoSuchAgent)?;
+                // Nobody may write to an agent's stream without an epoch, so that counts as the lowest one.
+                let given = if let Guard::Owner(epoch) = guard { epoch } else { Epoch(0) };
+                if given != current || guard == Guard::Version {
+                    return Err(AppendError::StaleEpoch { given, current }.into());
+                }
+                if ended {
+                    return Err(conflict(head.version).into());
+                }
+                head
+            }
+            (_, Guard::Owner(_)) => return Err(AppendError::NoSuchAgent.into()),
+            (_, Guard::Version) if append.row.is_some() || !append.takes.is_empty() => {
+                return Err(AppendError::NoSuchAgent.into());
+            }
+            (stream, Guard::Version) => {
+                let (head, flags) = self.stream(stream)?;
+                if flags.ended {
+                    return Err(conflict(head.version).into());
+                }
+                head
+            }
+        };
+        if append.expected != Version(head.version) {
+            return Err(conflict(head.version).into());
+        }
+        self.judge_births(&append.births)?;
+        if let Some((stream, _)) = &append.also {
+            if matches!(stream, StreamId::Agent(_)) {
+                return Err(AppendError::NoSuchAgent.into());
+            }
+            let (head, flags) = self.stream(stream)?;
+            if flags.ended {
+                let current = Version(head.version);
+                return Err(AppendError::VersionConflict { given: current, current }.into());
+            }
+        }
+        Ok(head)
+    }
+
+    fn judge_births(&self, births: &[Birth]) -> Result<(), Refused> {
+        let mut seen = std::collections::BTreeSet::new();
+        // Births of one append are nearly always of one workload.
+        let mut asked: Option<(WorkloadId, Flags)> = None;
+        for birth in births {
+            let flags = match asked {
+                Some((workload, flags)) if workload == birth.workload => flags,
+                _ => self.stream(&StreamId::Workload(birth.workload))?.1,
+            };
+            asked = Some((birth.workload, flags));
+            if flags.cancelled {
+                return Err(AppendError::WorkloadCancelled.into());
+            }
+            let current = match self.agent(birth.agent)? {
+                Some((head, ..)) => head.version,
+                None => u64::from(!seen.insert(birth.agent)),
+            };
+            if current != 0 {
+                return Err(AppendError::VersionConflict { given: Version(0), current: Version(current) }.into());
+            }
+        }
+        Ok(())
+    }
+
+    fn change(&mut self, append: &Append, mut head: Head) -> Result<Appended, Refused> {
+        match (&append.stream, append.guard) {
+            (StreamId::Agent(agent), Guard::Owner(epoch)) => {
+                self.push(&append.stream, &mut head, Some(epoch), &append.stamp, &append.facts)?;
+                self.change_row(*agent, &head, append)?;
+                append.takes.iter().try_for_each(|id| self.take(*agent, *id, &append.stamp))?;
+            }
+            (stream, _) => self.push_unowned(stream, &mut head, &append.stamp, &append.facts)?,
+        }
+        for birth in &append.births {
+            self.bear(birth, &append.stamp)?;
+        }
+        for post in &append.posts {
+            self.put_entry(post, &append.stamp)?;
+        }
+        if let Some((stream, facts)) = &append.also {
+            let (mut other, _) = self.stream(stream)?;
+            self.push_unowned(stream, &mut other, &append.stamp, facts)?;
+            if *stream == append.stream {
+                head = other;
+            }
+        }
+        Ok(Appended { version: Version(head.version), position: GlobalSeq(self.newest) })
+    }
+
+    /// Where an agent's stream ends, its epoch, and whether it has ended.
+    fn agent(&self, agent: AgentId) -> Result<Option<(Head, Epoch, bool)>, Refused> {
+        let found = self
+            .connection
+            .prepare_cached("SELECT version, link, workload, epoch, ended FROM agents WHERE agent = ?1")?
+            .query_row([agent.as_bytes()], |row| {
+                let columns: (i64, Vec<u8>, Vec<u8>, i64, bool) =
+                    (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?);
+                Ok(columns)
+            })
+            .optional()?;
+        let Some((version, chain, workload, epoch, ended)) = found else { return Ok(None) };
+        let head = Head {
+            version: crate::column::counter(version)?,
+            link: link(&chain)?,
+            workload: WorkloadId::from_slice(&workload),
+        };
+        Ok(Some((head, Epoch(crate::column::counter(epoch)?), ended)))
+    }
+
+    /// Where a stream without owner ends; version 0 if it has no fact yet.
+    pub(crate) fn stream(&self, stream: &StreamId) -> Result<(Head, Flags), Refused> {
+        let workload = if let StreamId::Workload(workload) = stream { Some(*workload) } else { None };
+        let found = self
+            .connection
+            .prepare_cached("SELECT version, link, cancelled, ended FROM streams WHERE stream = ?1")?
+            .query_row([stream_key(stream)], |row| {
+                let columns: (i64, Vec<u8>, bool, bool) = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
+                Ok(columns)
+            })
+            .optional()?;
+        match found {
+            None => Ok((Head { version: 0, link: Link::START, workload }, Flags::default())),
+            Some((version, chain, cancelled, ended)) => {
+                let head = Head { version: crate::column::counter(version)?, link: link(&chain)?, workload };
+                Ok((head, Flags { cancelled, ended }))
+            }
+        }
+    }
+
+    /// Adds facts to the events and moves the head along, which the caller then keeps.
+    fn push(
+        &mut self,
+        stream: &StreamId,
+        head: &mut Head,
+        epoch: Option<Epoch>,
+        stamp: &Stamp,
+        facts: &[Fact],
+    ) -> Result<(), Refused> {
+        if facts.is_empty() {
+            return Ok(());
+        }
+        let key = stream_key(stream);
+        let workload = head.workload.as_ref().map(|workload| &workload.as_bytes()[..]);
+        let mut insert = self.connection.prepare_cached(
+            "INSERT INTO events (position, stream, version, workload, header, payload, blob, link)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        )?;
+        for fact in facts {
+            let header = Header {
+                format: FORMAT,
+                stream: stream.clone(),
+                version: Version(head.version + 1),
+                at: stamp.at,
+                tenant: stamp.tenant.clone(),
+                principal: stamp.principal.clone(),
+                epoch,
+                trace: stamp.trace,
+            };
+            let sealed = seal(head.link, &header, fact);
+            bound("a fact", sealed.payload.len())?;
+            let (payload, blob) = if sealed.payload.len() > INLINE_BYTES_MAX {
+                let hash = *blake3::hash(&sealed.payload).as_bytes();
+                self.put_blob(&stamp.tenant, &hash, &sealed.payload)?;
+                (None, Some(hash))
+            } else {
+                (Some(&sealed.payload), None)
+            };
+            insert.execute(params![
+                count(self.newest + 1),
+                key,
+                count(head.version + 1),
+                workload,
+                sealed.header,
+                payload,
+                blob,
+                sealed.link.0
+            ])?;
+            self.bytes += (sealed.header.len() + sealed.payload.len()) as u64;
+            self.newest += 1;
+            head.version += 1;
+            head.link = sealed.link;
+        }
+        Ok(())
+    }
+
+    /// Adds facts to a stream without owner.
+    pub(crate) fn push_unowned(
+        &mut self,
+        stream: &StreamId,
+        head: &mut Head,
+        stamp: &Stamp,
+        facts: &[Fact],
+    ) -> Result<(), Refused> {
+        if facts.is_empty() {
+            return Ok(());
+        }
+        self.push(stream, head, None, stamp, facts)?;
+        let in_workload = matches!(stream, StreamId::Workload(_));
+        let ended = |fact: &Fact| matches!(fact, Fact::Workload(WorkloadEvent::Ended { .. }));
+        self.connection
+            .prepare_cached(
+                "INSERT INTO streams (stream, version, link, cancelled, ended) VALUES (?1, ?2, ?3, 0, ?4)
+                 ON CONFLICT (stream) DO UPDATE SET version = ?2, link = ?3, ended = ended OR ?4",
+            )?
+            .execute(params![
+                stream_key(stream),
+                count(head.version),
+                head.link.0,
+                in_workload && facts.iter().any(ended)
+            ])?;
+        Ok(())
+    }
+
+    fn change_row(&self, agent: AgentId, head: &Head, append: &Append) -> Result<(), Refused> {
+        match append.row {
+            None => self
+                .connection
+                .prepare_cached("UPDATE agents SET version = ?2, link = ?3 WHERE agent = ?1")?
+                .execute(params![agent.as_bytes(), count(head.version), head.link.0])?,
+            Some(change) => self
+                .connection
+                .prepare_cached(
+                    "UPDATE agents SET version = ?2, link = ?3, state = ?4, due = ?5, ended = ?6 WHERE agent = ?1",
+                )?
+                .execute(params![
+                    agent.as_bytes(),
+                    count(head.version),
+                    head.link.0,
+                    state_word(change.state),
+                    change.due.map(moment),
+                    change.state.is_terminal()
+                ])?,
+        };
+        Ok(())
+    }
+
+    /// Marks an input as taken, also one that never arrived.
+    fn take(&self, agent: AgentId, input: InputId, stamp: &Stamp) -> Result<(), Refused> {
+        self.connection
+            .prepare_cached(
+                "INSERT INTO inbox (agent, input, body, at, principal) VALUES (?1, ?2, NULL, ?3, ?4)
+                 ON CONFLICT (agent, input) DO UPDATE SET body = NULL",
+            )?
+            .execute(params![agent.as_bytes(), input.as_bytes(), moment(stamp.at), stamp.principal.as_str()])?;
+        Ok(())
+    }
+
+    /// Puts an entry into the inbox of an agent that lives, unless it was there before.
+    pub(crate) fn put_entry(&mut self, post: &Post, stamp: &Stamp) -> Result<(), Refused> {
+        let body = codec::encode(&post.input);
+        bound("an input", body.len())?;
+        self.bytes += body.len() as u64;
+        self.connection
+            .prepare_cached(
+                "INSERT INTO inbox (agent, input, body, at, principal)
+                 SELECT ?1, ?2, ?3, ?4, ?5 WHERE EXISTS (SELECT 1 FROM agents WHERE agent = ?1 AND ended = 0)
+                 ON CONFLICT (agent, input) DO NOTHING",
+            )?
+            .execute(params![
+                post.to.as_bytes(),
+                post.id.as_bytes(),
+                body,
+                moment(stamp.at),
+                stamp.principal.as_str()
+            ])?;
+        Ok(())
+    }
+
+    fn bear(&mut self, birth: &Birth, stamp: &Stamp) -> Result<(), Refused> {
+        let (epoch, state) = match birth.node {
+            Some(_) => (Epoch(1), AgentState::Placed),
+            None => (Epoch(0), AgentState::Ready),
+        };
+        let mut head = Head { version: 0, link: Link::START, workload: Some(birth.workload) };
+        let stream = StreamId::Agent(birth.agent);
+        self.push(&stream, &mut head, Some(epoch), stamp, std::slice::from_ref(&birth.first))?;
+        self.connection
+            .prepare_cached(
+                "INSERT INTO agents (agent, workload, tenant, principal, node, epoch, version, link, state, ended,
+                                     due, cancelled, priority)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 0, NULL, 0, ?10)",
+            )?
+            .execute(params![
+                birth.agent.as_bytes(),
+                birth.workload.as_bytes(),
+                stamp.tenant.as_str(),
+                stamp.principal.as_str(),
+                birth.node.as_ref().map(|node| node.as_str()),
+                count(epoch.0),
+                count(head.version),
+                head.link.0,
+                state_word(state),
+                birth.priority
+            ])?;
+        Ok(())
+    }
+
+    /// Keeps bytes under their hash.
+    pub(crate) fn put_blob(&self, tenant: &TenantId, hash: &[u8; 32], bytes: &[u8]) -> rusqlite::Result<()> {
+        self.connection
+            .prepare_cached(
+                "INSERT INTO blobs (tenant, hash, bytes) VALUES (?1, ?2, ?3) ON CONFLICT (tenant, hash) DO NOTHING",
+            )?
+            .execute(params![tenant.as_str(), hash, bytes])?;
+        Ok(())
+    }
+}

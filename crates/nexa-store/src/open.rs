@@ -1,0 +1,292 @@
+//! Opening a data directory: its lock, its file, its schema.
+//!
+//! One process at a time. The lock is the operating system's, so that it goes with the process however that ends;
+//! the number in the lock file is only for the text that people see.
+
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use nexa_event::envelope::FORMAT;
+use nexa_types::GlobalSeq;
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags};
+use tokio::sync::watch;
+
+use crate::readers::{Readers, STATEMENTS_MAX};
+use crate::schema::{self, Found, SCHEMA_VERSION};
+use crate::trouble::{Trouble, trouble};
+use crate::{checkpoint, projector, writer};
+
+/// How long a connection waits for another one of this process, as during a checkpoint.
+const BUSY_WAIT: Duration = Duration::from_secs(5);
+
+/// What may be chosen.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Options {
+    /// The file never grows beyond so many pages of 4 KiB; a write that needs more is told that the disk is full.
+    /// `None`: as far as the disk goes.
+    pub pages_max: Option<u32>,
+}
+
+/// Why a store could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A file operation failed.
+    #[error("could not {doing} {path}")]
+    Io {
+        /// What was tried.
+        doing: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// Another process has it.
+    #[error("the data directory {path} is in use by process {process}; stop it or choose another directory")]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+        /// The number of the process, or `unknown`.
+        process: String,
+    },
+    /// A newer build has written it.
+    #[error("{path} was written by a newer build ({what} {found}, this build knows up to {known}); upgrade this build")]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// What is newer.
+        what: &'static str,
+        /// The number in the file.
+        found: i64,
+        /// The newest number that this build knows.
+        known: i64,
+    },
+    /// It is no database, or it is damaged.
+    #[error("{path} is damaged or no database of this program; restore it from a copy or choose another directory")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite says.
+        source: rusqlite::Error,
+    },
+    /// Facts are gone, or too many.
+    #[error("{path} is damaged: its streams have {told} facts and {found} are there; restore it from a copy")]
+    Lost {
+        /// The file.
+        path: PathBuf,
+        /// How many facts the rows of all streams tell of.
+        told: u64,
+        /// The position of the newest fact.
+        found: u64,
+    },
+    /// It is another program's database.
+    #[error("{path} is the database of another program; choose another directory")]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+    },
+    /// SQLite failed in another way, a full disk among them.
+    #[error("could not open {path}")]
+    Sqlite {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite says.
+        source: rusqlite::Error,
+    },
+}
+
+/// A store in a directory. Dropping it waits for what is in the queue, closes the files and gives the lock back.
+pub struct SqliteStore {
+    pub(crate) queue: Option<writer::Queue>,
+    pub(crate) readers: Readers,
+    pub(crate) views: Readers,
+    pub(crate) projector: projector::Handle,
+    pub(crate) head: watch::Receiver<GlobalSeq>,
+    threads: Vec<JoinHandle<()>>,
+    directory: PathBuf,
+    // Declared last: the lock is held until everything above is gone.
+    _lock: File,
+}
+
+impl std::fmt::Debug for SqliteStore {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "SqliteStore({})", self.directory.display())
+    }
+}
+
+impl SqliteStore {
+    /// Opens the store in a directory, and makes both if they are not there. Blocks for some file operations.
+    ///
+    /// # Errors
+    /// [`OpenError`]; nothing was changed then but that the directory and an empty lock file may exist.
+    pub fn open(directory: impl AsRef<Path>, options: Options) -> Result<Self, OpenError> {
+        let directory = directory.as_ref();
+        make_directory(directory)?;
+        let lock = take_lock(directory)?;
+        let path = directory.join("nexa.db");
+        let connection = open_file(&path, &options)?;
+        sync_directory(directory)?;
+
+        let sqlite = |source| OpenError::Sqlite { path: path.clone(), source };
+        let newest: i64 = connection
+            .query_row("SELECT coalesce(max(position), 0) FROM events", [], |row| row.get(0))
+            .map_err(|source| sorted(&path, source))?;
+        let newest = newest.unsigned_abs();
+        let told: i64 =
+            connection.query_row(schema::FACTS_TOLD, [], |row| row.get(0)).map_err(|source| sorted(&path, source))?;
+        if told.unsigned_abs() != newest {
+            return Err(OpenError::Lost { path, told: told.unsigned_abs(), found: newest });
+        }
+        let thread = |source| OpenError::Io { doing: "start a thread for", path: path.clone(), source };
+        let (checkpoints, checkpointer) = checkpoint::start(connect(&path).map_err(sqlite)?).map_err(thread)?;
+        let head_sender = watch::Sender::new(GlobalSeq(newest));
+        let head = head_sender.subscribe();
+        let store_id = schema::store_id(&connection).map_err(|source| sorted(&path, source))?;
+        let views_path = directory.join("views.db");
+        let facts = connect(&path).map_err(sqlite)?;
+        let (projector, projecting) = projector::start(facts, &views_path, &store_id, GlobalSeq(newest))
+            .map_err(|source| sorted(&views_path, source))?;
+        let listeners = writer::Listeners { head: head_sender, projector: projector.wake(), checkpoints };
+        let (queue, writing) = writer::start(connection, newest, listeners).map_err(thread)?;
+        Ok(Self {
+            queue: Some(queue),
+            readers: Readers::new(&path),
+            views: Readers::new(&views_path),
+            projector,
+            head,
+            threads: vec![writing, checkpointer, projecting.map_err(thread)?],
+            directory: directory.to_owned(),
+            _lock: lock,
+        })
+    }
+
+    /// Where it lies.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+}
+
+impl Drop for SqliteStore {
+    fn drop(&mut self) {
+        // The writer ends when its queue does, and drops what keeps the other threads going.
+        self.queue = None;
+        self.projector.stop();
+        for thread in self.threads.drain(..) {
+            // A panic there has been printed, and there is nothing left to do about it here.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Readable by its owner only: it holds everything that agents read and wrote.
+fn make_directory(directory: &Path) -> Result<(), OpenError> {
+    DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(|source| OpenError::Io {
+        doing: "create the directory",
+        path: directory.to_owned(),
+        source,
+    })
+}
+
+fn take_lock(directory: &Path) -> Result<File, OpenError> {
+    let path = directory.join("lock");
+    let io = |doing| {
+        let path = path.clone();
+        move |source| OpenError::Io { doing, path, source }
+    };
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(io("open the lock file"))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut process = String::new();
+            // The number is for people; without it the text says so.
+            let _ = file.take(20).read_to_string(&mut process);
+            let known = !process.is_empty() && process.bytes().all(|byte| byte.is_ascii_digit());
+            let process = if known { process } else { "unknown".to_owned() };
+            return Err(OpenError::InUse { path: directory.to_owned(), process });
+        }
+        Err(TryLockError::Error(source)) => return Err(io("lock")(source)),
+    }
+    file.set_len(0)
+        .and_then(|()| file.rewind())
+        .and_then(|()| write!(file, "{}", std::process::id()))
+        .map_err(io("write the lock file"))?;
+    Ok(file)
+}
+
+/// Makes the names of new files durable; their bytes are SQLite's task.
+fn sync_directory(directory: &Path) -> Result<(), OpenError> {
+    File::open(directory).and_then(|directory| directory.sync_all()).map_err(|source| OpenError::Io {
+        doing: "sync the directory",
+        path: directory.to_owned(),
+        source,
+    })
+}
+
+fn sorted(path: &Path, source: rusqlite::Error) -> OpenError {
+    let path = path.to_owned();
+    match trouble(&source) {
+        Trouble::Damaged => OpenError::Damaged { path, source },
+        _ => OpenError::Sqlite { path, source },
+    }
+}
+
+/// Opens the file for writing, after a look at whether it may be written at all.
+fn open_file(path: &Path, options: &Options) -> Result<Connection, OpenError> {
+    let fail = |source| sorted(path, source);
+    // Made here and not by SQLite, for its permissions.
+    let made = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
+    made.map_err(|source| OpenError::Io { doing: "open", path: path.to_owned(), source })?;
+    let mut connection = connect(path).map_err(fail)?;
+    let newer = |what, found, known| OpenError::Newer { path: path.to_owned(), what, found, known };
+    match schema::inspect(&connection).map_err(fail)? {
+        Found::Foreign => return Err(OpenError::Foreign { path: path.to_owned() }),
+        Found::Ours { schema, .. } if schema > SCHEMA_VERSION => {
+            return Err(newer("schema", schema, SCHEMA_VERSION));
+        }
+        Found::Ours { format, .. } if format > i64::from(FORMAT) => {
+            return Err(newer("format", format, i64::from(FORMAT)));
+        }
+        Found::Ours { .. } => {}
+        Found::Empty => {
+            connection.pragma_update(None, "journal_mode", "WAL").map_err(fail)?;
+            schema::create(&mut connection, FORMAT).map_err(fail)?;
+        }
+    }
+    if let Some(pages) = options.pages_max {
+        connection.pragma_update(None, "max_page_count", pages).map_err(fail)?;
+    }
+    Ok(connection)
+}
+
+/// A connection to a file that exists.
+pub(crate) fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let connection =
+        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    prepare(&connection)?;
+    Ok(connection)
+}
+
+/// Settings that every connection has.
+pub(crate) fn prepare(connection: &Connection) -> rusqlite::Result<()> {
+    connection.busy_timeout(BUSY_WAIT)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+    // After a failed sync nothing may be written through any descriptor, not even when it is closed.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    // A damaged schema must not be able to call functions, and damaged cells are noticed while they are read.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    connection.pragma_update(None, "cell_size_check", true)?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    Ok(())
+}

@@ -1,0 +1,137 @@
+//! The tables of `nexa.db`, and what tells that a file is one.
+
+use rusqlite::Connection;
+
+/// Marks a file as ours: "nexa" in ASCII.
+pub(crate) const APPLICATION_ID: i64 = 0x6e65_7861;
+
+/// The newest schema that this build knows. A later one brings the steps that lead to it.
+pub(crate) const SCHEMA_VERSION: i64 = 1;
+
+const TABLES: &str = "
+CREATE TABLE meta (
+    key   TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) WITHOUT ROWID, STRICT;
+
+-- Facts of all streams in the order of their arrival. `payload` is null if its bytes are a blob.
+CREATE TABLE events (
+    position INTEGER PRIMARY KEY,
+    stream   BLOB NOT NULL,
+    version  INTEGER NOT NULL,
+    workload BLOB,
+    header   BLOB NOT NULL,
+    payload  BLOB,
+    blob     BLOB,
+    link     BLOB NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX events_by_stream ON events (stream, version);
+CREATE INDEX events_by_workload ON events (workload) WHERE workload IS NOT NULL;
+
+-- Where each stream without an owner ends.
+CREATE TABLE streams (
+    stream    BLOB PRIMARY KEY,
+    version   INTEGER NOT NULL,
+    link      BLOB NOT NULL,
+    cancelled INTEGER NOT NULL,
+    ended     INTEGER NOT NULL
+) WITHOUT ROWID, STRICT;
+
+-- One row an agent: the fence, the directory, and where its stream ends.
+CREATE TABLE agents (
+    agent     BLOB PRIMARY KEY,
+    workload  BLOB NOT NULL,
+    tenant    TEXT NOT NULL,
+    principal TEXT NOT NULL,
+    node      TEXT,
+    epoch     INTEGER NOT NULL,
+    version   INTEGER NOT NULL,
+    link      BLOB NOT NULL,
+    state     TEXT NOT NULL,
+    ended     INTEGER NOT NULL,
+    due       INTEGER,
+    cancelled INTEGER NOT NULL,
+    priority  INTEGER NOT NULL
+) WITHOUT ROWID, STRICT;
+CREATE INDEX agents_by_workload ON agents (workload);
+CREATE INDEX agents_live ON agents (agent) WHERE ended = 0;
+CREATE INDEX agents_unplaced ON agents (agent) WHERE ended = 0 AND node IS NULL;
+CREATE INDEX agents_due ON agents (due) WHERE ended = 0 AND due IS NOT NULL;
+
+-- What waits for agents. `body` is null once it was taken: the row stays, so that it cannot come twice.
+CREATE TABLE inbox (
+    arrival   INTEGER PRIMARY KEY,
+    agent     BLOB NOT NULL,
+    input     BLOB NOT NULL,
+    body      BLOB,
+    at        INTEGER NOT NULL,
+    principal TEXT NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX inbox_by_input ON inbox (agent, input);
+CREATE INDEX inbox_waiting ON inbox (agent, arrival) WHERE body IS NOT NULL;
+
+CREATE TABLE snapshots (
+    agent    BLOB PRIMARY KEY,
+    version  INTEGER NOT NULL,
+    bytes    BLOB NOT NULL,
+    checksum BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE blobs (
+    tenant TEXT NOT NULL,
+    hash   BLOB NOT NULL,
+    bytes  BLOB NOT NULL,
+    PRIMARY KEY (tenant, hash)
+) STRICT;
+";
+
+/// How many facts there must be, by what the streams' own rows say.
+pub(crate) const FACTS_TOLD: &str =
+    "SELECT (SELECT coalesce(sum(version), 0) FROM agents) + (SELECT coalesce(sum(version), 0) FROM streams)";
+
+/// What a file says about itself.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// Nothing is in it yet.
+    Empty,
+    /// It is ours, of this schema and format floor.
+    Ours { schema: i64, format: i64 },
+    /// It is some other program's database.
+    Foreign,
+}
+
+/// Looks at a file without changing it.
+pub(crate) fn inspect(connection: &Connection) -> rusqlite::Result<Found> {
+    let application: i64 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    match (application, tables) {
+        (0, 0) => Ok(Found::Empty),
+        (APPLICATION_ID, _) => {
+            let schema = number(connection, "schema_version")?;
+            Ok(Found::Ours { schema, format: number(connection, "format_floor")? })
+        }
+        _ => Ok(Found::Foreign),
+    }
+}
+
+fn number(connection: &Connection, key: &str) -> rusqlite::Result<i64> {
+    connection.query_row("SELECT CAST(value AS INTEGER) FROM meta WHERE key = ?1", [key], |row| row.get(0))
+}
+
+/// Makes the tables in an empty file, in one transaction.
+pub(crate) fn create(connection: &mut Connection, format: u16) -> rusqlite::Result<()> {
+    let change = connection.transaction()?;
+    change.execute_batch(TABLES)?;
+    change.pragma_update(None, "application_id", APPLICATION_ID)?;
+    for (key, value) in [("schema_version", SCHEMA_VERSION.to_string()), ("format_floor", format.to_string())] {
+        change.execute("INSERT INTO meta (key, value) VALUES (?1, ?2)", [key, &value])?;
+    }
+    // Tells one store from another, as when the read models of one lie beside the facts of another.
+    change.execute("INSERT INTO meta (key, value) VALUES ('store_id', lower(hex(randomblob(16))))", [])?;
+    change.commit()
+}
+
+/// The id that the store got when it was made.
+pub(crate) fn store_id(connection: &Connection) -> rusqlite::Result<String> {
+    connection.query_row("SELECT value FROM meta WHERE key = 'store_id'", [], |row| row.get(0))
+}

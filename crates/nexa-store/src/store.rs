@@ -1,0 +1,118 @@
+//! The port's calls: writing ones go through the queue, reading ones to the pool.
+
+use futures::future::BoxFuture;
+use nexa_event::codec;
+use nexa_ports::store::{
+    AgentRow, Append, AppendError, Appended, Cancelled, InboxEntry, Place, Post, Posted, Recorded, Rows, Stamp, Store,
+    StoreError,
+};
+use nexa_types::{AgentId, BlobHash, Epoch, GlobalSeq, StreamId, TenantId, Version, WorkloadId};
+use tokio::sync::watch;
+
+use crate::append::bound;
+use crate::command::{AppendAll, CancelAll, Command, PlaceAll, PostOne, PutBlob, PutSnapshot};
+use crate::open::SqliteStore;
+use crate::read;
+
+impl SqliteStore {
+    async fn submit<C: Command>(&self, command: C) -> Result<C::Output, StoreError> {
+        match &self.queue {
+            Some(queue) => queue.submit(command).await,
+            // Only while it is being dropped.
+            None => Err(StoreError::Unavailable { detail: "the store was closed".into() }),
+        }
+    }
+}
+
+impl Store for SqliteStore {
+    fn append(&self, batch: Vec<Append>) -> BoxFuture<'_, Vec<Result<Appended, AppendError>>> {
+        Box::pin(async move {
+            let asked = batch.len();
+            if asked == 0 {
+                return Vec::new();
+            }
+            match self.submit(AppendAll(batch)).await {
+                Ok(answers) => answers,
+                Err(error) => vec![Err(error.into()); asked],
+            }
+        })
+    }
+
+    fn post(&self, post: Post, stamp: Stamp) -> BoxFuture<'_, Result<Posted, StoreError>> {
+        Box::pin(async move {
+            bound("an input", codec::encode(&post.input).len())?;
+            self.submit(PostOne { post, stamp }).await?
+        })
+    }
+
+    fn cancel(
+        &self,
+        workload: WorkloadId,
+        reason: String,
+        stamp: Stamp,
+    ) -> BoxFuture<'_, Result<Cancelled, StoreError>> {
+        Box::pin(async move { self.submit(CancelAll { workload, reason, stamp }).await? })
+    }
+
+    fn place(&self, wishes: Vec<Place>) -> BoxFuture<'_, Result<Vec<Result<Epoch, Epoch>>, StoreError>> {
+        Box::pin(self.submit(PlaceAll(wishes)))
+    }
+
+    fn row(&self, agent: AgentId) -> BoxFuture<'_, Result<Option<AgentRow>, StoreError>> {
+        Box::pin(self.readers.read(move |connection| read::row(connection, agent)))
+    }
+
+    fn rows(
+        &self,
+        which: Rows,
+        after: Option<AgentId>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<AgentRow>, StoreError>> {
+        Box::pin(self.readers.read(move |connection| read::rows(connection, &which, after, limit)))
+    }
+
+    fn inbox(&self, agent: AgentId, limit: usize) -> BoxFuture<'_, Result<Vec<InboxEntry>, StoreError>> {
+        Box::pin(self.readers.read(move |connection| read::inbox(connection, agent, limit)))
+    }
+
+    fn read(&self, stream: StreamId, after: Version, limit: usize) -> BoxFuture<'_, Result<Vec<Recorded>, StoreError>> {
+        Box::pin(self.readers.read(move |connection| read::read(connection, &stream, after, limit)))
+    }
+
+    fn scan(
+        &self,
+        workload: Option<WorkloadId>,
+        after: GlobalSeq,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<Recorded>, StoreError>> {
+        Box::pin(self.readers.read(move |connection| read::scan(connection, workload, after, limit)))
+    }
+
+    fn head(&self) -> watch::Receiver<GlobalSeq> {
+        self.head.clone()
+    }
+
+    fn put_snapshot(&self, agent: AgentId, version: Version, bytes: Vec<u8>) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            bound("a snapshot", bytes.len())?;
+            self.submit(PutSnapshot { agent, version, bytes }).await
+        })
+    }
+
+    fn snapshot(&self, agent: AgentId) -> BoxFuture<'_, Result<Option<(Version, Vec<u8>)>, StoreError>> {
+        Box::pin(self.readers.read(move |connection| read::snapshot(connection, agent)))
+    }
+
+    fn put_blob(&self, tenant: TenantId, bytes: Vec<u8>) -> BoxFuture<'_, Result<BlobHash, StoreError>> {
+        Box::pin(async move {
+            bound("a blob", bytes.len())?;
+            let hash = *blake3::hash(&bytes).as_bytes();
+            self.submit(PutBlob { tenant, hash, bytes }).await?;
+            Ok(BlobHash::from_bytes(hash))
+        })
+    }
+
+    fn blob(&self, tenant: TenantId, hash: BlobHash) -> BoxFuture<'_, Result<Option<Vec<u8>>, StoreError>> {
+        Box::pin(self.readers.read(move |connection| read::blob(connection, &tenant, hash)))
+    }
+}

@@ -1,0 +1,264 @@
+//! The one thread that writes, and group commit.
+//!
+//! It takes what waits in the queue, runs it in one transaction, commits, and answers. What arrives during the commit
+//! waits and forms the next batch, so that a slow disk makes larger batches and no timer is needed.
+//!
+//! Queue: at most `QUEUE_JOBS_MAX` calls; a further caller waits.
+//! Batch: closed at `BATCH_APPENDS_MAX` appends or `BATCH_BYTES_MAX` bytes written; one call is never split.
+//!
+//! Holds:
+//!   WR-1  nobody gets an `Ok` before the commit that holds it has been synced
+//!   WR-2  a full disk refuses calls with [`StoreError::DiskFull`], keeps nothing of them, and is asked again by the next
+//!   WR-3  after any other failure of a write nothing is written through this descriptor any more: the kernel may
+//!         have dropped what it could not write and would report the next sync as a success
+
+use std::cell::Cell;
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, OnceLock};
+
+use nexa_ports::store::StoreError;
+use nexa_types::GlobalSeq;
+use rusqlite::Connection;
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::{error, warn};
+
+use crate::append::Desk;
+use crate::checkpoint;
+use crate::command::Command;
+use crate::trouble::{Trouble, refusal, trouble};
+
+/// Calls that may wait for the writer.
+const QUEUE_JOBS_MAX: usize = 4_096;
+/// Appends of one commit.
+const BATCH_APPENDS_MAX: usize = 1_024;
+/// Bytes of one commit, counted as headers, payloads and inbox entries.
+const BATCH_BYTES_MAX: u64 = 1 << 20;
+
+/// A call in the queue, whatever its answer.
+trait Job: Send {
+    fn run(&mut self, desk: &mut Desk<'_>) -> rusqlite::Result<()>;
+    fn appends(&self) -> usize;
+    fn answer(self: Box<Self>, committed: Result<(), StoreError>);
+}
+
+struct Pending<C: Command> {
+    command: C,
+    output: Option<C::Output>,
+    caller: oneshot::Sender<Result<C::Output, StoreError>>,
+}
+
+impl<C: Command> Job for Pending<C> {
+    fn run(&mut self, desk: &mut Desk<'_>) -> rusqlite::Result<()> {
+        self.output = Some(self.command.run(desk)?);
+        Ok(())
+    }
+
+    fn appends(&self) -> usize {
+        self.command.appends()
+    }
+
+    fn answer(self: Box<Self>, committed: Result<(), StoreError>) {
+        let Self { output, caller, .. } = *self;
+        let answer = committed.map(|()| output.expect("a batch is committed after each of its jobs has run"));
+        // An error means that the caller is gone; what it asked for is stored all the same.
+        let _ = caller.send(answer);
+    }
+}
+
+/// The callers' end of the queue.
+pub(crate) struct Queue {
+    jobs: mpsc::Sender<Box<dyn Job>>,
+    /// Why nothing is written any more.
+    stopped: Arc<OnceLock<String>>,
+}
+
+impl Queue {
+    /// Has a command done and waits until it is durable.
+    ///
+    /// Dropping the future leaves open whether it is done.
+    pub(crate) async fn submit<C: Command>(&self, command: C) -> Result<C::Output, StoreError> {
+        let (caller, answer) = oneshot::channel();
+        let job = Box::new(Pending { command, output: None, caller });
+        if self.jobs.send(job).await.is_err() {
+            return Err(self.gone());
+        }
+        // The queue was taken down after the job went in: nobody can say how far it came.
+        answer.await.unwrap_or_else(|_| Err(StoreError::Ambiguous { detail: "the writer ended".into() }))
+    }
+
+    fn gone(&self) -> StoreError {
+        match self.stopped.get() {
+            Some(why) => unusable(why),
+            None => StoreError::Unavailable { detail: "the store was closed".into() },
+        }
+    }
+}
+
+fn unusable(why: &str) -> StoreError {
+    StoreError::Unavailable { detail: format!("an earlier write failed ({why}); restart the process") }
+}
+
+thread_local! {
+    /// Pages in the write-ahead log after the latest commit of this thread.
+    static LOG_PAGES: Cell<u64> = const { Cell::new(0) };
+}
+
+/// What the writer tells others after a commit.
+pub(crate) struct Listeners {
+    pub(crate) head: watch::Sender<GlobalSeq>,
+    /// Wakes the projector. Holds one wish: a second one while it is busy says nothing new.
+    pub(crate) projector: Option<SyncSender<()>>,
+    pub(crate) checkpoints: checkpoint::Handle,
+}
+
+/// Starts the writer on its own connection. It ends when the queue is dropped, and closes the connection.
+pub(crate) fn start(
+    connection: Connection,
+    newest: u64,
+    listeners: Listeners,
+) -> std::io::Result<(Queue, std::thread::JoinHandle<()>)> {
+    let (jobs, waiting) = mpsc::channel(QUEUE_JOBS_MAX);
+    let stopped = Arc::new(OnceLock::new());
+    let writer = Writer { connection, newest, listeners, stopped: Arc::clone(&stopped), full: false };
+    let thread = std::thread::Builder::new().name("nexa-store-write".into()).spawn(move || writer.work(waiting))?;
+    Ok((Queue { jobs, stopped }, thread))
+}
+
+struct Writer {
+    connection: Connection,
+    newest: u64,
+    listeners: Listeners,
+    stopped: Arc<OnceLock<String>>,
+    full: bool,
+}
+
+/// Why a batch, or a part of it, was not stored.
+enum Failed {
+    /// Nothing of it was kept, and the next one may do better.
+    Now(StoreError),
+    /// The writer must not go on.
+    ForGood { told: StoreError, why: String },
+}
+
+impl Writer {
+    fn work(mut self, mut waiting: mpsc::Receiver<Box<dyn Job>>) {
+        self.connection.wal_hook(Some(|_, pages| {
+            LOG_PAGES.set(u64::from(pages.unsigned_abs()));
+            Ok(())
+        }));
+        let mut batch = Vec::new();
+        let mut held: Option<Box<dyn Job>> = None;
+        while let Some(first) = held.take().or_else(|| waiting.blocking_recv()) {
+            let mut appends = first.appends();
+            batch.push(first);
+            while let Ok(job) = waiting.try_recv() {
+                appends += job.appends();
+                if appends > BATCH_APPENDS_MAX {
+                    held = Some(job);
+                    break;
+                }
+                batch.push(job);
+            }
+            self.store(&mut batch);
+        }
+        if self.stopped.get().is_none() {
+            checkpoint::last(&self.connection);
+        }
+    }
+
+    /// Stores a batch in as few commits as its bytes allow, and answers each of its jobs.
+    fn store(&mut self, batch: &mut Vec<Box<dyn Job>>) {
+        // Where a batch does not fit, a small job of it may, so each is tried alone.
+        let mut alone = false;
+        while !batch.is_empty() {
+            if let Some(why) = self.stopped.get() {
+                batch.drain(..).for_each(|job| job.answer(Err(unusable(why))));
+                return;
+            }
+            let newest_before = self.newest;
+            let tried = if alone { 1 } else { batch.len() };
+            match self.try_store(&mut batch[..tried]) {
+                Ok(stored) => {
+                    self.full = false;
+                    // First the head, so that who gets an answer finds its facts below it.
+                    self.tell(newest_before);
+                    batch.drain(..stored).for_each(|job| job.answer(Ok(())));
+                    self.listeners.checkpoints.after_commit(&self.connection, LOG_PAGES.get());
+                }
+                Err(Failed::Now(error)) => {
+                    self.newest = newest_before;
+                    if error == StoreError::DiskFull && !std::mem::replace(&mut self.full, true) {
+                        warn!("the disk is full: nothing is stored until there is room");
+                    }
+                    if tried == 1 {
+                        batch.drain(..1).for_each(|job| job.answer(Err(error.clone())));
+                    }
+                    alone = true;
+                }
+                Err(Failed::ForGood { told, why }) => {
+                    self.newest = newest_before;
+                    error!(why, "writing to the store failed: it takes no more writes until a restart");
+                    batch.drain(..tried).for_each(|job| job.answer(Err(told.clone())));
+                    // The first reason stays; there is no second one, since nothing is written after it.
+                    let _ = self.stopped.set(why);
+                }
+            }
+        }
+    }
+
+    /// Runs jobs in one transaction until they are all done or have written enough, and commits. How many were done.
+    fn try_store(&mut self, jobs: &mut [Box<dyn Job>]) -> Result<usize, Failed> {
+        self.connection.execute_batch("BEGIN IMMEDIATE").map_err(|error| self.give_up(&error))?;
+        let mut desk = Desk { connection: &self.connection, newest: self.newest, bytes: 0 };
+        let mut done = 0;
+        for job in jobs {
+            if let Err(error) = job.run(&mut desk) {
+                return Err(self.give_up(&error));
+            }
+            done += 1;
+            if desk.bytes >= BATCH_BYTES_MAX {
+                break;
+            }
+        }
+        self.newest = desk.newest;
+        match self.connection.execute_batch("COMMIT") {
+            Ok(()) => Ok(done),
+            Err(error) => match trouble(&error) {
+                Trouble::Full | Trouble::Busy | Trouble::Refused => Err(self.give_up(&error)),
+                Trouble::Damaged | Trouble::Broken => {
+                    let why = error.to_string();
+                    let told = StoreError::Ambiguous { detail: format!("{why}; restart the process") };
+                    Err(Failed::ForGood { told, why })
+                }
+            },
+        }
+    }
+
+    /// Rolls back after an error before the commit took place.
+    fn give_up(&self, error: &rusqlite::Error) -> Failed {
+        let why = error.to_string();
+        // After some errors SQLite has rolled back by itself.
+        if !self.connection.is_autocommit()
+            && let Err(second) = self.connection.execute_batch("ROLLBACK")
+        {
+            let why = format!("{why}, and it could not be rolled back: {second}");
+            return Failed::ForGood { told: unusable(&why), why };
+        }
+        match trouble(error) {
+            Trouble::Full | Trouble::Busy | Trouble::Refused => Failed::Now(refusal(error)),
+            Trouble::Damaged => Failed::ForGood { told: refusal(error), why },
+            Trouble::Broken => Failed::ForGood { told: unusable(&why), why },
+        }
+    }
+
+    /// Tells who waits for news that there are some.
+    fn tell(&self, newest_before: u64) {
+        if self.newest != newest_before {
+            self.listeners.head.send_replace(GlobalSeq(self.newest));
+            if let Some(projector) = &self.listeners.projector {
+                // Full means that it has been told and has not looked yet; gone means that the store is being closed.
+                let _ = projector.try_send(());
+            }
+        }
+    }
+}
