@@ -282,6 +282,9 @@ pub enum Rows {
     Due(Timestamp),
 }
 
+/// An agent's encoded state, and the version of its stream that it is as of.
+pub type Snapshot = (Version, Vec<u8>);
+
 /// Streams, agent rows, inboxes, snapshots and blobs.
 ///
 /// Dropping a future of a writing call leaves open whether it was stored, as [`StoreError::Ambiguous`] does.
@@ -336,7 +339,7 @@ pub trait Store: Send + Sync {
     fn put_snapshot(&self, agent: AgentId, version: Version, bytes: Vec<u8>) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// The newest snapshot of an agent.
-    fn snapshot(&self, agent: AgentId) -> BoxFuture<'_, Result<Option<(Version, Vec<u8>)>, StoreError>>;
+    fn snapshot(&self, agent: AgentId) -> BoxFuture<'_, Result<Option<Snapshot>, StoreError>>;
 
     /// Keeps bytes under the tenant and their hash. Idempotent.
     fn put_blob(&self, tenant: TenantId, bytes: Vec<u8>) -> BoxFuture<'_, Result<BlobHash, StoreError>>;

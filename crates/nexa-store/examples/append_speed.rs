@@ -28,9 +28,11 @@ fn main() {
     std::fs::create_dir_all(&directory).expect("a directory to write to");
     let syncs = sync_times(&directory, 200);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(measure(&directory, Duration::from_secs(seconds), writers));
+    let rate = runtime.block_on(measure(&directory, Duration::from_secs(seconds), writers));
     let after = sync_times(&directory, 200);
     println!("sync of 512 bytes: p50 {} µs before, {} µs after", syncs.as_micros(), after.as_micros());
+    let floor = f64::from(writers) * 2.0 / (syncs + after).as_secs_f64();
+    println!("one commit of all writers a sync would be {floor:.0} appends/s; this is {:.2} of it", rate / floor);
 }
 
 /// The median time of a write and sync of 512 bytes.
@@ -67,7 +69,7 @@ fn step(agent: AgentId, version: u64) -> Append {
     Append { row, ..owned(agent, 1, version, facts) }
 }
 
-async fn measure(directory: &std::path::Path, span: Duration, writers: u32) {
+async fn measure(directory: &std::path::Path, span: Duration, writers: u32) -> f64 {
     let store = Arc::new(SqliteStore::open(directory.join("store"), Options::default()).expect("open"));
     let number = u8::try_from(std::process::id() % 250).expect("below 250");
     let workload = workload(number);
@@ -119,4 +121,5 @@ async fn measure(directory: &std::path::Path, span: Duration, writers: u32) {
         begun.elapsed().as_secs_f64(),
         lag as f64 / begun.elapsed().as_secs_f64()
     );
+    rate
 }

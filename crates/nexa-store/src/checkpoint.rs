@@ -67,8 +67,12 @@ fn copy_log(connection: &Connection) -> bool {
     }
 }
 
-/// Empties the log before the writer's connection is closed, so that the next start has nothing to recover.
-pub(crate) fn last(connection: &Connection) {
+/// Empties a long log before the writer's connection is closed, so that the next start has little to read. A short
+/// one stays: copying it would cost an end two syncs, and reading it costs a start next to nothing.
+pub(crate) fn last(connection: &Connection, log_pages: u64) {
+    if log_pages < LOG_PAGES_MAX / 4 {
+        return;
+    }
     if let Err(error) = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())) {
         warn!(%error, "the write-ahead log stays for the next start");
     }

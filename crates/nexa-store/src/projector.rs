@@ -166,6 +166,8 @@ fn open_views(path: &Path, store_id: &str, newest: GlobalSeq) -> rusqlite::Resul
     // Made here and not by SQLite, for its permissions; a failure shows when it is opened.
     let _ = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
     let mut views = connect(path)?;
+    // A power cut now leaves a damaged file, which is made again.
+    views.pragma_update(None, "synchronous", "OFF")?;
     views.pragma_update(None, "journal_mode", "WAL")?;
     let change = views.transaction()?;
     change.execute_batch(TABLES)?;

@@ -190,13 +190,11 @@ pub(crate) fn scan(
         )?,
     };
     let mut streams: BTreeMap<Vec<u8>, Before> = BTreeMap::new();
-    let mut expected = after.unsigned_abs() + 1;
     let mut facts = Vec::with_capacity(rows.len());
-    for row in rows {
+    for (expected, row) in (after.unsigned_abs() + 1..).zip(rows) {
         if workload.is_none() && row.position != expected {
             return Err(damaged(&format!("position {expected}"), "a fact is missing"));
         }
-        expected += 1;
         let before = match streams.get(&row.stream) {
             Some(before) if before.version + 1 == row.version => *before,
             Some(before) => Before { link: link_before(connection, &row)?, ..*before },
@@ -249,7 +247,7 @@ fn link_before(connection: &Connection, row: &Stored) -> Answer<Link> {
 
 /// See `Store::row`.
 pub(crate) fn row(connection: &Connection, agent: AgentId) -> Answer<Option<AgentRow>> {
-    let found = agents(connection, "agent = ?1", &[agent.as_bytes()])?;
+    let found = agents(connection, "agents WHERE agent = ?1", &[agent.as_bytes()])?;
     Ok(found.into_iter().next())
 }
 
@@ -266,26 +264,29 @@ pub(crate) fn rows(
     match which {
         Rows::Workload(workload) => agents(
             connection,
-            "workload = ?1 AND agent > ?2 ORDER BY agent LIMIT ?3",
+            "agents WHERE workload = ?1 AND agent > ?2 ORDER BY agent LIMIT ?3",
             &[workload.as_bytes(), &after, &limit],
         ),
-        Rows::Live => agents(connection, "ended = 0 AND agent > ?1 ORDER BY agent LIMIT ?2", &[&after, &limit]),
-        Rows::Unplaced => {
-            agents(connection, "ended = 0 AND node IS NULL AND agent > ?1 ORDER BY agent LIMIT ?2", &[&after, &limit])
+        Rows::Live => {
+            agents(connection, "agents WHERE ended = 0 AND agent > ?1 ORDER BY agent LIMIT ?2", &[&after, &limit])
         }
+        Rows::Unplaced => agents(
+            connection,
+            "agents WHERE ended = 0 AND node IS NULL AND agent > ?1 ORDER BY agent LIMIT ?2",
+            &[&after, &limit],
+        ),
+        // Without the hint it would walk all agents that live, for the sake of the order.
         Rows::Due(now) => agents(
             connection,
-            "ended = 0 AND due IS NOT NULL AND due <= ?1 AND agent > ?2 ORDER BY agent LIMIT ?3",
+            "agents INDEXED BY agents_due
+             WHERE ended = 0 AND due IS NOT NULL AND due <= ?1 AND agent > ?2 ORDER BY agent LIMIT ?3",
             &[&moment(*now), &after, &limit],
         ),
     }
 }
 
-fn agents(connection: &Connection, condition: &str, values: &[&dyn ToSql]) -> Answer<Vec<AgentRow>> {
-    // Without the hint, a list of due agents would walk all that live, for the sake of the order.
-    let index = if condition.contains("due") { " INDEXED BY agents_due" } else { "" };
-    let statement = format!("SELECT {AGENT_COLUMNS} FROM agents{index} WHERE {condition}");
-    let mut select = sql(connection.prepare_cached(&statement))?;
+fn agents(connection: &Connection, from: &str, values: &[&dyn ToSql]) -> Answer<Vec<AgentRow>> {
+    let mut select = sql(connection.prepare_cached(&format!("SELECT {AGENT_COLUMNS} FROM {from}")))?;
     let mut rows = sql(select.query(values))?;
     let mut found = Vec::new();
     while let Some(row) = sql(rows.next())? {

@@ -92,8 +92,6 @@ pub(crate) const FACTS_TOLD: &str =
 /// What a file says about itself.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Found {
-    /// Nothing is in it yet.
-    Empty,
     /// It is ours, of this schema and format floor.
     Ours { schema: i64, format: i64 },
     /// It is some other program's database.
@@ -103,15 +101,11 @@ pub(crate) enum Found {
 /// Looks at a file without changing it.
 pub(crate) fn inspect(connection: &Connection) -> rusqlite::Result<Found> {
     let application: i64 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
-    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-    match (application, tables) {
-        (0, 0) => Ok(Found::Empty),
-        (APPLICATION_ID, _) => {
-            let schema = number(connection, "schema_version")?;
-            Ok(Found::Ours { schema, format: number(connection, "format_floor")? })
-        }
-        _ => Ok(Found::Foreign),
+    if application != APPLICATION_ID {
+        return Ok(Found::Foreign);
     }
+    let schema = number(connection, "schema_version")?;
+    Ok(Found::Ours { schema, format: number(connection, "format_floor")? })
 }
 
 fn number(connection: &Connection, key: &str) -> rusqlite::Result<i64> {

@@ -162,7 +162,7 @@ impl Writer {
             self.store(&mut batch);
         }
         if self.stopped.get().is_none() {
-            checkpoint::last(&self.connection);
+            checkpoint::last(&self.connection, LOG_PAGES.get());
         }
     }
 

@@ -117,6 +117,7 @@ fn refused(directory: &TempDir) -> String {
 
 fn sql(directory: &TempDir, statement: &str) {
     let connection = Connection::open(directory.path().join("nexa.db")).expect("open");
+    // Closing it copies the log into the file.
     connection.execute_batch(statement).expect("it runs");
 }
 
@@ -138,6 +139,11 @@ fn a_file_that_is_not_ours_is_refused_with_a_reason() {
     let foreign = directory();
     sql(&foreign, "CREATE TABLE recipes (name TEXT)");
     assert_eq!(refused(&foreign), "DIR/nexa.db is the database of another program; choose another directory");
+
+    let empty = directory();
+    std::fs::write(empty.path().join("nexa.db"), "").expect("write");
+    std::fs::write(empty.path().join("nexa.db.new"), "half a file of an earlier try").expect("write");
+    drop(open(&empty));
 
     let text = directory();
     std::fs::write(text.path().join("nexa.db"), "shopping list\n".repeat(400)).expect("write");
@@ -265,15 +271,22 @@ fn a_flipped_bit_anywhere_in_the_file_never_changes_what_is_served() {
         let (agents, blob) = filled(&store).await;
         (contents(&store, &agents, blob).await, agents, blob)
     });
+    // All of it into the one file, without the log beside it.
+    sql(&directory, "PRAGMA wal_checkpoint(TRUNCATE)");
     let good = std::fs::read(&path).expect("read");
+    let mut noticed = 0;
     for trial in 0..120 {
         let mut bad = good.clone();
         bad[scatter(trial) % good.len()] ^= 1 << (scatter(trial + 5_000) % 8);
         std::fs::write(&path, &bad).expect("write");
         block_on(async {
             // A refusal to open is a good answer too.
-            let Ok(store) = SqliteStore::open(directory.path(), Options::default()) else { return };
+            let Ok(store) = SqliteStore::open(directory.path(), Options::default()) else {
+                noticed += 1;
+                return;
+            };
             let after = contents(&store, &agents, blob).await;
+            noticed += usize::from(after != before);
             let place = format!("byte {}", scatter(trial) % good.len());
             for (before, after) in before.streams.iter().zip(&after.streams) {
                 assert_ne!(served(before, after), Some(false), "{place}");
@@ -284,6 +297,7 @@ fn a_flipped_bit_anywhere_in_the_file_never_changes_what_is_served() {
             assert!(after.blob == Ok(None) || served(&before.blob, &after.blob) != Some(false), "{place}");
         });
     }
+    assert!(noticed > 20, "most of the file is in use, so that damage must show: {noticed}");
 }
 
 /// Starts this very test program again as a process that can be killed.

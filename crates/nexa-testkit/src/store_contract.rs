@@ -3,19 +3,24 @@
 //! Each function takes an empty store and panics with the reason if a property of `nexa_ports::store` does not hold.
 //! [`run_all`] takes a way to make stores and runs them all.
 
+mod fixture;
+
 use std::future::Future;
 use std::sync::Arc;
 
 use nexa_event::envelope::{FORMAT, Fact};
-use nexa_event::fact::{AgentEvent, Input, Program, Spawned, WorkloadEvent};
+use nexa_event::fact::{AgentEvent, Input, WorkloadEvent};
 use nexa_ports::store::{
-    Append, AppendError, Appended, Birth, Cancelled, Guard, Place, Post, Posted, RowChange, Rows, Stamp, Store,
+    Append, AppendError, Appended, Birth, Cancelled, Guard, Place, Post, Posted, RowChange, Rows, Store,
 };
 use nexa_types::limits::{INBOX_ENTRIES_MAX, INLINE_BYTES_MAX};
 use nexa_types::{
-    AgentId, AgentState, BlobHash, Budget, Epoch, GlobalSeq, InputId, ModuleHash, NodeId, Outcome, Payload,
-    PrincipalId, RequestId, Seq, Spend, StreamId, TenantId, Timestamp, Version, Waiting, WorkloadId,
+    AgentId, AgentState, BlobHash, Epoch, GlobalSeq, InputId, Outcome, Payload, Seq, Spend, StreamId, TenantId,
+    Timestamp, Version, Waiting, WorkloadId,
 };
+
+pub use fixture::{birth, emitted, owned, spawned, stamp, submission, workload};
+use fixture::{message, node, plain, row, submitted};
 
 /// A store behind its port.
 pub type AnyStore = Arc<dyn Store>;
@@ -42,95 +47,6 @@ where
     large_facts_and_blobs_come_back_whole(make().await).await;
     a_snapshot_is_replaced_by_a_newer_one_only(make().await).await;
     reading_order_holds_under_concurrent_writers(make().await).await;
-}
-
-/// A stamp with a moment and nothing special.
-pub fn stamp(at: u64) -> Stamp {
-    Stamp { at: Timestamp(at), tenant: TenantId::local(), principal: PrincipalId::local(), trace: None }
-}
-
-/// A workload of its own for each number.
-pub fn workload(number: u8) -> WorkloadId {
-    WorkloadId::of(&TenantId::local(), RequestId::from_bytes([number; 16]))
-}
-
-/// The first fact of an agent that runs nothing in particular.
-pub fn spawned(workload: WorkloadId, name: &str) -> Fact {
-    Fact::Agent(AgentEvent::Spawned(Spawned {
-        workload,
-        name: name.to_owned(),
-        parent: None,
-        program: Program::Function {
-            module: ModuleHash::from_bytes([7; 32]),
-            entry: 0,
-            args: Payload::new(vec![0x80]),
-        },
-        budget: Budget::default(),
-        deadline: None,
-        seed: 1,
-        depth: 0,
-        priority: 100,
-    }))
-}
-
-/// A fact that says nothing but its number.
-pub fn emitted(seq: u64) -> Fact {
-    Fact::Agent(AgentEvent::Emitted { seq: Seq(seq), channel: "main".into(), value: Payload::new(vec![0xf6]) })
-}
-
-fn submitted(root: AgentId) -> Fact {
-    Fact::Workload(WorkloadEvent::Submitted {
-        request: RequestId::from_bytes([1; 16]),
-        request_hash: [2; 32],
-        name: "test".into(),
-        root,
-        budget: Budget::default(),
-        priority: 100,
-    })
-}
-
-fn node(name: &str) -> NodeId {
-    NodeId::new(name).expect("test names are good")
-}
-
-/// The birth of an agent on node `n1`.
-pub fn birth(workload: WorkloadId, agent: AgentId) -> Birth {
-    Birth { agent, workload, node: Some(node("n1")), priority: 100, first: spawned(workload, "agent") }
-}
-
-/// An append that submits a workload with its root agent, born on node `n1`.
-pub fn submission(workload: WorkloadId) -> Append {
-    let root = AgentId::root(workload);
-    Append { births: vec![birth(workload, root)], ..plain(StreamId::Workload(workload), 0, vec![submitted(root)]) }
-}
-
-fn plain(stream: StreamId, expected: u64, facts: Vec<Fact>) -> Append {
-    Append {
-        stream,
-        guard: Guard::Version,
-        expected: Version(expected),
-        stamp: stamp(1),
-        facts,
-        row: None,
-        takes: vec![],
-        posts: vec![],
-        births: vec![],
-        also: None,
-    }
-}
-
-/// An append by the owner of an agent.
-pub fn owned(agent: AgentId, epoch: u64, expected: u64, facts: Vec<Fact>) -> Append {
-    Append { guard: Guard::Owner(Epoch(epoch)), ..plain(StreamId::Agent(agent), expected, facts) }
-}
-
-fn row(state: AgentState) -> Option<RowChange> {
-    Some(RowChange { state, due: None })
-}
-
-fn message(to: AgentId, number: u8) -> Post {
-    let input = Input::Message { from: "somebody".into(), value: Payload::new(vec![number]) };
-    Post { to, id: InputId::from_bytes([number; 16]), input }
 }
 
 async fn append(store: &AnyStore, append: Append) -> Result<Appended, AppendError> {
@@ -549,9 +465,24 @@ pub async fn reading_order_holds_under_concurrent_writers(store: AnyStore) {
 mod tests {
     use super::*;
     use nexa_ports::memory::MemoryStore;
+    use nexa_ports::store::StoreError;
 
     #[tokio::test]
     async fn the_store_in_memory_keeps_the_contract() {
         run_all(async || Arc::new(MemoryStore::new()) as AnyStore).await;
+    }
+
+    #[tokio::test]
+    async fn an_ordered_fault_hits_one_writing_call() {
+        let memory = Arc::new(MemoryStore::new());
+        let store = Arc::clone(&memory) as AnyStore;
+        memory.fail_next(StoreError::DiskFull);
+        let refused = append(&store, submission(workload(1))).await;
+        assert_eq!(refused, Err(AppendError::Store(StoreError::DiskFull)));
+        memory.lose_next_answer();
+        let lost = append(&store, submission(workload(1))).await;
+        assert!(matches!(lost, Err(AppendError::Store(StoreError::Ambiguous { .. }))));
+        assert_eq!(version_of(&store, AgentId::root(workload(1))).await, Version(1), "it was stored all the same");
+        assert!(matches!(append(&store, submission(workload(1))).await, Err(AppendError::VersionConflict { .. })));
     }
 }

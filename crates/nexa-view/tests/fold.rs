@@ -189,7 +189,7 @@ impl Desk {
     }
 
     /// Folds all facts again, on top of what is there and from nothing; both must change nothing.
-    fn is_repeatable(mut self) {
+    fn folds_again_to_the_same(mut self) {
         let (views, lines) = (self.views.clone(), self.lines.clone());
         self.fold_from(0);
         assert_eq!((&self.views, &self.lines), (&views, &lines), "a fact that was seen changes nothing");
@@ -287,7 +287,7 @@ fn a_fork_is_seen_from_submission_to_end() {
         10 model_replied: All is well.
     "#]]
     .assert_eq(&lines.concat());
-    desk.is_repeatable();
+    desk.folds_again_to_the_same();
 }
 
 #[test]
@@ -328,7 +328,7 @@ fn a_question_is_pending_until_it_is_answered_or_its_agent_ends() {
         }
         other => panic!("{other:?}"),
     }
-    desk.is_repeatable();
+    desk.folds_again_to_the_same();
 }
 
 #[test]
@@ -344,7 +344,7 @@ fn a_coordinator_waits_for_children_whenever_it_waits() {
         workload review running 0 tokens, 0 of 1 agents ended
         agent list waiting(children) v4 0 tokens on n1
     "#]]);
-    desk.is_repeatable();
+    desk.folds_again_to_the_same();
 }
 
 #[test]
@@ -377,7 +377,7 @@ fn timers_quarantine_and_takeover_are_seen() {
         workload review running 0 tokens, 0 of 1 agents ended
         agent main running v6 0 tokens on n2
     "#]]);
-    desk.is_repeatable();
+    desk.folds_again_to_the_same();
 }
 
 #[test]
@@ -395,5 +395,5 @@ fn a_program_has_one_entry_a_name() {
         program review at 4000
         program review at 2000
     "#]]);
-    desk.is_repeatable();
+    desk.folds_again_to_the_same();
 }
