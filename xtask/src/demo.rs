@@ -9,7 +9,7 @@ use crate::setup;
 pub(crate) fn run(file: &str) -> Outcome {
     let started = Instant::now();
     setup::install(setup::Scope::Build)?;
-    build()?;
+    process::run("cargo", &["build", "--quiet", "--profile", "fast", "--package", "nexa"])?;
     let nexa = binary("nexa");
     process::run(&nexa, &["models", "pull"])?;
     let built = started.elapsed();
@@ -23,9 +23,4 @@ pub(crate) fn run(file: &str) -> Outcome {
         (started.elapsed() - built).as_secs_f64()
     );
     Ok(())
-}
-
-/// Builds the binary in the profile that demo and tests share.
-pub(crate) fn build() -> Outcome {
-    process::run("cargo", &["build", "--quiet", "--profile", "fast", "--package", "nexa"])
 }

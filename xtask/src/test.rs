@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::process::{self, Outcome, binary, run_with, target_dir};
-use crate::{demo, setup, tidy};
+use crate::{setup, tidy};
 
 /// How much to test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +29,8 @@ pub(crate) fn run(tier: Tier) -> Outcome {
         "cargo",
         &["clippy", "--quiet", "--profile", "fast", "--workspace", "--all-targets", "--", "-D", "warnings"],
     )?;
-    demo::build()?;
+    // With all targets, so that the binary is built with the same features as the tests, and nothing twice.
+    process::run("cargo", &["build", "--quiet", "--profile", "fast", "--workspace", "--all-targets"])?;
     let python = python()?;
     let nexa = binary("nexa");
     // Tests of the embedded model need its weights. Without them they say that they are skipped, and why.

@@ -6,7 +6,10 @@
 
 use minicbor::data::Type;
 use minicbor::{Decode, Decoder, Encode};
-use nexa_types::limits::DEPTH_MAX;
+
+/// How deep stored values may be nested. Facts nest less than a dozen deep but for `Failure::cause`, whose makers keep chains
+/// short; reading one level of it takes up to 16 KiB of stack, and this many fit into any thread's.
+pub const NESTING_MAX: usize = 64;
 
 /// Why stored bytes could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -24,7 +27,7 @@ pub enum DecodeError {
         extra: usize,
     },
     /// Values are nested too deeply.
-    #[error("values are nested more than {DEPTH_MAX} deep")]
+    #[error("values are nested more than {NESTING_MAX} deep")]
     TooDeep,
     /// A newer build wrote it.
     #[error("written in format {found}, this build reads up to {known}; upgrade this node first")]
@@ -91,7 +94,7 @@ fn bound_depth(bytes: &[u8]) -> Result<(), DecodeError> {
             Some(Some(0)) | None => {}
             Some(count) => {
                 open.push(count);
-                if open.len() > DEPTH_MAX {
+                if open.len() > NESTING_MAX {
                     return Err(DecodeError::TooDeep);
                 }
                 continue;

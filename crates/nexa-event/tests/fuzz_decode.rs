@@ -1,10 +1,10 @@
 //! Hostile bytes: any input gives a value or an error, never a panic, and never more than a bounded depth.
 
 use bolero::check;
-use nexa_event::codec::{DecodeError, decode, encode};
+use nexa_event::codec::{DecodeError, NESTING_MAX, decode, encode};
 use nexa_event::envelope::{self, Fact, Header, Link};
-use nexa_event::fact::Input;
-use nexa_types::limits::DEPTH_MAX;
+use nexa_event::fact::{AgentEvent, Input};
+use nexa_types::{Failure, Outcome, RunCode, Spend};
 use proptest::prelude::*;
 
 fn golden() -> Vec<Vec<u8>> {
@@ -105,10 +105,10 @@ fn nested(depth: usize, open: &[u8], close: &[u8]) -> Vec<u8> {
 #[test]
 fn deep_nesting_is_refused_before_it_can_exhaust_the_stack() {
     for (open, close) in [(&[0x81][..], &[][..]), (&[0x9f], &[0xff]), (&[0xa1, 0x00], &[]), (&[0xbf, 0x00], &[0xff])] {
-        for depth in [DEPTH_MAX + 1, 100_000, 3_000_000] {
+        for depth in [NESTING_MAX + 1, 100_000, 3_000_000] {
             assert_eq!(decode::<Fact>(&nested(depth, open, close)), Err(DecodeError::TooDeep), "{open:x?} × {depth}");
         }
-        let refused = decode::<Fact>(&nested(DEPTH_MAX, open, close));
+        let refused = decode::<Fact>(&nested(NESTING_MAX, open, close));
         assert!(matches!(refused, Err(DecodeError::Malformed { .. })), "{refused:?}");
     }
     // Tags nest without a container; they are no recursion for the reader.
@@ -123,4 +123,24 @@ fn announced_lengths_are_not_trusted() {
         assert!(decode::<Fact>(&bytes).is_err());
         assert!(decode::<Input>(&[&[0x82, 0x00, 0x81], &bytes[..]].concat()).is_err());
     }
+}
+
+/// The end of an agent with so many failures that led to it.
+fn ended_by(causes: usize) -> Fact {
+    let mut failure = Failure::new(RunCode::Failed, "the first");
+    for _ in 0..causes {
+        let cause = Some(Box::new(failure));
+        failure = Failure { cause, ..Failure::new(RunCode::Failed, "a later one") };
+    }
+    Fact::Agent(AgentEvent::Ended { outcome: Outcome::Err(failure), spend: Spend::default() })
+}
+
+#[test]
+fn the_deepest_failure_that_is_read_needs_no_large_stack() {
+    let bytes = |causes| encode(&ended_by(causes));
+    let deepest = (0..NESTING_MAX).rev().find(|causes| decode::<Fact>(&bytes(*causes)).is_ok());
+    let deepest = deepest.expect("a failure without a cause is read");
+    assert!(deepest > NESTING_MAX - 12, "a fact takes up little of the nesting for itself: {deepest}");
+    let reading = std::thread::Builder::new().stack_size(1_280 << 10).spawn(move || decode::<Fact>(&bytes(deepest)));
+    assert_eq!(reading.expect("a thread").join().expect("it does not panic"), Ok(ended_by(deepest)));
 }

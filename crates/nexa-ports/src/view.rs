@@ -257,7 +257,7 @@ mod tests {
         let token = token(ListKind::Agents, GlobalSeq(77));
         assert_eq!(page(&token).after(ListKind::Agents), Ok(Some(GlobalSeq(77))));
         assert_eq!(page(&token).after(ListKind::History), Err(ViewError::BadToken));
-        for hostile in ["", "a", "a+00000000000004d", "a00000000000000zz", "ä", "a00000000000004d0"] {
+        for hostile in ["", "a", "a+00000000000004d", "a00000000000000zz", "ä", "a000000000000004d0"] {
             assert_eq!(page(hostile).after(ListKind::Agents), Err(ViewError::BadToken), "{hostile}");
         }
     }

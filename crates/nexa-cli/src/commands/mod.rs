@@ -1,0 +1,74 @@
+//! The commands that talk to a server. Each is one function: arguments in, results on standard output.
+
+mod agents;
+mod approve;
+mod check;
+mod follow;
+mod list;
+mod submit;
+
+use std::path::Path;
+
+use nexa_client::{Client, ClientError, Options};
+use nexa_types::Reason;
+
+use crate::args::ServerArgs;
+use crate::failure::{Exit, Failure};
+
+pub use agents::{cancel, send};
+pub use approve::approve;
+pub use check::check;
+pub use follow::{Following, follow, watch};
+pub use list::{logs, ps};
+pub use submit::{Submission, compile, put, submit};
+
+/// The longest token, in bytes.
+const TOKEN_BYTES_MAX: usize = 4 << 10;
+
+/// Connects to the server of the command line.
+pub async fn connect(args: &ServerArgs) -> Result<Client, Failure> {
+    let token = args.token_file.as_deref().map(read_token).transpose()?;
+    Ok(Client::connect(&args.server, Options { token, ..Options::default() }).await?)
+}
+
+fn read_token(file: &Path) -> Result<String, Failure> {
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| Failure::error(format!("cannot read the token in {}: {error}", file.display())))?;
+    let token = text.trim();
+    if token.is_empty() || token.len() > TOKEN_BYTES_MAX {
+        return Err(Failure::error(format!("{} holds no token", file.display())));
+    }
+    Ok(token.to_owned())
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        let exit = match error.reason() {
+            Some(Reason::NotFound) => Exit::NotFound,
+            Some(Reason::DeadlineExceeded) => Exit::Deadline,
+            Some(Reason::Overloaded | Reason::StoreUnavailable | Reason::Draining | Reason::DiskFull) => {
+                Exit::Unavailable
+            }
+            Some(
+                Reason::InvalidArgument
+                | Reason::Unauthenticated
+                | Reason::PermissionDenied
+                | Reason::AlreadyExists
+                | Reason::ProgramInvalid
+                | Reason::AlreadyEnded
+                | Reason::CursorInvalid
+                | Reason::Internal
+                | Reason::NotWaiting
+                | Reason::DataCorrupt,
+            ) => Exit::Error,
+            None if error.is_unreachable() => Exit::Unavailable,
+            None => Exit::Error,
+        };
+        let mut message = error.to_string();
+        for violation in error.refusal().map(|refusal| refusal.violations.as_slice()).unwrap_or_default() {
+            message += &format!("\n  {}: {}", violation.field, violation.description);
+        }
+        let hint = Some(error.hint().to_owned()).filter(|hint| !hint.is_empty());
+        Self { exit, message, hint }
+    }
+}

@@ -1,0 +1,18 @@
+//! The command line: what can be typed, what is shown, and the commands that talk to a server.
+//!
+//! - [`args`]: what can be typed.
+//! - [`commands`]: the commands that talk to a server.
+//! - [`program`]: from files to a module and its input.
+//! - [`progress`], [`show`]: from frames and messages to lines and tables; pure.
+//! - [`screen`]: progress on standard error.
+//! - [`failure`]: how a command fails, with its exit code.
+//!
+//! Not here: the commands that need a node (`dev`, `run`, `models`, `doctor`); the `nexa` binary wires those.
+
+pub mod args;
+pub mod commands;
+pub mod failure;
+pub mod program;
+pub mod progress;
+pub mod screen;
+pub mod show;

@@ -1,0 +1,5 @@
+//! How things look: words and numbers for people, JSON for programs. Pure: values in, text out.
+
+pub mod json;
+pub mod table;
+pub mod words;

@@ -1,0 +1,152 @@
+//! A typed client of the public gRPC surface.
+//!
+//! What it does beyond the generated code:
+//! - makes a request id for each command, once, so that trying again cannot do it twice;
+//! - tries again when the server is away, starting or overloaded, for as long as the call's deadline allows ([`retry`]);
+//! - keeps a watch going over lost connections and restarts of the server, without gap or repeat ([`watch`]);
+//! - turns every error into a [`ClientError`] that keeps reason, hint and details ([`error`]).
+//!
+//! Messages are those of [`nexa_proto::v1`]: what the documentation of the surface says holds here word for word.
+
+pub mod endpoint;
+pub mod error;
+pub mod retry;
+pub mod watch;
+
+use nexa_proto::v1;
+use nexa_proto::v1::agent_service_client::AgentServiceClient;
+use nexa_proto::v1::approval_service_client::ApprovalServiceClient;
+use nexa_proto::v1::history_service_client::HistoryServiceClient;
+use nexa_proto::v1::program_service_client::ProgramServiceClient;
+use nexa_proto::v1::workload_service_client::WorkloadServiceClient;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::transport::Channel;
+use uuid::Uuid;
+
+pub use endpoint::Address;
+pub use error::ClientError;
+pub use retry::Patience;
+pub use watch::{From, Watched};
+
+/// What a client is made with.
+#[derive(Clone, Default)]
+pub struct Options {
+    /// Shown with each call, if the server asks for tokens.
+    pub token: Option<String>,
+    /// How long and how often to try.
+    pub patience: Patience,
+}
+
+/// A connection that many tasks may share. Cheap to clone.
+#[derive(Clone)]
+pub struct Client {
+    channel: Channel,
+    token: Option<MetadataValue<Ascii>>,
+    patience: Patience,
+}
+
+/// A request id that nobody else has.
+pub fn new_request_id() -> String {
+    Uuid::now_v7().to_string()
+}
+
+/// One method an RPC: clones what it needs for each attempt and keeps the request id the same over all of them.
+macro_rules! rpcs {
+    ($($(#[$doc:meta])* $name:ident = $client:ident.$rpc:ident($request:ident) -> $response:ident $(, $id:ident)?;)*) => {
+        impl Client {
+            $(
+                $(#[$doc])*
+                ///
+                /// # Errors
+                /// [`ClientError`], with the reasons that the surface's documentation names.
+                pub async fn $name(&self, request: v1::$request) -> Result<v1::$response, ClientError> {
+                    #[allow(unused_mut)]
+                    let mut request = request;
+                    $(
+                        if request.$id.is_empty() {
+                            request.$id = new_request_id();
+                        }
+                    )?
+                    retry::call(self.patience, |left| {
+                        let mut client = $client::new(self.channel.clone())
+                            .max_decoding_message_size(nexa_proto::MESSAGE_BYTES_MAX)
+                            .max_encoding_message_size(nexa_proto::MESSAGE_BYTES_MAX);
+                        let request = self.dressed(request.clone(), Some(left));
+                        async move { client.$rpc(request).await }
+                    })
+                    .await
+                }
+            )*
+        }
+    };
+}
+
+rpcs! {
+    /// Compiles and keeps a program. An empty request id is filled in.
+    put_program = ProgramServiceClient.put(ProgramServicePutRequest) -> ProgramServicePutResponse, request_id;
+    /// Tells what a kept program offers.
+    program = ProgramServiceClient.get(ProgramServiceGetRequest) -> ProgramServiceGetResponse;
+    /// Lists kept programs, one page.
+    programs = ProgramServiceClient.list(ProgramServiceListRequest) -> ProgramServiceListResponse;
+    /// Submits a workload. An empty request id is filled in.
+    submit = WorkloadServiceClient.submit(WorkloadServiceSubmitRequest) -> WorkloadServiceSubmitResponse, request_id;
+    /// Tells what has become of a workload.
+    workload = WorkloadServiceClient.get(WorkloadServiceGetRequest) -> WorkloadServiceGetResponse;
+    /// Lists workloads, one page.
+    workloads = WorkloadServiceClient.list(WorkloadServiceListRequest) -> WorkloadServiceListResponse;
+    /// Ends a workload. An empty request id is filled in.
+    cancel = WorkloadServiceClient.cancel(WorkloadServiceCancelRequest) -> WorkloadServiceCancelResponse, request_id;
+    /// Tells what has become of an agent.
+    agent = AgentServiceClient.get(AgentServiceGetRequest) -> AgentServiceGetResponse;
+    /// Lists agents, one page.
+    agents = AgentServiceClient.list(AgentServiceListRequest) -> AgentServiceListResponse;
+    /// Sends a message to an agent. An empty request id is filled in.
+    send = AgentServiceClient.send(AgentServiceSendRequest) -> AgentServiceSendResponse, request_id;
+    /// Gives the newest kept snapshot of an agent.
+    snapshot = AgentServiceClient.snapshot(AgentServiceSnapshotRequest) -> AgentServiceSnapshotResponse;
+    /// Lists approvals that wait, one page.
+    approvals = ApprovalServiceClient.list(ApprovalServiceListRequest) -> ApprovalServiceListResponse;
+    /// Answers an approval. An empty request id is filled in.
+    answer = ApprovalServiceClient.answer(ApprovalServiceAnswerRequest) -> ApprovalServiceAnswerResponse, request_id;
+    /// Searches what was said and done, one page.
+    search = HistoryServiceClient.search(HistoryServiceSearchRequest) -> HistoryServiceSearchResponse;
+}
+
+impl Client {
+    /// Connects to a server: `http://127.0.0.1:7331`, `127.0.0.1:7331` or `unix:/run/nexa.sock`.
+    ///
+    /// # Errors
+    /// [`ClientError::Address`] if the text is no address, [`ClientError::Connect`] if nobody answers there within the
+    /// connect timeout.
+    pub async fn connect(address: &str, options: Options) -> Result<Self, ClientError> {
+        let address: Address = address.parse()?;
+        let channel = address.connect().await?;
+        let token = match options.token {
+            None => None,
+            Some(token) => Some(format!("Bearer {token}").parse().map_err(|_| ClientError::Token)?),
+        };
+        Ok(Self { channel, token, patience: options.patience })
+    }
+
+    /// Follows a workload to its end, see [`watch`].
+    pub fn watch_workload(&self, workload_id: impl Into<String>, from: From, chunks: bool) -> Watched {
+        watch::watch(self.clone(), watch::Subject::Workload(workload_id.into()), from, chunks)
+    }
+
+    /// Follows an agent to its end, see [`watch`].
+    pub fn watch_agent(&self, agent_id: impl Into<String>, from: From, chunks: bool) -> Watched {
+        watch::watch(self.clone(), watch::Subject::Agent(agent_id.into()), from, chunks)
+    }
+
+    /// A request with the token, and the deadline if there is one.
+    fn dressed<T>(&self, message: T, deadline: Option<std::time::Duration>) -> tonic::Request<T> {
+        let mut request = tonic::Request::new(message);
+        if let Some(token) = &self.token {
+            request.metadata_mut().insert("authorization", token.clone());
+        }
+        if let Some(deadline) = deadline {
+            request.set_timeout(deadline);
+        }
+        request
+    }
+}

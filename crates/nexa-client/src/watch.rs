@@ -1,0 +1,151 @@
+//! A watch that survives.
+//!
+//! It remembers the cursor of the last frame that had one. If the connection breaks, it opens the watch again behind that
+//! cursor, so the facts that it yields are those of one unbroken watch. Live chunks in between are lost.
+//!
+//! Bound: `attempts_max` openings in a row that yield no frame; then the error ends the stream. A snapshot that was cut
+//! between its parts starts again with its first part, the one that has the workload.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures::{Stream, StreamExt};
+use nexa_proto::v1;
+use nexa_proto::v1::watch_frame::Frame;
+use tokio::time::sleep;
+use tonic::Status;
+
+use crate::{Client, ClientError};
+
+/// Where a watch starts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum From {
+    /// With a snapshot of how things stand, then every fact after it.
+    #[default]
+    Snapshot,
+    /// With the first fact.
+    Start,
+    /// With the first fact after this cursor.
+    Cursor(Vec<u8>),
+}
+
+/// What is watched.
+#[derive(Debug, Clone)]
+pub(crate) enum Subject {
+    Workload(String),
+    Agent(String),
+}
+
+/// The frames of a watch. Ends after the end of what is watched, or with an error.
+pub struct Watched {
+    frames: Pin<Box<dyn Stream<Item = Result<Frame, ClientError>> + Send>>,
+}
+
+impl Stream for Watched {
+    type Item = Result<Frame, ClientError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.frames.poll_next_unpin(context)
+    }
+}
+
+type Inner = Pin<Box<dyn Stream<Item = Result<v1::WatchFrame, Status>> + Send>>;
+
+struct State {
+    client: Client,
+    subject: Subject,
+    from: From,
+    chunks: bool,
+    inner: Option<Inner>,
+    /// Openings in a row that yielded no frame.
+    fruitless: u32,
+    over: bool,
+}
+
+pub(crate) fn watch(client: Client, subject: Subject, from: From, chunks: bool) -> Watched {
+    let state = State { client, subject, from, chunks, inner: None, fruitless: 0, over: false };
+    let frames = futures::stream::unfold(state, |mut state| async move {
+        let item = state.next().await?;
+        Some((item, state))
+    });
+    Watched { frames: Box::pin(frames) }
+}
+
+impl State {
+    async fn next(&mut self) -> Option<Result<Frame, ClientError>> {
+        while !self.over {
+            let failed = match self.step().await {
+                Ok(Some(Some(frame))) => {
+                    self.fruitless = 0;
+                    self.remember(&frame);
+                    return Some(Ok(frame));
+                }
+                // A kind of frame that this build does not know.
+                Ok(Some(None)) => continue,
+                Ok(None) => {
+                    self.over = true;
+                    break;
+                }
+                Err(status) => ClientError::from(status),
+            };
+            self.inner = None;
+            self.fruitless += 1;
+            if !failed.is_transient() || self.fruitless >= self.client.patience.attempts_max {
+                self.over = true;
+                return Some(Err(failed));
+            }
+            sleep(self.client.patience.wait(self.fruitless, &failed)).await;
+        }
+        None
+    }
+
+    /// The next frame of the open watch, which is opened if there is none.
+    async fn step(&mut self) -> Result<Option<Option<Frame>>, Status> {
+        let inner = match &mut self.inner {
+            Some(inner) => inner,
+            None => {
+                let opened = self.open().await?;
+                self.inner.insert(opened)
+            }
+        };
+        Ok(inner.next().await.transpose()?.map(|frame| frame.frame))
+    }
+
+    async fn open(&mut self) -> Result<Inner, Status> {
+        let (cursor, from_start) = match &self.from {
+            From::Snapshot => (Vec::new(), false),
+            From::Start => (Vec::new(), true),
+            From::Cursor(cursor) => (cursor.clone(), false),
+        };
+        let channel = self.client.channel.clone();
+        let chunks = self.chunks;
+        Ok(match &self.subject {
+            Subject::Workload(id) => {
+                let request = v1::WorkloadServiceWatchRequest { workload_id: id.clone(), cursor, from_start, chunks };
+                let mut client =
+                    crate::WorkloadServiceClient::new(channel).max_decoding_message_size(nexa_proto::MESSAGE_BYTES_MAX);
+                let frames = client.watch(self.client.dressed(request, None)).await?.into_inner();
+                Box::pin(frames.map(|frame| Ok(frame?.frame.unwrap_or_default())))
+            }
+            Subject::Agent(id) => {
+                let request = v1::AgentServiceWatchRequest { agent_id: id.clone(), cursor, from_start, chunks };
+                let mut client =
+                    crate::AgentServiceClient::new(channel).max_decoding_message_size(nexa_proto::MESSAGE_BYTES_MAX);
+                let frames = client.watch(self.client.dressed(request, None)).await?.into_inner();
+                Box::pin(frames.map(|frame| Ok(frame?.frame.unwrap_or_default())))
+            }
+        })
+    }
+
+    fn remember(&mut self, frame: &Frame) {
+        let cursor = match frame {
+            Frame::Snapshot(snapshot) => &snapshot.cursor,
+            Frame::Event(event) => &event.cursor,
+            Frame::Bookmark(bookmark) => &bookmark.cursor,
+            Frame::Chunk(_) | Frame::Lagged(_) => return,
+        };
+        if !cursor.is_empty() {
+            self.from = From::Cursor(cursor.clone());
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! The end of the chain: what each command and query does.
+//!
+//! Get by id reads the stream and the row, so it knows everything that was recorded before it was asked. Lists and
+//! searches read the read models, which say how far they have seen. Whatever belongs to another tenant is not found.
+//!
+//! A command is carried out in a task of its own: a client that goes away, or a deadline that passes, does not stop it
+//! half way. Its request id makes asking again safe; each handler says how.
+
+mod agents;
+mod approvals;
+mod compile;
+mod input;
+mod list;
+mod programs;
+mod submit;
+mod workloads;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use nexa_event::envelope::TraceContext;
+use nexa_ports::clock::Clock;
+use nexa_ports::store::{Stamp, Store, StoreError};
+use nexa_ports::view::{ViewError, Views};
+use nexa_proto::refusal::Refusal;
+use nexa_runtime::ProgramError;
+use nexa_types::{GlobalSeq, Reason, TenantId};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tower::util::{BoxCloneSyncService, service_fn};
+
+use crate::host::Host;
+use crate::mediator::{Call, Command, Identity, Message, Next, Query, Reply};
+use compile::Compiler;
+
+/// Watches that one door shows at once. Then: OVERLOADED.
+pub const WATCHES_MAX: usize = 1_024;
+/// How long a list waits for `min_seq`. Then: OVERLOADED, with a time to come back.
+const VIEW_WAIT_MAX: Duration = Duration::from_secs(5);
+/// When to come back after a refusal for want of room.
+const COME_BACK_AFTER: Duration = Duration::from_millis(200);
+
+/// What handlers work with. Cheap to clone.
+#[derive(Clone)]
+pub struct Handlers {
+    store: Arc<dyn Store>,
+    views: Arc<dyn Views>,
+    host: Arc<dyn Host>,
+    clock: Arc<dyn Clock>,
+    compiler: Arc<Compiler>,
+    watches: Arc<Semaphore>,
+    closing: CancellationToken,
+}
+
+/// On whose behalf a handler works.
+#[derive(Clone)]
+struct By {
+    identity: Identity,
+    trace: Option<TraceContext>,
+}
+
+impl By {
+    fn tenant(&self) -> &TenantId {
+        &self.identity.tenant
+    }
+}
+
+impl Handlers {
+    /// Handlers over a store, its read models and a node.
+    pub fn new(store: Arc<dyn Store>, views: Arc<dyn Views>, host: Arc<dyn Host>, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            store,
+            views,
+            host,
+            clock,
+            compiler: Arc::new(Compiler::new()),
+            watches: Arc::new(Semaphore::new(WATCHES_MAX)),
+            closing: CancellationToken::new(),
+        }
+    }
+
+    /// Cancel it to take no new work and to end all watches.
+    pub fn closing(&self) -> &CancellationToken {
+        &self.closing
+    }
+
+    /// The end of a chain, for [`crate::mediator::Mediator::builder`].
+    pub fn into_end(self) -> Next {
+        BoxCloneSyncService::new(service_fn(move |call: Call| {
+            let handlers = self.clone();
+            async move { handlers.execute(call).await }
+        }))
+    }
+
+    async fn execute(&self, call: Call) -> Result<Reply, Refusal> {
+        let Some(identity) = call.identity else {
+            return Err(Refusal::new(Reason::Unauthenticated, "who is asking is not known"));
+        };
+        let by = By { identity, trace: call.trace };
+        match call.message {
+            Message::Query(query) => self.query(&by, query).await,
+            Message::Command(command) => {
+                let handlers = self.clone();
+                let task = tokio::spawn(async move { handlers.command(&by, command).await });
+                task.await.unwrap_or_else(|error| {
+                    tracing::error!(%error, "a handler panicked");
+                    Err(Refusal::new(Reason::Internal, "the request met a bug; the log has more"))
+                })
+            }
+        }
+    }
+
+    async fn command(&self, by: &By, command: Command) -> Result<Reply, Refusal> {
+        match command {
+            Command::PutProgram(put) => self.put_program(by, put).await.map(Reply::ProgramPut),
+            Command::Submit(submit) => Box::pin(self.submit(by, submit)).await.map(Reply::Submitted),
+            Command::Cancel(cancel) => self.cancel(by, cancel).await.map(Reply::Cancelled),
+            Command::SendMessage(send) => self.send(by, send).await.map(Reply::Sent),
+            Command::AnswerApproval(answer) => self.answer_approval(by, answer).await.map(Reply::Answered),
+        }
+    }
+
+    async fn query(&self, by: &By, query: Query) -> Result<Reply, Refusal> {
+        match query {
+            Query::GetProgram(get) => self.get_program(by, get).await.map(Reply::Program),
+            Query::ListPrograms(list) => self.list_programs(by, list).await.map(Reply::Programs),
+            Query::GetWorkload(get) => self.get_workload(by, get).await.map(Reply::Workload),
+            Query::ListWorkloads(list) => self.list_workloads(by, list).await.map(Reply::Workloads),
+            Query::WatchWorkload(watch) => self.watch_workload(by, watch).await.map(Reply::WorkloadFrames),
+            Query::GetAgent(get) => self.get_agent(by, get).await.map(Reply::Agent),
+            Query::ListAgents(list) => self.list_agents(by, list).await.map(Reply::Agents),
+            Query::WatchAgent(watch) => self.watch_agent(by, watch).await.map(Reply::AgentFrames),
+            Query::Snapshot(snapshot) => self.snapshot(by, snapshot).await.map(Reply::Snapshot),
+            Query::ListApprovals(list) => self.list_approvals(by, list).await.map(Reply::Approvals),
+            Query::SearchHistory(search) => self.search_history(by, search).await.map(Reply::History),
+        }
+    }
+
+    fn stamp(&self, by: &By) -> Stamp {
+        Stamp {
+            at: self.clock.now(),
+            tenant: by.identity.tenant.clone(),
+            principal: by.identity.principal.clone(),
+            trace: by.trace,
+        }
+    }
+
+    /// Refuses new work once the door closes.
+    fn still_open(&self) -> Result<(), Refusal> {
+        if self.closing.is_cancelled() {
+            return Err(Refusal::new(Reason::Draining, "the node is stopping").hint("try another node, or later"));
+        }
+        Ok(())
+    }
+
+    /// Waits until read models have seen what the caller has seen.
+    async fn caught_up(&self, min_seq: GlobalSeq) -> Result<(), Refusal> {
+        if min_seq == GlobalSeq(0) {
+            return Ok(());
+        }
+        self.views.wait_applied(min_seq, VIEW_WAIT_MAX).await.map_err(view_refusal)
+    }
+}
+
+/// What a store's error means to a caller.
+pub(crate) fn store_refusal(error: StoreError) -> Refusal {
+    let message = error.to_string();
+    match error {
+        StoreError::Unavailable { .. } | StoreError::Ambiguous { .. } => {
+            Refusal::new(Reason::StoreUnavailable, message).hint("ask again with the same request id")
+        }
+        StoreError::DiskFull => Refusal::new(Reason::DiskFull, message).hint("free some space, then ask again"),
+        StoreError::Corrupt { .. } => Refusal::new(Reason::DataCorrupt, message).hint("run `nexa doctor`"),
+        StoreError::TooLarge { .. } => Refusal::new(Reason::InvalidArgument, message),
+    }
+}
+
+/// What a read model's error means to a caller.
+fn view_refusal(error: ViewError) -> Refusal {
+    let message = error.to_string();
+    match error {
+        ViewError::BadToken => Refusal::new(Reason::CursorInvalid, message).hint("ask for the first page again"),
+        ViewError::Behind { .. } => Refusal::new(Reason::Overloaded, message).after(COME_BACK_AFTER),
+        ViewError::Store(error) => store_refusal(error),
+    }
+}
+
+/// What a missing program means to a caller.
+fn program_refusal(error: ProgramError) -> Refusal {
+    let message = error.to_string();
+    match error {
+        ProgramError::Unknown { module } => Refusal::not_found("program", module).hint("put the program first"),
+        ProgramError::Missing { .. } => Refusal::new(Reason::DataCorrupt, message).hint("put the program again"),
+        ProgramError::Refused { .. } => Refusal::new(Reason::ProgramInvalid, message),
+        ProgramError::Contended => overloaded(message),
+        ProgramError::Store(error) => store_refusal(error),
+    }
+}
+
+/// There is no room now.
+fn overloaded(message: impl Into<String>) -> Refusal {
+    Refusal::new(Reason::Overloaded, message).after(COME_BACK_AFTER).hint("ask again a little later")
+}

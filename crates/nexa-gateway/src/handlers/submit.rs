@@ -1,0 +1,293 @@
+//! Submit: from a request to a durable workload with its root agent, in one append.
+//!
+//! The workload's id is a function of tenant and request id, so asking again finds the first answer in the stream: an
+//! equal request is answered with it, another one under the same id is refused. Nothing is compiled a second time then.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use nexa_agent::coordinator;
+use nexa_event::envelope::Fact;
+use nexa_event::fact::{self, AgentEvent, ListItem, Spawned, WorkloadEvent};
+use nexa_lang::AgentSpec;
+use nexa_ports::store::{Append, AppendError, Birth, Guard};
+use nexa_proto::refusal::{Refusal, Violation};
+use nexa_types::{AgentId, Budget, Millis, ModuleHash, Reason, StreamId, Version, WorkloadId};
+use nexa_vm::vm::Program;
+
+use super::{By, Handlers, input, program_refusal, store_refusal};
+use crate::mediator::{ListedAgent, Submit, Submitted, What};
+
+/// The name of a list without one.
+const LIST_NAME: &str = "list";
+
+/// What the root agent runs.
+struct Root {
+    name: String,
+    program: fact::Program,
+    budget: Budget,
+}
+
+impl Handlers {
+    pub(super) async fn submit(&self, by: &By, submit: Submit) -> Result<Submitted, Refusal> {
+        self.still_open()?;
+        let workload = WorkloadId::of(by.tenant(), submit.request);
+        let request_hash = hash(&submit);
+        if let Some(answer) = self.submitted_before(workload, request_hash).await? {
+            return Ok(answer);
+        }
+        let Submit { request, what, name, priority, budget } = submit;
+        let root = self.root(by, what).await?;
+        let name = if name.is_empty() { root.name.clone() } else { name };
+        let answer = Submitted { workload, root: AgentId::root(workload), module: root.program.module() };
+        let append = self.birth(by, answer, root, priority, budget, |budget| WorkloadEvent::Submitted {
+            request,
+            request_hash,
+            name,
+            root: answer.root,
+            budget,
+            priority,
+        });
+        match self.store.append(vec![append]).await.pop() {
+            Some(Ok(_)) => {
+                self.host.wake(answer.root);
+                Ok(answer)
+            }
+            // Somebody sent the same request at the same moment.
+            Some(Err(AppendError::VersionConflict { .. })) => {
+                let before = self.submitted_before(workload, request_hash).await?;
+                before.ok_or_else(|| Refusal::new(Reason::Internal, "the store refused a new workload"))
+            }
+            Some(Err(AppendError::Store(error))) => Err(store_refusal(error)),
+            Some(Err(error)) => Err(Refusal::new(Reason::Internal, error.to_string())),
+            None => Err(Refusal::new(Reason::Internal, "the store did not answer an append")),
+        }
+    }
+
+    /// The answer to the same request, if it was accepted before.
+    async fn submitted_before(
+        &self,
+        workload: WorkloadId,
+        request_hash: [u8; 32],
+    ) -> Result<Option<Submitted>, Refusal> {
+        let first = self.store.read(StreamId::Workload(workload), Version(0), 1).await.map_err(store_refusal)?;
+        let Some(first) = first.into_iter().next() else { return Ok(None) };
+        let Fact::Workload(WorkloadEvent::Submitted { request_hash: before, root, .. }) = first.envelope.fact else {
+            return Err(Refusal::new(Reason::DataCorrupt, format!("`{workload}` does not begin with its request")));
+        };
+        if before != request_hash {
+            return Err(Refusal::new(Reason::AlreadyExists, "the request id was used for something else")
+                .about("workload", workload)
+                .hint("make a new request id for each new request"));
+        }
+        let module = self.root_module(root).await?;
+        // The first sender may have died before it woke the agent.
+        self.host.wake(root);
+        Ok(Some(Submitted { workload, root, module }))
+    }
+
+    async fn root_module(&self, root: AgentId) -> Result<ModuleHash, Refusal> {
+        let first = self.store.read(StreamId::Agent(root), Version(0), 1).await.map_err(store_refusal)?;
+        match first.into_iter().next().map(|recorded| recorded.envelope.fact) {
+            Some(Fact::Agent(AgentEvent::Spawned(spawned))) => Ok(spawned.program.module()),
+            _ => Err(Refusal::new(Reason::DataCorrupt, format!("`{root}` does not begin with its birth"))),
+        }
+    }
+
+    async fn root(&self, by: &By, what: What) -> Result<Root, Refusal> {
+        match what {
+            What::Program { program, entry, input } => {
+                let (program, _) = self.keep_program(by, program, "").await?;
+                function(&program, &entry, &input)
+            }
+            What::Kept { module, entry, input } => {
+                let program = self.host.program(by.tenant(), module).await.map_err(program_refusal)?;
+                function(&program, &entry, &input)
+            }
+            What::List { agents, on_failure } => {
+                let compiled = self.compiler.list(agents.clone()).await?;
+                let program = self.keep_module(by, &compiled.module, LIST_NAME).await?;
+                let items = items(&agents, &compiled.functions)?;
+                coordinator::validate(&items)
+                    .map_err(|error| Refusal::field("agent_list.agents", error.to_string()))?;
+                let program = fact::Program::List { module: program.hash(), items, on_failure };
+                Ok(Root { name: LIST_NAME.to_owned(), program, budget: Budget::default() })
+            }
+        }
+    }
+
+    fn birth(
+        &self,
+        by: &By,
+        answer: Submitted,
+        root: Root,
+        priority: u8,
+        budget: Budget,
+        submitted: impl FnOnce(Budget) -> WorkloadEvent,
+    ) -> Append {
+        let budget = budget.tighter(root.budget);
+        let spawned = Spawned {
+            workload: answer.workload,
+            name: root.name,
+            parent: None,
+            program: root.program,
+            budget,
+            deadline: None,
+            seed: seed(answer.root),
+            depth: 0,
+            priority,
+        };
+        let birth = Birth {
+            agent: answer.root,
+            workload: answer.workload,
+            node: Some(self.host.id().clone()),
+            priority,
+            first: Fact::Agent(AgentEvent::Spawned(spawned)),
+        };
+        Append {
+            stream: StreamId::Workload(answer.workload),
+            guard: Guard::Version,
+            expected: Version(0),
+            stamp: self.stamp(by),
+            facts: vec![Fact::Workload(submitted(budget))],
+            row: None,
+            takes: Vec::new(),
+            posts: Vec::new(),
+            births: vec![birth],
+            also: None,
+        }
+    }
+}
+
+fn function(program: &Arc<Program>, entry: &str, text: &str) -> Result<Root, Refusal> {
+    let module = program.module();
+    let entry = input::entry(module, entry)?;
+    let args = input::arguments(module, entry, text)?;
+    let program = fact::Program::Function { module: program.hash(), entry: entry.function, args };
+    Ok(Root { name: entry.name.clone(), program, budget: entry.budget })
+}
+
+/// The dice of the root agent: as unpredictable as its request id, and the same for the same request.
+fn seed(root: AgentId) -> u64 {
+    let bytes = root.as_bytes();
+    u64::from_le_bytes(std::array::from_fn(|index| bytes[index]))
+}
+
+/// The items of a list; dependencies become indices, wrong ones are named.
+fn items(agents: &[ListedAgent], entries: &[u32]) -> Result<Vec<ListItem>, Refusal> {
+    let by_id: HashMap<&str, u32> =
+        agents.iter().zip(0u32..).map(|(agent, index)| (agent.spec.id.as_str(), index)).collect();
+    let mut wrong = Vec::new();
+    let mut items = Vec::with_capacity(agents.len());
+    for (index, (agent, entry)) in agents.iter().zip(entries).enumerate() {
+        let mut after = Vec::with_capacity(agent.after.len());
+        for id in &agent.after {
+            match by_id.get(id.as_str()) {
+                Some(number) => after.push(*number),
+                None => wrong.push(Violation {
+                    field: format!("agent_list.agents[{index}].after"),
+                    description: format!("there is no agent `{id}` in the list"),
+                }),
+            }
+        }
+        let field = format!("agent_list.agents[{index}].input_json");
+        items.push(ListItem {
+            id: agent.spec.id.clone(),
+            entry: *entry,
+            input: input::dynamic(&field, &agent.input)?,
+            after,
+            budget: agent.spec.budget,
+            timeout: Some(Millis(agent.spec.timeout_ms)),
+        });
+    }
+    match wrong.first() {
+        None => Ok(items),
+        Some(first) => {
+            let message = format!("{}: {}", first.field, first.description);
+            let mut refusal = Refusal::new(Reason::InvalidArgument, message);
+            refusal.violations = wrong;
+            Err(refusal)
+        }
+    }
+}
+
+/// A hash of all that a request asks for, its id left out. Lengths keep the parts apart.
+fn hash(submit: &Submit) -> [u8; 32] {
+    let Submit { request: _, what, name, priority, budget } = submit;
+    let mut hasher = blake3::Hasher::new_derive_key("nexa.v1 submit request");
+    let mut part = |bytes: &[u8]| {
+        hasher.update(&(bytes.len() as u64).to_le_bytes());
+        hasher.update(bytes);
+    };
+    part(name.as_bytes());
+    part(&[*priority]);
+    part(&nexa_event::codec::encode(budget));
+    match what {
+        What::Program { program, entry, input } => {
+            use crate::mediator::ProgramText;
+            match program {
+                ProgramText::Source { name, text } => {
+                    part(b"source");
+                    part(name.as_bytes());
+                    part(text.as_bytes());
+                }
+                ProgramText::Module(bytes) => {
+                    part(b"module");
+                    part(bytes);
+                }
+            }
+            part(entry.as_bytes());
+            part(input.as_bytes());
+        }
+        What::Kept { module, entry, input } => {
+            part(b"kept");
+            part(module.as_bytes());
+            part(entry.as_bytes());
+            part(input.as_bytes());
+        }
+        What::List { agents, on_failure } => {
+            part(b"list");
+            part(&nexa_event::codec::encode(on_failure));
+            for agent in agents.iter() {
+                hash_agent(agent, &mut part);
+            }
+        }
+    }
+    *hasher.finalize().as_bytes()
+}
+
+fn hash_agent(agent: &ListedAgent, part: &mut dyn FnMut(&[u8])) {
+    let ListedAgent { spec, input, after } = agent;
+    let AgentSpec {
+        id,
+        name,
+        role,
+        prompt,
+        models,
+        temperature,
+        top_p,
+        max_tokens,
+        seed,
+        stop,
+        budget,
+        timeout_ms,
+        retry_max,
+        stream,
+        priority,
+    } = spec;
+    for text in [id, name, role, prompt, input] {
+        part(text.as_bytes());
+    }
+    for texts in [models, stop, after] {
+        part(&(texts.len() as u64).to_le_bytes());
+        for text in texts {
+            part(text.as_bytes());
+        }
+    }
+    part(&nexa_event::codec::encode(budget));
+    part(&nexa_event::codec::encode(seed));
+    for number in [temperature.to_bits(), top_p.to_bits(), *max_tokens, *timeout_ms, u64::from(*retry_max)] {
+        part(&number.to_le_bytes());
+    }
+    part(&[u8::from(*stream), *priority]);
+}

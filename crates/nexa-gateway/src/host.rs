@@ -1,0 +1,56 @@
+//! What the handlers need of the node that they share a process with.
+//!
+//! A narrow trait and not the node itself: tests of doors and handlers need no agents that run, and a door that stands
+//! before several nodes will choose one here.
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use nexa_runtime::LiveHub;
+use nexa_runtime::Node;
+use nexa_runtime::ProgramError;
+use nexa_types::{AgentId, ModuleHash, NodeId, TenantId};
+use nexa_vm::vm::Program;
+
+/// The node behind the doors.
+pub trait Host: Send + Sync {
+    /// Its name: the owner of what is submitted here.
+    fn id(&self) -> &NodeId;
+
+    /// Says that an agent has something to do. Only a hint: what there is to do is in the store.
+    fn wake(&self, agent: AgentId);
+
+    /// A kept program of a tenant.
+    fn program<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        module: ModuleHash,
+    ) -> BoxFuture<'a, Result<Arc<Program>, ProgramError>>;
+
+    /// What its agents say while they work.
+    fn live(&self) -> &LiveHub;
+}
+
+impl Host for Node {
+    fn id(&self) -> &NodeId {
+        Node::id(self)
+    }
+
+    fn wake(&self, agent: AgentId) {
+        if let Err(overloaded) = Node::wake(self, agent) {
+            tracing::debug!(%agent, %overloaded, "the agent will be found by the next sweep");
+        }
+    }
+
+    fn program<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        module: ModuleHash,
+    ) -> BoxFuture<'a, Result<Arc<Program>, ProgramError>> {
+        Box::pin(Node::program(self, tenant, module))
+    }
+
+    fn live(&self) -> &LiveHub {
+        Node::live(self)
+    }
+}

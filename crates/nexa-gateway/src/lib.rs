@@ -1,0 +1,19 @@
+//! The mediator and the gRPC doors.
+//!
+//! - [`mediator`]: commands and queries as types, and the chain of layers that they pass.
+//! - [`handlers`]: the end of the chain, over the store, the read models and the node.
+//! - [`watch`]: workloads and agents as they go on, resumable at every fact.
+//! - [`cursor`]: where a watch goes on, as opaque bytes.
+//! - [`doors`]: gRPC in front of the mediator.
+//! - [`host`]: what the handlers need of the node behind them.
+//!
+//! A request passes `doors::services` → `doors::decode` → `mediator` → its layers → `handlers` → `doors::encode`.
+//! `nexa run` leaves the doors out and asks the mediator itself.
+
+pub mod cursor;
+pub mod doors;
+pub mod handlers;
+pub mod host;
+pub mod mediator;
+mod standing;
+pub mod watch;

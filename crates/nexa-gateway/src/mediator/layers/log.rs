@@ -1,0 +1,48 @@
+//! What was asked and how it went: one line a call, with fields. Contents are never logged.
+
+use std::sync::Arc;
+
+use nexa_ports::clock::Clock;
+use nexa_types::Reason;
+use tracing::Instrument;
+
+use super::{Layer, around, go_on};
+use crate::mediator::order;
+
+pub(in crate::mediator) fn log(clock: Arc<dyn Clock>) -> Layer {
+    around(
+        order::LOG,
+        "log",
+        |_| true,
+        move |call, next| {
+            let clock = clock.clone();
+            let name = call.message.name();
+            let (tenant, principal) = match &call.identity {
+                Some(identity) => (identity.tenant.to_string(), identity.principal.to_string()),
+                None => Default::default(),
+            };
+            let request = call.message.request().map(|id| id.to_string()).unwrap_or_default();
+            let span = tracing::debug_span!("call", name, tenant, principal, request);
+            async move {
+                let started = clock.now();
+                let reply = go_on(next, call).await;
+                let ms = clock.now().since(started).0;
+                match &reply {
+                    Ok(_) => tracing::debug!(ms, "answered"),
+                    Err(refusal) => {
+                        let reason = refusal.reason.as_str();
+                        match refusal.reason {
+                            Reason::Internal | Reason::DataCorrupt | Reason::DiskFull => {
+                                tracing::error!(ms, reason, %refusal, name, request, "refused");
+                            }
+                            Reason::StoreUnavailable => tracing::warn!(ms, reason, %refusal, name, request, "refused"),
+                            _ => tracing::debug!(ms, reason, %refusal, "refused"),
+                        }
+                    }
+                }
+                reply
+            }
+            .instrument(span)
+        },
+    )
+}

@@ -1,0 +1,305 @@
+//! Agents: their properties, and the texts that a model is given.
+//!
+//! Every property has a meaning in this release, or is refused by name; none is read and dropped.
+
+use std::rc::Rc;
+
+use super::constants::Setting;
+use super::places::Place;
+use super::scope::{Frame, FrameKind};
+use super::{Checker, suggest};
+use crate::ast::{self, AstNode, Signature as _};
+use crate::diagnostic::Code;
+use crate::hir::{self, At, Const, ExprKind};
+use crate::source::Span;
+use crate::types::{Fit, Ty};
+
+/// Properties that work.
+const PROPERTIES: &[&str] = &[
+    "role",
+    "prompt",
+    "model",
+    "temperature",
+    "top_p",
+    "max_tokens",
+    "seed",
+    "stop",
+    "budget",
+    "schedule",
+    "timeout",
+    "retry",
+    "repair",
+    "stream",
+    "planner",
+];
+/// Properties of the language that this release does not have.
+const LATER: &[&str] =
+    &["skills", "memory", "context", "validate", "max_tool_calls", "tool_choice", "fallback", "cache"];
+
+/// The defaults that the language gives.
+const TIMEOUT_MS: u64 = 60_000;
+const ESTIMATE_MS: u64 = 2_000;
+const RETRY_MAX: i64 = 2;
+const BACKOFF_MS: u64 = 500;
+const FACTOR: f64 = 2.0;
+const REPAIR: u32 = 2;
+const PRIORITY: u8 = 128;
+
+/// Bounds of settings, so that no agent retries for ever.
+const RETRIES_ALLOWED_MAX: i64 = 16;
+const REPAIRS_ALLOWED_MAX: i64 = 16;
+const TOKENS_ALLOWED_MAX: i64 = 1_000_000;
+const WAIT_ALLOWED_MAX_MS: u64 = 30 * 24 * 3_600_000;
+const MODELS_ALLOWED_MAX: usize = 16;
+const STOPS_ALLOWED_MAX: usize = 16;
+
+/// An agent of which only the name is known.
+pub(super) fn empty(name: &str, at: At) -> hir::Agent {
+    hir::Agent {
+        name: name.to_owned(),
+        doc: String::new(),
+        params: Vec::new(),
+        result: Ty::Str,
+        role: None,
+        prompt: None,
+        models: vec![String::new()],
+        sampling: hir::Sampling::default(),
+        budget: nexa_types::Budget::default(),
+        timeout: TIMEOUT_MS,
+        backoff: waits(RETRY_MAX, BACKOFF_MS, FACTOR),
+        repair: REPAIR,
+        stream: false,
+        priority: PRIORITY,
+        estimate: ESTIMATE_MS,
+        at,
+    }
+}
+
+/// The wait before each further try: `backoff · factorⁿ`.
+pub(crate) fn waits(max: i64, backoff: u64, factor: f64) -> Vec<u64> {
+    let wait = |nth: i64| (backoff as f64 * factor.powi(nth as i32)).min(WAIT_ALLOWED_MAX_MS as f64) as u64;
+    (0..max.clamp(0, RETRIES_ALLOWED_MAX)).map(wait).collect()
+}
+
+/// What is wrong with a model's name, if anything.
+pub(crate) fn model_name_fault(name: &str) -> Option<&'static str> {
+    let Some((provider, model)) = name.split_once('/') else { return Some("it has no `/`") };
+    if provider.is_empty() || model.is_empty() {
+        Some("a part of it is empty")
+    } else if name.chars().any(|letter| letter.is_whitespace() || letter.is_control()) {
+        Some("it has blanks in it")
+    } else {
+        None
+    }
+}
+
+impl Checker<'_> {
+    pub(super) fn check_agent(&mut self, number: usize) {
+        let signature = Rc::clone(&self.agents[number].signature);
+        let decl = self.agents[number].decl.clone();
+        self.file = signature.file;
+        let mut agent = empty(&signature.name, self.at_span(signature.span));
+        agent.doc = decl.docs().unwrap_or_default();
+        agent.params = signature.params.iter().map(|param| (param.name.to_string(), param.ty.clone())).collect();
+        agent.result = signature.result.as_ref().map_or(Ty::Str, |(ty, _)| ty.clone());
+        let result_span = signature.result.as_ref().map_or(signature.span, |(_, span)| *span);
+        self.check_wire_types(&agent, &signature, result_span);
+        self.check_implemented(&decl, &agent.result, result_span);
+        let mut given: Vec<(String, Span)> = Vec::new();
+        for property in decl.properties() {
+            let (Some(name), Some(value)) = (property.name(), property.value()) else { continue };
+            let text = name.text();
+            if let Some((_, first)) = given.iter().find(|(known, _)| *known == text) {
+                let twice = self
+                    .finding(Code::E0402, name.span(), format!("`{text}` is given twice"))
+                    .label(*first, "it is given here first");
+                self.report(twice);
+                continue;
+            }
+            given.push((text.clone(), name.span()));
+            self.property(&mut agent, &signature, &text, name.span(), &value);
+        }
+        self.agents[number].checked = agent;
+    }
+
+    /// What goes to a model and comes from it must have a JSON form.
+    fn check_wire_types(&mut self, agent: &hir::Agent, signature: &super::declarations::Signature, result: Span) {
+        let params = signature.params.iter().map(|param| (param.ty.clone(), param.span, false));
+        for (ty, span, is_asked) in params.chain([(agent.result.clone(), result, true)]).collect::<Vec<_>>() {
+            if let Some(culprit) = self.types.not_for_models(&ty, is_asked) {
+                let verb = if is_asked { "gives" } else { "takes" };
+                let message = format!("`{}` {verb} `{}`, which a model cannot", agent.name, self.show(&ty));
+                let cannot = self
+                    .finding(Code::E0416, span, message)
+                    .note(format!("`{}` has no JSON form", self.show(&culprit)))
+                    .help("use texts, numbers, bools, lists, dicts with `str` keys, and protocols of these");
+                self.report(cannot);
+            }
+        }
+    }
+
+    fn check_implemented(&mut self, decl: &ast::AgentDecl, result: &Ty, span: Span) {
+        for written in decl.implemented() {
+            let wanted = self.ty(&written);
+            if wanted.is_silent() || self.types.fit(result, &wanted) == Fit::Same {
+                continue;
+            }
+            let message = format!("the result `{}` is no `{}`", self.show(result), self.show(&wanted));
+            let mut lacks = self.finding(Code::E0407, span, message).label(written.span(), "this is promised here");
+            if let (Some(wanted), Some(given)) = (self.types.fields(&wanted), self.types.fields(result)) {
+                let missing = wanted.iter().filter(|want| given.iter().all(|field| field.name != want.name));
+                let missing: Vec<&str> = missing.map(|field| &*field.name).collect();
+                if !missing.is_empty() {
+                    lacks = lacks.help(format!("add {} to `{}`", super::listed(missing), self.show(result)));
+                }
+            }
+            self.report(lacks);
+        }
+    }
+
+    fn property(
+        &mut self,
+        agent: &mut hir::Agent,
+        signature: &super::declarations::Signature,
+        name: &str,
+        span: Span,
+        value: &ast::Expr,
+    ) {
+        let sampling = &mut agent.sampling;
+        match name {
+            "role" => agent.role = self.agent_text(signature, name, value),
+            "prompt" => agent.prompt = self.agent_text(signature, name, value),
+            "model" => agent.models = self.models(value),
+            "temperature" => {
+                sampling.temperature = self.float_setting(value, name, 0.0..=2.0).unwrap_or(sampling.temperature)
+            }
+            "top_p" => sampling.top_p = self.float_setting(value, name, 0.0..=1.0).unwrap_or(sampling.top_p),
+            "max_tokens" => {
+                let tokens = self.int_setting(value, name, 1..=TOKENS_ALLOWED_MAX);
+                sampling.max_tokens = tokens.map_or(sampling.max_tokens, i64::unsigned_abs);
+            }
+            "seed" => sampling.seed = self.int_setting(value, name, 0..=i64::MAX).map(i64::unsigned_abs),
+            "stop" => sampling.stop = self.texts(value, name, STOPS_ALLOWED_MAX),
+            "budget" => agent.budget = self.budget(value),
+            "timeout" => {
+                agent.timeout = self.duration_setting(value, name, 1..=WAIT_ALLOWED_MAX_MS).unwrap_or(agent.timeout);
+            }
+            "retry" => agent.backoff = self.retry(value),
+            "repair" => {
+                let turns = self.int_setting(value, name, 0..=REPAIRS_ALLOWED_MAX);
+                agent.repair = turns.map_or(agent.repair, |turns| turns as u32);
+            }
+            "stream" => agent.stream = self.bool_setting(value, name).unwrap_or(false),
+            "schedule" => self.schedule(agent, value),
+            "planner" => self.planner(value),
+            _ if LATER.contains(&name) => self.report_not_available(span, &format!("the property `{name}`")),
+            _ => {
+                let unknown = self.finding(Code::E0401, span, format!("an agent has no property `{name}`"));
+                let unknown = suggest(unknown, name, PROPERTIES.iter().chain(LATER).copied());
+                self.report(unknown.note(format!("an agent has {}", super::listed(PROPERTIES.iter().copied()))));
+            }
+        }
+    }
+
+    /// `role` or `prompt`: a text that may speak of the parameters.
+    fn agent_text(
+        &mut self,
+        signature: &super::declarations::Signature,
+        name: &str,
+        value: &ast::Expr,
+    ) -> Option<hir::Expr> {
+        let around = std::mem::take(&mut self.frames);
+        self.frames.push(Frame::new(signature.name.to_string(), FrameKind::Flow, None));
+        for param in &signature.params {
+            self.bind_param(&param.name, param.span, param.ty.clone());
+        }
+        self.in_agent_text = true;
+        let text = self.expect(value, &Ty::Str, Place::Property(name));
+        self.in_agent_text = false;
+        self.frames = around;
+        (text.ty == Ty::Str).then_some(text)
+    }
+
+    fn models(&mut self, value: &ast::Expr) -> Vec<String> {
+        let names = match value {
+            ast::Expr::ListExpr(_) => self.texts(value, "model", MODELS_ALLOWED_MAX),
+            _ => self.text_setting(value, "model").into_iter().collect(),
+        };
+        for name in &names {
+            if let Some(fault) = model_name_fault(name) {
+                let bad = self
+                    .finding(Code::E0405, value.span(), format!("`{name}` is no model's name: {fault}"))
+                    .help("write `provider/name`, such as \"local/small\"");
+                self.report(bad);
+            }
+        }
+        if names.is_empty() {
+            if let ast::Expr::ListExpr(list) = value
+                && list.items().next().is_none()
+            {
+                self.out_of_range(value.span(), "model", "an empty list", "one name or a list of names");
+            }
+            return vec![String::new()];
+        }
+        names
+    }
+
+    fn texts(&mut self, value: &ast::Expr, name: &str, most: usize) -> Vec<String> {
+        let made = self.constant(value, &Ty::list(Ty::Str), Place::Property(name));
+        let ExprKind::List(items) = made.kind else { return Vec::new() };
+        if items.len() > most {
+            self.out_of_range(
+                value.span(),
+                name,
+                &format!("a list of {}", items.len()),
+                &format!("a list of at most {most}"),
+            );
+        }
+        let text = |item: hir::Expr| match item.kind {
+            ExprKind::Const(Const::Str(text)) => Some(text.to_string()),
+            _ => None,
+        };
+        items.into_iter().take(most).filter_map(text).collect()
+    }
+
+    fn retry(&mut self, value: &ast::Expr) -> Vec<u64> {
+        let (mut max, mut backoff, mut factor) = (RETRY_MAX, BACKOFF_MS, FACTOR);
+        for Setting { name, value, .. } in self.settings(value, "retry", &["max", "backoff", "factor"]) {
+            match name.as_str() {
+                "max" => max = self.int_setting(&value, "max", 0..=RETRIES_ALLOWED_MAX).unwrap_or(max),
+                "backoff" => {
+                    backoff = self.duration_setting(&value, "backoff", 0..=WAIT_ALLOWED_MAX_MS).unwrap_or(backoff)
+                }
+                _ => factor = self.float_setting(&value, "factor", 1.0..=100.0).unwrap_or(factor),
+            }
+        }
+        waits(max, backoff, factor)
+    }
+
+    fn schedule(&mut self, agent: &mut hir::Agent, value: &ast::Expr) {
+        let known = ["priority", "estimate", "weight", "cpu", "memory", "llm"];
+        for Setting { name, span, value } in self.settings(value, "schedule", &known) {
+            match name.as_str() {
+                "priority" => {
+                    let priority = self.int_setting(&value, "priority", 0..=255);
+                    agent.priority = priority.map_or(agent.priority, |priority| priority as u8);
+                }
+                "estimate" => {
+                    let estimate = self.duration_setting(&value, "estimate", 0..=WAIT_ALLOWED_MAX_MS);
+                    agent.estimate = estimate.unwrap_or(agent.estimate);
+                }
+                _ => self.report_not_available(span, &format!("the setting `schedule.{name}`")),
+            }
+        }
+    }
+
+    /// The default planner may be named.
+    fn planner(&mut self, value: &ast::Expr) {
+        if let ast::Expr::StringExpr(text) = value
+            && text.plain().as_deref() == Some("react")
+        {
+            return;
+        }
+        self.report_not_available(value.span(), "a planner other than \"react\"");
+    }
+}

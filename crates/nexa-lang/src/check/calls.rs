@@ -1,0 +1,578 @@
+//! Calls: what is called, which argument goes to which parameter, and what comes back.
+
+use std::rc::Rc;
+
+use super::literals::block_of;
+use super::modules::Item;
+use super::places::Place;
+use super::standard::{self, Bindings, Default, Function};
+use super::{Checker, suggest};
+use crate::ast::{self, AstNode, Name};
+use crate::diagnostic::Code;
+use crate::hir::{At, Const, Expr, ExprKind};
+use crate::source::{FileId, Span};
+use crate::types::{Ty, TypeTable};
+
+/// A value that a pipeline operator hands to a stage.
+#[derive(Clone)]
+pub(super) struct Piped {
+    pub(super) value: Expr,
+    pub(super) span: Span,
+}
+
+/// What is called.
+pub(super) enum Callee {
+    Item(Item, Name),
+    /// A standard function; a method has its receiver.
+    Standard(&'static Function, Option<Piped>),
+    /// A value: a function or a stage.
+    Value(Expr, Span),
+    /// It was reported.
+    Reported,
+}
+
+/// A parameter as arguments are bound to it.
+struct Slot<'s> {
+    name: &'s str,
+    ty: Ty,
+    declared: Option<(FileId, Span)>,
+    default: Option<Expr>,
+}
+
+/// An argument: written, or piped.
+enum Given {
+    Written(ast::Expr),
+    Piped(Piped),
+}
+
+impl Checker<'_> {
+    pub(super) fn call(&mut self, node: &ast::CallExpr, want: Option<&Ty>) -> Expr {
+        let Some(callee) = node.callee() else { return self.broken(node.span()) };
+        self.call_with(&callee, &node.args(), None, node.span(), want)
+    }
+
+    /// A call, with a piped value or without.
+    pub(super) fn call_with(
+        &mut self,
+        callee: &ast::Expr,
+        args: &[ast::Arg],
+        piped: Option<Piped>,
+        span: Span,
+        _want: Option<&Ty>,
+    ) -> Expr {
+        match self.callee(callee) {
+            Callee::Item(Item::Agent(number), name) => self.run_agent(number, &name, args, piped, span),
+            Callee::Item(Item::Flow(number), name) => self.call_flow(number, &name, args, piped, span),
+            Callee::Item(item, name) => {
+                self.look_at(args);
+                self.item_value(item, &name)
+            }
+            Callee::Standard(function, receiver) => self.call_standard(function, receiver, args, piped, span),
+            Callee::Value(value, value_span) => self.call_value(value, value_span, args, piped, span),
+            Callee::Reported => {
+                self.look_at(args);
+                self.broken(span)
+            }
+        }
+    }
+
+    /// Checks arguments whose call was refused, so that their names count as used.
+    fn look_at(&mut self, args: &[ast::Arg]) {
+        for value in args.iter().filter_map(ast::Arg::value) {
+            if !matches!(value, ast::Expr::PlaceholderExpr(_)) {
+                self.expr(&value, None);
+            }
+        }
+    }
+
+    /// What an expression in front of parentheses, or as a stage, names.
+    pub(super) fn callee(&mut self, node: &ast::Expr) -> Callee {
+        match node {
+            ast::Expr::NameRef(reference) => {
+                let Some(name) = reference.name() else { return Callee::Reported };
+                self.named_callee(&name)
+            }
+            ast::Expr::FieldExpr(field) => self.field_callee(field),
+            _ => {
+                let value = self.expr(node, None);
+                Callee::Value(value, node.span())
+            }
+        }
+    }
+
+    fn named_callee(&mut self, name: &Name) -> Callee {
+        let text = name.text();
+        if let Some(variable) = self.variable(&text, name.span()) {
+            return Callee::Value(variable, name.span());
+        }
+        if !self.in_agent_text
+            && let Some(known) = self.item(&text)
+        {
+            return Callee::Item(known.item, name.clone());
+        }
+        if let Some(function) = standard::function(&text) {
+            return Callee::Standard(function, None);
+        }
+        if standard::is_later(&text) {
+            self.report_not_available(name.span(), &format!("`{text}`"));
+        } else if self.in_agent_text {
+            let unseen = self.finding(Code::E0406, name.span(), format!("this text cannot see `{text}`"));
+            self.report(unseen.help("an agent's texts see its parameters and the standard functions"));
+        } else {
+            self.unknown_name(name);
+        }
+        Callee::Reported
+    }
+
+    fn field_callee(&mut self, node: &ast::FieldExpr) -> Callee {
+        let (Some(receiver), Some(name)) = (node.receiver(), node.field()) else { return Callee::Reported };
+        let text = name.text();
+        if let Some((item, owner)) = self.static_item(&receiver) {
+            return match item {
+                Item::Module(place) => Callee::Item(self.item_of_module(place, &name), name),
+                Item::Agent(_) | Item::Flow(_) if text == "run" => Callee::Item(item, owner),
+                Item::Agent(_) if text == "stream" || text == "clone" => {
+                    self.report_not_available(name.span(), &format!("`{}.{text}`", owner.text()));
+                    Callee::Reported
+                }
+                Item::Agent(_) | Item::Flow(_) => {
+                    let message = format!("`{}` has no method `{text}`", owner.text());
+                    let unknown = self.finding(Code::E0305, name.span(), message);
+                    self.report(unknown.help(format!("run it with `{}.run(…)`", owner.text())));
+                    Callee::Reported
+                }
+                Item::Type(_) => {
+                    self.report_not_available(node.span(), "a method of a type");
+                    Callee::Reported
+                }
+                Item::Reported => Callee::Reported,
+            };
+        }
+        if let ast::Expr::NameRef(module) = &receiver
+            && let Some(module) = module.name()
+            && !self.is_variable(&module.text())
+        {
+            let module_text = module.text();
+            if standard::is_module(&module_text) {
+                return match standard::function(&format!("{module_text}.{text}")) {
+                    Some(function) => Callee::Standard(function, None),
+                    None => {
+                        let unknown =
+                            self.finding(Code::E0305, name.span(), format!("`{module_text}` has no function `{text}`"));
+                        let unknown = suggest(unknown, &text, standard::functions_of(&module_text));
+                        self.report(unknown);
+                        Callee::Reported
+                    }
+                };
+            }
+            if standard::is_later(&module_text) {
+                self.report_not_available(node.span(), &format!("`{module_text}.{text}`"));
+                return Callee::Reported;
+            }
+        }
+        let value = self.expr(&receiver, None);
+        self.method(value, receiver.span(), &name)
+    }
+
+    /// A method of a value, or a field of it that is a function.
+    fn method(&mut self, value: Expr, span: Span, name: &Name) -> Callee {
+        let text = name.text();
+        if value.ty.is_silent() {
+            return Callee::Reported;
+        }
+        let has_field =
+            self.types.fields(&value.ty).is_some_and(|fields| fields.iter().any(|field| *field.name == text));
+        if has_field {
+            let field = self.field_of(value, name);
+            return Callee::Value(field, name.span());
+        }
+        if let Some(function) = standard::method(&value.ty, &text) {
+            return Callee::Standard(function, Some(Piped { value, span }));
+        }
+        if standard::is_later_method(&text) && matches!(value.ty, Ty::List(_) | Ty::Option(_) | Ty::Result(..)) {
+            self.report_not_available(name.span(), &format!("the method `{text}`"));
+            return Callee::Reported;
+        }
+        let shown = self.show(&value.ty);
+        let mut unknown = self.finding(Code::E0305, name.span(), format!("`{shown}` has no method `{text}`"));
+        unknown = match &value.ty {
+            Ty::Any => unknown.help("give the value a type first: `let x: list[str] = …`"),
+            Ty::Stage(..) if text == "run" => unknown.help("pipe a value into it: `x >> stage`"),
+            ty => {
+                let inner = ty.without_option();
+                if inner != ty && standard::method(inner, &text).is_some() {
+                    unknown.help(format!("unwrap it first: `…?.{text}(…)`"))
+                } else {
+                    suggest(unknown, &text, standard::method_names(ty))
+                }
+            }
+        };
+        self.report(unknown);
+        Callee::Reported
+    }
+
+    /// The declaration that an expression names, if it is no variable.
+    pub(super) fn static_item(&mut self, node: &ast::Expr) -> Option<(Item, Name)> {
+        match node {
+            ast::Expr::NameRef(reference) => {
+                let name = reference.name()?;
+                let text = name.text();
+                if self.in_agent_text || self.is_variable(&text) {
+                    return None;
+                }
+                Some((self.item(&text)?.item, name))
+            }
+            ast::Expr::FieldExpr(field) => {
+                let ast::Expr::NameRef(module) = field.receiver()? else { return None };
+                let module = module.name()?.text();
+                if self.in_agent_text || self.is_variable(&module) {
+                    return None;
+                }
+                let Item::Module(place) = self.item(&module)?.item else { return None };
+                let name = field.field()?;
+                Some((self.item_of_module(place, &name), name))
+            }
+            _ => None,
+        }
+    }
+
+    fn run_agent(&mut self, number: usize, name: &Name, args: &[ast::Arg], piped: Option<Piped>, span: Span) -> Expr {
+        let signature = Rc::clone(&self.agents[number].signature);
+        let result = signature.result.as_ref().map_or(Ty::Str, |(ty, _)| ty.clone());
+        let slots = slots_of(&signature);
+        let at = self.at_span(name.span());
+        match self.arguments(&signature.name, &slots, args, piped, span) {
+            Some((statements, values)) => {
+                block_of(statements, Expr::new(ExprKind::Run(number as u32, values), result, at))
+            }
+            None => Expr::new(ExprKind::Const(Const::Unit), Ty::Broken, at),
+        }
+    }
+
+    fn call_flow(&mut self, number: usize, name: &Name, args: &[ast::Arg], piped: Option<Piped>, span: Span) -> Expr {
+        let signature = Rc::clone(&self.flows[number].signature);
+        if let Some((_, budget)) = self.flows[number].budget {
+            let message = format!("a call of `{}`, which has a budget of its own,", signature.name);
+            let later = self.not_available(name.span(), &message).label_in(signature.file, budget, "its budget");
+            self.report(later.help("a budget works on the flow that a workload starts, and on agents"));
+        }
+        let result = self.flow_result(number, name.span());
+        let slots = slots_of(&signature);
+        let at = self.at_span(name.span());
+        match self.arguments(&signature.name, &slots, args, piped, span) {
+            Some((statements, values)) => {
+                block_of(statements, Expr::new(ExprKind::Call(number as u32, values), result, at))
+            }
+            None => Expr::new(ExprKind::Const(Const::Unit), Ty::Broken, at),
+        }
+    }
+
+    /// Binds arguments to parameters: positional ones in order, named ones by name, the piped one at `_` or first.
+    fn bound(
+        &mut self,
+        callee: &str,
+        names: &[&str],
+        args: &[ast::Arg],
+        piped: Option<Piped>,
+        span: Span,
+    ) -> Option<Vec<(usize, Given, Span)>> {
+        let is_placeholder = |arg: &ast::Arg| matches!(arg.value(), Some(ast::Expr::PlaceholderExpr(_)));
+        let has_placeholder = args.iter().any(is_placeholder);
+        let mut piped = piped;
+        let mut given: Vec<(usize, Given, Span)> = Vec::new();
+        let mut next = 0;
+        let mut is_right = true;
+        if !has_placeholder && let Some(piped) = piped.take() {
+            let piped_span = piped.span;
+            given.push((0, Given::Piped(piped), piped_span));
+            next = 1;
+        }
+        let mut extra: Option<Span> = None;
+        for arg in args {
+            let Some(value) = arg.value() else { continue };
+            let value_span = value.span();
+            let place = match arg.name() {
+                Some(name) => match names.iter().position(|known| *known == name.text()) {
+                    Some(place) => place,
+                    None => {
+                        let unknown = self.finding(
+                            Code::E0304,
+                            name.span(),
+                            format!("`{callee}` has no parameter `{}`", name.text()),
+                        );
+                        let unknown = suggest(unknown, &name.text(), names.iter().copied());
+                        self.report(unknown);
+                        is_right = false;
+                        continue;
+                    }
+                },
+                None => {
+                    next += 1;
+                    next - 1
+                }
+            };
+            if place >= names.len() {
+                extra = extra.or(Some(value_span));
+                continue;
+            }
+            if let Some((_, _, first)) = given.iter().find(|(known, _, _)| *known == place) {
+                let twice = self.finding(Code::E0304, value_span, format!("`{callee}` gets `{}` twice", names[place]));
+                let twice = twice.label(*first, "it is given here first");
+                self.report(twice);
+                is_right = false;
+                continue;
+            }
+            let one = match (&value, piped.is_some()) {
+                (ast::Expr::PlaceholderExpr(_), true) => piped.take().map(Given::Piped),
+                _ => Some(Given::Written(value)),
+            };
+            given.extend(one.map(|one| (place, one, value_span)));
+        }
+        if next > names.len() {
+            let takes = match names {
+                [] => "takes no arguments".to_owned(),
+                [one] => format!("takes one argument, `{one}`"),
+                many => format!("takes {} arguments, {}", many.len(), super::listed(many.iter().copied())),
+            };
+            let wrong =
+                self.finding(Code::E0304, extra.unwrap_or(span), format!("`{callee}` {takes}, and {next} are given"));
+            self.report(wrong);
+            is_right = false;
+        }
+        if !is_right {
+            for (_, one, _) in given {
+                if let Given::Written(value) = one {
+                    self.expr(&value, None);
+                }
+            }
+            return None;
+        }
+        // The piped value was computed before anything that is written in the call.
+        given.sort_by_key(|(_, one, _)| matches!(one, Given::Written(_)));
+        Some(given)
+    }
+
+    /// The arguments of a declared callee, in the order of its parameters.
+    fn arguments(
+        &mut self,
+        callee: &str,
+        slots: &[Slot<'_>],
+        args: &[ast::Arg],
+        piped: Option<Piped>,
+        span: Span,
+    ) -> Option<(Vec<crate::hir::Stmt>, Vec<Expr>)> {
+        let names: Vec<&str> = slots.iter().map(|slot| slot.name).collect();
+        let given = self.bound(callee, &names, args, piped, span)?;
+        let at = self.at_span(span);
+        let mut values = Vec::new();
+        for (place, one, one_span) in given {
+            let slot = &slots[place];
+            let value = match one {
+                Given::Written(node) => self.expect(&node, &slot.ty, Place::Argument(slot.name, callee, slot.declared)),
+                Given::Piped(piped) => {
+                    self.coerce(piped.value, &slot.ty, one_span, Place::Piped(callee, slot.declared))
+                }
+            };
+            values.push((place, value));
+        }
+        let is_given = |place: usize| values.iter().any(|(known, _)| *known == place);
+        let missing: Vec<&str> = slots
+            .iter()
+            .enumerate()
+            .filter(|(place, slot)| !is_given(*place) && slot.default.is_none())
+            .map(|(_, slot)| slot.name)
+            .collect();
+        if !missing.is_empty() {
+            let mut lacks = self.finding(Code::E0304, span, format!("`{callee}` needs {} too", super::listed(missing)));
+            if let Some((file, declared)) = slots.iter().find_map(|slot| slot.declared) {
+                lacks = lacks.label_in(file, declared, "its parameters are declared here");
+            }
+            self.report(lacks);
+            return None;
+        }
+        let (statements, values) = self.in_order(values, slots.len(), at);
+        let values = values.into_iter().zip(slots).filter_map(|(value, slot)| value.or_else(|| slot.default.clone()));
+        Some((statements, values.collect()))
+    }
+
+    fn call_standard(
+        &mut self,
+        function: &'static Function,
+        receiver: Option<Piped>,
+        args: &[ast::Arg],
+        piped: Option<Piped>,
+        span: Span,
+    ) -> Expr {
+        let at = self.at_span(span);
+        let short = function.name.rsplit('.').next().unwrap_or(function.name);
+        let is_method = receiver.is_some();
+        let names: Vec<&str> = function.params.iter().map(|param| param.name).skip(usize::from(is_method)).collect();
+        let Some(given) = self.bound(short, &names, args, piped, span) else { return self.broken(span) };
+        let mut bindings = Bindings::default();
+        let mut values: Vec<(usize, Expr, Span, bool)> = Vec::new();
+        if let Some(receiver) = receiver {
+            bindings.learn(&function.params[0].ty, &receiver.value.ty, &self.types);
+            values.push((0, receiver.value, receiver.span, false));
+        }
+        for (place, one, one_span) in given {
+            let place = place + usize::from(is_method);
+            let param = &function.params[place];
+            let (value, is_piped) = match one {
+                Given::Written(node) => {
+                    let hint = bindings.hint(&param.ty);
+                    (self.expr(&node, hint.as_ref()), false)
+                }
+                Given::Piped(piped) => (piped.value, true),
+            };
+            bindings.learn(&param.ty, &value.ty, &self.types);
+            values.push((place, value, one_span, is_piped));
+        }
+        let is_given = |place: usize| values.iter().any(|(known, ..)| *known == place);
+        let missing: Vec<&str> = function
+            .params
+            .iter()
+            .enumerate()
+            .filter(|(place, param)| !is_given(*place) && param.default.is_none())
+            .map(|(_, param)| param.name)
+            .collect();
+        if !missing.is_empty() {
+            let lacks = self.finding(Code::E0304, span, format!("`{short}` needs {} too", super::listed(missing)));
+            return self.refuse(lacks);
+        }
+        let mut converted = Vec::new();
+        for (place, value, value_span, is_piped) in values {
+            let param = &function.params[place];
+            let ty = bindings.apply(&param.ty);
+            let place_of = if is_piped { Place::Piped(short, None) } else { Place::Argument(param.name, short, None) };
+            converted.push((place, self.coerce(value, &ty, value_span, place_of)));
+        }
+        if converted.iter().any(|(_, value)| value.ty == Ty::Broken) {
+            return self.broken(span);
+        }
+        let (statements, values) = self.in_order(converted, function.params.len(), at);
+        let values: Vec<Expr> = values
+            .into_iter()
+            .zip(&function.params)
+            .filter_map(|(value, param)| value.or_else(|| default_value(param.default?, at)))
+            .collect();
+        let result = bindings.apply(&function.result);
+        let made = self.standard_call(function, values, result, span);
+        block_of(statements, made)
+    }
+
+    /// The instruction of a standard function.
+    fn standard_call(&mut self, function: &'static Function, mut values: Vec<Expr>, ty: Ty, span: Span) -> Expr {
+        let at = self.at_span(span);
+        let mut take = || Box::new(if values.is_empty() { Expr::constant(Const::None, at) } else { values.remove(0) });
+        let kind = match function.name {
+            "str" => {
+                let value = *take();
+                let value = self.shown(value, span);
+                ExprKind::Concat(vec![value])
+            }
+            "random" => ExprKind::Random(take(), take()),
+            "sleep" => ExprKind::Sleep(take()),
+            "print" => ExprKind::Log(take()),
+            "emit" => ExprKind::Emit(take(), take()),
+            "approve" => ExprKind::Approve(take(), take(), take()),
+            "time.now" => ExprKind::Now,
+            "ok" => ExprKind::WrapOk(take()),
+            "err" => ExprKind::WrapErr(take()),
+            "fail" => {
+                let (message, code) = (take(), take());
+                self.check_code(&code, span);
+                // The message is evaluated before the code, as it is written; the machine takes the code first.
+                let (statements, values) = self.in_order(vec![(1, *message), (0, *code)], 2, at);
+                let number = nexa_vm::stdlib::lookup("core.error").map_or(u16::MAX, |function| function.number);
+                let error = ExprKind::Std(number, values.into_iter().flatten().collect());
+                let error = block_of(statements, Expr::new(error, Ty::Named(TypeTable::ERROR), at));
+                ExprKind::Raise(Box::new(error))
+            }
+            name => match nexa_vm::stdlib::lookup(name) {
+                Some(function) => ExprKind::Std(function.number, values),
+                None => return self.missing(span, &format!("`{name}`")),
+            },
+        };
+        Expr::new(kind, ty, at)
+    }
+
+    /// A code that is written out must be one of the run-time codes.
+    fn check_code(&mut self, code: &Expr, span: Span) {
+        if let ExprKind::Const(Const::Str(text)) = &code.kind
+            && text.parse::<nexa_types::RunCode>().is_err()
+        {
+            let unknown = self.finding(Code::E0403, span, format!("there is no run-time code `{text}`"));
+            let known: Vec<&str> = nexa_types::RunCode::ALL.iter().map(|code| code.as_str()).collect();
+            let unknown = suggest(unknown, text, known.iter().copied());
+            self.report(unknown.help("leave `code` out for an error of the program's own: it is `failed` then"));
+        }
+    }
+
+    fn call_value(
+        &mut self,
+        callee: Expr,
+        callee_span: Span,
+        args: &[ast::Arg],
+        piped: Option<Piped>,
+        span: Span,
+    ) -> Expr {
+        let at = self.at_span(span);
+        let (params, result) = match callee.ty.clone() {
+            Ty::Function(params, result) => (params.to_vec(), (*result).clone()),
+            Ty::Stage(input, output) => (vec![(*input).clone()], (*output).clone()),
+            ty => {
+                self.look_at(args);
+                if ty.is_silent() {
+                    return self.broken(span);
+                }
+                let code = if piped.is_some() { Code::E0503 } else { Code::E0304 };
+                let what = if piped.is_some() { "is not a stage" } else { "cannot be called" };
+                let wrong = self.finding(code, callee_span, format!("`{}` {what}", self.show(&ty)));
+                return self.refuse(wrong.help("agents, flows, functions and chains of them can be"));
+            }
+        };
+        let names: Vec<String> = (1..=params.len()).map(|place| format!("argument {place}")).collect();
+        if let Some(name) = args.iter().find_map(ast::Arg::name) {
+            let wrong = self.finding(Code::E0304, name.span(), "a function value has no named parameters");
+            self.look_at(args);
+            return self.refuse(wrong.help("give the arguments in order"));
+        }
+        let slots: Vec<Slot<'_>> = params
+            .iter()
+            .zip(&names)
+            .map(|(ty, name)| Slot { name, ty: ty.clone(), declared: None, default: None })
+            .collect();
+        // The callee is evaluated first, so it waits if arguments have to wait.
+        let Some((mut statements, values)) = self.arguments("the function", &slots, args, piped, span) else {
+            return self.broken(span);
+        };
+        let callee = if statements.is_empty() || callee.is_inert() {
+            callee
+        } else {
+            let mut before = Vec::new();
+            let callee = self.set_aside(callee, &mut before, at);
+            before.append(&mut statements);
+            statements = before;
+            callee
+        };
+        block_of(statements, Expr::new(ExprKind::CallValue(Box::new(callee), values), result, at))
+    }
+}
+
+fn slots_of(signature: &super::declarations::Signature) -> Vec<Slot<'_>> {
+    let slots = signature.params.iter().map(|param| Slot {
+        name: &param.name,
+        ty: param.ty.clone(),
+        declared: Some((signature.file, param.span)),
+        default: param.default.clone(),
+    });
+    slots.collect()
+}
+
+fn default_value(default: Default, at: At) -> Option<Expr> {
+    match default {
+        Default::LeftOut => None,
+        Default::None => Some(Expr::constant(Const::None, at)),
+        Default::Text(text) => Some(Expr::text(text, at)),
+    }
+}

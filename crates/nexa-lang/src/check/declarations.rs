@@ -1,0 +1,319 @@
+//! Signatures of flows and agents, and the bodies of flows.
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+use nexa_types::Budget;
+
+use super::Checker;
+use super::modules::Item;
+use super::places::Place;
+use super::scope::{Frame, FrameKind};
+use crate::ast::{AgentDecl, AstNode, FlowDecl, Param as ParamNode, Signature as SignatureNode};
+use crate::diagnostic::Code;
+use crate::hir::{self, At, Expr};
+use crate::source::{FileId, Span};
+use crate::types::Ty;
+
+/// Arguments are counted in a byte.
+const PARAMS_MAX: usize = 64;
+/// Flows whose result type is found by checking them, each while checking the one before.
+const INFERENCE_DEPTH_MAX: usize = 32;
+
+/// A parameter.
+#[derive(Clone, Debug)]
+pub(super) struct Param {
+    pub(super) name: Rc<str>,
+    pub(super) ty: Ty,
+    pub(super) span: Span,
+    /// A constant.
+    pub(super) default: Option<Expr>,
+}
+
+/// What a call needs to know.
+#[derive(Clone, Debug)]
+pub(super) struct Signature {
+    pub(super) name: Rc<str>,
+    pub(super) file: FileId,
+    pub(super) span: Span,
+    pub(super) params: Vec<Param>,
+    /// The written result type and where it is written.
+    pub(super) result: Option<(Ty, Span)>,
+}
+
+/// How far a flow is checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Progress {
+    Waiting,
+    Running,
+    Done(Ty),
+}
+
+/// A declared flow.
+#[derive(Debug)]
+pub(super) struct FlowInfo {
+    decl: FlowDecl,
+    pub(super) signature: Rc<Signature>,
+    /// Caps of its own, and where they are written.
+    pub(super) budget: Option<(Budget, Span)>,
+    progress: Progress,
+}
+
+/// A declared agent.
+#[derive(Debug)]
+pub(super) struct AgentInfo {
+    pub(super) decl: AgentDecl,
+    pub(super) signature: Rc<Signature>,
+    pub(super) checked: hir::Agent,
+}
+
+impl Checker<'_> {
+    pub(super) fn declare_flow(&mut self, decl: &FlowDecl) -> Option<usize> {
+        let signature = Rc::new(self.unnamed_signature(decl)?);
+        self.functions.push(hir::Function { name: signature.name.to_string(), ..hir::Function::default() });
+        let flow = FlowInfo { decl: decl.clone(), signature, budget: None, progress: Progress::Waiting };
+        self.flows.push(flow);
+        Some(self.flows.len() - 1)
+    }
+
+    pub(super) fn declare_agent(&mut self, decl: &AgentDecl) -> Option<usize> {
+        let signature = Rc::new(self.unnamed_signature(decl)?);
+        let checked = super::agents::empty(&signature.name, self.at(decl));
+        self.agents.push(AgentInfo { decl: decl.clone(), signature, checked });
+        Some(self.agents.len() - 1)
+    }
+
+    /// A signature of which only the name is known.
+    fn unnamed_signature(&self, decl: &impl SignatureNode) -> Option<Signature> {
+        let name = decl.name()?;
+        Some(Signature {
+            name: name.text().into(),
+            file: self.file,
+            span: name.span(),
+            params: Vec::new(),
+            result: None,
+        })
+    }
+
+    /// Parameters, results, clauses and properties of every flow and agent.
+    pub(super) fn check_signatures(&mut self) {
+        for number in 0..self.agents.len() {
+            let (decl, first) = (self.agents[number].decl.clone(), Rc::clone(&self.agents[number].signature));
+            self.file = first.file;
+            let signature = Rc::new(self.signature(&decl, &first));
+            self.agents[number].signature = signature;
+        }
+        for number in 0..self.flows.len() {
+            let (decl, first) = (self.flows[number].decl.clone(), Rc::clone(&self.flows[number].signature));
+            self.file = first.file;
+            let signature = Rc::new(self.signature(&decl, &first));
+            self.flows[number].signature = signature;
+            for clause in decl.implemented() {
+                self.report_not_available(clause.span(), "`implements` on a flow");
+            }
+            if let Some(schedule) = decl.schedule() {
+                self.report_not_available(schedule.span(), "`schedule` on a flow");
+            }
+            if let Some(budget) = decl.budget() {
+                let caps = self.budget(&crate::ast::Expr::RecordExpr(budget.clone()));
+                self.flows[number].budget = Some((caps, budget.span()));
+            }
+        }
+        for number in 0..self.agents.len() {
+            self.check_agent(number);
+        }
+    }
+
+    fn signature(&mut self, decl: &impl SignatureNode, first: &Signature) -> Signature {
+        for grant in decl.grants() {
+            self.report_not_available(grant.span(), "`uses`");
+        }
+        for condition in decl.requires() {
+            self.report_not_available(condition.span(), "`requires`");
+        }
+        for condition in decl.ensures() {
+            self.report_not_available(condition.span(), "`ensures`");
+        }
+        let params = match decl.param_list() {
+            Some(_) => self.params(&decl.params(), &first.name),
+            // An agent without a list takes one input of any kind. A flow without one was refused by the parser.
+            None => vec![Param { name: "input".into(), ty: Ty::Any, span: first.span, default: None }],
+        };
+        let result = decl.result().map(|written| (self.ty(&written), written.span()));
+        Signature { params, result, ..first.clone() }
+    }
+
+    fn params(&mut self, nodes: &[ParamNode], callee: &str) -> Vec<Param> {
+        let mut params: Vec<Param> = Vec::new();
+        for node in nodes {
+            let Some(name) = node.name() else { continue };
+            let text: Rc<str> = name.text().into();
+            if let Some(first) = params.iter().find(|param| param.name == text) {
+                let twice = self
+                    .finding(Code::E0207, name.span(), format!("`{callee}` has two parameters called `{text}`"))
+                    .label(first.span, "it is defined here first");
+                self.report(twice);
+                continue;
+            }
+            let ty = match node.ty() {
+                Some(written) => self.ty(&written),
+                None => {
+                    let any = self
+                        .finding(Code::W0318, name.span(), format!("`{text}` takes any value"))
+                        .help(format!("write its type: `{text}: str`"));
+                    self.report(any);
+                    Ty::Any
+                }
+            };
+            let default = node.default().map(|default| self.constant(&default, &ty, Place::Default(&text)));
+            if let (None, Some(before)) = (&default, params.iter().rfind(|param| param.default.is_some())) {
+                let message = format!("`{text}` has no default, but `{}` before it has one", before.name);
+                let order = self.finding(Code::E0304, name.span(), message).help("put parameters with defaults last");
+                self.report(order);
+            }
+            params.push(Param { name: text, ty, span: name.span(), default });
+        }
+        if params.len() > PARAMS_MAX {
+            let span = params[PARAMS_MAX].span;
+            let crowded = self.finding(Code::E1006, span, format!("`{callee}` has more than {PARAMS_MAX} parameters"));
+            self.report(crowded.help("put some of them into one record"));
+            params.truncate(PARAMS_MAX);
+        }
+        params
+    }
+
+    /// Checks the body of every flow that nobody asked about before.
+    pub(super) fn check_flows(&mut self) {
+        for number in 0..self.flows.len() {
+            if self.flows[number].progress == Progress::Waiting {
+                self.check_flow(number);
+            }
+        }
+    }
+
+    fn check_flow(&mut self, number: usize) {
+        self.flows[number].progress = Progress::Running;
+        let signature = Rc::clone(&self.flows[number].signature);
+        let decl = self.flows[number].decl.clone();
+        let around = (std::mem::take(&mut self.frames), self.file, std::mem::take(&mut self.depth));
+        self.file = signature.file;
+        self.frames.push(Frame::new(signature.name.to_string(), FrameKind::Flow, signature.result.clone()));
+        for param in &signature.params {
+            self.bind_param(&param.name, param.span, param.ty.clone());
+        }
+        let mut body = Vec::new();
+        let mut result = Ty::Broken;
+        if let Some(block) = decl.body() {
+            let (statements, ends) = self.block(&block);
+            body = statements;
+            let end = block.close().map_or(block.span(), |close| close.text_range().into());
+            result = self.result_of_body(&signature.name, signature.span, end, ends);
+        }
+        let locals = self.frame().locals;
+        self.functions[number] = hir::Function {
+            name: signature.name.to_string(),
+            arity: signature.params.len() as u8,
+            params: signature.params.iter().map(|param| param.ty.clone()).collect(),
+            locals,
+            captures: Vec::new(),
+            body,
+            at: At { file: signature.file.0, start: signature.span.start },
+        };
+        (self.frames, self.file, self.depth) = around;
+        self.flows[number].progress = Progress::Done(result);
+    }
+
+    /// The result type of the function whose body was just checked; `ends` says that its end is never reached.
+    pub(super) fn result_of_body(&mut self, name: &str, named: Span, end: Span, ends: bool) -> Ty {
+        let frame = self.frame();
+        let (result, written) = match (frame.result.clone(), frame.returned.clone()) {
+            (Some((ty, span)), _) => (ty, Some(span)),
+            (None, Some((ty, span))) => (ty, Some(span)),
+            (None, None) => (Ty::Unit, None),
+        };
+        if !ends && !matches!(result, Ty::Unit | Ty::Any | Ty::Option(_)) && !result.is_silent() {
+            let message = format!("`{name}` can end without returning `{}`", self.show(&result));
+            let mut missing =
+                self.finding(Code::E0322, end, message).primary_label("this end is reached without a value");
+            missing = missing.label(written.unwrap_or(named), "a value is promised here");
+            self.report(missing.help("add `return …` at the end, or in the branch that lacks it"));
+        }
+        result
+    }
+
+    /// What a call of a flow gives.
+    pub(super) fn flow_result(&mut self, number: usize, span: Span) -> Ty {
+        if let Some((ty, _)) = &self.flows[number].signature.result {
+            return ty.clone();
+        }
+        if let Progress::Done(ty) = &self.flows[number].progress {
+            return ty.clone();
+        }
+        let running = self.flows.iter().filter(|flow| flow.progress == Progress::Running).count();
+        match self.flows[number].progress.clone() {
+            Progress::Waiting if running < INFERENCE_DEPTH_MAX => {
+                self.check_flow(number);
+                self.flow_result(number, span)
+            }
+            progress => {
+                let Signature { name, file, span: declared, .. } = &*Rc::clone(&self.flows[number].signature);
+                let why = match progress {
+                    Progress::Running => "it calls itself",
+                    _ => "too many flows stand between it and one with a written result type",
+                };
+                let message = format!("the result type of `{name}` must be written, because {why}");
+                let missing = self
+                    .finding(Code::E0313, span, message)
+                    .label_in(*file, *declared, "its result type is missing here")
+                    .help(format!("write `flow {name}(…) -> str {{ … }}` with the type that it returns"));
+                self.report(missing);
+                Ty::Broken
+            }
+        }
+    }
+
+    /// What may be started from outside: the flows and agents of the entry file under their names, then those that
+    /// other files declare under names that are still free.
+    pub(super) fn entries(&mut self, entry: FileId) -> Vec<hir::Entry> {
+        let mut entries: Vec<hir::Entry> = Vec::new();
+        let mut taken: BTreeSet<Rc<str>> = BTreeSet::new();
+        let mut order: Vec<FileId> = self.files.iter().map(|file| file.id).collect();
+        order.sort_by_key(|file| (*file != entry, *file));
+        for file in order {
+            let scope = &self.scopes[self.place_of(file)];
+            // Of two declarations of one name only the first was entered, and the second was reported.
+            let mut is_free = |signature: &Signature, item: Item| {
+                signature.file == file
+                    && scope.get(&signature.name).is_some_and(|known| known.item == item)
+                    && taken.insert(Rc::clone(&signature.name))
+            };
+            for (number, flow) in self.flows.iter().enumerate() {
+                if is_free(&flow.signature, Item::Flow(number)) {
+                    let result = match &flow.progress {
+                        Progress::Done(ty) => ty.clone(),
+                        _ => Ty::Any,
+                    };
+                    let budget = flow.budget.map(|(budget, _)| budget).unwrap_or_default();
+                    entries.push(entry_of(&flow.signature, hir::Target::Flow(number as u32), result, budget));
+                }
+            }
+            for (number, agent) in self.agents.iter().enumerate() {
+                if is_free(&agent.signature, Item::Agent(number)) {
+                    let target = hir::Target::Agent(number as u32);
+                    entries.push(entry_of(
+                        &agent.signature,
+                        target,
+                        agent.checked.result.clone(),
+                        agent.checked.budget,
+                    ));
+                }
+            }
+        }
+        entries
+    }
+}
+
+fn entry_of(signature: &Signature, target: hir::Target, result: Ty, budget: Budget) -> hir::Entry {
+    let params = signature.params.iter().map(|param| (param.name.to_string(), param.ty.clone(), param.default.clone()));
+    hir::Entry { name: signature.name.to_string(), target, params: params.collect(), result, budget }
+}

@@ -1,0 +1,439 @@
+//! Expressions: the dispatch, names, fields, indices, `if`, lambdas, blocks as values.
+
+use std::rc::Rc;
+
+use super::declarations::Signature;
+use super::literals::block_of;
+use super::modules::Item;
+use super::places::Place;
+use super::scope::{Frame, FrameKind};
+use super::{Checker, suggest};
+use crate::ast::{self, AstNode, Body, Name};
+use crate::diagnostic::Code;
+use crate::hir::{self, Const, Expr, ExprKind, Stmt};
+use crate::source::Span;
+use crate::types::Ty;
+
+/// What becomes of a value.
+#[derive(Clone, Copy)]
+pub(super) enum Use<'t> {
+    /// It is used, perhaps where a type is known.
+    Value(Option<&'t Ty>),
+    /// It is dropped.
+    Nothing,
+}
+
+impl Checker<'_> {
+    /// A value where a type is asked for.
+    pub(super) fn expect(&mut self, node: &ast::Expr, ty: &Ty, place: Place<'_>) -> Expr {
+        let value = self.expr(node, Some(ty));
+        self.coerce(value, ty, node.span(), place)
+    }
+
+    /// A value; the type that is wanted, if any, helps literals and is not enforced.
+    pub(super) fn expr(&mut self, node: &ast::Expr, want: Option<&Ty>) -> Expr {
+        self.depth += 1;
+        let value = if self.depth > super::DEPTH_MAX {
+            let deep = self.finding(Code::E0210, node.span(), "the expression nests too deep");
+            self.refuse(deep.help("give parts of it names with `let`"))
+        } else {
+            self.expr_here(node, want)
+        };
+        self.depth -= 1;
+        value
+    }
+
+    // Each arm is a call: this frame is on the stack once a level, so it must stay small.
+    fn expr_here(&mut self, node: &ast::Expr, want: Option<&Ty>) -> Expr {
+        match node {
+            ast::Expr::LiteralExpr(node) => self.literal(node),
+            ast::Expr::StringExpr(node) => self.string(node),
+            ast::Expr::NameRef(node) => self.name_ref(node),
+            ast::Expr::PlaceholderExpr(node) => self.placeholder(node.span()),
+            ast::Expr::ParenExpr(node) => self.paren(node, want),
+            ast::Expr::TupleExpr(node) => self.tuple(node, want),
+            ast::Expr::ListExpr(node) => self.list(node, want),
+            ast::Expr::RecordExpr(node) => self.record(node, want),
+            ast::Expr::DictExpr(node) => self.empty_record_or_dict(node, want),
+            ast::Expr::FieldExpr(node) => self.field(node),
+            ast::Expr::CallExpr(node) => self.call(node, want),
+            ast::Expr::IndexExpr(node) => self.index(node),
+            ast::Expr::UnwrapExpr(node) => self.unwrap(node),
+            ast::Expr::PrefixExpr(node) => self.prefix(node),
+            ast::Expr::AwaitExpr(node) => self.missing(node.span(), "`await`"),
+            ast::Expr::SpawnExpr(node) => self.missing(node.span(), "`spawn`"),
+            ast::Expr::BinaryExpr(node) => self.binary(node, want),
+            ast::Expr::PipeExpr(node) => self.pipe(node),
+            ast::Expr::BranchExpr(node) => self.branch(node),
+            ast::Expr::RescueExpr(node) => self.rescue(node, want),
+            ast::Expr::IfExpr(node) => self.if_value(node, want),
+            ast::Expr::MatchExpr(node) => self.match_expr(node, Use::Value(want)),
+            ast::Expr::TryExpr(node) => self.try_expr(node),
+            ast::Expr::TryBlock(node) => self.missing(node.span(), "`try { … }` as a value"),
+            ast::Expr::LambdaExpr(node) => self.lambda(node, want),
+            ast::Expr::ForkExpr(node) => self.fork(node),
+        }
+    }
+
+    /// Stands for a construct that this release does not have.
+    pub(super) fn missing(&mut self, span: Span, construct: &str) -> Expr {
+        let finding = self.not_available(span, construct);
+        self.refuse(finding)
+    }
+
+    fn placeholder(&mut self, span: Span) -> Expr {
+        let wrong = self.finding(Code::E0503, span, "`_` stands for a piped value, and nothing is piped here");
+        self.refuse(wrong.help("use it as an argument of a stage: `x >> f(1, _)`"))
+    }
+
+    fn paren(&mut self, node: &ast::ParenExpr, want: Option<&Ty>) -> Expr {
+        match node.inner() {
+            Some(inner) => self.expr(&inner, want),
+            None => self.broken(node.span()),
+        }
+    }
+
+    /// `{}` is an empty dict unless a record is wanted.
+    fn empty_record_or_dict(&mut self, node: &ast::DictExpr, want: Option<&Ty>) -> Expr {
+        if node.entries().next().is_none()
+            && let Some(want) = want.map(Ty::without_option)
+            && let Some(fields) = self.types.fields(want)
+            && fields.iter().all(|field| matches!(field.ty, Ty::Option(_)))
+        {
+            let at = self.at(node);
+            let names = fields.iter().map(|field| Rc::clone(&field.name)).collect();
+            let shape = hir::Shape { type_name: self.shape_name(want), fields: names, ..hir::Shape::default() };
+            let values = fields.iter().map(|_| Expr::constant(Const::None, at)).collect();
+            return Expr::new(ExprKind::Record(shape, values), want.clone(), at);
+        }
+        self.dict(node, want)
+    }
+
+    fn name_ref(&mut self, node: &ast::NameRef) -> Expr {
+        let Some(name) = node.name() else { return self.broken(node.span()) };
+        let text = name.text();
+        if let Some(variable) = self.variable(&text, name.span()) {
+            return variable;
+        }
+        if self.in_agent_text {
+            return self.unseen(&name);
+        }
+        match self.item(&text).map(|known| known.item) {
+            Some(item) => self.item_value(item, &name),
+            None => self.unknown_name(&name),
+        }
+    }
+
+    /// A declared agent or flow as a value.
+    pub(super) fn item_value(&mut self, item: Item, name: &Name) -> Expr {
+        let at = self.at_span(name.span());
+        match item {
+            Item::Agent(number) => {
+                let ty = self.agent_stage(number);
+                Expr::new(ExprKind::Agent(number as u32), ty, at)
+            }
+            Item::Flow(number) => {
+                let result = self.flow_result(number, name.span());
+                let params = self.flows[number].signature.params.iter().map(|param| param.ty.clone()).collect();
+                Expr::new(ExprKind::Closure(number as u32, Vec::new()), Ty::Function(params, Rc::new(result)), at)
+            }
+            Item::Type(_) => {
+                let message = format!("`{}` is a type, not a value", name.text());
+                let wrong = self.finding(Code::E0208, name.span(), message);
+                self.refuse(wrong.help(format!("make a value of it: `{} {{ … }}`", name.text())))
+            }
+            Item::Module(_) => {
+                let message = format!("`{}` is a file, not a value", name.text());
+                let wrong = self.finding(Code::E0208, name.span(), message);
+                self.refuse(wrong.help(format!("name something in it: `{}.name`", name.text())))
+            }
+            Item::Reported => self.broken(name.span()),
+        }
+    }
+
+    /// The type of an agent as a value: a stage from its first parameter to its result.
+    pub(super) fn agent_stage(&self, number: usize) -> Ty {
+        let Signature { params, result, .. } = &*self.agents[number].signature;
+        let input = params.first().map_or(Ty::Unit, |param| param.ty.clone());
+        let output = result.as_ref().map_or(Ty::Str, |(ty, _)| ty.clone());
+        Ty::Stage(Rc::new(input), Rc::new(output))
+    }
+
+    /// E0406: inside an agent's texts only parameters and prelude functions can be seen.
+    fn unseen(&mut self, name: &Name) -> Expr {
+        let text = name.text();
+        let visible = self.visible();
+        let unseen = self.finding(Code::E0406, name.span(), format!("this text cannot see `{text}`"));
+        let unseen = suggest(unseen, &text, visible.iter().map(String::as_str));
+        let help = "an agent's texts see its parameters; add one, and pass the value when it is called";
+        self.refuse(unseen.help(help))
+    }
+
+    pub(super) fn unknown_name(&mut self, name: &Name) -> Expr {
+        let text = name.text();
+        let mut known = self.visible();
+        known.extend(self.scopes[self.place_of(self.file)].names().map(str::to_owned));
+        known.extend(super::standard::prelude().map(str::to_owned));
+        let unknown = self.finding(Code::E0208, name.span(), format!("there is no `{text}` here"));
+        let unknown = suggest(unknown, &text, known.iter().map(String::as_str));
+        self.refuse(unknown)
+    }
+
+    fn field(&mut self, node: &ast::FieldExpr) -> Expr {
+        let (Some(receiver), Some(name)) = (node.receiver(), node.field()) else { return self.broken(node.span()) };
+        if let ast::Expr::NameRef(module) = &receiver
+            && let Some(module) = module.name()
+            && !self.is_variable(&module.text())
+        {
+            match self.item(&module.text()).map(|known| known.item) {
+                Some(Item::Module(place)) => {
+                    let item = self.item_of_module(place, &name);
+                    return self.item_value(item, &name);
+                }
+                Some(_) => {}
+                None if super::standard::is_module(&module.text()) => {
+                    return self.missing(node.span(), "a standard function as a value");
+                }
+                None if module.text() == "std" && name.text() == "shell" => {
+                    let shell = self.finding(Code::E0904, node.span(), "`std.shell` runs code outside the sandbox");
+                    return self.refuse(shell.help("declare a wasm or mcp tool"));
+                }
+                None if super::standard::is_later(&module.text()) => {
+                    let construct = format!("`{}.{}`", module.text(), name.text());
+                    return self.missing(node.span(), &construct);
+                }
+                None => {}
+            }
+        }
+        let value = self.expr(&receiver, None);
+        self.field_of(value, &name)
+    }
+
+    /// A field of a value.
+    pub(super) fn field_of(&mut self, value: Expr, name: &Name) -> Expr {
+        let at = self.at_span(name.span());
+        let text = name.text();
+        if value.ty.is_silent() {
+            return self.broken(name.span());
+        }
+        if value.ty == Ty::Any {
+            return Expr::new(ExprKind::Field(Box::new(value), text.into()), Ty::Any, at);
+        }
+        let shown = self.show(&value.ty);
+        let Some(fields) = self.types.fields(&value.ty) else {
+            let mut unknown = self.finding(Code::E0305, name.span(), format!("`{shown}` has no field `{text}`"));
+            if matches!(value.ty, Ty::Option(_) | Ty::Result(..)) {
+                unknown = unknown.help(format!("unwrap it first: `…?.{text}`"));
+            } else if super::standard::method_names(&value.ty).any(|method| method == text) {
+                unknown = unknown.help(format!("it is a method; call it: `.{text}(…)`"));
+            }
+            return self.refuse(unknown);
+        };
+        match fields.iter().find(|field| *field.name == *text) {
+            Some(field) => Expr::new(ExprKind::Field(Box::new(value), Rc::clone(&field.name)), field.ty.clone(), at),
+            None => {
+                let unknown = self.finding(Code::E0305, name.span(), format!("`{shown}` has no field `{text}`"));
+                let unknown = suggest(unknown, &text, fields.iter().map(|field| &*field.name));
+                let known = super::listed(fields.iter().map(|field| &*field.name));
+                self.refuse(unknown.note(format!("it has {known}")))
+            }
+        }
+    }
+
+    fn index(&mut self, node: &ast::IndexExpr) -> Expr {
+        let (Some(receiver), Some(index)) = (node.receiver(), node.index()) else { return self.broken(node.span()) };
+        let value = self.expr(&receiver, None);
+        let (key, item) = match self.indexed(&value.ty) {
+            Some(types) => types,
+            None if value.ty.is_silent() => {
+                self.expr(&index, None);
+                return self.broken(node.span());
+            }
+            None => {
+                if let Ty::Tuple(items) = value.ty.clone() {
+                    return self.tuple_index(value, &items, &index);
+                }
+                let message = format!("`{}` cannot be indexed", self.show(&value.ty));
+                let wrong = self.finding(Code::E0305, receiver.span(), message);
+                return self.refuse(wrong.help("lists, tuples and dicts can"));
+            }
+        };
+        let index = self.expect(&index, &key, Place::Index);
+        Expr::new(ExprKind::Index(Box::new(value), Box::new(index)), item, self.at(node))
+    }
+
+    /// What indexes a value of this type, and what that gives.
+    pub(super) fn indexed(&self, ty: &Ty) -> Option<(Ty, Ty)> {
+        match ty {
+            Ty::List(item) => Some((Ty::Int, (**item).clone())),
+            Ty::Dict(key, value) => Some(((**key).clone(), (**value).clone())),
+            Ty::Any => Some((Ty::Any, Ty::Any)),
+            _ => None,
+        }
+    }
+
+    fn tuple_index(&mut self, value: Expr, items: &[Ty], index: &ast::Expr) -> Expr {
+        let made = self.expect(index, &Ty::Int, Place::Index);
+        let place = match made.kind {
+            ExprKind::Const(Const::Int(int)) => usize::try_from(int).ok().filter(|place| *place < items.len()),
+            _ if made.ty.is_silent() => return self.broken(index.span()),
+            _ => None,
+        };
+        let Some(place) = place else {
+            let last = items.len().saturating_sub(1);
+            let wrong = self.finding(
+                Code::E0305,
+                index.span(),
+                format!("a tuple of {} is indexed by a literal from 0 to {last}", items.len()),
+            );
+            return self.refuse(wrong);
+        };
+        let at = value.at;
+        Expr::new(ExprKind::Index(Box::new(value), Box::new(made)), items[place].clone(), at)
+    }
+
+    fn if_value(&mut self, node: &ast::IfExpr, want: Option<&Ty>) -> Expr {
+        let condition = self.condition(node.condition(), node.span());
+        let at = self.at(node);
+        let then = node.then_body().map(|body| (self.body(&body, Use::Value(want)), body_span(&body)));
+        let other = node.else_body().map(|body| (self.body(&body, Use::Value(want)), body_span(&body)));
+        let (Some((then, then_span)), Some((other, other_span))) = (then, other) else {
+            if node.is_broken() {
+                return self.broken(node.span());
+            }
+            let lacks = self.finding(Code::E0301, node.span(), "this `if` gives no value when its condition is false");
+            return self.refuse(lacks.help("add `else …`"));
+        };
+        let ty = self.types.join(&then.ty, &other.ty);
+        let then = self.coerce(then, &ty, then_span, Place::Arm);
+        let other = self.coerce(other, &ty, other_span, Place::Arm);
+        Expr::new(ExprKind::If(Box::new(condition), Box::new(then), Box::new(other)), ty, at)
+    }
+
+    /// A side of an `if`, an arm, or the body of a lambda.
+    pub(super) fn body(&mut self, body: &Body, usage: Use<'_>) -> Expr {
+        match (body, usage) {
+            (Body::Expr(expr), Use::Value(want)) => self.expr(expr, want),
+            (Body::Expr(expr), Use::Nothing) => {
+                let mut statements = Vec::new();
+                let ends = self.expr_statement(expr, &mut statements);
+                self.done(statements, ends, expr.span())
+            }
+            (Body::Block(block), usage) => self.block_value(block, usage),
+            (Body::Stmt(stmt), _) => {
+                let mut statements = Vec::new();
+                let ends = self.statement(stmt, &mut statements);
+                self.done(statements, ends, stmt.span())
+            }
+        }
+    }
+
+    fn block_value(&mut self, block: &ast::Block, usage: Use<'_>) -> Expr {
+        let Use::Value(want) = usage else {
+            let (statements, ends) = self.block(block);
+            return self.done(statements, ends, block.span());
+        };
+        let nodes: Vec<ast::Stmt> = block.statements().collect();
+        let Some((ast::Stmt::ExprStmt(last), before)) = nodes.split_last() else {
+            let (statements, ends) = self.block(block);
+            return self.done(statements, ends, block.span());
+        };
+        let Some(last) = last.expr() else { return self.broken(block.span()) };
+        let opened = self.open_block();
+        let (statements, ends) = self.statements(before, Some(last.span()));
+        let value = self.expr(&last, want);
+        self.close_block(opened);
+        let value = block_of(statements, value);
+        if ends { Expr { ty: Ty::Never, ..value } } else { value }
+    }
+
+    /// Statements as an expression: `()`, or nothing at all if their end is never reached.
+    fn done(&self, statements: Vec<Stmt>, ends: bool, span: Span) -> Expr {
+        let at = self.at_span(span);
+        let unit = Expr::constant(Const::Unit, at);
+        let value = if ends { Expr::new(ExprKind::Unreachable, Ty::Never, at) } else { unit };
+        block_of(statements, value)
+    }
+
+    pub(super) fn lambda(&mut self, node: &ast::LambdaExpr, want: Option<&Ty>) -> Expr {
+        let at = self.at(node);
+        let (wanted, wanted_result) = match want.map(Ty::without_option) {
+            Some(Ty::Function(params, result)) => (params.to_vec(), Some((**result).clone())),
+            Some(Ty::Stage(input, output)) => (vec![(**input).clone()], Some((**output).clone())),
+            _ => (Vec::new(), None),
+        };
+        let frame = self.inner_frame("fn", FrameKind::Lambda);
+        self.frames.push(frame);
+        let mut params = Vec::new();
+        for (place, param) in node.params().into_iter().flat_map(|list| list.params()).enumerate() {
+            let ty = match param.ty() {
+                Some(written) => self.ty(&written),
+                None => wanted.get(place).cloned().unwrap_or(Ty::Any),
+            };
+            if param.default().is_some() {
+                self.report_not_available(param.span(), "a default of a lambda's parameter");
+            }
+            match param.name() {
+                Some(name) => self.bind_param(&name.text().into(), name.span(), ty.clone()),
+                None => {
+                    self.temporary(param.span());
+                    if let Some(pattern) = param.pattern() {
+                        self.report_not_available(pattern.span(), "a pattern as a parameter");
+                    }
+                }
+            }
+            params.push(ty);
+        }
+        let hint = wanted_result.filter(|result| !matches!(result, Ty::Any | Ty::Never));
+        let (body, result) = match node.body() {
+            Some(Body::Block(block)) => {
+                let (statements, ends) = self.block(&block);
+                let end = block.close().map_or(block.span(), |close| close.text_range().into());
+                (statements, self.result_of_body("fn", node.span(), end, ends))
+            }
+            Some(body) => {
+                let value = self.body(&body, Use::Value(hint.as_ref()));
+                let ty = value.ty.clone();
+                (vec![Stmt { kind: hir::StmtKind::Return(value), at }], ty)
+            }
+            None => (Vec::new(), Ty::Broken),
+        };
+        let ty = Ty::Function(params.clone().into(), Rc::new(result));
+        self.close_function(params, body, ty, at)
+    }
+
+    /// A frame for a function inside the current one.
+    pub(super) fn inner_frame(&mut self, word: &str, kind: FrameKind) -> Frame {
+        let outer = self.frame();
+        outer.inner += 1;
+        let name = format!("{}.{word}#{}", outer.name, outer.inner);
+        Frame::new(name, kind, None)
+    }
+
+    /// Ends the innermost function and gives the closure of it.
+    pub(super) fn close_function(&mut self, params: Vec<Ty>, body: Vec<Stmt>, ty: Ty, at: hir::At) -> Expr {
+        let Some(frame) = self.frames.pop() else { return Expr::new(ExprKind::Const(Const::Unit), Ty::Broken, at) };
+        let captured = frame.captured(at);
+        let captures = frame.capture_types();
+        let number = self.functions.len() as u32;
+        let arity = params.len() as u8;
+        self.functions.push(hir::Function {
+            name: frame.name,
+            arity,
+            params,
+            locals: frame.locals,
+            captures,
+            body,
+            at,
+        });
+        Expr::new(ExprKind::Closure(number, captured), ty, at)
+    }
+}
+
+fn body_span(body: &Body) -> Span {
+    match body {
+        Body::Expr(expr) => expr.span(),
+        Body::Block(block) => block.span(),
+        Body::Stmt(stmt) => stmt.span(),
+    }
+}

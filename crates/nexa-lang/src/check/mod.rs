@@ -1,0 +1,187 @@
+//! The checker: from trees to a typed program, or to diagnostics that say what to do.
+//!
+//! In:  the parsed files of a program and which file each `use` means.
+//! Out: a [`hir::Program`] and the findings; with an error among them the program must not be compiled.
+//!
+//! It walks twice. First the names and signatures of all files ([`modules`], [`declarations`], [`agents`]), then the
+//! bodies of flows ([`statements`], [`expressions`], [`operators`], [`calls`], [`pipes`], [`matches`]). A flow without
+//! a written result type is checked when somebody first asks what it gives.
+//!
+//! Holds:
+//!   CK-1  one mistake, one error: what follows from a reported mistake has the type [`Ty::Broken`] and stays silent
+//!   CK-2  nothing is accepted and ignored: what this release cannot do gets E0906 by its name
+//!   CK-3  equal files give an equal program, whatever order they were loaded in
+//!
+//! Not here: instructions (`compile`), reading files (`source_set`).
+
+mod agents;
+mod calls;
+mod constants;
+mod declarations;
+mod expressions;
+mod forks;
+mod literals;
+mod matches;
+mod modules;
+mod operators;
+mod pipes;
+mod places;
+mod scope;
+mod standard;
+mod statements;
+mod type_exprs;
+
+use std::collections::BTreeMap;
+
+use crate::ast::{AstNode, SourceFile};
+use crate::diagnostic::{Code, Diagnostic, nearest};
+use crate::hir::{self, At, Expr, ExprKind};
+use crate::source::{FileId, Span};
+use crate::types::{Ty, TypeTable};
+
+pub(crate) use agents::{model_name_fault, waits};
+use declarations::{AgentInfo, FlowInfo};
+use modules::Scope;
+use scope::Frame;
+
+/// How deep expressions and statements may nest. The parser allows more; the checker's recursion ends here with E0210.
+const DEPTH_MAX: u32 = 200;
+
+/// One file as the checker takes it.
+pub(crate) struct File {
+    /// Its number; files are handed over in order of their numbers.
+    pub(crate) id: FileId,
+    /// Its name, as people see it.
+    pub(crate) name: String,
+    /// Its tree.
+    pub(crate) tree: SourceFile,
+    /// Which file each path of a `use` means; a path without a file was reported when it was loaded.
+    pub(crate) imports: BTreeMap<String, FileId>,
+}
+
+/// Checks a program. The first file is the one that was named.
+pub(crate) fn check(files: &[File], entry: FileId) -> (hir::Program, Vec<Diagnostic>) {
+    let mut checker = Checker::new(files);
+    checker.collect_names();
+    checker.resolve_imports();
+    checker.define_types();
+    checker.check_signatures();
+    checker.check_flows();
+    checker.report_unused_imports();
+    let program = checker.program(entry);
+    let mut diagnostics = checker.diagnostics;
+    diagnostics.sort_by_key(|diagnostic| (diagnostic.file, diagnostic.span.start, diagnostic.span.end));
+    (program, diagnostics)
+}
+
+/// What is known while a program is checked.
+pub(super) struct Checker<'f> {
+    files: &'f [File],
+    diagnostics: Vec<Diagnostic>,
+    types: TypeTable,
+    /// The names of each file, in the order of `files`.
+    scopes: Vec<Scope>,
+    agents: Vec<AgentInfo>,
+    flows: Vec<FlowInfo>,
+    /// Functions by number; a flow's number is its place in `flows`.
+    functions: Vec<hir::Function>,
+    /// The file whose text is being looked at.
+    file: FileId,
+    /// The function being checked, below it those that it stands in.
+    frames: Vec<Frame>,
+    /// How deep the walk is, see [`DEPTH_MAX`].
+    depth: u32,
+    /// Whether names are limited to parameters and the prelude: inside an agent's texts.
+    in_agent_text: bool,
+}
+
+impl<'f> Checker<'f> {
+    fn new(files: &'f [File]) -> Self {
+        Checker {
+            files,
+            diagnostics: Vec::new(),
+            types: TypeTable::default(),
+            scopes: files.iter().map(|_| Scope::default()).collect(),
+            agents: Vec::new(),
+            flows: Vec::new(),
+            functions: Vec::new(),
+            file: files.first().map(|file| file.id).unwrap_or_default(),
+            frames: Vec::new(),
+            depth: 0,
+            in_agent_text: false,
+        }
+    }
+
+    /// The place of a file in `files` and `scopes`.
+    fn place_of(&self, file: FileId) -> usize {
+        self.files.iter().position(|known| known.id == file).unwrap_or_default()
+    }
+
+    fn at(&self, node: &impl AstNode) -> At {
+        self.at_span(node.span())
+    }
+
+    fn at_span(&self, span: Span) -> At {
+        At { file: self.file.0, start: span.start }
+    }
+
+    /// A finding at a place of the current file.
+    fn finding(&self, code: Code, span: Span, message: impl Into<String>) -> Diagnostic {
+        Diagnostic::new(code, self.file, span, message)
+    }
+
+    fn report(&mut self, diagnostic: Diagnostic) {
+        self.diagnostics.push(diagnostic);
+    }
+
+    /// E0906 for a construct that this release does not have.
+    fn not_available(&mut self, span: Span, construct: &str) -> Diagnostic {
+        self.finding(Code::E0906, span, format!("{construct} is not available in this release"))
+    }
+
+    fn report_not_available(&mut self, span: Span, construct: &str) {
+        let finding = self.not_available(span, construct);
+        self.report(finding);
+    }
+
+    /// Stands where something was reported.
+    fn broken(&self, span: Span) -> Expr {
+        Expr::new(ExprKind::Const(hir::Const::Unit), Ty::Broken, self.at_span(span))
+    }
+
+    /// Reports, and stands in for what was reported.
+    fn refuse(&mut self, diagnostic: Diagnostic) -> Expr {
+        let expr = self.broken(diagnostic.span);
+        self.report(diagnostic);
+        expr
+    }
+
+    fn show(&self, ty: &Ty) -> String {
+        self.types.show(ty)
+    }
+
+    /// Puts the parts of the program together.
+    fn program(&mut self, entry: FileId) -> hir::Program {
+        let entries = self.entries(entry);
+        let agents = std::mem::take(&mut self.agents).into_iter().map(|agent| agent.checked).collect();
+        hir::Program { types: self.types.clone(), functions: std::mem::take(&mut self.functions), agents, entries }
+    }
+}
+
+/// "Did you mean": a help for an unknown name, if a known one is near.
+fn suggest<'n>(diagnostic: Diagnostic, name: &str, known: impl IntoIterator<Item = &'n str>) -> Diagnostic {
+    match nearest(name, known) {
+        Some(near) => diagnostic.help(format!("did you mean `{near}`?")),
+        None => diagnostic,
+    }
+}
+
+/// Some names as people list them: `` `a`, `b` and `c` ``.
+fn listed<'n>(names: impl IntoIterator<Item = &'n str>) -> String {
+    let names: Vec<String> = names.into_iter().map(|name| format!("`{name}`")).collect();
+    match names.as_slice() {
+        [] => "nothing".to_owned(),
+        [one] => one.clone(),
+        [most @ .., last] => format!("{} and {last}", most.join(", ")),
+    }
+}

@@ -1,0 +1,296 @@
+//! Pipelines: `>>` and `|>` run a stage on a value, `?>` chooses one, and a chain without input is a value itself.
+
+use std::rc::Rc;
+
+use super::Checker;
+use super::calls::Piped;
+use super::literals::block_of;
+use super::modules::Item;
+use super::places::Place;
+use super::scope::FrameKind;
+use crate::ast::{self, AstNode, PipeOp, PipeTarget};
+use crate::diagnostic::{Code, Diagnostic};
+use crate::hir::{Expr, ExprKind, Stmt, StmtKind};
+use crate::source::Span;
+use crate::types::Ty;
+
+impl Checker<'_> {
+    pub(super) fn pipe(&mut self, node: &ast::PipeExpr) -> Expr {
+        if let Some(first) = self.first_stage(&ast::Expr::PipeExpr(node.clone())) {
+            return self.chain(node, &first);
+        }
+        let Some(left) = node.left() else { return self.broken(node.span()) };
+        let value = self.expr(&left, None);
+        self.operator(node, Piped { value, span: left.span() })
+    }
+
+    /// One pipeline operator applied to a value.
+    fn operator(&mut self, node: &ast::PipeExpr, piped: Piped) -> Expr {
+        let (Some((op, at_op)), Some(target)) = (node.op(), node.target()) else { return self.broken(node.span()) };
+        if let Some(merge) = node.merge() {
+            let span = merge.keyword().map_or(merge.span(), |keyword| keyword.text_range().into());
+            self.report_not_available(span, "`merge`");
+        }
+        match (op, target) {
+            (PipeOp::Run | PipeOp::Call, PipeTarget::Stage(stage)) => self.stage(&stage, piped),
+            (PipeOp::Fork, PipeTarget::Branches(branches)) => self.fork_with_input(&branches, piped),
+            (PipeOp::Fork, PipeTarget::Stage(stage)) => {
+                let wrong = self.finding(Code::E0503, stage.span(), "`|>>` takes stages in brackets");
+                self.refuse(wrong.help("write `x |>> [A, B]`"))
+            }
+            (PipeOp::Merge, PipeTarget::Stage(stage)) => match node.left() {
+                Some(left) => self.merge_into(&left, piped, &stage, at_op),
+                None => self.broken(node.span()),
+            },
+            (PipeOp::Detach | PipeOp::Consensus, target) => self.bools_or_later(op, at_op, &piped, &target),
+            (_, PipeTarget::Branches(branches)) => {
+                let wrong = self.finding(Code::E0503, branches.span(), "this operator takes one stage");
+                self.refuse(wrong.help("`|>>` forks into several"))
+            }
+        }
+    }
+
+    /// `||` and `&&` are no operators on bools, and not in this release as what they are.
+    fn bools_or_later(&mut self, op: PipeOp, at_op: Span, piped: &Piped, target: &PipeTarget) -> Expr {
+        let (sign, word) = if op == PipeOp::Detach { ("||", "or") } else { ("&&", "and") };
+        let is_bool = match target {
+            PipeTarget::Stage(stage) if piped.value.ty == Ty::Bool => {
+                self.expr(stage, None);
+                true
+            }
+            _ => piped.value.ty == Ty::Bool,
+        };
+        if !is_bool {
+            return self.missing(at_op, &format!("`{sign}`"));
+        }
+        let wrong =
+            self.finding(Code::E0510, at_op, format!("`{sign}` is a pipeline operator; bools are joined by `{word}`"));
+        let edit = crate::diagnostic::Edit::replace(at_op, word);
+        self.refuse(wrong.help(format!("write `{word}`")).fix(format!("replace by `{word}`"), vec![edit]))
+    }
+
+    /// Runs a stage on a value.
+    pub(super) fn stage(&mut self, node: &ast::Expr, piped: Piped) -> Expr {
+        self.depth += 1;
+        let made = if self.depth > super::DEPTH_MAX {
+            let deep = self.finding(Code::E0210, node.span(), "the stages nest too deep");
+            self.refuse(deep.help("give parts of the chain names with `let`"))
+        } else {
+            self.stage_here(node, piped)
+        };
+        self.depth -= 1;
+        made
+    }
+
+    fn stage_here(&mut self, node: &ast::Expr, piped: Piped) -> Expr {
+        match node {
+            ast::Expr::NameRef(_) | ast::Expr::FieldExpr(_) => {
+                self.call_with(node, &[], Some(piped), node.span(), None)
+            }
+            ast::Expr::CallExpr(call) => match call.callee() {
+                Some(callee) => self.call_with(&callee, &call.args(), Some(piped), call.span(), None),
+                None => self.broken(node.span()),
+            },
+            ast::Expr::PlaceholderExpr(_) => piped.value,
+            ast::Expr::ParenExpr(paren) => match paren.inner() {
+                Some(inner) => self.parenthesised_stage(&inner, piped),
+                None => self.broken(node.span()),
+            },
+            _ => {
+                let value = self.expr(node, None);
+                if value.ty.is_silent() {
+                    return self.broken(node.span());
+                }
+                let wrong = self.no_stage(node, &value.ty);
+                self.refuse(wrong)
+            }
+        }
+    }
+
+    fn no_stage(&mut self, node: &ast::Expr, ty: &Ty) -> Diagnostic {
+        let wrong = self.finding(Code::E0503, node.span(), format!("`{}` is not a stage", self.show(ty)));
+        wrong.help("a stage is the name of an agent, a flow or a function, a call of one, or a chain in parentheses")
+    }
+
+    /// In parentheses: a lambda, a chain, or an expression whose value is a stage.
+    fn parenthesised_stage(&mut self, inner: &ast::Expr, piped: Piped) -> Expr {
+        if self.first_stage(inner).is_some() {
+            return self.run_chain(inner, piped);
+        }
+        let at = self.at(inner);
+        let want = Ty::Function([piped.value.ty.clone()].into(), Rc::new(Ty::Any));
+        // The piped value was computed first.
+        let mut statements = Vec::new();
+        let value = if piped.value.is_inert() { piped.value } else { self.set_aside(piped.value, &mut statements, at) };
+        let made = self.expr(inner, Some(&want));
+        let (input, output) = match made.ty.clone() {
+            Ty::Function(params, result) if params.len() == 1 => (params[0].clone(), (*result).clone()),
+            Ty::Stage(input, output) => ((*input).clone(), (*output).clone()),
+            ty if ty.is_silent() => return self.broken(inner.span()),
+            ty => {
+                let wrong = self.no_stage(inner, &ty);
+                return self.refuse(wrong);
+            }
+        };
+        let value = self.coerce(value, &input, piped.span, Place::Piped("the stage", None));
+        block_of(statements, Expr::new(ExprKind::CallValue(Box::new(made), vec![value]), output, at))
+    }
+
+    /// The leftmost operand of a chain that has no input: a declared stage, or a list of them.
+    pub(super) fn first_stage(&mut self, node: &ast::Expr) -> Option<ast::Expr> {
+        let mut first = node.clone();
+        let mut is_chain = false;
+        loop {
+            first = match &first {
+                ast::Expr::PipeExpr(pipe) => {
+                    is_chain = true;
+                    pipe.left()?
+                }
+                ast::Expr::ParenExpr(paren) if is_chain => paren.inner()?,
+                _ => break,
+            };
+        }
+        let is_stage = match &first {
+            ast::Expr::ListExpr(list) => {
+                let items: Vec<ast::Expr> = list.items().collect();
+                !items.is_empty() && items.iter().all(|item| self.names_a_stage(item))
+            }
+            other => is_chain && self.names_a_stage(other),
+        };
+        is_stage.then_some(first)
+    }
+
+    fn names_a_stage(&mut self, node: &ast::Expr) -> bool {
+        matches!(node, ast::Expr::NameRef(_) | ast::Expr::FieldExpr(_))
+            && matches!(self.static_item_quietly(node), Some(Item::Agent(_) | Item::Flow(_)))
+    }
+
+    /// As `static_item`, for a look that must not report anything.
+    fn static_item_quietly(&mut self, node: &ast::Expr) -> Option<Item> {
+        match node {
+            ast::Expr::NameRef(_) => self.static_item(node).map(|(item, _)| item),
+            ast::Expr::FieldExpr(field) => {
+                let module = self.static_item(&field.receiver()?)?.0;
+                let Item::Module(place) = module else { return None };
+                self.scopes[place].get(&field.field()?.text()).map(|known| known.item)
+            }
+            _ => None,
+        }
+    }
+
+    /// Runs a chain without input of its own on a value.
+    fn run_chain(&mut self, node: &ast::Expr, piped: Piped) -> Expr {
+        match node {
+            ast::Expr::PipeExpr(pipe) => {
+                let Some(left) = pipe.left() else { return self.broken(node.span()) };
+                let value = self.run_chain(&left, piped);
+                self.operator(pipe, Piped { value, span: left.span() })
+            }
+            ast::Expr::ParenExpr(paren) => match paren.inner() {
+                Some(inner) => self.run_chain(&inner, piped),
+                None => self.broken(node.span()),
+            },
+            ast::Expr::ListExpr(list) => self.fork_list_with_input(list, piped),
+            _ => self.stage(node, piped),
+        }
+    }
+
+    /// A chain as a value: a function of its input.
+    fn chain(&mut self, node: &ast::PipeExpr, first: &ast::Expr) -> Expr {
+        let at = self.at(node);
+        let input = self.input_of(first);
+        let frame = self.inner_frame("chain", FrameKind::Lambda);
+        self.frames.push(frame);
+        let slot = self.temporary(first.span());
+        let piped = Piped { value: Expr::local(slot, input.clone(), at), span: first.span() };
+        let value = self.run_chain(&ast::Expr::PipeExpr(node.clone()), piped);
+        let ty = Ty::Stage(Rc::new(input.clone()), Rc::new(value.ty.clone()));
+        let body = vec![Stmt { kind: StmtKind::Return(value), at }];
+        self.close_function(vec![input], body, ty, at)
+    }
+
+    /// What the first stage of a chain takes.
+    fn input_of(&mut self, first: &ast::Expr) -> Ty {
+        match first {
+            ast::Expr::ListExpr(list) => {
+                let inputs: Vec<Ty> = list.items().map(|item| self.input_of(&item)).collect();
+                // All branches get the same value, so it has to be the narrowest of what they take.
+                inputs.into_iter().reduce(|a, b| if a == Ty::Any { b } else { a }).unwrap_or(Ty::Any)
+            }
+            _ => {
+                let signature = match self.static_item_quietly(first) {
+                    Some(Item::Agent(number)) => Rc::clone(&self.agents[number].signature),
+                    Some(Item::Flow(number)) => Rc::clone(&self.flows[number].signature),
+                    _ => return Ty::Any,
+                };
+                signature.params.first().map_or(Ty::Any, |param| param.ty.clone())
+            }
+        }
+    }
+
+    /// `x ?> c => S : F`, and the table of such choices.
+    pub(super) fn branch(&mut self, node: &ast::BranchExpr) -> Expr {
+        let Some(subject) = node.subject() else { return self.broken(node.span()) };
+        let at = self.at(node);
+        let span = subject.span();
+        let value = self.expr(&subject, None);
+        let mut statements = Vec::new();
+        let ty = value.ty.clone();
+        let value =
+            if matches!(value.kind, ExprKind::Local(_)) { value } else { self.set_aside(value, &mut statements, at) };
+        let ExprKind::Local(slot) = value.kind else { return self.broken(node.span()) };
+        let piped = Piped { value, span };
+        let mut arms: Vec<(Option<ast::Expr>, ast::Expr)> = Vec::new();
+        match node.table() {
+            Some(table) => {
+                for arm in table {
+                    let (Some(condition), Some(ast::Body::Expr(stage))) = (arm.condition(), arm.body()) else {
+                        continue;
+                    };
+                    let is_rest = matches!(condition, ast::Expr::PlaceholderExpr(_));
+                    arms.push(((!is_rest).then_some(condition), stage));
+                }
+                if arms.iter().all(|(condition, _)| condition.is_some()) && !node.is_broken() {
+                    let lacks = self.finding(Code::E0509, node.span(), "this table says nothing for every other value");
+                    return self.refuse(lacks.help("add `_ => stage`; `_ => _` gives the value back"));
+                }
+            }
+            None => {
+                let (Some(then), Some(other)) = (node.then_stage(), node.else_stage()) else {
+                    return self.broken(node.span());
+                };
+                arms.push((node.condition(), then));
+                arms.push((None, other));
+            }
+        }
+        let mut made: Vec<(Option<Expr>, Expr, Span)> = Vec::new();
+        let mut joined = Ty::Never;
+        for (condition, stage) in arms {
+            let condition = match condition {
+                Some(words @ ast::Expr::StringExpr(_)) => Some(self.missing(words.span(), "a condition in words")),
+                Some(condition) => {
+                    let opened = self.open_block();
+                    self.bind_word("it", span, ty.clone(), slot);
+                    let condition = self.condition(Some(condition), span);
+                    self.close_block(opened);
+                    Some(condition)
+                }
+                None => None,
+            };
+            let value = self.stage(&stage, piped.clone());
+            joined = self.types.join(&joined, &value.ty);
+            made.push((condition, value, stage.span()));
+        }
+        let mut choice = Expr::new(ExprKind::Unreachable, Ty::Never, at);
+        for (condition, value, span) in made.into_iter().rev() {
+            let value = self.coerce(value, &joined, span, Place::Arm);
+            choice = match condition {
+                Some(condition) => {
+                    Expr::new(ExprKind::If(Box::new(condition), Box::new(value), Box::new(choice)), joined.clone(), at)
+                }
+                None => value,
+            };
+        }
+        block_of(statements, choice)
+    }
+}

@@ -1,0 +1,141 @@
+//! May this value stand there? Conversions where they are allowed, and otherwise an error that points at both sides.
+
+use super::Checker;
+use crate::diagnostic::{Code, Diagnostic};
+use crate::hir::{Const, Expr, ExprKind};
+use crate::source::{FileId, Span};
+use crate::types::{Fit, Ty};
+
+/// What asks for a type.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Place<'p> {
+    /// `let x: T = e`; the type's place.
+    Let(Span),
+    /// `x = e`: the variable and where it is bound.
+    Assignment(&'p str, Span),
+    /// A parameter: its name, whose it is, and where it is declared.
+    Argument(&'p str, &'p str, Option<(FileId, Span)>),
+    /// The piped value: the stage that takes it and where its parameter is declared.
+    Piped(&'p str, Option<(FileId, Span)>),
+    /// `return e`; where the result type is written.
+    Return(Option<Span>),
+    /// A field: its name and its record's.
+    Field(&'p str, &'p str),
+    /// An element of a list whose type is known.
+    Element,
+    /// A key of a dict.
+    Key,
+    /// The value of an `if`, `match`, `??` or `otherwise` whose type is known.
+    Arm,
+    /// A property of an agent or a setting of one.
+    Property(&'p str),
+    /// The default of a parameter.
+    Default(&'p str),
+    /// An index.
+    Index,
+}
+
+impl Checker<'_> {
+    /// The value, converted to a type where that is allowed; otherwise an error is reported.
+    pub(super) fn coerce(&mut self, value: Expr, to: &Ty, span: Span, place: Place<'_>) -> Expr {
+        match self.types.fit(&value.ty, to) {
+            Fit::Same => value,
+            Fit::Widen => widen(value, to),
+            Fit::Check => {
+                let at = value.at;
+                Expr::new(ExprKind::Check(Box::new(value)), to.clone(), at)
+            }
+            Fit::No => {
+                let conflict = self.conflict(&value.ty, to, span, place);
+                self.refuse(conflict)
+            }
+        }
+    }
+
+    /// The error for a value that may not stand somewhere.
+    fn conflict(&mut self, from: &Ty, to: &Ty, span: Span, place: Place<'_>) -> Diagnostic {
+        let (given, wanted) = (self.show(from), self.show(to));
+        let code = match place {
+            Place::Assignment(..) => Code::E0310,
+            Place::Piped(..) => Code::E0501,
+            Place::Key => Code::E0309,
+            Place::Element => Code::E0308,
+            _ if matches!(from, Ty::Union(_)) => Code::E0312,
+            _ => Code::E0301,
+        };
+        let message = match place {
+            Place::Let(_) => format!("the value is `{given}`, but `{wanted}` is written"),
+            Place::Assignment(name, _) => format!("`{name}` is `{wanted}` and cannot become `{given}`"),
+            Place::Argument(name, callee, _) => format!("`{callee}` takes `{wanted}` for `{name}`, not `{given}`"),
+            Place::Piped(stage, _) => format!("`{stage}` takes `{wanted}`, but is given `{given}`"),
+            Place::Return(_) => format!("this returns `{given}`, but the result is `{wanted}`"),
+            Place::Field(name, record) => format!("the field `{name}` of `{record}` is `{wanted}`, not `{given}`"),
+            Place::Element => format!("the list has elements of type `{wanted}`, and this is `{given}`"),
+            Place::Key => format!("the dict has keys of type `{wanted}`, and this is `{given}`"),
+            Place::Arm => format!("`{wanted}` is asked for here, and this is `{given}`"),
+            Place::Property(name) => format!("`{name}` takes `{wanted}`, not `{given}`"),
+            Place::Default(name) => format!("the default of `{name}` is `{given}`, but its type is `{wanted}`"),
+            Place::Index => format!("the index must be `{wanted}`, and this is `{given}`"),
+        };
+        let conflict = self.finding(code, span, message).primary_label(format!("this is `{given}`"));
+        let asked = format!("`{wanted}` is asked for here");
+        let conflict = match place {
+            Place::Let(ty) | Place::Return(Some(ty)) => conflict.label(ty, asked),
+            Place::Assignment(name, bound) => conflict.label(bound, format!("`{name}` is `{wanted}` since here")),
+            Place::Argument(_, _, Some((file, span))) | Place::Piped(_, Some((file, span))) => {
+                conflict.label_in(file, span, asked)
+            }
+            _ => conflict,
+        };
+        match self.way_out(from, to) {
+            Some(help) => conflict.help(help),
+            None => conflict,
+        }
+    }
+
+    /// How one gets from one type to the other.
+    fn way_out(&self, from: &Ty, to: &Ty) -> Option<String> {
+        let fits = |inner: &Ty| self.types.fit(inner, to) != Fit::No;
+        Some(match (from, to) {
+            (Ty::Option(inner), _) if **inner == Ty::Never => {
+                format!("write the type with `?` if the value may be absent: `{}?`", self.show(to))
+            }
+            (Ty::Option(inner), _) if fits(inner) => {
+                "`?` raises an error when the value is absent, and `?? …` gives another value instead".to_owned()
+            }
+            (Ty::Result(value, _), _) if fits(value) => {
+                "`?` raises the error, and `otherwise …` gives another value instead".to_owned()
+            }
+            (Ty::List(item), _) if matches!(**item, Ty::Result(..)) && matches!(to, Ty::List(_)) => {
+                "a fork gives one Result a branch; unwrap each with `?`, or merge them with `&>>`".to_owned()
+            }
+            (Ty::Int | Ty::Float | Ty::Bool | Ty::Duration, Ty::Str) => {
+                "put it into a text: `\"#{…}\"`, or use `str(…)`".to_owned()
+            }
+            (Ty::Str, Ty::Int) => "`int(…)` reads a number from a text".to_owned(),
+            (Ty::Str, Ty::Float) => "`float(…)` reads a number from a text".to_owned(),
+            (Ty::Int, Ty::Duration) => "durations have a unit: `30s`, `250ms`, `5m`".to_owned(),
+            (Ty::Float, Ty::Int) => "`math.round(…)`, `math.floor(…)` and `math.ceil(…)` give an int".to_owned(),
+            (Ty::Union(_), _) => "narrow it with `match` first".to_owned(),
+            _ => {
+                let wanted = self.types.fields(to)?;
+                let given = self.types.fields(from)?;
+                let missing = wanted.iter().filter(|want| given.iter().all(|field| field.name != want.name));
+                let missing: Vec<&str> = missing.map(|field| &*field.name).collect();
+                if missing.is_empty() {
+                    return None;
+                }
+                format!("`{}` has no {}", self.show(from), super::listed(missing))
+            }
+        })
+    }
+}
+
+/// An int as a float; a literal becomes one at once.
+fn widen(value: Expr, to: &Ty) -> Expr {
+    let at = value.at;
+    match value.kind {
+        ExprKind::Const(Const::Int(int)) => Expr::constant(Const::Float(int as f64), at),
+        _ => Expr::new(ExprKind::Widen(Box::new(value)), to.without_option().clone(), at),
+    }
+}

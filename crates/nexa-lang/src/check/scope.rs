@@ -1,0 +1,273 @@
+//! Variables: which name means which local of which function, and what a closure captures.
+
+use std::rc::Rc;
+
+use nexa_types::limits::LOCALS_MAX;
+
+use super::Checker;
+use crate::ast::Name;
+use crate::diagnostic::Code;
+use crate::hir::{Expr, ExprKind};
+use crate::source::{FileId, Span};
+use crate::types::Ty;
+
+/// What a closure can capture: its captures are counted in a byte.
+const CAPTURES_MAX: usize = 255;
+
+/// What kind of function a frame is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FrameKind {
+    /// A flow, or the texts of an agent.
+    Flow,
+    /// A lambda.
+    Lambda,
+    /// A branch of a fork.
+    Branch,
+}
+
+/// A function that is being checked.
+#[derive(Debug)]
+pub(super) struct Frame {
+    pub(super) name: String,
+    pub(super) kind: FrameKind,
+    /// The written result type and where it is written.
+    pub(super) result: Option<(Ty, Span)>,
+    /// What the `return`s so far give, if no type is written, and where the first stands.
+    pub(super) returned: Option<(Ty, Span)>,
+    /// How many loops the current statement stands in.
+    pub(super) loops: u32,
+    /// How many functions were made inside, for their names.
+    pub(super) inner: u32,
+    pub(super) locals: u16,
+    variables: Vec<Variable>,
+    captures: Vec<Capture>,
+    /// Whether it was said that there are too many locals.
+    crowded: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Variable {
+    name: Rc<str>,
+    place: Place,
+    ty: Ty,
+    file: FileId,
+    span: Span,
+    used: bool,
+    /// Whether W0212 is wanted: parameters belong to the signature and may stay unused.
+    is_bound_here: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Local(u16),
+    Capture(u8),
+}
+
+/// What a frame captures from the one around it.
+#[derive(Clone, Debug)]
+struct Capture {
+    outer: Place,
+    ty: Ty,
+}
+
+/// A variable as an assignment sees it.
+pub(super) struct Assignable {
+    pub(super) slot: u16,
+    pub(super) ty: Ty,
+    pub(super) span: Span,
+    /// Whether it belongs to the running function.
+    pub(super) is_own: bool,
+    /// The kind of the running function.
+    pub(super) kind: FrameKind,
+}
+
+impl Frame {
+    pub(super) fn new(name: String, kind: FrameKind, result: Option<(Ty, Span)>) -> Self {
+        Frame {
+            name,
+            kind,
+            result,
+            returned: None,
+            loops: 0,
+            inner: 0,
+            locals: 0,
+            variables: Vec::new(),
+            captures: Vec::new(),
+            crowded: false,
+        }
+    }
+
+    /// The types of what it captures.
+    pub(super) fn capture_types(&self) -> Vec<Ty> {
+        self.captures.iter().map(|capture| capture.ty.clone()).collect()
+    }
+
+    /// What to push before the closure is made, read in the frame around it.
+    pub(super) fn captured(&self, at: crate::hir::At) -> Vec<Expr> {
+        let read = |capture: &Capture| Expr::new(capture.outer.read(), capture.ty.clone(), at);
+        self.captures.iter().map(read).collect()
+    }
+}
+
+impl Place {
+    fn read(self) -> ExprKind {
+        match self {
+            Place::Local(slot) => ExprKind::Local(slot),
+            Place::Capture(number) => ExprKind::Capture(number),
+        }
+    }
+}
+
+impl Checker<'_> {
+    /// The function being checked.
+    pub(super) fn frame(&mut self) -> &mut Frame {
+        if self.frames.is_empty() {
+            // Only constants are checked outside of functions.
+            self.frames.push(Frame::new(String::new(), FrameKind::Flow, None));
+        }
+        self.frames.last_mut().expect("a frame was pushed if there was none")
+    }
+
+    /// A local without a name.
+    pub(super) fn temporary(&mut self, span: Span) -> u16 {
+        let frame = self.frame();
+        if usize::from(frame.locals) < LOCALS_MAX {
+            frame.locals += 1;
+            return frame.locals - 1;
+        }
+        if !std::mem::replace(&mut frame.crowded, true) {
+            let message = format!("a function has more than {LOCALS_MAX} variables and intermediate values");
+            let crowded = self.finding(Code::E1006, span, message).help("move a part of it into a flow of its own");
+            self.report(crowded);
+        }
+        0
+    }
+
+    /// Declares a variable in the current block.
+    pub(super) fn bind(&mut self, name: &Name, ty: Ty) -> u16 {
+        let slot = self.temporary(name.span());
+        self.bind_to(name, ty, slot, true);
+        slot
+    }
+
+    /// Gives a local that is already set a name that the program does not write, such as `it`.
+    pub(super) fn bind_word(&mut self, name: &str, span: Span, ty: Ty, slot: u16) {
+        let file = self.file;
+        let place = Place::Local(slot);
+        let variable = Variable { name: name.into(), place, ty, file, span, used: true, is_bound_here: false };
+        self.frame().variables.push(variable);
+    }
+
+    /// Gives a parameter's slot its name.
+    pub(super) fn bind_param(&mut self, name: &Rc<str>, span: Span, ty: Ty) {
+        let slot = self.temporary(span);
+        let file = self.file;
+        let variable = Variable {
+            name: Rc::clone(name),
+            place: Place::Local(slot),
+            ty,
+            file,
+            span,
+            used: true,
+            is_bound_here: false,
+        };
+        self.frame().variables.push(variable);
+    }
+
+    fn bind_to(&mut self, name: &Name, ty: Ty, slot: u16, is_bound_here: bool) {
+        let (file, span) = (self.file, name.span());
+        let variable = Variable {
+            name: name.text().into(),
+            place: Place::Local(slot),
+            ty,
+            file,
+            span,
+            used: false,
+            is_bound_here,
+        };
+        self.frame().variables.push(variable);
+    }
+
+    /// Remembers the variables at the start of a block.
+    pub(super) fn open_block(&mut self) -> usize {
+        self.frame().variables.len()
+    }
+
+    /// Forgets the variables of a block and says which were never used.
+    pub(super) fn close_block(&mut self, opened: usize) {
+        let forgotten = self.frame().variables.split_off(opened);
+        for variable in forgotten {
+            if variable.used || !variable.is_bound_here || variable.name.starts_with('_') || variable.ty == Ty::Broken {
+                continue;
+            }
+            let unused = self
+                .finding(Code::W0212, variable.span, format!("`{}` is not used", variable.name))
+                .help(format!("remove it, or call it `_{}`", variable.name));
+            self.report(unused);
+        }
+    }
+
+    /// The names that can be seen.
+    pub(super) fn visible(&self) -> Vec<String> {
+        self.frames.iter().flat_map(|frame| &frame.variables).map(|variable| variable.name.to_string()).collect()
+    }
+
+    /// Whether a name is a variable.
+    pub(super) fn is_variable(&self, name: &str) -> bool {
+        self.frames.iter().flat_map(|frame| &frame.variables).any(|variable| &*variable.name == name)
+    }
+
+    /// Reads a variable; closures on the way capture it.
+    pub(super) fn variable(&mut self, name: &str, span: Span) -> Option<Expr> {
+        let at = self.at_span(span);
+        let find = |frame: &Frame| frame.variables.iter().rposition(|variable| &*variable.name == name);
+        let (home, index) = (0..self.frames.len()).rev().find_map(|place| Some((place, find(&self.frames[place])?)))?;
+        self.frames[home].variables[index].used = true;
+        let Variable { mut place, ty, name, file, span: declared, .. } = self.frames[home].variables[index].clone();
+        for inner in home + 1..self.frames.len() {
+            let frame = &mut self.frames[inner];
+            let known = frame.captures.iter().position(|capture| capture.outer == place);
+            let number = known.unwrap_or_else(|| {
+                frame.captures.push(Capture { outer: place, ty: ty.clone() });
+                frame.captures.len() - 1
+            });
+            if number >= CAPTURES_MAX {
+                let message = format!("a function captures more than {CAPTURES_MAX} variables");
+                let crowded = self.finding(Code::E1006, span, message).help("put them into one record first");
+                return Some(self.refuse(crowded));
+            }
+            place = Place::Capture(number as u8);
+            let variable = Variable {
+                name: Rc::clone(&name),
+                place,
+                ty: ty.clone(),
+                file,
+                span: declared,
+                used: true,
+                is_bound_here: false,
+            };
+            // Entered below the frame's own variables, which were looked at first and do not have this name.
+            if known.is_none() {
+                frame.variables.insert(0, variable);
+            }
+        }
+        Some(Expr::new(place.read(), ty, at))
+    }
+
+    /// A variable to assign to.
+    pub(super) fn assignable(&mut self, name: &str) -> Option<Assignable> {
+        let kind = self.frame().kind;
+        let top = self.frames.len() - 1;
+        for (place, frame) in self.frames.iter_mut().enumerate().rev() {
+            if let Some(variable) = frame.variables.iter_mut().rev().find(|variable| &*variable.name == name) {
+                let (slot, is_own) = match variable.place {
+                    Place::Local(slot) => (slot, place == top),
+                    Place::Capture(_) => (0, false),
+                };
+                variable.used |= !is_own;
+                return Some(Assignable { slot, ty: variable.ty.clone(), span: variable.span, is_own, kind });
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,548 @@
+//! Statements: `let`, assignment, loops, `return`, `try`; and whether the end of a block is ever reached.
+
+use std::rc::Rc;
+
+use super::Checker;
+use super::expressions::Use;
+use super::places::Place;
+use super::scope::{Assignable, FrameKind};
+use crate::ast::{self, AssignOp, AstNode, BinaryOp, Body, ForBinding, Pattern};
+use crate::diagnostic::Code;
+use crate::hir::{Const, Expr, ExprKind, ForEach, Item, Part, Stmt, StmtKind};
+use crate::source::Span;
+use crate::types::{Ty, TypeTable};
+
+impl Checker<'_> {
+    /// The statements of a block, and whether its end is never reached.
+    pub(super) fn block(&mut self, block: &ast::Block) -> (Vec<Stmt>, bool) {
+        self.depth += 1;
+        let made = if self.depth > super::DEPTH_MAX {
+            let deep = self.finding(Code::E0210, block.span(), "the blocks nest too deep");
+            self.report(deep.help("move the inner ones into a flow of their own"));
+            (Vec::new(), true)
+        } else {
+            let opened = self.open_block();
+            let nodes: Vec<ast::Stmt> = block.statements().collect();
+            let made = self.statements(&nodes, None);
+            self.close_block(opened);
+            made
+        };
+        self.depth -= 1;
+        made
+    }
+
+    /// Some statements; `after` is what follows them in the same block.
+    pub(super) fn statements(&mut self, nodes: &[ast::Stmt], after: Option<Span>) -> (Vec<Stmt>, bool) {
+        let mut statements = Vec::new();
+        let mut ends = false;
+        for (place, node) in nodes.iter().enumerate() {
+            ends = self.statement(node, &mut statements);
+            let next = nodes.get(place + 1).map(AstNode::span).or(after);
+            if let (true, Some(next)) = (ends, next) {
+                let dead = self
+                    .finding(Code::E0507, next, "this is never reached")
+                    .label(node.span(), "the block ends here")
+                    .help("remove it, or move it before the statement that ends the block");
+                self.report(dead);
+                // It is checked all the same, so that its names count as used.
+                let mut dropped = Vec::new();
+                for node in &nodes[place + 1..] {
+                    self.statement(node, &mut dropped);
+                }
+                break;
+            }
+        }
+        (statements, ends)
+    }
+
+    /// One statement; the answer says whether what follows it is never reached.
+    pub(super) fn statement(&mut self, node: &ast::Stmt, out: &mut Vec<Stmt>) -> bool {
+        let at = self.at(node);
+        match node {
+            ast::Stmt::Block(block) => {
+                let (statements, ends) = self.block(block);
+                out.push(Stmt { kind: StmtKind::Block(statements), at });
+                ends
+            }
+            ast::Stmt::LetStmt(node) => self.let_statement(node, out),
+            ast::Stmt::AssignStmt(node) => self.assignment(node, out),
+            ast::Stmt::ExprStmt(node) => node.expr().is_some_and(|expr| self.expr_statement(&expr, out)),
+            ast::Stmt::ReturnStmt(node) => self.return_statement(node, out),
+            ast::Stmt::BreakStmt(_) | ast::Stmt::ContinueStmt(_) => {
+                let is_break = matches!(node, ast::Stmt::BreakStmt(_));
+                if self.frame().loops == 0 {
+                    let word = if is_break { "break" } else { "continue" };
+                    let lost = self.finding(Code::E0201, node.span(), format!("`{word}` stands outside of a loop"));
+                    self.report(lost);
+                    return false;
+                }
+                out.push(Stmt { kind: if is_break { StmtKind::Break } else { StmtKind::Continue }, at });
+                true
+            }
+            ast::Stmt::WhileStmt(node) => self.while_statement(node, out),
+            ast::Stmt::ForStmt(node) => self.for_statement(node, out),
+            ast::Stmt::DeferStmt(_) => self.statement_not_available(node, "`defer`"),
+            ast::Stmt::SemanticIfStmt(_) => self.statement_not_available(node, "`semantic_if`"),
+            ast::Stmt::LoopStmt(_) => self.statement_not_available(node, "`loop`"),
+            ast::Stmt::PassStmt(_) => self.statement_not_available(node, "`pass`"),
+            ast::Stmt::VerifyStmt(_) => self.statement_not_available(node, "`verify`"),
+            ast::Stmt::AssertStmt(_) => self.statement_not_available(node, "`assert`"),
+            ast::Stmt::ScriptStmt(_) => self.statement_not_available(node, "`script`"),
+        }
+    }
+
+    /// Only the word is marked: its block may be long.
+    fn statement_not_available(&mut self, node: &ast::Stmt, construct: &str) -> bool {
+        let start = node.span().start;
+        let length = construct.trim_matches('`').len() as u32;
+        self.report_not_available(Span::new(start, start + length), construct);
+        false
+    }
+
+    /// An expression whose value is dropped.
+    pub(super) fn expr_statement(&mut self, node: &ast::Expr, out: &mut Vec<Stmt>) -> bool {
+        let at = self.at(node);
+        match node {
+            ast::Expr::IfExpr(node) => {
+                let condition = self.condition(node.condition(), node.span());
+                let (then, then_ends) =
+                    node.then_body().map_or((Vec::new(), false), |body| self.body_statements(&body));
+                let (other, other_ends) =
+                    node.else_body().map_or((Vec::new(), false), |body| self.body_statements(&body));
+                out.push(Stmt { kind: StmtKind::If(condition, then, other), at });
+                then_ends && other_ends
+            }
+            ast::Expr::TryBlock(node) => self.try_block(node, out),
+            ast::Expr::MatchExpr(node) => {
+                let value = self.match_expr(node, Use::Nothing);
+                let ends = value.ty == Ty::Never;
+                out.push(Stmt { kind: StmtKind::Expr(value), at });
+                ends
+            }
+            _ => {
+                let value = self.expr(node, None);
+                self.check_dropped(&value, node);
+                let ends = value.ty == Ty::Never;
+                out.push(Stmt { kind: StmtKind::Expr(value), at });
+                ends
+            }
+        }
+    }
+
+    fn body_statements(&mut self, body: &Body) -> (Vec<Stmt>, bool) {
+        match body {
+            Body::Block(block) => self.block(block),
+            Body::Expr(expr) => {
+                let mut statements = Vec::new();
+                let ends = self.expr_statement(expr, &mut statements);
+                (statements, ends)
+            }
+            Body::Stmt(stmt) => {
+                let mut statements = Vec::new();
+                let ends = self.statement(stmt, &mut statements);
+                (statements, ends)
+            }
+        }
+    }
+
+    /// A value that is dropped should not be a failure nobody sees, nor a chain that never ran.
+    fn check_dropped(&mut self, value: &Expr, node: &ast::Expr) {
+        let is_result = match &value.ty {
+            Ty::Result(..) => true,
+            Ty::List(item) => matches!(**item, Ty::Result(..)),
+            _ => false,
+        };
+        if is_result {
+            let ignored = self
+                .finding(Code::W0319, node.span(), "a failure in this result goes unseen")
+                .help("unwrap it with `?`, look at it with `match`, or write `let _ = …`");
+            self.report(ignored);
+        } else if matches!(value.ty, Ty::Stage(..)) {
+            let idle = self
+                .finding(Code::E0504, node.span(), "this chain has no input, so nothing runs")
+                .help("pipe a value into it: `x >> …`, or keep it: `let p = …`");
+            self.report(idle);
+        }
+    }
+
+    fn let_statement(&mut self, node: &ast::LetStmt, out: &mut Vec<Stmt>) -> bool {
+        let at = self.at(node);
+        let value = match (node.ty(), node.value()) {
+            (Some(written), Some(value)) => {
+                let ty = self.ty(&written);
+                let made = self.expect(&value, &ty, Place::Let(written.span()));
+                // The variable has the type that is written, also when the value has a narrower one.
+                Expr { ty: if made.ty.is_silent() { made.ty } else { ty }, ..made }
+            }
+            (None, Some(value)) => self.expr(&value, None),
+            (_, None) => self.broken(node.span()),
+        };
+        let ends = value.ty == Ty::Never;
+        let Some(pattern) = node.pattern() else { return ends };
+        match &pattern {
+            Pattern::NamePat(name) if name.path().len() == 1 => {
+                if let Some(name) = name.name() {
+                    let slot = self.bind(&name, value.ty.clone());
+                    out.push(Stmt { kind: StmtKind::Store(slot, value), at });
+                }
+            }
+            Pattern::WildcardPat(_) => out.push(Stmt { kind: StmtKind::Expr(value), at }),
+            Pattern::TuplePat(tuple) => {
+                let ty = value.ty.clone();
+                if let Some(slots) = self.tuple_slots(tuple, &ty) {
+                    out.push(Stmt { kind: StmtKind::Unpack(value, slots), at });
+                }
+            }
+            other => self.report_not_available(other.span(), "this pattern in `let`"),
+        }
+        ends
+    }
+
+    /// Binds the parts of a tuple.
+    pub(super) fn tuple_slots(&mut self, tuple: &ast::TuplePat, ty: &Ty) -> Option<Vec<Option<u16>>> {
+        let parts: Vec<Pattern> = tuple.items().collect();
+        let types: Vec<Ty> = match ty {
+            Ty::Tuple(items) if items.len() == parts.len() => items.to_vec(),
+            Ty::Any => vec![Ty::Any; parts.len()],
+            _ => {
+                if !ty.is_silent() {
+                    let message = format!("this takes {} values apart, and `{}` is given", parts.len(), self.show(ty));
+                    let wrong = self.finding(Code::E0301, tuple.span(), message);
+                    self.report(wrong);
+                }
+                vec![Ty::Broken; parts.len()]
+            }
+        };
+        let mut slots = Vec::new();
+        for (part, ty) in parts.iter().zip(types) {
+            slots.push(match part {
+                Pattern::NamePat(name) if name.path().len() == 1 => name.name().map(|name| self.bind(&name, ty)),
+                Pattern::WildcardPat(_) => None,
+                other => {
+                    self.report_not_available(other.span(), "a pattern inside a pattern");
+                    None
+                }
+            });
+        }
+        (!ty.is_silent()).then_some(slots)
+    }
+
+    fn assignment(&mut self, node: &ast::AssignStmt, out: &mut Vec<Stmt>) -> bool {
+        let (Some(target), Some(value)) = (node.target(), node.value()) else { return false };
+        let at = self.at(node);
+        let Some((root, variable)) = self.assigned(&target) else {
+            self.expr(&value, None);
+            return false;
+        };
+        if let (ast::Expr::NameRef(_), AssignOp::Set) = (&target, node.op()) {
+            let made = self.expect(&value, &variable.ty, Place::Assignment(&root, variable.span));
+            out.push(Stmt { kind: StmtKind::Store(variable.slot, made), at });
+            return false;
+        }
+        // A field or an index rebuilds the variable: the parts on the way are read first, left to right.
+        let mut steps = Vec::new();
+        let local = Expr::local(variable.slot, variable.ty.clone(), at);
+        let Some(current) = self.path_to(&target, local, &mut steps, out) else {
+            self.expr(&value, None);
+            return false;
+        };
+        let ty = current.ty.clone();
+        let made = match node.op() {
+            AssignOp::Set => self.expect(&value, &ty, Place::Assignment(&root, variable.span)),
+            op => {
+                let right = self.expr(&value, Some(&ty));
+                if let (Ty::Int, ExprKind::Const(Const::Int(int)), true) = (&ty, &right.kind, steps.is_empty()) {
+                    let step = if op == AssignOp::Add { Some(*int) } else { int.checked_neg() };
+                    if let Some(step) = step.and_then(|step| i16::try_from(step).ok())
+                        && variable.slot < 256
+                    {
+                        out.push(Stmt { kind: StmtKind::Increment(variable.slot, step), at });
+                        return false;
+                    }
+                }
+                let binary = if op == AssignOp::Add { BinaryOp::Add } else { BinaryOp::Subtract };
+                let sum = self.operate(binary, node.span(), (current, target.span()), (right, value.span()), at);
+                self.coerce(sum, &ty, value.span(), Place::Assignment(&root, variable.span))
+            }
+        };
+        let whole = rebuilt(steps, made);
+        out.push(Stmt { kind: StmtKind::Store(variable.slot, whole), at });
+        false
+    }
+
+    /// The variable at the root of what is assigned to; reports what cannot be assigned to.
+    fn assigned(&mut self, target: &ast::Expr) -> Option<(String, Assignable)> {
+        let mut root = target.clone();
+        loop {
+            root = match &root {
+                ast::Expr::FieldExpr(field) => field.receiver()?,
+                ast::Expr::IndexExpr(index) => index.receiver()?,
+                _ => break,
+            };
+        }
+        let ast::Expr::NameRef(reference) = &root else {
+            let wrong = self.finding(
+                Code::E0201,
+                target.span(),
+                "only a variable, a field of it, or an element of it can be assigned to",
+            );
+            self.report(wrong);
+            return None;
+        };
+        let name = reference.name()?;
+        let text = name.text();
+        let Some(variable) = self.assignable(&text) else {
+            if self.item(&text).is_some() {
+                let wrong = self.finding(
+                    Code::E0201,
+                    name.span(),
+                    format!("`{text}` is declared at the top and cannot be assigned to"),
+                );
+                self.report(wrong);
+            } else {
+                self.unknown_name(&name);
+            }
+            return None;
+        };
+        if !variable.is_own {
+            let inside = if variable.kind == FrameKind::Branch { "a branch" } else { "a lambda" };
+            let outer = self
+                .finding(Code::E0321, name.span(), format!("{inside} cannot assign `{text}` from outside"))
+                .label(variable.span, "it is bound here")
+                .note("it works on a copy, so nobody would see the new value")
+                .help("return the new value instead");
+            self.report(outer);
+            return None;
+        }
+        Some((text, variable))
+    }
+
+    /// Reads what an assignment's target holds now, and notes how to rebuild what is around it.
+    fn path_to(&mut self, target: &ast::Expr, root: Expr, steps: &mut Vec<Step>, out: &mut Vec<Stmt>) -> Option<Expr> {
+        let at = self.at(target);
+        match target {
+            ast::Expr::FieldExpr(field) => {
+                let holder = self.path_to(&field.receiver()?, root, steps, out)?;
+                let name = field.field()?;
+                let value = self.field_of(holder.clone(), &name);
+                steps.push(Step::Field(holder, name.text().into()));
+                (value.ty != Ty::Broken).then_some(value)
+            }
+            ast::Expr::IndexExpr(index) => {
+                let holder = self.path_to(&index.receiver()?, root, steps, out)?;
+                let Some((key, item)) = self.indexed(&holder.ty) else {
+                    let message = format!("the elements of `{}` cannot be assigned to", self.show(&holder.ty));
+                    let wrong = self.finding(Code::E0305, target.span(), message);
+                    self.report(wrong);
+                    return None;
+                };
+                let key = self.expect(&index.index()?, &key, Place::Index);
+                let key = if key.is_inert() { key } else { self.set_aside(key, out, at) };
+                steps.push(Step::Index(holder.clone(), key.clone()));
+                Some(Expr::new(ExprKind::Index(Box::new(holder), Box::new(key)), item, at))
+            }
+            _ => Some(root),
+        }
+    }
+
+    fn return_statement(&mut self, node: &ast::ReturnStmt, out: &mut Vec<Stmt>) -> bool {
+        let at = self.at(node);
+        let frame = self.frame();
+        if frame.kind == FrameKind::Branch {
+            self.report_not_available(node.span(), "`return` inside a branch");
+            return true;
+        }
+        let (written, returned) = (frame.result.clone(), frame.returned.clone());
+        let value = match (node.value(), &written) {
+            (Some(value), Some((ty, span))) => {
+                let span = *span;
+                self.expect(&value, ty, Place::Return(Some(span)))
+            }
+            (Some(value), None) => {
+                let hint = returned.as_ref().map(|(ty, _)| ty.clone());
+                let made = self.expr(&value, hint.as_ref());
+                self.note_return(made, value.span(), returned)
+            }
+            (None, Some((ty, span))) if !matches!(ty, Ty::Unit | Ty::Any | Ty::Broken) => {
+                let message = format!("this returns nothing, but the result is `{}`", self.show(ty));
+                let lacks = self.finding(Code::E0301, node.span(), message).label(*span, "a value is promised here");
+                self.refuse(lacks.help("write the value after `return`"))
+            }
+            (None, _) => {
+                let unit = Expr::constant(Const::Unit, at);
+                if written.is_none() { self.note_return(unit, node.span(), returned) } else { unit }
+            }
+        };
+        out.push(Stmt { kind: StmtKind::Return(value), at });
+        true
+    }
+
+    /// Finds the result type of a function without a written one.
+    fn note_return(&mut self, value: Expr, span: Span, before: Option<(Ty, Span)>) -> Expr {
+        let Some((known, first)) = before else {
+            if value.ty != Ty::Never {
+                self.frame().returned = Some((value.ty.clone(), span));
+            }
+            return value;
+        };
+        let joined = self.types.join(&known, &value.ty);
+        // Returns before this one are compiled already, so they must fit as they are.
+        if matches!(joined, Ty::Union(_)) || self.types.fit(&known, &joined) != crate::types::Fit::Same {
+            let message =
+                format!("this returns `{}`, and `{}` is returned before", self.show(&value.ty), self.show(&known));
+            let differ =
+                self.finding(Code::E0301, span, message).label(first, format!("this is `{}`", self.show(&known)));
+            return self.refuse(differ.help("write the result type after `->`"));
+        }
+        let value = self.coerce(value, &joined, span, Place::Return(None));
+        self.frame().returned = Some((joined, first));
+        value
+    }
+
+    fn while_statement(&mut self, node: &ast::WhileStmt, out: &mut Vec<Stmt>) -> bool {
+        let at = self.at(node);
+        let condition = self.condition(node.condition(), node.span());
+        let is_endless = matches!(condition.kind, ExprKind::Const(Const::Bool(true)));
+        self.frame().loops += 1;
+        let (body, _) = node.body().map_or((Vec::new(), false), |body| self.block(&body));
+        self.frame().loops -= 1;
+        if asks_a_model(&body) && !self.has_budget() {
+            let span = Span::new(at.start, at.start + 5);
+            let unbounded = self.finding(Code::E0601, span, "this loop asks a model and nothing bounds it");
+            self.report(unbounded.help("give the flow a `budget { calls: … }`, or use `for each x in range(0, n)`"));
+        }
+        let ends = is_endless && !breaks(&body);
+        out.push(Stmt { kind: StmtKind::While(condition, body), at });
+        ends
+    }
+
+    /// Whether the flow being checked has caps of its own.
+    fn has_budget(&self) -> bool {
+        let name = self.frames.first().map(|frame| frame.name.clone());
+        self.flows.iter().any(|flow| {
+            flow.budget.is_some() && flow.signature.file == self.file && Some(flow.signature.name.to_string()) == name
+        })
+    }
+
+    fn for_statement(&mut self, node: &ast::ForStmt, out: &mut Vec<Stmt>) -> bool {
+        let at = self.at(node);
+        let (Some(binding), Some(subject)) = (node.binding(), node.subject()) else { return false };
+        let over = self.expr(&subject, None);
+        let opened = self.open_block();
+        let (element, entry) = match &over.ty {
+            Ty::List(item) => (Some((**item).clone()), None),
+            Ty::Dict(key, value) => (None, Some(((**key).clone(), (**value).clone()))),
+            Ty::Any => (Some(Ty::Any), Some((Ty::Any, Ty::Any))),
+            ty if ty.is_silent() => (Some(Ty::Broken), Some((Ty::Broken, Ty::Broken))),
+            _ => (None, None),
+        };
+        let wanted = if matches!(binding, ForBinding::Entry(..)) { entry.is_some() } else { element.is_some() };
+        if !wanted {
+            let message = format!("`{}` cannot be walked through like this", self.show(&over.ty));
+            let wrong = self.finding(Code::E0301, subject.span(), message);
+            self.report(match (&element, &entry) {
+                (Some(_), _) => wrong.help("write `for each x in xs { … }`"),
+                (_, Some(_)) => wrong.help("write `for (key, value) in m { … }`"),
+                _ => wrong.help("lists and dicts can be walked through"),
+            });
+        }
+        let element = element.unwrap_or(Ty::Broken);
+        let (key, value) = entry.unwrap_or((Ty::Broken, Ty::Broken));
+        let mut index = None;
+        let item = match &binding {
+            ForBinding::Item(pattern) => self.loop_item(pattern, element),
+            ForBinding::IndexedItem(number, pattern) => {
+                index = match self.loop_item(number, Ty::Int) {
+                    Item::One(slot) => Some(slot),
+                    _ => None,
+                };
+                self.loop_item(pattern, element)
+            }
+            ForBinding::Entry(first, second) => {
+                let mut slot = |pattern: &Pattern, ty: Ty| match self.loop_item(pattern, ty) {
+                    Item::One(slot) => Some(slot),
+                    _ => None,
+                };
+                let key = slot(first, key);
+                let value = slot(second, value);
+                Item::Parts(vec![key, value])
+            }
+        };
+        self.frame().loops += 1;
+        let (body, _) = node.body().map_or((Vec::new(), false), |body| self.block(&body));
+        self.frame().loops -= 1;
+        self.close_block(opened);
+        out.push(Stmt { kind: StmtKind::ForEach(Box::new(ForEach { over, index, item, body })), at });
+        false
+    }
+
+    fn loop_item(&mut self, pattern: &Pattern, ty: Ty) -> Item {
+        match pattern {
+            Pattern::NamePat(name) if name.path().len() == 1 => {
+                name.name().map_or(Item::Nothing, |name| Item::One(self.bind(&name, ty)))
+            }
+            Pattern::WildcardPat(_) => Item::Nothing,
+            Pattern::TuplePat(tuple) => self.tuple_slots(tuple, &ty).map_or(Item::Nothing, Item::Parts),
+            other => {
+                self.report_not_available(other.span(), "this pattern in `for`");
+                Item::Nothing
+            }
+        }
+    }
+
+    fn try_block(&mut self, node: &ast::TryBlock, out: &mut Vec<Stmt>) -> bool {
+        let at = self.at(node);
+        if let Some(options) = node.options() {
+            self.report_not_available(options.span(), "`timeout` of a `try`");
+        }
+        let (body, body_ends) = node.body().map_or((Vec::new(), false), |body| self.block(&body));
+        let Some(catch) = node.catch() else { return false };
+        let opened = self.open_block();
+        let error = match catch.name() {
+            Some(name) => self.bind(&name, Ty::Named(TypeTable::ERROR)),
+            None => self.temporary(catch.span()),
+        };
+        let (handler, handler_ends) = catch.body().map_or((Vec::new(), false), |body| self.block(&body));
+        self.close_block(opened);
+        out.push(Stmt { kind: StmtKind::Try(body, error, handler), at });
+        body_ends && handler_ends
+    }
+}
+
+/// How to rebuild a value around a changed part.
+enum Step {
+    Field(Expr, Rc<str>),
+    Index(Expr, Expr),
+}
+
+/// The whole value around a new part, the innermost step last.
+fn rebuilt(steps: Vec<Step>, part: Expr) -> Expr {
+    steps.into_iter().rev().fold(part, |part, step| {
+        let at = part.at;
+        let (kind, ty) = match step {
+            Step::Field(holder, name) => {
+                let ty = holder.ty.clone();
+                (ExprKind::SetField(Box::new(holder), name, Box::new(part)), ty)
+            }
+            Step::Index(holder, key) => {
+                let ty = holder.ty.clone();
+                (ExprKind::SetIndex(Box::new(holder), Box::new(key), Box::new(part)), ty)
+            }
+        };
+        Expr::new(kind, ty, at)
+    })
+}
+
+/// Whether a loop's body leaves the loop with `break`.
+fn breaks(body: &[Stmt]) -> bool {
+    // A `break` in an inner loop leaves only that one.
+    let enter =
+        |part: Part<'_>| !matches!(part, Part::Stmt(Stmt { kind: StmtKind::While(..) | StmtKind::ForEach(_), .. }));
+    Part::any(body, &enter, &|part| matches!(part, Part::Stmt(Stmt { kind: StmtKind::Break, .. })))
+}
+
+/// Whether some statement runs an agent or forks.
+fn asks_a_model(body: &[Stmt]) -> bool {
+    let asks = |part: Part<'_>| matches!(part, Part::Expr(Expr { kind: ExprKind::Run(..) | ExprKind::Fork(..), .. }));
+    Part::any(body, &|_| true, &asks)
+}

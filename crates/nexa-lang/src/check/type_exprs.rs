@@ -1,0 +1,211 @@
+//! Types as written, made into types as known.
+
+use std::rc::Rc;
+
+use super::modules::Item;
+use super::{Checker, suggest};
+use crate::ast::{AstNode, Decl, Field as FieldNode, Name, NamedType, TypeExpr};
+use crate::diagnostic::Code;
+use crate::source::Span;
+use crate::types::{Field, NamedKind, Ty};
+
+/// The built-in type names, for suggestions.
+const BUILT_IN: &[&str] = &[
+    "str", "int", "float", "bool", "unit", "duration", "list", "dict", "map", "Option", "Result", "stage", "any",
+    "never", "Error", "Approval",
+];
+
+impl Checker<'_> {
+    /// Fills in the fields of every protocol.
+    pub(super) fn define_types(&mut self) {
+        for (place, file) in self.files.iter().enumerate() {
+            self.file = file.id;
+            for decl in file.tree.declarations() {
+                let Decl::ProtocolDecl(protocol) = &decl else { continue };
+                let Some(name) = protocol.name() else { continue };
+                let Some(Item::Type(id)) = self.scopes[place].get(&name.text()).map(|known| known.item) else {
+                    continue;
+                };
+                // Of two protocols of one name the first was entered; the second was reported.
+                if self.types.named(id).declared != Some((file.id, name.span())) {
+                    continue;
+                }
+                let fields = self.fields(protocol.fields());
+                self.types.define(id, NamedKind::Protocol(fields));
+            }
+        }
+    }
+
+    fn fields(&mut self, nodes: impl Iterator<Item = FieldNode>) -> Rc<[Field]> {
+        let mut fields: Vec<(Field, Span)> = Vec::new();
+        for node in nodes {
+            let Some(name) = node.name() else { continue };
+            let text: Rc<str> = name.text().into();
+            if let Some((_, first)) = fields.iter().find(|(field, _)| field.name == text) {
+                let twice = self
+                    .finding(Code::E0207, name.span(), format!("the field `{text}` is defined twice"))
+                    .label(*first, "it is defined here first");
+                self.report(twice);
+                continue;
+            }
+            let ty = node.ty().map_or(Ty::Broken, |ty| self.ty(&ty));
+            fields.push((Field { name: text, ty, doc: node.docs().unwrap_or_default().into() }, name.span()));
+        }
+        fields.into_iter().map(|(field, _)| field).collect()
+    }
+
+    /// The type that is written.
+    pub(super) fn ty(&mut self, node: &TypeExpr) -> Ty {
+        self.depth += 1;
+        let ty = if self.depth > super::DEPTH_MAX { self.too_deep(node.span()) } else { self.ty_here(node) };
+        self.depth -= 1;
+        ty
+    }
+
+    fn too_deep(&mut self, span: Span) -> Ty {
+        let deep =
+            self.finding(Code::E0210, span, "the type nests too deep").help("give parts of it names with `protocol`");
+        self.report(deep);
+        Ty::Broken
+    }
+
+    fn ty_here(&mut self, node: &TypeExpr) -> Ty {
+        match node {
+            TypeExpr::NamedType(named) => self.named_type(named),
+            TypeExpr::OptionType(option) => Ty::option(option.inner().map_or(Ty::Broken, |inner| self.ty(&inner))),
+            TypeExpr::TupleType(tuple) => {
+                let items: Vec<Ty> = tuple.items().map(|item| self.ty(&item)).collect();
+                if items.is_empty() { Ty::Unit } else { Ty::Tuple(items.into()) }
+            }
+            TypeExpr::RecordType(record) => Ty::Record(self.fields(record.fields())),
+            TypeExpr::FnType(function) => {
+                let params: Vec<Ty> = function.params().iter().map(|param| self.ty(param)).collect();
+                let result = function.result().map_or(Ty::Unit, |result| self.ty(&result));
+                Ty::Function(params.into(), Rc::new(result))
+            }
+            TypeExpr::UnionType(union) => {
+                let alternatives: Vec<Ty> = union.alternatives().map(|ty| self.ty(&ty)).collect();
+                alternatives.iter().fold(Ty::Never, |joined, ty| match (&joined, ty) {
+                    // A written union is kept as written: `int | float` is not `float`.
+                    (Ty::Int, Ty::Float) | (Ty::Float, Ty::Int) => Ty::Union([joined, ty.clone()].into()),
+                    _ => self.types.join(&joined, ty),
+                })
+            }
+            TypeExpr::SemanticType(semantic) => {
+                self.report_not_available(semantic.span(), "a semantic type");
+                Ty::Broken
+            }
+        }
+    }
+
+    fn named_type(&mut self, node: &NamedType) -> Ty {
+        let path = node.path();
+        let args: Vec<Ty> = node.args().iter().map(|arg| self.ty(arg)).collect();
+        let ty = match path.as_slice() {
+            [] => return Ty::Broken,
+            [name] => self.type_of_name(name, &args),
+            [module, name] => match self.item(&module.text()).map(|known| known.item) {
+                Some(Item::Module(place)) => {
+                    Some(self.item_of_module(place, name)).map(|item| self.type_of_item(item, name))
+                }
+                Some(Item::Reported) => Some(Ty::Broken),
+                _ => None,
+            },
+            _ => None,
+        };
+        let count = match ty {
+            Some(_) if args.is_empty() => return ty.unwrap_or(Ty::Broken),
+            Some(Ty::List(_)) => 1..=1,
+            Some(Ty::Dict(..) | Ty::Stage(..)) => 2..=2,
+            Some(Ty::Result(..)) => 1..=2,
+            Some(Ty::Option(_) | Ty::Any | Ty::Broken) if path.last().is_some_and(|name| name.text() == "Option") => {
+                1..=1
+            }
+            Some(Ty::Broken) => return Ty::Broken,
+            Some(_) => 0..=0,
+            None => {
+                let name: Vec<String> = path.iter().map(Name::text).collect();
+                let name = name.join(".");
+                let unknown = self.finding(Code::E0302, node.span(), format!("there is no type `{name}`"));
+                let known: Vec<String> = self.scopes[self.place_of(self.file)].names().map(str::to_owned).collect();
+                let unknown = suggest(unknown, &name, BUILT_IN.iter().copied().chain(known.iter().map(String::as_str)));
+                self.report(unknown);
+                return Ty::Broken;
+            }
+        };
+        if !count.contains(&args.len()) {
+            let name = path.last().map(Name::text).unwrap_or_default();
+            let wanted = match count.into_inner() {
+                (0, 0) => "no type arguments".to_owned(),
+                (1, 1) => "one type argument".to_owned(),
+                (1, 2) => "one or two type arguments".to_owned(),
+                (least, _) => format!("{least} type arguments"),
+            };
+            let wrong = self.finding(
+                Code::E0303,
+                node.span(),
+                format!("`{name}` takes {wanted}, and {} stand here", args.len()),
+            );
+            self.report(wrong);
+            return Ty::Broken;
+        }
+        ty.unwrap_or(Ty::Broken)
+    }
+
+    /// The type of a single name; nothing if there is none. Missing arguments are `any`, as in a bare `list`.
+    fn type_of_name(&mut self, name: &Name, args: &[Ty]) -> Option<Ty> {
+        let text = name.text();
+        if let Some(known) = self.item(&text) {
+            return Some(self.type_of_item(known.item, name));
+        }
+        let arg = |place: usize| args.get(place).cloned().unwrap_or(Ty::Any);
+        Some(match text.as_str() {
+            "str" => Ty::Str,
+            "int" => Ty::Int,
+            "float" => Ty::Float,
+            "bool" => Ty::Bool,
+            "unit" => Ty::Unit,
+            "duration" => Ty::Duration,
+            "any" => Ty::Any,
+            "never" => Ty::Never,
+            "list" => Ty::list(arg(0)),
+            "Option" => Ty::option(arg(0)),
+            "stage" => Ty::Stage(Rc::new(arg(0)), Rc::new(arg(1))),
+            "Result" => match args.get(1) {
+                Some(error) => Ty::Result(Rc::new(arg(0)), Rc::new(error.clone())),
+                None => Ty::result(arg(0)),
+            },
+            "dict" | "map" => {
+                let key = args.first().cloned().unwrap_or(Ty::Str);
+                if !matches!(key, Ty::Str | Ty::Int | Ty::Bool | Ty::Broken) {
+                    let message = format!("a dict cannot have keys of type `{}`", self.show(&key));
+                    let bad = self.finding(Code::E0309, name.span(), message).help("keys are `str`, `int` or `bool`");
+                    self.report(bad);
+                }
+                Ty::Dict(Rc::new(key), Rc::new(arg(1)))
+            }
+            "secret" | "stream" | "handle" => {
+                self.report_not_available(name.span(), &format!("the type `{text}`"));
+                Ty::Broken
+            }
+            _ => Ty::Named(self.types.built_in(&text)?),
+        })
+    }
+
+    fn type_of_item(&mut self, item: Item, name: &Name) -> Ty {
+        match item {
+            Item::Type(id) => Ty::Named(id),
+            Item::Reported => Ty::Broken,
+            Item::Agent(_) | Item::Flow(_) | Item::Module(_) => {
+                let what = match item {
+                    Item::Agent(_) => "an agent",
+                    Item::Flow(_) => "a flow",
+                    _ => "a file",
+                };
+                let wrong = self.finding(Code::E0302, name.span(), format!("`{}` is {what}, not a type", name.text()));
+                self.report(wrong);
+                Ty::Broken
+            }
+        }
+    }
+}

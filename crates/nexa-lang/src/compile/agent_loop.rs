@@ -1,0 +1,272 @@
+//! An agent's loop: from its declaration to the function that every run of it executes.
+//!
+//! Written out in the language, the agent
+//!
+//! ```text
+//! agent A(input: str) -> T { role: R, prompt: P, model: [m1, m2], retry: { max: 2, … }, repair: 1 }
+//! ```
+//!
+//! runs this:
+//!
+//! ```text
+//! let start = [system(R, P, schema of T), user(input)]
+//! let failure = none
+//! for each model in [m1, m2] {
+//!     let messages = start
+//!     let tries = 0                                  // tries of this model after which it was asked again
+//!     let repairs = 0                                // repair turns of this model
+//!     while (true) {
+//!         try {
+//!             let reply = <model request>(model, messages)
+//!             let read = <read reply.text as T>      // for `-> str`: return reply.text
+//!             if (read is ok) { return its value }
+//!             failure = output_invalid, listing what does not fit
+//!             if (repairs == 1) { break }            // the next model
+//!             repairs += 1
+//!             messages = messages + [assistant(reply.text), user(what does not fit)]
+//!         } catch (e) {
+//!             failure = e
+//!             if (e is transient and tries < 2) { sleep(waits[tries]); tries += 1; continue }
+//!             if (e is transient, refused or output_invalid) { break }
+//!             raise e                                // a budget, a script, a cancel: no other model helps
+//!         }
+//!     }
+//! }
+//! raise failure
+//! ```
+//!
+//! The system text is the role, the prompt, and for results that are no text what the answer must look like, with blank
+//! lines between; without any of them there is no system message. The user's text is the input: a single parameter as it is (a str as text, any other value as
+//! canonical JSON), several as one canonical JSON record of all of them; parameters that the prompt speaks of are in it
+//! too. Each message says where its text comes from, so that the log need not hold it twice.
+
+use std::rc::Rc;
+
+use super::TooLarge;
+use super::pool::Pool;
+use crate::hir::{Agent, At, Const, Expr, ExprKind, ForEach, Function, Item, Operator, Shape, Stmt, StmtKind};
+use crate::types::Ty;
+
+/// Where a message's text comes from, see `nexa_vm::module::ModelRequestSpec`.
+const FROM_PROGRAM: i64 = 0;
+const FROM_MACHINE: i64 = -1;
+
+/// Makes the function that runs an agent. `request` is the number of its model request.
+pub(super) fn body(agent: &Agent, request: u32, pool: &mut Pool<'_>) -> Result<Function, TooLarge> {
+    let mut template = Template { at: agent.at, locals: agent.params.len() as u16 };
+    let body = template.agent(agent, request, pool);
+    Ok(Function {
+        name: agent.name.clone(),
+        arity: agent.params.len() as u8,
+        params: agent.params.iter().map(|(_, ty)| ty.clone()).collect(),
+        locals: template.locals,
+        captures: Vec::new(),
+        body,
+        at: agent.at,
+    })
+}
+
+/// Small words to write the loop with.
+struct Template {
+    at: At,
+    locals: u16,
+}
+
+impl Template {
+    fn agent(&mut self, agent: &Agent, request: u32, pool: &mut Pool<'_>) -> Vec<Stmt> {
+        let [start, failure, model, messages, tries, repairs, reply, error] = std::array::from_fn(|_| self.local());
+        let system = self.system_text(agent, pool).map(|text| self.message("system", text, self.int(FROM_PROGRAM)));
+        let user = self.message("user", self.user_text(agent), self.int(FROM_PROGRAM));
+        let start_messages = self.list(system.into_iter().chain([user]).collect());
+        let ask = ExprKind::Model(request, Box::new(self.load(model)), Box::new(self.load(messages)), agent.stream);
+        let mut attempt = vec![self.store(reply, self.made(ask, Ty::Any))];
+        attempt.extend(self.read_reply(agent, reply, failure, repairs, messages, pool));
+        let handler = self.on_error(agent, error, failure, tries);
+        let turn = self.stmt(StmtKind::Try(attempt, error, handler));
+        let each_model = vec![
+            self.store(messages, self.load(start)),
+            self.store(tries, self.int(0)),
+            self.store(repairs, self.int(0)),
+            self.stmt(StmtKind::While(self.made(ExprKind::Const(Const::Bool(true)), Ty::Bool), vec![turn])),
+        ];
+        let models = self.list(agent.models.iter().map(|model| self.text(model)).collect());
+        let walk = ForEach { over: models, index: None, item: Item::One(model), body: each_model };
+        vec![
+            self.store(start, start_messages),
+            self.store(failure, self.made(ExprKind::Const(Const::None), Ty::Any)),
+            self.stmt(StmtKind::ForEach(Box::new(walk))),
+            self.stmt(StmtKind::Expr(self.made(ExprKind::Raise(Box::new(self.load(failure))), Ty::Never))),
+        ]
+    }
+
+    /// Role, prompt, and what the answer must look like; nothing if there is nothing to say.
+    fn system_text(&self, agent: &Agent, pool: &mut Pool<'_>) -> Option<Expr> {
+        let mut parts: Vec<Expr> = Vec::new();
+        let mut paragraph = |part: Expr| {
+            if !parts.is_empty() {
+                parts.push(self.text("\n\n"));
+            }
+            parts.push(part);
+        };
+        agent.role.iter().cloned().for_each(&mut paragraph);
+        agent.prompt.iter().cloned().for_each(&mut paragraph);
+        if agent.result != Ty::Str {
+            paragraph(self.text("Answer with JSON only, no other words. It must fit this JSON Schema:\n"));
+            let ty = pool.ty(&agent.result);
+            parts.push(self.standard("core.schema", vec![self.int(i64::from(ty))]));
+        }
+        match parts.as_slice() {
+            [] => None,
+            [one] if matches!(one.kind, ExprKind::Const(_)) => Some(one.clone()),
+            _ => Some(self.made(ExprKind::Concat(parts), Ty::Str)),
+        }
+    }
+
+    fn user_text(&self, agent: &Agent) -> Expr {
+        let param = |place: usize, ty: &Ty| Expr::local(place as u16, ty.clone(), self.at);
+        let input = match agent.params.as_slice() {
+            [] => return self.text(""),
+            [(_, ty)] => param(0, ty),
+            params => {
+                let fields = params.iter().map(|(name, _)| Rc::from(name.as_str())).collect();
+                let shape = Shape { fields, ..Shape::default() };
+                let values = params.iter().enumerate().map(|(place, (_, ty))| param(place, ty)).collect();
+                self.made(ExprKind::Record(shape, values), Ty::Any)
+            }
+        };
+        self.made(ExprKind::Concat(vec![input]), Ty::Str)
+    }
+
+    /// A text is the answer; anything else is read, and repaired while that is allowed.
+    fn read_reply(
+        &mut self,
+        agent: &Agent,
+        reply: u16,
+        failure: u16,
+        repairs: u16,
+        messages: u16,
+        pool: &mut Pool<'_>,
+    ) -> Vec<Stmt> {
+        let text = self.field(self.load(reply), "text");
+        if agent.result == Ty::Str {
+            return vec![self.stmt(StmtKind::Return(text))];
+        }
+        let (read, violations) = (self.local(), self.local());
+        let ty = pool.ty(&agent.result);
+        let read_json = self.standard("core.read_json", vec![self.int(i64::from(ty)), text.clone()]);
+        let fits = self.made(ExprKind::Is(crate::hir::Test::Ok, Box::new(self.load(read))), Ty::Bool);
+        let value = self.made(ExprKind::Unwrap(Box::new(self.load(read))), agent.result.clone());
+        let list = self.made(ExprKind::ErrorOf(Box::new(self.load(read))), Ty::Any);
+        let joined = |between: &str| self.standard("list.join", vec![self.load(violations), self.text(between)]);
+        let invalid = vec![self.text("the answer does not fit its type: "), joined("; ")];
+        let invalid = self.made(ExprKind::Concat(invalid), Ty::Str);
+        let invalid = self.standard("core.error", vec![self.text("output_invalid"), invalid]);
+        let is_last = self.binary(Operator::Ge, self.int_local(repairs), self.int(i64::from(agent.repair)), Ty::Bool);
+        let asked = self.made(
+            ExprKind::Concat(vec![
+                self.text("The answer does not fit the JSON Schema:\n- "),
+                joined("\n- "),
+                self.text("\nAnswer again, with the whole corrected JSON and no other words."),
+            ]),
+            Ty::Str,
+        );
+        let turn = self.list(vec![
+            self.message("assistant", text, self.field(self.load(reply), "from")),
+            self.message("user", asked, self.int(FROM_MACHINE)),
+        ]);
+        vec![
+            self.store(read, read_json),
+            self.stmt(StmtKind::If(fits, vec![self.stmt(StmtKind::Return(value))], Vec::new())),
+            self.store(violations, list),
+            self.store(failure, invalid),
+            self.stmt(StmtKind::If(is_last, vec![self.stmt(StmtKind::Break)], Vec::new())),
+            self.stmt(StmtKind::Increment(repairs, 1)),
+            self.store(messages, self.binary(Operator::Add, self.load(messages), turn, Ty::Any)),
+        ]
+    }
+
+    /// The same model again after a wait, the next model, or the end.
+    fn on_error(&self, agent: &Agent, error: u16, failure: u16, tries: u16) -> Vec<Stmt> {
+        let mut handler = vec![self.store(failure, self.load(error))];
+        let is_transient = || self.made(ExprKind::IsTransient(Box::new(self.load(error))), Ty::Bool);
+        if !agent.backoff.is_empty() {
+            let wait = |millis: &u64| {
+                let millis = i64::try_from(*millis).unwrap_or(i64::MAX);
+                self.made(ExprKind::Const(Const::Duration(millis)), Ty::Duration)
+            };
+            let waits = self.list(agent.backoff.iter().map(wait).collect());
+            let wait = self.made(ExprKind::Index(Box::new(waits), Box::new(self.int_local(tries))), Ty::Duration);
+            let may_try =
+                self.binary(Operator::Lt, self.int_local(tries), self.int(agent.backoff.len() as i64), Ty::Bool);
+            let again = self.made(ExprKind::And(Box::new(is_transient()), Box::new(may_try)), Ty::Bool);
+            let then = vec![
+                self.stmt(StmtKind::Expr(self.made(ExprKind::Sleep(Box::new(wait)), Ty::Unit))),
+                self.stmt(StmtKind::Increment(tries, 1)),
+                self.stmt(StmtKind::Continue),
+            ];
+            handler.push(self.stmt(StmtKind::If(again, then, Vec::new())));
+        }
+        let has_code =
+            |code: &str| self.binary(Operator::Eq, self.field(self.load(error), "code"), self.text(code), Ty::Bool);
+        let either = |a: Expr, b: Expr| self.made(ExprKind::Or(Box::new(a), Box::new(b)), Ty::Bool);
+        let is_this_models = either(either(is_transient(), has_code("refused")), has_code("output_invalid"));
+        handler.push(self.stmt(StmtKind::If(is_this_models, vec![self.stmt(StmtKind::Break)], Vec::new())));
+        handler.push(self.stmt(StmtKind::Expr(self.made(ExprKind::Raise(Box::new(self.load(error))), Ty::Never))));
+        handler
+    }
+
+    fn local(&mut self) -> u16 {
+        self.locals += 1;
+        self.locals - 1
+    }
+
+    fn stmt(&self, kind: StmtKind) -> Stmt {
+        Stmt { kind, at: self.at }
+    }
+
+    fn made(&self, kind: ExprKind, ty: Ty) -> Expr {
+        Expr::new(kind, ty, self.at)
+    }
+
+    fn store(&self, slot: u16, value: Expr) -> Stmt {
+        self.stmt(StmtKind::Store(slot, value))
+    }
+
+    fn load(&self, slot: u16) -> Expr {
+        Expr::local(slot, Ty::Any, self.at)
+    }
+
+    fn int_local(&self, slot: u16) -> Expr {
+        Expr::local(slot, Ty::Int, self.at)
+    }
+
+    fn int(&self, int: i64) -> Expr {
+        Expr::constant(Const::Int(int), self.at)
+    }
+
+    fn text(&self, text: &str) -> Expr {
+        Expr::text(text, self.at)
+    }
+
+    fn list(&self, items: Vec<Expr>) -> Expr {
+        self.made(ExprKind::List(items), Ty::list(Ty::Any))
+    }
+
+    fn field(&self, record: Expr, name: &str) -> Expr {
+        self.made(ExprKind::Field(Box::new(record), name.into()), Ty::Any)
+    }
+
+    fn binary(&self, operator: Operator, left: Expr, right: Expr, ty: Ty) -> Expr {
+        self.made(ExprKind::Binary(operator, Box::new(left), Box::new(right)), ty)
+    }
+
+    fn message(&self, role: &str, text: Expr, from: Expr) -> Expr {
+        let shape = Shape { fields: ["role", "text", "from"].map(Rc::from).to_vec(), ..Shape::default() };
+        self.made(ExprKind::Record(shape, vec![self.text(role), text, from]), Ty::Any)
+    }
+
+    fn standard(&self, name: &str, args: Vec<Expr>) -> Expr {
+        let number = nexa_vm::stdlib::lookup(name).map_or(u16::MAX, |function| function.number);
+        self.made(ExprKind::Std(number, args), Ty::Any)
+    }
+}

@@ -1,0 +1,190 @@
+//! The compiler: from a checked program to a module of bytecode.
+//!
+//! ```text
+//! hir ─► agent_loop (an agent's declaration becomes a function) ─► statements, expressions, conditions ─► module
+//!                                                                     └─► pool: constants, types, shapes
+//! ```
+//!
+//! Holds:
+//!   CO-1  equal programs give equal bytes: numbers are given out in the order in which things are met
+//!   CO-2  a backward jump leads to a `LoopTick` only
+//!   CO-3  code that cannot be reached is not written
+//!
+//! Not here: finding mistakes (`check`). What is left to refuse are the machine's limits, E1006.
+
+mod agent_loop;
+mod builder;
+mod conditions;
+mod expressions;
+mod pool;
+mod statements;
+
+use nexa_types::{Millis, Tokens};
+use nexa_vm::module::{Agent, Debug, Entry, EntryParam, Function, ModelRequestSpec, Module};
+use nexa_vm::value::{Dict, Key, Record, Value};
+
+use crate::hir::{self, At, Const, ExprKind};
+use crate::types::Ty;
+use builder::Builder;
+use pool::Pool;
+
+/// Functions are named by 16 bits in a call.
+const FUNCTIONS_MAX: usize = 1 << 16;
+
+/// Where a module would be beyond the machine's limits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TooLarge {
+    pub(crate) at: At,
+    /// What there is too much of.
+    pub(crate) what: String,
+}
+
+/// A file of the program: its name, and where its lines begin.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Lines {
+    pub(crate) name: String,
+    pub(crate) starts: Vec<u32>,
+}
+
+impl Lines {
+    /// Indexes a text.
+    pub(crate) fn of(name: &str, text: &str) -> Self {
+        let ends = text.bytes().zip(1u32..).filter(|(byte, _)| *byte == b'\n').map(|(_, next)| next);
+        Lines { name: name.to_owned(), starts: std::iter::once(0).chain(ends).collect() }
+    }
+
+    /// The line of a byte, from 1.
+    fn line(&self, start: u32) -> u32 {
+        self.starts.partition_point(|line| *line <= start) as u32
+    }
+}
+
+/// Makes the module of a program. `files` are by number, for lines in messages.
+pub(crate) fn compile(program: &hir::Program, files: &[Lines]) -> Result<Module, TooLarge> {
+    let flows = program.functions.len();
+    if flows + program.agents.len() > FUNCTIONS_MAX {
+        let at = program.functions.last().map(|function| function.at).unwrap_or_default();
+        return Err(TooLarge { at, what: format!("more than {FUNCTIONS_MAX} flows, branches and agents") });
+    }
+    let mut pool = Pool::new(&program.types);
+    let mut functions = Vec::new();
+    let mut lines = Vec::new();
+    for function in &program.functions {
+        let (made, debug) = Builder::function(&mut pool, files, function)?;
+        functions.push(made);
+        lines.push(debug);
+    }
+    let mut agents = Vec::new();
+    let mut requests = Vec::new();
+    for (number, agent) in program.agents.iter().enumerate() {
+        let body = agent_loop::body(agent, number as u32, &mut pool)?;
+        let (made, debug) = Builder::function(&mut pool, files, &body)?;
+        functions.push(made);
+        lines.push(debug);
+        requests.push(request(agent, &mut pool));
+        agents.push(declared(agent, (flows + number) as u32, &mut pool));
+    }
+    let mut entries = Vec::new();
+    for entry in &program.entries {
+        entries.push(entry_of(entry, flows as u32, &mut pool));
+    }
+    let debug = Debug { files: files.iter().map(|file| file.name.clone()).collect(), lines };
+    let Pool { constants, types, shapes, .. } = pool;
+    Ok(Module { constants, types, shapes, functions, agents, requests, entries, debug })
+}
+
+fn request(agent: &hir::Agent, pool: &mut Pool<'_>) -> ModelRequestSpec {
+    let sampling = &agent.sampling;
+    ModelRequestSpec {
+        agent: agent.name.clone(),
+        answer: (agent.result != Ty::Str).then(|| pool.ty(&agent.result)),
+        temperature: sampling.temperature,
+        top_p: sampling.top_p,
+        max_tokens: Tokens(sampling.max_tokens),
+        seed: sampling.seed,
+        stop: sampling.stop.clone(),
+        timeout: Millis(agent.timeout),
+    }
+}
+
+fn declared(agent: &hir::Agent, function: u32, pool: &mut Pool<'_>) -> Agent {
+    Agent {
+        name: agent.name.clone(),
+        doc: agent.doc.clone(),
+        function,
+        params: agent.params.iter().map(|(name, ty)| (name.clone(), pool.ty(ty))).collect(),
+        result: pool.ty(&agent.result),
+        budget: agent.budget,
+        timeout: Some(Millis(agent.timeout)),
+        priority: agent.priority,
+        estimate: Millis(agent.estimate),
+    }
+}
+
+fn entry_of(entry: &hir::Entry, flows: u32, pool: &mut Pool<'_>) -> Entry {
+    let (is_agent, function) = match entry.target {
+        hir::Target::Flow(number) => (false, number),
+        hir::Target::Agent(number) => (true, flows + number),
+    };
+    let param = |(name, ty, default): &(String, Ty, Option<hir::Expr>)| EntryParam {
+        name: name.clone(),
+        ty: pool.ty(ty),
+        default: default.as_ref().map(|default| nexa_vm::codec::encode(&value_of(default)).as_bytes().to_vec()),
+    };
+    let params = entry.params.iter().map(param).collect();
+    let result = pool.ty(&entry.result);
+    Entry { name: entry.name.clone(), is_agent, function, params, result, budget: entry.budget }
+}
+
+/// The value of a constant tree.
+fn value_of(expr: &hir::Expr) -> Value {
+    let all = |items: &[hir::Expr]| items.iter().map(value_of).collect::<Vec<Value>>();
+    match &expr.kind {
+        ExprKind::Const(constant) => match constant {
+            Const::Unit => Value::Unit,
+            Const::None => Value::None,
+            Const::Bool(value) => Value::Bool(*value),
+            Const::Int(int) => Value::Int(*int),
+            Const::Float(float) => Value::Float(*float),
+            Const::Duration(millis) => Value::Duration(*millis),
+            Const::Str(text) => Value::Str(text.as_ref().into()),
+        },
+        ExprKind::List(items) => Value::List(all(items).into()),
+        ExprKind::Tuple(items) => Value::Tuple(all(items).into()),
+        ExprKind::Record(shape, items) => {
+            let shape = pool::machine_shape(shape).into();
+            Value::Record(Record { shape, values: all(items) }.into())
+        }
+        ExprKind::Dict(entries) => {
+            let mut dict = Dict::default();
+            for (key, value) in entries {
+                let key = match value_of(key) {
+                    Value::Int(int) => Key::Int(int),
+                    Value::Bool(value) => Key::Bool(value),
+                    Value::Str(text) => Key::Str(text),
+                    // The checker lets no other key through.
+                    _ => continue,
+                };
+                let value = value_of(value);
+                match dict.entries.iter_mut().find(|(known, _)| *known == key) {
+                    Some(entry) => entry.1 = value,
+                    None => dict.entries.push((key, value)),
+                }
+            }
+            Value::Dict(dict.into())
+        }
+        // The checker lets only constants be defaults.
+        _ => Value::None,
+    }
+}
+
+/// Names a function for people: a lambda's place is in its name already.
+fn empty_function(function: &hir::Function) -> Function {
+    Function {
+        name: function.name.clone(),
+        arity: function.arity,
+        locals: function.locals,
+        captures: function.captures.len() as u8,
+        ..Function::default()
+    }
+}

@@ -1,0 +1,564 @@
+//! The checked program: every name resolved, every type known, every default filled in, every conversion written out.
+//!
+//! The checker makes it from the tree, [`crate::list`] makes it from a submitted list of agents, and the compiler turns
+//! it into a module. Pipelines, `match`, named arguments and interpolation are gone by now; what is left is a small
+//! core that maps almost one to one to instructions.
+//!
+//! Holds: locals are numbers `0..locals` of their function, parameters first, and each is stored to before it is read;
+//! operands are listed in the order in which they are evaluated.
+
+use std::rc::Rc;
+
+use nexa_types::Budget;
+
+use crate::types::{Ty, TypeTable};
+
+/// A place in the text: a file's number and a byte.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct At {
+    /// The file.
+    pub file: u32,
+    /// The first byte.
+    pub start: u32,
+}
+
+/// A whole program.
+#[derive(Clone, Debug, Default)]
+pub struct Program {
+    /// Its protocols, structs and enums.
+    pub types: TypeTable,
+    /// Flows first, then lambdas and branches as they were met.
+    pub functions: Vec<Function>,
+    /// Declared agents.
+    pub agents: Vec<Agent>,
+    /// What may be started from outside.
+    pub entries: Vec<Entry>,
+}
+
+/// A flow, a lambda or a branch.
+#[derive(Clone, Debug, Default)]
+pub struct Function {
+    /// Its name, for people.
+    pub name: String,
+    /// How many arguments it takes.
+    pub arity: u8,
+    /// The types of its arguments.
+    pub params: Vec<Ty>,
+    /// How many locals it has, arguments included.
+    pub locals: u16,
+    /// The types of what it captures.
+    pub captures: Vec<Ty>,
+    /// What it does. Running off its end gives `()`.
+    pub body: Vec<Stmt>,
+    /// Where it is declared.
+    pub at: At,
+}
+
+/// An agent as declared; its loop is made by the compiler.
+#[derive(Clone, Debug)]
+pub struct Agent {
+    /// Its name.
+    pub name: String,
+    /// Its doc comment.
+    pub doc: String,
+    /// Parameter names and types.
+    pub params: Vec<(String, Ty)>,
+    /// Result type.
+    pub result: Ty,
+    /// Who it is; reads the parameters as locals `0..`.
+    pub role: Option<Expr>,
+    /// What it is to do; reads the parameters as locals `0..`.
+    pub prompt: Option<Expr>,
+    /// Models to try, in order; an empty name is the project's default.
+    pub models: Vec<String>,
+    /// How it chooses words.
+    pub sampling: Sampling,
+    /// Caps of its own.
+    pub budget: Budget,
+    /// The whole call, in milliseconds; also each single request.
+    pub timeout: u64,
+    /// Waits before each further try of a model, in milliseconds.
+    pub backoff: Vec<u64>,
+    /// How many turns may be spent on repairing an answer that does not fit.
+    pub repair: u32,
+    /// Whether pieces of the answer go to the client.
+    pub stream: bool,
+    /// 0 to 255, higher first.
+    pub priority: u8,
+    /// Expected duration, in milliseconds.
+    pub estimate: u64,
+    /// Where it is declared.
+    pub at: At,
+}
+
+/// How a model is asked to choose its words.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sampling {
+    /// 0 to 2.
+    pub temperature: f64,
+    /// 0 to 1.
+    pub top_p: f64,
+    /// The most tokens of an answer.
+    pub max_tokens: u64,
+    /// Makes the choice repeatable.
+    pub seed: Option<u64>,
+    /// Texts that end the answer.
+    pub stop: Vec<String>,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Sampling { temperature: 0.7, top_p: 1.0, max_tokens: 1024, seed: None, stop: Vec::new() }
+    }
+}
+
+/// Something that may be started from outside.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Its name.
+    pub name: String,
+    /// What is started.
+    pub target: Target,
+    /// Parameters: name, type, constant default.
+    pub params: Vec<(String, Ty, Option<Expr>)>,
+    /// Result type.
+    pub result: Ty,
+    /// Caps of its own.
+    pub budget: Budget,
+}
+
+/// What an entry starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// A function, by its index.
+    Flow(u32),
+    /// An agent, by its index.
+    Agent(u32),
+}
+
+/// A statement.
+#[derive(Clone, Debug)]
+pub struct Stmt {
+    /// What it does.
+    pub kind: StmtKind,
+    /// Where it is.
+    pub at: At,
+}
+
+/// What a statement does.
+#[derive(Clone, Debug)]
+pub enum StmtKind {
+    /// Sets a local.
+    Store(u16, Expr),
+    /// Adds a small number to an int local.
+    Increment(u16, i16),
+    /// Takes a tuple apart into locals; an element without one is dropped.
+    Unpack(Expr, Vec<Option<u16>>),
+    /// Evaluates and drops the value.
+    Expr(Expr),
+    /// Ends the function.
+    Return(Expr),
+    /// One of two.
+    If(Expr, Vec<Stmt>, Vec<Stmt>),
+    /// Again and again while it holds.
+    While(Expr, Vec<Stmt>),
+    /// Once for each element.
+    ForEach(Box<ForEach>),
+    /// Leaves the innermost loop.
+    Break,
+    /// Goes on with the next round of the innermost loop.
+    Continue,
+    /// The error of the first block is stored and handled by the second.
+    Try(Vec<Stmt>, u16, Vec<Stmt>),
+    /// A block of its own.
+    Block(Vec<Stmt>),
+}
+
+/// A `for each`.
+#[derive(Clone, Debug)]
+pub struct ForEach {
+    /// What is walked through.
+    pub over: Expr,
+    /// Counts the rounds from 0.
+    pub index: Option<u16>,
+    /// What each round binds.
+    pub item: Item,
+    /// What each round does.
+    pub body: Vec<Stmt>,
+}
+
+/// What a round binds.
+#[derive(Clone, Debug)]
+pub enum Item {
+    /// The element.
+    One(u16),
+    /// The parts of the element, which is a tuple.
+    Parts(Vec<Option<u16>>),
+    /// Nothing.
+    Nothing,
+}
+
+/// An expression.
+#[derive(Clone, Debug)]
+pub struct Expr {
+    /// What it computes.
+    pub kind: ExprKind,
+    /// The type of its value.
+    pub ty: Ty,
+    /// Where it is.
+    pub at: At,
+}
+
+/// A constant.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Const {
+    /// `()`
+    Unit,
+    /// `none`
+    None,
+    /// `true`, `false`
+    Bool(bool),
+    /// An int.
+    Int(i64),
+    /// A float.
+    Float(f64),
+    /// Milliseconds.
+    Duration(i64),
+    /// Text.
+    Str(Rc<str>),
+}
+
+/// An operator on two values, both evaluated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Operator {
+    Add,
+    Sub,
+    Mul,
+    Div,
+    Rem,
+    Eq,
+    Ne,
+    Lt,
+    Le,
+    Gt,
+    Ge,
+    In,
+}
+
+/// What can be asked about a value's form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Test {
+    /// Is it `ok`?
+    Ok,
+    /// Is it `err`?
+    Err,
+    /// Is it `none`?
+    None,
+    /// Is it this variant: enum, tag, fields?
+    Variant(Shape),
+}
+
+/// The names of a record or variant.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Shape {
+    /// The nominal type or enum, empty for a plain record.
+    pub type_name: Rc<str>,
+    /// The tag of a variant, empty for a record.
+    pub tag: Rc<str>,
+    /// The fields.
+    pub fields: Vec<Rc<str>>,
+}
+
+/// What an expression computes.
+#[derive(Clone, Debug)]
+pub enum ExprKind {
+    /// A constant.
+    Const(Const),
+    /// A local.
+    Local(u16),
+    /// What the running closure captured.
+    Capture(u8),
+    /// The texts of values, joined.
+    Concat(Vec<Expr>),
+    /// A list.
+    List(Vec<Expr>),
+    /// A tuple.
+    Tuple(Vec<Expr>),
+    /// A dict of keys and values.
+    Dict(Vec<(Expr, Expr)>),
+    /// A record.
+    Record(Shape, Vec<Expr>),
+    /// A field of a record or variant.
+    Field(Box<Expr>, Rc<str>),
+    /// The record with a field replaced.
+    SetField(Box<Expr>, Rc<str>, Box<Expr>),
+    /// An element.
+    Index(Box<Expr>, Box<Expr>),
+    /// The list or dict with an element replaced.
+    SetIndex(Box<Expr>, Box<Expr>, Box<Expr>),
+    /// The opposite bool.
+    Not(Box<Expr>),
+    /// The opposite number.
+    Neg(Box<Expr>),
+    /// An operator.
+    Binary(Operator, Box<Expr>, Box<Expr>),
+    /// The right side only if the left holds.
+    And(Box<Expr>, Box<Expr>),
+    /// The right side only if the left does not hold.
+    Or(Box<Expr>, Box<Expr>),
+    /// The right side only if the left is `none`.
+    Coalesce(Box<Expr>, Box<Expr>),
+    /// One of two.
+    If(Box<Expr>, Box<Expr>, Box<Expr>),
+    /// Statements, then a value.
+    Block(Vec<Stmt>, Box<Expr>),
+    /// An int as a float.
+    Widen(Box<Expr>),
+    /// A value checked against the expression's type.
+    Check(Box<Expr>),
+    /// Whether a value has a form.
+    Is(Test, Box<Expr>),
+    /// The error in an `err`.
+    ErrorOf(Box<Expr>),
+    /// The value of `ok` or of a present optional; raises otherwise.
+    Unwrap(Box<Expr>),
+    /// `ok(x)`
+    WrapOk(Box<Expr>),
+    /// `err(x)`
+    WrapErr(Box<Expr>),
+    /// `ok` of the value, or `err` of what it raised.
+    Try(Box<Expr>),
+    /// A value, or another one for the error that is stored.
+    Rescue(Box<Rescue>),
+    /// Raises an error.
+    Raise(Box<Expr>),
+    /// Whether an error's code is transient.
+    IsTransient(Box<Expr>),
+    /// A function of the program.
+    Call(u32, Vec<Expr>),
+    /// A standard function, by its number in the machine.
+    Std(u16, Vec<Expr>),
+    /// A closure or a stage.
+    CallValue(Box<Expr>, Vec<Expr>),
+    /// A declared agent as a value.
+    Agent(u32),
+    /// An agent runs as a child.
+    Run(u32, Vec<Expr>),
+    /// A function with captured values.
+    Closure(u32, Vec<Expr>),
+    /// A callable with these arguments in place, the one at this position left open.
+    Partial(Box<Expr>, Vec<Expr>, u16),
+    /// Stages one after the other.
+    Chain(Vec<Expr>),
+    /// Branches run as children, with an input or without; names make a record of the results.
+    Fork(Option<Box<Expr>>, Vec<Expr>, Option<Vec<Rc<str>>>),
+    /// The ok values of a list of results.
+    MergeAll(Box<Expr>),
+    /// A text with a headed section for each branch.
+    MergeSections(Box<Expr>, Box<Expr>),
+    /// A model request: which one, the model's name, the messages, whether pieces go to the client.
+    Model(u32, Box<Expr>, Box<Expr>, bool),
+    /// A person's decision: question, data, timeout.
+    Approve(Box<Expr>, Box<Expr>, Box<Expr>),
+    /// Waits.
+    Sleep(Box<Expr>),
+    /// Sends a value on a channel.
+    Emit(Box<Expr>, Box<Expr>),
+    /// The time.
+    Now,
+    /// A number between two.
+    Random(Box<Expr>, Box<Expr>),
+    /// Logs a value.
+    Log(Box<Expr>),
+    /// Where the checker proved that nothing goes.
+    Unreachable,
+}
+
+/// `a otherwise b`, `a fallback b`.
+#[derive(Clone, Debug)]
+pub struct Rescue {
+    /// What may raise.
+    pub value: Expr,
+    /// Whether only errors worth another worker are caught.
+    pub only_worth_a_fallback: bool,
+    /// Where the error is stored.
+    pub error: u16,
+    /// What stands in.
+    pub substitute: Expr,
+}
+
+impl Expr {
+    /// An expression.
+    #[must_use]
+    pub fn new(kind: ExprKind, ty: Ty, at: At) -> Self {
+        Expr { kind, ty, at }
+    }
+
+    /// A constant with its type.
+    #[must_use]
+    pub fn constant(value: Const, at: At) -> Self {
+        let ty = match &value {
+            Const::Unit => Ty::Unit,
+            Const::None => Ty::option(Ty::Never),
+            Const::Bool(_) => Ty::Bool,
+            Const::Int(_) => Ty::Int,
+            Const::Float(_) => Ty::Float,
+            Const::Duration(_) => Ty::Duration,
+            Const::Str(_) => Ty::Str,
+        };
+        Expr { kind: ExprKind::Const(value), ty, at }
+    }
+
+    /// A text.
+    #[must_use]
+    pub fn text(value: &str, at: At) -> Self {
+        Expr::constant(Const::Str(value.into()), at)
+    }
+
+    /// A local.
+    #[must_use]
+    pub fn local(slot: u16, ty: Ty, at: At) -> Self {
+        Expr { kind: ExprKind::Local(slot), ty, at }
+    }
+
+    /// Whether evaluating it can neither fail nor have an effect nor depend on when it is done.
+    #[must_use]
+    pub fn is_inert(&self) -> bool {
+        match &self.kind {
+            ExprKind::Const(_) | ExprKind::Agent(_) | ExprKind::Capture(_) => true,
+            ExprKind::Widen(inner) => inner.is_inert(),
+            ExprKind::Closure(_, captures) => captures.iter().all(Expr::is_inert),
+            _ => false,
+        }
+    }
+}
+
+/// A part of a program, as [`Part::any`] meets it.
+#[derive(Clone, Copy)]
+pub enum Part<'p> {
+    /// A statement.
+    Stmt(&'p Stmt),
+    /// An expression.
+    Expr(&'p Expr),
+}
+
+impl<'p> Part<'p> {
+    /// Whether something in these statements, however deep, is what is looked for. Where `enter` says no, it does not
+    /// look inside. Bodies of closures are functions of their own and not looked at.
+    pub fn any(body: &'p [Stmt], enter: &dyn Fn(Part<'p>) -> bool, found: &dyn Fn(Part<'p>) -> bool) -> bool {
+        // A stack of its own: a chain of operators may be longer than ours.
+        let mut waiting: Vec<Part<'p>> = body.iter().map(Part::Stmt).collect();
+        while let Some(part) = waiting.pop() {
+            if found(part) {
+                return true;
+            }
+            if enter(part) {
+                match part {
+                    Part::Stmt(stmt) => stmt.parts(&mut waiting),
+                    Part::Expr(expr) => expr.parts(&mut waiting),
+                }
+            }
+        }
+        false
+    }
+}
+
+impl Stmt {
+    fn parts<'p>(&'p self, out: &mut Vec<Part<'p>>) {
+        match &self.kind {
+            StmtKind::Store(_, value)
+            | StmtKind::Unpack(value, _)
+            | StmtKind::Expr(value)
+            | StmtKind::Return(value) => {
+                out.push(Part::Expr(value));
+            }
+            StmtKind::Increment(..) | StmtKind::Break | StmtKind::Continue => {}
+            StmtKind::If(condition, then, other) => {
+                out.push(Part::Expr(condition));
+                out.extend(then.iter().chain(other).map(Part::Stmt));
+            }
+            StmtKind::While(condition, body) => {
+                out.push(Part::Expr(condition));
+                out.extend(body.iter().map(Part::Stmt));
+            }
+            StmtKind::ForEach(walk) => {
+                out.push(Part::Expr(&walk.over));
+                out.extend(walk.body.iter().map(Part::Stmt));
+            }
+            StmtKind::Try(body, _, handler) => out.extend(body.iter().chain(handler).map(Part::Stmt)),
+            StmtKind::Block(body) => out.extend(body.iter().map(Part::Stmt)),
+        }
+    }
+}
+
+impl Expr {
+    fn parts<'p>(&'p self, out: &mut Vec<Part<'p>>) {
+        let mut push = |expr: &'p Expr| out.push(Part::Expr(expr));
+        match &self.kind {
+            ExprKind::Const(_)
+            | ExprKind::Local(_)
+            | ExprKind::Capture(_)
+            | ExprKind::Agent(_)
+            | ExprKind::Now
+            | ExprKind::Unreachable => {}
+            ExprKind::Concat(items)
+            | ExprKind::List(items)
+            | ExprKind::Tuple(items)
+            | ExprKind::Record(_, items)
+            | ExprKind::Call(_, items)
+            | ExprKind::Std(_, items)
+            | ExprKind::Run(_, items)
+            | ExprKind::Closure(_, items)
+            | ExprKind::Chain(items) => items.iter().for_each(push),
+            ExprKind::Dict(entries) => {
+                for (key, value) in entries {
+                    push(key);
+                    push(value);
+                }
+            }
+            ExprKind::Field(a, _)
+            | ExprKind::Not(a)
+            | ExprKind::Neg(a)
+            | ExprKind::Widen(a)
+            | ExprKind::Check(a)
+            | ExprKind::Is(_, a)
+            | ExprKind::ErrorOf(a)
+            | ExprKind::Unwrap(a)
+            | ExprKind::WrapOk(a)
+            | ExprKind::WrapErr(a)
+            | ExprKind::Try(a)
+            | ExprKind::Raise(a)
+            | ExprKind::IsTransient(a)
+            | ExprKind::MergeAll(a)
+            | ExprKind::Sleep(a)
+            | ExprKind::Log(a) => push(a),
+            ExprKind::SetField(a, _, b)
+            | ExprKind::Index(a, b)
+            | ExprKind::Binary(_, a, b)
+            | ExprKind::And(a, b)
+            | ExprKind::Or(a, b)
+            | ExprKind::Coalesce(a, b)
+            | ExprKind::MergeSections(a, b)
+            | ExprKind::Model(_, a, b, _)
+            | ExprKind::Emit(a, b)
+            | ExprKind::Random(a, b) => [a, b].into_iter().for_each(|part| push(part)),
+            ExprKind::SetIndex(a, b, c) | ExprKind::If(a, b, c) | ExprKind::Approve(a, b, c) => {
+                [a, b, c].into_iter().for_each(|part| push(part));
+            }
+            ExprKind::CallValue(callee, args) | ExprKind::Partial(callee, args, _) => {
+                push(callee);
+                args.iter().for_each(push);
+            }
+            ExprKind::Fork(input, branches, _) => input.iter().map(|input| &**input).chain(branches).for_each(push),
+            ExprKind::Rescue(rescue) => {
+                push(&rescue.value);
+                push(&rescue.substitute);
+            }
+            ExprKind::Block(statements, value) => {
+                push(value);
+                out.extend(statements.iter().map(Part::Stmt));
+            }
+        }
+    }
+}

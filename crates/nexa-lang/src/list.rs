@@ -1,0 +1,220 @@
+//! A submitted list of agents, compiled without any text of a program.
+//!
+//! A list is data: ids, prompts, numbers. It becomes a checked program directly, agent by agent, so nothing in a prompt
+//! can ever be read as code. Equal specifications share one agent.
+//!
+//! Every agent takes one argument: the item's input, or for an item with dependencies the record
+//! `{ input, results }` that its coordinator builds.
+
+use std::collections::{HashMap, HashSet};
+
+use nexa_types::Budget;
+use nexa_types::limits::LIST_AGENTS_MAX;
+use nexa_vm::module::Module;
+
+use crate::check::{model_name_fault, waits};
+use crate::compile::{self, Lines};
+use crate::hir::{self, At, Entry, Expr, Target};
+use crate::types::{Ty, TypeTable};
+
+/// One item of a list.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AgentSpec {
+    /// Its id in the list, for messages.
+    pub id: String,
+    /// The agent's name, as people and scripts see it; the id if empty.
+    pub name: String,
+    /// Who it is; may be empty.
+    pub role: String,
+    /// What it is to do; may be empty.
+    pub prompt: String,
+    /// Models to try in order, each `provider/name`; none is the project's default.
+    pub models: Vec<String>,
+    /// 0 to 2.
+    pub temperature: f64,
+    /// 0 to 1.
+    pub top_p: f64,
+    /// The most tokens of an answer, from 1.
+    pub max_tokens: u64,
+    /// Makes the choice of words repeatable.
+    pub seed: Option<u64>,
+    /// Texts that end the answer.
+    pub stop: Vec<String>,
+    /// Caps of its own.
+    pub budget: Budget,
+    /// The whole call, in milliseconds, from 1.
+    pub timeout_ms: u64,
+    /// Further tries of one model after a transient error.
+    pub retry_max: u32,
+    /// Whether pieces of the answer go to the client.
+    pub stream: bool,
+    /// 0 to 255, higher first.
+    pub priority: u8,
+}
+
+impl Default for AgentSpec {
+    fn default() -> Self {
+        let sampling = hir::Sampling::default();
+        AgentSpec {
+            id: String::new(),
+            name: String::new(),
+            role: String::new(),
+            prompt: String::new(),
+            models: Vec::new(),
+            temperature: sampling.temperature,
+            top_p: sampling.top_p,
+            max_tokens: sampling.max_tokens,
+            seed: sampling.seed,
+            stop: sampling.stop,
+            budget: Budget::default(),
+            timeout_ms: 60_000,
+            retry_max: 2,
+            stream: false,
+            priority: 128,
+        }
+    }
+}
+
+/// A compiled list.
+#[derive(Clone, Debug)]
+pub struct CompiledList {
+    /// The module.
+    pub module: Module,
+    /// For each item, the function that runs it.
+    pub functions: Vec<u32>,
+}
+
+/// Why a list cannot be compiled.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ListError {
+    /// It is too long, or empty.
+    #[error("a list has from 1 to {LIST_AGENTS_MAX} agents, and this has {count}; split it")]
+    Length {
+        /// How many it has.
+        count: usize,
+    },
+    /// A setting is out of range.
+    #[error("agent `{id}`: `{setting}` is {given}, and may be {allowed}")]
+    Setting {
+        /// The item.
+        id: String,
+        /// The setting.
+        setting: &'static str,
+        /// What was given.
+        given: String,
+        /// What may be given.
+        allowed: &'static str,
+    },
+    /// It is beyond the machine's limits.
+    #[error("the list is too large for one module: {what}; split it")]
+    TooLarge {
+        /// What there is too much of.
+        what: String,
+    },
+}
+
+/// Makes a module of a list of agents, and says which function runs which item.
+///
+/// # Errors
+/// [`ListError`] names the item and what to change.
+pub fn compile_list(items: &[AgentSpec]) -> Result<CompiledList, ListError> {
+    if items.is_empty() || items.len() > LIST_AGENTS_MAX {
+        return Err(ListError::Length { count: items.len() });
+    }
+    let mut program = hir::Program { types: TypeTable::default(), ..hir::Program::default() };
+    // Looked up only, so the order does not matter. The key is all of a specification but its id.
+    let mut known: HashMap<String, u32> = HashMap::new();
+    let mut names: HashSet<String> = HashSet::new();
+    let mut functions = Vec::with_capacity(items.len());
+    for item in items {
+        check_settings(item)?;
+        let key = format!("{:?}", AgentSpec { id: String::new(), name: name_of(item).to_owned(), ..item.clone() });
+        let next = program.agents.len() as u32;
+        let number = *known.entry(key).or_insert(next);
+        if number == next {
+            let agent = agent_of(item);
+            program.entries.push(Entry {
+                // Two items may give one name to different agents; an entry's name is its own.
+                name: if names.insert(agent.name.clone()) { agent.name.clone() } else { item.id.clone() },
+                target: Target::Agent(number),
+                params: vec![("input".to_owned(), Ty::Any, None)],
+                result: Ty::Str,
+                budget: agent.budget,
+            });
+            program.agents.push(agent);
+        }
+        functions.push(number);
+    }
+    let module =
+        compile::compile(&program, &[Lines::default()]).map_err(|fault| ListError::TooLarge { what: fault.what })?;
+    let functions = functions.into_iter().map(|number| module.agents[number as usize].function).collect();
+    Ok(CompiledList { module, functions })
+}
+
+fn name_of(item: &AgentSpec) -> &str {
+    if item.name.is_empty() { &item.id } else { &item.name }
+}
+
+fn agent_of(item: &AgentSpec) -> hir::Agent {
+    let at = At::default();
+    let text = |text: &str| (!text.is_empty()).then(|| Expr::text(text, at));
+    hir::Agent {
+        name: name_of(item).to_owned(),
+        doc: String::new(),
+        params: vec![("input".to_owned(), Ty::Any)],
+        result: Ty::Str,
+        role: text(&item.role),
+        prompt: text(&item.prompt),
+        models: if item.models.is_empty() { vec![String::new()] } else { item.models.clone() },
+        sampling: hir::Sampling {
+            temperature: item.temperature,
+            top_p: item.top_p,
+            max_tokens: item.max_tokens,
+            seed: item.seed,
+            stop: item.stop.clone(),
+        },
+        budget: item.budget,
+        timeout: item.timeout_ms,
+        backoff: waits(i64::from(item.retry_max), 500, 2.0),
+        repair: 0,
+        stream: item.stream,
+        priority: item.priority,
+        estimate: 2_000,
+        at,
+    }
+}
+
+fn check_settings(item: &AgentSpec) -> Result<(), ListError> {
+    let refuse =
+        |setting, given: String, allowed| Err(ListError::Setting { id: item.id.clone(), setting, given, allowed });
+    if item.id.is_empty() {
+        return refuse("id", "empty".to_owned(), "any text but an empty one");
+    }
+    if !(0.0..=2.0).contains(&item.temperature) {
+        return refuse("temperature", item.temperature.to_string(), "from 0 to 2");
+    }
+    if !(0.0..=1.0).contains(&item.top_p) {
+        return refuse("top_p", item.top_p.to_string(), "from 0 to 1");
+    }
+    if !(1..=1_000_000).contains(&item.max_tokens) {
+        return refuse("max_tokens", item.max_tokens.to_string(), "from 1 to 1000000");
+    }
+    if item.timeout_ms == 0 || item.timeout_ms > 30 * 24 * 3_600_000 {
+        return refuse("timeout_ms", item.timeout_ms.to_string(), "from 1 to 2592000000");
+    }
+    if item.retry_max > 16 {
+        return refuse("retry_max", item.retry_max.to_string(), "from 0 to 16");
+    }
+    if item.models.len() > 16 {
+        return refuse("models", format!("a list of {}", item.models.len()), "at most 16 names");
+    }
+    if item.stop.len() > 16 {
+        return refuse("stop", format!("a list of {}", item.stop.len()), "at most 16 texts");
+    }
+    for model in &item.models {
+        if let Some(fault) = model_name_fault(model) {
+            return refuse("models", format!("`{model}`: {fault}"), "names like `provider/name`");
+        }
+    }
+    Ok(())
+}

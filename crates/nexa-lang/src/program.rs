@@ -1,0 +1,178 @@
+//! From the text of a program to its module, in one call.
+//!
+//! [`compile`] loads, parses, checks and compiles; [`check`] stops before the module is made. Both always give a
+//! [`CompileResult`] with the sources that diagnostics point into; there is a module if and only if there is no error.
+
+use nexa_vm::module::Module;
+
+use crate::ast::AstNode;
+use crate::check as checker;
+use crate::compile::{self as compiler, Lines};
+use crate::diagnostic::{self, Code, Colour, Diagnostic};
+use crate::source::Span;
+use crate::source_set::{FileLoader, ParsedFile, SourceSet};
+
+/// What became of a program.
+#[derive(Clone, Debug)]
+pub struct CompileResult {
+    /// Its files, for showing diagnostics.
+    pub sources: SourceSet,
+    /// What was found: errors, warnings, notes; file by file.
+    pub diagnostics: Vec<Diagnostic>,
+    /// The module, unless there are errors or only a check was asked for.
+    pub module: Option<Module>,
+}
+
+/// A program without errors.
+#[derive(Clone, Debug)]
+pub struct Compiled {
+    /// Its module.
+    pub module: Module,
+    /// Warnings and notes.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// Compiles the program whose first file is at this path.
+pub fn compile(entry_path: &str, loader: &dyn FileLoader) -> CompileResult {
+    run(SourceSet::load(entry_path, loader), true)
+}
+
+/// Checks the program whose first file is at this path, and makes no module.
+pub fn check(entry_path: &str, loader: &dyn FileLoader) -> CompileResult {
+    run(SourceSet::load(entry_path, loader), false)
+}
+
+/// Compiles a program of one file without imports.
+#[must_use]
+pub fn compile_text(name: &str, text: &str) -> CompileResult {
+    run(SourceSet::single(name, text), true)
+}
+
+impl CompileResult {
+    /// Whether something keeps the program from being compiled.
+    #[must_use]
+    pub fn has_errors(&self) -> bool {
+        self.diagnostics.iter().any(Diagnostic::is_error)
+    }
+
+    /// The diagnostics as people read them, with an empty line between two.
+    #[must_use]
+    pub fn render(&self, colour: Colour) -> String {
+        let shown = |finding: &Diagnostic| diagnostic::render(finding, |file| self.sources.source(file), colour);
+        self.diagnostics.iter().map(shown).collect::<Vec<_>>().join("\n\n")
+    }
+
+    /// The diagnostics as JSON, one object a line.
+    #[must_use]
+    pub fn to_json_lines(&self) -> String {
+        let line = |finding: &Diagnostic| diagnostic::to_json(finding, |file| self.sources.source(file)) + "\n";
+        self.diagnostics.iter().map(line).collect()
+    }
+
+    /// Adds E0414 if there is no `flow main` to run, and drops the module then. A file that is only imported needs none.
+    #[must_use]
+    pub fn with_main(mut self) -> Self {
+        let has_main = |module: &Module| module.entries.iter().any(|entry| entry.name == "main" && !entry.is_agent);
+        if self.module.as_ref().is_some_and(|module| !has_main(module))
+            && let Some(entry) = self.sources.entry()
+        {
+            let span = Span::new(0, 0);
+            let name = entry.source.name();
+            let missing =
+                Diagnostic::new(Code::E0414, entry.source.file(), span, format!("`{name}` has no `flow main` to run"))
+                    .help("add `flow main(input: str) -> str { … }`");
+            self.diagnostics.push(missing);
+            self.module = None;
+        }
+        self
+    }
+
+    /// The module and its warnings.
+    ///
+    /// # Errors
+    /// The result itself if there is no module.
+    pub fn into_compiled(mut self) -> Result<Compiled, Box<Self>> {
+        match self.module.take() {
+            Some(module) => Ok(Compiled { module, diagnostics: self.diagnostics }),
+            None => Err(Box::new(self)),
+        }
+    }
+}
+
+fn run(sources: SourceSet, wants_module: bool) -> CompileResult {
+    let mut diagnostics: Vec<Diagnostic> = sources.diagnostics().into_iter().cloned().collect();
+    let entry = sources.entry().map(|entry| entry.source.file());
+    let Some(entry) = entry else { return CompileResult { sources, diagnostics, module: None } };
+    let files: Vec<checker::File> = sources.files().iter().map(checked_file).collect();
+    let (program, findings) = checker::check(&files, entry);
+    if diagnostics.iter().any(Diagnostic::is_error) {
+        let findings = without_follow_ups(&sources, &diagnostics, findings);
+        diagnostics.extend(findings);
+    } else {
+        diagnostics.extend(findings);
+    }
+    let mut module = None;
+    if wants_module && !diagnostics.iter().any(Diagnostic::is_error) {
+        match compiler::compile(&program, &lines(&sources)) {
+            Ok(made) => module = Some(made),
+            Err(fault) => {
+                let file = crate::FileId(fault.at.file);
+                let span = Span::new(fault.at.start, fault.at.start);
+                diagnostics.push(
+                    Diagnostic::new(Code::E1006, file, span, fault.what)
+                        .help("split it into smaller flows, or several programs"),
+                );
+            }
+        }
+    }
+    CompileResult { sources, diagnostics, module }
+}
+
+fn checked_file(file: &ParsedFile) -> checker::File {
+    let path = |import: &crate::source_set::Import| Some((import.declaration.path()?.plain()?, import.file));
+    checker::File {
+        id: file.source.file(),
+        name: file.source.name().to_owned(),
+        tree: file.parse.tree(),
+        imports: file.imports.iter().filter_map(path).collect(),
+    }
+}
+
+/// The lines of every file, by number.
+fn lines(sources: &SourceSet) -> Vec<Lines> {
+    let count = sources.files().iter().map(|file| file.source.file().0 as usize + 1).max().unwrap_or_default();
+    let mut lines = vec![Lines::default(); count];
+    for file in sources.files() {
+        lines[file.source.file().0 as usize] = Lines::of(file.source.name(), file.source.text());
+    }
+    lines
+}
+
+/// What the checker finds in a program with syntax errors, as far as it does not follow from them: no warnings, nothing
+/// inside a declaration that could not be read whole, and no unknown names, since the parser may have lost theirs.
+fn without_follow_ups(sources: &SourceSet, known: &[Diagnostic], findings: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    let mut broken: Vec<(crate::FileId, Span)> = Vec::new();
+    for file in sources.files() {
+        let id = file.source.file();
+        for decl in file.parse.tree().declarations() {
+            let span = decl.span();
+            let has_error = known.iter().any(|finding| {
+                finding.is_error()
+                    && finding.file == id
+                    && span.start <= finding.span.start
+                    && finding.span.start <= span.end
+            });
+            if has_error || decl.is_broken() {
+                broken.push((id, span));
+            }
+        }
+    }
+    let follows = |finding: &Diagnostic| {
+        !finding.is_error()
+            || matches!(finding.code, Code::E0208 | Code::E0302)
+            || broken.iter().any(|(file, span)| {
+                *file == finding.file && span.start <= finding.span.start && finding.span.start <= span.end
+            })
+    };
+    findings.into_iter().filter(|finding| !follows(finding)).collect()
+}

@@ -1,0 +1,377 @@
+//! What the checker says about programs that are wrong: one mistake, one error, and what to do.
+
+mod running;
+
+use expect_test::{Expect, expect};
+use nexa_lang::compile_text;
+use nexa_lang::diagnostic::Colour;
+use running::with_common;
+
+/// The findings of a program, as people see them.
+fn says(program: &str, expected: Expect) {
+    expected.assert_eq(&compile_text("main.nx", program).render(Colour::Off));
+}
+
+/// The codes of the findings of a program that uses the shared file.
+fn codes(program: &str) -> Vec<&'static str> {
+    let result = with_common(program);
+    // Most of these programs use nothing of the shared file.
+    let findings = result.diagnostics.iter().filter(|finding| !finding.message.starts_with("nothing of this file"));
+    findings.map(|finding| finding.code.name()).collect()
+}
+
+/// The codes of the findings of the statements of a flow.
+fn in_flow(statements: &str) -> Vec<&'static str> {
+    codes(&flow(statements))
+}
+
+fn flow(statements: &str) -> String {
+    format!(
+        "protocol Brief {{ title: str, score: float? }}\nflow f(q: str, n: int, xs: list[str]) -> any {{\n{statements}\n}}"
+    )
+}
+
+#[test]
+fn a_type_conflict_points_at_both_sides() {
+    says(
+        "flow main(n: int) -> str {\n    let x: str = n\n    return y\n}",
+        expect![[r##"
+        error[E0301]: the value is `int`, but `str` is written
+         --> main.nx:2:18
+          |
+        2 |     let x: str = n
+          |            ---   ^ this is `int`
+          |            |
+          |            `str` is asked for here
+          |
+          = help: put it into a text: `"#{…}"`, or use `str(…)`
+
+        error[E0208]: there is no `y` here
+         --> main.nx:3:12
+          |
+        3 |     return y
+          |            ^"##]],
+    );
+}
+
+#[test]
+fn a_stage_that_takes_another_type_shows_its_parameter() {
+    let program = "protocol Brief { title: str }\nagent Sum(numbers: list[int]) -> int { prompt: \"Add.\" }\n\
+        flow main(b: Brief) -> int {\n    return b >> Sum\n}";
+    says(
+        program,
+        expect![[r#"
+        error[E0501]: `Sum` takes `list[int]`, but is given `Brief`
+         --> main.nx:4:12
+          |
+        2 | agent Sum(numbers: list[int]) -> int { prompt: "Add." }
+          |           ------- `list[int]` is asked for here
+        3 | flow main(b: Brief) -> int {
+        4 |     return b >> Sum
+          |            ^ this is `Brief`"#]],
+    );
+}
+
+#[test]
+fn a_result_says_how_to_get_at_its_value() {
+    let program = "agent A { prompt: \"x\" }\nflow main(q: str) -> str {\n    let r = fork [A.run(q), A.run(q)]\n    return r[0]\n}";
+    says(
+        program,
+        expect![[r#"
+        error[E0301]: this returns `Result[str]`, but the result is `str`
+         --> main.nx:4:12
+          |
+        2 | flow main(q: str) -> str {
+          |                      --- `str` is asked for here
+        3 |     let r = fork [A.run(q), A.run(q)]
+        4 |     return r[0]
+          |            ^^^^ this is `Result[str]`
+          |
+          = help: `?` raises the error, and `otherwise …` gives another value instead"#]],
+    );
+}
+
+#[test]
+fn a_mistyped_property_finds_the_one_that_was_meant() {
+    says(
+        "agent A(t: str) -> int {\n    promt: \"x\"\n    temperature: 3.0\n    model: \"small\"\n}",
+        expect![[r#"
+        error[E0401]: an agent has no property `promt`
+         --> main.nx:2:5
+          |
+        2 |     promt: "x"
+          |     ^^^^^
+          |
+          = note: an agent has `role`, `prompt`, `model`, `temperature`, `top_p`, `max_tokens`, `seed`, `stop`, `budget`, `schedule`, `timeout`, `retry`, `repair`, `stream` and `planner`
+          = help: did you mean `prompt`?
+
+        error[E0403]: `temperature` is 3, and may be from 0 to 2
+         --> main.nx:3:18
+          |
+        3 |     temperature: 3.0
+          |                  ^^^
+
+        error[E0405]: `small` is no model's name: it has no `/`
+         --> main.nx:4:12
+          |
+        4 |     model: "small"
+          |            ^^^^^^^
+          |
+          = help: write `provider/name`, such as "local/small""#]],
+    );
+}
+
+#[test]
+fn a_wrong_call_shows_what_is_declared() {
+    let program = "agent Briefer(notes: str, audience: str = \"team\") { prompt: \"For #{audience}.\" }\n\
+        flow main(q: str) -> str {\n    return q >> Briefer(audiense: \"board\")\n}\n\
+        flow other() -> str {\n    return Briefer(audience: \"board\")\n}";
+    says(
+        program,
+        expect![[r#"
+        error[E0304]: `Briefer` has no parameter `audiense`
+         --> main.nx:3:25
+          |
+        3 |     return q >> Briefer(audiense: "board")
+          |                         ^^^^^^^^
+          |
+          = help: did you mean `audience`?
+
+        error[E0304]: `Briefer` needs `notes` too
+         --> main.nx:6:12
+          |
+        1 | agent Briefer(notes: str, audience: str = "team") { prompt: "For #{audience}." }
+          |               ----- its parameters are declared here
+        ...
+        6 |     return Briefer(audience: "board")
+          |            ^^^^^^^^^^^^^^^^^^^^^^^^^^"#]],
+    );
+}
+
+#[test]
+fn an_import_points_into_its_own_file() {
+    let result = with_common("flow main(q: str) -> str { return q >> M }");
+    expect![[r#"
+        error[E0501]: `M` takes `list[str]`, but is given `str`
+         --> main.nx:2:35
+          |
+        2 | flow main(q: str) -> str { return q >> M }
+          |                                   ^ this is `str`
+          |
+         ::: common.nx:5:9
+          |
+        5 | agent M(parts: list[str]) { prompt: "Combine the parts." }
+          |         ----- `list[str]` is asked for here"#]]
+    .assert_eq(&result.render(Colour::Off));
+}
+
+#[test]
+fn a_missing_return_and_an_open_match_say_what_is_left_out() {
+    let program = "flow main(q: str) -> int {\n    match approve(q) {\n        approved(by, _) => print(by)\n    }\n}";
+    says(
+        program,
+        expect![[r#"
+        error[E0315]: this `match` leaves out `denied`
+         --> main.nx:2:5
+          |
+        2 |     match approve(q) {
+          |     ^^^^^
+          |
+          = help: add an arm for each, or `_ => …` for all that is left
+
+        error[E0322]: `main` can end without returning `int`
+         --> main.nx:5:1
+          |
+        1 | flow main(q: str) -> int {
+          |                      --- a value is promised here
+        ...
+        5 | }
+          | ^ this end is reached without a value
+          |
+          = help: add `return …` at the end, or in the branch that lacks it"#]],
+    );
+}
+
+#[test]
+fn a_broken_declaration_does_not_hide_or_multiply_other_mistakes() {
+    let program = "flow broken(q: str -> str {\n    return q\n}\nflow main(q: str) -> int {\n    return q\n}";
+    says(
+        program,
+        expect![[r#"
+        error[E0201]: expected `,` or `)`, found `->`
+         --> main.nx:1:20
+          |
+        1 | flow broken(q: str -> str {
+          |                    ^^ expected `,` or `)`
+
+        error[E0301]: this returns `str`, but the result is `int`
+         --> main.nx:5:12
+          |
+        4 | flow main(q: str) -> int {
+          |                      --- `int` is asked for here
+        5 |     return q
+          |            ^ this is `str`
+          |
+          = help: `int(…)` reads a number from a text"#]],
+    );
+}
+
+#[test]
+fn every_mistake_has_its_code() {
+    let mut wrong = Vec::new();
+    for (statements, expected) in [
+        ("return q", vec![]),
+        ("let x = 1; return q", vec!["W0212"]),
+        ("return y", vec!["E0208"]),
+        ("let a: int = q; return a", vec!["E0301"]),
+        ("let a: list[strr] = xs; return a", vec!["E0302"]),
+        ("let a: list[str, int] = xs; return a", vec!["E0303"]),
+        ("return A.run()", vec!["E0304"]),
+        ("return A.run(q, q)", vec!["E0304"]),
+        ("return A.run(input: q, input: q)", vec!["E0304"]),
+        ("return A.run(other: q)", vec!["E0304"]),
+        ("return q.lenn()", vec!["E0305"]),
+        ("return Brief { titel: q }", vec!["E0305"]),
+        ("return Brief { score: 1.0 }", vec!["E0301"]),
+        ("return Brief { title: q }.tite", vec!["E0305"]),
+        ("if (n) { return q } else { return q }", vec!["E0306"]),
+        ("return q + n", vec!["E0307"]),
+        ("let l = [1, \"a\"]; return l", vec!["E0308"]),
+        ("return [1, \"a\"]", vec![]),
+        ("return { [xs]: 1 }", vec!["E0309"]),
+        ("let a = 1; a = q; return a", vec!["E0310"]),
+        ("return n?", vec!["E0314"]),
+        ("return match try A.run(q) { ok(v) => v }", vec!["E0315"]),
+        ("return match n { 1 => 2 }", vec!["E0315"]),
+        ("return match n { _ => 1, 2 => 3 }", vec!["W0316"]),
+        ("try A.run(q); return q", vec!["W0319"]),
+        ("let s = 0; let r = fork [n, fn() => { s = 1 }]; return r", vec!["E0321"]),
+        ("if (n > 1) { return q }", vec![]),
+        ("return q; return n", vec!["E0507"]),
+        ("while (true) { let _ = A.run(q) }", vec!["E0601"]),
+        ("return n >> M", vec!["E0501"]),
+        ("return q >> n", vec!["E0503"]),
+        ("return q >> Brief", vec!["E0208"]),
+        ("A >> B; return q", vec!["E0504"]),
+        ("return q |>> [A]", vec!["E0505"]),
+        ("return q &>> M", vec!["E0508"]),
+        ("return q |>> [a: A, B]", vec!["E0511"]),
+        ("return q |>> [a: A, a: B]", vec!["E0511"]),
+        ("return true && false", vec!["E0510"]),
+        ("return q ?> { it == \"x\" => A }", vec!["E0509"]),
+        ("return \"#{A}\"", vec!["E0301"]),
+        ("return fail(\"x\", code: \"timeoutt\")", vec!["E0403"]),
+        ("break; return q", vec!["E0201"]),
+        ("return std.shell.run(\"ls\")", vec!["E0904"]),
+    ] {
+        let found = in_flow(statements);
+        if found != expected {
+            wrong.push(format!(
+                "{statements}: {found:?} instead of {expected:?}\n{}",
+                with_common(&flow(statements)).render(Colour::Off)
+            ));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+}
+
+#[test]
+fn what_this_release_does_not_have_is_refused_by_name() {
+    let mut wrong = Vec::new();
+    for statements in [
+        "semantic_if \"c\" against q { return 1 } else { return 2 }",
+        "loop (max: 2) { n += 1 } until (n > 2); return n",
+        "defer print(q); return q",
+        "verify q satisfies str; return q",
+        "assert n > 1; return q",
+        "let h = spawn f(q, n, xs); return q",
+        "return fork [A.run(q), B.run(q)] merge vote",
+        "return q || [A, B]",
+        "return [q] && J",
+        "return q ?> \"is a greeting\" => A : B",
+        "return A.stream(q)",
+        "return secret(\"X\")",
+        "return memory.load(\"x\")",
+        "return xs.map(fn(x) => x)",
+        "try (timeout: 1s) { print(q) } catch (e) { print(e) }; return q",
+        "return match q { intent(\"greets\") => 1, _ => 2 }",
+        "return Brief.check(q)",
+    ] {
+        let found = in_flow(statements);
+        // One error for the construct; names that only it would have used are warned about.
+        if found.iter().filter(|code| !code.starts_with('W')).ne(["E0906"].iter()) {
+            wrong.push(format!("{statements}: {found:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    for (declaration, name) in [
+        ("fn f(x: int) -> int => x", "`fn`"),
+        ("tool t(q: str) -> str { source: builtin(\"time.now\") }", "`tool`"),
+        ("struct S { a: int }", "`struct`"),
+        ("enum E { a, b }", "`enum`"),
+        ("type Email = str @ \"an address\"", "`type`"),
+        ("test \"x\" { assert true }", "`test`"),
+        ("@id(\"x\")\nflow f() { }", "a decorator"),
+        ("agent A requires true { prompt: \"x\" }", "`requires`"),
+        ("agent A uses t { prompt: \"x\" }", "`uses`"),
+        ("agent A { prompt: \"x\", memory: { window: 1 } }", "the property `memory`"),
+        ("agent A { prompt: \"x\", planner: \"tectonic\" }", "a planner other than \"react\""),
+        ("agent A { prompt: \"x\", schedule: { cpu: 0.5 } }", "the setting `schedule.cpu`"),
+        ("flow f() schedule { priority: 1 } { }", "`schedule` on a flow"),
+    ] {
+        let result = compile_text("main.nx", declaration);
+        let messages: Vec<&str> = result.diagnostics.iter().map(|finding| finding.message.as_str()).collect();
+        assert_eq!(messages, [format!("{name} is not available in this release")], "{declaration}");
+    }
+}
+
+#[test]
+fn declarations_are_checked() {
+    for (program, expected) in [
+        ("flow f() { }\nflow f() { }", vec!["E0207"]),
+        ("protocol P { a: int, a: int }", vec!["E0207"]),
+        ("flow f(a: int, a: int) -> int { return a }", vec!["E0207"]),
+        ("flow f(a) -> any { return a }", vec!["W0318"]),
+        ("flow f(a: int = 1, b: int) -> int { return a + b }", vec!["E0304"]),
+        ("flow f(a: int = 1 + 1) -> int { return a }", vec!["E0404"]),
+        ("flow f(a: int = \"x\") -> int { return a }", vec!["E0301"]),
+        ("flow f(n: int) { return f(n) }", vec!["E0313"]),
+        ("flow f(n: int) -> int { if (n > 1) { return 1 } }", vec!["E0322"]),
+        ("use \"gone.nx\"", vec!["E0206"]),
+        ("agent A { prompt: \"x\", promt: \"y\" }", vec!["E0401"]),
+        ("agent A { prompt: \"x\", prompt: \"y\" }", vec!["E0402"]),
+        ("agent A { temperature: 2.5 }", vec!["E0403"]),
+        ("agent A { max_tokens: 0 }", vec!["E0403"]),
+        ("agent A { retry: { max: 99 } }", vec!["E0403"]),
+        ("agent A { retry: { maxx: 1 } }", vec!["E0401"]),
+        ("agent A { temperature: 1.0 + 1.0 }", vec!["E0404"]),
+        ("agent A { model: \"small\" }", vec!["E0405"]),
+        ("agent A { model: [\"a/b\", \"c\"] }", vec!["E0405"]),
+        ("agent A(t: str) { prompt: \"see #{x}\" }", vec!["E0406"]),
+        ("agent A(t: str) { prompt: \"see #{t.upper()} #{range(0, 2)}\" }", vec![]),
+        ("protocol P { a: int } agent A -> str implements P { prompt: \"x\" }", vec!["E0407"]),
+        ("agent A(f: fn(int) -> int) { prompt: \"x\" }", vec!["E0416"]),
+        ("agent A { timeout: 30 }", vec!["W0415"]),
+        ("agent A { budget: { tokens: 10, cost: 0.5, time: 1m, calls: 3, steps: 2 } }", vec![]),
+        ("flow f() budget { calls: 1 } { }\nflow g() { f() }", vec!["E0906"]),
+    ] {
+        let result = compile_text("main.nx", program);
+        let found: Vec<&str> = result.diagnostics.iter().map(|finding| finding.code.name()).collect();
+        assert_eq!(found, expected, "{program}\n{}", result.render(Colour::Off));
+        assert_eq!(result.module.is_some(), !result.has_errors());
+    }
+}
+
+#[test]
+fn a_file_to_run_needs_a_main() {
+    let codes = |text: &str| {
+        compile_text("main.nx", text)
+            .with_main()
+            .diagnostics
+            .iter()
+            .map(|finding| finding.code.name())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(codes("agent A { prompt: \"x\" }"), ["E0414"]);
+    assert_eq!(codes("flow main() { }"), Vec::<&str>::new());
+}

@@ -1,0 +1,201 @@
+//! The conformance programs of the language that this release can run, each in one go and instruction by instruction
+//! through snapshots. Their numbers are the specification's.
+
+mod running;
+
+use nexa_vm::value::Value;
+use running::{Desk, both_ways, str};
+
+#[test]
+fn c01_no_stage_is_lost() {
+    let make = || {
+        Desk::common("flow main(s: str) -> str { return s >> A >> B >> C }")
+            .script("A", &["a"])
+            .script("B", &["b"])
+            .script("C", &["c"])
+    };
+    let (value, desk) = both_ways(make, "main", &[str("q")]);
+    assert_eq!(value, "\"c\"");
+    assert_eq!(
+        desk.inputs,
+        [("A", "q"), ("B", "a"), ("C", "b")].map(|(agent, input)| (agent.to_owned(), input.to_owned()))
+    );
+}
+
+#[test]
+fn c02_the_merging_agent_runs_once() {
+    let make = || {
+        Desk::common("flow main(t: str) -> str { return t |>> [A, B] &>> M }")
+            .script("A", &["slow"])
+            .script("B", &["quick"])
+            .script("M", &["both"])
+    };
+    let (value, desk) = both_ways(make, "main", &[str("q")]);
+    assert_eq!(value, "\"both\"");
+    assert_eq!(desk.inputs.last(), Some(&("M".to_owned(), r#"["slow","quick"]"#.to_owned())));
+    assert_eq!(desk.calls, ["A", "B", "M"]);
+    assert_eq!(desk.children, ["A", "B", "M"], "an agent is a child itself");
+}
+
+#[test]
+fn c03_a_failed_branch_is_an_err_value_and_not_text() {
+    let make = || {
+        Desk::common(
+            r##"flow main(q: str) -> str {
+                let r = q |>> [A, C]
+                return match r[1] { ok(v) => v, err(e) => "#{r[0]?}/#{e.code}" }
+            }"##,
+        )
+        .script("A", &["42"])
+        .script("C", &["fail:unavailable"])
+    };
+    assert_eq!(both_ways(make, "main", &[str("q")]).0, "\"42/unavailable\"");
+}
+
+#[test]
+fn c04_coalesce_and_branch_are_different_operators() {
+    let make = || {
+        Desk::common(
+            r#"flow name(s: str?) -> str { return s ?? "anon" }
+               flow route(n: int) -> str { return n ?> it > 5 => A : B }"#,
+        )
+        .script("A", &["big"])
+        .script("B", &["small"])
+    };
+    assert_eq!(both_ways(make, "name", &[Value::None]).0, "\"anon\"");
+    assert_eq!(both_ways(make, "name", &[str("Ada")]).0, "\"Ada\"");
+    let (value, desk) = both_ways(make, "route", &[Value::Int(9)]);
+    assert_eq!((value.as_str(), desk.inputs[0].1.as_str()), ("\"big\"", "9"));
+    assert_eq!(both_ways(make, "route", &[Value::Int(2)]).0, "\"small\"");
+}
+
+#[test]
+fn c08_one_repair_and_then_a_clear_error() {
+    let program = r#"
+        protocol Score { value: int, why: str }
+        agent Rater -> Score { prompt: "Rate it.", repair: 1 }
+        flow main(t: str) -> int { return Rater.run(t).value }
+        flow code(t: str) -> str? { return (try main(t)).code() }
+    "#;
+    let make = || Desk::common(program).script("Rater", &["seven", r#"{ "value": 7, "why": "clear" }"#, "x", "y"]);
+    let (value, desk) = both_ways(make, "main", &[str("a")]);
+    assert_eq!(value, "7");
+    let repair = &desk.requests[1].messages;
+    assert_eq!(repair.len(), 4);
+    assert_eq!(
+        (repair[2].text.as_str(), repair[2].source),
+        ("seven", nexa_event::effect::Source::Answer(nexa_types::Seq(1)))
+    );
+    assert_eq!(repair[3].source, nexa_event::effect::Source::Derived);
+    assert!(repair[0].text.contains(r#""required":["value","why"]"#), "{}", repair[0].text);
+    let make = || Desk::common(program).script("Rater", &["x", "y"]);
+    assert_eq!(both_ways(make, "code", &[str("b")]).0, "\"output_invalid\"");
+}
+
+/// A replies `a`, B `b`, M `m`.
+fn table(expression: &str) -> (String, Vec<String>) {
+    let make = || {
+        Desk::common(&format!("flow main() -> any {{ return {expression} }}"))
+            .script("A", &["a"])
+            .script("B", &["b"])
+            .script("M", &["m"])
+    };
+    let (value, desk) = both_ways(make, "main", &[]);
+    let calls = desk.inputs.iter().map(|(agent, input)| format!("{agent}({input})")).collect();
+    (value, calls)
+}
+
+#[test]
+fn c13_to_c17_the_operators_do_what_the_table_says() {
+    assert_eq!(table(r#""q" >> A >> B"#), ("\"b\"".into(), vec!["A(q)".into(), "B(a)".into()]));
+    assert_eq!(table(r#""q" |> text.upper"#), ("\"Q\"".into(), vec![]));
+    let both = vec!["A(q)".to_owned(), "B(q)".to_owned()];
+    assert_eq!(table(r#""q" |>> [A, B]"#), (r#"[{"ok":"a"},{"ok":"b"}]"#.into(), both.clone()));
+    assert_eq!(table(r#""q" |>> [x: A, y: B]"#), (r#"{"x":{"ok":"a"},"y":{"ok":"b"}}"#.into(), both.clone()));
+    let merged: Vec<String> = both.iter().cloned().chain([r#"M(["a","b"])"#.to_owned()]).collect();
+    assert_eq!(table(r#""q" |>> [A, B] &>> M"#), ("\"m\"".into(), merged.clone()));
+    assert_eq!(table(r#""q" >> ([A, B] &>> M)"#), ("\"m\"".into(), merged.clone()));
+    assert_eq!(table(r#""q" |>> [x: A, y: B] &>> M"#), ("\"m\"".into(), merged));
+}
+
+#[test]
+fn c18_a_list_merges_as_it_is_and_a_failed_branch_fails_the_merge() {
+    assert_eq!(table(r#"["x", "y"] &>> M"#), ("\"m\"".into(), vec![r#"M(["x","y"])"#.into()]));
+    let make = || {
+        Desk::common("flow main() -> str { return \"q\" |>> [A, C] &>> M }")
+            .script("A", &["a"])
+            .script("C", &["fail:refused"])
+    };
+    let (value, desk) = both_ways(make, "main", &[]);
+    assert!(value.starts_with("merge_failed"), "{value}");
+    assert_eq!(desk.calls, ["A", "C"]);
+}
+
+#[test]
+fn c20_branches_run_one_stage() {
+    assert_eq!(table(r#""q" ?> true => A : B"#), ("\"a\"".into(), vec!["A(q)".into()]));
+    assert_eq!(table(r#""q" ?> false => A : B"#), ("\"b\"".into(), vec!["B(q)".into()]));
+}
+
+#[test]
+fn c22_coalescing_looks_only_at_none() {
+    assert_eq!(table(r#"none ?? "d""#).0, "\"d\"");
+    assert_eq!(table(r#""v" ?? fail("no")"#).0, "\"v\"");
+    assert_eq!(table("0 ?? 1").0, "0");
+}
+
+#[test]
+fn c31_a_chain_is_a_value() {
+    let make = || {
+        Desk::common(r#"flow main() -> str { let p = A >> B; return "q" >> p }"#)
+            .script("A", &["a"])
+            .script("B", &["b"])
+    };
+    let (value, desk) = both_ways(make, "main", &[]);
+    assert_eq!((value.as_str(), desk.calls.len()), ("\"b\"", 2));
+}
+
+#[test]
+fn c32_another_worker_and_then_a_substitute() {
+    let program = r#"flow main(q: str) -> str { return C.run(q) fallback B.run(q) otherwise "none" }"#;
+    let make = || Desk::common(program).script("C", &["fail:unavailable"]).script("B", &["b"]);
+    assert_eq!(both_ways(make, "main", &[str("q")]).0, "\"b\"");
+    let make = || Desk::common(program).script("C", &["fail:unavailable"]).script("B", &["fail:contract_violated"]);
+    assert_eq!(both_ways(make, "main", &[str("q")]).0, "\"none\"");
+    let make = || Desk::common(program).script("C", &["fail:denied"]).script("B", &["b"]);
+    let (value, desk) = both_ways(make, "main", &[str("q")]);
+    assert_eq!(
+        (value.as_str(), desk.calls),
+        ("\"none\"", vec!["C".to_owned()]),
+        "`fallback` does not hide every error"
+    );
+}
+
+#[test]
+fn c33_models_are_tried_in_order_and_transient_errors_again() {
+    let program = r#"agent D { model: ["a/one", "b/two"] } flow main() -> str { return D.run("x") }"#;
+    let make = || Desk::program(program).script("D", &["fail:refused", "fine"]);
+    let (value, desk) = both_ways(make, "main", &[]);
+    let models: Vec<&str> = desk.requests.iter().map(|request| request.model.as_str()).collect();
+    assert_eq!((value.as_str(), models), ("\"fine\"", vec!["a/one", "b/two"]));
+    let program = r#"agent D { prompt: "p" } flow main() -> str { return D.run("x") }"#;
+    let make = || Desk::program(program).script("D", &["fail:unavailable", "fail:unavailable", "fine"]);
+    let (value, desk) = both_ways(make, "main", &[]);
+    assert_eq!((value.as_str(), desk.clock), ("\"fine\"", 1_500));
+    let make = || Desk::program(program).script("D", &["fail:unavailable"]);
+    let (value, desk) = both_ways(make, "main", &[]);
+    assert_eq!((value.as_str(), desk.calls.len()), ("unavailable: as scripted", 3));
+}
+
+#[test]
+fn c36_unwrapping_raises_what_is_there() {
+    let program = r#"
+        flow absent(x: str?) -> str { return x? }
+        flow caught(x: str?) -> str? { return (try x?).code() }
+        flow failed() -> str { let r = try fail("no", code: "denied"); return r? }
+    "#;
+    let make = || Desk::program(program);
+    assert!(both_ways(make, "absent", &[Value::None]).0.starts_with("none_value"));
+    assert_eq!(both_ways(make, "caught", &[Value::None]).0, "\"none_value\"");
+    assert!(both_ways(make, "failed", &[]).0.starts_with("denied: no"));
+}

@@ -1,0 +1,320 @@
+//! What programs do: values, control flow, errors and effects, each in one go and instruction by instruction.
+
+mod running;
+
+use expect_test::expect;
+use nexa_vm::value::Value;
+use running::{Desk, both_ways, str};
+
+const EVERYTHING: &str = include_str!("programs/everything.nx");
+
+fn run(entry: &str, args: &[Value]) -> String {
+    both_ways(|| Desk::program(EVERYTHING), entry, args).0
+}
+
+#[test]
+fn loops_break_continue_and_walk_in_order() {
+    expect!["[1,4,9,16,1,2,15]"].assert_eq(&run("loops", &[Value::Int(9)]));
+    expect!["144"].assert_eq(&run("fib", &[Value::Int(12)]));
+}
+
+#[test]
+fn records_are_rebuilt_and_never_shared() {
+    expect![[r#""30 home {\"pi\":3.14,\"two\":2.0} {\"x\":3,\"y\":2.0,\"name\":\"home\"} 2 one -2.0 3.5 3 2250""#]]
+        .assert_eq(&run("records", &[]));
+}
+
+#[test]
+fn choices_take_one_arm() {
+    expect![[r#""3 yes true 1x 1 v3""#]].assert_eq(&run("choices", &[Value::Int(3), Value::Bool(true)]));
+    expect![[r#""none NO false 1x 0 null""#]].assert_eq(&run("choices", &[Value::None, Value::Bool(false)]));
+    expect![[r#""negative NO false 1x 0 v-4""#]].assert_eq(&run("choices", &[Value::Int(-4), Value::Bool(false)]));
+}
+
+#[test]
+fn errors_are_values_or_caught() {
+    expect![[r#""12 24""#]].assert_eq(&run("errors", &[str("12")]));
+    expect![[r#""parse_failed 17""#]].assert_eq(&run("errors", &[str("x")]));
+    expect![[r#""500 overflow: too large""#]].assert_eq(&run("errors", &[str("500")]));
+}
+
+#[test]
+fn dynamic_values_are_checked_where_they_become_typed() {
+    expect!["13"].assert_eq(&run("dynamic", &[str(r#"{ "n": 1, "xs": [2, 3], "flag": true }"#)]));
+    expect![[r#"type_mismatch: $: expected a whole number, found the text "one""#]]
+        .assert_eq(&run("dynamic", &[str(r#"{ "n": "one", "xs": [], "flag": true }"#)]));
+}
+
+#[test]
+fn forks_of_every_form() {
+    let make = || Desk::program(EVERYTHING).script("Say", &["s"]).script("Sum", &["sum"]).script("Judge", &["true"]);
+    let (value, desk) = both_ways(make, "forks", &[str("q")]);
+    expect![[r#""s 5 3 s 2 sum true s""#]].assert_eq(&value);
+    expect![[r#"
+        1 child Say
+          1 ask Say [] q
+        1 child Say
+          1 ask Say [] q
+        2 child forks.a#1
+          1 child Say
+            1 ask Say [] q!
+        2 child forks.b#2
+        3 child Say
+          1 ask Say [] q
+        3 child forks.Say#3
+          1 child Say
+            1 ask Say [] q
+        3 child forks.branch#4
+        4 child Say
+          1 ask Say [] q
+        4 child Say
+          1 ask Say [] q
+        5 child Sum
+          1 ask Sum [] ["s","s"]
+        6 child Say
+          1 ask Say [] q
+        6 child Say
+          1 ask Say [] q
+        7 child Judge
+          1 ask Judge [] [{"ok":"s"},{"ok":"s"}]
+        8 child Say
+          1 ask Say [] q
+        8 child Say
+          1 ask Say [] q
+        9 child Say
+          1 ask Say [] ## Say
+
+        s
+
+        ## Say_2
+
+        s
+        10 child Say
+          1 ask Say [] q
+        11 child Say
+          1 ask Say [] s"#]]
+    .assert_eq(&desk.trace.join("\n"));
+}
+
+#[test]
+fn effects_and_what_an_agent_is_asked() {
+    let make = || {
+        Desk::program(EVERYTHING)
+            .script("Namer", &["no JSON", r#"{"x": 0, "y": 1, "name": "Roma"}"#])
+            .decide(false, "Ada", "not yet")
+    };
+    let (value, desk) = both_ways(make, "world", &[str("q")]);
+    expect![[r#""Ada: not yet""#]].assert_eq(&value);
+    expect![[r#"
+        2 sleep 10
+        3 emit news: {"at":0}
+        5 child Namer
+          1 stream ask Namer [a/one] {"point":{"x":0,"y":1.0,"name":null},"language":"Latin"}
+          2 stream ask Namer [a/one] The answer does not fit the JSON Schema:
+        - the answer is not valid JSON at character 1: null expected; answer with the JSON value alone
+        Answer again, with the whole corrected JSON and no other words.
+        6 approve Keep Roma? {"x":0,"y":1.0,"name":"Roma"}"#]]
+    .assert_eq(&desk.trace.join("\n"));
+    let request = &desk.requests[1];
+    let messages: Vec<String> = request
+        .messages
+        .iter()
+        .map(|message| format!("{} ({:?}): {}", message.role.as_str(), message.source, message.text))
+        .collect();
+    expect![[r#"
+        system (Program): Cartographer
+
+        Name the point in Latin.
+
+        Answer with JSON only, no other words. It must fit this JSON Schema:
+        {"type":"object","properties":{"x":{"type":"integer"},"y":{"type":"number"},"name":{"anyOf":[{"type":"string"},{"type":"null"}]}},"required":["x","y"],"additionalProperties":false}
+        ---
+        user (Program): {"point":{"x":0,"y":1.0,"name":null},"language":"Latin"}
+        ---
+        assistant (Answer(Seq(1))): no JSON
+        ---
+        user (Derived): The answer does not fit the JSON Schema:
+        - the answer is not valid JSON at character 1: null expected; answer with the JSON value alone
+        Answer again, with the whole corrected JSON and no other words."#]].assert_eq(&messages.join("\n---\n"));
+    expect![[r#"a/one Sampling { temperature: 0.5, top_p: 0.9, max_tokens: Tokens(64), seed: Some(7), stop: ["\n\n"] } Millis(20000)"#]].assert_eq(&format!("{} {:?} {:?}", request.model, request.sampling, request.timeout));
+}
+
+#[test]
+fn main_runs_with_its_defaults() {
+    let (value, desk) = both_ways(|| Desk::program(EVERYTHING), "main", &[]);
+    assert_eq!(value, "\"hi\"");
+    assert_eq!(desk.logs.len(), 1);
+}
+
+#[test]
+fn code_is_as_short_as_it_reads() {
+    let module = nexa_lang::compile_text(
+        "main.nx",
+        "flow sum(n: int) -> int {\n    let total = 0\n    let i = 0\n    while (i < n) {\n        if (n > 100) { break }\n        total = total + i * 2\n        i += 1\n    }\n    return total\n}",
+    );
+    expect![[r#"
+        fn 0 sum: 1 arguments, 3 locals, 0 captures, 3 operands
+             0 Int 0
+             1 StoreLocal 1
+             2 Int 0
+             3 StoreLocal 2
+             4 LoopTick
+             5 LoadLocal 2
+             6 LoadLocal 0
+             7 LtInt
+             8 JumpIfNot -> 22
+             9 Int 100
+            10 LoadLocal 0
+            11 LtInt
+            12 JumpIfNot -> 14
+            13 Jump -> 22
+            14 LoadLocal 1
+            15 LoadLocal 2
+            16 Int 2
+            17 MulInt
+            18 AddInt
+            19 StoreLocal 1
+            20 IncLocal 2 1
+            21 Jump -> 4
+            22 LoadLocal 1
+            23 Return
+    "#]]
+    .assert_eq(&module.module.expect("it compiles").dump());
+}
+
+#[test]
+fn an_agents_loop_is_bytecode() {
+    let module = nexa_lang::compile_text(
+        "main.nx",
+        "agent A(text: str) -> int { prompt: \"Count.\", retry: { max: 1 }, repair: 1 }",
+    );
+    expect![[r#"
+        fn 0 A: 1 arguments, 11 locals, 0 captures, 7 operands
+             0 Const "system"
+             1 Const "Count."
+             2 Const "\n\n"
+             3 Const "Answer with JSON only, no other words. It must fit this JSON Schema:\n"
+             4 Int 0
+             5 CallStd 1 core.schema
+             6 Concat 4
+             7 Int 0
+             8 NewRecord {role, text, from}
+             9 Const "user"
+            10 LoadLocal 0
+            11 Concat 1
+            12 Int 0
+            13 NewRecord {role, text, from}
+            14 NewList 2
+            15 StoreLocal 1
+            16 NoneValue
+            17 StoreLocal 2
+            18 Const ""
+            19 NewList 1
+            20 IterNew
+            21 LoopTick
+            22 IterNext -> 123
+            23 StoreLocal 3
+            24 LoadLocal 1
+            25 StoreLocal 4
+            26 Int 0
+            27 StoreLocal 5
+            28 Int 0
+            29 StoreLocal 6
+            30 LoopTick
+            31 EnterTry -> 87
+            32 LoadLocal 3
+            33 LoadLocal 4
+            34 LLMCall A
+            35 StoreLocal 7
+            36 Int 0
+            37 LoadLocal 7
+            38 GetField "text"
+            39 CallStd 2 core.read_json
+            40 StoreLocal 9
+            41 LoadLocal 9
+            42 CallStd 1 result.is_ok
+            43 JumpIfNot -> 48
+            44 LoadLocal 9
+            45 Unwrap
+            46 LeaveTry
+            47 Return
+            48 LoadLocal 9
+            49 CallStd 1 result.error
+            50 StoreLocal 10
+            51 Const "output_invalid"
+            52 Const "the answer does not fit its type: "
+            53 LoadLocal 10
+            54 Const "; "
+            55 CallStd 2 list.join
+            56 Concat 2
+            57 CallStd 2 core.error
+            58 StoreLocal 2
+            59 Int 1
+            60 LoadLocal 6
+            61 LeInt
+            62 JumpIfNot -> 65
+            63 LeaveTry
+            64 Jump -> 122
+            65 IncLocal 6 1
+            66 LoadLocal 4
+            67 Const "assistant"
+            68 LoadLocal 7
+            69 GetField "text"
+            70 LoadLocal 7
+            71 GetField "from"
+            72 NewRecord {role, text, from}
+            73 Const "user"
+            74 Const "The answer does not fit the JSON Schema:\n- "
+            75 LoadLocal 10
+            76 Const "\n- "
+            77 CallStd 2 list.join
+            78 Const "\nAnswer again, with the whole corrected JSON and no other words."
+            79 Concat 3
+            80 Int -1
+            81 NewRecord {role, text, from}
+            82 NewList 2
+            83 Add
+            84 StoreLocal 4
+            85 LeaveTry
+            86 Jump -> 121
+            87 StoreLocal 8
+            88 LoadLocal 8
+            89 StoreLocal 2
+            90 LoadLocal 8
+            91 IsTransient
+            92 JumpIfNot -> 105
+            93 LoadLocal 5
+            94 Int 1
+            95 LtInt
+            96 JumpIfNot -> 105
+            97 Const 500ms
+            98 NewList 1
+            99 LoadLocal 5
+           100 Index
+           101 Sleep
+           102 Pop
+           103 IncLocal 5 1
+           104 Jump -> 30
+           105 LoadLocal 8
+           106 IsTransient
+           107 JumpIf -> 118
+           108 LoadLocal 8
+           109 GetField "code"
+           110 Const "refused"
+           111 Eq
+           112 JumpIf -> 118
+           113 LoadLocal 8
+           114 GetField "code"
+           115 Const "output_invalid"
+           116 Eq
+           117 JumpIfNot -> 119
+           118 Jump -> 122
+           119 LoadLocal 8
+           120 Raise
+           121 Jump -> 30
+           122 Jump -> 21
+           123 LoadLocal 2
+           124 Raise
+    "#]]
+    .assert_eq(&module.module.expect("it compiles").dump());
+}

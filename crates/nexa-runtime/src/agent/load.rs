@@ -1,0 +1,218 @@
+//! Brings an agent into memory: snapshot, later events, and the first input that follows from its row.
+//!
+//! A snapshot only saves time. One that cannot be used is left aside and the whole stream is replayed.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use nexa_agent::{Agent, Input};
+use nexa_event::envelope::{Fact, TraceContext};
+use nexa_event::fact::{self, AgentEvent, Spawned};
+use nexa_ports::store::{AgentRow, InboxEntry, RowChange, StoreError};
+use nexa_types::{AgentState, InputId, StreamId, Version};
+use nexa_vm::vm::Program;
+use tracing::warn;
+
+use super::Loaded;
+use crate::node::Core;
+use crate::programs::ProgramError;
+use crate::residency::Seat;
+
+/// Events that are read at once.
+const EVENTS_PAGE: usize = 512;
+/// Inbox entries that are read at once.
+pub(super) const INBOX_PAGE: usize = 256;
+
+/// Why an agent is not in memory.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LoadError {
+    /// It has ended, belongs to somebody else, or may not run.
+    #[error("it is not run here: {0}")]
+    NotHere(&'static str),
+    /// The store is away; later it may work.
+    #[error(transparent)]
+    Store(StoreError),
+    /// What is stored cannot be gone on with.
+    #[error("{0}")]
+    Broken(String),
+}
+
+impl From<StoreError> for LoadError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable { .. } | StoreError::Ambiguous { .. } | StoreError::DiskFull => Self::Store(error),
+            StoreError::Corrupt { .. } | StoreError::TooLarge { .. } => Self::Broken(error.to_string()),
+        }
+    }
+}
+
+impl From<ProgramError> for LoadError {
+    fn from(error: ProgramError) -> Self {
+        match error {
+            ProgramError::Store(error) => error.into(),
+            error => Self::Broken(chain(&error)),
+        }
+    }
+}
+
+/// An error with all that led to it, for the log and for the reason of a quarantine.
+fn chain(error: &dyn std::error::Error) -> String {
+    let sources = std::iter::successors(error.source(), |error| error.source());
+    sources.fold(error.to_string(), |text, source| format!("{text}: {source}"))
+}
+
+pub(super) async fn load(core: &Core, seat: &Seat) -> Result<Loaded, LoadError> {
+    let row = core.store.row(seat.agent).await?.ok_or(LoadError::NotHere("nobody knows it"))?;
+    if row.state.is_terminal() {
+        return Err(LoadError::NotHere("it has ended"));
+    }
+    if row.node.as_ref() != Some(&core.config.node) {
+        return Err(LoadError::NotHere("another node owns it, or none"));
+    }
+    if !core.ownership.covers(&row) {
+        return Err(LoadError::NotHere("another process of this node's name owns it"));
+    }
+    let mut inbox = read_inbox(core, &row).await?;
+    if row.state == AgentState::Quarantined && !inbox.entries.iter().any(is_cancel) {
+        return Err(LoadError::NotHere("it is quarantined"));
+    }
+    let (spawned, trace) = read_first(core, seat).await?;
+    let program = core.programs.get(&row.tenant, spawned.program.module()).await?;
+    let (agent, snapshot_version) = rebuild(core, &row, &spawned, program).await?;
+    let first = first_input(core, &row, &agent, &mut inbox.entries);
+    core.timers.set(seat.agent, agent.due());
+    Ok(Loaded {
+        name: spawned.name.as_str().into(),
+        version: agent.version(),
+        row: RowChange { state: row.state, due: row.due },
+        snapshot_version,
+        first: Some(first),
+        inbox: inbox.entries,
+        inbox_unread: inbox.has_more,
+        wish: None,
+        lost: agent.in_flight(core.clock.now()).filter(|effect| !core.models.carries(seat.agent, effect.key)),
+        heard_due: None,
+        more: false,
+        agent,
+        workload: row.workload,
+        tenant: row.tenant,
+        principal: row.principal,
+        priority: row.priority,
+        trace,
+    })
+}
+
+struct Inbox {
+    entries: VecDeque<InboxEntry>,
+    has_more: bool,
+}
+
+/// The oldest entries, cancels first: nothing else may be appended once one has raised the epoch.
+async fn read_inbox(core: &Core, row: &AgentRow) -> Result<Inbox, LoadError> {
+    // Before the read, so that what arrives during it is not missed.
+    let entries = core.store.inbox(row.agent, INBOX_PAGE).await?;
+    let has_more = entries.len() == INBOX_PAGE;
+    let mut entries = cancels_first(entries);
+    if row.cancelled {
+        // It raised the epoch, and a takeover may have raised it further: only under the row's epoch can the end be
+        // appended. One beyond the first page, or taken before, is made again from the row.
+        let id = InputId::cancel(row.agent);
+        let mut entry = match entries.iter().position(|entry| entry.id == id) {
+            Some(at) => entries.remove(at).expect("its position was just found"),
+            None => InboxEntry {
+                id,
+                input: fact::Input::Cancel { reason: "the workload was cancelled".into(), epoch: row.epoch },
+                at: core.clock.now(),
+                principal: row.principal.clone(),
+            },
+        };
+        if let fact::Input::Cancel { epoch, .. } = &mut entry.input {
+            *epoch = row.epoch;
+        }
+        entries.push_front(entry);
+    }
+    Ok(Inbox { entries, has_more })
+}
+
+pub(super) fn is_cancel(entry: &InboxEntry) -> bool {
+    matches!(entry.input, fact::Input::Cancel { .. })
+}
+
+pub(super) fn cancels_first(mut entries: Vec<InboxEntry>) -> VecDeque<InboxEntry> {
+    entries.sort_by_key(|entry| !is_cancel(entry));
+    entries.into()
+}
+
+async fn read_first(core: &Core, seat: &Seat) -> Result<(Spawned, Option<TraceContext>), LoadError> {
+    let mut first = core.store.read(StreamId::Agent(seat.agent), Version(0), 1).await?;
+    match first.pop().map(|recorded| recorded.envelope) {
+        Some(envelope) => match envelope.fact {
+            Fact::Agent(AgentEvent::Spawned(spawned)) => Ok((spawned, envelope.header.trace)),
+            _ => Err(LoadError::Broken("its stream does not begin with its birth".into())),
+        },
+        None => Err(LoadError::Broken("its stream is empty".into())),
+    }
+}
+
+/// From the snapshot if there is one that serves, else from the beginning.
+async fn rebuild(
+    core: &Core,
+    row: &AgentRow,
+    spawned: &Spawned,
+    program: Arc<Program>,
+) -> Result<(Agent, Version), LoadError> {
+    let born =
+        || Agent::born(row.agent, spawned, program.clone()).map_err(|error| LoadError::Broken(error.to_string()));
+    if row.version == Version(1) {
+        return Ok((born()?, Version(0)));
+    }
+    if let Some((version, bytes)) = core.store.snapshot(row.agent).await? {
+        let thawed = match Agent::restore(&bytes, program.clone()) {
+            Ok(agent) if agent.version() == version && agent.id() == row.agent => replay(core, agent).await,
+            Ok(_) => Err(LoadError::Broken("the snapshot is of another agent or version".into())),
+            Err(error) => Err(LoadError::Broken(error.to_string())),
+        };
+        match thawed {
+            Ok(agent) => return Ok((agent, version)),
+            Err(LoadError::Broken(detail)) => {
+                warn!(agent = %row.agent, %version, detail, "snapshot is of no use, replaying from the beginning");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((replay(core, born()?).await?, Version(0)))
+}
+
+async fn replay(core: &Core, mut agent: Agent) -> Result<Agent, LoadError> {
+    loop {
+        let page = core.store.read(StreamId::Agent(agent.id()), agent.version(), EVENTS_PAGE).await?;
+        let is_last = page.len() < EVENTS_PAGE;
+        for recorded in page {
+            let Fact::Agent(event) = &recorded.envelope.fact else {
+                return Err(LoadError::Broken("its stream holds a fact of another kind".into()));
+            };
+            agent.replay(event, recorded.envelope.header.at).map_err(|error| LoadError::Broken(error.to_string()))?;
+        }
+        if is_last {
+            return Ok(agent);
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+/// What the agent must hear before anything else.
+fn first_input(core: &Core, row: &AgentRow, agent: &Agent, inbox: &mut VecDeque<InboxEntry>) -> Input {
+    if (row.cancelled || row.state == AgentState::Quarantined)
+        && let Some(cancel) = inbox.pop_front()
+    {
+        return Input::Inbox(cancel.id, cancel.input);
+    }
+    let node = core.config.node.clone();
+    if agent.state() == AgentState::Placed {
+        Input::Start { node, epoch: row.epoch }
+    } else if row.epoch > agent.epoch() {
+        Input::TakeOver { node, epoch: row.epoch }
+    } else {
+        Input::Continue
+    }
+}

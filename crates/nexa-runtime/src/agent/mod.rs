@@ -1,0 +1,403 @@
+//! The actor of one agent: takes inputs one at a time and keeps one order for each: decide, reserve, record, apply, act.
+//!
+//! In:  hints to look around ([`Told`]). The facts are where they are kept: messages in the store's inbox, ended
+//!      effects and granted slots at the dispatcher, the due time in the agent itself. So no lost hint loses work.
+//! Out: appends, effects for the dispatchers, hints for other agents.
+//!
+//! Mailbox: two looks and four orders; a further one is refused and means nothing new. Supervised by one of the node's
+//! shards. A restart keeps the seat, the stream and the effects in flight, and reads the rest again.
+//!
+//! Nothing in here awaits a model, a tool or another agent. What it does await is the store.
+
+mod load;
+mod record;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use futures::future::BoxFuture;
+use nexa_agent::{Agent, Input, OutsideEffect};
+use nexa_event::envelope::TraceContext;
+use nexa_ports::store::{InboxEntry, RowChange, StoreError};
+use nexa_types::limits::SNAPSHOT_EVERY_EVENTS;
+use nexa_types::{EffectKey, Millis, PrincipalId, TenantId, Timestamp, Version, WorkloadId};
+use ractor::{ActorCell, SpawnErr};
+use tracing::{debug, info, warn};
+
+use self::load::{INBOX_PAGE, LoadError, cancels_first, load};
+use self::record::{Became, Kept};
+use crate::bounded::{self, Behaviour, Fault, Lane, Then};
+use crate::dispatch::Hint;
+use crate::node::Core;
+use crate::residency::{Seat, Told};
+use crate::supervise::{Child, Failed, RestartPolicy};
+
+/// Steps that an agent takes before orders and other agents have their turn.
+const STEPS_PER_TURN_MAX: usize = 32;
+/// Pauses while the store is away: 50 ms, doubling to 5 s, ±20 %. Without a limit, because agents wait for the store.
+const STORE_PAUSES: RestartPolicy = RestartPolicy::SERVICE;
+
+/// The behaviour of one incarnation.
+pub(crate) struct AgentActor {
+    core: Arc<Core>,
+    seat: Seat,
+}
+
+/// What an incarnation knows; gone with it.
+#[derive(Default)]
+pub(crate) struct Body {
+    loaded: Option<Box<Loaded>>,
+    /// A decided step that the store has not confirmed.
+    kept: Option<Kept>,
+    /// Pauses in a row because the store was away.
+    pauses: usize,
+    paused_until: Option<Timestamp>,
+    /// Readings of everything in a row without an accepted append between them.
+    reloads: usize,
+}
+
+/// An agent in memory.
+struct Loaded {
+    agent: Agent,
+    name: Arc<str>,
+    workload: WorkloadId,
+    tenant: TenantId,
+    principal: PrincipalId,
+    priority: u8,
+    trace: Option<TraceContext>,
+    /// The version up to which everything is stored.
+    version: Version,
+    snapshot_version: Version,
+    /// What the row says.
+    row: RowChange,
+    /// What the agent must hear first.
+    first: Option<Input>,
+    inbox: VecDeque<InboxEntry>,
+    inbox_unread: bool,
+    /// Waits for a sending slot.
+    wish: Option<OutsideEffect>,
+    /// Recorded as started and never sent, because an incarnation died in between.
+    lost: Option<OutsideEffect>,
+    /// The last due time that the agent was told of.
+    heard_due: Option<Timestamp>,
+    /// Would go on computing.
+    more: bool,
+}
+
+/// What an agent does next.
+enum Next {
+    Hear(Input, Option<EffectKey>),
+    Start(OutsideEffect),
+    SendLost(OutsideEffect),
+    Nothing,
+}
+
+impl Body {
+    fn is_well(&mut self) {
+        (self.pauses, self.paused_until, self.reloads) = (0, None, 0);
+    }
+}
+
+impl Behaviour for AgentActor {
+    type Message = Told;
+    type State = Body;
+
+    fn start(&self) -> Body {
+        Body::default()
+    }
+
+    async fn handle(&self, body: &mut Body, told: Told) -> Result<Then, Fault> {
+        if !self.core.residency.is_seated(&self.seat) {
+            return Ok(Then::Stop);
+        }
+        match told {
+            // Boxed, because ractor keeps room for the largest future of a handler in every actor, idle ones too.
+            Told::Look | Told::Drain => Box::pin(self.turn(body)).await,
+            Told::Sleep => Box::pin(self.sleep(body)).await,
+        }
+    }
+}
+
+impl AgentActor {
+    /// Takes steps until there is nothing to do, the turn is over, or something is in the way.
+    async fn turn(&self, body: &mut Body) -> Result<Then, Fault> {
+        if body.paused_until.is_some_and(|until| until > self.core.clock.now()) {
+            return Ok(Then::GoOn);
+        }
+        for _ in 0..STEPS_PER_TURN_MAX {
+            let mut loaded = match body.loaded.take() {
+                Some(loaded) => loaded,
+                None => match self.bring_in(body).await? {
+                    Ok(loaded) => loaded,
+                    Err(then) => return Ok(then),
+                },
+            };
+            let became = match body.kept.take() {
+                Some(kept) => self.record_again(body, &mut loaded, kept).await?,
+                None => match self.next(&mut loaded).await {
+                    Ok(Next::Nothing) => return self.rest(body, loaded).await,
+                    Ok(next) => self.take(body, &mut loaded, next).await?,
+                    Err(error) => {
+                        self.pause(body, &error);
+                        Became::Paused
+                    }
+                },
+            };
+            match became {
+                Became::Done => {
+                    self.snapshot_if_due(&mut loaded).await;
+                    if loaded.more {
+                        tokio::task::yield_now().await;
+                    }
+                    body.loaded = Some(loaded);
+                }
+                Became::Paused => {
+                    body.loaded = Some(loaded);
+                    return Ok(Then::GoOn);
+                }
+                Became::Outdated => {
+                    body.reloads += 1;
+                    if body.reloads > 1 {
+                        let reason = "its stream has facts that it cannot have written, also after it was read again";
+                        self.core.quarantine(self.seat.clone(), reason.to_owned()).await;
+                        return Ok(Then::Stop);
+                    }
+                }
+                Became::Ended | Became::NotMine => {
+                    self.core.gone(&self.seat);
+                    return Ok(Then::Stop);
+                }
+            }
+        }
+        self.look_again();
+        Ok(Then::GoOn)
+    }
+
+    async fn bring_in(&self, body: &mut Body) -> Result<Result<Box<Loaded>, Then>, Fault> {
+        if self.core.residency.is_draining() && !self.core.models.is_busy_for(self.seat.agent) {
+            self.core.leave_now(&self.seat);
+            return Ok(Err(Then::Stop));
+        }
+        self.seat.inbox_changed.store(false, Ordering::Release);
+        match load(&self.core, &self.seat).await {
+            Ok(loaded) => {
+                debug!(agent = %self.seat.agent, version = %loaded.version, "agent is in memory");
+                self.core.loaded(&self.seat);
+                Ok(Ok(Box::new(loaded)))
+            }
+            Err(LoadError::NotHere(why)) => {
+                debug!(agent = %self.seat.agent, why, "agent is not run here");
+                self.core.gone(&self.seat);
+                Ok(Err(Then::Stop))
+            }
+            Err(LoadError::Store(error)) => {
+                self.seat.inbox_changed.store(true, Ordering::Release);
+                self.pause(body, &error);
+                Ok(Err(Then::GoOn))
+            }
+            Err(LoadError::Broken(detail)) => Err(Failed(format!("it cannot be brought into memory: {detail}")).into()),
+        }
+    }
+
+    /// What there is to do, the most urgent first.
+    async fn next(&self, loaded: &mut Loaded) -> Result<Next, StoreError> {
+        if let Some(first) = loaded.first.take() {
+            return Ok(Next::Hear(first, None));
+        }
+        let (core, agent) = (&self.core, self.seat.agent);
+        loaded.inbox_unread |= self.seat.inbox_changed.swap(false, Ordering::AcqRel);
+        if loaded.inbox.is_empty() && loaded.inbox_unread {
+            match core.store.inbox(agent, INBOX_PAGE).await {
+                Ok(entries) => {
+                    loaded.inbox_unread = entries.len() == INBOX_PAGE;
+                    loaded.inbox = cancels_first(entries);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if loaded.inbox.front().is_some_and(load::is_cancel)
+            && let Some(entry) = loaded.inbox.pop_front()
+        {
+            return Ok(Next::Hear(Input::Inbox(entry.id, entry.input), None));
+        }
+        if let Some(ended) = core.models.finished(agent).into_iter().next() {
+            let key = ended.key;
+            let (seq, attempt, result, spend) = (ended.seq, ended.attempt, ended.result, ended.spend);
+            return Ok(Next::Hear(Input::EffectEnded { seq, attempt, result, spend }, Some(key)));
+        }
+        if core.residency.is_draining() {
+            return Ok(Next::Nothing);
+        }
+        if let Some(entry) = loaded.inbox.pop_front() {
+            return Ok(Next::Hear(Input::Inbox(entry.id, entry.input), None));
+        }
+        let now = core.clock.now();
+        // Once a moment: what it means to the agent cannot change by saying it again.
+        let due = loaded.agent.due().filter(|due| *due <= now);
+        if due.is_some() && loaded.heard_due != due {
+            loaded.heard_due = due;
+            return Ok(Next::Hear(Input::Due, None));
+        }
+        if loaded.more {
+            return Ok(Next::Hear(Input::Continue, None));
+        }
+        if loaded.wish.is_some() {
+            // The deadline counts from the sending and not from the wish.
+            loaded.wish = loaded.agent.wish(now);
+            if let Some(wish) = self.reserve(loaded) {
+                return Ok(Next::Start(wish));
+            }
+        } else if let Some(effect) = &loaded.lost
+            && self.reserve_for(effect, loaded.priority)
+        {
+            return Ok(loaded.agent.in_flight(now).map_or(Next::Nothing, Next::SendLost));
+        }
+        Ok(Next::Nothing)
+    }
+
+    /// Decides, and records what was decided.
+    async fn take(&self, body: &mut Body, loaded: &mut Loaded, next: Next) -> Result<Became, Fault> {
+        let now = self.core.clock.now();
+        let kept = match next {
+            Next::Hear(input, settled) => {
+                if matches!(input, Input::TakeOver { .. } | Input::EffectEnded { .. }) {
+                    loaded.lost = None;
+                }
+                let step = loaded.agent.step(input, now, self.core.config.slice_fuel);
+                self.keep(loaded, step, settled, now)
+            }
+            Next::Start(wish) => {
+                loaded.wish = None;
+                match self.keep_start(loaded, wish, now) {
+                    Some(kept) => kept,
+                    None => {
+                        self.core.models.withdraw(self.seat.agent);
+                        return Ok(Became::Done);
+                    }
+                }
+            }
+            Next::SendLost(effect) => {
+                loaded.lost = None;
+                self.send(loaded, effect);
+                return Ok(Became::Done);
+            }
+            Next::Nothing => return Ok(Became::Done),
+        };
+        self.record(body, loaded, kept).await
+    }
+
+    /// Nothing to do: waits in memory, or leaves it.
+    async fn rest(&self, body: &mut Body, loaded: Box<Loaded>) -> Result<Then, Fault> {
+        let cost = loaded.version.0 - loaded.snapshot_version.0;
+        let wants_to_send = loaded.wish.is_some() || loaded.lost.is_some();
+        body.loaded = Some(loaded);
+        let draining = self.core.residency.is_draining();
+        if draining && !self.core.models.is_in_flight_for(self.seat.agent) {
+            self.core.models.withdraw(self.seat.agent);
+            return self.sleep(body).await;
+        }
+        if !draining && !wants_to_send && !self.core.models.is_busy_for(self.seat.agent) {
+            self.core.residency.idle(&self.seat, cost, self.core.clock.now());
+        }
+        Ok(Then::GoOn)
+    }
+
+    /// Leaves memory, unless there is something to do. What it knows stands in the store.
+    async fn sleep(&self, body: &mut Body) -> Result<Then, Fault> {
+        if body.kept.is_some() || self.core.models.is_busy_for(self.seat.agent) {
+            return Ok(Then::GoOn);
+        }
+        let Some(loaded) = &mut body.loaded else { return Ok(Then::GoOn) };
+        let draining = self.core.residency.is_draining();
+        if !draining && (loaded.more || loaded.first.is_some() || !loaded.inbox.is_empty() || loaded.wish.is_some()) {
+            self.look_again();
+            return Ok(Then::GoOn);
+        }
+        self.snapshot(loaded).await;
+        if draining {
+            self.core.leave_now(&self.seat);
+            return Ok(Then::Stop);
+        }
+        if self.core.leave(&self.seat) {
+            debug!(agent = %self.seat.agent, "agent leaves memory");
+            return Ok(Then::Stop);
+        }
+        self.look_again();
+        Ok(Then::GoOn)
+    }
+
+    async fn snapshot_if_due(&self, loaded: &mut Loaded) {
+        if loaded.version.0 - loaded.snapshot_version.0 >= SNAPSHOT_EVERY_EVENTS {
+            self.snapshot(loaded).await;
+        }
+    }
+
+    /// Keeps a snapshot if anything has happened since the last. One that cannot be kept costs time at the next
+    /// wake-up and nothing else.
+    async fn snapshot(&self, loaded: &mut Loaded) {
+        if loaded.version == loaded.snapshot_version || loaded.version != loaded.agent.version() {
+            return;
+        }
+        match self.core.store.put_snapshot(self.seat.agent, loaded.version, loaded.agent.snapshot()).await {
+            Ok(()) => {}
+            Err(error) => warn!(agent = %self.seat.agent, %error, "snapshot was not kept"),
+        }
+        // Also after a failure: trying at every step would cost more than a longer replay.
+        loaded.snapshot_version = loaded.version;
+    }
+
+    /// The store is away: the agent stands still and looks again later.
+    fn pause(&self, body: &mut Body, error: &StoreError) {
+        body.pauses += 1;
+        let pause = STORE_PAUSES.pause(body.pauses, self.core.dice.roll());
+        if body.pauses == 1 {
+            info!(agent = %self.seat.agent, %error, %pause, "agent pauses until the store is back");
+        }
+        body.paused_until = Some(self.core.clock.now().after(pause));
+        self.call_again(pause);
+    }
+
+    fn call_again(&self, pause: Millis) {
+        let (core, agent) = (self.core.clone(), self.seat.agent);
+        let due = core.clock.now().after(pause);
+        tokio::spawn(async move {
+            tokio::select! {
+                () = core.clock.wait_until(due) => core.hint(agent, Hint::Again),
+                () = core.stop.cancelled() => {}
+            }
+        });
+    }
+
+    fn look_again(&self) {
+        // Refused only if a `Look` waits already.
+        let _ = self.seat.address.tell(Lane::Work, 0, Told::Look);
+    }
+}
+
+/// How the supervisor makes incarnations of an agent.
+pub(crate) struct AgentChild {
+    pub(crate) core: Arc<Core>,
+    pub(crate) seat: Seat,
+}
+
+impl Child for AgentChild {
+    fn spawn(&mut self, supervisor: ActorCell) -> BoxFuture<'_, Result<ActorCell, SpawnErr>> {
+        Box::pin(async move {
+            let actor = AgentActor { core: self.core.clone(), seat: self.seat.clone() };
+            let cell = bounded::spawn(actor, &self.seat.address, Some(supervisor)).await?;
+            // The first incarnation was called; the message that killed an earlier one is gone.
+            let _ = self.seat.address.tell(Lane::Work, 0, Told::Look);
+            Ok(cell)
+        })
+    }
+
+    fn give_up(&mut self, reason: String) -> BoxFuture<'static, ()> {
+        let (core, seat) = (self.core.clone(), self.seat.clone());
+        Box::pin(async move { core.quarantine(seat, reason).await })
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.core.residency.is_seated(&self.seat)
+    }
+}

@@ -1,0 +1,302 @@
+//! Records a step, then acts on it; and what to do when the store says no, says nothing, or nobody knows what it said.
+//!
+//!   accepted            act
+//!   stale epoch         a cancel is in the row: read everything again and handle it; else another owner has it: stop
+//!   version conflict    somebody wrote what this agent does not know: read everything again, once; then quarantine
+//!   away, full, lost    keep the step, pause, look whether it was stored after all, and only else append it again
+
+use nexa_agent::{OutsideEffect, Step};
+use nexa_event::effect::EffectBody;
+use nexa_event::envelope::Fact;
+use nexa_event::fact::WorkloadEvent;
+use nexa_ports::store::{Append, AppendError, Birth, Guard, Post, RowChange, Stamp, StoreError};
+use nexa_types::{AgentId, EffectKey, Seq, StreamId, Timestamp};
+use tracing::{debug, warn};
+
+use super::{AgentActor, Body, Loaded};
+use crate::bounded::Fault;
+use crate::config::Counters;
+use crate::dispatch::Hint;
+use crate::dispatch::models::{Reserve, Sending};
+use crate::live::{LiveKind, LivePiece, cut};
+use crate::supervise::Failed;
+
+/// A decided step until it is recorded and acted on.
+pub(super) struct Kept {
+    append: Option<Append>,
+    acts: Acts,
+}
+
+/// What follows once a step is recorded. None of it can fail.
+#[derive(Default)]
+struct Acts {
+    settled: Option<EffectKey>,
+    send: Option<OutsideEffect>,
+    abandoned: Vec<EffectKey>,
+    wakes: Vec<AgentId>,
+    logs: Vec<String>,
+    row: Option<RowChange>,
+    ended: bool,
+}
+
+/// What became of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Became {
+    /// Recorded and acted on.
+    Done,
+    /// Recorded, and it was the last one.
+    Ended,
+    /// Kept; the agent is called again after a pause.
+    Paused,
+    /// The agent in memory is wrong: read it again.
+    Outdated,
+    /// The agent does not run here any more.
+    NotMine,
+}
+
+impl AgentActor {
+    /// Makes of a step what will be stored and done: reserves a slot for its wish and, with one, adds the ticket.
+    pub(super) fn keep(&self, loaded: &mut Loaded, step: Step, settled: Option<EffectKey>, now: Timestamp) -> Kept {
+        let mut facts = step.facts;
+        loaded.more = step.more;
+        loaded.wish = step.wish;
+        let mut send = None;
+        if let Some(wish) = self.reserve(loaded) {
+            facts.extend(loaded.agent.start_effect(wish.seq));
+            loaded.wish = None;
+            send = Some(wish);
+        }
+        let row = RowChange { state: step.state, due: step.due };
+        let births: Vec<Birth> = step
+            .births
+            .into_iter()
+            .map(|(agent, spawned)| Birth {
+                agent,
+                workload: spawned.workload,
+                node: Some(self.core.config.node.clone()),
+                priority: spawned.priority,
+                first: Fact::Agent(nexa_event::fact::AgentEvent::Spawned(spawned)),
+            })
+            .collect();
+        let posts: Vec<Post> = step.posts.into_iter().map(|(to, id, input)| Post { to, id, input }).collect();
+        let wakes = births.iter().map(|birth| birth.agent).chain(posts.iter().map(|post| post.to)).collect();
+        let also = match (&step.ended, loaded.agent.spawned().parent) {
+            (Some(end), None) => {
+                let ended = WorkloadEvent::Ended { outcome: end.outcome.clone(), spend: end.spend };
+                Some((StreamId::Workload(loaded.workload), vec![Fact::Workload(ended)]))
+            }
+            _ => None,
+        };
+        let acts = Acts {
+            settled,
+            send,
+            abandoned: step.abandoned,
+            wakes,
+            logs: step.logs,
+            row: Some(row),
+            ended: step.ended.is_some(),
+        };
+        let says_nothing = facts.is_empty() && births.is_empty() && posts.is_empty() && step.takes.is_empty();
+        // In the middle of computing the row may lag: the next append brings it up to date.
+        if says_nothing && (step.more || loaded.row == row) {
+            return Kept { append: None, acts };
+        }
+        let append = Append {
+            takes: step.takes,
+            posts,
+            births,
+            also,
+            ..self.plain(loaded, facts.into_iter().map(Fact::Agent).collect(), Some(row), now)
+        };
+        Kept { append: Some(append), acts }
+    }
+
+    /// The ticket of a wish that was recorded earlier, for the slot that is held now.
+    pub(super) fn keep_start(&self, loaded: &mut Loaded, wish: OutsideEffect, now: Timestamp) -> Option<Kept> {
+        let ticket = loaded.agent.start_effect(wish.seq)?;
+        let row = RowChange { state: loaded.agent.state(), due: loaded.agent.due() };
+        let append = self.plain(loaded, vec![Fact::Agent(ticket)], Some(row), now);
+        Some(Kept { append: Some(append), acts: Acts { send: Some(wish), row: Some(row), ..Acts::default() } })
+    }
+
+    /// Wants a slot for the agent's wish; gives the wish if one is held.
+    pub(super) fn reserve(&self, loaded: &Loaded) -> Option<OutsideEffect> {
+        let Some(wish) = &loaded.wish else {
+            // What was wished for earlier is not wanted any more, or was sent.
+            self.core.models.withdraw(self.seat.agent);
+            return None;
+        };
+        if self.core.residency.is_draining() {
+            return None;
+        }
+        self.reserve_for(wish, loaded.priority).then(|| wish.clone())
+    }
+
+    /// Whether a slot is held for this effect now.
+    pub(super) fn reserve_for(&self, effect: &OutsideEffect, priority: u8) -> bool {
+        let EffectBody::Model(request) = &effect.body else { return false };
+        match self.core.models.reserve(self.seat.agent, &request.model, priority) {
+            Reserve::Granted => true,
+            Reserve::Waiting => false,
+            Reserve::Full => {
+                self.call_again(self.core.config.reservation_retry);
+                false
+            }
+        }
+    }
+
+    fn plain(&self, loaded: &Loaded, facts: Vec<Fact>, row: Option<RowChange>, now: Timestamp) -> Append {
+        Append {
+            stream: StreamId::Agent(self.seat.agent),
+            guard: Guard::Owner(loaded.agent.epoch()),
+            expected: loaded.version,
+            stamp: Stamp {
+                at: now,
+                tenant: loaded.tenant.clone(),
+                principal: loaded.principal.clone(),
+                trace: loaded.trace,
+            },
+            facts,
+            row,
+            takes: Vec::new(),
+            posts: Vec::new(),
+            births: Vec::new(),
+            also: None,
+        }
+    }
+
+    /// Stores a kept step and acts on it.
+    pub(super) async fn record(&self, body: &mut Body, loaded: &mut Loaded, kept: Kept) -> Result<Became, Fault> {
+        let Some(append) = &kept.append else { return Ok(self.act(loaded, kept.acts)) };
+        Counters::count(&self.core.counters.appends);
+        let answer = self.core.store.append(vec![append.clone()]).await.pop();
+        let error = match answer {
+            Some(Ok(appended)) => {
+                body.is_well();
+                loaded.version = appended.version;
+                return Ok(self.act(loaded, kept.acts));
+            }
+            Some(Err(error)) => error,
+            None => AppendError::Store(StoreError::Ambiguous { detail: "the store gave no answer".into() }),
+        };
+        match error {
+            AppendError::StaleEpoch { given, current } => {
+                debug!(agent = %self.seat.agent, %given, %current, "append refused, epoch is stale");
+                self.after_stale_epoch().await
+            }
+            AppendError::WorkloadCancelled => Ok(Became::Outdated),
+            AppendError::NoSuchAgent => Ok(Became::NotMine),
+            AppendError::VersionConflict { given, current } => {
+                warn!(agent = %self.seat.agent, %given, %current, "append refused, the stream has other facts");
+                Ok(Became::Outdated)
+            }
+            AppendError::Store(error @ (StoreError::Corrupt { .. } | StoreError::TooLarge { .. })) => {
+                Err(Failed(format!("its step cannot be stored: {error}")).into())
+            }
+            AppendError::Store(error) => {
+                self.pause(body, &error);
+                body.kept = Some(kept);
+                Ok(Became::Paused)
+            }
+        }
+    }
+
+    /// After a pause: what the store may have kept all the same must not be stored twice, and what it did not keep
+    /// must not be acted on.
+    pub(super) async fn record_again(&self, body: &mut Body, loaded: &mut Loaded, kept: Kept) -> Result<Became, Fault> {
+        let wanted = kept.append.as_ref().map(|append| append.facts.as_slice()).unwrap_or_default();
+        if wanted.is_empty() {
+            return self.record(body, loaded, kept).await;
+        }
+        let stream = StreamId::Agent(self.seat.agent);
+        let found = match self.core.store.read(stream, loaded.version, wanted.len()).await {
+            Ok(found) => found,
+            Err(error @ StoreError::Corrupt { .. }) => return Err(Failed(error.to_string()).into()),
+            Err(error) => {
+                self.pause(body, &error);
+                body.kept = Some(kept);
+                return Ok(Became::Paused);
+            }
+        };
+        if found.is_empty() {
+            return self.record(body, loaded, kept).await;
+        }
+        let is_ours = found.iter().map(|recorded| &recorded.envelope.fact).eq(wanted)
+            && found.iter().all(|recorded| recorded.envelope.header.epoch == Some(loaded.agent.epoch()));
+        match found.last() {
+            Some(last) if is_ours => {
+                body.is_well();
+                loaded.version = last.envelope.header.version;
+                Ok(self.act(loaded, kept.acts))
+            }
+            _ => Ok(Became::Outdated),
+        }
+    }
+
+    /// A raised epoch is a cancel, which is handled under it, or another owner, to whom the agent is left.
+    async fn after_stale_epoch(&self) -> Result<Became, Fault> {
+        match self.core.store.row(self.seat.agent).await {
+            Ok(Some(row)) if row.cancelled && self.core.ownership.covers(&row) => Ok(Became::Outdated),
+            Ok(_) => Ok(Became::NotMine),
+            // Reading everything again finds out, as soon as the store is back.
+            Err(_) => Ok(Became::Outdated),
+        }
+    }
+
+    fn act(&self, loaded: &mut Loaded, acts: Acts) -> Became {
+        let (core, agent) = (&self.core, self.seat.agent);
+        Counters::count(&core.counters.steps);
+        for key in acts.abandoned {
+            core.models.abandon(agent, key);
+        }
+        if let Some(key) = acts.settled {
+            core.models.settle(agent, key);
+        }
+        if let Some(effect) = acts.send {
+            self.send(loaded, effect);
+        }
+        for other in acts.wakes {
+            core.hint(other, Hint::Inbox);
+        }
+        for line in acts.logs {
+            loaded.log(core, &line);
+        }
+        if let Some(row) = acts.row {
+            if loaded.row.due != row.due {
+                core.timers.set(agent, row.due);
+            }
+            loaded.row = row;
+        }
+        if acts.ended { Became::Ended } else { Became::Done }
+    }
+
+    /// Sends an effect whose start is recorded, with the slot that is held for it.
+    pub(super) fn send(&self, loaded: &Loaded, effect: OutsideEffect) {
+        let EffectBody::Model(request) = effect.body else { return };
+        let sending = Sending {
+            agent: self.seat.agent,
+            name: loaded.name.clone(),
+            tenant: loaded.tenant.clone(),
+            workload: loaded.workload,
+            seq: effect.seq,
+            attempt: effect.attempt,
+            request: *request,
+            deadline: effect.deadline,
+        };
+        self.core.models.send(effect.key, sending);
+    }
+}
+
+impl Loaded {
+    fn log(&mut self, core: &crate::node::Core, line: &str) {
+        core.live.publish(self.workload, || LivePiece {
+            agent: self.agent.id(),
+            name: self.name.clone(),
+            seq: Seq(0),
+            attempt: 0,
+            offset: 0,
+            kind: LiveKind::Log,
+            text: cut(line),
+        });
+    }
+}

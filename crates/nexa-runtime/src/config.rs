@@ -1,0 +1,112 @@
+//! The limits of a node, by name, and what it counts.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use nexa_types::limits::SLICE_FUEL;
+use nexa_types::{Millis, NodeId};
+
+/// Who a node is and how much it takes on. What happens at each limit stands beside it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeConfig {
+    /// The node's name in agent rows. Two running nodes on one store need two names.
+    pub node: NodeId,
+    /// Agents in memory. Above it the cheapest idle one leaves for the next, which waits meanwhile.
+    pub live_agents_max: usize,
+    /// Agents that read their history at the same time, after a start as ever. The others wait.
+    pub loading_agents_max: usize,
+    /// Agents that wait for a place in memory. A further one is refused with `Overloaded`; the sweep finds it later.
+    pub waiting_agents_max: usize,
+    /// An agent that waits this long with nothing in flight leaves memory.
+    pub idle_before_dormant: Millis,
+    /// Instructions between two looks at other agents.
+    pub slice_fuel: u64,
+    /// Agents that wait for a sending slot of one model lane. A further one asks again after `reservation_retry`.
+    pub model_reservations_max: usize,
+    /// See `model_reservations_max`.
+    pub reservation_retry: Millis,
+    /// Ended effects that no agent has recorded yet, as when the store is away. At the limit nothing new is sent.
+    pub unrecorded_results_max: usize,
+    /// Agents with a timer. The latest above it are left to the sweep.
+    pub timers_max: usize,
+    /// Between two looks for agents whose hint got lost.
+    pub sweep_every: Millis,
+    /// Rows that one look goes through; the next one goes on where it ended.
+    pub sweep_rows_max: usize,
+}
+
+impl NodeConfig {
+    /// The usual limits for a node of this name.
+    pub fn new(node: NodeId) -> Self {
+        Self {
+            node,
+            live_agents_max: 20_000,
+            loading_agents_max: 64,
+            waiting_agents_max: 1_000_000,
+            idle_before_dormant: Millis(10_000),
+            slice_fuel: SLICE_FUEL,
+            model_reservations_max: 100_000,
+            reservation_retry: Millis(1_000),
+            unrecorded_results_max: 4_096,
+            timers_max: 1_000_000,
+            sweep_every: Millis(5_000),
+            sweep_rows_max: 256,
+        }
+    }
+}
+
+/// How a node is doing. Counts are since its start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct NodeStats {
+    /// Agents in memory.
+    pub live_agents: usize,
+    /// Agents that wait for a place in memory.
+    pub waiting_agents: usize,
+    /// Agents of this node that are known to live in the store only.
+    pub dormant_agents: usize,
+    /// Agents with a timer.
+    pub timers: usize,
+    /// Model calls in flight.
+    pub model_calls_in_flight: usize,
+    /// Agents that wait for a sending slot.
+    pub model_calls_waiting: usize,
+    /// Answers that no agent has recorded yet.
+    pub results_unrecorded: usize,
+    /// Model calls sent.
+    pub model_calls: u64,
+    /// Of these, sent with an attempt above 1: an earlier one was in flight when its node was lost.
+    pub reissued_model_calls: u64,
+    /// Panics in model adapters.
+    pub adapter_panics: u64,
+    /// Steps taken and acted on.
+    pub steps: u64,
+    /// Appends sent to the store.
+    pub appends: u64,
+    /// Agent actors and services that died by a panic.
+    pub panics: u64,
+    /// Agent actors that gave up with an error.
+    pub faults: u64,
+    /// Restarts of agent actors and services.
+    pub restarts: u64,
+    /// Agents that were quarantined.
+    pub quarantined: u64,
+    /// Whether a service of the node was given up; the process should end.
+    pub has_failed: bool,
+}
+
+/// What agents count.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) steps: AtomicU64,
+    pub(crate) appends: AtomicU64,
+    pub(crate) quarantined: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn count(counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn read(counter: &AtomicU64) -> u64 {
+        counter.load(Ordering::Relaxed)
+    }
+}

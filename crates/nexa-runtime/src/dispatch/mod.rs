@@ -1,0 +1,35 @@
+//! Carries out what agents wish for. An agent never waits in its own turn: it hands a wish over and is nudged.
+//!
+//! - [`models`]: asks models, with slots and waiting lists. Effects in flight live here and not in the agent's actor,
+//!   so a restart of the actor loses none of them.
+//! - [`timers`]: nudges agents when they are due. Sleeps, deadlines and the expiry of approvals are all due times in
+//!   the agent's row, so one timer an agent is enough, and losing this table loses nothing.
+//!
+//! A question to a person needs no carrier: it stands in the agent's stream, its answer is an input in the inbox, its
+//! expiry is a due time. Children are started by the append that records them and need a nudge, nothing more.
+
+pub(crate) mod models;
+pub(crate) mod timers;
+
+use nexa_types::AgentId;
+
+/// Why an agent should look around. A hint: the fact itself is in the store, the dispatcher or the clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hint {
+    /// Its inbox has changed, or it was born.
+    Inbox,
+    /// An effect of it has ended.
+    EffectEnded,
+    /// A sending slot is held for it.
+    SlotGranted,
+    /// Its due time has come.
+    Due,
+    /// It asked to be called again.
+    Again,
+}
+
+/// Tells an agent to look around, wherever it is.
+pub(crate) trait Nudge: Send + Sync + 'static {
+    /// Must not block. Nothing is lost if the hint gets lost; the sweep finds the agent later.
+    fn nudge(&self, agent: AgentId, hint: Hint);
+}

@@ -1,0 +1,253 @@
+use futures::future::BoxFuture;
+use nexa_event::effect::{Finish, Message, ModelReply, Role, Sampling, Source};
+use nexa_ports::clock::SimClock;
+use nexa_ports::model::Chunks;
+use nexa_types::Tokens;
+use tokio::sync::{mpsc, watch};
+
+use super::*;
+
+type Answerer = Box<dyn Fn(ModelCall) -> BoxFuture<'static, Result<ModelReply, ModelError>> + Send + Sync>;
+
+struct Oracle {
+    slots: usize,
+    answer: Answerer,
+}
+
+impl Model for Oracle {
+    fn ask<'a>(&'a self, call: ModelCall, _: &'a dyn Chunks) -> BoxFuture<'a, Result<ModelReply, ModelError>> {
+        (self.answer)(call)
+    }
+
+    fn slots(&self, _: &str) -> usize {
+        self.slots
+    }
+
+    fn lane(&self, model: &str) -> String {
+        model.split('/').next().unwrap_or_default().to_owned()
+    }
+}
+
+struct Bell(mpsc::UnboundedSender<(AgentId, Hint)>);
+
+impl Nudge for Bell {
+    fn nudge(&self, agent: AgentId, hint: Hint) {
+        let _ = self.0.send((agent, hint));
+    }
+}
+
+struct Desk {
+    models: Models,
+    clock: Arc<SimClock>,
+    nudges: mpsc::UnboundedReceiver<(AgentId, Hint)>,
+    /// Calls beyond this number wait.
+    allowed: Arc<watch::Sender<usize>>,
+    asked: Arc<watch::Sender<Vec<CancellationToken>>>,
+}
+
+fn reply(text: &str) -> ModelReply {
+    let spend = Spend { calls: 1, ..Spend::default() };
+    ModelReply { text: text.into(), finish: Finish::Stop, model: "m".into(), spend, tokens_left_out: Tokens(0) }
+}
+
+impl Desk {
+    fn with(slots: usize, reservations_max: usize, held_results_max: usize, answer: Option<Answerer>) -> Self {
+        let clock = Arc::new(SimClock::new(Timestamp(1_000)));
+        let (bell, nudges) = mpsc::unbounded_channel();
+        let allowed = Arc::new(watch::Sender::new(0));
+        let asked = Arc::new(watch::Sender::new(Vec::new()));
+        let patient: Answerer = {
+            let (allowed, asked) = (allowed.clone(), asked.clone());
+            Box::new(move |call| {
+                let (mut allowed, asked) = (allowed.subscribe(), asked.clone());
+                Box::pin(async move {
+                    let mut number = 0;
+                    asked.send_modify(|calls: &mut Vec<CancellationToken>| {
+                        calls.push(call.cancel.clone());
+                        number = calls.len();
+                    });
+                    tokio::select! {
+                        _ = allowed.wait_for(|allowed| *allowed >= number) => Ok(reply("fine")),
+                        () = call.cancel.cancelled() => Err(ModelError::new(RunCode::Cancelled, "cancelled")),
+                    }
+                })
+            })
+        };
+        let models = Models::new(
+            Arc::new(Oracle { slots, answer: answer.unwrap_or(patient) }),
+            clock.clone(),
+            LiveHub::default(),
+            Arc::new(Bell(bell)),
+            ModelLimits { reservations_max, held_results_max },
+            CancellationToken::new(),
+        );
+        Self { models, clock, nudges, allowed, asked }
+    }
+
+    fn send(&self, n: u8, attempt: u32) -> bool {
+        self.models.send(key(n), sending(n, attempt))
+    }
+
+    async fn asked(&self, count: usize) {
+        self.asked.subscribe().wait_for(|calls| calls.len() >= count).await.unwrap();
+    }
+}
+
+fn agent(n: u8) -> AgentId {
+    AgentId::from_bytes([n; 16])
+}
+
+fn key(n: u8) -> EffectKey {
+    EffectKey::from_bytes([n; 32])
+}
+
+fn sending(n: u8, attempt: u32) -> Sending {
+    let sampling = Sampling { temperature: 0.0, top_p: 1.0, max_tokens: Tokens(10), seed: None, stop: Vec::new() };
+    let message = Message { role: Role::User, text: "hello".into(), source: Source::Program };
+    Sending {
+        agent: agent(n),
+        name: "reader".into(),
+        tenant: TenantId::local(),
+        workload: WorkloadId::from_bytes([1; 16]),
+        seq: Seq(1),
+        attempt,
+        request: ModelRequest {
+            agent: "Reader".into(),
+            model: "lane/model".into(),
+            messages: vec![message],
+            schema: None,
+            sampling,
+            stream: false,
+            timeout: Millis(60_000),
+        },
+        deadline: Timestamp(61_000),
+    }
+}
+
+#[tokio::test]
+async fn slots_go_to_the_highest_priority_and_then_to_the_first_who_asked() {
+    let mut desk = Desk::with(1, 10, 10, None);
+    assert_eq!(desk.models.reserve(agent(1), "lane/a", 0), Reserve::Granted);
+    assert_eq!(desk.models.reserve(agent(2), "lane/b", 0), Reserve::Waiting);
+    assert_eq!(desk.models.reserve(agent(3), "lane/a", 0), Reserve::Waiting);
+    assert_eq!(desk.models.reserve(agent(4), "lane/a", 9), Reserve::Waiting);
+    assert_eq!(desk.models.reserve(agent(5), "other/a", 0), Reserve::Granted, "another lane has slots of its own");
+    assert!(desk.send(1, 1));
+    assert!(!desk.send(2, 1), "without a slot nothing is sent");
+    desk.asked(1).await;
+    assert_eq!(desk.models.load(), ModelLoad { in_flight: 1, waiting: 3, held: 0 });
+    desk.allowed.send_replace(9);
+    assert_eq!(desk.nudges.recv().await, Some((agent(1), Hint::EffectEnded)));
+    for next in [4, 2, 3] {
+        assert_eq!(desk.nudges.recv().await, Some((agent(next), Hint::SlotGranted)));
+        assert!(desk.models.holds_slot(agent(next)));
+        desk.models.withdraw(agent(next));
+    }
+}
+
+#[tokio::test]
+async fn a_full_waiting_list_says_so() {
+    let desk = Desk::with(1, 1, 10, None);
+    assert_eq!(desk.models.reserve(agent(1), "m", 0), Reserve::Granted);
+    assert_eq!(desk.models.reserve(agent(2), "m", 0), Reserve::Waiting);
+    assert_eq!(desk.models.reserve(agent(3), "m", 0), Reserve::Full);
+    assert_eq!(desk.models.reserve(agent(2), "m", 0), Reserve::Waiting, "asking again changes nothing");
+    desk.models.forget(agent(2));
+    assert_eq!(desk.models.reserve(agent(3), "m", 0), Reserve::Waiting);
+}
+
+#[tokio::test]
+async fn a_result_is_kept_until_it_is_recorded_and_holds_back_new_slots_at_the_bound() {
+    let mut desk = Desk::with(1, 10, 1, None);
+    desk.models.reserve(agent(1), "m", 0);
+    desk.send(1, 1);
+    desk.allowed.send_replace(9);
+    assert_eq!(desk.nudges.recv().await, Some((agent(1), Hint::EffectEnded)));
+    assert!(desk.models.carries(agent(1), key(1)));
+    assert_eq!(desk.models.finished(agent(1)).len(), 1);
+    assert_eq!(desk.models.finished(agent(1)).len(), 1, "looking does not take");
+    assert_eq!(desk.models.reserve(agent(2), "m", 0), Reserve::Waiting, "too many results are unrecorded");
+    assert!(!desk.send(1, 1), "an attempt is sent once");
+    desk.models.settle(agent(1), key(1));
+    assert!(!desk.models.carries(agent(1), key(1)));
+    assert_eq!(desk.nudges.recv().await, Some((agent(2), Hint::SlotGranted)));
+}
+
+#[tokio::test]
+async fn an_abandoned_call_sees_its_token_cancelled_and_leaves_nothing_behind() {
+    let mut desk = Desk::with(1, 10, 10, None);
+    desk.models.reserve(agent(1), "m", 0);
+    desk.models.reserve(agent(2), "m", 0);
+    desk.send(1, 1);
+    desk.asked(1).await;
+    desk.models.abandon(agent(1), key(1));
+    assert!(desk.asked.borrow()[0].is_cancelled());
+    assert!(!desk.models.is_busy_for(agent(1)));
+    assert_eq!(desk.nudges.recv().await, Some((agent(2), Hint::SlotGranted)), "its slot is free again");
+    assert_eq!(desk.models.load(), ModelLoad { in_flight: 0, waiting: 0, held: 0 });
+}
+
+#[tokio::test]
+async fn a_model_that_panics_is_unavailable_and_its_slot_comes_back() {
+    let mut desk = Desk::with(1, 10, 10, Some(Box::new(|_| panic!("no weights"))));
+    desk.models.reserve(agent(1), "m", 0);
+    desk.send(1, 1);
+    assert_eq!(desk.nudges.recv().await, Some((agent(1), Hint::EffectEnded)));
+    let finished = desk.models.finished(agent(1));
+    let EffectResult::Failed(failure) = &finished[0].result else { panic!("{finished:?}") };
+    assert_eq!(failure.code, RunCode::Unavailable);
+    assert!(failure.message.contains("no weights"));
+    assert_eq!(desk.models.reserve(agent(2), "m", 0), Reserve::Granted);
+}
+
+#[tokio::test]
+async fn a_provider_that_asks_for_a_pause_holds_back_its_lane() {
+    let slow_down = |_| -> BoxFuture<'static, _> {
+        let error = ModelError { retry_after: Some(Millis(500)), ..ModelError::new(RunCode::RateLimited, "slow down") };
+        Box::pin(async { Err(error) })
+    };
+    let mut desk = Desk::with(2, 10, 10, Some(Box::new(slow_down)));
+    desk.models.reserve(agent(1), "m", 0);
+    desk.send(1, 1);
+    assert_eq!(desk.nudges.recv().await, Some((agent(1), Hint::EffectEnded)));
+    assert_eq!(desk.models.reserve(agent(2), "m", 0), Reserve::Waiting);
+    desk.clock.advance(Millis(499));
+    assert_eq!(desk.models.reserve(agent(3), "m", 0), Reserve::Waiting);
+    desk.clock.advance(Millis(1));
+    assert_eq!(desk.nudges.recv().await, Some((agent(2), Hint::SlotGranted)));
+    assert_eq!(desk.nudges.recv().await, Some((agent(3), Hint::SlotGranted)));
+}
+
+#[tokio::test]
+async fn a_model_that_hangs_is_given_up_at_its_deadline() {
+    let mut desk = Desk::with(1, 10, 10, Some(Box::new(|_| Box::pin(std::future::pending()))));
+    desk.models.reserve(agent(1), "m", 0);
+    desk.send(1, 1);
+    while desk.nudges.is_empty() {
+        desk.clock.advance(Millis(1_000));
+        tokio::task::yield_now().await;
+    }
+    let finished = desk.models.finished(agent(1));
+    let EffectResult::Failed(failure) = &finished[0].result else { panic!("{finished:?}") };
+    assert_eq!(failure.code, RunCode::Timeout);
+    let _ = desk.nudges.recv().await;
+}
+
+#[tokio::test]
+async fn a_second_attempt_replaces_the_first_and_is_counted_as_reissued() {
+    let mut desk = Desk::with(2, 10, 10, None);
+    desk.models.reserve(agent(1), "m", 0);
+    desk.send(1, 1);
+    desk.asked(1).await;
+    desk.models.reserve(agent(1), "m", 0);
+    assert!(desk.send(1, 2));
+    desk.asked(2).await;
+    desk.allowed.send_replace(2);
+    assert_eq!(desk.nudges.recv().await, Some((agent(1), Hint::EffectEnded)));
+    while desk.models.load().in_flight > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(desk.models.finished(agent(1)).len(), 1);
+    assert_eq!(desk.models.counters().reissued.load(Ordering::Relaxed), 1);
+    assert_eq!(desk.models.counters().sent.load(Ordering::Relaxed), 2);
+}

@@ -1,0 +1,35 @@
+//! The actors of one node: agents, supervision, dispatchers, timers. The only crate that knows ractor.
+//!
+//! - [`Node`]: a node from start to drain. Several fit into one process.
+//! - `agent`: the actor of one agent: decide, reserve, record, apply, act.
+//! - `residency`, `takeover`, `ownership`: who is in memory, who must come, and who is ours at all.
+//! - `dispatch`: carries out effects: models and timers.
+//! - [`bounded`], [`supervise`]: actors with limits, and restarts with limits; other crates use them too.
+//! - [`programs`], [`live`]: modules by hash, and what agents say while they work.
+//!
+//! Holds:
+//!   RT-1  nothing is sent outside before the store has accepted that it was started
+//!   RT-2  an answer is forgotten only after the store has accepted it
+//!   RT-3  a lost hint delays an agent until the next sweep and loses nothing
+//!
+//! Not here: what an agent decides (nexa-agent), how facts are stored (nexa-store), which node owns what.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that unwraps says enough by failing"))]
+
+mod agent;
+pub mod bounded;
+mod config;
+mod dispatch;
+pub mod live;
+mod node;
+mod ownership;
+pub mod programs;
+mod residency;
+pub mod supervise;
+mod takeover;
+
+pub use bounded::Overloaded;
+pub use config::{NodeConfig, NodeStats};
+pub use live::{Live, LiveHub, LiveKind, LivePiece, LiveReceiver};
+pub use node::{Node, Ports, StartError};
+pub use programs::ProgramError;

@@ -1,0 +1,368 @@
+//! One node: takes agents over from the store, runs them, and stops.
+//!
+//! In:  [`Node::wake`], a hint that an agent was born here or that its inbox has changed.
+//! Out: facts in the store, pieces on the [`LiveHub`], counts in [`NodeStats`].
+//!
+//! Everything hangs off the value: no process-wide names, so several nodes fit into one process. Dropping the last
+//! clone stops the node where it stands, as a crash would; [`Node::drain`] stops it in good order.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use nexa_event::envelope::Fact;
+use nexa_event::fact::AgentEvent;
+use nexa_ports::clock::Clock;
+use nexa_ports::dice::Dice;
+use nexa_ports::model::Model;
+use nexa_ports::store::{Append, AppendError, Guard, RowChange, Stamp, Store, StoreError};
+use nexa_types::{AgentId, AgentState, Millis, ModuleHash, NodeId, StreamId, TenantId};
+use nexa_vm::vm::Program;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use crate::agent::AgentChild;
+use crate::bounded::Overloaded;
+use crate::config::{Counters, NodeConfig, NodeStats};
+use crate::dispatch::models::{ModelLimits, Models};
+use crate::dispatch::timers::Timers;
+use crate::dispatch::{Hint, Nudge};
+use crate::live::LiveHub;
+use crate::ownership::Ownership;
+use crate::programs::{ProgramError, Programs};
+use crate::residency::{Residency, Seat, SeatLimits};
+use crate::supervise::{RestartPolicy, SuperviseCounters, Supervisor, keep_running};
+use crate::takeover;
+
+/// Supervisors that share the agents, because ractor links and unlinks under one lock a tree.
+const SHARDS: usize = 16;
+/// How often a quarantine is tried while the store is away.
+const QUARANTINE_TRIES_MAX: usize = 20;
+
+/// The world outside a node.
+#[derive(Clone)]
+pub struct Ports {
+    /// Streams, rows, inboxes, snapshots, blobs.
+    pub store: Arc<dyn Store>,
+    /// Language models.
+    pub model: Arc<dyn Model>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness, for pauses.
+    pub dice: Arc<dyn Dice>,
+}
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The agents could not be taken over.
+    #[error("the agents of the store could not be taken over: {0}")]
+    Store(#[from] StoreError),
+    /// The supervisors could not be started.
+    #[error("the supervisors could not be started: {0}")]
+    Supervisor(String),
+}
+
+/// A running node. Clones are the same node.
+#[derive(Clone)]
+pub struct Node {
+    handle: Arc<Handle>,
+}
+
+/// Stops the node when nobody holds it any more.
+struct Handle {
+    core: Arc<Core>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.core.stop();
+    }
+}
+
+/// What the actors and services of a node share.
+pub(crate) struct Core {
+    pub(crate) config: NodeConfig,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) dice: Arc<dyn Dice>,
+    pub(crate) live: LiveHub,
+    pub(crate) programs: Programs,
+    pub(crate) residency: Residency,
+    pub(crate) models: Models,
+    pub(crate) timers: Arc<Timers>,
+    pub(crate) ownership: Ownership,
+    pub(crate) counters: Counters,
+    pub(crate) stop: CancellationToken,
+    supervisors: Vec<Supervisor>,
+    supervised: Arc<SuperviseCounters>,
+    failed: CancellationToken,
+}
+
+/// How dispatchers reach agents: weakly, so that the node can end.
+struct Bell(Weak<Core>);
+
+impl Nudge for Bell {
+    fn nudge(&self, agent: AgentId, hint: Hint) {
+        if let Some(core) = self.0.upgrade() {
+            core.hint(agent, hint);
+        }
+    }
+}
+
+impl Node {
+    /// Starts a node: takes over every agent of the store that has not ended, and wakes those with something to do.
+    /// Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// [`StartError`]. What was taken over until then is taken over again by the next start.
+    pub async fn start(config: NodeConfig, ports: Ports) -> Result<Self, StartError> {
+        let supervised = Arc::new(SuperviseCounters::default());
+        let mut supervisors = Vec::with_capacity(SHARDS);
+        for _ in 0..SHARDS {
+            let shard = Supervisor::start(ports.clock.clone(), ports.dice.clone(), supervised.clone()).await;
+            supervisors.push(shard.map_err(|error| StartError::Supervisor(error.to_string()))?);
+        }
+        let core = Core::new(config, ports, supervisors, supervised);
+        // From here on a failure stops what was started.
+        let node = Self { handle: Arc::new(Handle { core: core.clone() }) };
+        core.serve();
+        takeover::take_over(&core).await?;
+        info!(node = %core.config.node, "node runs");
+        Ok(node)
+    }
+
+    fn core(&self) -> &Arc<Core> {
+        &self.handle.core
+    }
+
+    /// The node's name.
+    pub fn id(&self) -> &NodeId {
+        &self.core().config.node
+    }
+
+    /// Tells an agent to look around: it was born on this node, or its inbox has changed.
+    ///
+    /// # Errors
+    /// [`Overloaded`] if too many agents wait for a place in memory. Nothing is lost: the store has the fact, and the
+    /// sweep finds it.
+    pub fn wake(&self, agent: AgentId) -> Result<(), Overloaded> {
+        self.core().call(agent, Hint::Inbox)
+    }
+
+    /// A program by its hash, loaded and verified once.
+    ///
+    /// # Errors
+    /// [`ProgramError`]: nobody put it, its bytes are damaged, or the store failed.
+    pub async fn program(&self, tenant: &TenantId, module: ModuleHash) -> Result<Arc<Program>, ProgramError> {
+        self.core().programs.get(tenant, module).await
+    }
+
+    /// What agents say while they work.
+    pub fn live(&self) -> &LiveHub {
+        &self.core().live
+    }
+
+    /// How the node is doing.
+    pub fn stats(&self) -> NodeStats {
+        self.core().stats()
+    }
+
+    /// Stops in good order: no agent begins anything new, answers in flight are waited for and recorded until
+    /// `deadline`, agents leave with a snapshot. Then the node stands still for good, whether all was done or not.
+    /// What was in flight at the deadline is sent again by the next owner, under the same key.
+    pub async fn drain(&self, deadline: Duration) {
+        let core = self.core();
+        let until = core.clock.now().after(Millis(u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX)));
+        core.residency.drain();
+        tokio::select! {
+            () = core.residency.emptied() => info!(node = %core.config.node, "node is drained"),
+            () = core.clock.wait_until(until) => {
+                let (left, ..) = core.residency.counts();
+                warn!(node = %core.config.node, left, "node stops with agents in flight");
+            }
+        }
+        core.stop();
+    }
+}
+
+impl Core {
+    fn new(
+        config: NodeConfig,
+        ports: Ports,
+        supervisors: Vec<Supervisor>,
+        supervised: Arc<SuperviseCounters>,
+    ) -> Arc<Self> {
+        let Ports { store, model, clock, dice } = ports;
+        Arc::new_cyclic(|core| {
+            let (live, stop) = (LiveHub::default(), CancellationToken::new());
+            let limits = ModelLimits {
+                reservations_max: config.model_reservations_max,
+                held_results_max: config.unrecorded_results_max,
+            };
+            let bell = Arc::new(Bell(core.clone()));
+            Self {
+                programs: Programs::new(store.clone()),
+                residency: Residency::new(SeatLimits {
+                    live_max: config.live_agents_max.max(1),
+                    loading_max: config.loading_agents_max.max(1),
+                    waiting_max: config.waiting_agents_max,
+                }),
+                models: Models::new(model, clock.clone(), live.clone(), bell, limits, stop.clone()),
+                timers: Arc::new(Timers::new(config.timers_max)),
+                ownership: Ownership::default(),
+                counters: Counters::default(),
+                failed: CancellationToken::new(),
+                config,
+                store,
+                clock,
+                dice,
+                live,
+                stop,
+                supervisors,
+                supervised,
+            }
+        })
+    }
+
+    /// Starts the services: timers and the sweep.
+    fn serve(self: &Arc<Self>) {
+        let bell: Arc<dyn Nudge> = Arc::new(Bell(Arc::downgrade(self)));
+        let (timers, clock) = (self.timers.clone(), self.clock.clone());
+        self.keep("timers", move || timers.clone().run(clock.clone(), bell.clone()));
+        let core = self.clone();
+        self.keep("sweep", move || takeover::sweep(core.clone()));
+    }
+
+    fn keep<F>(&self, name: &'static str, service: impl FnMut() -> F + Send + 'static)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let ports = (self.clock.clone(), self.dice.clone());
+        let (stop, failed) = (self.stop.clone(), self.failed.clone());
+        tokio::spawn(keep_running(name, ports, self.supervised.clone(), stop, failed, service));
+    }
+
+    /// Hands a hint to an agent and brings it into memory if need be.
+    pub(crate) fn call(self: &Arc<Self>, agent: AgentId, hint: Hint) -> Result<(), Overloaded> {
+        let seat = self.residency.call(agent, hint)?;
+        self.start(seat);
+        Ok(())
+    }
+
+    /// The same for a hint whose loss is made good by the sweep.
+    pub(crate) fn hint(self: &Arc<Self>, agent: AgentId, hint: Hint) {
+        if let Err(error) = self.call(agent, hint) {
+            debug!(%agent, ?hint, %error, "hint was dropped");
+        }
+    }
+
+    fn start(self: &Arc<Self>, seats: impl IntoIterator<Item = Seat>) {
+        for seat in seats {
+            let shard = usize::from(seat.agent.as_bytes()[0]) % self.supervisors.len();
+            self.supervisors[shard].adopt(Box::new(AgentChild { core: self.clone(), seat }));
+        }
+    }
+
+    /// An agent has read its history.
+    pub(crate) fn loaded(self: &Arc<Self>, seat: &Seat) {
+        self.start(self.residency.loaded(seat));
+    }
+
+    /// Whether an agent with nothing to do may leave memory.
+    pub(crate) fn leave(self: &Arc<Self>, seat: &Seat) -> bool {
+        self.residency.leave(seat).map(|next| self.start(next)).is_ok()
+    }
+
+    /// An agent leaves memory whatever comes.
+    pub(crate) fn leave_now(self: &Arc<Self>, seat: &Seat) {
+        self.start(self.residency.gone(seat));
+    }
+
+    /// An agent has ended or is not this node's any more.
+    pub(crate) fn gone(self: &Arc<Self>, seat: &Seat) {
+        if self.residency.is_seated(seat) {
+            self.models.forget(seat.agent);
+            self.timers.set(seat.agent, None);
+            self.ownership.forget(seat.agent);
+        }
+        self.start(self.residency.gone(seat));
+    }
+
+    /// Nobody runs the agent any more until a person says so; the stream says why.
+    pub(crate) async fn quarantine(self: &Arc<Self>, seat: Seat, reason: String) {
+        error!(agent = %seat.agent, reason, "agent is quarantined");
+        Counters::count(&self.counters.quarantined);
+        for tries in 1..=QUARANTINE_TRIES_MAX {
+            match self.record_quarantine(&seat, &reason).await {
+                Ok(()) => break,
+                Err(AppendError::Store(error)) => {
+                    warn!(agent = %seat.agent, %error, "quarantine is not recorded yet");
+                    let pause = RestartPolicy::SERVICE.pause(tries, self.dice.roll());
+                    self.clock.wait_until(self.clock.now().after(pause)).await;
+                }
+                // Another owner, a cancel, or the end was faster.
+                Err(_) => break,
+            }
+        }
+        self.gone(&seat);
+    }
+
+    /// Writes without bringing the agent into memory, because that may be what fails.
+    async fn record_quarantine(&self, seat: &Seat, reason: &str) -> Result<(), AppendError> {
+        let Some(row) = self.store.row(seat.agent).await? else { return Ok(()) };
+        if row.state.is_terminal()
+            || row.state == AgentState::Quarantined
+            || row.node.as_ref() != Some(&self.config.node)
+        {
+            return Ok(());
+        }
+        let append = Append {
+            stream: StreamId::Agent(seat.agent),
+            guard: Guard::Owner(row.epoch),
+            expected: row.version,
+            stamp: Stamp { at: self.clock.now(), tenant: row.tenant, principal: row.principal, trace: None },
+            facts: vec![Fact::Agent(AgentEvent::Quarantined { reason: reason.to_owned() })],
+            row: Some(RowChange { state: AgentState::Quarantined, due: None }),
+            takes: Vec::new(),
+            posts: Vec::new(),
+            births: Vec::new(),
+            also: None,
+        };
+        self.store.append(vec![append]).await.pop().map_or(Ok(()), |answer| answer.map(|_| ()))
+    }
+
+    fn stats(&self) -> NodeStats {
+        let (live_agents, waiting_agents, dormant_agents) = self.residency.counts();
+        let (load, models) = (self.models.load(), self.models.counters());
+        let supervised = &self.supervised;
+        NodeStats {
+            live_agents,
+            waiting_agents,
+            dormant_agents,
+            timers: self.timers.len(),
+            model_calls_in_flight: load.in_flight,
+            model_calls_waiting: load.waiting,
+            results_unrecorded: load.held,
+            model_calls: models.sent.load(Ordering::Relaxed),
+            reissued_model_calls: models.reissued.load(Ordering::Relaxed),
+            adapter_panics: models.panics.load(Ordering::Relaxed),
+            steps: Counters::read(&self.counters.steps),
+            appends: Counters::read(&self.counters.appends),
+            panics: Counters::read(&supervised.panics),
+            faults: Counters::read(&supervised.faults),
+            restarts: Counters::read(&supervised.restarts),
+            quarantined: Counters::read(&self.counters.quarantined),
+            has_failed: self.failed.is_cancelled(),
+        }
+    }
+
+    /// Stops everything where it stands.
+    fn stop(&self) {
+        self.residency.close();
+        self.stop.cancel();
+        for supervisor in &self.supervisors {
+            supervisor.stop();
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Programs by module hash: put once, loaded and verified once a node.
+//!
+//! A module's bytes are a blob, keyed by the hash of *all* its bytes; the module hash leaves the debug section out. So
+//! the tenant's cluster stream says which blob holds which module, and this is a fold over it.
+//!
+//! Bound: [`PROGRAMS_CACHED_MAX`] programs stay in memory; above it the one that was used the longest ago goes.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use nexa_event::envelope::Fact;
+use nexa_event::fact::ClusterEvent;
+use nexa_ports::store::{Append, AppendError, Guard, Stamp, Store, StoreError};
+use nexa_types::{BlobHash, ModuleHash, StreamId, TenantId, Version};
+use nexa_vm::module::{LoadError, Module};
+use nexa_vm::vm::Program;
+
+/// Programs that stay in memory.
+pub const PROGRAMS_CACHED_MAX: usize = 256;
+/// Facts that are read at once.
+const PAGE: usize = 256;
+/// How often a put is tried when others put at the same time.
+const PUT_TRIES_MAX: usize = 16;
+
+/// Why there is no program.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProgramError {
+    /// Nobody put it.
+    #[error("there is no program {module}; put it first")]
+    Unknown {
+        /// The module asked for.
+        module: ModuleHash,
+    },
+    /// It was put, and its bytes are gone.
+    #[error("the bytes of program {module} are missing from the store")]
+    Missing {
+        /// The module asked for.
+        module: ModuleHash,
+    },
+    /// Its bytes are no module that this build runs.
+    #[error("program {module} cannot be loaded")]
+    Refused {
+        /// The module.
+        module: ModuleHash,
+        /// What the loader or the verifier said.
+        source: LoadError,
+    },
+    /// Too many others put programs at the same moment.
+    #[error("the list of programs changes too fast; try again")]
+    Contended,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What a tenant has put, as of a version of its cluster stream.
+#[derive(Debug, Clone, Default)]
+struct Catalog {
+    version: Version,
+    blobs: BTreeMap<ModuleHash, BlobHash>,
+    names: BTreeMap<String, ModuleHash>,
+}
+
+impl Catalog {
+    /// Reads what was put since.
+    async fn catch_up(&mut self, store: &dyn Store, tenant: &TenantId) -> Result<(), StoreError> {
+        loop {
+            let page = store.read(StreamId::Cluster(tenant.clone()), self.version, PAGE).await?;
+            let is_last = page.len() < PAGE;
+            for recorded in page {
+                self.version = recorded.envelope.header.version;
+                if let Fact::Cluster(ClusterEvent::ProgramPut { module, blob, name }) = recorded.envelope.fact {
+                    self.blobs.insert(module, blob);
+                    self.names.insert(name, module);
+                }
+            }
+            if is_last {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Puts a module under a name. Putting the same again changes nothing.
+///
+/// # Errors
+/// [`ProgramError`]: the verifier refuses it, or the store failed. After an error nothing or all of it was stored.
+pub async fn put(
+    store: &dyn Store,
+    tenant: &TenantId,
+    module: &Module,
+    name: &str,
+    stamp: Stamp,
+) -> Result<ModuleHash, ProgramError> {
+    let bytes = module.encode();
+    let hash = load(module.hash(), &bytes)?.hash();
+    let mut catalog = Catalog::default();
+    catalog.catch_up(store, tenant).await?;
+    let blob = store.put_blob(tenant.clone(), bytes).await?;
+    for _ in 0..PUT_TRIES_MAX {
+        if catalog.names.get(name) == Some(&hash) && catalog.blobs.contains_key(&hash) {
+            return Ok(hash);
+        }
+        let append = Append {
+            stream: StreamId::Cluster(tenant.clone()),
+            guard: Guard::Version,
+            expected: catalog.version,
+            stamp: stamp.clone(),
+            facts: vec![Fact::Cluster(ClusterEvent::ProgramPut { module: hash, blob, name: name.to_owned() })],
+            row: None,
+            takes: Vec::new(),
+            posts: Vec::new(),
+            births: Vec::new(),
+            also: None,
+        };
+        match store.append(vec![append]).await.pop() {
+            Some(Ok(_)) => return Ok(hash),
+            Some(Err(AppendError::Store(error))) => return Err(error.into()),
+            Some(Err(_)) | None => catalog.catch_up(store, tenant).await?,
+        }
+    }
+    Err(ProgramError::Contended)
+}
+
+fn load(module: ModuleHash, bytes: &[u8]) -> Result<Program, ProgramError> {
+    Program::load(bytes).map_err(|source| ProgramError::Refused { module, source })
+}
+
+/// The programs that a node has loaded.
+pub(crate) struct Programs {
+    store: Arc<dyn Store>,
+    cache: Mutex<Cache>,
+}
+
+#[derive(Default)]
+struct Cache {
+    catalogs: HashMap<TenantId, Catalog>,
+    programs: HashMap<(TenantId, ModuleHash), (u64, Arc<Program>)>,
+    uses: u64,
+}
+
+impl Programs {
+    pub(crate) fn new(store: Arc<dyn Store>) -> Self {
+        Self { store, cache: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Cache> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A program by its hash, from memory or from the store.
+    pub(crate) async fn get(&self, tenant: &TenantId, module: ModuleHash) -> Result<Arc<Program>, ProgramError> {
+        if let Some(program) = self.lock().find(tenant, module) {
+            return Ok(program);
+        }
+        let blob = self.blob_of(tenant, module).await?;
+        let bytes = self.store.blob(tenant.clone(), blob).await?.ok_or(ProgramError::Missing { module })?;
+        let program = Arc::new(load(module, &bytes)?);
+        self.lock().keep(tenant, program.clone());
+        Ok(program)
+    }
+
+    async fn blob_of(&self, tenant: &TenantId, module: ModuleHash) -> Result<BlobHash, ProgramError> {
+        let mut catalog = self.lock().catalogs.get(tenant).cloned().unwrap_or_default();
+        if let Some(blob) = catalog.blobs.get(&module) {
+            return Ok(*blob);
+        }
+        catalog.catch_up(&*self.store, tenant).await?;
+        let found = catalog.blobs.get(&module).copied();
+        self.lock().catalogs.insert(tenant.clone(), catalog);
+        found.ok_or(ProgramError::Unknown { module })
+    }
+}
+
+impl Cache {
+    fn find(&mut self, tenant: &TenantId, module: ModuleHash) -> Option<Arc<Program>> {
+        self.uses += 1;
+        let (used, program) = self.programs.get_mut(&(tenant.clone(), module))?;
+        *used = self.uses;
+        Some(program.clone())
+    }
+
+    fn keep(&mut self, tenant: &TenantId, program: Arc<Program>) {
+        self.programs.insert((tenant.clone(), program.hash()), (self.uses, program));
+        if self.programs.len() > PROGRAMS_CACHED_MAX
+            && let Some(oldest) = self.programs.iter().min_by_key(|(_, (used, _))| *used).map(|(key, _)| key.clone())
+        {
+            self.programs.remove(&oldest);
+        }
+    }
+}

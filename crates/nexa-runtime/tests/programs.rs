@@ -1,0 +1,96 @@
+//! Programs in the Nexa language on a node: compiled, put, run, killed, gone on with.
+
+#![allow(clippy::unwrap_used, reason = "a test that unwraps says enough by failing")]
+
+mod support;
+
+use nexa_event::effect::{ModelRequest, Role};
+use nexa_types::{AgentId, AgentState, Millis, Seq, Waiting};
+use nexa_vm::json;
+use nexa_vm::module::Module;
+use nexa_vm::value::Value;
+
+use support::job::Job;
+use support::model::FakeModel;
+use support::{Desk, config, until};
+
+const REVIEW: &str = r##"
+protocol Verdict { summary: str, score: int }
+
+agent Clarity(document: str) { prompt: "What is hard to understand?", max_tokens: 80 }
+agent Risk(document: str) { prompt: "What could go wrong?", max_tokens: 80 }
+agent Style(document: str) { prompt: "How could it be written better?", max_tokens: 80 }
+agent Chief(reviews: str) -> Verdict { prompt: "Make one verdict of these reviews.", repair: 2 }
+
+flow main(document: str) -> Verdict {
+    return document |>> [clarity: Clarity, risk: Risk, style: Style] &>> Chief
+}
+"##;
+
+const LETTER: &str = r##"
+agent Draft(letter: str) { prompt: "Write a short answer." }
+
+flow main(letter: str) -> str {
+    let draft = letter >> Draft
+    let decision = approve("Send this answer?", data: { answer: draft }, timeout: 1h)
+    sleep(2s)
+    return match decision {
+        approved(by, note) => "#{by} sent: #{draft}"
+        denied(by, note) => "#{by} did not send it"
+    }
+}
+"##;
+
+fn compiled(text: &str) -> Module {
+    let result = nexa_lang::compile_text("test.nx", text);
+    let shown: Vec<String> = result.diagnostics.iter().map(|diagnostic| format!("{diagnostic:?}")).collect();
+    result.module.unwrap_or_else(|| panic!("{shown:#?}"))
+}
+
+/// Reviewers say something; the chief first says nonsense and repairs it when told.
+fn answer(request: &ModelRequest) -> String {
+    let was_told = request.messages.iter().any(|message| message.role == Role::Assistant);
+    match request.agent.as_str() {
+        "Chief" if was_told => r#"{ "summary": "readable", "score": 7 }"#.into(),
+        "Chief" => "I like it.".into(),
+        name => format!("{name} has read it."),
+    }
+}
+
+#[tokio::test]
+async fn a_review_with_a_repair_survives_a_death_at_any_append() {
+    let model = || FakeModel::asked_for(2, |request| Ok(answer(request)));
+    let job = Job { module: compiled(REVIEW), args: vec![Value::Str("A long text.".into())], model: Box::new(model) };
+    let (outcome, _) = job.undisturbed().await;
+    let nexa_types::Outcome::Ok(payload) = outcome else { panic!("{outcome:?}") };
+    let verdict = json::to_json(&nexa_vm::codec::decode(&payload).unwrap());
+    assert_eq!(verdict, r#"{"summary":"readable","score":7}"#);
+    job.survives_a_death_at_any_append().await;
+}
+
+#[tokio::test]
+async fn a_letter_waits_for_a_person_and_for_the_clock_across_restarts() {
+    let desk = Desk::with_still_clock(FakeModel::echo(1));
+    let module = compiled(LETTER);
+    let main = module.entries.iter().find(|entry| entry.name == "main").unwrap().function;
+    desk.submit(9, &module).await;
+    let args = vec![Value::Str("Dear all".into())];
+    let workload = desk.submit_program("n1", 1, module.hash(), main, args).await;
+    let root = AgentId::root(workload);
+
+    let first = desk.start(config("n1")).await;
+    desk.reaches(root, AgentState::Waiting(Waiting::Approval)).await;
+    drop(first);
+    let second = desk.start(config("n1")).await;
+    desk.approve(&second, workload, root, Seq(2)).await;
+    desk.reaches(root, AgentState::Waiting(Waiting::Timer)).await;
+    drop(second);
+
+    let third = desk.start(config("n1")).await;
+    let clock = desk.sim.clone().unwrap();
+    clock.advance(Millis(2_000));
+    let text = desk.text(workload).await;
+    assert!(text.starts_with("ada sent: <"), "{text}");
+    until("the last act", || third.stats().model_calls_in_flight == 0).await;
+    assert!(desk.model.asked().values().all(|attempts| attempts.len() == 1), "nothing was asked twice");
+}

@@ -1,0 +1,83 @@
+//! A module as text, for people and for tests of the compiler.
+
+use std::fmt::Write as _;
+
+use super::{Constant, Function, Module};
+use crate::op::{Form, Op, Word};
+use crate::stdlib;
+
+impl Module {
+    /// The functions with their instructions, one a line, operands spelt out.
+    pub fn dump(&self) -> String {
+        let mut out = String::new();
+        for (index, function) in self.functions.iter().enumerate() {
+            if index > 0 {
+                out.push('\n');
+            }
+            self.dump_function(&mut out, index, function);
+        }
+        out
+    }
+
+    fn dump_function(&self, out: &mut String, index: usize, function: &Function) {
+        let Function { name, arity, locals, captures, stack, .. } = function;
+        let mark = if function.pure_ { " pure" } else { "" };
+        // Writing to a String cannot fail.
+        let _infallible = writeln!(
+            out,
+            "fn {index} {name}: {arity} arguments, {locals} locals, {captures} captures, {stack} operands{mark}"
+        );
+        let mut at = 0;
+        while at < function.code.len() {
+            match Word::read(&function.code, at) {
+                Some(word) => {
+                    let _infallible = writeln!(out, "  {at:4} {}", self.instruction(&word));
+                    at += word.len;
+                }
+                None => {
+                    let _infallible = writeln!(out, "  {at:4} ?{:08x}", function.code[at]);
+                    at += 1;
+                }
+            }
+        }
+    }
+
+    fn instruction(&self, word: &Word) -> String {
+        let name = word.op.name();
+        let missing = || "?".to_owned();
+        let index = usize::try_from(word.a).unwrap_or(usize::MAX);
+        match word.op.form() {
+            Form::None => name.to_owned(),
+            Form::A if word.op == Op::Int => format!("{name} {}", word.signed_a()),
+            Form::A => format!("{name} {}", word.a),
+            Form::Jump => format!("{name} -> {}", word.a),
+            Form::Const => {
+                let constant = self.constants.get(index).map_or_else(missing, |constant| match constant {
+                    Constant::Str(text) => format!("{text:?}"),
+                    Constant::Int(number) => number.to_string(),
+                    Constant::Float(number) => format!("{number:?}"),
+                    Constant::Duration(millis) => format!("{millis}ms"),
+                });
+                format!("{name} {constant}")
+            }
+            Form::Type => format!("{name} type {}", word.a),
+            Form::Shape => {
+                let shape = self.shapes.get(index).map_or_else(missing, |shape| {
+                    let dot = if shape.tag.is_empty() { "" } else { "." };
+                    format!("{}{dot}{}{{{}}}", shape.type_name, shape.tag, shape.fields.join(", "))
+                });
+                format!("{name} {shape}")
+            }
+            Form::Agent => format!("{name} {}", self.agents.get(index).map_or("?", |agent| &agent.name)),
+            Form::Request => format!("{name} {}", self.requests.get(index).map_or("?", |request| &request.agent)),
+            Form::CountFunction => {
+                let callee = self.functions.get(usize::from(word.b)).map_or("?", |function| &function.name);
+                format!("{name} {} {callee}", word.count)
+            }
+            Form::CountStd => {
+                format!("{name} {} {}", word.count, stdlib::by_number(word.b).map_or("?", |function| function.name))
+            }
+            Form::CountFlags => format!("{name} {} {}", word.count, word.b as i16),
+        }
+    }
+}

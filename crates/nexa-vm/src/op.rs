@@ -1,0 +1,365 @@
+//! The instructions.
+//!
+//! One is a 32-bit little-endian word: `op:8 a:24`, or `op:8 a:8 b:16`. `Wide` before an instruction adds 24 higher bits
+//! to its `a:24`. The machine is a stack machine; `… x y → z` says that `x` and `y` (on top) give way to `z`.
+//! Jump operands are absolute instruction indices within the function.
+//!
+//! Numbers are stored and never reused. New instructions go at the end of their group's range.
+
+macro_rules! ops {
+    ($($(#[$doc:meta])* $number:literal $name:ident $form:ident),* $(,)?) => {
+        /// An instruction's operation.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u8)]
+        pub enum Op { $($(#[$doc])* $name = $number,)* }
+
+        impl Op {
+            /// Every operation, by number.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The operation with this number.
+            pub const fn from_byte(byte: u8) -> Option<Self> {
+                match byte { $($number => Some(Self::$name),)* _ => None }
+            }
+
+            /// Its name, as in the textual dump.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$name => stringify!($name),)* }
+            }
+
+            /// How its operands lie in the word.
+            pub const fn form(self) -> Form {
+                match self { $(Self::$name => Form::$form,)* }
+            }
+        }
+    };
+}
+
+/// How the operands of an instruction lie in its word, and what they mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// No operand.
+    None,
+    /// `a`: a number without further meaning (a count, a slot, a small integer).
+    A,
+    /// `a`: a jump target in the same function.
+    Jump,
+    /// `a`: an index into the module's constants.
+    Const,
+    /// `a`: an index into the module's types.
+    Type,
+    /// `a`: an index into the module's shapes.
+    Shape,
+    /// `a`: an index into the module's agents.
+    Agent,
+    /// `a`: an index into the module's model requests.
+    Request,
+    /// `a`: a count (8 bits), `b`: an index into the module's functions.
+    CountFunction,
+    /// `a`: a count (8 bits), `b`: the number of a standard function.
+    CountStd,
+    /// `a`: a count (8 bits), `b`: flags, see the instruction.
+    CountFlags,
+}
+
+impl Form {
+    /// Whether the word is `op:8 a:8 b:16`, which `Wide` does not widen.
+    pub const fn has_count(self) -> bool {
+        matches!(self, Self::CountFunction | Self::CountStd | Self::CountFlags)
+    }
+}
+
+ops! {
+    // Stack, constants, locals.
+    /// `… → …`
+    0 Nop None,
+    /// The next instruction's `a` gets `a` as its higher 24 bits.
+    1 Wide A,
+    /// `… → … constant`
+    2 Const Const,
+    /// `… → … int`, `a` being a signed 24-bit number.
+    3 Int A,
+    /// `… → … true`
+    4 True None,
+    /// `… → … false`
+    5 False None,
+    /// `… → … none`
+    6 NoneValue None,
+    /// `… → … ()`
+    7 Unit None,
+    /// `… x → …`
+    8 Pop None,
+    /// `… x → … x x`
+    9 Dup None,
+    /// `… x y → … y x`
+    10 Swap None,
+    /// `… x(a) … x(0) → … x(a) … x(0) x(a)`
+    11 Pick A,
+    /// `… → … local[a]`
+    12 LoadLocal A,
+    /// `… x → …`, `local[a] = x`
+    13 StoreLocal A,
+    /// `local[a] += b` on an int, with overflow raised; `a` is the slot (8 bits), `b` a signed 16-bit number.
+    14 IncLocal CountFlags,
+    /// `… → … capture[a]` of the running closure.
+    15 LoadCapture A,
+
+    // Arithmetic and tests. Typed ones trust the verifier's kinds; dynamic ones look.
+    /// `… int int → … int`, raises `overflow`.
+    20 AddInt None,
+    /// `… int int → … int`, raises `overflow`.
+    21 SubInt None,
+    /// `… int int → … int`, raises `overflow`.
+    22 MulInt None,
+    /// `… int int → … int`, truncates; raises `div_zero`, `overflow`.
+    23 DivInt None,
+    /// `… int int → … int`, the dividend's sign; raises `div_zero`, `overflow`.
+    24 RemInt None,
+    /// `… int → … int`, raises `overflow`.
+    25 NegInt None,
+    /// `… int int → … bool`
+    26 LtInt None,
+    /// `… int int → … bool`
+    27 LeInt None,
+    /// `… int int → … bool`
+    28 EqInt None,
+    /// `… float float → … float`
+    29 AddFloat None,
+    /// `… float float → … float`
+    30 SubFloat None,
+    /// `… float float → … float`
+    31 MulFloat None,
+    /// `… float float → … float`, raises `div_zero`.
+    32 DivFloat None,
+    /// `… float float → … float`, raises `div_zero`.
+    33 RemFloat None,
+    /// `… float → … float`
+    34 NegFloat None,
+    /// `… float float → … bool`
+    35 LtFloat None,
+    /// `… float float → … bool`
+    36 LeFloat None,
+    /// `… float float → … bool`
+    37 EqFloat None,
+    /// `… x y → … x + y`: numbers, durations, two texts, two lists; raises `type_mismatch`.
+    38 Add None,
+    /// `… x y → … x - y`
+    39 Sub None,
+    /// `… x y → … x * y`
+    40 Mul None,
+    /// `… x y → … x / y`
+    41 Div None,
+    /// `… x y → … x % y`
+    42 Rem None,
+    /// `… x → … -x`
+    43 Neg None,
+    /// `… x y → … bool`, deep.
+    44 Eq None,
+    /// `… x y → … bool`, deep.
+    45 Ne None,
+    /// `… x y → … bool`, numbers, durations or texts.
+    46 Lt None,
+    /// `… x y → … bool`
+    47 Le None,
+    /// `… x y → … bool`
+    48 Gt None,
+    /// `… x y → … bool`
+    49 Ge None,
+    /// `… x xs → … bool`: an element of a list, a key of a dict, a part of a text.
+    50 In None,
+    /// `… bool → … bool`
+    51 Not None,
+    /// `… int → … float`
+    52 IntToFloat None,
+    /// `… v(1) … v(a) → … str`: the texts of `a` values, joined; a str as is, any other as canonical JSON.
+    53 Concat A,
+    /// `… x → … x`, with `any` checked and converted to `type[a]`; raises `type_mismatch`.
+    54 CheckType Type,
+
+    // Control.
+    /// Goes on at `a`; only forwards, or to a `LoopTick`.
+    60 Jump Jump,
+    /// `… bool → …`, goes on at `a` if true.
+    61 JumpIf Jump,
+    /// `… bool → …`, goes on at `a` if false.
+    62 JumpIfNot Jump,
+    /// `… x → … x` and goes on at `a` if it is not `none`; otherwise `… none → …`.
+    63 JumpIfSome Jump,
+    /// `… result → … result`, goes on at `a` if it is `err`.
+    64 JumpIfErr Jump,
+    /// The only place that a backward jump may lead to. A safepoint.
+    65 LoopTick None,
+    /// `… x →`, ends the function with `x`.
+    66 Return None,
+    /// Until the matching `LeaveTry`, a catchable error cuts the stack back to here, pushes the error, goes on at `a`.
+    67 EnterTry Jump,
+    /// Ends the innermost try.
+    68 LeaveTry None,
+    /// `… error →`, raises it.
+    69 Raise None,
+    /// Ends the VM with an internal error; the compiler puts it where the checker proved that nothing goes.
+    70 Trap None,
+    /// `… x → … bool`: whether an error's code is worth a `fallback`.
+    71 IsFallback None,
+    /// `… x → … bool`: whether an error's code is transient.
+    72 IsTransient None,
+
+    // Calls.
+    /// `… arg(1) … arg(a) → … result`, calls `function[b]`. A safepoint when the slice is used up.
+    80 Call CountFunction,
+    /// `… arg(1) … arg(a) → … result`, calls standard function `b`.
+    81 CallStd CountStd,
+    /// `… f arg(1) … arg(a) → … result`: a closure or a stage; an agent runs as a child.
+    82 CallValue A,
+    /// `… arg(1) … arg(a) →`, the call's result is this function's.
+    83 TailCall CountFunction,
+    /// `… capture(1) … capture(a) → … closure` of `function[b]`.
+    84 Closure CountFunction,
+    /// `… f arg(1) … arg(a) → … stage`: `f` with these arguments in place; argument `b` is left open for the piped
+    /// value, so `f` takes `a + 1` arguments.
+    85 MakeStage CountFlags,
+
+    // Records and collections.
+    /// `… v(1) … v(n) → … record`, with the fields of `shape[a]` in its order.
+    100 NewRecord Shape,
+    /// `… record → … value` of the field whose name is `constant[a]`; raises `key_missing`.
+    101 GetField Const,
+    /// `… record value → … record` with the field `constant[a]` replaced.
+    102 SetField Const,
+    /// `… v(1) … v(a) → … list`
+    103 NewList A,
+    /// `… v(1) … v(a) → … tuple`
+    104 NewTuple A,
+    /// `… k(1) v(1) … k(a) v(a) → … dict`
+    105 NewDict A,
+    /// `… xs i → … x`; raises `index`, `key_missing`.
+    106 Index None,
+    /// `… xs i x → … xs`
+    107 SetIndex None,
+    /// `… xs → … int`
+    108 Len None,
+    /// `… xs → … iterator` over a list, a dict's entries as tuples, or a text's characters.
+    109 IterNew None,
+    /// `… iterator → … iterator x`, or `… iterator → …` and goes on at `a` when there is no further one.
+    110 IterNext Jump,
+    /// `… v(1) … v(n) → … variant`, with tag and fields of `shape[a]`.
+    111 Variant Shape,
+    /// `… x → … x bool`: whether it is the variant (or record) of `shape[a]`.
+    112 TestVariant Shape,
+    /// `… x → … v`: the value of `ok(v)` or of a present optional; raises the error of `err`, `none_value` for `none`.
+    113 Unwrap None,
+    /// `… x → … ok(x)`
+    114 WrapOk None,
+    /// `… error → … err(error)`
+    115 WrapErr None,
+    /// `… tuple → … v(1) … v(a)`, raises `type_mismatch` for another length.
+    116 Unpack A,
+    /// `… list → … record`, with the fields of `shape[a]`: named fork results.
+    117 ListToRecord Shape,
+
+    // Agents and effects. Each but AgentCreate, Pipeline and Merge yields an effect.
+    /// `… → … agent`
+    130 AgentCreate Agent,
+    /// `… agent arg(1) … arg(a) → … value`: runs a child and waits; raises what it raised.
+    131 AgentRun A,
+    /// `… stage(1) … stage(a) → … stage` that runs them one after the other.
+    132 Pipeline A,
+    /// `… [input] branch(1) … branch(a) → … list[Result]`: runs them as children and waits for all. `b` bit 0: an input
+    /// is there and is each branch's argument; otherwise each branch takes none.
+    133 Fork CountFlags,
+    /// `… list[Result] → … value` by [`MergeStrategy`] number `b`; raises `merge_failed`.
+    134 Merge CountFlags,
+    /// `… model messages → … reply` by `request[a]`: see [`crate::module::ModelRequestSpec`].
+    135 LLMCall Request,
+    /// As `LLMCall`, and the pieces go to the client.
+    136 LLMStream Request,
+    /// `… question data timeout → … Approval`; data and timeout may be `none`; raises `approval_timeout`.
+    137 Approve None,
+    /// `… duration → … ()`
+    138 Sleep None,
+    /// `… value channel → … ()`
+    139 Emit None,
+    /// `… → … int`, milliseconds since 1970.
+    140 Now None,
+    /// `… low high → … int`
+    141 Random None,
+    /// `… x → … ()`
+    142 Log None,
+}
+
+/// How [`Op::Merge`] makes one value of the branches' results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u16)]
+pub enum MergeStrategy {
+    /// The list of ok values; any failure raises `merge_failed`.
+    All = 0,
+    /// A text with one headed section a branch in declaration order; a failed one reads `failed: <code>`; at least one
+    /// must be ok. `… names list → … str`, names being a list of texts.
+    Sections = 1,
+}
+
+impl MergeStrategy {
+    /// The strategy with this number.
+    pub const fn from_number(number: u16) -> Option<Self> {
+        match number {
+            0 => Some(Self::All),
+            1 => Some(Self::Sections),
+            _ => None,
+        }
+    }
+}
+
+/// Packs `op:8 a:24`.
+pub const fn word_a(op: Op, a: u32) -> u32 {
+    op as u32 | (a & 0x00FF_FFFF) << 8
+}
+
+/// Packs `op:8 a:8 b:16`.
+pub const fn word_ab(op: Op, a: u8, b: u16) -> u32 {
+    op as u32 | (a as u32) << 8 | (b as u32) << 16
+}
+
+/// One instruction, taken apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Word {
+    /// The operation.
+    pub op: Op,
+    /// `a` of a word `op:8 a:24`, with the higher bits of a `Wide` before it; unsigned, at most 48 bits.
+    pub a: u64,
+    /// `a` of a word `op:8 a:8 b:16`.
+    pub count: u8,
+    /// `b` of a word `op:8 a:8 b:16`.
+    pub b: u16,
+    /// How many words it takes: 2 with `Wide`.
+    pub len: usize,
+}
+
+impl Word {
+    /// The instruction that starts at a word; `None` at the end, and for an unknown operation or a `Wide` that widens
+    /// nothing.
+    pub fn read(code: &[u32], at: usize) -> Option<Self> {
+        let word = *code.get(at)?;
+        let op = Op::from_byte(word as u8)?;
+        if op != Op::Wide {
+            return Some(Self {
+                op,
+                a: u64::from(word >> 8),
+                count: (word >> 8) as u8,
+                b: (word >> 16) as u16,
+                len: 1,
+            });
+        }
+        let next = *code.get(at + 1)?;
+        let op = Op::from_byte(next as u8)?;
+        if op == Op::Wide || op.form() == Form::None || op.form().has_count() {
+            return None;
+        }
+        Some(Self { op, a: u64::from(word >> 8) << 24 | u64::from(next >> 8), count: 0, b: 0, len: 2 })
+    }
+
+    /// `a` as a signed number of 24 bits, or 48 with `Wide`.
+    pub const fn signed_a(&self) -> i64 {
+        let unused = if self.len == 2 { 16 } else { 40 };
+        (self.a << unused) as i64 >> unused
+    }
+}

@@ -1,0 +1,225 @@
+//! `json.*`, `hash.*`, methods of options and results, and what compiled agents call.
+
+use std::sync::Arc;
+
+use nexa_types::RunCode;
+use nexa_types::limits::STRING_BYTES_MAX;
+use sha2::Digest as _;
+
+use super::{Context, StdFault, any_arg, fail, int_arg, mismatch, str_arg};
+use crate::failure::{code_of, error_value, field, text};
+use crate::json::validate::member;
+use crate::json::{self, JsonError, from_json_charged, text_of, to_json_indented, validate_within};
+use crate::value::{Record, Value};
+use crate::vm::heap::{LIST_BYTES, VALUE_BYTES};
+use crate::vm::message_shape;
+
+fn too_long(error: json::TooLong) -> StdFault {
+    fail(RunCode::OutOfMemory, error.to_string())
+}
+
+/// A str as it is, any other value as canonical JSON.
+pub(super) fn str_of(context: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
+    match any_arg(args, 0) {
+        text @ Value::Str(_) => Ok(text.clone()),
+        other => context.text(text_of(other).map_err(too_long)?),
+    }
+}
+
+fn parse(context: &mut Context<'_>, text: &str) -> Result<Result<Value, String>, StdFault> {
+    match from_json_charged(text, &mut |bytes| context.heap.charge(bytes)) {
+        Ok(value) => Ok(Ok(value)),
+        Err(JsonError::TooLarge) => Err(StdFault::Exhausted),
+        Err(error) => Ok(Err(error.to_string())),
+    }
+}
+
+pub(super) fn json_parse(context: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
+    parse(context, str_arg(args, 0)?)?.map_err(|error| fail(RunCode::ParseFailed, error))
+}
+
+pub(super) fn json_text(context: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
+    let indent = if args.len() > 1 { int_arg(args, 1)? } else { 0 };
+    let indent = usize::try_from(indent.clamp(0, 16)).unwrap_or(0);
+    context.text(to_json_indented(any_arg(args, 0), indent).map_err(too_long)?)
+}
+
+/// What a path such as `a.b[0].c` leads to; `none` if it leads nowhere.
+pub(super) fn json_get(_: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
+    let mut value = any_arg(args, 0);
+    for step in str_arg(args, 1)?.split(['.', '[']) {
+        let next = match step.strip_suffix(']') {
+            Some(index) => match (value, index.parse::<usize>()) {
+                (Value::List(values) | Value::Tuple(values), Ok(index)) => values.get(index),
+                _ => None,
+            },
+            None if step.is_empty() => Some(value),
+            None => member(value, step),
+        };
+        match next {
+            Some(next) => value = next,
+            None => return Ok(Value::None),
+        }
+    }
+    Ok(value.clone())
+}
+
+pub(super) fn is_none(_: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
+    Ok(Value::Bool(matches!(any_arg(args, 0), Value::None)))
+}
+
+pub(super) fn is_ok(_: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
+    Ok(Value::Bool(matches!(any_arg(args, 0), Value::Ok(_))))
+}
+
+pub(super) fn is_err(_: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
+    Ok(Value::Bool(matches!(any_arg(args, 0), Value::Err(_))))
+}
+
+pub(super) fn unwrap_or(_: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
+    Ok(match any_arg(args, 0) {
+        Value::None | Value::Err(_) => any_arg(args, 1).clone(),
+        Value::Ok(inner) => inner.as_ref().clone(),
+        other => other.clone(),
+    })
+}
+
+pub(super) fn code(_: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
+    Ok(match any_arg(args, 0) {
+        Value::Err(error) => field(error, "code").cloned().unwrap_or(Value::None),
+        _ => Value::None,
+    })
+}
+
+pub(super) fn error(_: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
+    Ok(match any_arg(args, 0) {
+        Value::Err(error) => error.as_ref().clone(),
+        _ => Value::None,
+    })
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+pub(super) fn sha256(context: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
+    let hash = sha2::Sha256::digest(str_arg(args, 0)?.as_bytes());
+    context.text(hex(&hash))
+}
+
+pub(super) fn blake3(context: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
+    let hash = ::blake3::hash(str_arg(args, 0)?.as_bytes());
+    context.text(hex(hash.as_bytes()))
+}
+
+/// The CRC-32 of Ethernet, zip and PNG.
+pub(super) fn crc32(_: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
+    let mut remainder = u32::MAX;
+    for byte in str_arg(args, 0)?.bytes() {
+        remainder ^= u32::from(byte);
+        for _ in 0..8 {
+            let carry = 0u32.wrapping_sub(remainder & 1);
+            remainder = remainder >> 1 ^ 0xEDB8_8320 & carry;
+        }
+    }
+    Ok(Value::Int(i64::from(!remainder)))
+}
+
+/// A message of a conversation. `from`: see [`crate::module::ModelRequestSpec`].
+pub(super) fn message(context: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
+    let role = str_arg(args, 0)?;
+    if !matches!(role, "system" | "user" | "assistant" | "tool") {
+        return Err(mismatch("the role system, user, assistant or tool", any_arg(args, 0)));
+    }
+    str_arg(args, 1)?;
+    int_arg(args, 2)?;
+    context.charge(LIST_BYTES + 3 * VALUE_BYTES)?;
+    Ok(Value::Record(Arc::new(Record { shape: message_shape(), values: args.to_vec() })))
+}
+
+/// The text of a model's reply.
+pub(super) fn answer_from_reply(_: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
+    let reply = any_arg(args, 0);
+    match field(reply, "text") {
+        Some(text @ Value::Str(_)) => Ok(text.clone()),
+        _ => Err(mismatch("a model's reply", reply)),
+    }
+}
+
+fn type_arg(context: &Context<'_>, args: &[Value]) -> Result<u32, StdFault> {
+    let index = int_arg(args, 0)?;
+    match u32::try_from(index) {
+        Ok(ty) if (ty as usize) < context.module.types.len() => Ok(ty),
+        _ => Err(fail(RunCode::TypeMismatch, format!("the program has no type {index}"))),
+    }
+}
+
+/// A text read as JSON of a type: the whole text, else the first block between fences. `ok` of the value, or `err` of
+/// the violations, written for whoever has to repair the text.
+pub(super) fn read_json(context: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
+    let ty = type_arg(context, args)?;
+    let text = str_arg(args, 1)?.trim();
+    let whole = parse(context, text)?;
+    let parsed = match (whole, first_fenced_block(text)) {
+        (Ok(value), _) => Ok(value),
+        (Err(_), Some(block)) => parse(context, block)?,
+        (Err(error), None) => Err(error),
+    };
+    let violations = match parsed {
+        Ok(value) => {
+            let module = context.module;
+            match validate_within(module, ty, &value, &mut |bytes| context.heap.charge(bytes))? {
+                Ok(value) => {
+                    context.charge_list(1)?;
+                    return Ok(Value::Ok(Arc::new(value)));
+                }
+                Err(violations) => violations.iter().map(ToString::to_string).collect(),
+            }
+        }
+        Err(error) => vec![format!("the answer is {error}; answer with the JSON value alone")],
+    };
+    let lines = violations.iter().map(|line| context.text(line)).collect::<Result<Vec<_>, _>>()?;
+    let lines = context.list(lines)?;
+    context.charge_list(1)?;
+    Ok(Value::Err(Arc::new(lines)))
+}
+
+/// What stands between the first two lines that start with three backticks.
+fn first_fenced_block(text: &str) -> Option<&str> {
+    let (_, after) = text.split_once("```")?;
+    let (_, body) = after.split_once('\n')?;
+    let (block, _) = body.split_once("```")?;
+    Some(block.trim())
+}
+
+pub(super) fn schema_text(context: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
+    let ty = type_arg(context, args)?;
+    let schema = json::schema(context.module, ty);
+    context.text(schema)
+}
+
+pub(super) fn json(context: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
+    context.text(to_json_indented(any_arg(args, 0), 0).map_err(too_long)?)
+}
+
+/// An error value, to be raised.
+pub(super) fn new_error(context: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
+    let (code, message) = (str_arg(args, 0)?, str_arg(args, 1)?);
+    let known = code.parse::<RunCode>().ok().filter(|code| code.is_catchable());
+    let known = known.ok_or_else(|| mismatch("the code of an error that a program may raise", any_arg(args, 0)))?;
+    if message.len() > STRING_BYTES_MAX {
+        return Err(too_long(json::TooLong));
+    }
+    context.charge(LIST_BYTES + 5 * VALUE_BYTES + message.len() as u64 + 64)?;
+    Ok(error_value(known, message, ""))
+}
+
+/// Whether an error, or the error of `err`, is one that another worker may do better with.
+pub(super) fn worth_fallback(_: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
+    let error = match any_arg(args, 0) {
+        Value::Err(error) => error.as_ref(),
+        other => other,
+    };
+    let code = field(error, "code").and_then(text).and_then(|_| code_of(error));
+    Ok(Value::Bool(code.is_some_and(RunCode::is_worth_a_fallback)))
+}

@@ -1,0 +1,190 @@
+//! Methods of lists. Lists are values: every method gives a new one.
+
+use std::cmp::Ordering;
+use std::collections::BTreeSet;
+
+use nexa_types::RunCode;
+use nexa_types::limits::STRING_BYTES_MAX;
+
+use super::{Context, StdFault, any_arg, fail, int_arg, list_arg, mismatch, part_of, str_arg};
+use crate::json::text_of;
+use crate::value::{Key, Value};
+use crate::vm::equal::Work;
+use crate::vm::heap::{LIST_BYTES, VALUE_BYTES};
+use crate::vm::{key_of, order};
+
+pub(super) fn len(_: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
+    Ok(Value::Int(list_arg(args, 0)?.len() as i64))
+}
+
+pub(super) fn first(_: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
+    Ok(list_arg(args, 0)?.first().cloned().unwrap_or(Value::None))
+}
+
+pub(super) fn last(_: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
+    Ok(list_arg(args, 0)?.last().cloned().unwrap_or(Value::None))
+}
+
+pub(super) fn push(context: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
+    let values = list_arg(args, 0)?;
+    context.charge_list(values.len() + 1)?;
+    let longer = values.iter().chain(std::iter::once(any_arg(args, 1))).cloned().collect();
+    Ok(Value::List(std::sync::Arc::new(longer)))
+}
+
+pub(super) fn concat(context: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
+    let (xs, ys) = (list_arg(args, 0)?, list_arg(args, 1)?);
+    context.charge_list(xs.len() + ys.len())?;
+    Ok(Value::List(std::sync::Arc::new(xs.iter().chain(ys).cloned().collect())))
+}
+
+/// From one position up to another, both clamped to the list.
+pub(super) fn slice(context: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
+    let values = list_arg(args, 0)?;
+    let part = part_of(values.len(), int_arg(args, 1)?, int_arg(args, 2)?);
+    context.charge_list(part.len())?;
+    Ok(Value::List(std::sync::Arc::new(values[part].to_vec())))
+}
+
+pub(super) fn reverse(context: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
+    let values = list_arg(args, 0)?;
+    context.charge_list(values.len())?;
+    Ok(Value::List(std::sync::Arc::new(values.iter().rev().cloned().collect())))
+}
+
+/// Numbers, durations, texts or bools, in order; equal ones keep theirs.
+pub(super) fn sort(context: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
+    let values = list_arg(args, 0)?;
+    if let Some(first) = values.first()
+        && let Some(other) = values.iter().find(|value| order(first, value).is_none())
+    {
+        return Err(mismatch("numbers, durations, texts or bools of one kind, without NaN", other));
+    }
+    context.charge_list(values.len())?;
+    let mut sorted = values.to_vec();
+    // Every element was comparable to the first one, so they are of one kind and comparable to each other.
+    sorted.sort_by(|x, y| order(x, y).unwrap_or(Ordering::Equal));
+    Ok(Value::List(std::sync::Arc::new(sorted)))
+}
+
+/// The first of equal elements.
+pub(super) fn unique(context: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
+    let values = list_arg(args, 0)?;
+    context.charge(LIST_BYTES + 3 * VALUE_BYTES * values.len() as u64)?;
+    let mut keys: BTreeSet<Key> = BTreeSet::new();
+    let mut others: Vec<&Value> = Vec::new();
+    let mut work = Work::new();
+    let mut kept = Vec::new();
+    for value in values {
+        let is_new = match key_of(value) {
+            // An int may equal a float, so ints stand among the others as soon as there is one.
+            Ok(key) if others.is_empty() || matches!(key, Key::Str(_) | Key::Bool(_)) => keys.insert(key),
+            _ => {
+                let candidates: Vec<&Value> = kept.iter().collect();
+                let mut is_new = true;
+                for other in candidates {
+                    if work.equal(other, value).map_err(|_| too_large())? {
+                        is_new = false;
+                        break;
+                    }
+                }
+                if is_new {
+                    others.push(value);
+                }
+                is_new
+            }
+        };
+        if is_new {
+            kept.push(value.clone());
+        }
+    }
+    Ok(Value::List(std::sync::Arc::new(kept)))
+}
+
+pub(super) fn contains(_: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
+    let mut work = Work::new();
+    for value in list_arg(args, 0)? {
+        if work.equal(value, any_arg(args, 1)).map_err(|_| too_large())? {
+            return Ok(Value::Bool(true));
+        }
+    }
+    Ok(Value::Bool(false))
+}
+
+/// The elements' texts with a separator between them.
+pub(super) fn join(context: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
+    let (values, separator) = (list_arg(args, 0)?, str_arg(args, 1)?);
+    let too_long = |error: crate::json::TooLong| fail(RunCode::OutOfMemory, error.to_string());
+    let mut out = String::new();
+    for (index, value) in values.iter().enumerate() {
+        if index > 0 {
+            out.push_str(separator);
+        }
+        match value {
+            Value::Str(text) => out.push_str(text),
+            other => out.push_str(&text_of(other).map_err(too_long)?),
+        }
+        if out.len() > STRING_BYTES_MAX {
+            return Err(too_long(crate::json::TooLong));
+        }
+    }
+    context.text(out)
+}
+
+/// Pairs, as many as the shorter list has elements.
+pub(super) fn zip(context: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
+    let (xs, ys) = (list_arg(args, 0)?, list_arg(args, 1)?);
+    let len = xs.len().min(ys.len());
+    context.charge(LIST_BYTES + (LIST_BYTES + 3 * VALUE_BYTES) * len as u64)?;
+    let pairs = xs.iter().zip(ys).map(|(x, y)| Value::Tuple(std::sync::Arc::new(vec![x.clone(), y.clone()])));
+    Ok(Value::List(std::sync::Arc::new(pairs.collect())))
+}
+
+pub(super) fn flatten(context: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
+    let mut len = 0;
+    for inner in list_arg(args, 0)? {
+        match inner {
+            Value::List(values) => len += values.len(),
+            other => return Err(mismatch("a list of lists", other)),
+        }
+    }
+    context.charge_list(len)?;
+    let mut flat = Vec::with_capacity(len);
+    for inner in list_arg(args, 0)? {
+        if let Value::List(values) = inner {
+            flat.extend(values.iter().cloned());
+        }
+    }
+    Ok(Value::List(std::sync::Arc::new(flat)))
+}
+
+/// Ints give an int, one float among them a float; nothing gives 0.
+pub(super) fn sum(_: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
+    let values = list_arg(args, 0)?;
+    let mut total = 0i64;
+    for (index, value) in values.iter().enumerate() {
+        match value {
+            Value::Int(number) => {
+                let overflow = || fail(RunCode::Overflow, "the sum does not fit into a 64-bit integer");
+                total = total.checked_add(*number).ok_or_else(overflow)?;
+            }
+            Value::Float(_) => {
+                let mut float = total as f64;
+                for value in &values[index..] {
+                    float += match value {
+                        Value::Int(number) => *number as f64,
+                        Value::Float(number) => *number,
+                        other => return Err(mismatch("numbers", other)),
+                    };
+                }
+                return Ok(Value::Float(if float.is_nan() { f64::NAN } else { float }));
+            }
+            other => return Err(mismatch("numbers", other)),
+        }
+    }
+    Ok(Value::Int(total))
+}
+
+fn too_large() -> StdFault {
+    fail(RunCode::OutOfMemory, "the values are too large to be compared")
+}

@@ -1,0 +1,116 @@
+//! Values: immutable trees without identity, shared by reference count and copied on change.
+
+use std::sync::Arc;
+
+/// A value of the language, or of the machine itself (iterators). 24 bytes; everything large is behind a shared pointer.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    /// `()`
+    Unit,
+    /// `none`
+    None,
+    /// `true`, `false`
+    Bool(bool),
+    /// 64 bits, signed.
+    Int(i64),
+    /// IEEE 754 binary64; never another NaN than the canonical one.
+    Float(f64),
+    /// Whole milliseconds.
+    Duration(i64),
+    /// Text.
+    Str(Arc<str>),
+    /// `[a, b]`
+    List(Arc<Vec<Value>>),
+    /// `(a, b)`
+    Tuple(Arc<Vec<Value>>),
+    /// `{ x: 1 }`, by shape.
+    Record(Arc<Record>),
+    /// `{ "k": v }` in insertion order.
+    Dict(Arc<Dict>),
+    /// A variant of an enum with its fields.
+    Variant(Arc<Record>),
+    /// `ok(v)`
+    Ok(Arc<Value>),
+    /// `err(e)`, the error being a record.
+    Err(Arc<Value>),
+    /// A declared agent, by its index in the module.
+    Agent(u32),
+    /// A function with captured values.
+    Closure(Arc<Closure>),
+    /// A callable with some arguments in place, or several of them in a row.
+    Stage(Arc<Stage>),
+    /// An iteration that is under way; never leaves the stack.
+    Iterator(Arc<Iterator>),
+}
+
+/// A record or an enum variant: a shape and one value a field.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Record {
+    /// Names.
+    pub shape: Arc<Shape>,
+    /// Values, in the shape's order.
+    pub values: Vec<Value>,
+}
+
+/// The names of a record's fields. Two records with equal names in equal order have equal shapes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Shape {
+    /// The nominal type or enum it belongs to, empty for a plain record.
+    pub type_name: String,
+    /// The variant's tag, empty for a record.
+    pub tag: String,
+    /// The fields, in order.
+    pub fields: Vec<String>,
+}
+
+/// A key of a dict.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Key {
+    /// Text.
+    Str(Arc<str>),
+    /// Integer.
+    Int(i64),
+    /// Bool.
+    Bool(bool),
+}
+
+/// A dict: entries in insertion order.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Dict {
+    /// The entries.
+    pub entries: Vec<(Key, Value)>,
+}
+
+/// A function with captured values.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Closure {
+    /// The function's index in the module.
+    pub function: u32,
+    /// What it captured.
+    pub captures: Vec<Value>,
+}
+
+/// A callable that waits for one more argument.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Stage {
+    /// A closure or agent with arguments in place; the open one goes to position `open`.
+    Partial {
+        /// The closure or agent.
+        callee: Value,
+        /// The other arguments, in order.
+        args: Vec<Value>,
+        /// Where the piped value goes.
+        open: u16,
+    },
+    /// Stages one after the other.
+    Chain(Vec<Value>),
+}
+
+/// An iteration: what is iterated over, and how far it is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Iterator {
+    /// The value as it was at entry.
+    pub over: Value,
+    /// How many elements were taken.
+    pub taken: u64,
+}

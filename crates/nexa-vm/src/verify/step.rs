@@ -1,0 +1,318 @@
+//! What each instruction needs and leaves.
+
+use nexa_types::limits::{BRANCHES_MAX, DEPTH_MAX};
+
+use super::VerifyError;
+use super::flow::{Kind, Pass, Point, range_error, stack_error};
+use crate::module::Constant;
+use crate::op::{Form, MergeStrategy, Op, Word};
+use crate::stdlib;
+
+impl Pass<'_, '_> {
+    /// Operands in range, whether a path leads here or not.
+    pub(super) fn operands(&self, word: &Word) -> Result<(), VerifyError> {
+        let module = self.module;
+        let within = |len: usize, what: &str| {
+            if word.a < len as u64 { Ok(()) } else { Err(range_error(format!("there is no {what} {}", word.a))) }
+        };
+        match word.op.form() {
+            Form::None => {}
+            Form::A if word.op == Op::Int => {}
+            Form::A if word.a > u64::from(u32::MAX) => return Err(range_error("an operand beyond 32 bits")),
+            Form::A => {}
+            Form::Jump => {
+                if word.a >= self.starts.len() as u64 {
+                    return Err(VerifyError::new("E1002", format!("a jump to {}, beyond the code", word.a)));
+                }
+            }
+            Form::Const => within(module.constants.len(), "constant")?,
+            Form::Type => within(module.types.len(), "type")?,
+            Form::Shape => within(module.shapes.len(), "shape")?,
+            Form::Agent => within(module.agents.len(), "agent")?,
+            Form::Request => within(module.requests.len(), "model request")?,
+            Form::CountFunction => {
+                let Some(callee) = module.functions.get(usize::from(word.b)) else {
+                    return Err(range_error(format!("there is no function {}", word.b)));
+                };
+                let wanted = if word.op == Op::Closure { callee.captures } else { callee.arity };
+                if wanted != word.count {
+                    let name = &callee.name;
+                    return Err(range_error(format!("`{name}` takes {wanted} values and gets {}", word.count)));
+                }
+                if word.op != Op::Closure && callee.captures > 0 {
+                    return Err(range_error(format!("`{}` captures values and is called without them", callee.name)));
+                }
+            }
+            Form::CountStd => {
+                let Some(found) = stdlib::by_number(word.b) else {
+                    return Err(range_error(format!("there is no standard function {}", word.b)));
+                };
+                if !(found.arity.0..=found.arity.1).contains(&word.count) {
+                    return Err(range_error(format!("`{}` gets {} arguments", found.name, word.count)));
+                }
+            }
+            Form::CountFlags => {}
+        }
+        let locals = u64::from(self.function.locals);
+        let is_right = match word.op {
+            Op::LoadLocal | Op::StoreLocal => word.a < locals,
+            Op::IncLocal => u64::from(word.count) < locals,
+            Op::LoadCapture => word.a < u64::from(self.function.captures),
+            Op::MakeStage => word.b <= u16::from(word.count),
+            Op::Fork => word.count > 0 && usize::from(word.count) <= BRANCHES_MAX && word.b <= 1,
+            Op::Pipeline => word.a > 0 && word.a <= 256,
+            Op::Merge => MergeStrategy::from_number(word.b).is_some(),
+            Op::GetField | Op::SetField => matches!(module.constants.get(word.a as usize), Some(Constant::Str(_))),
+            Op::CallValue | Op::AgentRun => word.a <= 255,
+            Op::NewList | Op::NewTuple | Op::NewDict | Op::Concat | Op::Unpack | Op::Pick => word.a < 1 << 16,
+            _ => true,
+        };
+        if is_right { Ok(()) } else { Err(range_error(format!("an operand of {} is out of range", word.op.name()))) }
+    }
+
+    /// What is known after an instruction on the way that falls through; `None` if nothing falls through.
+    pub(super) fn step(&mut self, word: &Word, mut point: Point) -> Result<Option<Point>, VerifyError> {
+        use Kind::{Any, Bool, Float, Int, Other};
+        let a = word.a as usize;
+        let count = usize::from(word.count);
+        match word.op {
+            Op::Nop | Op::Wide | Op::LoopTick => {}
+            Op::Const => {
+                let kind = match self.module.constants.get(a) {
+                    Some(Constant::Int(_)) => Int,
+                    Some(Constant::Float(_)) => Float,
+                    _ => Other,
+                };
+                self.push(&mut point, kind)?;
+            }
+            Op::Int => self.push(&mut point, Int)?,
+            Op::True | Op::False => self.push(&mut point, Bool)?,
+            Op::NoneValue | Op::Unit | Op::AgentCreate => self.push(&mut point, Other)?,
+            Op::Pop => {
+                self.raw_pop(&mut point)?;
+            }
+            Op::Dup => {
+                let kind = self.pop(&mut point)?;
+                self.push(&mut point, kind)?;
+                self.push(&mut point, kind)?;
+            }
+            Op::Swap => {
+                let y = self.raw_pop(&mut point)?;
+                let x = self.raw_pop(&mut point)?;
+                self.push(&mut point, y)?;
+                self.push(&mut point, x)?;
+            }
+            Op::Pick => {
+                let place = point.stack.len().checked_sub(a + 1).ok_or_else(|| stack_error("an operand is missing"))?;
+                let kind = point.stack[place];
+                if kind == Kind::Iterator {
+                    return Err(stack_error("an iterator cannot be copied"));
+                }
+                self.push(&mut point, kind)?;
+            }
+            Op::LoadLocal => match point.locals[a] {
+                Some(kind) => self.push(&mut point, kind)?,
+                None => return Err(stack_error(format!("local {a} is read before it is set"))),
+            },
+            Op::StoreLocal => {
+                let kind = self.pop(&mut point)?;
+                point.locals[a] = Some(kind);
+            }
+            Op::IncLocal => match point.locals[count] {
+                Some(Int | Any) => point.locals[count] = Some(Int),
+                Some(_) => return Err(stack_error(format!("local {count} is no int"))),
+                None => return Err(stack_error(format!("local {count} is read before it is set"))),
+            },
+            Op::LoadCapture => self.push(&mut point, Any)?,
+            Op::AddInt | Op::SubInt | Op::MulInt | Op::DivInt | Op::RemInt => {
+                self.typed(&mut point, 2, Int)?;
+                self.push(&mut point, Int)?;
+            }
+            Op::NegInt => {
+                self.typed(&mut point, 1, Int)?;
+                self.push(&mut point, Int)?;
+            }
+            Op::LtInt | Op::LeInt | Op::EqInt => {
+                self.typed(&mut point, 2, Int)?;
+                self.push(&mut point, Bool)?;
+            }
+            Op::AddFloat | Op::SubFloat | Op::MulFloat | Op::DivFloat | Op::RemFloat => {
+                self.typed(&mut point, 2, Float)?;
+                self.push(&mut point, Float)?;
+            }
+            Op::NegFloat => {
+                self.typed(&mut point, 1, Float)?;
+                self.push(&mut point, Float)?;
+            }
+            Op::LtFloat | Op::LeFloat | Op::EqFloat => {
+                self.typed(&mut point, 2, Float)?;
+                self.push(&mut point, Bool)?;
+            }
+            Op::IntToFloat => {
+                // A float stays what it is, so that a value of either kind can be made one.
+                self.pop(&mut point)?;
+                self.push(&mut point, Float)?;
+            }
+            Op::Not => {
+                self.typed(&mut point, 1, Bool)?;
+                self.push(&mut point, Bool)?;
+            }
+            Op::Eq | Op::Ne | Op::Lt | Op::Le | Op::Gt | Op::Ge | Op::In => self.change(&mut point, 2, Bool)?,
+            Op::Add | Op::Sub | Op::Mul | Op::Div | Op::Rem => self.change(&mut point, 2, Any)?,
+            Op::Neg | Op::CheckType => self.change(&mut point, 1, Any)?,
+            Op::Concat => self.change(&mut point, a, Other)?,
+            Op::Jump => {
+                self.jump(word.a, point)?;
+                return Ok(None);
+            }
+            Op::JumpIf | Op::JumpIfNot => {
+                self.typed(&mut point, 1, Bool)?;
+                self.jump(word.a, point.clone())?;
+            }
+            Op::JumpIfSome => {
+                self.need(&point, 1)?;
+                self.jump(word.a, point.clone())?;
+                self.pop(&mut point)?;
+            }
+            Op::JumpIfErr => {
+                self.need(&point, 1)?;
+                self.jump(word.a, point.clone())?;
+            }
+            Op::Return | Op::Raise => {
+                self.pop(&mut point)?;
+                return Ok(None);
+            }
+            Op::Trap => return Ok(None),
+            Op::TailCall => {
+                self.change(&mut point, count, Any)?;
+                return Ok(None);
+            }
+            Op::EnterTry => {
+                if word.a as usize <= self.at {
+                    return Err(VerifyError::new("E1005", "a handler that stands before its try"));
+                }
+                if point.tries.len() >= DEPTH_MAX {
+                    return Err(VerifyError::new("E1006", "tries nest deeper than 256 levels"));
+                }
+                // The handler finds the stack as it is here and the error on it; of locals that anything writes from
+                // here on it knows only that they are set.
+                let mut caught = point.clone();
+                self.push(&mut caught, Other)?;
+                for (local, last) in caught.locals.iter_mut().zip(&self.written) {
+                    if *last > self.at && local.is_some() {
+                        *local = Some(Any);
+                    }
+                }
+                self.jump(word.a, caught)?;
+                point.tries.push(self.at as u32);
+            }
+            Op::LeaveTry => {
+                if point.tries.pop().is_none() {
+                    return Err(stack_error("a try is left that was not entered"));
+                }
+            }
+            Op::IsFallback | Op::IsTransient => self.change(&mut point, 1, Bool)?,
+            Op::Call | Op::CallStd => self.change(&mut point, count, Any)?,
+            Op::CallValue => self.change(&mut point, a + 1, Any)?,
+            Op::Closure => self.change(&mut point, count, Other)?,
+            Op::MakeStage => self.change(&mut point, count + 1, Other)?,
+            Op::NewRecord | Op::Variant => {
+                let fields = self.module.shapes.get(a).map_or(0, |shape| shape.fields.len());
+                self.change(&mut point, fields, Other)?;
+            }
+            Op::GetField => self.change(&mut point, 1, Any)?,
+            Op::SetField => self.change(&mut point, 2, Other)?,
+            Op::NewList | Op::NewTuple | Op::Pipeline => self.change(&mut point, a, Other)?,
+            Op::NewDict => self.change(&mut point, 2 * a, Other)?,
+            Op::Index => self.change(&mut point, 2, Any)?,
+            Op::SetIndex => self.change(&mut point, 3, Other)?,
+            Op::Len => self.change(&mut point, 1, Int)?,
+            Op::IterNew => self.change(&mut point, 1, Kind::Iterator)?,
+            Op::IterNext => {
+                if point.stack.last() != Some(&Kind::Iterator) {
+                    return Err(stack_error("the operand is no iterator"));
+                }
+                let mut done = point.clone();
+                done.stack.pop();
+                self.jump(word.a, done)?;
+                self.push(&mut point, Any)?;
+            }
+            Op::TestVariant => {
+                self.need(&point, 1)?;
+                self.push(&mut point, Bool)?;
+            }
+            Op::Unwrap => self.change(&mut point, 1, Any)?,
+            Op::WrapOk | Op::WrapErr | Op::ListToRecord => self.change(&mut point, 1, Other)?,
+            Op::Unpack => {
+                self.pop(&mut point)?;
+                for _ in 0..a {
+                    self.push(&mut point, Any)?;
+                }
+            }
+            Op::Merge => {
+                let pops = if word.b == MergeStrategy::Sections as u16 { 2 } else { 1 };
+                self.change(&mut point, pops, Other)?;
+            }
+            Op::AgentRun => self.effect(&mut point, a + 1, Any)?,
+            Op::Fork => self.effect(&mut point, count + usize::from(word.b & 1), Other)?,
+            Op::LLMCall | Op::LLMStream => self.effect(&mut point, 2, Other)?,
+            Op::Approve => self.effect(&mut point, 3, Other)?,
+            Op::Sleep | Op::Log => self.effect(&mut point, 1, Other)?,
+            Op::Emit => self.effect(&mut point, 2, Other)?,
+            Op::Now => self.effect(&mut point, 0, Int)?,
+            Op::Random => self.effect(&mut point, 2, Int)?,
+        }
+        Ok(Some(point))
+    }
+
+    fn push(&mut self, point: &mut Point, kind: Kind) -> Result<(), VerifyError> {
+        point.stack.push(kind);
+        let height = point.stack.len();
+        if height > usize::from(self.most) {
+            return Err(stack_error(format!("{height} operands, more than the declared {}", self.most)));
+        }
+        self.highest = self.highest.max(height as u16);
+        Ok(())
+    }
+
+    fn raw_pop(&mut self, point: &mut Point) -> Result<Kind, VerifyError> {
+        point.stack.pop().ok_or_else(|| stack_error("an operand is missing"))
+    }
+
+    fn pop(&mut self, point: &mut Point) -> Result<Kind, VerifyError> {
+        match self.raw_pop(point)? {
+            Kind::Iterator => Err(stack_error("an iterator cannot leave its place")),
+            kind => Ok(kind),
+        }
+    }
+
+    fn need(&self, point: &Point, count: usize) -> Result<(), VerifyError> {
+        let from = point.stack.len().checked_sub(count).ok_or_else(|| stack_error("an operand is missing"))?;
+        let has_iterator = point.stack[from..].contains(&Kind::Iterator);
+        if has_iterator { Err(stack_error("an iterator cannot leave its place")) } else { Ok(()) }
+    }
+
+    fn change(&mut self, point: &mut Point, pops: usize, kind: Kind) -> Result<(), VerifyError> {
+        for _ in 0..pops {
+            self.pop(point)?;
+        }
+        self.push(point, kind)
+    }
+
+    fn typed(&mut self, point: &mut Point, pops: usize, wanted: Kind) -> Result<(), VerifyError> {
+        for _ in 0..pops {
+            let found = self.pop(point)?;
+            if found != wanted && found != Kind::Any {
+                return Err(stack_error(format!("an operand is known to be {found:?} and must be {wanted:?}")));
+            }
+        }
+        Ok(())
+    }
+
+    fn effect(&mut self, point: &mut Point, pops: usize, kind: Kind) -> Result<(), VerifyError> {
+        if self.function.pure_ {
+            return Err(stack_error("an effect in a function marked pure"));
+        }
+        self.change(point, pops, kind)
+    }
+}

@@ -1,0 +1,355 @@
+//! Effects: requests read off the stack, and answers put in their operands' place.
+
+use std::sync::{Arc, LazyLock};
+
+use nexa_event::effect::{
+    Answer, ApprovalRequest, ChildSpec, EffectBody, Finish, Join, Message, ModelReply, ModelRequest, Role, Sampling,
+    Source,
+};
+use nexa_types::{Budget, Failure, Millis, Outcome, Payload, RunCode, Seq};
+
+use super::call::merge_arguments;
+use super::raise::Fault;
+use super::{CHAIN, ENTRY_CALLABLE, ResumeError, State, Vm};
+use crate::codec;
+use crate::failure::{self, field, text};
+use crate::json::validate::describe;
+use crate::json::{schema, text_of, try_to_json};
+use crate::op::{Op, Word};
+use crate::value::{Record, Shape, Stage, Value};
+
+/// The channel of `emit` when the program names none.
+const MAIN_CHANNEL: &str = "main";
+
+fn shape(type_name: &str, tag: &str, fields: &[&str]) -> Arc<Shape> {
+    Arc::new(Shape {
+        type_name: type_name.to_owned(),
+        tag: tag.to_owned(),
+        fields: fields.iter().map(|field| (*field).to_owned()).collect(),
+    })
+}
+
+static REPLY: LazyLock<Arc<Shape>> =
+    LazyLock::new(|| shape("", "", &["text", "finish", "from", "tokens_in", "tokens_out"]));
+static APPROVED: LazyLock<Arc<Shape>> = LazyLock::new(|| shape("Approval", "approved", &["by", "note"]));
+static DENIED: LazyLock<Arc<Shape>> = LazyLock::new(|| shape("Approval", "denied", &["by", "note"]));
+static MESSAGE: LazyLock<Arc<Shape>> = LazyLock::new(|| shape("", "", &["role", "text", "from"]));
+
+/// The shape of a message of a conversation: `{ role, text, from }`.
+pub(crate) fn message_shape() -> Arc<Shape> {
+    Arc::clone(&MESSAGE)
+}
+
+/// How many operands an effect's instruction pops; `None` if it is no effect.
+pub(super) fn operands(word: &Word) -> Option<usize> {
+    Some(match word.op {
+        Op::AgentRun | Op::CallValue => word.a as usize + 1,
+        Op::Fork => usize::from(word.count) + usize::from(word.b & 1),
+        Op::LLMCall | Op::LLMStream | Op::Emit | Op::Random => 2,
+        Op::Approve => 3,
+        Op::Sleep | Op::Log => 1,
+        Op::Now => 0,
+        _ => return None,
+    })
+}
+
+impl Vm {
+    /// The effect that the innermost frame stands at, and how many operands it has.
+    fn effect_at(&self) -> Result<(Word, usize), Fault> {
+        let frame = self.frames.last().ok_or_else(|| Fault::internal("an effect without a frame"))?;
+        if frame.function == CHAIN {
+            // A stage of a chain that is an agent: the stage and its argument are on top.
+            return Ok((Word { op: Op::CallValue, a: 1, count: 0, b: 0, len: 1 }, 2));
+        }
+        let code = self.program.module().functions.get(frame.function as usize);
+        let code = code.map_or(&[][..], |function| function.code.as_slice());
+        // The machine stands at the second of two words if there is a `Wide`.
+        let at = frame.pc as usize;
+        let is_wide = at > 0 && code.get(at - 1).is_some_and(|word| *word as u8 == Op::Wide as u8);
+        let word = Word::read(code, if is_wide { at - 1 } else { at });
+        let word = word.ok_or_else(|| Fault::internal("an effect without an instruction"))?;
+        let count = operands(&word).ok_or_else(|| Fault::internal("an instruction that is no effect"))?;
+        Ok((word, count))
+    }
+
+    /// What the effect asks for. The operands stay where they are.
+    pub(super) fn effect_body(&self) -> Result<EffectBody, Fault> {
+        let (word, count) = self.effect_at()?;
+        let from = self.stack.len().checked_sub(count).ok_or_else(|| Fault::internal("an effect without operands"))?;
+        let operands = &self.stack[from..];
+        Ok(match (word.op, operands) {
+            (Op::Now, _) => EffectBody::Now,
+            (Op::Random, [Value::Int(low), Value::Int(high)]) if low < high => {
+                EffectBody::Random { low: *low, high: *high }
+            }
+            (Op::Random, [Value::Int(low), Value::Int(high)]) => {
+                return Err(Fault::new(RunCode::Index, format!("no number is at least {low} and below {high}")));
+            }
+            (Op::Log, [value]) => EffectBody::Log(text_of(value).map_err(too_long)?),
+            (Op::Emit, [value, Value::Str(channel)]) => {
+                EffectBody::Emit { channel: channel.as_ref().to_owned(), value: encode(value)? }
+            }
+            (Op::Emit, [value, Value::None]) => {
+                EffectBody::Emit { channel: MAIN_CHANNEL.to_owned(), value: encode(value)? }
+            }
+            (Op::Sleep, [Value::Duration(millis)]) => EffectBody::Sleep(span(*millis)),
+            (Op::Approve, [Value::Str(question), data, timeout]) => {
+                let data = match data {
+                    Value::None => None,
+                    data => Some(try_to_json(data).map_err(too_long)?),
+                };
+                let timeout = match timeout {
+                    Value::None => None,
+                    Value::Duration(millis) => Some(span(*millis)),
+                    other => return Err(unfit("a timeout", other)),
+                };
+                EffectBody::Approval(ApprovalRequest { question: question.as_ref().to_owned(), data, timeout })
+            }
+            (Op::LLMCall | Op::LLMStream, [model, Value::List(messages)]) => {
+                EffectBody::Model(Box::new(self.model_request(&word, model, messages)?))
+            }
+            (Op::AgentRun | Op::CallValue, [callee, args @ ..]) => {
+                EffectBody::Children { branches: vec![self.child(callee, args.to_vec())?], join: Join::All }
+            }
+            (Op::Fork, operands) => {
+                let (input, branches) = operands.split_at(usize::from(word.b & 1));
+                let branches = branches.iter().map(|branch| self.child(branch, input.to_vec()));
+                EffectBody::Children { branches: branches.collect::<Result<_, _>>()?, join: Join::All }
+            }
+            (op, operands) => {
+                let found: Vec<String> = operands.iter().map(describe).collect();
+                return Err(Fault::mismatch(format!("{} got {}", op.name(), found.join(", "))));
+            }
+        })
+    }
+
+    fn model_request(&self, word: &Word, model: &Value, messages: &[Value]) -> Result<ModelRequest, Fault> {
+        let module = self.program.module();
+        let spec = module.requests.get(word.a as usize).ok_or_else(|| Fault::internal("no such model request"))?;
+        let model = match model {
+            Value::Str(model) => model.as_ref().to_owned(),
+            Value::None => String::new(),
+            other => return Err(unfit("the name of a model", other)),
+        };
+        Ok(ModelRequest {
+            agent: spec.agent.clone(),
+            model,
+            messages: messages.iter().map(|value| self.message(value)).collect::<Result<_, _>>()?,
+            schema: spec.answer.map(|ty| schema(module, ty)),
+            sampling: Sampling {
+                temperature: spec.temperature,
+                top_p: spec.top_p,
+                max_tokens: spec.max_tokens,
+                seed: spec.seed,
+                stop: spec.stop.clone(),
+            },
+            stream: word.op == Op::LLMStream,
+            timeout: spec.timeout,
+        })
+    }
+
+    fn message(&self, value: &Value) -> Result<Message, Fault> {
+        let role = match field(value, "role").and_then(text) {
+            Some("system") => Role::System,
+            Some("user") => Role::User,
+            Some("assistant") => Role::Assistant,
+            Some("tool") => Role::Tool,
+            _ => return Err(unfit("a message with the role system, user, assistant or tool", value)),
+        };
+        let source = match field(value, "from") {
+            Some(Value::Int(0)) => Source::Program,
+            Some(Value::Int(-1)) => Source::Derived,
+            Some(Value::Int(seq)) if *seq > 0 && (*seq as u64) < self.next_seq.0 => Source::Answer(Seq(*seq as u64)),
+            _ => return Err(unfit("a message that says where its text is from", value)),
+        };
+        let text = field(value, "text").and_then(text).ok_or_else(|| unfit("a message with a text", value))?;
+        Ok(Message { role, text: text.to_owned(), source })
+    }
+
+    /// What starts a callable as a child. An agent starts as its function; a function without captures as itself; any
+    /// other callable as [`ENTRY_CALLABLE`].
+    fn child(&self, callee: &Value, args: Vec<Value>) -> Result<ChildSpec, Fault> {
+        let module = self.program.module();
+        let mut callee = callee.clone();
+        let mut args = args;
+        while let Value::Stage(stage) = &callee {
+            let Stage::Partial { callee: inner, args: placed, open } = &**stage else { break };
+            let Ok([piped]) = <[Value; 1]>::try_from(std::mem::take(&mut args)) else {
+                return Err(Fault::mismatch("the stage takes one argument"));
+            };
+            args = merge_arguments(placed, *open, piped).collect();
+            callee = inner.clone();
+        }
+        let name = self.name_of(&callee);
+        let plain = |name, entry, args, budget, timeout| {
+            Ok(ChildSpec { name, entry, args: encode(&Value::List(Arc::new(args)))?, budget, timeout })
+        };
+        let check = |wanted: usize, found: usize| {
+            if wanted == found {
+                Ok(())
+            } else {
+                Err(Fault::mismatch(format!("`{name}` takes {wanted} arguments and got {found}")))
+            }
+        };
+        match &callee {
+            Value::Agent(index) => {
+                let agent =
+                    module.agents.get(*index as usize).ok_or_else(|| Fault::mismatch("an agent of another program"))?;
+                check(agent.params.len(), args.len())?;
+                plain(name, agent.function, args, agent.budget, agent.timeout)
+            }
+            Value::Closure(closure) => {
+                let function = module.functions.get(closure.function as usize);
+                let function = function.ok_or_else(|| Fault::mismatch("a function of another program"))?;
+                check(usize::from(function.arity), args.len())?;
+                if closure.captures.is_empty() {
+                    plain(name, closure.function, args, Budget::default(), None)
+                } else {
+                    args.insert(0, callee);
+                    plain(name, ENTRY_CALLABLE, args, Budget::default(), None)
+                }
+            }
+            Value::Stage(_) => {
+                check(1, args.len())?;
+                args.insert(0, callee);
+                plain(name, ENTRY_CALLABLE, args, Budget::default(), None)
+            }
+            other => Err(Fault::mismatch(format!("{} cannot be run as an agent", describe(other)))),
+        }
+    }
+
+    /// The name that people see: the callee's; for a chain, its stages' names joined.
+    fn name_of(&self, callee: &Value) -> String {
+        let module = self.program.module();
+        match callee {
+            Value::Agent(index) => module.agents.get(*index as usize).map(|agent| agent.name.clone()),
+            Value::Closure(closure) => module.functions.get(closure.function as usize).map(|f| f.name.clone()),
+            Value::Stage(stage) => match &**stage {
+                Stage::Partial { callee, .. } => Some(self.name_of(callee)),
+                Stage::Chain(stages) => {
+                    let names: Vec<String> = stages.iter().take(8).map(|stage| self.name_of(stage)).collect();
+                    Some(names.join(" >> "))
+                }
+            },
+            _ => None,
+        }
+        .unwrap_or_else(|| "?".to_owned())
+    }
+
+    /// Puts an answer in the place of the pending effect's operands, or raises its failure there.
+    pub(super) fn take_answer(&mut self, seq: Seq, answer: Result<Answer, Failure>) -> Result<(), ResumeError> {
+        let wrong = |why| ResumeError::WrongAnswer { seq, why };
+        let (word, count) = self.effect_at().map_err(|_| ResumeError::NothingPending { seq })?;
+        let result = match answer {
+            Err(failure) => Err(Fault::Failure(Box::new(failure))),
+            Ok(answer) => self.answer_value(&word, count, seq, answer).map_err(wrong)?,
+        };
+        self.state = State::Running;
+        let keep = self.stack.len().saturating_sub(count);
+        let result = result.and_then(|value| {
+            self.stack.truncate(keep);
+            self.push_new(value)
+        });
+        match result {
+            Ok(()) => {
+                if let Some(frame) = self.frames.last_mut()
+                    && frame.function != CHAIN
+                {
+                    frame.pc += 1;
+                }
+            }
+            Err(fault) => {
+                // Either a handler goes on, or the VM has ended; `run` says which.
+                let _ended = self.raise(fault);
+            }
+        }
+        Ok(())
+    }
+
+    /// The value of an answer; the outer error says that it does not fit, the inner one is the child's own.
+    fn answer_value(
+        &self,
+        word: &Word,
+        count: usize,
+        seq: Seq,
+        answer: Answer,
+    ) -> Result<Result<Value, Fault>, &'static str> {
+        Ok(match (word.op, answer) {
+            (Op::Log | Op::Emit | Op::Sleep, Answer::Done) => Ok(Value::Unit),
+            (Op::Now, Answer::Now(time)) => Ok(Value::Int(i64::try_from(time.0).unwrap_or(i64::MAX))),
+            (Op::Random, Answer::Random(number)) => {
+                let from = self.stack.len().saturating_sub(count);
+                match &self.stack[from..] {
+                    [Value::Int(low), Value::Int(high)] if (*low..*high).contains(&number) => Ok(Value::Int(number)),
+                    _ => return Err("the number is outside the range that was asked for"),
+                }
+            }
+            (Op::LLMCall | Op::LLMStream, Answer::Model(reply)) => Ok(reply_value(&reply, seq)),
+            (Op::Approve, Answer::Approval(decision)) => {
+                let shape = if decision.approved { &*APPROVED } else { &*DENIED };
+                let values = vec![Value::Str(decision.by.as_str().into()), Value::Str(decision.note.as_str().into())];
+                Ok(Value::Variant(Arc::new(Record { shape: Arc::clone(shape), values })))
+            }
+            (Op::AgentRun | Op::CallValue, Answer::Children(outcomes)) => match <[Outcome; 1]>::try_from(outcomes) {
+                Ok([Outcome::Ok(payload)]) => Ok(decode(&payload)?),
+                Ok([Outcome::Err(failure)]) => Err(Fault::Failure(Box::new(failure))),
+                Err(_) => return Err("one child was started"),
+            },
+            (Op::Fork, Answer::Children(outcomes)) => {
+                if outcomes.len() != usize::from(word.count) {
+                    return Err("there is not one outcome for each branch");
+                }
+                let mut values = Vec::with_capacity(outcomes.len());
+                for outcome in outcomes {
+                    values.push(match outcome {
+                        Outcome::Ok(payload) => Value::Ok(Arc::new(decode(&payload)?)),
+                        Outcome::Err(failure) => Value::Err(Arc::new(failure::to_value(&failure))),
+                    });
+                }
+                Ok(Value::List(Arc::new(values)))
+            }
+            _ => return Err("it answers another kind of effect"),
+        })
+    }
+}
+
+fn reply_value(reply: &ModelReply, seq: Seq) -> Value {
+    let finish = match reply.finish {
+        Finish::Stop => "stop",
+        Finish::Length => "length",
+        Finish::ToolCalls => "tool_calls",
+        Finish::Filtered => "filtered",
+    };
+    let count = |number: u64| Value::Int(i64::try_from(number).unwrap_or(i64::MAX));
+    Value::Record(Arc::new(Record {
+        shape: Arc::clone(&REPLY),
+        values: vec![
+            Value::Str(reply.text.as_str().into()),
+            Value::Str(finish.into()),
+            count(seq.0),
+            count(reply.spend.tokens_in.0),
+            count(reply.spend.tokens_out.0),
+        ],
+    }))
+}
+
+fn encode(value: &Value) -> Result<Payload, Fault> {
+    codec::try_encode(value).map_err(|error| Fault::new(RunCode::OutOfMemory, error.to_string()))
+}
+
+fn decode(payload: &Payload) -> Result<Value, &'static str> {
+    codec::decode(payload).map_err(|_| "a child's value cannot be decoded")
+}
+
+fn too_long(error: crate::json::TooLong) -> Fault {
+    Fault::new(RunCode::OutOfMemory, error.to_string())
+}
+
+fn unfit(wanted: &str, found: &Value) -> Fault {
+    Fault::mismatch(format!("expected {wanted}, found {}", describe(found)))
+}
+
+/// A span of time; the past counts as now.
+fn span(millis: i64) -> Millis {
+    Millis(u64::try_from(millis).unwrap_or(0))
+}

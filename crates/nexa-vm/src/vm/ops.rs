@@ -1,0 +1,461 @@
+//! The operations that are not worth a place in the hot loop.
+
+use std::sync::Arc;
+
+use nexa_event::effect::EffectBody;
+use nexa_types::RunCode;
+use nexa_types::limits::STRING_BYTES_MAX;
+
+use super::arithmetic::{canonical, compare, cost, dynamic, float_math, int_math, overflow, undefined};
+use super::call::Called;
+use super::code::{Instr, Math, Program};
+use super::collections::{contains, fits_shape, get_field, index_value};
+use super::equal::{TooMuchWork, Work};
+use super::heap::{LIST_BYTES, VALUE_BYTES, text_bytes};
+use super::raise::Fault;
+use super::{Handler, Vm};
+use crate::failure;
+use crate::json::text_of;
+use crate::json::validate::{describe, validate_within};
+use crate::op::Op;
+use crate::stdlib;
+use crate::value::{Closure, Iterator, Record, Shape, Stage, Value};
+
+/// Where the machine goes on after an operation.
+pub(super) enum Flow {
+    /// With the next instruction.
+    Next,
+    /// At this one.
+    Jump(u32),
+    /// In another frame.
+    Frame,
+    /// Not before this is answered.
+    Effect(Box<EffectBody>),
+}
+
+impl Vm {
+    /// Runs one operation. The innermost frame's `pc` is at it, which `raise` and `effect_body` rely on.
+    pub(super) fn slow(&mut self, instr: Instr) -> Result<Flow, Fault> {
+        match instr {
+            Instr::Other(op, a) => self.other(op, a),
+            Instr::OtherAb(op, count, b) => self.other_with_count(op, count, b),
+            Instr::IterNext(target) => self.iter_next(target),
+            _ => Err(Fault::internal("an instruction that cannot be reached")),
+        }
+    }
+
+    pub(super) fn pop(&mut self) -> Result<Value, Fault> {
+        self.stack.pop().ok_or_else(|| Fault::internal("an operand is missing"))
+    }
+
+    pub(super) fn top(&self) -> Result<&Value, Fault> {
+        self.stack.last().ok_or_else(|| Fault::internal("an operand is missing"))
+    }
+
+    pub(super) fn two(&self) -> Result<(&Value, &Value), Fault> {
+        match self.stack.as_slice() {
+            [.., x, y] => Ok((x, y)),
+            _ => Err(Fault::internal("an operand is missing")),
+        }
+    }
+
+    /// Replaces the top `count` operands.
+    pub(super) fn replace(&mut self, count: usize, value: Value) -> Result<Flow, Fault> {
+        let keep = self.stack.len().saturating_sub(count);
+        self.stack.truncate(keep);
+        self.stack.push(value);
+        Ok(Flow::Next)
+    }
+
+    /// Takes the top `count` operands off the stack, as the parts of a value that was charged and nested.
+    pub(super) fn take_parts(&mut self, count: usize) -> Result<Vec<Value>, Fault> {
+        let from = self.stack.len().checked_sub(count).ok_or_else(|| Fault::internal("operands are missing"))?;
+        self.charge(LIST_BYTES + VALUE_BYTES * count as u64)?;
+        self.nest_top(count)?;
+        Ok(self.stack.split_off(from))
+    }
+
+    fn other(&mut self, op: Op, a: u32) -> Result<Flow, Fault> {
+        match op {
+            Op::Nop | Op::Wide => Ok(Flow::Next),
+            Op::Unit => self.replace(0, Value::Unit),
+            Op::Swap => {
+                let len = self.stack.len();
+                if len < 2 {
+                    return Err(Fault::internal("an operand is missing"));
+                }
+                self.stack.swap(len - 1, len - 2);
+                Ok(Flow::Next)
+            }
+            Op::Pick => {
+                let place = self.stack.len().checked_sub(a as usize + 1);
+                let value = place.and_then(|place| self.stack.get(place)).cloned();
+                let value = value.ok_or_else(|| Fault::internal("an operand is missing"))?;
+                self.replace(0, value)
+            }
+            Op::LoadCapture => {
+                let place = self.frames.last().map_or(0, |frame| frame.result as usize);
+                match self.stack.get(place) {
+                    Some(Value::Closure(closure)) => match closure.captures.get(a as usize).cloned() {
+                        Some(value) => self.replace(0, value),
+                        None => Err(Fault::internal("a captured value is missing")),
+                    },
+                    _ => Err(Fault::internal("a captured value without a closure")),
+                }
+            }
+            Op::DivInt | Op::RemInt => {
+                let math = if op == Op::DivInt { Math::Div } else { Math::Rem };
+                match self.two()? {
+                    (Value::Int(x), Value::Int(y)) => {
+                        let result = int_math(math, *x, *y)?;
+                        self.replace(2, Value::Int(result))
+                    }
+                    (x, y) => Err(undefined(op, x, y)),
+                }
+            }
+            Op::DivFloat | Op::RemFloat => {
+                let math = if op == Op::DivFloat { Math::Div } else { Math::Rem };
+                match self.two()? {
+                    (Value::Float(x), Value::Float(y)) => {
+                        let result = float_math(math, *x, *y)?;
+                        self.replace(2, result)
+                    }
+                    (x, y) => Err(undefined(op, x, y)),
+                }
+            }
+            Op::EqFloat => match self.two()? {
+                (Value::Float(x), Value::Float(y)) => {
+                    let equal = x == y;
+                    self.replace(2, Value::Bool(equal))
+                }
+                (x, y) => Err(undefined(op, x, y)),
+            },
+            Op::NegInt | Op::NegFloat | Op::Neg => {
+                let negated = match self.top()? {
+                    Value::Int(number) if op != Op::NegFloat => Value::Int(number.checked_neg().ok_or_else(overflow)?),
+                    Value::Float(number) if op != Op::NegInt => canonical(-*number),
+                    Value::Duration(millis) if op == Op::Neg => {
+                        Value::Duration(millis.checked_neg().ok_or_else(overflow)?)
+                    }
+                    other => return Err(Fault::mismatch(format!("{} cannot be negated", describe(other)))),
+                };
+                self.replace(1, negated)
+            }
+            Op::Add | Op::Sub | Op::Mul | Op::Div | Op::Rem => {
+                let (x, y) = self.two()?;
+                let bytes = cost(op, x, y);
+                if bytes > 0 {
+                    self.charge(bytes)?;
+                }
+                let (x, y) = self.two()?;
+                let result = dynamic(op, x, y)?;
+                self.replace(2, result)
+            }
+            Op::Eq | Op::Ne => {
+                let (x, y) = self.two()?;
+                let equal = Work::new().equal(x, y).map_err(too_much_work)?;
+                self.replace(2, Value::Bool(equal == (op == Op::Eq)))
+            }
+            Op::Lt | Op::Le | Op::Gt | Op::Ge => {
+                let (x, y) = self.two()?;
+                let result = compare(op, x, y)?;
+                self.replace(2, Value::Bool(result))
+            }
+            Op::In => {
+                let (x, xs) = self.two()?;
+                let found = contains(x, xs)?;
+                self.replace(2, Value::Bool(found))
+            }
+            Op::IntToFloat => match self.top()? {
+                Value::Int(number) => {
+                    let float = Value::Float(*number as f64);
+                    self.replace(1, float)
+                }
+                Value::Float(_) => Ok(Flow::Next),
+                other => Err(Fault::mismatch(format!("{} is no int", describe(other)))),
+            },
+            Op::Concat => self.concat(a as usize),
+            Op::CheckType => self.check_type(a),
+            Op::JumpIfSome => {
+                if matches!(self.top()?, Value::None) {
+                    self.pop()?;
+                    Ok(Flow::Next)
+                } else {
+                    Ok(Flow::Jump(a))
+                }
+            }
+            Op::JumpIfErr => Ok(if matches!(self.top()?, Value::Err(_)) { Flow::Jump(a) } else { Flow::Next }),
+            Op::EnterTry => {
+                let Some(frame) = self.frames.len().checked_sub(1) else {
+                    return Err(Fault::internal("a handler without a frame"));
+                };
+                self.handlers.push(Handler { frame: frame as u32, height: self.stack.len() as u32, target: a });
+                Ok(Flow::Next)
+            }
+            Op::LeaveTry => {
+                self.handlers.pop();
+                Ok(Flow::Next)
+            }
+            Op::Raise => {
+                let error = self.pop()?;
+                Err(Fault::Raised(error))
+            }
+            Op::Trap => Err(Fault::internal("an instruction that the checker proved cannot be reached")),
+            Op::IsFallback | Op::IsTransient => {
+                let code = failure::code_of(self.top()?);
+                let answer = code.is_some_and(|code| {
+                    if op == Op::IsFallback { code.is_worth_a_fallback() } else { code.is_transient() }
+                });
+                self.replace(1, Value::Bool(answer))
+            }
+            Op::CallValue => self.call_op(a as usize),
+            Op::NewRecord | Op::Variant => {
+                let shape = shape(&self.program, a)?;
+                let values = self.take_parts(shape.fields.len())?;
+                let record = Arc::new(Record { shape, values });
+                self.replace(0, if op == Op::NewRecord { Value::Record(record) } else { Value::Variant(record) })
+            }
+            Op::GetField => {
+                let value = get_field(self.top()?, constant_text(&self.program, a)?)?;
+                self.replace(1, value)
+            }
+            Op::SetField => self.set_field(a),
+            Op::NewList | Op::NewTuple => {
+                let values = Arc::new(self.take_parts(a as usize)?);
+                self.replace(0, if op == Op::NewList { Value::List(values) } else { Value::Tuple(values) })
+            }
+            Op::NewDict => self.new_dict(a as usize),
+            Op::Index => {
+                let (xs, index) = self.two()?;
+                let value = index_value(xs, index)?;
+                self.replace(2, value)
+            }
+            Op::SetIndex => self.set_index(),
+            Op::Len => {
+                let len = match self.top()? {
+                    Value::Str(text) => text.chars().count(),
+                    Value::List(values) | Value::Tuple(values) => values.len(),
+                    Value::Dict(dict) => dict.entries.len(),
+                    other => return Err(Fault::mismatch(format!("{} has no length", describe(other)))),
+                };
+                self.replace(1, Value::Int(len as i64))
+            }
+            Op::IterNew => {
+                if !matches!(self.top()?, Value::List(_) | Value::Tuple(_) | Value::Dict(_) | Value::Str(_)) {
+                    return Err(Fault::mismatch(format!("{} cannot be iterated over", describe(self.top()?))));
+                }
+                self.charge(LIST_BYTES + VALUE_BYTES)?;
+                self.nest_top(1)?;
+                let over = self.pop()?;
+                self.replace(0, Value::Iterator(Arc::new(Iterator { over, taken: 0 })))
+            }
+            Op::TestVariant => {
+                let shape = shape(&self.program, a)?;
+                let fits = fits_shape(self.top()?, &shape);
+                self.replace(0, Value::Bool(fits))
+            }
+            Op::Unwrap => match self.pop()? {
+                Value::Ok(inner) => self.replace(0, inner.as_ref().clone()),
+                Value::Err(error) => Err(Fault::Raised(error.as_ref().clone())),
+                Value::None => Err(Fault::new(RunCode::NoneValue, "`?` met none")),
+                other => self.replace(0, other),
+            },
+            Op::WrapOk | Op::WrapErr => {
+                self.charge(LIST_BYTES + VALUE_BYTES)?;
+                self.nest_top(1)?;
+                let inner = Arc::new(self.pop()?);
+                self.replace(0, if op == Op::WrapOk { Value::Ok(inner) } else { Value::Err(inner) })
+            }
+            Op::Unpack => {
+                let values = match self.pop()? {
+                    Value::Tuple(values) | Value::List(values) if values.len() == a as usize => values,
+                    other => {
+                        let found = describe(&other);
+                        return Err(Fault::mismatch(format!("expected {a} values to take apart, found {found}")));
+                    }
+                };
+                self.stack.extend(values.iter().cloned());
+                Ok(Flow::Next)
+            }
+            Op::ListToRecord => {
+                let shape = shape(&self.program, a)?;
+                let values = match self.top()? {
+                    Value::List(values) if values.len() == shape.fields.len() => Arc::clone(values),
+                    other => {
+                        let wanted = shape.fields.len();
+                        return Err(Fault::mismatch(format!("expected a list of {wanted}, found {}", describe(other))));
+                    }
+                };
+                self.charge(LIST_BYTES + VALUE_BYTES * values.len() as u64)?;
+                let values = values.as_ref().clone();
+                self.replace(1, Value::Record(Arc::new(Record { shape, values })))
+            }
+            Op::AgentCreate => self.replace(0, Value::Agent(a)),
+            Op::Pipeline => {
+                let stages = self.take_parts(a as usize)?;
+                self.replace(0, Value::Stage(Arc::new(Stage::Chain(stages))))
+            }
+            Op::AgentRun
+            | Op::LLMCall
+            | Op::LLMStream
+            | Op::Approve
+            | Op::Sleep
+            | Op::Emit
+            | Op::Now
+            | Op::Random
+            | Op::Log => self.effect(),
+            _ => Err(Fault::internal("an operation with other operands")),
+        }
+    }
+
+    fn other_with_count(&mut self, op: Op, count: u8, b: u16) -> Result<Flow, Fault> {
+        let count = usize::from(count);
+        match op {
+            Op::CallStd => self.call_std(count, b),
+            Op::TailCall => {
+                let Some(frame) = self.frames.pop() else { return Err(Fault::internal("a call without a frame")) };
+                self.handlers.truncate(frame.handlers as usize);
+                let from = self.stack.len().saturating_sub(count);
+                // The arguments move down to where this function's locals were; a closure below them stays.
+                self.stack.drain((frame.base as usize).min(from)..from);
+                self.enter(u32::from(b), count, frame.result as usize)?;
+                if let Some(callee) = self.frames.last_mut() {
+                    callee.is_pure |= frame.is_pure;
+                }
+                Ok(Flow::Frame)
+            }
+            Op::Closure => {
+                let captures = self.take_parts(count)?;
+                self.replace(0, Value::Closure(Arc::new(Closure { function: u32::from(b), captures })))
+            }
+            Op::MakeStage => {
+                let mut args = self.take_parts(count + 1)?;
+                let callee = args.remove(0);
+                self.replace(0, Value::Stage(Arc::new(Stage::Partial { callee, args, open: b })))
+            }
+            Op::Fork => self.effect(),
+            Op::Merge => self.merge(b),
+            _ => Err(Fault::internal("an operation with other operands")),
+        }
+    }
+
+    fn effect(&mut self) -> Result<Flow, Fault> {
+        if self.frames.last().is_some_and(|frame| frame.is_pure) {
+            return Err(Fault::mismatch("a pure function may not run an agent or use another effect"));
+        }
+        Ok(Flow::Effect(Box::new(self.effect_body()?)))
+    }
+
+    /// An agent as a stage of a chain: the same as the instruction [`Op::CallValue`] would do.
+    pub(super) fn effect_of_chain(&mut self) -> Result<Box<EffectBody>, Fault> {
+        match self.effect()? {
+            Flow::Effect(body) => Ok(body),
+            _ => Err(Fault::internal("an effect that is none")),
+        }
+    }
+
+    fn call_op(&mut self, argc: usize) -> Result<Flow, Fault> {
+        let caller = self.frames.len().wrapping_sub(1);
+        match self.call_value(argc)? {
+            Called::Agent => self.effect(),
+            Called::Frame => {
+                if let Some(frame) = self.frames.get_mut(caller) {
+                    frame.pc += 1;
+                }
+                Ok(Flow::Frame)
+            }
+        }
+    }
+
+    fn call_std(&mut self, count: usize, number: u16) -> Result<Flow, Fault> {
+        let from = self.stack.len().checked_sub(count).ok_or_else(|| Fault::internal("operands are missing"))?;
+        let mut is_counted = false;
+        let result = loop {
+            let program = &self.program;
+            let mut context = stdlib::Context::new(program.module(), &mut self.heap);
+            match stdlib::call(&mut context, number, &self.stack[from..]) {
+                Ok(result) => break result,
+                Err(stdlib::StdFault::Failure(failure)) => return Err(Fault::Failure(failure)),
+                // Its operands are still on the stack and it has done nothing yet that shows: count, and call again.
+                Err(stdlib::StdFault::Exhausted) if !is_counted => {
+                    is_counted = true;
+                    self.recount(0)?;
+                }
+                Err(stdlib::StdFault::Exhausted) => {
+                    let limit = self.heap.limit;
+                    let message = format!(
+                        "the agent's values take more than {limit} bytes; keep less, or raise `schedule.memory`"
+                    );
+                    return Err(Fault::new(RunCode::OutOfMemory, message));
+                }
+            }
+        };
+        let is_shallow = self.heap.note_result(&result);
+        self.replace(count, result)?;
+        if !is_shallow {
+            self.recount(0)?;
+        }
+        Ok(Flow::Next)
+    }
+
+    fn concat(&mut self, count: usize) -> Result<Flow, Fault> {
+        let from = self.stack.len().checked_sub(count).ok_or_else(|| Fault::internal("operands are missing"))?;
+        let mut out = String::new();
+        for value in &self.stack[from..] {
+            match value {
+                Value::Str(text) => out.push_str(text),
+                other => out.push_str(&text_of(other).map_err(too_long)?),
+            }
+            if out.len() > STRING_BYTES_MAX {
+                return Err(too_long(crate::json::TooLong));
+            }
+        }
+        self.charge(text_bytes(out.len()))?;
+        self.replace(count, Value::Str(out.into()))
+    }
+
+    fn check_type(&mut self, ty: u32) -> Result<Flow, Fault> {
+        let mut is_counted = false;
+        loop {
+            let program = Arc::clone(&self.program);
+            let Some(value) = self.stack.last() else { return Err(Fault::internal("an operand is missing")) };
+            let heap = &mut self.heap;
+            match validate_within(program.module(), ty, value, &mut |bytes| heap.charge(bytes)) {
+                Ok(Ok(value)) => return self.replace(1, value),
+                Ok(Err(violations)) => {
+                    let words: Vec<String> = violations.iter().take(5).map(ToString::to_string).collect();
+                    return Err(Fault::mismatch(words.join("; ")));
+                }
+                Err(_) if is_counted => {
+                    return Err(Fault::new(
+                        RunCode::OutOfMemory,
+                        "the converted value takes more memory than there is",
+                    ));
+                }
+                Err(_) => {
+                    is_counted = true;
+                    self.recount(0)?;
+                }
+            }
+        }
+    }
+}
+
+fn shape(program: &Program, index: u32) -> Result<Arc<Shape>, Fault> {
+    program.shapes.get(index as usize).cloned().ok_or_else(|| Fault::internal("no such shape"))
+}
+
+pub(super) fn constant_text(program: &Program, index: u32) -> Result<&str, Fault> {
+    match program.constants.get(index as usize) {
+        Some(Value::Str(text)) => Ok(text),
+        _ => Err(Fault::internal("a name that is no text")),
+    }
+}
+
+pub(super) fn too_long(error: crate::json::TooLong) -> Fault {
+    Fault::new(RunCode::OutOfMemory, error.to_string())
+}
+
+pub(super) fn too_much_work(_: TooMuchWork) -> Fault {
+    Fault::new(RunCode::OutOfMemory, "the values are too large to be compared")
+}

@@ -1,0 +1,487 @@
+//! The loop. What integer loops and calls are made of is here; everything else is in `ops`.
+//!
+//! Fuel is counted as instructions, a fused step as one, and looked at only where a backward jump lands and where a
+//! call starts. Code between those is straight, so its length is bounded by the function's.
+
+use nexa_event::effect::EffectRequest;
+
+use super::arithmetic::{canonical, div_zero, overflow, quotient, remainder, undefined};
+use super::call::Called;
+use super::code::Instr;
+use super::ops::Flow;
+use super::raise::Fault;
+use super::{CHAIN, State, Stop, Vm};
+use crate::op::Op;
+use crate::value::Value;
+
+/// What one round of the chain machinery led to.
+enum Round {
+    Go,
+    Stop(Stop),
+}
+
+impl Vm {
+    /// Runs until there is something to say.
+    pub(super) fn execute(&mut self, fuel: u64) -> Stop {
+        let program = std::sync::Arc::clone(&self.program);
+        let mut fuel = i64::try_from(fuel.max(1)).unwrap_or(i64::MAX);
+
+        'frame: loop {
+            let (function, base, mut pc) = match self.frames.last() {
+                Some(frame) => (frame.function, frame.base as usize, frame.pc as usize),
+                None => return self.trap("no frame is left"),
+            };
+            if function == CHAIN {
+                match self.chain_round() {
+                    Round::Go => continue 'frame,
+                    Round::Stop(stop) => return stop,
+                }
+            }
+            let Some(code) = program.functions.get(function as usize) else { return self.trap("no such function") };
+            let instrs = code.instrs.as_slice();
+
+            // Leaves the frame's place in the frame, then raises.
+            macro_rules! raise {
+                ($fault:expr) => {{
+                    let fault = $fault;
+                    self.keep_place(pc);
+                    match self.raise(fault) {
+                        Ok(()) => continue 'frame,
+                        Err(stop) => return stop,
+                    }
+                }};
+            }
+            // Two ints give way to one. The pops say `Int`, so that nothing has to be freed on the way.
+            macro_rules! int_binary {
+                ($op:ident, $apply:expr) => {{
+                    let result = match (self.stack.pop(), self.stack.last_mut()) {
+                        (Some(Value::Int(y)), Some(Value::Int(x))) => match $apply(*x, y) {
+                            Some(result) => {
+                                *x = result;
+                                Ok(())
+                            }
+                            None => Err(overflow()),
+                        },
+                        (Some(y), Some(x)) => Err(undefined(Op::$op, x, &y)),
+                        _ => Err(missing()),
+                    };
+                    if let Err(fault) = result {
+                        raise!(fault);
+                    }
+                    pc += 1;
+                }};
+            }
+            macro_rules! float_binary {
+                ($op:ident, $apply:expr) => {{
+                    let result = match self.stack.as_slice() {
+                        [.., Value::Float(x), Value::Float(y)] => Ok($apply(*x, *y)),
+                        [.., x, y] => Err(undefined(Op::$op, x, y)),
+                        _ => Err(missing()),
+                    };
+                    match result {
+                        Ok(result) => {
+                            drop(self.stack.pop());
+                            if let Some(place) = self.stack.last_mut() {
+                                *place = result;
+                            }
+                        }
+                        Err(fault) => raise!(fault),
+                    }
+                    pc += 1;
+                }};
+            }
+            macro_rules! int_test {
+                ($op:ident, $test:expr) => {{
+                    let result = match (self.stack.pop(), self.stack.last_mut()) {
+                        (Some(Value::Int(y)), Some(place)) => match place {
+                            Value::Int(x) => {
+                                *place = Value::Bool($test(x, &y));
+                                Ok(())
+                            }
+                            x => Err(undefined(Op::$op, x, &Value::Int(y))),
+                        },
+                        (Some(y), Some(x)) => Err(undefined(Op::$op, x, &y)),
+                        _ => Err(missing()),
+                    };
+                    if let Err(fault) = result {
+                        raise!(fault);
+                    }
+                    pc += 1;
+                }};
+            }
+            // A test and the `JumpIfNot` after it; `$at` words before that jump.
+            macro_rules! jump_unless {
+                ($holds:expr, $at:expr) => {{
+                    if $holds {
+                        pc += $at + 1;
+                    } else if let Some(Instr::JumpIfNot(target)) = instrs.get(pc + $at) {
+                        pc = *target as usize;
+                    } else {
+                        return self.trap("a fused test without its jump");
+                    }
+                }};
+            }
+            macro_rules! test_jump {
+                ($op:ident, $test:expr) => {{
+                    match (self.stack.pop(), self.stack.pop()) {
+                        (Some(Value::Int(y)), Some(Value::Int(x))) => jump_unless!($test(&x, &y), 1),
+                        (Some(y), Some(x)) => raise!(undefined(Op::$op, &x, &y)),
+                        _ => raise!(missing()),
+                    }
+                }};
+            }
+            macro_rules! local {
+                ($slot:expr) => {
+                    match self.stack.get(base + $slot as usize) {
+                        Some(value) => value,
+                        None => return self.trap("a local is missing"),
+                    }
+                };
+            }
+            macro_rules! locals_jump {
+                ($op:ident, $x:expr, $y:expr, $test:expr) => {{
+                    match (local!($x), local!($y)) {
+                        (Value::Int(x), Value::Int(y)) => jump_unless!($test(x, y), 3),
+                        (x, y) => {
+                            let fault = undefined(Op::$op, x, y);
+                            raise!(fault)
+                        }
+                    }
+                }};
+            }
+            macro_rules! local_int_jump {
+                ($op:ident, $x:expr, $n:expr, $test:expr) => {{
+                    match local!($x) {
+                        Value::Int(x) => jump_unless!($test(x, &i64::from($n)), 3),
+                        x => {
+                            let fault = undefined(Op::$op, x, &Value::Int(i64::from($n)));
+                            raise!(fault)
+                        }
+                    }
+                }};
+            }
+
+            // A local and a local, or a number, give a new operand.
+            macro_rules! push_math {
+                ($op:ident, $x:expr, $y:expr, $apply:expr) => {{
+                    let result = match (local!($x), $y) {
+                        (Value::Int(x), Value::Int(y)) => match $apply(*x, *y) {
+                            Some(result) => Ok(result),
+                            None => Err(overflow()),
+                        },
+                        (x, y) => Err(undefined(Op::$op, x, y)),
+                    };
+                    match result {
+                        Ok(result) => self.stack.push(Value::Int(result)),
+                        Err(fault) => raise!(fault),
+                    }
+                    pc += 3;
+                }};
+            }
+            // The top operand and a number.
+            macro_rules! top_math {
+                ($op:ident, $y:expr, $apply:expr, $failed:expr) => {{
+                    let y: i64 = $y;
+                    let result = match self.stack.last_mut() {
+                        Some(Value::Int(x)) => match $apply(*x, y) {
+                            Some(result) => {
+                                *x = result;
+                                Ok(())
+                            }
+                            None => Err($failed),
+                        },
+                        Some(x) => Err(undefined(Op::$op, x, &Value::Int(y))),
+                        None => Err(missing()),
+                    };
+                    if let Err(fault) = result {
+                        raise!(fault);
+                    }
+                    pc += 2;
+                }};
+            }
+            // The top operand and a local.
+            macro_rules! local_math {
+                ($op:ident, $y:expr, $apply:expr) => {{
+                    match local!($y) {
+                        Value::Int(y) => top_math!($op, *y, $apply, overflow()),
+                        y => {
+                            let fault = undefined(Op::$op, self.stack.last().unwrap_or(&Value::Unit), y);
+                            raise!(fault)
+                        }
+                    }
+                }};
+            }
+            // Two operands give way to a new value of a local.
+            macro_rules! math_store {
+                ($op:ident, $slot:expr, $apply:expr) => {{
+                    let result = match (self.stack.pop(), self.stack.pop()) {
+                        (Some(Value::Int(y)), Some(Value::Int(x))) => match $apply(x, y) {
+                            Some(result) => Ok(result),
+                            None => Err(overflow()),
+                        },
+                        (Some(y), Some(x)) => Err(undefined(Op::$op, &x, &y)),
+                        _ => Err(missing()),
+                    };
+                    match (result, self.stack.get_mut(base + usize::from($slot))) {
+                        (Ok(result), Some(Value::Int(place))) => *place = result,
+                        (Ok(result), Some(place)) => *place = Value::Int(result),
+                        (Ok(_), None) => return self.trap("a local is missing"),
+                        (Err(fault), _) => raise!(fault),
+                    }
+                    pc += 2;
+                }};
+            }
+
+            loop {
+                let Some(&instr) = instrs.get(pc) else { return self.trap("the code ends without a return") };
+                fuel -= 1;
+                match instr {
+                    Instr::Load(slot) => {
+                        // An int needs no look at what else a clone might have to do.
+                        let value = match local!(slot) {
+                            Value::Int(number) => Value::Int(*number),
+                            other => other.clone(),
+                        };
+                        self.stack.push(value);
+                        pc += 1;
+                    }
+                    Instr::Store(slot) => {
+                        let value = self.stack.pop();
+                        match (value, self.stack.get_mut(base + slot as usize)) {
+                            (Some(Value::Int(number)), Some(Value::Int(place))) => *place = number,
+                            (Some(value), Some(place)) => *place = value,
+                            _ => return self.trap("a local is missing"),
+                        }
+                        pc += 1;
+                    }
+                    Instr::Int(number) => {
+                        self.stack.push(Value::Int(i64::from(number)));
+                        pc += 1;
+                    }
+                    Instr::LoadLoadAdd(x, y) => push_math!(AddInt, x, local!(y), i64::checked_add),
+                    Instr::LoadLoadSub(x, y) => push_math!(SubInt, x, local!(y), i64::checked_sub),
+                    Instr::LoadLoadMul(x, y) => push_math!(MulInt, x, local!(y), i64::checked_mul),
+                    Instr::LoadIntAdd(x, n) => push_math!(AddInt, x, &Value::Int(i64::from(n)), i64::checked_add),
+                    Instr::LoadIntMul(x, n) => push_math!(MulInt, x, &Value::Int(i64::from(n)), i64::checked_mul),
+                    Instr::LoadAdd(y) => local_math!(AddInt, y, i64::checked_add),
+                    Instr::LoadSub(y) => local_math!(SubInt, y, i64::checked_sub),
+                    Instr::LoadMul(y) => local_math!(MulInt, y, i64::checked_mul),
+                    Instr::IntAdd(y) => top_math!(AddInt, i64::from(y), i64::checked_add, overflow()),
+                    Instr::IntMul(y) => top_math!(MulInt, i64::from(y), i64::checked_mul, overflow()),
+                    Instr::IntDiv(y) => {
+                        top_math!(DivInt, i64::from(y), quotient, if y == 0 { div_zero() } else { overflow() });
+                    }
+                    Instr::IntRem(y) => {
+                        top_math!(RemInt, i64::from(y), remainder, if y == 0 { div_zero() } else { overflow() });
+                    }
+                    Instr::AddStore(slot) => math_store!(AddInt, slot, i64::checked_add),
+                    Instr::SubStore(slot) => math_store!(SubInt, slot, i64::checked_sub),
+                    Instr::LoadLoadLtJump(x, y) => locals_jump!(LtInt, x, y, i64::lt),
+                    Instr::LoadLoadLeJump(x, y) => locals_jump!(LeInt, x, y, i64::le),
+                    Instr::LoadIntLtJump(x, number) => local_int_jump!(LtInt, x, number, i64::lt),
+                    Instr::LoadIntLeJump(x, number) => local_int_jump!(LeInt, x, number, i64::le),
+                    Instr::LoadIntEqJump(x, number) => local_int_jump!(EqInt, x, number, i64::eq),
+                    Instr::LtJump => test_jump!(LtInt, i64::lt),
+                    Instr::LeJump => test_jump!(LeInt, i64::le),
+                    Instr::EqJump => test_jump!(EqInt, i64::eq),
+                    Instr::AddInt => int_binary!(AddInt, i64::checked_add),
+                    Instr::SubInt => int_binary!(SubInt, i64::checked_sub),
+                    Instr::MulInt => int_binary!(MulInt, i64::checked_mul),
+                    Instr::LtInt => int_test!(LtInt, i64::lt),
+                    Instr::LeInt => int_test!(LeInt, i64::le),
+                    Instr::EqInt => int_test!(EqInt, i64::eq),
+                    Instr::Inc(slot, by) => {
+                        let result = match self.stack.get_mut(base + usize::from(slot)) {
+                            Some(Value::Int(number)) => match number.checked_add(i64::from(by)) {
+                                Some(sum) => {
+                                    *number = sum;
+                                    Ok(())
+                                }
+                                None => Err(overflow()),
+                            },
+                            Some(other) => Err(undefined(Op::IncLocal, other, &Value::Int(i64::from(by)))),
+                            None => Err(missing()),
+                        };
+                        if let Err(fault) = result {
+                            raise!(fault);
+                        }
+                        pc += 1;
+                    }
+                    Instr::LoopTick => {
+                        if fuel < 0 {
+                            self.keep_place(pc);
+                            return Stop::OutOfFuel;
+                        }
+                        pc += 1;
+                    }
+                    Instr::Jump(target) => pc = target as usize,
+                    Instr::JumpIf(target) | Instr::JumpIfNot(target) => match self.stack.pop() {
+                        Some(Value::Bool(holds)) => {
+                            let jumps = holds == matches!(instr, Instr::JumpIf(_));
+                            pc = if jumps { target as usize } else { pc + 1 };
+                        }
+                        Some(other) => {
+                            let found = crate::json::validate::describe(&other);
+                            raise!(Fault::mismatch(format!("a condition must be a bool, found {found}")))
+                        }
+                        None => return self.trap("an operand is missing"),
+                    },
+                    Instr::Call(argc, function) => {
+                        if fuel < 0 {
+                            self.keep_place(pc);
+                            return Stop::OutOfFuel;
+                        }
+                        // The caller goes on after the call; an error in making it is the caller's at the call.
+                        self.keep_place(pc + 1);
+                        let argc = usize::from(argc);
+                        let result = self.stack.len().wrapping_sub(argc);
+                        if let Err(fault) = self.enter(u32::from(function), argc, result) {
+                            raise!(fault);
+                        }
+                        continue 'frame;
+                    }
+                    Instr::Return => {
+                        let Some(value) = self.stack.pop() else { return self.trap("a result is missing") };
+                        match self.leave(value) {
+                            Some(stop) => return stop,
+                            None => continue 'frame,
+                        }
+                    }
+                    Instr::Const(index) => {
+                        match program.constants.get(index as usize) {
+                            Some(value) => self.stack.push(value.clone()),
+                            None => return self.trap("a constant is missing"),
+                        }
+                        pc += 1;
+                    }
+                    Instr::True => {
+                        self.stack.push(Value::Bool(true));
+                        pc += 1;
+                    }
+                    Instr::False => {
+                        self.stack.push(Value::Bool(false));
+                        pc += 1;
+                    }
+                    Instr::NoneValue => {
+                        self.stack.push(Value::None);
+                        pc += 1;
+                    }
+                    Instr::Pop => {
+                        drop(self.stack.pop());
+                        pc += 1;
+                    }
+                    Instr::Dup => {
+                        match self.stack.last().cloned() {
+                            Some(value) => self.stack.push(value),
+                            None => return self.trap("an operand is missing"),
+                        }
+                        pc += 1;
+                    }
+                    Instr::Not => {
+                        let fault = match self.stack.last_mut() {
+                            Some(Value::Bool(value)) => {
+                                *value = !*value;
+                                None
+                            }
+                            Some(other) => {
+                                Some(Fault::mismatch(format!("{} is no bool", crate::json::validate::describe(other))))
+                            }
+                            None => Some(missing()),
+                        };
+                        if let Some(fault) = fault {
+                            raise!(fault);
+                        }
+                        pc += 1;
+                    }
+                    Instr::AddFloat => float_binary!(AddFloat, |a: f64, b: f64| canonical(a + b)),
+                    Instr::SubFloat => float_binary!(SubFloat, |a: f64, b: f64| canonical(a - b)),
+                    Instr::MulFloat => float_binary!(MulFloat, |a: f64, b: f64| canonical(a * b)),
+                    Instr::LtFloat => float_binary!(LtFloat, |a: f64, b: f64| Value::Bool(a < b)),
+                    Instr::LeFloat => float_binary!(LeFloat, |a: f64, b: f64| Value::Bool(a <= b)),
+                    Instr::IterNext(_) | Instr::Other(..) | Instr::OtherAb(..) | Instr::Inside => {
+                        if fuel < 0 && is_call(instr) {
+                            self.keep_place(pc);
+                            return Stop::OutOfFuel;
+                        }
+                        self.keep_place(pc);
+                        match self.slow(instr) {
+                            Ok(Flow::Next) => pc += 1,
+                            Ok(Flow::Jump(target)) => pc = target as usize,
+                            Ok(Flow::Frame) => continue 'frame,
+                            Ok(Flow::Effect(body)) => return self.wait_for(*body),
+                            Err(fault) => raise!(fault),
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn wait_for(&mut self, body: nexa_event::effect::EffectBody) -> Stop {
+        let seq = self.next_seq;
+        self.next_seq = seq.next();
+        self.state = State::Waiting;
+        Stop::Effect(EffectRequest { seq, body })
+    }
+
+    /// One step of the chain that is the innermost frame.
+    fn chain_round(&mut self) -> Round {
+        let step = match self.continue_chain() {
+            Ok(Some(Called::Frame)) => return Round::Go,
+            Ok(Some(Called::Agent)) => self.effect_of_chain().map(Some),
+            Ok(None) => Ok(None),
+            Err(fault) => Err(fault),
+        };
+        match step {
+            Ok(Some(body)) => Round::Stop(self.wait_for(*body)),
+            Ok(None) => match self.stack.pop() {
+                Some(value) => self.leave(value).map_or(Round::Go, Round::Stop),
+                None => Round::Stop(self.trap("a chain without a value")),
+            },
+            Err(fault) => match self.raise(fault) {
+                Ok(()) => Round::Go,
+                Err(stop) => Round::Stop(stop),
+            },
+        }
+    }
+
+    /// Ends the innermost frame with a value; says so if it was the last.
+    #[inline]
+    fn leave(&mut self, value: Value) -> Option<Stop> {
+        let frame = self.frames.pop()?;
+        if self.handlers.len() > frame.handlers as usize {
+            self.handlers.truncate(frame.handlers as usize);
+        }
+        if self.frames.is_empty() {
+            return Some(self.end_with_value(&value));
+        }
+        self.stack.truncate(frame.result as usize);
+        self.stack.push(value);
+        None
+    }
+
+    #[inline]
+    fn keep_place(&mut self, pc: usize) {
+        if let Some(frame) = self.frames.last_mut() {
+            frame.pc = pc as u32;
+        }
+    }
+
+    #[cold]
+    fn trap(&mut self, what: &str) -> Stop {
+        match self.raise(Fault::internal(what)) {
+            Err(stop) => stop,
+            // An internal error cannot be caught, so `raise` has ended the VM.
+            Ok(()) => self.end_with(nexa_types::Failure::new(nexa_types::RunCode::Failed, what)),
+        }
+    }
+}
+
+fn is_call(instr: Instr) -> bool {
+    matches!(instr, Instr::Other(Op::CallValue, _) | Instr::OtherAb(Op::TailCall, ..))
+}
+
+#[cold]
+fn missing() -> Fault {
+    Fault::internal("an operand is missing")
+}

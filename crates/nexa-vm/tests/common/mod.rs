@@ -1,0 +1,103 @@
+//! A desk to run programs on: fixed programs, and a driver that answers effects by a rule.
+
+#![allow(dead_code, reason = "each test file uses its part")]
+
+pub(crate) mod programs;
+
+use std::sync::Arc;
+
+use nexa_event::effect::{Answer, Decision, EffectBody, Finish, ModelReply};
+use nexa_types::{Failure, Outcome, RunCode, Spend, Timestamp, Tokens};
+use nexa_vm::value::Value;
+use nexa_vm::{Limits, Program, Stop, Vm, codec, json};
+
+/// How a run looked from outside.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Trace {
+    pub(crate) effects: Vec<String>,
+    pub(crate) outcome: Outcome,
+}
+
+/// Where a run is snapshotted and restored.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Restore {
+    Never,
+    AtEverySafepoint,
+}
+
+/// Runs a function to its end, answering every effect as [`answer`] says.
+pub(crate) fn run(program: &Arc<Program>, function: u32, args: Vec<Value>, fuel: u64, restore: Restore) -> Trace {
+    let mut vm = Vm::start(Arc::clone(program), function, args, Limits::default()).unwrap();
+    let mut effects = Vec::new();
+    for _ in 0..200_000 {
+        let stop = vm.run(fuel);
+        if restore == Restore::AtEverySafepoint {
+            let bytes = vm.snapshot();
+            let restored = Vm::restore(Arc::clone(program), &bytes).unwrap();
+            assert_eq!(restored.snapshot(), bytes, "a restored machine has another snapshot");
+            assert_eq!(restored.pending(), vm.pending());
+            assert_eq!(restored.next_seq(), vm.next_seq());
+            vm = restored;
+        }
+        match stop {
+            Stop::Ended(outcome) => return Trace { effects, outcome },
+            Stop::OutOfFuel => {}
+            Stop::Effect(request) => {
+                assert_eq!(vm.pending().as_ref(), Some(&request));
+                effects.push(format!("{} {:?}", request.seq, request.body));
+                let answer = answer(program, &request.body, request.seq.0);
+                vm.resume(request.seq, answer).unwrap();
+            }
+        }
+    }
+    panic!("the program does not end");
+}
+
+/// What the world answers: children are really run, a model says what it was asked last, a person approves.
+pub(crate) fn answer(program: &Arc<Program>, body: &EffectBody, seq: u64) -> Result<Answer, Failure> {
+    Ok(match body {
+        EffectBody::Now => Answer::Now(Timestamp(1_000 * seq)),
+        EffectBody::Random { low, .. } => Answer::Random(*low),
+        EffectBody::Log(_) | EffectBody::Emit { .. } | EffectBody::Sleep(_) => Answer::Done,
+        EffectBody::Children { branches, .. } => {
+            let outcomes = branches.iter().map(|branch| {
+                let Ok(Value::List(args)) = codec::decode(&branch.args) else { panic!("arguments that are no list") };
+                run(program, branch.entry, args.to_vec(), 10_000, Restore::Never).outcome
+            });
+            Answer::Children(outcomes.collect())
+        }
+        EffectBody::Model(request) => {
+            let last = request.messages.last().map(|message| message.text.clone()).unwrap_or_default();
+            if last == "fail" {
+                return Err(Failure::new(RunCode::Unavailable, "no route"));
+            }
+            let spend = Spend { tokens_in: Tokens(7), tokens_out: Tokens(3), calls: 1, ..Spend::default() };
+            Answer::Model(ModelReply {
+                text: format!("re: {last}"),
+                finish: Finish::Stop,
+                model: "test/echo".to_owned(),
+                spend,
+                tokens_left_out: Tokens(0),
+            })
+        }
+        EffectBody::Approval(_) => {
+            Answer::Approval(Decision { approved: true, by: "ada".to_owned(), note: String::new() })
+        }
+    })
+}
+
+/// The value that a trace ended with, as JSON, or its failure's code and place.
+pub(crate) fn end(trace: &Trace) -> String {
+    match &trace.outcome {
+        Outcome::Ok(payload) => json::to_json(&codec::decode(payload).unwrap()),
+        Outcome::Err(failure) => format!("{failure}"),
+    }
+}
+
+pub(crate) fn text(text: &str) -> Value {
+    Value::Str(text.into())
+}
+
+pub(crate) fn list(values: impl IntoIterator<Item = Value>) -> Value {
+    Value::List(Arc::new(values.into_iter().collect()))
+}

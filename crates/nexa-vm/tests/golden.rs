@@ -1,0 +1,114 @@
+//! Stored formats, byte for byte as they were on their first day.
+//!
+//! A file here is never changed: a format that has to change gets a new version and a file of its own, and the old file
+//! must still be read. `NEW_GOLDEN=1` writes the files that are missing.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
+
+mod common;
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use common::text;
+use nexa_vm::module::Module;
+use nexa_vm::value::{Closure, Dict, Key, Record, Shape, Stage, Value};
+use nexa_vm::{Limits, Program, Stop, Vm, codec};
+
+/// Compares with the file; returns what the file holds.
+fn golden(name: &str, bytes: &[u8]) -> Vec<u8> {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    let mut hex = String::new();
+    for line in bytes.chunks(32) {
+        line.iter().for_each(|byte| write!(hex, "{byte:02x}").unwrap());
+        hex.push('\n');
+    }
+    if !path.exists() && std::env::var_os("NEW_GOLDEN").is_some() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, &hex).unwrap();
+    }
+    let stored = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(stored, hex, "{name}: what is written now differs from what was written then");
+    let digits: Vec<u32> = stored.chars().filter_map(|character| character.to_digit(16)).collect();
+    digits.chunks(2).map(|pair| (pair[0] * 16 + pair[1]) as u8).collect()
+}
+
+/// One value of every kind.
+fn every_value() -> Value {
+    let shape = |type_name: &str, tag: &str, fields: &[&str]| {
+        Arc::new(Shape {
+            type_name: type_name.to_owned(),
+            tag: tag.to_owned(),
+            fields: fields.iter().map(|field| (*field).to_owned()).collect(),
+        })
+    };
+    let record = Record { shape: shape("", "", &["title", "score"]), values: vec![text("T"), Value::Float(0.1)] };
+    let variant = Record { shape: shape("Verdict", "reject", &["reason"]), values: vec![text("late")] };
+    let dict = Dict {
+        entries: vec![(Key::Str("k".into()), Value::None), (Key::Int(-1), Value::Unit), (Key::Bool(true), text(""))],
+    };
+    let closure = Value::Closure(Arc::new(Closure { function: 3, captures: vec![Value::Int(7)] }));
+    let partial = Stage::Partial { callee: Value::Agent(2), args: vec![text("board")], open: 0 };
+    Value::List(Arc::new(vec![
+        Value::Bool(true),
+        Value::Bool(false),
+        Value::Int(i64::MIN),
+        Value::Int(300),
+        Value::Float(f64::NAN),
+        Value::Duration(90_000),
+        text("día"),
+        Value::Tuple(Arc::new(vec![Value::Int(1), Value::Int(2)])),
+        Value::Record(Arc::new(record)),
+        Value::Variant(Arc::new(variant)),
+        Value::Dict(Arc::new(dict)),
+        Value::Ok(Arc::new(Value::Int(1))),
+        Value::Err(Arc::new(Value::None)),
+        closure.clone(),
+        Value::Stage(Arc::new(Stage::Chain(vec![closure, Value::Stage(Arc::new(partial))]))),
+    ]))
+}
+
+#[test]
+fn values_are_written_and_read_as_on_the_first_day() {
+    let value = every_value();
+    let bytes = golden("value_1.hex", codec::encode(&value).as_bytes());
+    let read = codec::decode_bytes(&bytes).unwrap();
+    assert_eq!(codec::encode(&read).as_bytes(), bytes);
+    // NaN differs from itself, everything else must be equal.
+    assert_eq!(format!("{read:?}"), format!("{value:?}"));
+}
+
+#[test]
+fn modules_are_written_and_read_as_on_the_first_day() {
+    for case in common::programs::all() {
+        let module = case.program.module();
+        let bytes = golden(&format!("module_1_0_{}.hex", case.name), &module.encode());
+        assert_eq!(Module::decode(&bytes).as_ref(), Ok(module), "{}", case.name);
+        assert_eq!(Program::load(&bytes).unwrap().hash(), case.program.hash(), "{}", case.name);
+    }
+}
+
+#[test]
+fn snapshots_are_written_and_read_as_on_the_first_day() {
+    for case in common::programs::all() {
+        let mut vm = Vm::start(Arc::clone(&case.program), case.function, case.args, Limits::default()).unwrap();
+        let stop = vm.run(20);
+        let bytes = golden(&format!("snapshot_1_{}.hex", case.name), &vm.snapshot());
+        let restored = Vm::restore(Arc::clone(&case.program), &bytes).unwrap();
+        assert_eq!(restored.snapshot(), bytes, "{}", case.name);
+        if let Stop::Effect(request) = stop {
+            assert_eq!(restored.pending(), Some(request), "{}", case.name);
+        }
+    }
+}
+
+#[test]
+fn a_snapshot_of_another_module_is_refused_by_its_code() {
+    let cases = common::programs::all();
+    let vm = Vm::start(Arc::clone(&cases[0].program), cases[0].function, cases[0].args.clone(), Limits::default());
+    let error = Vm::restore(Arc::clone(&cases[1].program), &vm.unwrap().snapshot()).unwrap_err();
+    assert!(error.to_string().starts_with("E1008"), "{error}");
+    let error = Vm::restore(Arc::clone(&cases[1].program), b"NXS").unwrap_err();
+    assert!(error.to_string().starts_with("E1009"), "{error}");
+}

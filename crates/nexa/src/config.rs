@@ -1,0 +1,170 @@
+//! Settings: the command line over the environment over the project's `nexa.toml` over defaults.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use nexa_cli::args::ModelArgs;
+use nexa_cli::failure::Failure;
+use nexa_types::UsdMicro;
+use serde::Deserialize;
+
+/// The model of agents that name none.
+pub(crate) const MODEL_DEFAULT: &str = "local/smollm2-135m-instruct";
+/// The provider whose models run in this process.
+pub(crate) const PROVIDER_LOCAL: &str = "local";
+/// Requests at once to an endpoint that says nothing else.
+const SLOTS_DEFAULT: usize = 16;
+
+/// A project's `nexa.toml`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Project {
+    /// The model of agents that name none, as `provider/name`.
+    pub(crate) model: Option<String>,
+    /// Endpoints by provider.
+    #[serde(default)]
+    pub(crate) providers: BTreeMap<String, Provider>,
+}
+
+/// An OpenAI-compatible endpoint.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Provider {
+    /// The URL up to and with the version.
+    pub(crate) url: String,
+    /// The variable that holds the key; `PROVIDER_API_KEY` if not set.
+    pub(crate) key_env: Option<String>,
+    /// Requests at once.
+    pub(crate) concurrency: Option<usize>,
+    /// US dollars for a million tokens read.
+    #[serde(default)]
+    pub(crate) usd_per_million_in: f64,
+    /// US dollars for a million tokens written.
+    #[serde(default)]
+    pub(crate) usd_per_million_out: f64,
+}
+
+impl Provider {
+    /// Requests at once, at least one.
+    pub(crate) fn slots(&self) -> usize {
+        self.concurrency.unwrap_or(SLOTS_DEFAULT).max(1)
+    }
+
+    /// The price of a million tokens read and written.
+    pub(crate) fn price(&self) -> (UsdMicro, UsdMicro) {
+        let micro = |usd: f64| UsdMicro((usd.max(0.0) * 1e6).round() as u64);
+        (micro(self.usd_per_million_in), micro(self.usd_per_million_out))
+    }
+}
+
+impl Project {
+    /// The project that a folder belongs to: the nearest `nexa.toml` in it or above it, or an empty one.
+    pub(crate) fn find(folder: &Path) -> Result<Self, Failure> {
+        let Some(file) = folder.ancestors().map(|folder| folder.join("nexa.toml")).find(|file| file.is_file()) else {
+            return Ok(Self::default());
+        };
+        let wrong = |why: String| Failure::error(format!("cannot read {}: {why}", file.display()));
+        let text = std::fs::read_to_string(&file).map_err(|error| wrong(error.to_string()))?;
+        toml::from_str(&text).map_err(|error| wrong(error.to_string()))
+    }
+
+    /// The same with what the command line says.
+    pub(crate) fn with(mut self, args: &ModelArgs) -> Result<Self, Failure> {
+        if args.model.is_some() {
+            self.model.clone_from(&args.model);
+        }
+        for endpoint in &args.endpoint {
+            let (provider, url) = endpoint
+                .split_once('=')
+                .filter(|(provider, url)| !provider.is_empty() && !provider.contains('/') && !url.is_empty())
+                .ok_or_else(|| {
+                    Failure::usage(format!("--endpoint {endpoint} is not of the form PROVIDER=URL"))
+                        .hint("for example --endpoint acme=https://models.acme.example/v1")
+                })?;
+            if provider == PROVIDER_LOCAL {
+                return Err(Failure::usage("the provider `local` is this machine; give the endpoint another name"));
+            }
+            let known = self.providers.remove(provider);
+            let url = url.to_owned();
+            let provider_config = match known {
+                Some(known) => Provider { url, ..known },
+                None => Provider {
+                    url,
+                    key_env: None,
+                    concurrency: None,
+                    usd_per_million_in: 0.0,
+                    usd_per_million_out: 0.0,
+                },
+            };
+            self.providers.insert(provider.to_owned(), provider_config);
+        }
+        Ok(self)
+    }
+}
+
+/// The variable that holds a provider's key.
+pub(crate) fn key_variable(provider: &str, config: &Provider) -> String {
+    config.key_env.clone().unwrap_or_else(|| {
+        let name: String =
+            provider.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect();
+        format!("{name}_API_KEY")
+    })
+}
+
+/// The user's folder for what programs keep: `$XDG_DATA_HOME/nexa`, or `~/.local/share/nexa`.
+fn user_folder() -> Result<PathBuf, Failure> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    set("XDG_DATA_HOME")
+        .or_else(|| set("HOME").map(|home| home.join(".local/share")))
+        .map(|folder| folder.join("nexa"))
+        .ok_or_else(|| Failure::error("neither HOME nor XDG_DATA_HOME is set").hint("say where data goes with --data"))
+}
+
+/// Where a node keeps its data.
+pub(crate) fn data_folder(given: Option<&Path>) -> Result<PathBuf, Failure> {
+    match given {
+        Some(folder) => Ok(folder.to_path_buf()),
+        None => user_folder().map(|folder| folder.join("data")),
+    }
+}
+
+/// Where weights are.
+pub(crate) fn models_folder(given: Option<&Path>) -> Result<PathBuf, Failure> {
+    match given {
+        Some(folder) => Ok(folder.to_path_buf()),
+        None => user_folder().map(|folder| folder.join("models")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_wins_over_the_file() {
+        let project: Project = toml::from_str(
+            "model = \"acme/small\"\n[providers.acme]\nurl = \"https://old.example/v1\"\nconcurrency = 3\n",
+        )
+        .expect("the file is right");
+        let args = ModelArgs {
+            model: Some("acme/large".into()),
+            endpoint: vec!["acme=https://new.example/v1".into()],
+            ..ModelArgs::default()
+        };
+        let project = project.with(&args).expect("the arguments are right");
+        assert_eq!(project.model.as_deref(), Some("acme/large"));
+        assert_eq!(project.providers["acme"].url, "https://new.example/v1");
+        assert_eq!(project.providers["acme"].slots(), 3);
+    }
+
+    #[test]
+    fn a_misspelt_setting_is_an_error() {
+        assert!(toml::from_str::<Project>("modle = \"x/y\"").is_err());
+    }
+
+    #[test]
+    fn a_key_is_looked_for_under_the_providers_name() {
+        let provider: Provider = toml::from_str("url = \"https://x.example/v1\"").expect("the file is right");
+        assert_eq!(key_variable("my-acme", &provider), "MY_ACME_API_KEY");
+    }
+}

@@ -1,0 +1,50 @@
+//! `nexa dev`: one node with its door open on loopback, until it is told to stop.
+
+use nexa_cli::args::{DevArgs, Output};
+use nexa_cli::failure::Failure;
+use nexa_cli::show::table::table;
+use nexa_gateway::doors::Listen;
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::chain;
+use crate::config::Project;
+use crate::wiring::wire;
+
+/// Runs `nexa dev`.
+pub(crate) async fn run(args: &DevArgs, output: Output) -> Result<(), Failure> {
+    let listen: Listen = args.listen.parse().map_err(|error| Failure::usage(chain(&error)))?;
+    // Gone when this function returns, unless the data was asked to stay.
+    let temporary = match args.data {
+        Some(_) => None,
+        None => Some(tempfile::Builder::new().prefix("nexa-dev").tempdir()?),
+    };
+    let data = match (&args.data, &temporary) {
+        (Some(data), _) => data.clone(),
+        (None, Some(temporary)) => temporary.path().to_path_buf(),
+        (None, None) => return Err(Failure::error("there is no folder for data")),
+    };
+    let project = Project::find(&std::env::current_dir()?)?.with(&args.models)?;
+    // Heard from now on, so that a signal during the start is not lost.
+    let mut terminate = signal(SignalKind::terminate())?;
+    let node = wire(&data, &project, &args.models, &listen).await?;
+    match output {
+        Output::Json => println!("{}", json!({ "grpc": node.address, "data": data })),
+        Output::Table => {
+            let keeps = if temporary.is_some() { "gone at the end; keep it with --data DIR" } else { "kept" };
+            let rows = [
+                vec!["gRPC".to_owned(), node.address.clone(), "try: nexa submit FILE".to_owned()],
+                vec!["data".to_owned(), data.display().to_string(), keeps.to_owned()],
+            ];
+            print!("{}", table(&["WHAT", "WHERE", "NOTE"], &rows));
+            eprintln!("for development, not for production; Ctrl-C stops it");
+        }
+    }
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted?,
+        _ = terminate.recv() => {}
+    }
+    eprintln!("stopping");
+    node.stop().await;
+    Ok(())
+}

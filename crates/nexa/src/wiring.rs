@@ -1,0 +1,118 @@
+//! Which adapter stands behind which port.
+//!
+//! ```text
+//! store, views ─ SQLite in the data folder      model ─ script │ embedded + endpoints, by name
+//! clock, dice  ─ the operating system           doors ─ the mediator over gRPC
+//! ```
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nexa_cli::args::ModelArgs;
+use nexa_cli::failure::Failure;
+use nexa_gateway::doors::{DoorConfig, Gateway, Listen};
+use nexa_gateway::handlers::Handlers;
+use nexa_gateway::mediator::Mediator;
+use nexa_llm::embedded::{EmbeddedModel, ModelStore, processor_note};
+use nexa_llm::openai::{ApiKey, Endpoint, EndpointConfig};
+use nexa_llm::router::Router;
+use nexa_llm::script::{Script, ScriptedModel};
+use nexa_ports::clock::{Clock, SystemClock};
+use nexa_ports::dice::{Dice, SystemDice};
+use nexa_runtime::{Node, NodeConfig, Ports};
+use nexa_store::SqliteStore;
+use nexa_types::NodeId;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{self, Project};
+use crate::chain;
+
+/// A script's memory of which turns it used, in the data folder.
+const SCRIPT_JOURNAL: &str = "script.journal";
+
+/// How long calls, watches and model calls under way have to end when a node stops.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// A node with everything behind it and a door before it.
+pub(crate) struct Wired {
+    /// How to reach it, as `--server` takes it.
+    pub(crate) address: String,
+    node: Node,
+    shutdown: CancellationToken,
+    door: JoinHandle<Result<(), tonic::transport::Error>>,
+}
+
+/// Opens the data folder, starts a node on it, and opens a door.
+pub(crate) async fn wire(data: &Path, project: &Project, args: &ModelArgs, listen: &Listen) -> Result<Wired, Failure> {
+    let store = SqliteStore::open(data, nexa_store::Options::default()).map_err(|error| Failure::error(chain(&error)))?;
+    let store = Arc::new(store);
+    let model = router(data, project, args)?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+    let dice: Arc<dyn Dice> = Arc::new(SystemDice);
+    let ports = Ports {
+        store: Arc::clone(&store) as _,
+        model: Arc::new(model),
+        clock: Arc::clone(&clock),
+        dice: Arc::clone(&dice),
+    };
+    let name = NodeId::new("local").expect("the name is a constant that is a name");
+    let node = Node::start(NodeConfig::new(name), ports).await.map_err(|error| Failure::error(chain(&error)))?;
+    let handlers = Handlers::new(Arc::clone(&store) as _, store, Arc::new(node.clone()), Arc::clone(&clock));
+    let closing = handlers.closing().clone();
+    let mediator = Mediator::builder(handlers.into_end(), clock, dice).build();
+    let shutdown = CancellationToken::new();
+    let config = DoorConfig { grace: GRACE, ..DoorConfig::default() };
+    let served = Gateway::new(mediator, closing)
+        .serve(listen, config, shutdown.clone())
+        .await
+        .map_err(|error| Failure::error(chain(&error)))?;
+    Ok(Wired { address: served.address, node, shutdown, door: served.done })
+}
+
+impl Wired {
+    /// Closes the door, lets what is in flight end, and stops the node. Whatever does not end in time goes on at the next
+    /// start.
+    pub(crate) async fn stop(self) {
+        self.shutdown.cancel();
+        self.node.drain(GRACE).await;
+        // A door that fails while it closes is closed.
+        let _ = self.door.await;
+    }
+}
+
+/// The models by provider.
+fn router(data: &Path, project: &Project, args: &ModelArgs) -> Result<Router, Failure> {
+    let default = project.model.clone().unwrap_or_else(|| config::MODEL_DEFAULT.to_owned());
+    if let Some(file) = &args.script {
+        return Ok(Router::new(default).scripted(Arc::new(script(data, file)?)));
+    }
+    let embedded = EmbeddedModel::new(ModelStore::new(config::models_folder(args.models_dir.as_deref())?));
+    let mut router = Router::new(default.clone()).with(config::PROVIDER_LOCAL, Arc::new(embedded));
+    for (name, provider) in &project.providers {
+        let variable = config::key_variable(name, provider);
+        let key = std::env::var(&variable).ok().filter(|key| !key.is_empty());
+        let endpoint = Endpoint::new(EndpointConfig {
+            provider: name.clone(),
+            base_url: provider.url.clone(),
+            key: key.map(|key| (ApiKey::new(key), format!("the variable {variable}"))),
+            slots: provider.slots(),
+            price: provider.price(),
+        });
+        router = router.with(name.clone(), Arc::new(endpoint.map_err(|error| Failure::error(chain(&error)))?));
+    }
+    let is_local = default.split_once('/').is_some_and(|(provider, _)| provider == config::PROVIDER_LOCAL);
+    if let Some(note) = processor_note().filter(|_| is_local) {
+        tracing::warn!("{note}");
+    }
+    Ok(router)
+}
+
+fn script(data: &Path, file: &Path) -> Result<ScriptedModel, Failure> {
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| Failure::error(format!("cannot read the script {}: {error}", file.display())))?;
+    let script = Script::parse(&text).map_err(|error| Failure::error(format!("{}: {error}", file.display())))?;
+    let journal = data.join(SCRIPT_JOURNAL);
+    ScriptedModel::resuming(script, &journal).map_err(|error| Failure::error(chain(&error)))
+}
