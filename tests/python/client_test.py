@@ -1,6 +1,6 @@
 """A client in another language, generated from `proto/`, against a running server.
 
-    python client_test.py http://127.0.0.1:7331
+    python client_test.py http://127.0.0.1:7331      (or unix:/path/to.sock)
 
 Submits a workload, watches it, is cut in the middle, goes on behind its cursor with a new connection, and checks that
 nothing was left out and nothing came twice. Then it cancels another workload. Prints a short transcript; the exit code
@@ -59,8 +59,9 @@ class Server:
     """One connection."""
 
     def __init__(self, address, workload_grpc, history_grpc):
-        target = address.removeprefix("http://")
-        self.channel = grpc.insecure_channel(target)
+        # For a Unix socket this library would send the path as the authority, which is no valid one and is refused.
+        options = [("grpc.default_authority", "localhost")] if address.startswith("unix:") else []
+        self.channel = grpc.insecure_channel(address.removeprefix("http://"), options=options)
         self.workloads = workload_grpc.WorkloadServiceStub(self.channel)
         self.history = history_grpc.HistoryServiceStub(self.channel)
 

@@ -112,7 +112,8 @@ impl Desk {
     /// Starts `nexa dev ARGS` on a free port and waits until it serves.
     pub fn dev(&self, args: &[&str]) -> Server {
         let data = self.path("data");
-        let mut all = vec!["dev", "--listen", "127.0.0.1:0", "--data", data.to_str().expect("a plain path"), "-o", "json"];
+        let mut all =
+            vec!["dev", "--listen", "127.0.0.1:0", "--data", data.to_str().expect("a plain path"), "-o", "json"];
         all.extend(args);
         let mut process = Process::start(self.nexa(&all));
         let line = process.wait_for_line(|line| line.contains("\"grpc\""));

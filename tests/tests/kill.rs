@@ -33,11 +33,20 @@ fn arguments(desk: &Desk, endpoint: &Endpoint) -> Vec<String> {
     let items: Vec<String> = (0..AGENTS).map(|number| format!("item {number}")).collect();
     let input = desk.write("items.json", &serde_json::json!({ "items": items }).to_string());
     let input = std::fs::read_to_string(input).expect("it was just written");
-    ["run", "examples/batch/batch.nx", "-o", "json", "--model", "sim/any", "--endpoint", &format!("sim={}", endpoint.url())]
-        .into_iter()
-        .map(str::to_owned)
-        .chain(["--input".to_owned(), input])
-        .collect()
+    [
+        "run",
+        "examples/batch/batch.nx",
+        "-o",
+        "json",
+        "--model",
+        "sim/any",
+        "--endpoint",
+        &format!("sim={}", endpoint.url()),
+    ]
+    .into_iter()
+    .map(str::to_owned)
+    .chain(["--input".to_owned(), input])
+    .collect()
 }
 
 /// The value of the workload, from the last line of `-o json`.
@@ -116,7 +125,8 @@ async fn ledger(desk: &Desk) -> Ledger {
         let Some(last) = facts.last() else { return ledger };
         after = last.position;
         for fact in &facts {
-            let (Fact::Agent(event), StreamId::Agent(agent)) = (&fact.envelope.fact, &fact.envelope.header.stream) else {
+            let (Fact::Agent(event), StreamId::Agent(agent)) = (&fact.envelope.fact, &fact.envelope.header.stream)
+            else {
                 continue;
             };
             let workload = fact.workload.expect("an agent's fact has a workload");

@@ -42,7 +42,8 @@ pub fn arguments(entry: &Entry, input: &InputArgs) -> Result<String, Failure> {
     let value = match (&input.input, &input.input_file) {
         (None, None) => return Ok("{}".to_owned()),
         (Some(text), _) => serde_json::from_str(text).map_err(|error| {
-            Failure::usage(format!("--input is not JSON: {error}")).hint("a text needs quotes of its own: --input '\"…\"'")
+            Failure::usage(format!("--input is not JSON: {error}"))
+                .hint("a text needs quotes of its own: --input '\"…\"'")
         })?,
         (None, Some(file)) => Value::String(read_input(file)?),
     };

@@ -85,7 +85,10 @@ impl Progress {
                 Vec::new()
             }
             Frame::Lagged(lagged) => {
-                vec![Line::News { agent: String::new(), text: format!("{} pieces of text were not shown", lagged.chunks) }]
+                vec![Line::News {
+                    agent: String::new(),
+                    text: format!("{} pieces of text were not shown", lagged.chunks),
+                }]
             }
         }
     }
@@ -116,7 +119,11 @@ impl Progress {
             line.waiting_for = event.waiting_for();
             match what {
                 Event::AgentStarted(_) => line.started = event.at,
-                Event::AgentEnded(_) => line.ended = event.at,
+                Event::AgentEnded(ended) => {
+                    line.ended = event.at;
+                    // With what its children used, as the lists of agents show it.
+                    line.spend = ended.spend.unwrap_or_default();
+                }
                 Event::EffectEnded(ended) => {
                     let spend = ended.spend.unwrap_or_default();
                     line.spend.tokens_in += spend.tokens_in;
@@ -204,7 +211,7 @@ impl Progress {
             .collect()
     }
 
-    /// One line an agent: name, state, tokens read and written, time from start to end.
+    /// One line an agent: name, state, tokens that it and its children read and wrote, time from start to end.
     pub fn table(&self) -> String {
         let rows: Vec<Vec<String>> = self
             .agents

@@ -54,7 +54,10 @@ impl Screen {
                     if !asked.data_json.is_empty() {
                         self.print(&format!("  about: {}", asked.data_json));
                     }
-                    self.print(&format!("  answer: nexa approve {} [--deny] [--note WORDS]{}", asked.approval_id, self.reach));
+                    self.print(&format!(
+                        "  answer: nexa approve {} [--deny] [--note WORDS]{}",
+                        asked.approval_id, self.reach
+                    ));
                 }
             }
         }

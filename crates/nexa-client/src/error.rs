@@ -84,7 +84,8 @@ impl ClientError {
             Self::Refused(refusal) => nexa_proto::refusal::is_transient(refusal.reason),
             // What h2 says when the connection breaks in the middle of a call.
             Self::Transport { code, message } => match code {
-                Code::Unavailable => true,
+                // The second is what a server says that sheds load before it looks at the call.
+                Code::Unavailable | Code::ResourceExhausted => true,
                 Code::Unknown | Code::Internal | Code::Cancelled => {
                     ["h2 protocol error", "transport error", "connection", "stream closed"]
                         .iter()

@@ -127,22 +127,17 @@ pub(crate) struct Plan {
 /// Starts a watch.
 ///
 /// # Errors
-/// CURSOR_INVALID.
-pub(crate) fn start(plan: Plan) -> Result<Frames, Refusal> {
+/// CURSOR_INVALID, or what the store says.
+pub(crate) async fn start(plan: Plan) -> Result<Frames, Refusal> {
     let origin = Origin::of_watch(plan.subject.id(), plan.first.position, plan.first.envelope.header.at);
     let head = plan.store.head();
-    let newest = *head.borrow();
     let silent_until = match &plan.from {
-        WatchFrom::Snapshot => newest,
+        // The head is a hint and may be behind what was just read.
+        WatchFrom::Snapshot => plan.first.position.max(*head.borrow()),
         WatchFrom::Start => GlobalSeq(0),
         WatchFrom::Cursor(bytes) => {
             let position = origin.position(bytes)?;
-            if position > newest {
-                return Err(cursor::invalid(
-                    "cursor",
-                    "the store has lost what came before it; watch without a cursor",
-                ));
-            }
+            still_there(&*plan.store, plan.subject.workload(), position).await?;
             position
         }
     };
@@ -162,11 +157,27 @@ pub(crate) fn start(plan: Plan) -> Result<Frames, Refusal> {
         dropped: 0,
         frames,
     };
+    let after_a_bug = task.frames.clone();
     tokio::spawn(async move {
         let _permit = plan.permit;
-        task.run(head, plan.live, plan.closing).await;
+        if let Err(error) = tokio::spawn(task.run(head, plan.live, plan.closing)).await {
+            tracing::error!(%error, "a watch panicked");
+            // A clean end would look like the end of what is watched.
+            let bug = Refusal::new(Reason::Internal, "the watch met a bug; the log has more");
+            let _ = after_a_bug.send(Err(bug)).await;
+        }
     });
     Ok(Frames::new(ReceiverStream::new(reader)))
+}
+
+/// Every cursor is the position of a fact; a store that was put back to an older state has lost some.
+async fn still_there(store: &dyn Store, workload: WorkloadId, position: GlobalSeq) -> Result<(), Refusal> {
+    let before = GlobalSeq(position.0.saturating_sub(1));
+    let found = store.scan(Some(workload), before, 1).await.map_err(store_refusal)?;
+    if found.first().is_some_and(|fact| fact.position == position) {
+        return Ok(());
+    }
+    Err(cursor::invalid("cursor", "the store has lost what the cursor stands at; watch without a cursor"))
 }
 
 /// The reader went away.

@@ -348,6 +348,22 @@ async fn a_huge_message_is_refused_and_the_connection_lives_on() {
 }
 
 #[tokio::test]
+async fn garbage_on_the_wire_ends_its_own_connection_only() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let desk = Desk::open().await;
+    let address = desk.address.trim_start_matches("http://").to_owned();
+    for garbage in [b"\xff\x00nonsense".repeat(1_000), b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\xff\xff\xff\xff\xff".to_vec()]
+    {
+        let mut wire = tokio::net::TcpStream::connect(&address).await.expect("the door is open");
+        // The door may hang up before it has read everything.
+        let _ = wire.write_all(&garbage).await;
+        let mut said = Vec::new();
+        let _ = tokio::time::timeout(desk::SOON, wire.read_to_end(&mut said)).await.expect("the door hangs up");
+    }
+    desk.client.workloads(Default::default()).await.expect("the door still answers");
+}
+
+#[tokio::test]
 async fn a_command_is_tried_again_when_the_store_was_away() {
     let desk = Desk::open().await;
     desk.submitted("warm").await;

@@ -68,7 +68,10 @@ impl Model for Router {
     fn ask<'a>(&'a self, mut call: ModelCall, chunks: &'a dyn Chunks) -> BoxFuture<'a, Result<ModelReply, ModelError>> {
         match self.find(&call.request.model) {
             Ok(model) => {
-                call.request.model = self.resolve(&call.request.model).to_owned();
+                // A script is nobody's model and keeps the name that it was asked under.
+                if self.script.is_none() {
+                    call.request.model = self.resolve(&call.request.model).to_owned();
+                }
                 model.ask(call, chunks)
             }
             Err(error) => futures::future::ready(Err(error)).boxed(),

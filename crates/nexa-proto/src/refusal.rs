@@ -20,7 +20,9 @@ pub const DOMAIN: &str = "nexa.dev";
 pub const HINT: &str = "hint";
 /// The most bytes of violations in one refusal.
 pub const DETAIL_BYTES_MAX: usize = 2 << 10;
-/// The most bytes of a message or hint.
+/// The most bytes of one violation's field, and of its description. A longer one is cut.
+pub const PART_BYTES_MAX: usize = 512;
+/// The most bytes of a message or hint. A longer one is cut.
 pub const MESSAGE_BYTES_MAX: usize = 1 << 10;
 
 /// Why a door said no.
@@ -183,7 +185,7 @@ pub fn is_transient(reason: Reason) -> bool {
 impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
         let mut details = ErrorDetails::new();
-        let hint = (!refusal.hint.is_empty()).then(|| (HINT.to_owned(), cut(&refusal.hint)));
+        let hint = (!refusal.hint.is_empty()).then(|| (HINT.to_owned(), cut(&refusal.hint, MESSAGE_BYTES_MAX)));
         details.set_error_info(
             refusal.reason.as_str(),
             DOMAIN,
@@ -191,31 +193,33 @@ impl From<Refusal> for Status {
         );
         let mut room = DETAIL_BYTES_MAX;
         for (told, violation) in refusal.violations.iter().enumerate() {
-            let len = violation.field.len() + violation.description.len() + 8;
+            let (field, description) =
+                (cut(&violation.field, PART_BYTES_MAX), cut(&violation.description, PART_BYTES_MAX));
+            let len = field.len() + description.len() + 8;
             if len > room {
                 details.add_bad_request_violation("", format!("and {} more", refusal.violations.len() - told));
                 break;
             }
             room -= len;
-            details.add_bad_request_violation(&violation.field, &violation.description);
+            details.add_bad_request_violation(field, description);
         }
         if let Some(Resource { kind, id }) = &refusal.resource {
-            details.set_resource_info(kind, cut(id), "", "");
+            details.set_resource_info(kind, cut(id, PART_BYTES_MAX), "", "");
         }
         if let Some(wait) = refusal.retry_after {
             details.set_retry_info(Some(wait));
         }
-        Status::with_error_details(code(refusal.reason), cut(&refusal.message), details)
+        Status::with_error_details(code(refusal.reason), cut(&refusal.message, MESSAGE_BYTES_MAX), details)
     }
 }
 
-/// The beginning of a text, at most [`MESSAGE_BYTES_MAX`] bytes.
-fn cut(text: &str) -> String {
-    if text.len() <= MESSAGE_BYTES_MAX {
+/// The beginning of a text, at most so many bytes.
+fn cut(text: &str, bytes_max: usize) -> String {
+    if text.len() <= bytes_max {
         return text.to_owned();
     }
     let dots = "…";
-    format!("{}{dots}", &text[..text.floor_char_boundary(MESSAGE_BYTES_MAX - dots.len())])
+    format!("{}{dots}", &text[..text.floor_char_boundary(bytes_max - dots.len())])
 }
 
 #[cfg(test)]
@@ -249,7 +253,8 @@ mod tests {
     #[test]
     fn a_thousand_violations_fit_into_the_headers_of_any_client() {
         let mut refusal = Refusal::new(Reason::ProgramInvalid, "x".repeat(100_000)).hint("y".repeat(100_000));
-        for line in 0..1000 {
+        refusal = refusal.violating("x".repeat(10_000), "y".repeat(10_000));
+        for line in 1..1000 {
             refusal = refusal.violating(format!("main.nx:{line}:1"), "é".repeat(90));
         }
         let status = Status::from(refusal);

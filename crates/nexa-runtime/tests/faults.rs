@@ -31,7 +31,7 @@ async fn a_chain_goes_on_after_a_death_at_any_append() {
     job(program::calls(6)).survives_a_death_at_any_append().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn a_fork_goes_on_after_a_death_at_any_append() {
     job(program::fork(3)).survives_a_death_at_any_append().await;
 }
@@ -233,6 +233,31 @@ async fn a_program_that_nobody_put_quarantines_its_agent_after_some_tries() {
     let Some(AgentEvent::Quarantined { reason }) = events.last() else { panic!("{events:?}") };
     assert!(reason.contains("there is no program m-0909"), "{reason}");
     assert_eq!((node.stats().faults, node.stats().restarts, node.stats().panics), (6, 5, 0));
+}
+
+#[tokio::test]
+async fn facts_that_an_agent_cannot_have_written_quarantine_it() {
+    let desk = Desk::with_still_clock(FakeModel::echo(1));
+    desk.model.hold(true);
+    let node = desk.start(config("n1")).await;
+    let workload = desk.run(&node, 1, &program::calls(3)).await;
+    desk.model.was_asked(1).await;
+    let row = desk.store.row(root(workload)).await.unwrap().unwrap();
+    let value = Payload::new(vec![1, 0]);
+    let strange = AgentEvent::Emitted { seq: Seq(1), channel: "main".into(), value };
+    desk.write_as_owner(&row, strange).await;
+    desk.model.hold(false);
+    let clock = desk.sim.clone().unwrap();
+    until("quarantine", || {
+        clock.advance(Millis(10));
+        node.stats().quarantined == 1
+    })
+    .await;
+    desk.reaches(root(workload), AgentState::Quarantined).await;
+    let events = desk.events(root(workload)).await;
+    let Some(AgentEvent::Quarantined { reason }) = events.last() else { panic!("{events:?}") };
+    assert!(reason.contains("the log has"), "{reason}");
+    assert_eq!(desk.model.asked_count(), 1, "nothing was sent on doubtful ground");
 }
 
 #[tokio::test]

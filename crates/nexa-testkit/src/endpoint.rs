@@ -77,8 +77,7 @@ impl Endpoint {
     pub async fn start(script: Script) -> std::io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
-        let shared =
-            Arc::new(Shared { script, state: Mutex::default(), count: watch::Sender::new(0) });
+        let shared = Arc::new(Shared { script, state: Mutex::default(), count: watch::Sender::new(0) });
         let router = Router::new().route("/v1/chat/completions", post(complete)).with_state(Arc::clone(&shared));
         let server = tokio::spawn(async move {
             // It ends with the test; an error of the listener shows as requests that fail.

@@ -83,15 +83,15 @@ fn a_damaged_module_is_refused_or_runs_within_its_limits() {
 fn any_code_that_is_accepted_runs_within_its_limits() {
     let base = common::programs::fork_and_merge().program.module().clone();
     let trap = u32::from(Op::Trap as u8);
-    check!().with_type::<Vec<(u8, u8, u8)>>().with_iterations(ROUNDS / 6).for_each(|words| {
+    check!().with_type::<Vec<(u8, u8, u8)>>().with_iterations(ROUNDS / 2).for_each(|words| {
         let mut module = base.clone();
         let function = &mut module.functions[0];
         // Something of every kind to begin with.
         let start = [(Op::LoadLocal, 0), (Op::Int, 3), (Op::Const, 0), (Op::NewList, 0), (Op::AgentCreate, 0)];
         function.code = start.iter().map(|(op, a)| word_a(*op, *a)).chain([trap]).collect();
         (function.stack, function.locals) = (64, 8);
-        for (op, a, b) in words.iter().take(60) {
-            let op = Op::ALL[usize::from(*op) % Op::ALL.len()];
+        for (turn, (op, a, b)) in words.iter().cycle().take(words.len().min(40) * 3).enumerate() {
+            let op = Op::ALL[(usize::from(*op) + turn * 7) % Op::ALL.len()];
             let code = &mut module.functions[0].code;
             code.pop();
             let word = match op.form() {

@@ -70,7 +70,9 @@ fn print(store: &ModelStore, weights: Option<&Weights>, output: Output) {
 
 fn bar(color: Color) -> Arc<ProgressBar> {
     let bar = if color == Color::Never { ProgressBar::hidden() } else { ProgressBar::new_spinner() };
-    bar.set_style(ProgressStyle::with_template("{spinner} {wide_msg}").expect("the template is a constant that parses"));
+    bar.set_style(
+        ProgressStyle::with_template("{spinner} {wide_msg}").expect("the template is a constant that parses"),
+    );
     Arc::new(bar)
 }
 

@@ -46,7 +46,8 @@ pub(crate) async fn run(args: &RunArgs, output: Output, color: Color) -> Result<
         }
         let closing = format!("data in {0}; to look at it: nexa dev --data {0}", data.display());
         let reach = format!(" --server {}", node.address);
-        let following = Following { reach, closing, ..Following::of(accepted.workload_id, From::Snapshot, output, color) };
+        let following =
+            Following { reach, closing, ..Following::of(accepted.workload_id, From::Snapshot, output, color) };
         commands::follow(&client, following).await
     };
     let result = tokio::select! {

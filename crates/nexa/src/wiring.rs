@@ -26,8 +26,8 @@ use nexa_types::NodeId;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{self, Project};
 use crate::chain;
+use crate::config::{self, Project};
 
 /// A script's memory of which turns it used, in the data folder.
 const SCRIPT_JOURNAL: &str = "script.journal";
@@ -46,7 +46,8 @@ pub(crate) struct Wired {
 
 /// Opens the data folder, starts a node on it, and opens a door.
 pub(crate) async fn wire(data: &Path, project: &Project, args: &ModelArgs, listen: &Listen) -> Result<Wired, Failure> {
-    let store = SqliteStore::open(data, nexa_store::Options::default()).map_err(|error| Failure::error(chain(&error)))?;
+    let store =
+        SqliteStore::open(data, nexa_store::Options::default()).map_err(|error| Failure::error(chain(&error)))?;
     let store = Arc::new(store);
     let model = router(data, project, args)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());

@@ -62,6 +62,8 @@ async fn workloads(client: &Client, args: &PsArgs, output: Output) -> Result<(),
 }
 
 async fn agents(client: &Client, workload: &str, args: &PsArgs, output: Output) -> Result<(), Failure> {
+    // A list of nothing is no answer to a workload that does not exist.
+    client.workload(v1::WorkloadServiceGetRequest { workload_id: workload.to_owned() }).await?;
     let state = match &args.state {
         None => v1::AgentState::Unspecified,
         Some(word) => agent_state(word)?,
@@ -71,7 +73,8 @@ async fn agents(client: &Client, workload: &str, args: &PsArgs, output: Output) 
     loop {
         let page_size = PAGE_SIZE.min(args.limit as i32 - found.len() as i32);
         let workload_id = workload.to_owned();
-        let request = v1::AgentServiceListRequest { workload_id, state: state.into(), page_size, page_token, min_seq: 0 };
+        let request =
+            v1::AgentServiceListRequest { workload_id, state: state.into(), page_size, page_token, min_seq: 0 };
         let page = client.agents(request).await?;
         found.extend(page.agents);
         page_token = page.next_page_token;
@@ -110,14 +113,10 @@ fn workload_state(word: &str) -> Result<v1::WorkloadState, Failure> {
 
 fn agent_state(word: &str) -> Result<v1::AgentState, Failure> {
     let states = (1..=9).filter_map(|number| v1::AgentState::try_from(number).ok());
-    states
-        .into_iter()
-        .find(|state| words::agent_state(*state, v1::WaitingFor::Unspecified) == word)
-        .ok_or_else(|| {
-            Failure::usage(format!("`{word}` is no state of an agent")).hint(
-                "one of pending, ready, placed, running, waiting, succeeded, failed, cancelled, quarantined",
-            )
-        })
+    states.into_iter().find(|state| words::agent_state(*state, v1::WaitingFor::Unspecified) == word).ok_or_else(|| {
+        Failure::usage(format!("`{word}` is no state of an agent"))
+            .hint("one of pending, ready, placed, running, waiting, succeeded, failed, cancelled, quarantined")
+    })
 }
 
 /// `nexa logs`
@@ -141,7 +140,13 @@ async fn search(client: &Client, query: &str, workload: &str, output: Output) ->
             Output::Json => println!("{}", json::hit(&hit)),
             Output::Table => {
                 let at = hit.at.as_ref().map(words::time_of_day).unwrap_or_default();
-                println!("{at}  {}  {:12}  {}: {}", hit.workload_id, hit.agent_name, hit.kind, words::shortened(&hit.snippet));
+                println!(
+                    "{at}  {}  {:12}  {}: {}",
+                    hit.workload_id,
+                    hit.agent_name,
+                    hit.kind,
+                    words::shortened(&hit.snippet)
+                );
             }
         }
     }

@@ -66,7 +66,11 @@ impl From<ClientError> for Failure {
         };
         let mut message = error.to_string();
         for violation in error.refusal().map(|refusal| refusal.violations.as_slice()).unwrap_or_default() {
-            message += &format!("\n  {}: {}", violation.field, violation.description);
+            let told = format!("{}: {}", violation.field, violation.description);
+            // The message of a single violation is the violation.
+            if !message.contains(&told) {
+                message += &format!("\n  {told}");
+            }
         }
         let hint = Some(error.hint().to_owned()).filter(|hint| !hint.is_empty());
         Self { exit, message, hint }

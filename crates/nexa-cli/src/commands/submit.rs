@@ -111,7 +111,13 @@ pub struct Submission {
 
 impl Submission {
     /// A program that was put, and its input.
-    pub fn of_module(module: &Module, hash: String, entry: &str, input: &InputArgs, name: String) -> Result<Self, Failure> {
+    pub fn of_module(
+        module: &Module,
+        hash: String,
+        entry: &str,
+        input: &InputArgs,
+        name: String,
+    ) -> Result<Self, Failure> {
         Ok(Self {
             request_id: String::new(),
             program: v1::workload_service_submit_request::Program::ModuleHash(hash),
@@ -139,9 +145,10 @@ impl Submission {
 
 /// `nexa submit`
 pub async fn submit(args: &SubmitArgs, output: Output, color: Color) -> Result<(), Failure> {
-    let name = args.name.clone().unwrap_or_else(|| {
-        args.file.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default()
-    });
+    let name = args
+        .name
+        .clone()
+        .unwrap_or_else(|| args.file.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default());
     let is_list = args.file.extension().is_some_and(|extension| extension == "json");
     let (client, mut submission) = if is_list {
         let list = read_list(&args.file)?;
@@ -169,7 +176,10 @@ pub async fn submit(args: &SubmitArgs, output: Output, color: Color) -> Result<(
     match output {
         Output::Json => {
             let root = &accepted.root_agent_id;
-            println!("{}", json!({ "workload_id": accepted.workload_id, "root_agent_id": root, "module_hash": accepted.module_hash }));
+            println!(
+                "{}",
+                json!({ "workload_id": accepted.workload_id, "root_agent_id": root, "module_hash": accepted.module_hash })
+            );
         }
         Output::Table => println!("{}", accepted.workload_id),
     }

@@ -206,8 +206,7 @@ fn details(event: &v1::watch_event::Event) -> (&'static str, Value) {
                 Some(Result::Unknown(error)) => json!({ "unknown": failure(error) }),
                 None => Value::Null,
             };
-            let details =
-                json!({ "effect_seq": e.effect_seq, "result": result, "spend": spend(e.spend.as_ref()) });
+            let details = json!({ "effect_seq": e.effect_seq, "result": result, "spend": spend(e.spend.as_ref()) });
             ("effect_ended", details)
         }
         Event::ApprovalRequested(e) => (
@@ -222,10 +221,9 @@ fn details(event: &v1::watch_event::Event) -> (&'static str, Value) {
         Event::ChildrenSpawned(e) => {
             ("children_spawned", json!({ "effect_seq": e.effect_seq, "agent_ids": e.agent_ids }))
         }
-        Event::ChildEnded(e) => (
-            "child_ended",
-            json!({ "effect_seq": e.effect_seq, "branch": e.branch, "succeeded": e.succeeded }),
-        ),
+        Event::ChildEnded(e) => {
+            ("child_ended", json!({ "effect_seq": e.effect_seq, "branch": e.branch, "succeeded": e.succeeded }))
+        }
         Event::ChildrenCancelled(e) => ("children_cancelled", json!({ "agent_ids": e.agent_ids })),
         Event::TimerSet(e) => ("timer_set", json!({ "effect_seq": e.effect_seq, "due": time(e.due.as_ref()) })),
         Event::TimerFired(e) => ("timer_fired", json!({ "effect_seq": e.effect_seq })),

@@ -123,7 +123,9 @@ pub fn event(event: &v1::watch_event::Event) -> String {
         Event::EffectStarted(started) => format!("#{} sent", started.effect_seq),
         Event::EffectEnded(ended) => format!("#{} {}", ended.effect_seq, effect_result(ended)),
         Event::ApprovalRequested(asked) => format!("#{} asks people: {}", asked.effect_seq, asked.question),
-        Event::ChildrenSpawned(spawned) => format!("#{} started {} agents", spawned.effect_seq, spawned.agent_ids.len()),
+        Event::ChildrenSpawned(spawned) => {
+            format!("#{} started {} agents", spawned.effect_seq, spawned.agent_ids.len())
+        }
         Event::ChildEnded(ended) => {
             let how = if ended.succeeded { "succeeded" } else { "failed" };
             format!("#{} branch {} {how}", ended.effect_seq, ended.branch)

@@ -65,7 +65,7 @@ impl Handlers {
         let Some(first) = first.into_iter().next() else {
             return Err(Refusal::new(Reason::DataCorrupt, format!("`{}` has a row and no facts", watch.agent)));
         };
-        self.start_watch(Subject::Agent(watch.agent, row.workload), watch.from, watch.chunks, first)
+        self.start_watch(Subject::Agent(watch.agent, row.workload), watch.from, watch.chunks, first).await
     }
 
     /// Idempotent by its request id, which makes the input's id: an inbox takes each id once.

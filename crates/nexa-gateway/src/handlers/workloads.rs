@@ -74,10 +74,10 @@ impl Handlers {
 
     pub(super) async fn watch_workload(&self, by: &By, watch: WatchWorkload) -> Result<Frames, Refusal> {
         let first = self.own_workload(by, watch.workload).await?;
-        self.start_watch(Subject::Workload(watch.workload), watch.from, watch.chunks, first)
+        self.start_watch(Subject::Workload(watch.workload), watch.from, watch.chunks, first).await
     }
 
-    pub(super) fn start_watch(
+    pub(super) async fn start_watch(
         &self,
         subject: Subject,
         from: WatchFrom,
@@ -92,7 +92,7 @@ impl Handlers {
             .map_err(|_| overloaded(format!("{} watches are open already", super::WATCHES_MAX)))?;
         let live = chunks.then(|| self.host.live().subscribe(subject.workload()));
         let (store, closing) = (self.store.clone(), self.closing.clone());
-        watch::start(Plan { store, subject, from, live, first, closing, permit })
+        watch::start(Plan { store, subject, from, live, first, closing, permit }).await
     }
 
     /// Idempotent by itself: a workload is cancelled once, and who asks again is told the same.

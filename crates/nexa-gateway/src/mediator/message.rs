@@ -10,8 +10,7 @@ use nexa_event::fact::OnFailure;
 use nexa_lang::AgentSpec;
 use nexa_ports::view::{HistoryHit, Listed, Page};
 use nexa_types::{
-    AgentId, AgentState, Budget, EffectKey, GlobalSeq, ModuleHash, RequestId, Seq, WorkloadId,
-    WorkloadState,
+    AgentId, AgentState, Budget, EffectKey, GlobalSeq, ModuleHash, RequestId, Seq, WorkloadId, WorkloadState,
 };
 use nexa_view::{AgentView, ApprovalView, ProgramView, WorkloadView};
 

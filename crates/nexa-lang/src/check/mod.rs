@@ -15,6 +15,8 @@
 //! Not here: instructions (`compile`), reading files (`source_set`).
 
 mod agents;
+mod assignments;
+mod callees;
 mod calls;
 mod constants;
 mod declarations;

@@ -31,9 +31,7 @@ impl Builder<'_, '_> {
             }
             StmtKind::Return(value) => {
                 self.expr(value);
-                for _ in 0..self.tries {
-                    self.emit(Op::LeaveTry, 0, 0, 0);
-                }
+                // The machine forgets the tries of a function that returns.
                 self.at(statement.at);
                 self.emit(Op::Return, 0, 1, 0);
             }

@@ -221,7 +221,7 @@ impl AgentActor {
         {
             return Ok(Next::Hear(Input::Inbox(entry.id, entry.input), None));
         }
-        if let Some(ended) = core.models.finished(agent).into_iter().next() {
+        if let Some(ended) = core.models.finished(agent) {
             let key = ended.key;
             let (seq, attempt, result, spend) = (ended.seq, ended.attempt, ended.result, ended.spend);
             return Ok(Next::Hear(Input::EffectEnded { seq, attempt, result, spend }, Some(key)));

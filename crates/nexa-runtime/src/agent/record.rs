@@ -17,7 +17,8 @@ use super::{AgentActor, Body, Loaded};
 use crate::bounded::Fault;
 use crate::config::Counters;
 use crate::dispatch::Hint;
-use crate::dispatch::models::{Reserve, Sending};
+use crate::dispatch::models::Sending;
+use crate::dispatch::slots::Reserve;
 use crate::live::{LiveKind, LivePiece, cut};
 use crate::supervise::Failed;
 

@@ -2,6 +2,7 @@
 //!
 //! - [`models`]: asks models, with slots and waiting lists. Effects in flight live here and not in the agent's actor,
 //!   so a restart of the actor loses none of them.
+//! - [`slots`]: who may send now and who waits; pure.
 //! - [`timers`]: nudges agents when they are due. Sleeps, deadlines and the expiry of approvals are all due times in
 //!   the agent's row, so one timer an agent is enough, and losing this table loses nothing.
 //!
@@ -9,6 +10,7 @@
 //! expiry is a due time. Children are started by the append that records them and need a nudge, nothing more.
 
 pub(crate) mod models;
+pub(crate) mod slots;
 pub(crate) mod timers;
 
 use nexa_types::AgentId;

@@ -5,25 +5,18 @@
 //! Out: nudges; the agent then takes its granted slot or its finished effects. Both wait here until they are taken,
 //!      whatever happens to the agent's actor meanwhile.
 //!
-//! Holds:
-//!   MD-1  calls in flight in a lane never exceed the lane's slots
-//!   MD-2  a slot is granted in order of priority, then of asking; nobody overtakes a waiting one of equal priority
-//!   MD-3  an effect is sent at most once per key and attempt
-//!   MD-4  a finished effect is kept until its agent has recorded it, and at most `held_results_max` are kept:
-//!         at the bound no further slot is granted until some are recorded
+//! Who may send is decided in [`super::slots`]; here it is carried out.
 //!
 //! Bounds: `reservations_max` waiting a lane, then [`Reserve::Full`]: the agent parks and asks again later. A pause
 //! asked for by a provider holds back the whole lane. A model that panics counts as unavailable.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt;
-use nexa_event::effect::{Answer, ModelRequest};
+use nexa_event::effect::{Answer, ModelReply, ModelRequest};
 use nexa_event::fact::EffectResult;
 use nexa_ports::clock::Clock;
 use nexa_ports::model::{Model, ModelCall, ModelError};
@@ -31,6 +24,7 @@ use nexa_types::{AgentId, EffectKey, Failure, Millis, RunCode, Seq, Spend, Tenan
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
 
+use super::slots::{Finished, ModelLimits, ModelLoad, Reserve, Slots};
 use super::{Hint, Nudge};
 use crate::live::{LiveChunks, LiveHub};
 
@@ -38,13 +32,6 @@ use crate::live::{LiveChunks, LiveHub};
 const CANCEL_GRACE: Millis = Millis(1_000);
 /// The longest pause that a provider may impose on a lane with one answer.
 const RETRY_AFTER_MAX: Millis = Millis(300_000);
-
-/// Limits of the dispatcher.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct ModelLimits {
-    pub(crate) reservations_max: usize,
-    pub(crate) held_results_max: usize,
-}
 
 /// What the dispatcher counts.
 #[derive(Debug, Default)]
@@ -55,17 +42,6 @@ pub(crate) struct ModelCounters {
     pub(crate) reissued: AtomicU64,
     /// Panics in adapters.
     pub(crate) panics: AtomicU64,
-}
-
-/// What became of a wish for a slot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reserve {
-    /// A slot is held for the agent: [`Models::send`] uses it.
-    Granted,
-    /// The agent is in the waiting list and is nudged when a slot is held for it.
-    Waiting,
-    /// The waiting list is full.
-    Full,
 }
 
 /// One sending of one effect.
@@ -82,47 +58,6 @@ pub(crate) struct Sending {
     pub(crate) deadline: Timestamp,
 }
 
-/// An effect that has ended and is not recorded yet.
-#[derive(Debug, Clone)]
-pub(crate) struct Finished {
-    pub(crate) key: EffectKey,
-    pub(crate) seq: Seq,
-    pub(crate) attempt: u32,
-    pub(crate) result: EffectResult,
-    pub(crate) spend: Spend,
-}
-
-struct Flight {
-    attempt: u32,
-    cancel: CancellationToken,
-    abandoned: bool,
-    finished: Option<Finished>,
-}
-
-#[derive(Default)]
-struct Lane {
-    slots: usize,
-    /// Calls in flight and slots held for agents.
-    busy: usize,
-    paused_until: Option<Timestamp>,
-    waiting: BTreeMap<(Reverse<u8>, u64), AgentId>,
-}
-
-/// Where an agent stands with its one wish.
-enum Wish {
-    Waiting { lane: String, place: (Reverse<u8>, u64) },
-    Granted { lane: String },
-}
-
-#[derive(Default)]
-struct Desk {
-    lanes: BTreeMap<String, Lane>,
-    wishes: HashMap<AgentId, Wish>,
-    flights: BTreeMap<(AgentId, EffectKey), Flight>,
-    held: usize,
-    ticket: u64,
-}
-
 /// The dispatcher. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Models {
@@ -130,12 +65,11 @@ pub(crate) struct Models {
 }
 
 struct Shared {
-    desk: Mutex<Desk>,
+    slots: Mutex<Slots>,
     model: Arc<dyn Model>,
     clock: Arc<dyn Clock>,
     live: LiveHub,
     nudge: Arc<dyn Nudge>,
-    limits: ModelLimits,
     stop: CancellationToken,
     counters: ModelCounters,
 }
@@ -150,87 +84,47 @@ impl Models {
         stop: CancellationToken,
     ) -> Self {
         let counters = ModelCounters::default();
-        Self { shared: Arc::new(Shared { desk: Mutex::default(), model, clock, live, nudge, limits, stop, counters }) }
+        let slots = Mutex::new(Slots::new(limits));
+        Self { shared: Arc::new(Shared { slots, model, clock, live, nudge, stop, counters }) }
     }
 
     pub(crate) fn counters(&self) -> &ModelCounters {
         &self.shared.counters
     }
 
-    fn lock(&self) -> MutexGuard<'_, Desk> {
+    fn lock(&self) -> MutexGuard<'_, Slots> {
         // Every change under this lock is complete before anything that could panic.
-        self.shared.desk.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the table and tells those who have got a slot by it.
+    fn change(&self, change: impl FnOnce(&mut Slots, Timestamp) -> Vec<AgentId>) {
+        let now = self.shared.clock.now();
+        let granted = change(&mut self.lock(), now);
+        self.tell(granted);
     }
 
     /// Wants a slot to send a request to `model`. Asking again while waiting or holding changes nothing.
     pub(crate) fn reserve(&self, agent: AgentId, model: &str, priority: u8) -> Reserve {
-        let name = self.shared.model.lane(model);
+        let lane = self.shared.model.lane(model);
         let slots = self.shared.model.slots(model).max(1);
-        let mut desk = self.lock();
-        match desk.wishes.get(&agent) {
-            Some(Wish::Granted { lane }) if *lane == name => return Reserve::Granted,
-            Some(Wish::Waiting { lane, .. }) if *lane == name => return Reserve::Waiting,
-            Some(_) => desk.withdraw(agent),
-            None => {}
-        }
-        desk.ticket += 1;
-        let place = (Reverse(priority), desk.ticket);
-        let lane = desk.lanes.entry(name.clone()).or_default();
-        lane.slots = slots;
-        if lane.waiting.len() >= self.shared.limits.reservations_max {
-            return Reserve::Full;
-        }
-        lane.waiting.insert(place, agent);
-        desk.wishes.insert(agent, Wish::Waiting { lane: name.clone(), place });
-        let granted = desk.grant(&name, &self.shared);
-        let mine = granted.contains(&agent);
-        drop(desk);
-        self.tell(granted.into_iter().filter(|other| *other != agent));
-        if mine { Reserve::Granted } else { Reserve::Waiting }
-    }
-
-    /// Whether a slot is held for the agent.
-    #[cfg(test)]
-    pub(crate) fn holds_slot(&self, agent: AgentId) -> bool {
-        matches!(self.lock().wishes.get(&agent), Some(Wish::Granted { .. }))
+        let now = self.shared.clock.now();
+        let (mine, others) = self.lock().reserve(agent, lane, slots, priority, now);
+        self.tell(others);
+        mine
     }
 
     /// Gives up the agent's wish, granted or waiting.
     pub(crate) fn withdraw(&self, agent: AgentId) {
-        let granted = {
-            let mut desk = self.lock();
-            if !desk.wishes.contains_key(&agent) {
-                return;
-            }
-            desk.withdraw(agent);
-            desk.grant_all(&self.shared)
-        };
-        self.tell(granted);
+        self.change(|slots, now| slots.withdraw(agent, now));
     }
 
     /// Sends with the slot that is held for the agent. Its start must be recorded. `false` if no slot was held, or if
     /// this attempt was sent before; then nothing is sent.
     pub(crate) fn send(&self, key: EffectKey, sending: Sending) -> bool {
         let cancel = self.shared.stop.child_token();
-        let lane = {
-            let mut desk = self.lock();
-            if desk.flights.get(&(sending.agent, key)).is_some_and(|flight| flight.attempt >= sending.attempt) {
-                return false;
-            }
-            let lane = match desk.wishes.remove(&sending.agent) {
-                Some(Wish::Granted { lane }) => lane,
-                Some(waiting) => {
-                    desk.wishes.insert(sending.agent, waiting);
-                    return false;
-                }
-                None => return false,
-            };
-            let flight = Flight { attempt: sending.attempt, cancel: cancel.clone(), abandoned: false, finished: None };
-            if desk.flights.insert((sending.agent, key), flight).is_some_and(|earlier| earlier.finished.is_some()) {
-                desk.held -= 1;
-            }
-            lane
-        };
+        let lane = self.lock().take_off(sending.agent, key, sending.attempt, cancel.clone());
+        let Some(lane) = lane else { return false };
         self.shared.counters.sent.fetch_add(1, Ordering::Relaxed);
         if sending.attempt > 1 {
             self.shared.counters.reissued.fetch_add(1, Ordering::Relaxed);
@@ -241,72 +135,43 @@ impl Models {
 
     /// Whether an effect is in flight, or finished and not recorded.
     pub(crate) fn carries(&self, agent: AgentId, key: EffectKey) -> bool {
-        self.lock().flights.get(&(agent, key)).is_some_and(|flight| !flight.abandoned)
+        self.lock().carries(agent, key)
     }
 
-    /// The effects of an agent that have ended and are not recorded.
-    pub(crate) fn finished(&self, agent: AgentId) -> Vec<Finished> {
-        let desk = self.lock();
-        desk.flights_of(agent).filter_map(|(_, flight)| flight.finished.clone()).collect()
+    /// An effect of the agent that has ended and is not recorded. Looking does not take it.
+    pub(crate) fn finished(&self, agent: AgentId) -> Option<Finished> {
+        self.lock().finished(agent).next().cloned()
     }
 
     /// Whether any effect of the agent is in flight or waits to be recorded.
     pub(crate) fn is_in_flight_for(&self, agent: AgentId) -> bool {
-        self.lock().flights_of(agent).any(|(_, flight)| !flight.abandoned)
+        self.lock().is_in_flight_for(agent)
     }
 
     /// Whether any effect of the agent is in flight or waits to be recorded, or the agent waits for a slot.
     pub(crate) fn is_busy_for(&self, agent: AgentId) -> bool {
-        let desk = self.lock();
-        desk.wishes.contains_key(&agent) || desk.flights_of(agent).any(|(_, flight)| !flight.abandoned)
+        let slots = self.lock();
+        slots.has_wish(agent) || slots.is_in_flight_for(agent)
     }
 
     /// The end of an effect is recorded; it is forgotten here.
     pub(crate) fn settle(&self, agent: AgentId, key: EffectKey) {
-        let granted = {
-            let mut desk = self.lock();
-            if desk.flights.get(&(agent, key)).is_none_or(|flight| flight.finished.is_none()) {
-                return;
-            }
-            desk.flights.remove(&(agent, key));
-            desk.held -= 1;
-            desk.grant_all(&self.shared)
-        };
-        self.tell(granted);
+        self.change(|slots, now| slots.settle(agent, key, now));
     }
 
     /// Nobody wants the result of an effect any more: cancels the call and forgets it.
     pub(crate) fn abandon(&self, agent: AgentId, key: EffectKey) {
-        let finished = match self.lock().flights.get_mut(&(agent, key)) {
-            Some(flight) => {
-                flight.abandoned = true;
-                flight.cancel.cancel();
-                flight.finished.is_some()
-            }
-            None => false,
-        };
-        if finished {
-            self.settle(agent, key);
-        }
+        self.change(|slots, now| slots.abandon(agent, key, now));
     }
 
     /// Forgets an agent that has ended or left for good.
     pub(crate) fn forget(&self, agent: AgentId) {
-        let keys: Vec<EffectKey> = self.lock().flights_of(agent).map(|(key, _)| *key).collect();
-        for key in keys {
-            self.abandon(agent, key);
-        }
-        self.withdraw(agent);
+        self.change(|slots, now| slots.forget(agent, now));
     }
 
-    /// Calls in flight, slots held and not used, agents that wait for one, and results that nobody has recorded yet.
+    /// How busy the dispatcher is.
     pub(crate) fn load(&self) -> ModelLoad {
-        let desk = self.lock();
-        ModelLoad {
-            in_flight: desk.flights.values().filter(|flight| flight.finished.is_none()).count(),
-            waiting: desk.lanes.values().map(|lane| lane.waiting.len()).sum(),
-            held: desk.held,
-        }
+        self.lock().load()
     }
 
     fn tell(&self, granted: impl IntoIterator<Item = AgentId>) {
@@ -335,7 +200,7 @@ impl Models {
                 (EffectResult::Failed(failure), Spend { calls: 1, ..Spend::default() })
             }
         };
-        self.landed(lane, agent, Finished { key, seq, attempt, result, spend }, pause);
+        self.landed(&lane, agent, Finished { key, seq, attempt, result, spend }, pause);
     }
 
     async fn ask(
@@ -343,7 +208,7 @@ impl Models {
         key: EffectKey,
         sending: Sending,
         cancel: &CancellationToken,
-    ) -> Result<nexa_event::effect::ModelReply, ModelError> {
+    ) -> Result<ModelReply, ModelError> {
         let shared = &self.shared;
         let timeout = sending.deadline.since(shared.clock.now());
         let chunks = LiveChunks {
@@ -383,31 +248,11 @@ impl Models {
     }
 
     /// Frees the slot, keeps the result for the agent, and lets the next ones go.
-    fn landed(&self, lane: String, agent: AgentId, finished: Finished, pause: Option<Millis>) {
-        let resume = pause.map(|pause| self.shared.clock.now().after(Millis(pause.0.min(RETRY_AFTER_MAX.0))));
-        let (granted, wanted) = {
-            let mut desk = self.lock();
-            if let Some(lane) = desk.lanes.get_mut(&lane) {
-                lane.busy -= 1;
-                lane.paused_until = lane.paused_until.max(resume);
-            }
-            let place = (agent, finished.key);
-            let wanted = match desk.flights.get_mut(&place) {
-                // A later attempt has taken its place.
-                Some(flight) if flight.attempt != finished.attempt => false,
-                Some(flight) if !flight.abandoned => {
-                    flight.finished = Some(finished);
-                    desk.held += 1;
-                    true
-                }
-                _ => {
-                    desk.flights.remove(&place);
-                    false
-                }
-            };
-            (desk.grant_all(&self.shared), wanted)
-        };
-        if wanted {
+    fn landed(&self, lane: &str, agent: AgentId, finished: Finished, pause: Option<Millis>) {
+        let now = self.shared.clock.now();
+        let resume = pause.map(|pause| now.after(Millis(pause.0.min(RETRY_AFTER_MAX.0))));
+        let (is_wanted, granted) = self.lock().land(lane, agent, finished, resume, now);
+        if is_wanted {
             self.shared.nudge.nudge(agent, Hint::EffectEnded);
         }
         self.tell(granted);
@@ -415,72 +260,11 @@ impl Models {
             let models = self.clone();
             tokio::spawn(async move {
                 tokio::select! {
-                    () = models.shared.clock.wait_until(resume) => {
-                        let granted = models.lock().grant_all(&models.shared);
-                        models.tell(granted);
-                    }
+                    () = models.shared.clock.wait_until(resume) => models.change(Slots::grant_all),
                     () = models.shared.stop.cancelled() => {}
                 }
             });
         }
-    }
-}
-
-/// How busy the dispatcher is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ModelLoad {
-    pub(crate) in_flight: usize,
-    pub(crate) waiting: usize,
-    pub(crate) held: usize,
-}
-
-impl Desk {
-    fn flights_of(&self, agent: AgentId) -> impl Iterator<Item = (&EffectKey, &Flight)> {
-        let first = (agent, EffectKey::from_bytes([0; 32]));
-        let last = (agent, EffectKey::from_bytes([0xFF; 32]));
-        self.flights.range(first..=last).map(|((_, key), flight)| (key, flight))
-    }
-
-    fn withdraw(&mut self, agent: AgentId) {
-        match self.wishes.remove(&agent) {
-            Some(Wish::Waiting { lane, place }) => {
-                if let Some(lane) = self.lanes.get_mut(&lane) {
-                    lane.waiting.remove(&place);
-                }
-            }
-            Some(Wish::Granted { lane }) => {
-                if let Some(lane) = self.lanes.get_mut(&lane) {
-                    lane.busy -= 1;
-                }
-            }
-            None => {}
-        }
-    }
-
-    fn grant_all(&mut self, shared: &Shared) -> Vec<AgentId> {
-        let waited_for: Vec<String> =
-            self.lanes.iter().filter(|(_, lane)| !lane.waiting.is_empty()).map(|(name, _)| name.clone()).collect();
-        waited_for.iter().flat_map(|name| self.grant(name, shared)).collect()
-    }
-
-    /// Hands free slots of a lane to those who wait, in order.
-    fn grant(&mut self, name: &str, shared: &Shared) -> Vec<AgentId> {
-        let Some(lane) = self.lanes.get_mut(name) else { return Vec::new() };
-        if self.held >= shared.limits.held_results_max
-            || lane.paused_until.is_some_and(|until| until > shared.clock.now())
-        {
-            return Vec::new();
-        }
-        lane.paused_until = None;
-        let mut granted = Vec::new();
-        while lane.busy < lane.slots
-            && let Some((_, agent)) = lane.waiting.pop_first()
-        {
-            lane.busy += 1;
-            self.wishes.insert(agent, Wish::Granted { lane: name.to_owned() });
-            granted.push(agent);
-        }
-        granted
     }
 }
 

@@ -140,7 +140,7 @@ async fn slots_go_to_the_highest_priority_and_then_to_the_first_who_asked() {
     assert_eq!(desk.nudges.recv().await, Some((agent(1), Hint::EffectEnded)));
     for next in [4, 2, 3] {
         assert_eq!(desk.nudges.recv().await, Some((agent(next), Hint::SlotGranted)));
-        assert!(desk.models.holds_slot(agent(next)));
+        assert!(desk.models.lock().holds_slot(agent(next)));
         desk.models.withdraw(agent(next));
     }
 }
@@ -164,8 +164,8 @@ async fn a_result_is_kept_until_it_is_recorded_and_holds_back_new_slots_at_the_b
     desk.allowed.send_replace(9);
     assert_eq!(desk.nudges.recv().await, Some((agent(1), Hint::EffectEnded)));
     assert!(desk.models.carries(agent(1), key(1)));
-    assert_eq!(desk.models.finished(agent(1)).len(), 1);
-    assert_eq!(desk.models.finished(agent(1)).len(), 1, "looking does not take");
+    assert!(desk.models.finished(agent(1)).is_some());
+    assert!(desk.models.finished(agent(1)).is_some(), "looking does not take");
     assert_eq!(desk.models.reserve(agent(2), "m", 0), Reserve::Waiting, "too many results are unrecorded");
     assert!(!desk.send(1, 1), "an attempt is sent once");
     desk.models.settle(agent(1), key(1));
@@ -193,8 +193,8 @@ async fn a_model_that_panics_is_unavailable_and_its_slot_comes_back() {
     desk.models.reserve(agent(1), "m", 0);
     desk.send(1, 1);
     assert_eq!(desk.nudges.recv().await, Some((agent(1), Hint::EffectEnded)));
-    let finished = desk.models.finished(agent(1));
-    let EffectResult::Failed(failure) = &finished[0].result else { panic!("{finished:?}") };
+    let finished = desk.models.finished(agent(1)).unwrap();
+    let EffectResult::Failed(failure) = &finished.result else { panic!("{finished:?}") };
     assert_eq!(failure.code, RunCode::Unavailable);
     assert!(failure.message.contains("no weights"));
     assert_eq!(desk.models.reserve(agent(2), "m", 0), Reserve::Granted);
@@ -227,8 +227,8 @@ async fn a_model_that_hangs_is_given_up_at_its_deadline() {
         desk.clock.advance(Millis(1_000));
         tokio::task::yield_now().await;
     }
-    let finished = desk.models.finished(agent(1));
-    let EffectResult::Failed(failure) = &finished[0].result else { panic!("{finished:?}") };
+    let finished = desk.models.finished(agent(1)).unwrap();
+    let EffectResult::Failed(failure) = &finished.result else { panic!("{finished:?}") };
     assert_eq!(failure.code, RunCode::Timeout);
     let _ = desk.nudges.recv().await;
 }
@@ -247,7 +247,7 @@ async fn a_second_attempt_replaces_the_first_and_is_counted_as_reissued() {
     while desk.models.load().in_flight > 0 {
         tokio::task::yield_now().await;
     }
-    assert_eq!(desk.models.finished(agent(1)).len(), 1);
+    assert_eq!(desk.models.finished(agent(1)).map(|finished| finished.attempt), Some(2));
     assert_eq!(desk.models.counters().reissued.load(Ordering::Relaxed), 1);
     assert_eq!(desk.models.counters().sent.load(Ordering::Relaxed), 2);
 }

@@ -16,7 +16,7 @@ use nexa_event::fact::{AgentEvent, EffectResult, Input, Program, Spawned, Worklo
 use nexa_ports::clock::{Clock, SimClock, SystemClock};
 use nexa_ports::dice::SeededDice;
 use nexa_ports::memory::MemoryStore;
-use nexa_ports::store::{Append, Birth, Cancelled, Guard, Post, Posted, Stamp, Store};
+use nexa_ports::store::{AgentRow, Append, Birth, Cancelled, Guard, Post, Posted, Stamp, Store};
 use nexa_runtime::{Node, NodeConfig, Ports, programs};
 use nexa_types::*;
 use nexa_vm::codec;
@@ -153,6 +153,23 @@ impl Desk {
         };
         self.store.append(vec![append]).await.pop().unwrap().unwrap();
         workload
+    }
+
+    /// Writes an event into an agent's stream behind its back.
+    pub async fn write_as_owner(&self, row: &AgentRow, event: AgentEvent) {
+        let append = Append {
+            stream: StreamId::Agent(row.agent),
+            guard: Guard::Owner(row.epoch),
+            expected: row.version,
+            stamp: self.stamp(),
+            facts: vec![Fact::Agent(event)],
+            row: None,
+            takes: vec![],
+            posts: vec![],
+            births: vec![],
+            also: None,
+        };
+        self.store.append(vec![append]).await.pop().unwrap().unwrap();
     }
 
     /// Submits to a running node and tells it.

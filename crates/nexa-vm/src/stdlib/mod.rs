@@ -4,7 +4,7 @@
 //! function pointers. A function's number is its place in the table and is stored in modules: new ones go at the end.
 //!
 //! Every function charges what it is about to allocate before it does. When the meter is full it stops with
-//! [`StdFault::Exhausted`], the machine counts what is alive and calls it again; so a function may not change anything.
+//! `StdFault::Exhausted`, the machine counts what is alive and calls it again; so a function may not change anything.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;

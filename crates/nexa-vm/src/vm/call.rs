@@ -4,7 +4,7 @@ use nexa_types::RunCode;
 use nexa_types::limits::{FRAMES_MAX, STACK_VALUES_MAX};
 
 use super::raise::Fault;
-use super::{CHAIN, Frame, StartError, Vm};
+use super::{CHAIN, Frame, StartError, Stop, Vm};
 use crate::json::validate::describe;
 use crate::value::{Stage, Value};
 
@@ -15,6 +15,12 @@ pub(super) enum Called {
     Frame,
     /// The callee is an agent: the operands stay, and the call is an effect.
     Agent,
+}
+
+/// What one round of the chain machinery led to.
+pub(super) enum Round {
+    Go,
+    Stop(Stop),
 }
 
 impl Vm {
@@ -154,8 +160,29 @@ impl Vm {
         Ok(args.len() + 1)
     }
 
+    /// One step of the chain that is the innermost frame.
+    pub(super) fn chain_round(&mut self) -> Round {
+        let step = match self.continue_chain() {
+            Ok(Some(Called::Frame)) => return Round::Go,
+            Ok(Some(Called::Agent)) => self.effect_of_chain().map(Some),
+            Ok(None) => Ok(None),
+            Err(fault) => Err(fault),
+        };
+        match step {
+            Ok(Some(body)) => Round::Stop(self.wait_for(*body)),
+            Ok(None) => match self.stack.pop() {
+                Some(value) => self.leave(value).map_or(Round::Go, Round::Stop),
+                None => Round::Stop(self.trap("a chain without a value")),
+            },
+            Err(fault) => match self.raise(fault) {
+                Ok(()) => Round::Go,
+                Err(stop) => Round::Stop(stop),
+            },
+        }
+    }
+
     /// Runs the next stage of the innermost frame's chain on the value on top; `None` when the chain has ended.
-    pub(super) fn continue_chain(&mut self) -> Result<Option<Called>, Fault> {
+    fn continue_chain(&mut self) -> Result<Option<Called>, Fault> {
         let Some(frame) = self.frames.last_mut() else { return Err(Fault::internal("no chain")) };
         let base = frame.base as usize;
         let stage = match self.stack.get(base) {

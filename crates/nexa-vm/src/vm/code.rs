@@ -1,7 +1,7 @@
 //! A verified module made ready to run: words become [`Instr`]s that are dispatched without looking at bits again.
 //!
 //! Instruction `i` stands for word `i`, so jumps, debug lines and snapshots speak of the same numbers. Some sequences
-//! that loops are made of run as one step ([`fuse`]); the words inside such a sequence stay where they are, so a jump
+//! that loops are made of run as one step (`fuse`); the words inside such a sequence stay where they are, so a jump
 //! into it still works.
 
 use std::collections::BTreeMap;
@@ -164,6 +164,10 @@ pub(super) enum Instr {
     JumpIf(u32),
     JumpIfNot(u32),
     LoopTick,
+    /// A `Jump` to a `LoopTick`, and that tick.
+    LoopJump(u32),
+    /// `IncLocal` and the `LoopJump` after it.
+    IncLoopJump(u16, i16),
     Return,
     Call(u8, u16),
     IterNext(u32),
@@ -228,6 +232,13 @@ fn prepare_code(words: &[u32], constants: &mut Vec<Value>) -> Vec<Instr> {
             instrs[at] = instr;
         }
         at += word.len;
+    }
+    for at in 0..instrs.len() {
+        if let Instr::Jump(target) = instrs[at]
+            && instrs.get(target as usize) == Some(&Instr::LoopTick)
+        {
+            instrs[at] = Instr::LoopJump(target);
+        }
     }
     let plain = instrs.clone();
     for at in 0..plain.len() {
@@ -311,6 +322,7 @@ fn fuse(code: &[Instr]) -> Option<Instr> {
         (Instr::Int(n), Instr::MulInt, _) => Instr::IntMul(n),
         (Instr::Int(n), Instr::Other(Op::DivInt, _), _) => Instr::IntDiv(n),
         (Instr::Int(n), Instr::Other(Op::RemInt, _), _) => Instr::IntRem(n),
+        (Instr::Inc(x, n), Instr::LoopJump(_), _) => Instr::IncLoopJump(x, n),
         (Instr::AddInt, Instr::Store(x), _) => Instr::AddStore(small(x)?),
         (Instr::SubInt, Instr::Store(x), _) => Instr::SubStore(small(x)?),
         _ => return None,

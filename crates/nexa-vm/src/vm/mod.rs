@@ -8,14 +8,14 @@
 //! in a restored VM as well. A VM can only be looked at between two calls of [`Vm::run`], and those end at safepoints:
 //! effects, `LoopTick`s and calls.
 //!
-//! - [`code`]: a program made ready to run.
-//! - [`run`]: the loop, with the operations that loops are made of.
-//! - [`ops`], [`arithmetic`], [`collections`], [`merge`]: all other operations.
-//! - [`call`]: frames, closures, stages and chains.
-//! - [`effect`]: requests and answers.
-//! - [`raise`]: errors on their way to a handler.
-//! - [`heap`]: what the values take.
-//! - [`snapshot`], [`graph`]: the whole state as bytes, and back.
+//! - `code`: a program made ready to run.
+//! - `run`: the loop, with the operations that loops are made of.
+//! - `ops`, `arithmetic`, `collections`, `merge`: all other operations.
+//! - `call`: frames, closures, stages and chains.
+//! - `effect`: requests and answers.
+//! - `raise`: errors on their way to a handler.
+//! - `heap`: what the values take.
+//! - `snapshot`, `graph`: the whole state as bytes, and back.
 
 use std::sync::Arc;
 
@@ -57,7 +57,7 @@ pub const ENTRY_CALLABLE: u32 = u32::MAX;
 /// What one VM may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Its values, approximately, in bytes; at most [`HEAP_BYTES_MAX`].
+    /// Its values, approximately, in bytes; at most 64 MiB.
     pub heap: u64,
 }
 

@@ -6,19 +6,13 @@
 use nexa_event::effect::EffectRequest;
 
 use super::arithmetic::{canonical, div_zero, overflow, quotient, remainder, undefined};
-use super::call::Called;
+use super::call::Round;
 use super::code::Instr;
 use super::ops::Flow;
 use super::raise::Fault;
 use super::{CHAIN, State, Stop, Vm};
 use crate::op::Op;
 use crate::value::Value;
-
-/// What one round of the chain machinery led to.
-enum Round {
-    Go,
-    Stop(Stop),
-}
 
 impl Vm {
     /// Runs until there is something to say.
@@ -232,6 +226,36 @@ impl Vm {
                 }};
             }
 
+            macro_rules! increment {
+                ($slot:expr, $by:expr) => {{
+                    let result = match self.stack.get_mut(base + usize::from($slot)) {
+                        Some(Value::Int(number)) => match number.checked_add(i64::from($by)) {
+                            Some(sum) => {
+                                *number = sum;
+                                Ok(())
+                            }
+                            None => Err(overflow()),
+                        },
+                        Some(other) => Err(undefined(Op::IncLocal, other, &Value::Int(i64::from($by)))),
+                        None => Err(missing()),
+                    };
+                    if let Err(fault) = result {
+                        raise!(fault);
+                    }
+                }};
+            }
+            // A jump to a `LoopTick`, which stops there when the fuel is used up and else goes on after it.
+            macro_rules! loop_jump {
+                ($target:expr) => {{
+                    let target = $target as usize;
+                    if fuel < 0 {
+                        self.keep_place(target);
+                        return Stop::OutOfFuel;
+                    }
+                    pc = target + 1;
+                }};
+            }
+
             loop {
                 let Some(&instr) = instrs.get(pc) else { return self.trap("the code ends without a return") };
                 fuel -= 1;
@@ -291,22 +315,17 @@ impl Vm {
                     Instr::LeInt => int_test!(LeInt, i64::le),
                     Instr::EqInt => int_test!(EqInt, i64::eq),
                     Instr::Inc(slot, by) => {
-                        let result = match self.stack.get_mut(base + usize::from(slot)) {
-                            Some(Value::Int(number)) => match number.checked_add(i64::from(by)) {
-                                Some(sum) => {
-                                    *number = sum;
-                                    Ok(())
-                                }
-                                None => Err(overflow()),
-                            },
-                            Some(other) => Err(undefined(Op::IncLocal, other, &Value::Int(i64::from(by)))),
-                            None => Err(missing()),
-                        };
-                        if let Err(fault) = result {
-                            raise!(fault);
-                        }
+                        increment!(slot, by);
                         pc += 1;
                     }
+                    Instr::IncLoopJump(slot, by) => {
+                        increment!(slot, by);
+                        match instrs.get(pc + 1) {
+                            Some(Instr::LoopJump(target)) => loop_jump!(*target),
+                            _ => return self.trap("a fused step without its jump"),
+                        }
+                    }
+                    Instr::LoopJump(target) => loop_jump!(target),
                     Instr::LoopTick => {
                         if fuel < 0 {
                             self.keep_place(pc);
@@ -417,37 +436,16 @@ impl Vm {
         }
     }
 
-    fn wait_for(&mut self, body: nexa_event::effect::EffectBody) -> Stop {
+    pub(super) fn wait_for(&mut self, body: nexa_event::effect::EffectBody) -> Stop {
         let seq = self.next_seq;
         self.next_seq = seq.next();
         self.state = State::Waiting;
         Stop::Effect(EffectRequest { seq, body })
     }
 
-    /// One step of the chain that is the innermost frame.
-    fn chain_round(&mut self) -> Round {
-        let step = match self.continue_chain() {
-            Ok(Some(Called::Frame)) => return Round::Go,
-            Ok(Some(Called::Agent)) => self.effect_of_chain().map(Some),
-            Ok(None) => Ok(None),
-            Err(fault) => Err(fault),
-        };
-        match step {
-            Ok(Some(body)) => Round::Stop(self.wait_for(*body)),
-            Ok(None) => match self.stack.pop() {
-                Some(value) => self.leave(value).map_or(Round::Go, Round::Stop),
-                None => Round::Stop(self.trap("a chain without a value")),
-            },
-            Err(fault) => match self.raise(fault) {
-                Ok(()) => Round::Go,
-                Err(stop) => Round::Stop(stop),
-            },
-        }
-    }
-
     /// Ends the innermost frame with a value; says so if it was the last.
     #[inline]
-    fn leave(&mut self, value: Value) -> Option<Stop> {
+    pub(super) fn leave(&mut self, value: Value) -> Option<Stop> {
         let frame = self.frames.pop()?;
         if self.handlers.len() > frame.handlers as usize {
             self.handlers.truncate(frame.handlers as usize);
@@ -468,7 +466,7 @@ impl Vm {
     }
 
     #[cold]
-    fn trap(&mut self, what: &str) -> Stop {
+    pub(super) fn trap(&mut self, what: &str) -> Stop {
         match self.raise(Fault::internal(what)) {
             Err(stop) => stop,
             // An internal error cannot be caught, so `raise` has ended the VM.

@@ -1,0 +1,175 @@
+//! What stands in front of the parentheses of a call: a declaration, a standard function, a method, or a value.
+
+use super::calls::Piped;
+use super::modules::Item;
+use super::standard::{self, Function};
+use super::{Checker, suggest};
+use crate::ast::{self, AstNode, Name};
+use crate::diagnostic::Code;
+use crate::hir::Expr;
+use crate::source::Span;
+use crate::types::Ty;
+
+/// What is called.
+pub(super) enum Callee {
+    Item(Item, Name),
+    /// A standard function; a method has its receiver.
+    Standard(&'static Function, Option<Piped>),
+    /// A value: a function or a stage.
+    Value(Expr, Span),
+    /// It was reported.
+    Reported,
+}
+
+impl Checker<'_> {
+    /// What an expression in front of parentheses, or as a stage, names.
+    pub(super) fn callee(&mut self, node: &ast::Expr) -> Callee {
+        match node {
+            ast::Expr::NameRef(reference) => {
+                let Some(name) = reference.name() else { return Callee::Reported };
+                self.named_callee(&name)
+            }
+            ast::Expr::FieldExpr(field) => self.field_callee(field),
+            _ => {
+                let value = self.expr(node, None);
+                Callee::Value(value, node.span())
+            }
+        }
+    }
+
+    fn named_callee(&mut self, name: &Name) -> Callee {
+        let text = name.text();
+        if let Some(variable) = self.variable(&text, name.span()) {
+            return Callee::Value(variable, name.span());
+        }
+        if !self.in_agent_text
+            && let Some(known) = self.item(&text)
+        {
+            return Callee::Item(known.item, name.clone());
+        }
+        if let Some(function) = standard::function(&text) {
+            return Callee::Standard(function, None);
+        }
+        if standard::is_later(&text) {
+            self.report_not_available(name.span(), &format!("`{text}`"));
+        } else if self.in_agent_text {
+            let unseen = self.finding(Code::E0406, name.span(), format!("this text cannot see `{text}`"));
+            self.report(unseen.help("an agent's texts see its parameters and the standard functions"));
+        } else {
+            self.unknown_name(name);
+        }
+        Callee::Reported
+    }
+
+    fn field_callee(&mut self, node: &ast::FieldExpr) -> Callee {
+        let (Some(receiver), Some(name)) = (node.receiver(), node.field()) else { return Callee::Reported };
+        let text = name.text();
+        if let Some((item, owner)) = self.static_item(&receiver) {
+            return match item {
+                Item::Module(place) => Callee::Item(self.item_of_module(place, &name), name),
+                Item::Agent(_) | Item::Flow(_) if text == "run" => Callee::Item(item, owner),
+                Item::Agent(_) if text == "stream" || text == "clone" => {
+                    self.report_not_available(name.span(), &format!("`{}.{text}`", owner.text()));
+                    Callee::Reported
+                }
+                Item::Agent(_) | Item::Flow(_) => {
+                    let message = format!("`{}` has no method `{text}`", owner.text());
+                    let unknown = self.finding(Code::E0305, name.span(), message);
+                    self.report(unknown.help(format!("run it with `{}.run(…)`", owner.text())));
+                    Callee::Reported
+                }
+                Item::Type(_) => {
+                    self.report_not_available(node.span(), "a method of a type");
+                    Callee::Reported
+                }
+                Item::Reported => Callee::Reported,
+            };
+        }
+        if let ast::Expr::NameRef(module) = &receiver
+            && let Some(module) = module.name()
+            && !self.is_variable(&module.text())
+        {
+            let module_text = module.text();
+            if standard::is_module(&module_text) {
+                return match standard::function(&format!("{module_text}.{text}")) {
+                    Some(function) => Callee::Standard(function, None),
+                    None => {
+                        let unknown =
+                            self.finding(Code::E0305, name.span(), format!("`{module_text}` has no function `{text}`"));
+                        let unknown = suggest(unknown, &text, standard::functions_of(&module_text));
+                        self.report(unknown);
+                        Callee::Reported
+                    }
+                };
+            }
+            if standard::is_later(&module_text) {
+                self.report_not_available(node.span(), &format!("`{module_text}.{text}`"));
+                return Callee::Reported;
+            }
+        }
+        let value = self.expr(&receiver, None);
+        self.method(value, receiver.span(), &name)
+    }
+
+    /// A method of a value, or a field of it that is a function.
+    fn method(&mut self, value: Expr, span: Span, name: &Name) -> Callee {
+        let text = name.text();
+        if value.ty.is_silent() {
+            return Callee::Reported;
+        }
+        let has_field =
+            self.types.fields(&value.ty).is_some_and(|fields| fields.iter().any(|field| *field.name == text));
+        if has_field {
+            let field = self.field_of(value, name);
+            return Callee::Value(field, name.span());
+        }
+        if let Some(function) = standard::method(&value.ty, &text) {
+            return Callee::Standard(function, Some(Piped { value, span }));
+        }
+        if standard::is_later_method(&text) && matches!(value.ty, Ty::List(_) | Ty::Option(_) | Ty::Result(..)) {
+            self.report_not_available(name.span(), &format!("the method `{text}`"));
+            return Callee::Reported;
+        }
+        let shown = self.show(&value.ty);
+        let mut unknown = self.finding(Code::E0305, name.span(), format!("`{shown}` has no method `{text}`"));
+        unknown = match &value.ty {
+            Ty::Any => unknown.help("give the value a type first: `let x: list[str] = …`"),
+            Ty::Stage(..) if text == "run" => unknown.help("pipe a value into it: `x >> stage`"),
+            ty => {
+                let inner = ty.without_option();
+                if inner != ty && standard::method(inner, &text).is_some() {
+                    unknown.help(format!("unwrap it first: `…?.{text}(…)`"))
+                } else {
+                    suggest(unknown, &text, standard::method_names(ty))
+                }
+            }
+        };
+        self.report(unknown);
+        Callee::Reported
+    }
+
+    /// The declaration that an expression names, if it is no variable.
+    pub(super) fn static_item(&mut self, node: &ast::Expr) -> Option<(Item, Name)> {
+        match node {
+            ast::Expr::NameRef(reference) => {
+                let name = reference.name()?;
+                let text = name.text();
+                if self.in_agent_text || self.is_variable(&text) {
+                    return None;
+                }
+                Some((self.item(&text)?.item, name))
+            }
+            ast::Expr::FieldExpr(field) => {
+                let ast::Expr::NameRef(module) = field.receiver()? else { return None };
+                let module = module.name()?.text();
+                if self.in_agent_text || self.is_variable(&module) {
+                    return None;
+                }
+                let Item::Module(place) = self.item(&module)?.item else { return None };
+                let name = field.field()?;
+                Some((self.item_of_module(place, &name), name))
+            }
+            _ => None,
+        }
+    }
+}
