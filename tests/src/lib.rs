@@ -3,10 +3,10 @@
 //! Every process that a test starts is ended with it, by id. Waiting is for a condition, with a bound; there are no sleeps
 //! but the pause between two looks.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -135,7 +135,8 @@ pub struct Process {
     child: Child,
     lines: mpsc::Receiver<String>,
     seen: String,
-    err: Option<std::thread::JoinHandle<String>>,
+    /// What it has said on standard error so far, and the thread that listens.
+    err: (Arc<Mutex<String>>, Option<std::thread::JoinHandle<()>>),
 }
 
 impl Process {
@@ -143,7 +144,7 @@ impl Process {
     pub fn start(mut command: Command) -> Self {
         let mut child = command.spawn().expect("the process can be started");
         let out = child.stdout.take().expect("standard output is piped");
-        let mut err = child.stderr.take().expect("standard error is piped");
+        let err = child.stderr.take().expect("standard error is piped");
         // The reader ends with the process, and the channel is bounded by what one test prints.
         let (sender, lines) = mpsc::channel();
         std::thread::spawn(move || {
@@ -153,13 +154,18 @@ impl Process {
                 }
             }
         });
-        let err = std::thread::spawn(move || {
-            let mut text = Vec::new();
+        let said = Arc::new(Mutex::new(String::new()));
+        let saying = Arc::clone(&said);
+        let listener = std::thread::spawn(move || {
+            let mut err = BufReader::new(err);
+            let mut line = Vec::new();
             // What was read before an error is still worth showing.
-            let _ = err.read_to_end(&mut text);
-            String::from_utf8_lossy(&text).into_owned()
+            while err.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
+                *saying.lock().unwrap_or_else(PoisonError::into_inner) += &String::from_utf8_lossy(&line);
+                line.clear();
+            }
         });
-        Self { child, lines, seen: String::new(), err: Some(err) }
+        Self { child, lines, seen: String::new(), err: (said, Some(listener)) }
     }
 
     /// Waits for a line of standard output that fits.
@@ -223,7 +229,20 @@ impl Process {
 
     /// Standard error as a whole, after the end.
     pub fn rest_of_err(&mut self) -> String {
-        self.err.take().and_then(|reader| reader.join().ok()).unwrap_or_default()
+        // A listener that panicked has written down what it read.
+        let _ = self.err.1.take().map(std::thread::JoinHandle::join);
+        self.said_so_far()
+    }
+
+    /// What it has said on standard error so far, in whole lines.
+    pub fn said_so_far(&self) -> String {
+        self.err.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Sends it a signal, such as `INT`.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.id().to_string()]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "the process can be sent a signal");
     }
 }
 

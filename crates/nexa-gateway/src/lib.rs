@@ -8,7 +8,7 @@
 //! - [`host`]: what the handlers need of the node behind them.
 //!
 //! A request passes `doors::services` → `doors::decode` → `mediator` → its layers → `handlers` → `doors::encode`.
-//! `nexa run` leaves the doors out and asks the mediator itself.
+//! Whoever has a mediator in the same process may ask it without a door.
 
 pub mod cursor;
 pub mod doors;

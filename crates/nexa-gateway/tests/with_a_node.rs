@@ -3,6 +3,7 @@
 mod desk;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use desk::{connect, frames, next, reason, word};
 use futures::StreamExt;
@@ -16,10 +17,12 @@ use nexa_ports::clock::{Clock, SystemClock};
 use nexa_ports::dice::{Dice, SeededDice};
 use nexa_ports::memory::MemoryStore;
 use nexa_ports::model::{Chunks, Model, ModelCall, ModelError};
-use nexa_ports::view::MemoryViews;
+use nexa_ports::store::Store;
+use nexa_ports::view::{MemoryViews, Views};
 use nexa_proto::v1;
 use nexa_proto::v1::watch_frame::Frame;
 use nexa_runtime::{Node, NodeConfig, Ports};
+use nexa_store::{Options, SqliteStore};
 use nexa_types::{NodeId, RunCode, Spend, Tokens};
 use tokio_util::sync::CancellationToken;
 
@@ -92,13 +95,16 @@ struct House {
 impl House {
     async fn open() -> Self {
         let store = Arc::new(MemoryStore::new());
+        Self::over(store.clone(), Arc::new(MemoryViews::new(store))).await
+    }
+
+    async fn over(store: Arc<dyn Store>, views: Arc<dyn Views>) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
         let dice: Arc<dyn Dice> = Arc::new(SeededDice::new(7));
         let echo = Arc::new(Echo { open: tokio::sync::watch::Sender::new(false) });
         let ports = Ports { store: store.clone(), model: echo.clone(), clock: clock.clone(), dice: dice.clone() };
         let config = NodeConfig::new(NodeId::new("n1").expect("a good name"));
         let node = Node::start(config, ports).await.expect("the node starts");
-        let views = Arc::new(MemoryViews::new(store.clone()));
         let handlers = Handlers::new(store, views, Arc::new(node.clone()), clock.clone());
         let closing = handlers.closing().clone();
         let mediator = Mediator::builder(handlers.into_end(), clock, dice).build();
@@ -124,6 +130,12 @@ impl House {
     async fn close(self) {
         self.shutdown.cancel();
         self.node.drain(desk::SOON).await;
+    }
+
+    /// Stops without waiting for calls in flight.
+    async fn stop(self) {
+        self.shutdown.cancel();
+        self.node.drain(Duration::ZERO).await;
     }
 }
 
@@ -255,6 +267,48 @@ async fn a_watch_cut_at_any_fact_of_a_running_workload_has_no_gap_and_no_repeat(
         .filter_map(|frame| if let Frame::Event(event) = frame { Some(*event) } else { None })
         .collect();
     assert_eq!(pieced, whole);
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cursor_holds_over_a_restart_on_disk() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let events = |frames: Vec<Frame>| -> Vec<v1::WatchEvent> {
+        frames
+            .into_iter()
+            .filter_map(|frame| if let Frame::Event(event) = frame { Some(*event) } else { None })
+            .collect()
+    };
+    let store = Arc::new(SqliteStore::open(folder.path(), Options::default()).expect("the store opens"));
+    let house = House::over(store.clone(), store).await;
+    let submitted = house.submit("main").await;
+    let mut watch = house.client.watch_workload(&submitted.workload_id, From::Start, false);
+    let mut before = Vec::new();
+    // Up to the model call, which nobody answers in this life.
+    while before.last().is_none_or(|fact| !word(fact).starts_with("effect")) {
+        before.push(next(&mut watch).await);
+    }
+    drop(watch);
+    house.stop().await;
+
+    // The lock on the folder goes with the last user of the old store.
+    let store = loop {
+        match SqliteStore::open(folder.path(), Options::default()) {
+            Ok(store) => break Arc::new(store),
+            Err(_) => tokio::task::yield_now().await,
+        }
+    };
+    let house = House::over(store.clone(), store).await;
+    house.echo.open.send_replace(true);
+    let before = events(before);
+    let from = From::Cursor(before.last().expect("some").cursor.clone());
+    let after = events(frames(house.client.watch_workload(&submitted.workload_id, from, false)).await);
+    let whole = events(frames(house.client.watch_workload(&submitted.workload_id, From::Start, false)).await);
+    assert_eq!([before, after].concat(), whole);
+    assert!(matches!(whole.last().expect("an end").event, Some(v1::watch_event::Event::WorkloadEnded(_))));
+    let list = v1::WorkloadServiceListRequest { min_seq: 1, ..Default::default() };
+    let listed = house.client.workloads(list).await.expect("a list").workloads;
+    assert_eq!(listed.len(), 1);
     house.close().await;
 }
 

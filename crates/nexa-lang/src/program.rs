@@ -3,13 +3,15 @@
 //! [`compile`] loads, parses, checks and compiles; [`check`] stops before the module is made. Both always give a
 //! [`CompileResult`] with the sources that diagnostics point into; there is a module if and only if there is no error.
 
+use std::collections::BTreeSet;
+
 use nexa_vm::module::Module;
 
 use crate::ast::AstNode;
 use crate::check as checker;
 use crate::compile::{self as compiler, Lines};
 use crate::diagnostic::{self, Code, Colour, Diagnostic};
-use crate::source::Span;
+use crate::source::{FileId, Span};
 use crate::source_set::{FileLoader, ParsedFile, SourceSet};
 
 /// What became of a program.
@@ -116,7 +118,7 @@ fn run(sources: SourceSet, wants_module: bool) -> CompileResult {
         match compiler::compile(&program, &lines(&sources)) {
             Ok(made) => module = Some(made),
             Err(fault) => {
-                let file = crate::FileId(fault.at.file);
+                let file = FileId(fault.at.file);
                 let span = Span::new(fault.at.start, fault.at.start);
                 diagnostics.push(
                     Diagnostic::new(Code::E1006, file, span, fault.what)
@@ -151,17 +153,14 @@ fn lines(sources: &SourceSet) -> Vec<Lines> {
 /// What the checker finds in a program with syntax errors, as far as it does not follow from them: no warnings, nothing
 /// inside a declaration that could not be read whole, and no unknown names, since the parser may have lost theirs.
 fn without_follow_ups(sources: &SourceSet, known: &[Diagnostic], findings: Vec<Diagnostic>) -> Vec<Diagnostic> {
-    let mut broken: Vec<(crate::FileId, Span)> = Vec::new();
+    let errors = known.iter().filter(|finding| finding.is_error());
+    let errors: BTreeSet<(FileId, u32)> = errors.map(|finding| (finding.file, finding.span.start)).collect();
+    let mut broken: Vec<(FileId, Span)> = Vec::new();
     for file in sources.files() {
         let id = file.source.file();
         for decl in file.parse.tree().declarations() {
             let span = decl.span();
-            let has_error = known.iter().any(|finding| {
-                finding.is_error()
-                    && finding.file == id
-                    && span.start <= finding.span.start
-                    && finding.span.start <= span.end
-            });
+            let has_error = errors.range((id, span.start)..=(id, span.end)).next().is_some();
             if has_error || decl.is_broken() {
                 broken.push((id, span));
             }

@@ -7,13 +7,11 @@
 //! Holds: a value is changed on its way from one type to another only by [`Fit::Widen`] and [`Fit::Check`]; every other
 //! permitted step leaves its representation alone.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::rc::Rc;
 
 use crate::source::{FileId, Span};
-
-/// How deep types are compared; a recursive protocol compared with another ends here, and counts as equal.
-const COMPARE_DEPTH_MAX: u32 = 32;
 
 /// The number of a protocol, struct or enum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -97,6 +95,9 @@ pub struct NamedType {
     /// Where it is declared; nothing for a built-in one.
     pub declared: Option<(FileId, Span)>,
 }
+
+/// Pairs of protocols that were compared on the way, so that each is compared once.
+type Compared = BTreeMap<(NamedId, NamedId), Fit>;
 
 /// How a value of one type comes to stand where another is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -233,14 +234,14 @@ impl TypeTable {
     /// How a value of type `from` comes to stand where `to` is asked for.
     #[must_use]
     pub fn fit(&self, from: &Ty, to: &Ty) -> Fit {
-        self.fit_within(from, to, 0)
+        self.fit_within(from, to, &mut Compared::new())
     }
 
-    fn fit_within(&self, from: &Ty, to: &Ty, depth: u32) -> Fit {
-        if from == to || depth > COMPARE_DEPTH_MAX {
+    fn fit_within(&self, from: &Ty, to: &Ty, compared: &mut Compared) -> Fit {
+        if from == to {
             return Fit::Same;
         }
-        let inside = |from: &Ty, to: &Ty| match self.fit_within(from, to, depth + 1) {
+        let mut inside = |from: &Ty, to: &Ty| match self.fit_within(from, to, compared) {
             // A conversion inside another value is done by the check of the whole.
             Fit::Widen => Fit::Check,
             other => other,
@@ -252,12 +253,12 @@ impl TypeTable {
             (Ty::Any, _) => Fit::Check,
             (Ty::Int, Ty::Float) => Fit::Widen,
             (Ty::Option(from), Ty::Option(to)) => inside(from, to),
-            (from, Ty::Option(to)) => self.fit_within(from, to, depth + 1),
+            (from, Ty::Option(to)) => self.fit_within(from, to, compared),
             (Ty::Union(alternatives), to) => {
                 alternatives.iter().map(|from| inside(from, to)).max().unwrap_or(Fit::Same)
             }
             (from, Ty::Union(alternatives)) => {
-                alternatives.iter().map(|to| self.fit_within(from, to, depth + 1)).min().unwrap_or(Fit::No)
+                alternatives.iter().map(|to| self.fit_within(from, to, compared)).min().unwrap_or(Fit::No)
             }
             (Ty::List(from), Ty::List(to)) => inside(from, to),
             (Ty::Dict(from_key, from), Ty::Dict(to_key, to)) => inside(from_key, to_key).max(inside(from, to)),
@@ -269,8 +270,8 @@ impl TypeTable {
             }
             (Ty::Function(from, from_result), Ty::Function(to, to_result)) if from.len() == to.len() => {
                 // What a function takes and gives cannot be checked later, so it must be right as it is.
-                let params = from.iter().zip(to.iter()).map(|(from, to)| inside(to, from));
-                match params.chain([inside(from_result, to_result)]).max() {
+                let params = from.iter().zip(to.iter()).map(|(from, to)| inside(to, from)).max();
+                match params.max(Some(inside(from_result, to_result))) {
                     Some(Fit::Same) => Fit::Same,
                     _ => Fit::No,
                 }
@@ -281,19 +282,32 @@ impl TypeTable {
                     _ => Fit::No,
                 }
             }
-            (from, Ty::Record(wanted)) => self.fit_fields(from, wanted, depth),
+            (from, Ty::Record(wanted)) => self.fit_fields(from, wanted, compared),
             (from, Ty::Named(id)) => match &self.named(*id).kind {
-                NamedKind::Protocol(wanted) => self.fit_fields(from, wanted, depth),
+                NamedKind::Protocol(wanted) => match from {
+                    Ty::Named(given) => {
+                        let pair = (*given, *id);
+                        if let Some(known) = compared.get(&pair) {
+                            return *known;
+                        }
+                        // Protocols that contain themselves fit unless something else in them does not.
+                        compared.insert(pair, Fit::Same);
+                        let fit = self.fit_fields(from, wanted, compared);
+                        compared.insert(pair, fit);
+                        fit
+                    }
+                    _ => self.fit_fields(from, wanted, compared),
+                },
                 NamedKind::Struct(_) | NamedKind::Enum(_) => Fit::No,
             },
             _ => Fit::No,
         }
     }
 
-    fn fit_fields(&self, from: &Ty, wanted: &[Field], depth: u32) -> Fit {
+    fn fit_fields(&self, from: &Ty, wanted: &[Field], compared: &mut Compared) -> Fit {
         let Some(given) = self.fields(from) else { return Fit::No };
         let fits = wanted.iter().map(|want| match given.iter().find(|field| field.name == want.name) {
-            Some(field) => match self.fit_within(&field.ty, &want.ty, depth + 1) {
+            Some(field) => match self.fit_within(&field.ty, &want.ty, compared) {
                 Fit::Widen => Fit::Check,
                 other => other,
             },

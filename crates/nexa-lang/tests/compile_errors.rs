@@ -171,24 +171,32 @@ fn a_missing_return_and_an_open_match_say_what_is_left_out() {
     says(
         program,
         expect![[r#"
-        error[E0315]: this `match` leaves out `denied`
-         --> main.nx:2:5
-          |
-        2 |     match approve(q) {
-          |     ^^^^^
-          |
-          = help: add an arm for each, or `_ => …` for all that is left
+            error[E0315]: this `match` leaves out `denied`
+             --> main.nx:2:5
+              |
+            2 |     match approve(q) {
+              |     ^^^^^
+              |
+              = help: add an arm for each, or `_ => …` for all that is left
 
-        error[E0322]: `main` can end without returning `int`
-         --> main.nx:5:1
-          |
-        1 | flow main(q: str) -> int {
-          |                      --- a value is promised here
-        ...
-        5 | }
-          | ^ this end is reached without a value
-          |
-          = help: add `return …` at the end, or in the branch that lacks it"#]],
+            warning[W0606]: this approval may wait for ever
+             --> main.nx:2:11
+              |
+            2 |     match approve(q) {
+              |           ^^^^^^^^^^
+              |
+              = help: say how long: `approve(…, timeout: 1h)`
+
+            error[E0322]: `main` can end without returning `int`
+             --> main.nx:5:1
+              |
+            1 | flow main(q: str) -> int {
+              |                      --- a value is promised here
+            ...
+            5 | }
+              | ^ this end is reached without a value
+              |
+              = help: add `return …` at the end, or in the branch that lacks it"#]],
     );
 }
 

@@ -89,3 +89,41 @@ fn files_that_import_each_other_in_a_circle_are_reported_once() {
     let codes: Vec<&str> = result.diagnostics.iter().map(|finding| finding.code.name()).collect();
     assert_eq!(codes, ["E0205"]);
 }
+
+#[test]
+fn what_the_machine_has_no_room_for_is_refused_with_a_place() {
+    let long_list = format!("flow main() -> list[int] {{ return [{}] }}", "1, ".repeat(5_000));
+    assert_eq!(codes(&long_list), ["E1006"]);
+    let long_flow = format!("flow main(x: int) {{ {} }}", "print(x); ".repeat(40_000));
+    assert_eq!(codes(&long_flow), ["E1006"]);
+    let long_text = format!("flow main() -> str {{ return \"{}\" }}", "x".repeat(2_000_000));
+    assert_eq!(codes(&long_text), ["E1006"]);
+    let many_branches =
+        format!("agent A {{ prompt: \"x\" }} flow main(q: str) -> any {{ return q |>> [{}] }}", "A, ".repeat(257));
+    assert_eq!(codes(&many_branches), ["E0505"]);
+}
+
+#[test]
+fn what_is_long_takes_no_more_than_linear_work() {
+    let number = 12_000;
+    let all = |line: &dyn Fn(usize) -> String| (0..number).map(line).collect::<String>();
+    let unknown =
+        format!("{}flow main() {{ {} }}", all(&|n| format!("flow f{n}() {{ }}\n")), all(&|n| format!("g{n}()\n")));
+    assert_eq!(codes(&unknown), ["E0208"]);
+    let inferred = all(&|n| format!("flow f{n}(n: int) {{ return n }}\n"));
+    assert_eq!(codes(&inferred), Vec::<&str>::new());
+    let fields = format!("protocol P {{ {} }}", all(&|n| format!("a{n}: int\n")));
+    assert_eq!(codes(&fields), ["E1006"]);
+    let literal = format!("flow main() -> any {{ return {{ {} }} }}", all(&|n| format!("a{n}: 1,")));
+    assert_eq!(codes(&literal), ["E1006"]);
+    let params = format!("flow main({}) {{ }}", all(&|n| format!("a{n}: int,")));
+    assert_eq!(codes(&params), ["E1006"]);
+    let properties = format!("agent A {{ {} }}", all(&|n| format!("a{n}: 1\n")));
+    assert_eq!(codes(&properties), ["E0401"]);
+    let broken = all(&|n| format!("flow f{n}(n: int {{ return x }}\n"));
+    assert_eq!(codes(&broken), ["E0201"]);
+    // Two protocols that contain themselves twice are compared once, not 2^depth times.
+    let recursive =
+        "protocol A { l: A?, r: A?, v: int } protocol B { l: B?, r: B?, v: int }\nflow main(a: A) -> B { return a }";
+    assert_eq!(codes(recursive), Vec::<&str>::new());
+}

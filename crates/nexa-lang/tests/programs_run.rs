@@ -212,7 +212,7 @@ fn an_agents_loop_is_bytecode() {
             19 NewList 1
             20 IterNew
             21 LoopTick
-            22 IterNext -> 123
+            22 IterNext -> 122
             23 StoreLocal 3
             24 LoadLocal 1
             25 StoreLocal 4
@@ -221,7 +221,7 @@ fn an_agents_loop_is_bytecode() {
             28 Int 0
             29 StoreLocal 6
             30 LoopTick
-            31 EnterTry -> 87
+            31 EnterTry -> 86
             32 LoadLocal 3
             33 LoadLocal 4
             34 LLMCall A
@@ -233,88 +233,94 @@ fn an_agents_loop_is_bytecode() {
             40 StoreLocal 9
             41 LoadLocal 9
             42 CallStd 1 result.is_ok
-            43 JumpIfNot -> 48
+            43 JumpIfNot -> 47
             44 LoadLocal 9
             45 Unwrap
-            46 LeaveTry
-            47 Return
-            48 LoadLocal 9
-            49 CallStd 1 result.error
-            50 StoreLocal 10
-            51 Const "output_invalid"
-            52 Const "the answer does not fit its type: "
-            53 LoadLocal 10
-            54 Const "; "
-            55 CallStd 2 list.join
-            56 Concat 2
-            57 CallStd 2 core.error
-            58 StoreLocal 2
-            59 Int 1
-            60 LoadLocal 6
-            61 LeInt
-            62 JumpIfNot -> 65
-            63 LeaveTry
-            64 Jump -> 122
-            65 IncLocal 6 1
-            66 LoadLocal 4
-            67 Const "assistant"
-            68 LoadLocal 7
-            69 GetField "text"
-            70 LoadLocal 7
-            71 GetField "from"
-            72 NewRecord {role, text, from}
-            73 Const "user"
-            74 Const "The answer does not fit the JSON Schema:\n- "
-            75 LoadLocal 10
-            76 Const "\n- "
-            77 CallStd 2 list.join
-            78 Const "\nAnswer again, with the whole corrected JSON and no other words."
-            79 Concat 3
-            80 Int -1
-            81 NewRecord {role, text, from}
-            82 NewList 2
-            83 Add
-            84 StoreLocal 4
-            85 LeaveTry
-            86 Jump -> 121
-            87 StoreLocal 8
-            88 LoadLocal 8
-            89 StoreLocal 2
-            90 LoadLocal 8
-            91 IsTransient
-            92 JumpIfNot -> 105
-            93 LoadLocal 5
-            94 Int 1
-            95 LtInt
-            96 JumpIfNot -> 105
-            97 Const 500ms
-            98 NewList 1
-            99 LoadLocal 5
-           100 Index
-           101 Sleep
-           102 Pop
-           103 IncLocal 5 1
-           104 Jump -> 30
-           105 LoadLocal 8
-           106 IsTransient
-           107 JumpIf -> 118
-           108 LoadLocal 8
-           109 GetField "code"
-           110 Const "refused"
-           111 Eq
-           112 JumpIf -> 118
-           113 LoadLocal 8
-           114 GetField "code"
-           115 Const "output_invalid"
-           116 Eq
-           117 JumpIfNot -> 119
-           118 Jump -> 122
-           119 LoadLocal 8
-           120 Raise
-           121 Jump -> 30
-           122 Jump -> 21
-           123 LoadLocal 2
-           124 Raise
+            46 Return
+            47 LoadLocal 9
+            48 CallStd 1 result.error
+            49 StoreLocal 10
+            50 Const "output_invalid"
+            51 Const "the answer does not fit its type: "
+            52 LoadLocal 10
+            53 Const "; "
+            54 CallStd 2 list.join
+            55 Concat 2
+            56 CallStd 2 core.error
+            57 StoreLocal 2
+            58 Int 1
+            59 LoadLocal 6
+            60 LeInt
+            61 JumpIfNot -> 64
+            62 LeaveTry
+            63 Jump -> 121
+            64 IncLocal 6 1
+            65 LoadLocal 4
+            66 Const "assistant"
+            67 LoadLocal 7
+            68 GetField "text"
+            69 LoadLocal 7
+            70 GetField "from"
+            71 NewRecord {role, text, from}
+            72 Const "user"
+            73 Const "The answer does not fit the JSON Schema:\n- "
+            74 LoadLocal 10
+            75 Const "\n- "
+            76 CallStd 2 list.join
+            77 Const "\nAnswer again, with the whole corrected JSON and no other words."
+            78 Concat 3
+            79 Int -1
+            80 NewRecord {role, text, from}
+            81 NewList 2
+            82 Add
+            83 StoreLocal 4
+            84 LeaveTry
+            85 Jump -> 120
+            86 StoreLocal 8
+            87 LoadLocal 8
+            88 StoreLocal 2
+            89 LoadLocal 8
+            90 IsTransient
+            91 JumpIfNot -> 104
+            92 LoadLocal 5
+            93 Int 1
+            94 LtInt
+            95 JumpIfNot -> 104
+            96 Const 500ms
+            97 NewList 1
+            98 LoadLocal 5
+            99 Index
+           100 Sleep
+           101 Pop
+           102 IncLocal 5 1
+           103 Jump -> 30
+           104 LoadLocal 8
+           105 IsTransient
+           106 JumpIf -> 117
+           107 LoadLocal 8
+           108 GetField "code"
+           109 Const "refused"
+           110 Eq
+           111 JumpIf -> 117
+           112 LoadLocal 8
+           113 GetField "code"
+           114 Const "output_invalid"
+           115 Eq
+           116 JumpIfNot -> 118
+           117 Jump -> 121
+           118 LoadLocal 8
+           119 Raise
+           120 Jump -> 30
+           121 Jump -> 21
+           122 LoadLocal 2
+           123 Raise
     "#]]
     .assert_eq(&module.module.expect("it compiles").dump());
+}
+
+#[test]
+fn an_error_says_where_it_was_raised() {
+    let program = "flow main() -> str {\n    return match inner() { ok(v) => v, err(e) => e.at }\n}\nflow inner() -> Result[str] {\n    return try\n        fail(\"no\")\n}";
+    let (value, _) = both_ways(|| Desk::program(program), "main", &[]);
+    assert_eq!(value, "\"main.nx:6\"");
 }

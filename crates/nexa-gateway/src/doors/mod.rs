@@ -4,7 +4,7 @@
 //! limit of the transport is set here, because the transport itself sets none: see [`DoorConfig`].
 
 mod decode;
-pub mod encode;
+mod encode;
 mod listen;
 mod services;
 
@@ -172,9 +172,4 @@ fn reflection()
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()
         .expect("the descriptors were made by this build, and protoc accepted them")
-}
-
-/// The frame as its message, for whoever shows an embedded run as a client would see it.
-pub fn frame_message(frame: crate::watch::Frame) -> v1::WatchFrame {
-    encode::frame(frame)
 }

@@ -11,8 +11,8 @@
 //! | 500 | timeout | everything but watches |
 //! | 1000 | execute | everything: the end of the chain |
 //!
-//! Own layers go in at any number ([`Builder::layer`]). The chain knows nothing of gRPC: `nexa run` asks a mediator in its
-//! own process, and the doors in [`crate::doors`] only decode, ask and encode.
+//! Own layers go in at any number ([`Builder::layer`]). The chain knows nothing of gRPC: the doors in [`crate::doors`] only
+//! decode, ask and encode.
 
 mod chain;
 mod layers;

@@ -2,12 +2,13 @@
 //!
 //! Every property has a meaning in this release, or is refused by name; none is read and dropped.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use super::Checker;
 use super::constants::Setting;
 use super::places::Place;
 use super::scope::{Frame, FrameKind};
-use super::{Checker, suggest};
 use crate::ast::{self, AstNode, Signature as _};
 use crate::diagnostic::Code;
 use crate::hir::{self, At, Const, ExprKind};
@@ -105,18 +106,18 @@ impl Checker<'_> {
         let result_span = signature.result.as_ref().map_or(signature.span, |(_, span)| *span);
         self.check_wire_types(&agent, &signature, result_span);
         self.check_implemented(&decl, &agent.result, result_span);
-        let mut given: Vec<(String, Span)> = Vec::new();
+        let mut given: BTreeMap<String, Span> = BTreeMap::new();
         for property in decl.properties() {
             let (Some(name), Some(value)) = (property.name(), property.value()) else { continue };
             let text = name.text();
-            if let Some((_, first)) = given.iter().find(|(known, _)| *known == text) {
+            if let Some(first) = given.get(&text) {
                 let twice = self
                     .finding(Code::E0402, name.span(), format!("`{text}` is given twice"))
                     .label(*first, "it is given here first");
                 self.report(twice);
                 continue;
             }
-            given.push((text.clone(), name.span()));
+            given.insert(text.clone(), name.span());
             self.property(&mut agent, &signature, &text, name.span(), &value);
         }
         self.agents[number].checked = agent;
@@ -195,7 +196,7 @@ impl Checker<'_> {
             _ if LATER.contains(&name) => self.report_not_available(span, &format!("the property `{name}`")),
             _ => {
                 let unknown = self.finding(Code::E0401, span, format!("an agent has no property `{name}`"));
-                let unknown = suggest(unknown, name, PROPERTIES.iter().chain(LATER).copied());
+                let unknown = self.suggest(unknown, name, PROPERTIES.iter().chain(LATER).copied());
                 self.report(unknown.note(format!("an agent has {}", super::listed(PROPERTIES.iter().copied()))));
             }
         }

@@ -1,9 +1,9 @@
 //! What stands in front of the parentheses of a call: a declaration, a standard function, a method, or a value.
 
+use super::Checker;
 use super::calls::Piped;
 use super::modules::Item;
 use super::standard::{self, Function};
-use super::{Checker, suggest};
 use crate::ast::{self, AstNode, Name};
 use crate::diagnostic::Code;
 use crate::hir::Expr;
@@ -96,7 +96,7 @@ impl Checker<'_> {
                     None => {
                         let unknown =
                             self.finding(Code::E0305, name.span(), format!("`{module_text}` has no function `{text}`"));
-                        let unknown = suggest(unknown, &text, standard::functions_of(&module_text));
+                        let unknown = self.suggest(unknown, &text, standard::functions_of(&module_text));
                         self.report(unknown);
                         Callee::Reported
                     }
@@ -140,7 +140,7 @@ impl Checker<'_> {
                 if inner != ty && standard::method(inner, &text).is_some() {
                     unknown.help(format!("unwrap it first: `…?.{text}(…)`"))
                 } else {
-                    suggest(unknown, &text, standard::method_names(ty))
+                    self.suggest(unknown, &text, standard::method_names(ty))
                 }
             }
         };

@@ -2,12 +2,12 @@
 
 use std::rc::Rc;
 
+use super::Checker;
 use super::callees::Callee;
 use super::literals::block_of;
 use super::modules::Item;
 use super::places::Place;
 use super::standard::{Bindings, Default, Function};
-use super::{Checker, suggest};
 use crate::ast::{self, AstNode, Name};
 use crate::diagnostic::Code;
 use crate::hir::{At, Const, Expr, ExprKind};
@@ -36,9 +36,9 @@ enum Given {
 }
 
 impl Checker<'_> {
-    pub(super) fn call(&mut self, node: &ast::CallExpr, want: Option<&Ty>) -> Expr {
+    pub(super) fn call(&mut self, node: &ast::CallExpr) -> Expr {
         let Some(callee) = node.callee() else { return self.broken(node.span()) };
-        self.call_with(&callee, &node.args(), None, node.span(), want)
+        self.call_with(&callee, &node.args(), None, node.span())
     }
 
     /// A call, with a piped value or without.
@@ -48,7 +48,6 @@ impl Checker<'_> {
         args: &[ast::Arg],
         piped: Option<Piped>,
         span: Span,
-        _want: Option<&Ty>,
     ) -> Expr {
         match self.callee(callee) {
             Callee::Item(Item::Agent(number), name) => self.run_agent(number, &name, args, piped, span),
@@ -139,7 +138,7 @@ impl Checker<'_> {
                             name.span(),
                             format!("`{callee}` has no parameter `{}`", name.text()),
                         );
-                        let unknown = suggest(unknown, &name.text(), names.iter().copied());
+                        let unknown = self.suggest(unknown, &name.text(), names.iter().copied());
                         self.report(unknown);
                         is_right = false;
                         continue;
@@ -349,7 +348,7 @@ impl Checker<'_> {
         {
             let unknown = self.finding(Code::E0403, span, format!("there is no run-time code `{text}`"));
             let known: Vec<&str> = nexa_types::RunCode::ALL.iter().map(|code| code.as_str()).collect();
-            let unknown = suggest(unknown, text, known.iter().copied());
+            let unknown = self.suggest(unknown, text, known.iter().copied());
             self.report(unknown.help("leave `code` out for an error of the program's own: it is `failed` then"));
         }
     }

@@ -4,9 +4,9 @@ use std::ops::RangeInclusive;
 
 use nexa_types::{Budget, Millis, Tokens, UsdMicro};
 
+use super::Checker;
 use super::places::Place;
 use super::scope::{Frame, FrameKind};
-use super::{Checker, suggest};
 use crate::ast::{self, AstNode};
 use crate::diagnostic::Code;
 use crate::hir::{Const, Expr, ExprKind};
@@ -159,7 +159,7 @@ impl Checker<'_> {
                 settings.push(Setting { name: text, span: name.span(), value });
             } else {
                 let unknown = self.finding(Code::E0401, name.span(), format!("`{property}` has no setting `{text}`"));
-                let unknown = suggest(unknown, &text, known.iter().copied());
+                let unknown = self.suggest(unknown, &text, known.iter().copied());
                 self.report(unknown.note(format!("it has {}", super::listed(known.iter().copied()))));
             }
         }

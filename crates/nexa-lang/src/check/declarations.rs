@@ -145,7 +145,8 @@ impl Checker<'_> {
 
     fn params(&mut self, nodes: &[ParamNode], callee: &str) -> Vec<Param> {
         let mut params: Vec<Param> = Vec::new();
-        for node in nodes {
+        // One more than may be is looked at, to know that there are too many.
+        for node in nodes.iter().take(PARAMS_MAX + 1) {
             let Some(name) = node.name() else { continue };
             let text: Rc<str> = name.text().into();
             if let Some(first) = params.iter().find(|param| param.name == text) {
@@ -195,7 +196,9 @@ impl Checker<'_> {
         self.flows[number].progress = Progress::Running;
         let signature = Rc::clone(&self.flows[number].signature);
         let decl = self.flows[number].decl.clone();
-        let around = (std::mem::take(&mut self.frames), self.file, std::mem::take(&mut self.depth));
+        let around = (std::mem::take(&mut self.frames), self.file, std::mem::take(&mut self.depth), self.has_budget);
+        self.running += 1;
+        self.has_budget = self.flows[number].budget.is_some();
         self.file = signature.file;
         self.frames.push(Frame::new(signature.name.to_string(), FrameKind::Flow, signature.result.clone()));
         for param in &signature.params {
@@ -219,7 +222,8 @@ impl Checker<'_> {
             body,
             at: At { file: signature.file.0, start: signature.span.start },
         };
-        (self.frames, self.file, self.depth) = around;
+        (self.frames, self.file, self.depth, self.has_budget) = around;
+        self.running -= 1;
         self.flows[number].progress = Progress::Done(result);
     }
 
@@ -249,9 +253,8 @@ impl Checker<'_> {
         if let Progress::Done(ty) = &self.flows[number].progress {
             return ty.clone();
         }
-        let running = self.flows.iter().filter(|flow| flow.progress == Progress::Running).count();
         match self.flows[number].progress.clone() {
-            Progress::Waiting if running < INFERENCE_DEPTH_MAX => {
+            Progress::Waiting if self.running < INFERENCE_DEPTH_MAX => {
                 self.check_flow(number);
                 self.flow_result(number, span)
             }

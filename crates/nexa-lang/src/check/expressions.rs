@@ -2,12 +2,12 @@
 
 use std::rc::Rc;
 
+use super::Checker;
 use super::declarations::Signature;
 use super::literals::block_of;
 use super::modules::Item;
 use super::places::Place;
 use super::scope::{Frame, FrameKind};
-use super::{Checker, suggest};
 use crate::ast::{self, AstNode, Body, Name};
 use crate::diagnostic::Code;
 use crate::hir::{self, Const, Expr, ExprKind, Stmt};
@@ -56,7 +56,7 @@ impl Checker<'_> {
             ast::Expr::RecordExpr(node) => self.record(node, want),
             ast::Expr::DictExpr(node) => self.empty_record_or_dict(node, want),
             ast::Expr::FieldExpr(node) => self.field(node),
-            ast::Expr::CallExpr(node) => self.call(node, want),
+            ast::Expr::CallExpr(node) => self.call(node),
             ast::Expr::IndexExpr(node) => self.index(node),
             ast::Expr::UnwrapExpr(node) => self.unwrap(node),
             ast::Expr::PrefixExpr(node) => self.prefix(node),
@@ -164,18 +164,22 @@ impl Checker<'_> {
         let text = name.text();
         let visible = self.visible();
         let unseen = self.finding(Code::E0406, name.span(), format!("this text cannot see `{text}`"));
-        let unseen = suggest(unseen, &text, visible.iter().map(String::as_str));
+        let unseen = self.suggest(unseen, &text, visible.iter().map(String::as_str));
         let help = "an agent's texts see its parameters; add one, and pass the value when it is called";
         self.refuse(unseen.help(help))
     }
 
     pub(super) fn unknown_name(&mut self, name: &Name) -> Expr {
         let text = name.text();
+        if self.diagnostics.len() > super::SUGGESTIONS_MAX {
+            let unknown = self.finding(Code::E0208, name.span(), format!("there is no `{text}` here"));
+            return self.refuse(unknown);
+        }
         let mut known = self.visible();
         known.extend(self.scopes[self.place_of(self.file)].names().map(str::to_owned));
         known.extend(super::standard::prelude().map(str::to_owned));
         let unknown = self.finding(Code::E0208, name.span(), format!("there is no `{text}` here"));
-        let unknown = suggest(unknown, &text, known.iter().map(String::as_str));
+        let unknown = self.suggest(unknown, &text, known.iter().map(String::as_str));
         self.refuse(unknown)
     }
 
@@ -233,7 +237,7 @@ impl Checker<'_> {
             Some(field) => Expr::new(ExprKind::Field(Box::new(value), Rc::clone(&field.name)), field.ty.clone(), at),
             None => {
                 let unknown = self.finding(Code::E0305, name.span(), format!("`{shown}` has no field `{text}`"));
-                let unknown = suggest(unknown, &text, fields.iter().map(|field| &*field.name));
+                let unknown = self.suggest(unknown, &text, fields.iter().map(|field| &*field.name));
                 let known = super::listed(fields.iter().map(|field| &*field.name));
                 self.refuse(unknown.note(format!("it has {known}")))
             }

@@ -2,9 +2,10 @@
 
 use std::rc::Rc;
 
+use super::Checker;
 use super::modules::Item;
 use super::places::Place;
-use super::{Checker, suggest};
+use super::type_exprs::FIELDS_MAX;
 use crate::ast::{self, AstNode, LiteralValue, StringPart};
 use crate::diagnostic::Code;
 use crate::hir::{Const, Expr, ExprKind, Shape, Stmt, StmtKind};
@@ -202,7 +203,7 @@ impl Checker<'_> {
                     is_known = false;
                     self.expr(&value, None);
                     let unknown = self.finding(Code::E0305, name.span(), format!("`{owner}` has no field `{text}`"));
-                    let unknown = suggest(unknown, &text, wanted.iter().map(|field| &*field.name));
+                    let unknown = self.suggest(unknown, &text, wanted.iter().map(|field| &*field.name));
                     self.report(
                         unknown.note(format!("it has {}", super::listed(wanted.iter().map(|field| &*field.name)))),
                     );
@@ -279,6 +280,12 @@ impl Checker<'_> {
         for field in node.fields() {
             let (Some(name), Some(value)) = (field.name(), field.value()) else { continue };
             let text: Rc<str> = name.text().into();
+            if fields.len() == FIELDS_MAX {
+                let crowded =
+                    self.finding(Code::E1006, name.span(), format!("a record has at most {FIELDS_MAX} fields"));
+                self.report(crowded.help("use a dict: `{ \"key\": value }`"));
+                break;
+            }
             let value = self.expr(&value, None);
             if fields.iter().any(|field| field.name == text) {
                 let twice = self.finding(Code::E0402, name.span(), format!("the field `{text}` is given twice"));
@@ -321,7 +328,7 @@ impl Checker<'_> {
                 let message = format!("there is no record type `{}`", name.text());
                 let unknown = self.finding(Code::E0302, name.span(), message);
                 let known: Vec<String> = self.scopes[self.place_of(self.file)].names().map(str::to_owned).collect();
-                let unknown = suggest(unknown, &name.text(), known.iter().map(String::as_str));
+                let unknown = self.suggest(unknown, &name.text(), known.iter().map(String::as_str));
                 self.report(unknown);
                 None
             }

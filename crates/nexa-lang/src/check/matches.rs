@@ -1,11 +1,12 @@
 //! `match`: patterns become tests and bindings, and the arms a chain of choices.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
+use super::Checker;
 use super::expressions::Use;
 use super::literals::block_of;
 use super::places::Place;
-use super::{Checker, suggest};
 use crate::ast::{self, AstNode, Name, Pattern};
 use crate::diagnostic::Code;
 use crate::hir::{At, Const, Expr, ExprKind, Operator, Shape, Stmt, StmtKind, Test};
@@ -16,7 +17,7 @@ use crate::types::{Field, Fit, NamedKind, Ty, Variant};
 #[derive(Default)]
 struct Covered {
     all: bool,
-    cases: Vec<String>,
+    cases: BTreeSet<String>,
 }
 
 /// A pattern, checked.
@@ -105,7 +106,7 @@ impl Checker<'_> {
             _ => vec!["_".into()],
         };
         let missing: Vec<&str> =
-            cases.iter().filter(|case| !covered.cases.contains(case)).map(String::as_str).collect();
+            cases.iter().filter(|case| !covered.cases.contains(*case)).map(String::as_str).collect();
         if missing.is_empty() {
             return;
         }
@@ -224,7 +225,7 @@ impl Checker<'_> {
         }
         // After an arm for `none`, what is left is there.
         let mut value = subject.clone();
-        if covered.cases.iter().any(|case| case == "none") {
+        if covered.cases.contains("none") {
             value.ty = value.ty.without_option().clone();
         }
         let test = self.bind_part(&name, value);
@@ -331,7 +332,7 @@ impl Checker<'_> {
         let shown = self.show(&subject.ty);
         let variants = self.variants(&subject.ty).unwrap_or_default();
         let unknown = self.finding(Code::E0305, name.span(), format!("`{shown}` has no case `{text}`"));
-        let unknown = suggest(unknown, &text, variants.iter().map(|(tag, _)| &**tag));
+        let unknown = self.suggest(unknown, &text, variants.iter().map(|(tag, _)| &**tag));
         self.report(unknown);
         Tested { test: None, is_certain: true, case: None }
     }

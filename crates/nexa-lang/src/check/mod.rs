@@ -49,6 +49,11 @@ use scope::Frame;
 /// How deep expressions and statements may nest. The parser allows more; the checker's recursion ends here with E0210.
 const DEPTH_MAX: u32 = 200;
 
+/// Findings that are told; who has more of them fixes these first.
+const FINDINGS_MAX: usize = 1_000;
+/// Findings after which no nearest name is looked for any more: each look compares with every known name.
+const SUGGESTIONS_MAX: usize = 100;
+
 /// One file as the checker takes it.
 pub(crate) struct File {
     /// Its number; files are handed over in order of their numbers.
@@ -79,6 +84,8 @@ pub(crate) fn check(files: &[File], entry: FileId) -> (hir::Program, Vec<Diagnos
 /// What is known while a program is checked.
 pub(super) struct Checker<'f> {
     files: &'f [File],
+    /// Where each file stands in `files` and `scopes`.
+    places: BTreeMap<FileId, usize>,
     diagnostics: Vec<Diagnostic>,
     types: TypeTable,
     /// The names of each file, in the order of `files`.
@@ -93,6 +100,10 @@ pub(super) struct Checker<'f> {
     frames: Vec<Frame>,
     /// How deep the walk is, see [`DEPTH_MAX`].
     depth: u32,
+    /// How many flows are being checked, each because the one before asked for its result type.
+    running: usize,
+    /// Whether the flow being checked has caps of its own.
+    has_budget: bool,
     /// Whether names are limited to parameters and the prelude: inside an agent's texts.
     in_agent_text: bool,
 }
@@ -101,6 +112,7 @@ impl<'f> Checker<'f> {
     fn new(files: &'f [File]) -> Self {
         Checker {
             files,
+            places: files.iter().enumerate().map(|(place, file)| (file.id, place)).collect(),
             diagnostics: Vec::new(),
             types: TypeTable::default(),
             scopes: files.iter().map(|_| Scope::default()).collect(),
@@ -110,13 +122,15 @@ impl<'f> Checker<'f> {
             file: files.first().map(|file| file.id).unwrap_or_default(),
             frames: Vec::new(),
             depth: 0,
+            running: 0,
+            has_budget: false,
             in_agent_text: false,
         }
     }
 
     /// The place of a file in `files` and `scopes`.
     fn place_of(&self, file: FileId) -> usize {
-        self.files.iter().position(|known| known.id == file).unwrap_or_default()
+        self.places.get(&file).copied().unwrap_or_default()
     }
 
     fn at(&self, node: &impl AstNode) -> At {
@@ -133,7 +147,11 @@ impl<'f> Checker<'f> {
     }
 
     fn report(&mut self, diagnostic: Diagnostic) {
-        self.diagnostics.push(diagnostic);
+        // One error more is kept than is shown, so that a program of warnings alone does not hide its first error.
+        let has_error = || self.diagnostics.iter().any(Diagnostic::is_error);
+        if self.diagnostics.len() < FINDINGS_MAX || (diagnostic.is_error() && !has_error()) {
+            self.diagnostics.push(diagnostic);
+        }
     }
 
     /// E0906 for a construct that this release does not have.
@@ -158,6 +176,17 @@ impl<'f> Checker<'f> {
         expr
     }
 
+    /// "Did you mean": a help for an unknown name, if a known one is near.
+    fn suggest<'n>(&self, finding: Diagnostic, name: &str, known: impl IntoIterator<Item = &'n str>) -> Diagnostic {
+        if self.diagnostics.len() > SUGGESTIONS_MAX {
+            return finding;
+        }
+        match nearest(name, known) {
+            Some(near) => finding.help(format!("did you mean `{near}`?")),
+            None => finding,
+        }
+    }
+
     fn show(&self, ty: &Ty) -> String {
         self.types.show(ty)
     }
@@ -167,14 +196,6 @@ impl<'f> Checker<'f> {
         let entries = self.entries(entry);
         let agents = std::mem::take(&mut self.agents).into_iter().map(|agent| agent.checked).collect();
         hir::Program { types: self.types.clone(), functions: std::mem::take(&mut self.functions), agents, entries }
-    }
-}
-
-/// "Did you mean": a help for an unknown name, if a known one is near.
-fn suggest<'n>(diagnostic: Diagnostic, name: &str, known: impl IntoIterator<Item = &'n str>) -> Diagnostic {
-    match nearest(name, known) {
-        Some(near) => diagnostic.help(format!("did you mean `{near}`?")),
-        None => diagnostic,
     }
 }
 

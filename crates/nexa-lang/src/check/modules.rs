@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Checker, suggest};
+use super::Checker;
 use crate::ast::{AstNode, Decl, Name, UseDecl};
 use crate::diagnostic::Code;
 use crate::source::{FileId, Span};
@@ -147,7 +147,7 @@ impl Checker<'_> {
                         };
                         let unknown = self.finding(Code::E0208, name.span(), format!("`{path}` {what} `{text}`"));
                         let known = target.into_iter().flat_map(|target| exported[target].keys().map(String::as_str));
-                        let unknown = suggest(unknown, &text, known.filter(|name| !name.starts_with('_')));
+                        let unknown = self.suggest(unknown, &text, known.filter(|name| !name.starts_with('_')));
                         self.report(unknown);
                         Known { item: Item::Reported, file: self.file, span: name.span(), import: None }
                     }
@@ -210,7 +210,7 @@ impl Checker<'_> {
         let unknown =
             self.finding(Code::E0208, name.span(), format!("`{}` does not declare `{text}`", self.files[module].name));
         let known = self.scopes[module].names.iter().filter(|(_, known)| known.file == own);
-        let unknown = suggest(unknown, &text, known.map(|(name, _)| name.as_str()));
+        let unknown = self.suggest(unknown, &text, known.map(|(name, _)| name.as_str()));
         self.report(unknown);
         Item::Reported
     }

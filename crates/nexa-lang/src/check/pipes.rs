@@ -84,11 +84,9 @@ impl Checker<'_> {
 
     fn stage_here(&mut self, node: &ast::Expr, piped: Piped) -> Expr {
         match node {
-            ast::Expr::NameRef(_) | ast::Expr::FieldExpr(_) => {
-                self.call_with(node, &[], Some(piped), node.span(), None)
-            }
+            ast::Expr::NameRef(_) | ast::Expr::FieldExpr(_) => self.call_with(node, &[], Some(piped), node.span()),
             ast::Expr::CallExpr(call) => match call.callee() {
-                Some(callee) => self.call_with(&callee, &call.args(), Some(piped), call.span(), None),
+                Some(callee) => self.call_with(&callee, &call.args(), Some(piped), call.span()),
                 None => self.broken(node.span()),
             },
             ast::Expr::PlaceholderExpr(_) => piped.value,

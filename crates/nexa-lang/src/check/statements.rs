@@ -1,6 +1,5 @@
 //! Statements: `let`, assignment, loops, `return`, `try`; and whether the end of a block is ever reached.
 
-
 use super::Checker;
 use super::expressions::Use;
 use super::places::Place;
@@ -287,7 +286,7 @@ impl Checker<'_> {
         self.frame().loops += 1;
         let (body, _) = node.body().map_or((Vec::new(), false), |body| self.block(&body));
         self.frame().loops -= 1;
-        if asks_a_model(&body) && !self.has_budget() {
+        if asks_a_model(&body) && !self.has_budget {
             let span = Span::new(at.start, at.start + 5);
             let unbounded = self.finding(Code::E0601, span, "this loop asks a model and nothing bounds it");
             self.report(unbounded.help("give the flow a `budget { calls: … }`, or use `for each x in range(0, n)`"));
@@ -295,14 +294,6 @@ impl Checker<'_> {
         let ends = is_endless && !breaks(&body);
         out.push(Stmt { kind: StmtKind::While(condition, body), at });
         ends
-    }
-
-    /// Whether the flow being checked has caps of its own.
-    fn has_budget(&self) -> bool {
-        let name = self.frames.first().map(|frame| frame.name.clone());
-        self.flows.iter().any(|flow| {
-            flow.budget.is_some() && flow.signature.file == self.file && Some(flow.signature.name.to_string()) == name
-        })
     }
 
     fn for_statement(&mut self, node: &ast::ForStmt, out: &mut Vec<Stmt>) -> bool {

@@ -2,12 +2,15 @@
 
 use std::rc::Rc;
 
+use super::Checker;
 use super::modules::Item;
-use super::{Checker, suggest};
 use crate::ast::{AstNode, Decl, Field as FieldNode, Name, NamedType, TypeExpr};
 use crate::diagnostic::Code;
 use crate::source::Span;
 use crate::types::{Field, NamedKind, Ty};
+
+/// Fields of one record.
+pub(super) const FIELDS_MAX: usize = 1_024;
 
 /// The built-in type names, for suggestions.
 const BUILT_IN: &[&str] = &[
@@ -40,6 +43,12 @@ impl Checker<'_> {
         let mut fields: Vec<(Field, Span)> = Vec::new();
         for node in nodes {
             let Some(name) = node.name() else { continue };
+            if fields.len() == FIELDS_MAX {
+                let crowded =
+                    self.finding(Code::E1006, name.span(), format!("a record has at most {FIELDS_MAX} fields"));
+                self.report(crowded.help("put some of them into a record of their own"));
+                break;
+            }
             let text: Rc<str> = name.text().into();
             if let Some((_, first)) = fields.iter().find(|(field, _)| field.name == text) {
                 let twice = self
@@ -128,7 +137,8 @@ impl Checker<'_> {
                 let name = name.join(".");
                 let unknown = self.finding(Code::E0302, node.span(), format!("there is no type `{name}`"));
                 let known: Vec<String> = self.scopes[self.place_of(self.file)].names().map(str::to_owned).collect();
-                let unknown = suggest(unknown, &name, BUILT_IN.iter().copied().chain(known.iter().map(String::as_str)));
+                let unknown =
+                    self.suggest(unknown, &name, BUILT_IN.iter().copied().chain(known.iter().map(String::as_str)));
                 self.report(unknown);
                 return Ty::Broken;
             }

@@ -16,6 +16,7 @@ mod agent_loop;
 mod builder;
 mod conditions;
 mod expressions;
+mod limits;
 mod pool;
 mod statements;
 
@@ -71,6 +72,7 @@ pub(crate) fn compile(program: &hir::Program, files: &[Lines]) -> Result<Module,
     let mut lines = Vec::new();
     for function in &program.functions {
         let (made, debug) = Builder::function(&mut pool, files, function)?;
+        limits::check_function(&made, function.at)?;
         functions.push(made);
         lines.push(debug);
     }
@@ -79,6 +81,7 @@ pub(crate) fn compile(program: &hir::Program, files: &[Lines]) -> Result<Module,
     for (number, agent) in program.agents.iter().enumerate() {
         let body = agent_loop::body(agent, number as u32, &mut pool)?;
         let (made, debug) = Builder::function(&mut pool, files, &body)?;
+        limits::check_function(&made, agent.at)?;
         functions.push(made);
         lines.push(debug);
         requests.push(request(agent, &mut pool));
@@ -90,7 +93,9 @@ pub(crate) fn compile(program: &hir::Program, files: &[Lines]) -> Result<Module,
     }
     let debug = Debug { files: files.iter().map(|file| file.name.clone()).collect(), lines };
     let Pool { constants, types, shapes, .. } = pool;
-    Ok(Module { constants, types, shapes, functions, agents, requests, entries, debug })
+    let module = Module { constants, types, shapes, functions, agents, requests, entries, debug };
+    limits::check_module(&module)?;
+    Ok(module)
 }
 
 fn request(agent: &hir::Agent, pool: &mut Pool<'_>) -> ModelRequestSpec {

@@ -123,8 +123,10 @@ impl Models {
     /// this attempt was sent before; then nothing is sent.
     pub(crate) fn send(&self, key: EffectKey, sending: Sending) -> bool {
         let cancel = self.shared.stop.child_token();
-        let lane = self.lock().take_off(sending.agent, key, sending.attempt, cancel.clone());
-        let Some(lane) = lane else { return false };
+        let now = self.shared.clock.now();
+        let flight = self.lock().take_off(sending.agent, key, sending.attempt, cancel.clone(), now);
+        let Some((lane, granted)) = flight else { return false };
+        self.tell(granted);
         self.shared.counters.sent.fetch_add(1, Ordering::Relaxed);
         if sending.attempt > 1 {
             self.shared.counters.reissued.fetch_add(1, Ordering::Relaxed);

@@ -103,19 +103,20 @@ impl Slots {
         match self.wishes.get(&agent) {
             Some(Wish::Granted { lane }) if *lane == name => return (Reserve::Granted, Vec::new()),
             Some(Wish::Waiting { lane, .. }) if *lane == name => return (Reserve::Waiting, Vec::new()),
-            Some(_) => self.give_back(agent),
-            None => {}
+            Some(_) | None => {}
         }
+        // A slot of another lane that it gives up for this one is somebody else's now.
+        let mut granted = self.withdraw(agent, now);
         self.tickets += 1;
         let place = (Reverse(priority), self.tickets);
         let lane = self.lanes.entry(name.clone()).or_default();
         lane.slots = slots;
         if lane.waiting.len() >= self.limits.reservations_max {
-            return (Reserve::Full, Vec::new());
+            return (Reserve::Full, granted);
         }
         lane.waiting.insert(place, agent);
         self.wishes.insert(agent, Wish::Waiting { lane: name.clone(), place });
-        let mut granted = self.grant(&name, now);
+        granted.extend(self.grant(&name, now));
         let before = granted.len();
         granted.retain(|other| *other != agent);
         (if granted.len() < before { Reserve::Granted } else { Reserve::Waiting }, granted)
@@ -136,15 +137,16 @@ impl Slots {
         self.grant_all(now)
     }
 
-    /// Uses the slot that is held for the agent; gives its lane. `None` if no slot is held, or if this attempt was sent
-    /// before.
+    /// Uses the slot that is held for the agent; gives its lane, and who has got a slot because an unrecorded end of an
+    /// earlier attempt gave way. `None` if no slot is held, or if this attempt was sent before.
     pub(super) fn take_off(
         &mut self,
         agent: AgentId,
         key: EffectKey,
         attempt: u32,
         cancel: CancellationToken,
-    ) -> Option<String> {
+        now: Timestamp,
+    ) -> Option<(String, Vec<AgentId>)> {
         if self.flights.get(&(agent, key)).is_some_and(|flight| flight.attempt >= attempt) {
             return None;
         }
@@ -154,8 +156,9 @@ impl Slots {
         let flight = Flight { attempt, cancel, abandoned: false, finished: None };
         if self.flights.insert((agent, key), flight).is_some_and(|earlier| earlier.finished.is_some()) {
             self.held -= 1;
+            return Some((lane, self.grant_all(now)));
         }
-        Some(lane)
+        Some((lane, Vec::new()))
     }
 
     /// A call has ended: its slot is free, the lane may have to pause. Whether anybody wants the result, and who is
@@ -333,6 +336,32 @@ mod tests {
         EffectKey::from_bytes([agent; 32])
     }
 
+    /// Found by the property below.
+    #[test]
+    fn a_slot_given_up_for_another_lane_goes_to_who_waits_for_it() {
+        let mut slots = Slots::new(ModelLimits { reservations_max: 4, held_results_max: 3 });
+        let now = Timestamp(0);
+        assert_eq!(slots.reserve(id(1), "a".into(), 1, 0, now), (Reserve::Granted, vec![]));
+        assert_eq!(slots.reserve(id(2), "a".into(), 1, 0, now), (Reserve::Waiting, vec![]));
+        assert_eq!(slots.reserve(id(1), "b".into(), 1, 0, now), (Reserve::Granted, vec![id(2)]));
+        assert!(slots.holds_slot(id(1)) && slots.holds_slot(id(2)));
+    }
+
+    /// Found by the property below.
+    #[test]
+    fn a_second_attempt_makes_room_for_another_result() {
+        let mut slots = Slots::new(ModelLimits { reservations_max: 4, held_results_max: 1 });
+        let (now, cancel) = (Timestamp(0), CancellationToken::new());
+        slots.reserve(id(1), "a".into(), 2, 0, now);
+        slots.take_off(id(1), key(1), 1, cancel.clone(), now);
+        slots.reserve(id(1), "a".into(), 2, 0, now);
+        let result = EffectResult::Failed(Failure::new(RunCode::Failed, "x"));
+        let finished = Finished { key: key(1), seq: Seq(1), attempt: 1, result, spend: Spend::default() };
+        slots.land("a", id(1), finished, None, now);
+        assert_eq!(slots.reserve(id(2), "a".into(), 2, 0, now), (Reserve::Waiting, vec![]), "a result is unrecorded");
+        assert_eq!(slots.take_off(id(1), key(1), 2, cancel, now), Some(("a".into(), vec![id(2)])));
+    }
+
     proptest! {
         #[test]
         fn slots_are_never_overbooked_and_nobody_is_forgotten(moves in prop::collection::vec(moves(), 1..200)) {
@@ -351,12 +380,12 @@ mod tests {
                     Move::Send(agent) => {
                         let attempt = attempts[usize::from(agent)] + 1;
                         let held = slots.holds_slot(id(agent));
-                        let lane = slots.take_off(id(agent), key(agent), attempt, CancellationToken::new());
+                        let lane = slots.take_off(id(agent), key(agent), attempt, CancellationToken::new(), now);
                         prop_assert_eq!(lane.is_some(), held, "a held slot can be used, another not");
-                        if let Some(lane) = lane {
+                        if let Some((lane, _)) = lane {
                             attempts[usize::from(agent)] = attempt;
                             flying.push((agent, attempt, lane));
-                            let again = slots.take_off(id(agent), key(agent), attempt, CancellationToken::new());
+                            let again = slots.take_off(id(agent), key(agent), attempt, CancellationToken::new(), now);
                             prop_assert!(again.is_none(), "MD-3");
                         }
                     }

@@ -1,0 +1,173 @@
+//! The examples and how each is run: input, script, and what a person says.
+
+use std::path::{Path, PathBuf};
+
+use nexa_event::effect::Decision;
+use nexa_event::fact::{self, Spawned};
+use nexa_lang::diagnostic::Colour;
+use nexa_lang::{FileLoader, LoadError};
+use nexa_llm::script::Script;
+use nexa_tests::root;
+use nexa_types::{Budget, Payload, WorkloadId};
+use nexa_vm::module::{EntryParam, Module};
+use nexa_vm::value::{Key, Value};
+use nexa_vm::vm::Program;
+
+/// One run of an example. Rules answer the same agent the same way, so that no order of branches matters.
+pub(crate) struct Job {
+    pub(crate) file: &'static str,
+    pub(crate) name: &'static str,
+    pub(crate) input: &'static str,
+    pub(crate) script: &'static str,
+    /// What a person says to every question.
+    pub(crate) approves: bool,
+    pub(crate) succeeds: bool,
+}
+
+pub(crate) const JOBS: &[Job] = &[
+    Job {
+        file: "hello/hello.nx",
+        name: "a flow without agents",
+        input: r#"{"name":"Ada","text":"one two two three three three"}"#,
+        script: "",
+        approves: true,
+        succeeds: true,
+    },
+    Job {
+        file: "review/review.nx",
+        name: "four agents, and a verdict that needs repair",
+        input: r#"{"document":"Whoever reads this agrees to what stands below, and below stands nothing.","characters":40}"#,
+        script: r#"
+            script Clarity => "The second sentence is hard to find, because there is none."
+            script Risk => "A reader may agree to nothing."
+            script Style => "It could be shorter."
+            script Chief => ["no verdict at all", { title: "Nothing", summary: "It says nothing.", points: ["It is short."], score: 3 }]
+        "#,
+        approves: true,
+        succeeds: true,
+    },
+    Job {
+        file: "review/review.nx",
+        name: "a reviewer that is refused",
+        input: r#"{"document":"A text."}"#,
+        script: r#"
+            script Clarity => "Clear."
+            script Risk => fail("refused")
+            script Style => "Fine."
+            script Chief => { title: "T", summary: "S", points: [], score: 5 }
+        "#,
+        approves: true,
+        succeeds: true,
+    },
+    Job {
+        file: "review/review.nx",
+        name: "a chief that never finds the words",
+        input: r#"{"document":"A text."}"#,
+        script: r#"
+            script Clarity => "Clear."
+            script Risk => "None."
+            script Style => "Fine."
+            script Chief => "no verdict"
+        "#,
+        approves: true,
+        succeeds: false,
+    },
+    Job {
+        file: "batch/batch.nx",
+        name: "a label that comes at the second try",
+        input: r#"{"items":["apple"]}"#,
+        script: r#"script Label => [fail("rate_limited"), "fruit"]"#,
+        approves: true,
+        succeeds: true,
+    },
+    Job {
+        file: "batch/batch.nx",
+        name: "pairs, and one that is left over",
+        input: r#"{"items":["apple","hammer","oak","trout","lamp"]}"#,
+        script: r#"script Label => " thing ""#,
+        approves: true,
+        succeeds: true,
+    },
+    Job {
+        file: "approval/approval.nx",
+        name: "a person who agrees",
+        input: r#"{"letter":"Shall we meet on Sunday?","cooling_off":5}"#,
+        script: r#"script Draft => "Yes, gladly.""#,
+        approves: true,
+        succeeds: true,
+    },
+    Job {
+        file: "approval/approval.nx",
+        name: "a person who does not",
+        input: r#"{"letter":"Shall we meet on Sunday?","cooling_off":5}"#,
+        script: r#"script Draft => "Yes, gladly.""#,
+        approves: false,
+        succeeds: true,
+    },
+];
+
+pub(crate) fn examples() -> PathBuf {
+    root().join("examples")
+}
+
+pub(crate) struct Folder(PathBuf);
+
+impl FileLoader for Folder {
+    fn load(&self, path: &str) -> Result<Vec<u8>, LoadError> {
+        std::fs::read(self.0.join(path)).map_err(|_| LoadError::NotFound)
+    }
+}
+
+/// The module of an example.
+pub(crate) fn compile(file: &Path) -> Module {
+    let folder = Folder(file.parent().expect("a file lies in a folder").to_path_buf());
+    let name = file.file_name().expect("a file has a name").to_string_lossy();
+    let result = nexa_lang::compile(&name, &folder);
+    let told = result.render(Colour::Off);
+    result.module.unwrap_or_else(|| panic!("{} does not compile:\n{told}", file.display()))
+}
+
+impl Job {
+    pub(crate) fn path(&self) -> PathBuf {
+        examples().join(self.file)
+    }
+
+    pub(crate) fn script(&self) -> Script {
+        Script::parse(self.script).unwrap_or_else(|error| panic!("the script of `{}`: {error}", self.name))
+    }
+
+    pub(crate) fn decision(&self) -> Decision {
+        let note = if self.approves { "" } else { "not in this tone" };
+        Decision { approved: self.approves, by: "local".to_owned(), note: note.to_owned() }
+    }
+
+    /// The first event of the run, as a node would write it.
+    pub(crate) fn birth(&self, program: &Program, workload: WorkloadId) -> Spawned {
+        let module = program.module();
+        let main = module.entries.iter().find(|entry| entry.name == "main").expect("an example has a main");
+        let Ok(Value::Dict(given)) = nexa_vm::json::from_json(self.input) else { panic!("{}: no object", self.name) };
+        let value = |param: &EntryParam| {
+            let found = given.entries.iter().find(|(key, _)| matches!(key, Key::Str(name) if **name == *param.name));
+            match (found, &param.default) {
+                (Some((_, value)), _) => nexa_vm::json::validate(module, param.ty, value).expect("the input fits"),
+                (None, default) => {
+                    let default = default.as_ref().expect("a parameter without a value has a default");
+                    nexa_vm::codec::decode_bytes(default).expect("a default is a value")
+                }
+            }
+        };
+        let values: Vec<Value> = main.params.iter().map(value).collect();
+        let args: Payload = nexa_vm::codec::encode(&Value::List(values.into()));
+        Spawned {
+            workload,
+            name: "main".to_owned(),
+            parent: None,
+            program: fact::Program::Function { module: program.hash(), entry: main.function, args },
+            budget: Budget::default(),
+            deadline: None,
+            seed: 7,
+            depth: 0,
+            priority: 128,
+        }
+    }
+}
