@@ -117,7 +117,7 @@ struct Ledger {
 
 /// Reads the log of a node that does not run.
 async fn ledger(desk: &Desk) -> Ledger {
-    let store = SqliteStore::open(&desk.path("data"), nexa_store::Options::default()).expect("the data can be opened");
+    let store = SqliteStore::open(desk.path("data"), nexa_store::Options::default()).expect("the data can be opened");
     let mut ledger = Ledger { answered: BTreeSet::new(), reissued: 0 };
     let mut after = GlobalSeq(0);
     loop {

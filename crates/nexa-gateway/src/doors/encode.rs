@@ -22,12 +22,12 @@ const CAUSES_MAX: usize = 10;
 const LISTED_VALUE_BYTES_MAX: usize = 4 << 10;
 
 /// A value as JSON; empty if its text is longer than 16 MiB or its bytes are damaged.
-pub fn value_json(value: &Payload) -> String {
+pub(super) fn value_json(value: &Payload) -> String {
     codec::decode(value).ok().and_then(|value| json::try_to_json(&value).ok()).unwrap_or_default()
 }
 
 /// A failure with its causes.
-pub fn failure(failure: &Failure) -> v1::Failure {
+pub(super) fn failure(failure: &Failure) -> v1::Failure {
     let mut chain: Vec<&Failure> = vec![failure];
     while let Some(cause) = chain.last().and_then(|last| last.cause.as_deref()).filter(|_| chain.len() < CAUSES_MAX) {
         chain.push(cause);
@@ -47,7 +47,7 @@ pub fn failure(failure: &Failure) -> v1::Failure {
 }
 
 /// An outcome, whole.
-pub fn outcome(outcome: &Outcome) -> v1::Outcome {
+pub(super) fn outcome(outcome: &Outcome) -> v1::Outcome {
     use v1::outcome::Result;
     let result = match outcome {
         Outcome::Ok(value) => Result::ValueJson(value_json(value)),

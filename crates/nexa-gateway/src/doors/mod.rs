@@ -10,7 +10,6 @@ mod services;
 
 use std::time::Duration;
 
-use nexa_proto::v1;
 use nexa_proto::v1::agent_service_server::AgentServiceServer;
 use nexa_proto::v1::approval_service_server::ApprovalServiceServer;
 use nexa_proto::v1::history_service_server::HistoryServiceServer;

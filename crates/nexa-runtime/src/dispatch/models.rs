@@ -211,6 +211,9 @@ impl Models {
         sending: Sending,
         cancel: &CancellationToken,
     ) -> Result<ModelReply, ModelError> {
+        if cancel.is_cancelled() {
+            return Err(ModelError::new(RunCode::Cancelled, "the call was cancelled before it was sent"));
+        }
         let shared = &self.shared;
         let timeout = sending.deadline.since(shared.clock.now());
         let chunks = LiveChunks {

@@ -53,9 +53,15 @@ impl Job {
         let desk = Desk::new((self.model)());
         let (first, way) = desk.start_mortal(Some(death)).await;
         let workload = self.begin(&desk, &first).await;
-        soon("death", way.died()).await;
+        // With several threads a wish may find a slot at once or wait for it, and save or cost an append.
+        tokio::select! {
+            () = soon("death", way.died()) => {}
+            _ = desk.outcome(workload) => {}
+        }
         let reissued_before = first.stats().reissued_model_calls;
         drop(first);
+        until("the dead to be gone", || Arc::strong_count(&way) == 1).await;
+        until("its calls to be gone", || Arc::strong_count(&desk.model) == 1).await;
         let recorded: BTreeSet<EffectKey> = desk.recorded_answers().await.into_iter().collect();
         let asked_before = desk.model.asked();
 
