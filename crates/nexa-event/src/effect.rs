@@ -159,10 +159,85 @@ pub enum Source {
 pub struct Message {
     /// Who wrote it.
     pub role: Role,
-    /// What it says.
+    /// What it says; for [`Role::Tool`] what the tool gave.
     pub text: String,
     /// Where the text comes from.
     pub source: Source,
+    /// The tools that it asks for, of [`Role::Assistant`] only.
+    pub tool_calls: Vec<ToolCall>,
+    /// The call that it is the result of, by its id, of [`Role::Tool`] only.
+    pub tool_call_id: Option<String>,
+}
+
+impl Message {
+    /// A message that has nothing to do with tools.
+    pub fn new(role: Role, text: impl Into<String>, source: Source) -> Self {
+        Self { role, text: text.into(), source, tool_calls: Vec::new(), tool_call_id: None }
+    }
+
+    /// The model's answer with the calls that it asked for, as it goes back to the model.
+    pub fn calling(text: impl Into<String>, source: Source, tool_calls: Vec<ToolCall>) -> Self {
+        Self { tool_calls, ..Self::new(Role::Assistant, text, source) }
+    }
+
+    /// What came of a call.
+    pub fn returned(tool_call_id: impl Into<String>, text: impl Into<String>, source: Source) -> Self {
+        Self { tool_call_id: Some(tool_call_id.into()), ..Self::new(Role::Tool, text, source) }
+    }
+}
+
+/// The most calls in one answer; an answer with more is no answer.
+pub const TOOL_CALLS_MAX: usize = 64;
+/// The most bytes of ids, names and arguments of all calls in one answer; an answer with more is no answer.
+pub const TOOL_CALLS_BYTES_MAX: usize = 1 << 20;
+
+/// A tool that a model may ask for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToolOffer {
+    /// What the model calls it. Endpoints take letters, digits, `_` and `-`, at most 64 of them.
+    pub name: String,
+    /// What it does, for the model to read.
+    pub description: String,
+    /// The JSON Schema of its arguments, an object, as canonical JSON text.
+    pub schema: String,
+}
+
+/// Whether a model calls the tools that it is offered. Means nothing without an offer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ToolChoice {
+    /// As it likes.
+    #[default]
+    Auto,
+    /// At least one.
+    Required,
+    /// None, although it may have called some before.
+    None,
+}
+
+impl ToolChoice {
+    /// The choice's name on the wire of every provider.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Required => "required",
+            Self::None => "none",
+        }
+    }
+}
+
+/// A model's wish that a tool be called. Nothing has been checked but its form: whoever carries it out checks the grant
+/// and the schema of the arguments.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct ToolCall {
+    /// Tells it from the other calls of its conversation; its result is sent back under this id.
+    #[n(0)]
+    pub id: String,
+    /// The name of an offered tool.
+    #[n(1)]
+    pub name: String,
+    /// The arguments: a JSON object without spaces between its parts, fields in the model's order.
+    #[n(2)]
+    pub arguments: String,
 }
 
 /// How a model is asked to choose its words.
@@ -191,12 +266,24 @@ pub struct ModelRequest {
     pub messages: Vec<Message>,
     /// The JSON Schema that the answer must fit, as canonical JSON text.
     pub schema: Option<String>,
+    /// The tools that it may ask for; names differ.
+    pub tools: Vec<ToolOffer>,
+    /// Whether it should.
+    pub tool_choice: ToolChoice,
     /// How to choose words.
     pub sampling: Sampling,
     /// Whether pieces are wanted as they come.
     pub stream: bool,
     /// The whole request must be answered within this.
     pub timeout: Millis,
+}
+
+impl ModelRequest {
+    /// Whether tools are offered, or were called in the conversation so far.
+    pub fn has_tools(&self) -> bool {
+        let is_about_tools = |message: &Message| !message.tool_calls.is_empty() || message.tool_call_id.is_some();
+        !self.tools.is_empty() || self.messages.iter().any(is_about_tools)
+    }
 }
 
 /// Why a model stopped writing.
@@ -235,6 +322,10 @@ pub struct ModelReply {
     /// Tokens of the request that did not fit into the model's window and were left out.
     #[n(4)]
     pub tokens_left_out: Tokens,
+    /// The tools that it asks for, in its order; at most [`TOOL_CALLS_MAX`]. Absent in the bytes if there are none.
+    #[n(5)]
+    #[cbor(skip_if = "Vec::is_empty")]
+    pub tool_calls: Vec<ToolCall>,
 }
 
 /// A question to a person.
@@ -290,37 +381,18 @@ pub enum Answer {
 
 /// A hash of a request, so that a replay can show that it asks for the same.
 ///
-/// The text of messages is part of it; the order and length of every field keep different requests apart.
+/// Every text goes in with its length and every list with its count, so different requests are never read as the same.
 pub fn fingerprint(body: &EffectBody) -> [u8; 32] {
-    let mut hasher = blake3::Hasher::new_derive_key("nexa.v1 effect request");
-    let mut text = |part: &str| {
-        hasher.update(&(part.len() as u64).to_le_bytes());
-        hasher.update(part.as_bytes());
-    };
+    let mut parts = Parts(blake3::Hasher::new_derive_key("nexa.v1 effect request"));
     match body {
         EffectBody::Model(request) => {
-            text("model");
-            text(&request.agent);
-            text(&request.model);
-            for message in &request.messages {
-                text(message.role.as_str());
-                text(&message.text);
-            }
-            text(request.schema.as_deref().unwrap_or(""));
-            let sampling = &request.sampling;
-            text(&format!(
-                "{:016x} {:016x} {} {:?} {:?}",
-                sampling.temperature.to_bits(),
-                sampling.top_p.to_bits(),
-                sampling.max_tokens,
-                sampling.seed,
-                sampling.stop
-            ));
+            parts.text("model");
+            parts.model(request);
         }
         EffectBody::Approval(request) => {
-            text("approval");
-            text(&request.question);
-            text(request.data.as_deref().unwrap_or(""));
+            parts.text("approval");
+            parts.text(&request.question);
+            parts.text(request.data.as_deref().unwrap_or(""));
         }
         // Local effects have no record, and the record of a log effect holds the effect itself.
         EffectBody::Now
@@ -328,7 +400,157 @@ pub fn fingerprint(body: &EffectBody) -> [u8; 32] {
         | EffectBody::Log(_)
         | EffectBody::Emit { .. }
         | EffectBody::Children { .. }
-        | EffectBody::Sleep(_) => text("not outside"),
+        | EffectBody::Sleep(_) => parts.text("not outside"),
     }
-    *hasher.finalize().as_bytes()
+    *parts.0.finalize().as_bytes()
+}
+
+/// A hash that is fed part by part.
+struct Parts(blake3::Hasher);
+
+impl Parts {
+    fn model(&mut self, request: &ModelRequest) {
+        self.text(&request.agent);
+        self.text(&request.model);
+        self.count(request.messages.len());
+        for message in &request.messages {
+            self.text(message.role.as_str());
+            self.text(&message.text);
+            self.count(message.tool_calls.len());
+            for call in &message.tool_calls {
+                self.text(&call.id);
+                self.text(&call.name);
+                self.text(&call.arguments);
+            }
+            self.option(message.tool_call_id.as_deref());
+        }
+        self.option(request.schema.as_deref());
+        self.count(request.tools.len());
+        for tool in &request.tools {
+            self.text(&tool.name);
+            self.text(&tool.description);
+            self.text(&tool.schema);
+        }
+        self.text(request.tool_choice.as_str());
+        let sampling = &request.sampling;
+        self.text(&format!(
+            "{:016x} {:016x} {} {:?} {:?}",
+            sampling.temperature.to_bits(),
+            sampling.top_p.to_bits(),
+            sampling.max_tokens,
+            sampling.seed,
+            sampling.stop
+        ));
+    }
+
+    fn text(&mut self, text: &str) {
+        self.count(text.len());
+        self.0.update(text.as_bytes());
+    }
+
+    /// A text that may be absent: a list of none or one.
+    fn option(&mut self, text: Option<&str>) {
+        self.count(text.iter().len());
+        text.into_iter().for_each(|text| self.text(text));
+    }
+
+    fn count(&mut self, count: usize) {
+        self.0.update(&(count as u64).to_le_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn request() -> ModelRequest {
+        let sampling =
+            Sampling { temperature: 0.5, top_p: 1.0, max_tokens: Tokens(9), seed: None, stop: vec!["END".into()] };
+        let call = |id: &str| ToolCall { id: id.into(), name: "find".into(), arguments: "{}".into() };
+        ModelRequest {
+            agent: "Helper".into(),
+            model: "acme/large".into(),
+            messages: vec![
+                Message::new(Role::User, "cats?", Source::Program),
+                Message::calling("", Source::Answer(Seq(1)), vec![call("a"), call("b")]),
+                Message::returned("a", "purring", Source::Answer(Seq(2))),
+            ],
+            schema: None,
+            tools: vec![ToolOffer { name: "find".into(), description: "Finds.".into(), schema: "{}".into() }],
+            tool_choice: ToolChoice::Auto,
+            sampling,
+            stream: true,
+            timeout: Millis(1_000),
+        }
+    }
+
+    /// Each changes what is asked, some by only moving a text to where it means something else.
+    const CHANGES: &[fn(&mut ModelRequest)] = &[
+        |_| {},
+        |it| it.agent.push('s'),
+        |it| it.model.clear(),
+        |it| it.messages[0].text.clear(),
+        |it| it.messages[0].role = Role::System,
+        |it| it.messages.truncate(2),
+        |it| it.messages.truncate(1),
+        |it| it.messages[1].tool_calls.truncate(1),
+        |it| it.messages[1].tool_calls.swap(0, 1),
+        |it| it.messages[1].tool_calls[0].id.push('2'),
+        |it| it.messages[1].tool_calls[0].name.push('2'),
+        |it| it.messages[1].tool_calls[0].arguments = r#"{"q":1}"#.into(),
+        |it| {
+            let moved = std::mem::take(&mut it.messages[1].tool_calls);
+            it.messages[0].tool_calls = moved;
+        },
+        |it| it.messages[2].tool_call_id = None,
+        |it| it.messages[2].tool_call_id = Some(String::new()),
+        |it| it.messages[2].tool_call_id = Some("b".into()),
+        |it| it.schema = Some(String::new()),
+        |it| it.schema = Some("{}".into()),
+        |it| it.tools.clear(),
+        |it| it.tools.push(it.tools[0].clone()),
+        |it| it.tools[0].name.push('2'),
+        |it| it.tools[0].description.clear(),
+        |it| it.tools[0].schema = r#"{"type":"object"}"#.into(),
+        |it| {
+            // The same letters in the same order, cut elsewhere.
+            it.tools[0].name = "findFinds.".into();
+            it.tools[0].description.clear();
+        },
+        |it| it.tool_choice = ToolChoice::Required,
+        |it| it.tool_choice = ToolChoice::None,
+        |it| it.sampling.temperature = 0.6,
+        |it| it.sampling.stop.clear(),
+    ];
+
+    #[test]
+    fn requests_that_ask_for_something_else_have_other_fingerprints() {
+        let prints: BTreeSet<[u8; 32]> = CHANGES
+            .iter()
+            .map(|change| {
+                let mut changed = request();
+                change(&mut changed);
+                fingerprint(&EffectBody::Model(Box::new(changed)))
+            })
+            .collect();
+        assert_eq!(prints.len(), CHANGES.len());
+    }
+
+    #[test]
+    fn a_request_has_tools_if_it_offers_some_or_tells_of_calls() {
+        let has = |change: fn(&mut ModelRequest)| {
+            let mut changed = request();
+            change(&mut changed);
+            changed.has_tools()
+        };
+        assert!(has(|_| {}));
+        assert!(has(|it| it.messages.clear()));
+        assert!(has(|it| it.tools.clear()));
+        assert!(!has(|it| {
+            it.tools.clear();
+            it.messages.truncate(1);
+        }));
+    }
 }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use minicbor::{Decode, Encode};
 use nexa_event::codec::{decode, encode};
-use nexa_event::effect::{Answer, ApprovalRequest, ChildSpec, Decision, Finish, Join, ModelReply, Source};
+use nexa_event::effect::{Answer, ApprovalRequest, ChildSpec, Decision, Finish, Join, ModelReply, Source, ToolCall};
 use nexa_event::envelope::{FORMAT, Fact, Header, TraceContext};
 use nexa_event::fact::{
     AgentEvent, ChildBorn, ClusterEvent, EffectResult, Input, Intent, ListItem, OnFailure, Parent, Program, Spawned,
@@ -128,6 +128,7 @@ fn answers() -> Vec<Answer> {
             model: "embedded/smol".into(),
             spend: spend(),
             tokens_left_out: Tokens(5),
+            tool_calls: vec![],
         })
     };
     let mut samples = vec![
@@ -147,6 +148,19 @@ fn effect_results() -> Vec<EffectResult> {
     samples.extend([EffectResult::Failed(failure()), EffectResult::Unknown(failure())]);
     all_named(&samples, effect_result, EFFECT_RESULTS);
     samples
+}
+
+/// An answer with calls, which answers from before there were tools do not have.
+fn calling() -> Answer {
+    let call = |id: &str, arguments: &str| ToolCall { id: id.into(), name: "find".into(), arguments: arguments.into() };
+    Answer::Model(ModelReply {
+        text: String::new(),
+        finish: Finish::ToolCalls,
+        model: "acme/large".into(),
+        spend: spend(),
+        tokens_left_out: Tokens(0),
+        tool_calls: vec![call("call-1", "{}"), call("call-2", r#"{"q":"cats"}"#)],
+    })
 }
 
 fn programs() -> Vec<Program> {
@@ -223,6 +237,7 @@ fn agent_events() -> Vec<AgentEvent> {
         AgentEvent::TakenOver { node: node(), epoch },
     ]);
     samples.extend(outcomes().into_iter().map(|outcome| AgentEvent::Ended { outcome, spend }));
+    samples.push(AgentEvent::EffectEnded { seq, result: EffectResult::Done(calling()), spend });
     all_named(&samples, agent_event, AGENT_EVENTS);
     samples
 }

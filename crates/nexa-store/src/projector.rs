@@ -194,10 +194,19 @@ fn usable(path: &Path, store_id: &str, newest: GlobalSeq) -> rusqlite::Result<Op
         views.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get(0)).optional()
     };
     let ours = value("version")?.as_deref() == Some(VIEWS_VERSION.to_string().as_str())
-        && value("store_id")?.as_deref() == Some(store_id)
-        && read_applied(&views)? <= newest;
+        && value("store_id")?.as_deref() == Some(store_id);
+    let seen = read_applied(&views)?;
+    if ours && seen > newest {
+        // SQLite takes a damaged write-ahead log for one that ends before the damage, without a word.
+        warn!(
+            %seen,
+            %newest,
+            "the end of the log is gone: facts that were read before are not there any more; unless an older copy was \
+             put back on purpose, the data folder was damaged, and what it lost is done again"
+        );
+    }
     relax(&views)?;
-    Ok(ours.then_some(views))
+    Ok((ours && seen <= newest).then_some(views))
 }
 
 /// Commits need not be durable one by one, and SQLite may tidy up the log by itself.

@@ -170,7 +170,10 @@ pub(crate) fn store_refusal(error: StoreError) -> Refusal {
             Refusal::new(Reason::StoreUnavailable, message).hint("ask again with the same request id")
         }
         StoreError::DiskFull => Refusal::new(Reason::DiskFull, message).hint("free some space, then ask again"),
-        StoreError::Corrupt { .. } => Refusal::new(Reason::DataCorrupt, message).hint("run `nexa doctor`"),
+        StoreError::Corrupt { .. } => {
+            let hint = "stop the node and put back a copy of its data folder, or go on with another folder";
+            Refusal::new(Reason::DataCorrupt, message).hint(hint)
+        }
         StoreError::TooLarge { .. } => Refusal::new(Reason::InvalidArgument, message),
     }
 }

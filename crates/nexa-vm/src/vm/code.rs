@@ -122,7 +122,7 @@ impl Program {
         self.hash
     }
 
-    /// Where an instruction comes from, as `file:line`; empty without debug lines.
+    /// Where an instruction comes from, as `file:line`; empty without debug lines, and for what was made without a file.
     pub(super) fn place(&self, function: u32, pc: u32) -> String {
         let debug = &self.module.debug;
         let lines = debug.lines.get(function as usize).map_or(&[][..], Vec::as_slice);
@@ -130,8 +130,10 @@ impl Program {
         let Some((_, file, line)) = after.checked_sub(1).and_then(|index| lines.get(index)) else {
             return String::new();
         };
-        let file = debug.files.get(*file as usize).map_or("?", String::as_str);
-        format!("{file}:{line}")
+        match debug.files.get(*file as usize).map_or("?", String::as_str) {
+            "" => String::new(),
+            file => format!("{file}:{line}"),
+        }
     }
 }
 
