@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use nexa_event::effect::{Message, ModelRequest, Role, Sampling, Source};
+use nexa_event::effect::{Message, ModelRequest, Role, Sampling, Source, ToolChoice};
 use nexa_llm::embedded::pull::{Progress, Source as From};
 use nexa_llm::embedded::{EmbeddedModel, ModelStore};
 use nexa_ports::model::{Chunks, Model, ModelCall};
@@ -22,7 +22,7 @@ impl Chunks for Watch {
 }
 
 fn call(system: &str, user: &str, schema: Option<&str>, max_tokens: u64, temperature: f64) -> ModelCall {
-    let message = |role, text: &str| Message { role, text: text.to_owned(), source: Source::Program };
+    let message = |role, text: &str| Message::new(role, text, Source::Program);
     let workload = WorkloadId::of(&TenantId::local(), RequestId::from_bytes([1; 16]));
     ModelCall {
         request: ModelRequest {
@@ -30,6 +30,8 @@ fn call(system: &str, user: &str, schema: Option<&str>, max_tokens: u64, tempera
             model: String::new(),
             messages: vec![message(Role::System, system), message(Role::User, user)],
             schema: schema.map(str::to_owned),
+            tools: Vec::new(),
+            tool_choice: ToolChoice::Auto,
             sampling: Sampling {
                 temperature,
                 top_p: 0.9,

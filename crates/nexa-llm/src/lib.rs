@@ -8,7 +8,7 @@
 //!
 //! Each is a [`nexa_ports::model::Model`]; [`router::Router`] is one over the others. None retries: an error says with its
 //! code whether trying again makes sense, and the agent's rules decide. [`constrain`] is the pure part that keeps the
-//! embedded model inside a JSON Schema.
+//! embedded model inside a JSON Schema, [`tools`] the one that holds tool calls against what was offered.
 
 pub mod constrain;
 pub mod embedded;
@@ -16,5 +16,6 @@ mod http;
 pub mod openai;
 pub mod router;
 pub mod script;
+pub mod tools;
 #[cfg(test)]
 mod testing;

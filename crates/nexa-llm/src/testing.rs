@@ -8,14 +8,14 @@ use std::time::Duration;
 use candle_core::quantized::gguf_file::{self, Value};
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
-use nexa_event::effect::{Message, ModelRequest, Role, Sampling, Source};
+use nexa_event::effect::{Message, ModelRequest, Role, Sampling, Source, ToolChoice, ToolOffer};
 use nexa_ports::dice::{Dice, SeededDice};
 use nexa_ports::model::{Chunks, ModelCall};
 use nexa_types::{AgentId, EffectKey, Millis, RequestId, Seq, TenantId, Tokens, WorkloadId};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) fn message(role: Role, text: &str) -> Message {
-    Message { role, text: text.to_owned(), source: Source::Program }
+    Message::new(role, text, Source::Program)
 }
 
 pub(crate) fn request(text: &str) -> ModelRequest {
@@ -24,10 +24,22 @@ pub(crate) fn request(text: &str) -> ModelRequest {
         model: String::new(),
         messages: vec![message(Role::System, "Be kind."), message(Role::User, text)],
         schema: None,
+        tools: Vec::new(),
+        tool_choice: ToolChoice::Auto,
         sampling: Sampling { temperature: 0.7, top_p: 0.9, max_tokens: Tokens(24), seed: Some(1), stop: Vec::new() },
         stream: true,
         timeout: Millis(60_000),
     }
+}
+
+/// A request that offers tools by these names.
+pub(crate) fn offering(names: &[&str]) -> ModelRequest {
+    let offer = |name: &&str| ToolOffer {
+        name: (*name).to_owned(),
+        description: format!("Does `{name}`."),
+        schema: r#"{"type":"object","properties":{"q":{"type":"string"}}}"#.to_owned(),
+    };
+    ModelRequest { tools: names.iter().map(offer).collect(), ..request("hi") }
 }
 
 /// A call of some workload's `seq`th effect.

@@ -57,6 +57,7 @@ fn step(agent: AgentId, version: u64) -> Append {
         model: "embedded/model".into(),
         spend: Spend::default(),
         tokens_left_out: Tokens(0),
+        tool_calls: Vec::new(),
     };
     let result = EffectResult::Done(Answer::Model(reply));
     let intent = Intent::Model { model: "embedded/model".into(), sources: vec![], reserved: Spend::default() };

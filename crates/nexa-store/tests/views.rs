@@ -28,6 +28,7 @@ fn replied(seq: u64, text: &str) -> Fact {
         model: "embedded/smol".into(),
         spend: Spend::default(),
         tokens_left_out: Tokens(0),
+        tool_calls: Vec::new(),
     };
     let result = EffectResult::Done(EffectAnswer::Model(reply));
     Fact::Agent(AgentEvent::EffectEnded { seq: Seq(seq), result, spend: Spend::default() })

@@ -229,6 +229,7 @@ fn replied(seq: u64) -> AgentEvent {
         model: "embedded/smol".into(),
         spend: spend(5),
         tokens_left_out: Tokens(0),
+        tool_calls: Vec::new(),
     };
     AgentEvent::EffectEnded { seq: Seq(seq), result: EffectResult::Done(Answer::Model(reply)), spend: spend(5) }
 }

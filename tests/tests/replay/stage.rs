@@ -176,7 +176,9 @@ impl<'j> Stage<'j> {
                 model: "script/script".to_owned(),
                 spend,
                 tokens_left_out: Tokens(0),
+                tool_calls: Vec::new(),
             })),
+            Say::Call { .. } => panic!("`{}`: a tool is called and none is offered", self.job.name),
             Say::Fail(code) => EffectResult::Failed(Failure::new(*code, "the script says so")),
         };
         Input::EffectEnded { seq, attempt, result, spend }

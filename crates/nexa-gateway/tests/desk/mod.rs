@@ -285,6 +285,7 @@ pub(crate) fn model_answers(seq: u64, text: &str) -> AgentEvent {
         model: "local/small".into(),
         spend,
         tokens_left_out: Tokens(0),
+        tool_calls: Vec::new(),
     };
     AgentEvent::EffectEnded { seq: Seq(seq), result: EffectResult::Done(Answer::Model(reply)), spend }
 }

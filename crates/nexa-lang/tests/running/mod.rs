@@ -235,6 +235,7 @@ impl Desk {
                 model: "script/script".to_owned(),
                 spend: Spend { calls: 1, ..Spend::default() },
                 tokens_left_out: Tokens(0),
+                tool_calls: Vec::new(),
             })),
         }
     }

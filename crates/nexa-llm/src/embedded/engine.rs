@@ -151,6 +151,7 @@ impl Engine {
                 steps: 0,
             },
             tokens_left_out: Tokens(prompt.left_out as u64),
+            tool_calls: Vec::new(),
         })
     }
 

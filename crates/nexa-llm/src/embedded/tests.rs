@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use candle_core::quantized::gguf_file::Content;
 use expect_test::expect;
-use nexa_event::effect::{Finish, Role};
+use nexa_event::effect::{Finish, Message, Role, Source as TextSource, ToolCall};
 use nexa_ports::model::{Model, ModelError, NoChunks};
 use nexa_types::{RunCode, Tokens};
 use proptest::prelude::*;
@@ -18,7 +18,7 @@ use super::pull::{Progress, PullError, Pulled, Source};
 use super::vocabulary::Vocabulary;
 use super::weights::{ModelStore, Recipe, WeightsError, sha256};
 use super::worker::{EmbeddedModel, QUEUE_LEN_MAX};
-use crate::testing::{Pieces, call, message, request, tiny_weights};
+use crate::testing::{Pieces, call, message, offering, request, tiny_weights};
 
 /// A folder with a tiny model's source, and an empty store that expects it.
 struct Bench {
@@ -433,5 +433,20 @@ fn calls_end_by_deadline_cancellation_and_overflow_and_the_next_is_answered() {
         // Whoever gives up makes room at once.
         drop(waiting);
         model.ask(call(9, request("hi")), &NoChunks).await.expect("an answer");
+    });
+}
+
+#[test]
+fn a_request_with_tools_is_refused_before_the_weights_are_looked_for() {
+    block_on(async {
+        let model = EmbeddedModel::new(Bench::new().store);
+        let mut told_of_calls = request("hi");
+        let wish = ToolCall { id: "a".to_owned(), name: "find".to_owned(), arguments: "{}".to_owned() };
+        told_of_calls.messages.push(Message::calling("", TextSource::Program, vec![wish]));
+        for asking in [offering(&["find"]), told_of_calls] {
+            let error = model.ask(call(1, asking), &NoChunks).await.expect_err("no tools here");
+            assert_eq!(error.code, RunCode::Refused);
+            assert_eq!(error.message, "the embedded model cannot call tools; use an endpoint");
+        }
     });
 }

@@ -90,6 +90,12 @@ impl EmbeddedModel {
                 format!("there is no embedded model `{wanted}`, only `{own}`"),
             ));
         }
+        if call.request.has_tools() {
+            return Err(ModelError::new(
+                RunCode::Refused,
+                "the embedded model cannot call tools; use an endpoint",
+            ));
+        }
         let over = CancellationToken::new();
         let _over_when_dropped = over.clone().drop_guard();
         let (pieces, mut arriving) = mpsc::channel(PIECES_MAX);

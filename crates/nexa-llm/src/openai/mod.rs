@@ -10,18 +10,24 @@
 //! | the deadline, 408 | `timeout` |
 //! | 429 | `rate_limited` |
 //! | any other status that is not 2xx | `refused` |
-//! | an answer that is none | `output_invalid` |
+//! | an answer that is none, or calls tools that it may not | `output_invalid` |
+//!
+//! Tools are offered as functions, and what the answer asks for is checked by [`crate::tools`]. An answer with calls is
+//! one like any other; its calls are no pieces of text and come with its end.
 
+mod calls;
 pub mod sse;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tools_tests;
 mod wire;
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use futures::future::{BoxFuture, FutureExt};
-use nexa_event::effect::{Finish, ModelReply, ModelRequest};
+use nexa_event::effect::{Finish, ModelReply};
 use nexa_ports::model::{Chunks, Model, ModelCall, ModelError};
 use nexa_types::{Millis, RunCode, Spend, Tokens, UsdMicro};
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
@@ -29,8 +35,9 @@ use reqwest::{Response, StatusCode, Url};
 use thiserror::Error;
 
 use crate::http;
+use crate::tools::{self, Unfit};
 use sse::Events;
-use wire::{Answer, Nonsense, Usage};
+use wire::{Answer, Nonsense, Unofferable, Usage};
 
 /// An answer longer than this is cut off as nonsense, in bytes of HTTP body.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
@@ -144,6 +151,10 @@ impl Endpoint {
         let request = &call.request;
         let name = request.model.strip_prefix(&format!("{}/", self.config.provider)).unwrap_or(&request.model);
         let accept = if request.stream { "text/event-stream" } else { "application/json" };
+        let body = wire::body(request, name).map_err(|Unofferable(tool)| {
+            let message = format!("the tool `{tool}` cannot be offered: the schema of its arguments is no JSON object");
+            ModelError::new(RunCode::Refused, format!("{message}; correct its declaration"))
+        })?;
         let mut sent = self
             .client
             .post(self.url.clone())
@@ -151,7 +162,7 @@ impl Endpoint {
             .header("Idempotency-Key", call.key.to_string())
             // For gateways that route or account by agent. A name may have any letters, so it goes as bytes.
             .header("X-Nexa-Agent", request.agent.as_bytes())
-            .json(&wire::body(request, name));
+            .json(&body);
         if let Some((ApiKey(key), _)) = &self.config.key {
             sent = sent.bearer_auth(key);
         }
@@ -169,7 +180,7 @@ impl Endpoint {
         } else {
             self.read_whole(response, request.stream, chunks).await?
         };
-        self.reply(request, name, answer)
+        self.reply(call, name, answer)
     }
 
     /// Reads an answer that comes piece by piece.
@@ -214,7 +225,7 @@ impl Endpoint {
             chunks.piece(0, text);
         }
         match answer.finish {
-            None if answer.text.is_empty() => Err(self.nonsense(&"it has no choices")),
+            None if answer.text.is_empty() && answer.calls.is_empty() => Err(self.nonsense(&"it has no choices")),
             _ => Ok(answer),
         }
     }
@@ -231,18 +242,15 @@ impl Endpoint {
         Ok(bytes)
     }
 
-    fn reply(&self, request: &ModelRequest, name: &str, answer: Answer) -> Result<ModelReply, ModelError> {
+    fn reply(&self, call: &ModelCall, name: &str, answer: Answer) -> Result<ModelReply, ModelError> {
+        let request = &call.request;
         let finish = answer.finish.unwrap_or(Finish::Stop);
-        if answer.asks_for_tools || finish == Finish::ToolCalls {
-            return Err(self.error(
-                RunCode::OutputInvalid,
-                "asks for tools although none were offered; use another model".to_owned(),
-            ));
-        }
+        let (tool_calls, finish) = tools::settle(request, call.key, answer.calls.in_order(), finish)
+            .map_err(|unfit| self.unfit(&unfit))?;
         // An endpoint that does not count is counted roughly: four bytes a token.
         let usage = answer.usage.unwrap_or_else(|| Usage {
-            prompt_tokens: request.messages.iter().map(|message| message.text.len() as u64).sum::<u64>().div_ceil(4),
-            completion_tokens: (answer.text.len() as u64).div_ceil(4),
+            prompt_tokens: (tools::read_len(request) as u64).div_ceil(4),
+            completion_tokens: (tools::written_len(&answer.text, &tool_calls) as u64).div_ceil(4),
         });
         let (price_in, price_out) = self.config.price;
         let cost = |tokens: u64, price: UsdMicro| (u128::from(tokens) * u128::from(price.0)).div_ceil(1_000_000);
@@ -259,6 +267,7 @@ impl Endpoint {
                 steps: 0,
             },
             tokens_left_out: Tokens(0),
+            tool_calls,
         })
     }
 
@@ -298,7 +307,17 @@ impl Endpoint {
             Nonsense::Error(said) => {
                 self.error(RunCode::Unavailable, format!("answered with an error, “{said}”; try again"))
             }
+            Nonsense::Unfit(unfit) => self.unfit(&unfit),
         }
+    }
+
+    fn unfit(&self, unfit: &Unfit) -> ModelError {
+        let hint = match unfit {
+            Unfit::NoneOffered | Unfit::NoneWanted => "use another model",
+            Unfit::CutOff { .. } => "raise `max_tokens`",
+            _ => "ask again or use another model",
+        };
+        self.error(RunCode::OutputInvalid, format!("{unfit}; {hint}"))
     }
 
     fn nonsense(&self, what: &dyn fmt::Display) -> ModelError {

@@ -18,7 +18,7 @@ use crate::testing::{Pieces, call, request};
 
 /// What the endpoint does with every request.
 #[derive(Clone)]
-enum Answering {
+pub(super) enum Answering {
     Whole(StatusCode, &'static [(&'static str, &'static str)], String),
     Stream(Vec<&'static str>),
     /// Sends this and then breaks the connection.
@@ -28,7 +28,7 @@ enum Answering {
 }
 
 #[derive(Clone)]
-struct Desk {
+pub(super) struct Desk {
     answering: Answering,
     seen: Arc<Mutex<Vec<(HeaderMap, Value)>>>,
     /// Told when a request that hangs is given up by the client.
@@ -79,7 +79,7 @@ async fn answer(State(desk): State<Desk>, headers: HeaderMap, body: Bytes) -> Re
 }
 
 impl Desk {
-    async fn open(answering: Answering) -> (Self, Endpoint) {
+    pub(super) async fn open(answering: Answering) -> (Self, Endpoint) {
         let desk = Self { answering, seen: Arc::default(), given_up: Arc::default() };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
@@ -88,7 +88,11 @@ impl Desk {
         (desk, endpoint(&format!("http://{address}/v1")))
     }
 
-    fn only_request(&self) -> (HeaderMap, Value) {
+    pub(super) fn has_no_request(&self) -> bool {
+        self.seen.lock().expect("no holder panics").is_empty()
+    }
+
+    pub(super) fn only_request(&self) -> (HeaderMap, Value) {
         let seen = self.seen.lock().expect("no holder panics");
         assert_eq!(seen.len(), 1);
         seen[0].clone()
@@ -115,7 +119,7 @@ async fn ask(endpoint: &Endpoint, stream: bool) -> (Result<ModelReply, ModelErro
     (reply, pieces.text())
 }
 
-fn block_on<T>(work: impl Future<Output = T>) -> T {
+pub(super) fn block_on<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(work)
 }
 

@@ -1,16 +1,19 @@
 //! The JSON of the chat completions API: what is sent, and what comes back whole or in pieces.
 
-use nexa_event::effect::{Finish, ModelRequest};
+use nexa_event::effect::{Finish, Message, ModelRequest, ToolCall, ToolOffer};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::calls::{Calls, Fragment};
+use crate::tools::Unfit;
+
+/// A tool that cannot be offered, because its schema is no JSON object.
+#[derive(Debug)]
+pub(super) struct Unofferable(pub(super) String);
+
 /// The body of a request. `name` is the model's name as the endpoint knows it.
-pub(super) fn body(request: &ModelRequest, name: &str) -> Value {
-    let messages: Vec<Value> = request
-        .messages
-        .iter()
-        .map(|message| json!({"role": message.role.as_str(), "content": message.text}))
-        .collect();
+pub(super) fn body(request: &ModelRequest, name: &str) -> Result<Value, Unofferable> {
+    let messages: Vec<Value> = request.messages.iter().map(message).collect();
     let sampling = &request.sampling;
     let mut body = Map::new();
     let mut put = |key: &str, value: Value| body.insert(key.to_owned(), value);
@@ -29,11 +32,47 @@ pub(super) fn body(request: &ModelRequest, name: &str) -> Value {
     if let Some(schema) = request.schema.as_deref().and_then(|text| serde_json::from_str::<Value>(text).ok()) {
         put("response_format", json!({"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}));
     }
+    if !request.tools.is_empty() {
+        let tools: Vec<Value> = request.tools.iter().map(offer).collect::<Result<_, _>>()?;
+        put("tools", json!(tools));
+        put("tool_choice", json!(request.tool_choice.as_str()));
+        // Several at once are the caller's to order, see the rules of the agent.
+        put("parallel_tool_calls", json!(true));
+    }
     if request.stream {
         put("stream", json!(true));
         put("stream_options", json!({"include_usage": true}));
     }
-    Value::Object(body)
+    Ok(Value::Object(body))
+}
+
+fn message(message: &Message) -> Value {
+    let mut said = Map::new();
+    said.insert("role".to_owned(), json!(message.role.as_str()));
+    let is_silent = message.text.is_empty() && !message.tool_calls.is_empty();
+    said.insert("content".to_owned(), if is_silent { Value::Null } else { json!(message.text) });
+    if !message.tool_calls.is_empty() {
+        let calls: Vec<Value> = message.tool_calls.iter().map(call).collect();
+        said.insert("tool_calls".to_owned(), json!(calls));
+    }
+    if let Some(id) = &message.tool_call_id {
+        said.insert("tool_call_id".to_owned(), json!(id));
+    }
+    Value::Object(said)
+}
+
+fn call(call: &ToolCall) -> Value {
+    json!({"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}})
+}
+
+fn offer(tool: &ToolOffer) -> Result<Value, Unofferable> {
+    match serde_json::from_str::<Value>(&tool.schema) {
+        Ok(schema @ Value::Object(_)) => Ok(json!({
+            "type": "function",
+            "function": {"name": tool.name, "description": tool.description, "parameters": schema},
+        })),
+        _ => Err(Unofferable(tool.name.clone())),
+    }
 }
 
 /// An answer as far as it has come.
@@ -42,7 +81,7 @@ pub(super) struct Answer {
     pub(super) text: String,
     pub(super) finish: Option<Finish>,
     pub(super) usage: Option<Usage>,
-    pub(super) asks_for_tools: bool,
+    pub(super) calls: Calls,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -60,6 +99,8 @@ pub(super) enum Nonsense {
     Shape(serde_json::Error),
     /// An error object, which some endpoints send with a good status or in the middle of a stream.
     Error(String),
+    /// Too many tool calls, or too long ones.
+    Unfit(Unfit),
 }
 
 /// Unknown fields are skipped on purpose: endpoints add their own.
@@ -83,7 +124,7 @@ struct Choice {
 #[derive(Deserialize)]
 struct Said {
     content: Option<String>,
-    tool_calls: Option<Value>,
+    tool_calls: Option<Vec<Fragment>>,
 }
 
 impl Answer {
@@ -96,10 +137,13 @@ impl Answer {
         let before = self.text.len();
         self.usage = reply.usage.or(self.usage);
         if let Some(choice) = reply.choices.into_iter().next() {
+            let is_whole = choice.message.is_some();
             if let Some(said) = choice.message.or(choice.delta) {
                 self.text.push_str(said.content.as_deref().unwrap_or(""));
-                self.asks_for_tools |=
-                    said.tool_calls.is_some_and(|calls| calls.as_array().is_some_and(|it| !it.is_empty()));
+                for call in said.tool_calls.unwrap_or_default() {
+                    let added = if is_whole { self.calls.whole(call) } else { self.calls.part(call) };
+                    added.map_err(Nonsense::Unfit)?;
+                }
             }
             self.finish = choice.finish_reason.as_deref().map(finish).or(self.finish);
         }

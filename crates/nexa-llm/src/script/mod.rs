@@ -7,7 +7,7 @@
 //! ```
 //!
 //! TARGET is an agent's name. A turn is a text, a record, a number, a bool or a label; `fail("code")`;
-//! `after(200ms, turn)`. A list *value* is written `[[…]]`. A text is the answer as it stands; any other value is
+//! `call(tool, { args })`, which asks for a tool that the agent is offered; `after(200ms, turn)`. A list *value* is written `[[…]]`. A text is the answer as it stands; any other value is
 //! answered as JSON. No rule for an agent: `unscripted_call`; a list that is used up: `script_exhausted`.
 //!
 //! Which turn of a list a request gets depends on its effect key alone and on the order in which keys were first
@@ -62,6 +62,13 @@ pub struct Turn {
 pub enum Say {
     /// A text.
     Text(String),
+    /// The wish that a tool be called.
+    Call {
+        /// The tool's name.
+        tool: String,
+        /// Its arguments: a JSON object as text.
+        arguments: String,
+    },
     /// An error.
     Fail(RunCode),
 }

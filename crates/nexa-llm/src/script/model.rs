@@ -12,6 +12,7 @@ use nexa_types::{EffectKey, RunCode, Spend, Tokens, UsdMicro};
 use thiserror::Error;
 
 use super::{Miss, Say, Script, Seating, Turn};
+use crate::tools::{self, Called};
 
 /// Calls at once; a script has no machine behind it that could be busy.
 const SLOTS: usize = 256;
@@ -91,25 +92,31 @@ impl ScriptedModel {
                 return Err(ModelError::new(RunCode::Timeout, "the scripted answer takes longer than the call may"));
             }
         }
-        match turn.say {
-            Say::Fail(code) => Err(ModelError::new(code, "the script says so")),
-            Say::Text(text) => {
-                let mut offset = 0;
-                for piece in text.split_inclusive(' ').filter(|_| call.request.stream) {
-                    chunks.piece(offset, piece);
-                    offset += piece.len() as u64;
-                }
-                let spend = Spend {
-                    tokens_in: count(call.request.messages.iter().map(|message| message.text.len()).sum()),
-                    tokens_out: count(text.len()),
-                    cost: UsdMicro(0),
-                    calls: 1,
-                    steps: 0,
-                };
-                let model = named(&call.request);
-                Ok(ModelReply { text, finish: Finish::Stop, model, spend, tokens_left_out: Tokens(0) })
+        let (text, called) = match turn.say {
+            Say::Fail(code) => return Err(ModelError::new(code, "the script says so")),
+            Say::Text(text) => (text, Vec::new()),
+            Say::Call { tool, arguments } => {
+                (String::new(), vec![Called { id: String::new(), name: tool, arguments }])
             }
+        };
+        let request = &call.request;
+        let (tool_calls, finish) = tools::settle(request, call.key, called, Finish::Stop).map_err(|unfit| {
+            let message = format!("the script {unfit}; correct its turn or what `{}` is offered", request.agent);
+            ModelError::new(RunCode::OutputInvalid, message)
+        })?;
+        let mut offset = 0;
+        for piece in text.split_inclusive(' ').filter(|_| request.stream) {
+            chunks.piece(offset, piece);
+            offset += piece.len() as u64;
         }
+        let spend = Spend {
+            tokens_in: count(tools::read_len(request)),
+            tokens_out: count(tools::written_len(&text, &tool_calls)),
+            cost: UsdMicro(0),
+            calls: 1,
+            steps: 0,
+        };
+        Ok(ModelReply { text, finish, model: named(request), spend, tokens_left_out: Tokens(0), tool_calls })
     }
 }
 

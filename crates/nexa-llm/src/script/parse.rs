@@ -101,8 +101,8 @@ impl<'s> Reader<'s> {
                 let turn = reader.turn()?;
                 Ok(Turn { after: span + turn.after, say: turn.say })
             }),
-            Some("call") => Err(self.wrong("`call` needs tools, which agents do not have yet; answer with a value")),
-            Some(name) => Err(self.wrong(&format!("`{name}(…)` is no turn; there are `fail` and `after`"))),
+            Some("call") => Ok(now(self.in_brackets(Self::call)?)),
+            Some(name) => Err(self.wrong(&format!("`{name}(…)` is no turn; there are `fail`, `call` and `after`"))),
             None => {
                 self.at = start;
                 Ok(now(Say::Text(match self.value()? {
@@ -110,6 +110,22 @@ impl<'s> Reader<'s> {
                     other => other.to_string(),
                 })))
             }
+        }
+    }
+
+    /// What stands in the brackets of `call`. A name that is no word stands in quotes.
+    fn call(&mut self) -> Result<Say, ScriptError> {
+        const FORM: &str = "`call` takes a tool's name and a record: `call(find, { q: 1 })`";
+        self.from = self.at;
+        let name = self.text()?.or_else(|| self.word().map(str::to_owned));
+        let tool = name.filter(|name| !name.is_empty()).ok_or_else(|| self.wrong(FORM))?;
+        self.space();
+        if !self.eat(",") {
+            return Err(self.wrong(FORM));
+        }
+        match self.value()? {
+            arguments @ Value::Object(_) => Ok(Say::Call { tool, arguments: arguments.to_string() }),
+            _ => Err(self.wrong(FORM)),
         }
     }
 

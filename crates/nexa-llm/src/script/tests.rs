@@ -2,13 +2,14 @@ use std::fs;
 use std::time::Duration;
 
 use expect_test::expect;
-use nexa_event::effect::ModelReply;
+use nexa_event::effect::{Finish, ModelReply, ModelRequest, ToolCall, ToolChoice};
 use nexa_ports::model::{Model, ModelError, NoChunks};
 use nexa_types::RunCode;
 use proptest::prelude::*;
 
 use super::{Miss, Say, Script, ScriptedModel, Seating};
-use crate::testing::{Pieces, call, request};
+use crate::testing::{Pieces, call, offering, request};
+use crate::tools::call_id;
 
 fn script(text: &str) -> Script {
     Script::parse(text).unwrap_or_else(|error| panic!("{error}\n{text}"))
@@ -22,6 +23,7 @@ fn answers(script: &Script, target: &str) -> Vec<String> {
                 let after = if turn.after.is_zero() { String::new() } else { format!(" after {:?}", turn.after) };
                 match &turn.say {
                     Say::Text(text) => format!("{text}{after}"),
+                    Say::Call { tool, arguments } => format!("call {tool}{arguments}{after}"),
                     Say::Fail(code) => format!("fail {code}{after}"),
                 }
             }
@@ -44,6 +46,7 @@ fn every_kind_of_turn_is_read() {
               second \#{x}
             """
         script Raw => r"a\b"
+        script Calls => [call(find, { q: "cats", n: 1 }), call( "std.fs.read" , Path { at: "/" } ), after(5ms, call(now, {})), "done"]
         "##,
     );
     assert_eq!(answers(&script, "Same")[3], "Hi \"you\" 😀\n");
@@ -57,8 +60,9 @@ fn every_kind_of_turn_is_read() {
     assert_eq!(answers(&script, "Label")[..2], ["approved", r#"{"title":"T"}"#]);
     assert_eq!(answers(&script, "Block")[0], "first\n  second #{x}");
     assert_eq!(answers(&script, "Raw")[0], r"a\b");
+    expect![[r#""#]].assert_eq(&answers(&script, "Calls").join("\n"));
     assert_eq!(answers(&script, "Nobody")[0], "unscripted_call");
-    assert_eq!(script.targets().collect::<Vec<_>>(), ["Block", "Each", "Label", "List", "Raw", "Same"]);
+    assert_eq!(script.targets().collect::<Vec<_>>(), ["Block", "Calls", "Each", "Label", "List", "Raw", "Same"]);
 }
 
 #[test]
@@ -76,7 +80,10 @@ fn a_mistake_is_named_with_its_place() {
         r#"script A => "\q""#,
         "script A => fail(\"broken\")",
         "script A => fail(refused)",
-        "script A => call(find, { q: 1 })",
+        "script A => call(find)",
+        "script A => call(find, [1])",
+        "script A => call(\"\", {})",
+        "script A => call(find, { q: 1 }, 2)",
         "script A => after(200, \"x\")",
         "script A => wait(1s, \"x\")",
         "script A => { a: 1, a: 2 }",
@@ -113,7 +120,7 @@ fn a_mistake_is_named_with_its_place() {
 
 proptest! {
     #[test]
-    fn any_text_is_read_or_refused(text in "(script|A|=>|\\[|\\]|\\{|\\}|\"|\\\\|fail|after|\\(|\\)|1|ms|,|:|;|\n|//|r\"|\"\"\"|é| ){0,30}") {
+    fn any_text_is_read_or_refused(text in "(script|A|=>|\\[|\\]|\\{|\\}|\"|\\\\|fail|call|after|\\(|\\)|1|ms|,|:|;|\n|//|r\"|\"\"\"|é| ){0,30}") {
         let _ = Script::parse(&text);
     }
 
@@ -174,6 +181,36 @@ fn a_scripted_model_answers_fails_and_ends_like_any_other() {
         let mut other = call(5, request("hi"));
         other.request.agent = "Stranger".to_owned();
         assert_eq!(model.ask(other, &NoChunks).await.expect_err("no rule").code, RunCode::UnscriptedCall);
+    });
+}
+
+#[test]
+fn a_scripted_call_is_one_of_an_offered_tool_or_no_answer() {
+    block_on(async {
+        let turns = r#"[call(find, { q: "cats" }), "They purr.", call(book, { n: 1 }), call(find, {})]"#;
+        let model = ScriptedModel::new(script(&format!("script Greeter => {turns}")));
+        let ask = async |seq, request| model.ask(call(seq, request), &NoChunks).await;
+
+        let reply = ask(1, offering(&["find"])).await.expect("a call");
+        let key = call(1, request("hi")).key;
+        let wish =
+            ToolCall { id: call_id(key, 1), name: "find".to_owned(), arguments: r#"{"q":"cats"}"#.to_owned() };
+        assert_eq!((reply.text.as_str(), reply.finish), ("", Finish::ToolCalls));
+        assert_eq!(reply.tool_calls, std::slice::from_ref(&wish));
+        assert_eq!(ask(1, offering(&["find"])).await.expect("the same again").tool_calls, [wish]);
+
+        let reply = ask(2, offering(&["find"])).await.expect("a text");
+        assert_eq!((reply.text.as_str(), reply.finish, reply.tool_calls.len()), ("They purr.", Finish::Stop, 0));
+
+        let mut seen = Vec::new();
+        for (seq, request) in [(3, offering(&["find"])), (4, request("hi"))] {
+            let error = ask(seq, request).await.expect_err("not offered");
+            seen.push(format!("{}: {error}", error.code));
+        }
+        let required = ModelRequest { tool_choice: ToolChoice::Required, ..offering(&["find"]) };
+        let error = ask(2, required).await.expect_err("a text is no call");
+        seen.push(format!("{}: {error}", error.code));
+        expect![[r#""#]].assert_eq(&seen.join("\n"));
     });
 }
 

@@ -1,5 +1,5 @@
 use futures::future::BoxFuture;
-use nexa_event::effect::{Finish, Message, ModelReply, Role, Sampling, Source};
+use nexa_event::effect::{Finish, Message, ModelReply, Role, Sampling, Source, ToolChoice};
 use nexa_ports::clock::SimClock;
 use nexa_ports::model::Chunks;
 use nexa_types::Tokens;
@@ -47,7 +47,7 @@ struct Desk {
 
 fn reply(text: &str) -> ModelReply {
     let spend = Spend { calls: 1, ..Spend::default() };
-    ModelReply { text: text.into(), finish: Finish::Stop, model: "m".into(), spend, tokens_left_out: Tokens(0) }
+    ModelReply { text: text.into(), finish: Finish::Stop, model: "m".into(), spend, tokens_left_out: Tokens(0), tool_calls: Vec::new() }
 }
 
 impl Desk {
@@ -103,7 +103,7 @@ fn key(n: u8) -> EffectKey {
 
 fn sending(n: u8, attempt: u32) -> Sending {
     let sampling = Sampling { temperature: 0.0, top_p: 1.0, max_tokens: Tokens(10), seed: None, stop: Vec::new() };
-    let message = Message { role: Role::User, text: "hello".into(), source: Source::Program };
+    let message = Message::new(Role::User, "hello", Source::Program);
     Sending {
         agent: agent(n),
         name: "reader".into(),
@@ -116,6 +116,8 @@ fn sending(n: u8, attempt: u32) -> Sending {
             model: "lane/model".into(),
             messages: vec![message],
             schema: None,
+            tools: Vec::new(),
+            tool_choice: ToolChoice::Auto,
             sampling,
             stream: false,
             timeout: Millis(60_000),

@@ -4,7 +4,7 @@ use std::sync::{Arc, LazyLock};
 
 use nexa_event::effect::{
     Answer, ApprovalRequest, ChildSpec, EffectBody, Finish, Join, Message, ModelReply, ModelRequest, Role, Sampling,
-    Source,
+    Source, ToolChoice,
 };
 use nexa_types::{Budget, Failure, Millis, Outcome, Payload, RunCode, Seq};
 
@@ -136,6 +136,8 @@ impl Vm {
             model,
             messages: messages.iter().map(|value| self.message(value)).collect::<Result<_, _>>()?,
             schema: spec.answer.map(|ty| schema(module, ty)),
+            tools: Vec::new(),
+            tool_choice: ToolChoice::Auto,
             sampling: Sampling {
                 temperature: spec.temperature,
                 top_p: spec.top_p,
@@ -163,7 +165,7 @@ impl Vm {
             _ => return Err(unfit("a message that says where its text is from", value)),
         };
         let text = field(value, "text").and_then(text).ok_or_else(|| unfit("a message with a text", value))?;
-        Ok(Message { role, text: text.to_owned(), source })
+        Ok(Message::new(role, text, source))
     }
 
     /// What starts a callable as a child. An agent starts as its function; a function without captures as itself; any

@@ -78,6 +78,7 @@ pub(crate) fn answer(program: &Arc<Program>, body: &EffectBody, seq: u64) -> Res
                 model: "test/echo".to_owned(),
                 spend,
                 tokens_left_out: Tokens(0),
+                tool_calls: Vec::new(),
             })
         }
         EffectBody::Approval(_) => {
