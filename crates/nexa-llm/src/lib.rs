@@ -16,6 +16,6 @@ mod http;
 pub mod openai;
 pub mod router;
 pub mod script;
-pub mod tools;
 #[cfg(test)]
 mod testing;
+pub mod tools;

@@ -11,9 +11,7 @@
 //!
 //! Not here: whether the arguments fit the tool's schema and whether the call is granted; whoever carries it out knows.
 
-use nexa_event::effect::{
-    Finish, ModelRequest, TOOL_CALLS_BYTES_MAX, TOOL_CALLS_MAX, ToolCall, ToolChoice, ToolOffer,
-};
+use nexa_event::effect::{Finish, ModelRequest, TOOL_CALLS_BYTES_MAX, TOOL_CALLS_MAX, ToolCall, ToolChoice, ToolOffer};
 use nexa_types::EffectKey;
 use serde_json::Value;
 use thiserror::Error;
@@ -54,6 +52,8 @@ pub(crate) enum Unfit {
     TooMany,
     #[error("asks for tools with more than {TOOL_CALLS_BYTES_MAX} bytes of ids, names and arguments")]
     TooLong,
+    #[error("asks for a tool without saying which")]
+    NoName,
     #[error("asks for the tool `{name}`, which was not offered; offered: {offered}")]
     NotOffered { name: String, offered: String },
     #[error("gives two calls the same id, `{id}`")]
@@ -117,6 +117,9 @@ fn checked(
     finish: Finish,
 ) -> Result<ToolCall, Unfit> {
     let Called { id, name, arguments } = called;
+    if name.is_empty() {
+        return Err(Unfit::NoName);
+    }
     if !request.tools.iter().any(|tool| tool.name == name) {
         return Err(Unfit::NotOffered { name: shown(&name), offered: listed(&request.tools) });
     }
@@ -153,7 +156,7 @@ fn object(text: &str) -> Result<String, String> {
 }
 
 fn shown(name: &str) -> String {
-    name.chars().filter(|letter| !letter.is_control()).take(NAME_CHARS_SHOWN).collect()
+    name.chars().take(NAME_CHARS_SHOWN).flat_map(char::escape_debug).collect()
 }
 
 fn listed(offers: &[ToolOffer]) -> String {
@@ -227,7 +230,28 @@ mod tests {
             told(&choosing(ToolChoice::None), vec![], Finish::Stop),
             told(&choosing(ToolChoice::None), find("{}"), Finish::Stop),
         ];
-        expect![[r#""#]].assert_eq(&seen.join("\n"));
+        expect![[r#"
+            Stop 
+            ToolCalls a find{"q":3,"a":null}
+            ToolCalls call_8733fb6bf9c1bb73_1 find{}, call_8733fb6bf9c1bb73_2 book{}
+            Length a find{}
+            was cut off at the limit of tokens within the arguments of `find`
+            asks for `find` with arguments that are no JSON object: EOF while parsing a value at line 1 column 5
+            asks for `find` with arguments that are no JSON object: they are a list
+            asks for `find` with arguments that are no JSON object: they are null
+            asks for `find` with arguments that are no JSON object: trailing characters at line 1 column 4
+            asks for tools with more than 1048576 bytes of ids, names and arguments
+            asks for the tool `fi\nnd`, which was not offered; offered: find, book
+            gives two calls the same id, `a`
+            asks for more than 64 tools at once
+            says that it asks for tools but names none
+            asks for tools although none were offered
+            asks for tools although none were offered
+            asks for no tool although it had to
+            Length 
+            Stop 
+            asks for tools although it was told not to"#]]
+        .assert_eq(&seen.join("\n"));
     }
 
     #[test]
@@ -256,7 +280,9 @@ mod tests {
                 prop_assert_eq!(ids.len(), calls.len());
                 for call in &calls {
                     let value: Value = serde_json::from_str(&call.arguments).expect("JSON");
-                    prop_assert!(value.is_object() && value.to_string() == call.arguments && !call.id.is_empty());
+                    let rewritten = value.to_string();
+                    prop_assert_eq!(&rewritten, &call.arguments);
+                    prop_assert!(value.is_object() && !call.id.is_empty());
                 }
             }
         }

@@ -91,10 +91,7 @@ impl EmbeddedModel {
             ));
         }
         if call.request.has_tools() {
-            return Err(ModelError::new(
-                RunCode::Refused,
-                "the embedded model cannot call tools; use an endpoint",
-            ));
+            return Err(ModelError::new(RunCode::Refused, "the embedded model cannot call tools; use an endpoint"));
         }
         let over = CancellationToken::new();
         let _over_when_dropped = over.clone().drop_guard();

@@ -23,6 +23,7 @@ pub(super) struct Calls {
 
 /// An element of `tool_calls`.
 #[derive(Debug, Default, Deserialize)]
+#[serde(expecting = "a tool call")]
 pub(super) struct Fragment {
     index: Option<u64>,
     id: Option<String>,
@@ -30,6 +31,7 @@ pub(super) struct Fragment {
 }
 
 #[derive(Debug, Default, Deserialize)]
+#[serde(expecting = "a tool's name and arguments")]
 struct Function {
     name: Option<String>,
     /// A text with JSON in it; some endpoints send the JSON itself.

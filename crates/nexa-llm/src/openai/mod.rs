@@ -245,8 +245,8 @@ impl Endpoint {
     fn reply(&self, call: &ModelCall, name: &str, answer: Answer) -> Result<ModelReply, ModelError> {
         let request = &call.request;
         let finish = answer.finish.unwrap_or(Finish::Stop);
-        let (tool_calls, finish) = tools::settle(request, call.key, answer.calls.in_order(), finish)
-            .map_err(|unfit| self.unfit(&unfit))?;
+        let (tool_calls, finish) =
+            tools::settle(request, call.key, answer.calls.in_order(), finish).map_err(|unfit| self.unfit(&unfit))?;
         // An endpoint that does not count is counted roughly: four bytes a token.
         let usage = answer.usage.unwrap_or_else(|| Usage {
             prompt_tokens: (tools::read_len(request) as u64).div_ceil(4),

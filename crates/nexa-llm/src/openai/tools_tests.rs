@@ -75,7 +75,92 @@ fn offers_and_the_conversation_about_them_are_sent_as_the_api_wants_them() {
             "tool_choice": body["tool_choice"],
             "parallel_tool_calls": body["parallel_tool_calls"],
         });
-        expect![[r#""#]].assert_eq(&format!("{about_tools:#}"));
+        expect![[r#"
+            {
+              "messages": [
+                {
+                  "role": "assistant",
+                  "content": null,
+                  "tool_calls": [
+                    {
+                      "id": "call_a",
+                      "type": "function",
+                      "function": {
+                        "name": "find",
+                        "arguments": "{\"q\":\"cats\",\"near\":{\"x\":1}}"
+                      }
+                    },
+                    {
+                      "id": "call_b",
+                      "type": "function",
+                      "function": {
+                        "name": "book",
+                        "arguments": "{}"
+                      }
+                    }
+                  ]
+                },
+                {
+                  "role": "tool",
+                  "content": "purring",
+                  "tool_call_id": "call_a"
+                },
+                {
+                  "role": "tool",
+                  "content": "",
+                  "tool_call_id": "call_b"
+                },
+                {
+                  "role": "assistant",
+                  "content": "Once more.",
+                  "tool_calls": [
+                    {
+                      "id": "call_b",
+                      "type": "function",
+                      "function": {
+                        "name": "book",
+                        "arguments": "{}"
+                      }
+                    }
+                  ]
+                }
+              ],
+              "tools": [
+                {
+                  "type": "function",
+                  "function": {
+                    "name": "find",
+                    "description": "Does `find`.",
+                    "parameters": {
+                      "type": "object",
+                      "properties": {
+                        "q": {
+                          "type": "string"
+                        }
+                      }
+                    }
+                  }
+                },
+                {
+                  "type": "function",
+                  "function": {
+                    "name": "book",
+                    "description": "Does `book`.",
+                    "parameters": {
+                      "type": "object",
+                      "properties": {
+                        "q": {
+                          "type": "string"
+                        }
+                      }
+                    }
+                  }
+                }
+              ],
+              "tool_choice": "auto",
+              "parallel_tool_calls": true
+            }"#]]
+        .assert_eq(&format!("{about_tools:#}"));
     });
 }
 
@@ -112,14 +197,15 @@ fn calls_are_read_the_same_whole_and_in_fragments() {
         let message = json!({"role": "assistant", "content": "Let me see.", "tool_calls": calls});
         let (reply, shown) = ask(whole(&message, "tool_calls"), offering(&["find", "book"])).await;
         let whole = reply.expect("an answer");
-        assert_eq!((whole.text.as_str(), whole.finish, shown.as_str()), ("Let me see.", Finish::ToolCalls, "Let me see."));
+        assert_eq!(
+            (whole.text.as_str(), whole.finish, shown.as_str()),
+            ("Let me see.", Finish::ToolCalls, "Let me see.")
+        );
         assert_eq!(whole.tool_calls, find_and_book());
         // Nobody counted: four bytes a token, of what was written with the calls.
         assert_eq!(whole.spend.tokens_out, Tokens(12));
 
-        let fragment = |index: u64, arguments: &str| {
-            json!({"tool_calls": [{"index": index, "function": {"arguments": arguments}}]})
-        };
+        let fragment = |index: u64, arguments: &str| json!({"tool_calls": [{"index": index, "function": {"arguments": arguments}}]});
         let opening = |index: u64, id: &str, name: &str| {
             let function = json!({"name": name, "arguments": ""});
             json!({"tool_calls": [{"index": index, "id": id, "type": "function", "function": function}]})
@@ -191,7 +277,22 @@ fn calls_that_cannot_be_carried_out_are_no_answer_and_say_why() {
         seen.push_str(&told(whole(&calling(json!(["find"])), "tool_calls"), offering(&["find"])).await);
         seen
     });
-    expect![[r#""#]].assert_eq(&seen);
+    expect![[r#"
+        output_invalid: asks for `find` with arguments that are no JSON object: EOF while parsing a value at line 1 column 6; ask again or use another model
+        output_invalid: was cut off at the limit of tokens within the arguments of `find`; raise `max_tokens`
+        output_invalid: asks for `find` with arguments that are no JSON object: they are a list; ask again or use another model
+        output_invalid: asks for `find` with arguments that are no JSON object: expected value at line 1 column 1; ask again or use another model
+        output_invalid: asks for the tool `delete\u{7}_all`, which was not offered; offered: find, book; ask again or use another model
+        output_invalid: asks for a tool without saying which; ask again or use another model
+        output_invalid: asks for a tool without saying which; ask again or use another model
+        output_invalid: says that it asks for tools but names none; ask again or use another model
+        output_invalid: asks for tools although none were offered; use another model
+        output_invalid: asks for tools although none were offered; use another model
+        output_invalid: asks for tools although it was told not to; use another model
+        output_invalid: asks for no tool although it had to; ask again or use another model
+        output_invalid: gives two calls the same id, `a`; ask again or use another model
+        output_invalid: sent something that is no chat completion: invalid type: string "find", expected a tool call at line 1 column 69; check that the URL is that of the API
+    "#]].assert_eq(&seen);
 }
 
 #[test]
@@ -214,7 +315,11 @@ fn too_many_or_too_long_calls_are_given_up_before_they_end() {
         seen.push_str(&told(streamed(&long(), "tool_calls"), offering(&["find"])).await);
         seen
     });
-    expect![[r#""#]].assert_eq(&seen);
+    expect![[r#"
+        output_invalid: asks for more than 64 tools at once; ask again or use another model
+        output_invalid: asks for more than 64 tools at once; ask again or use another model
+        output_invalid: asks for tools with more than 1048576 bytes of ids, names and arguments; ask again or use another model
+    "#]].assert_eq(&seen);
 }
 
 #[test]

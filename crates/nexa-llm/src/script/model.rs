@@ -95,9 +95,7 @@ impl ScriptedModel {
         let (text, called) = match turn.say {
             Say::Fail(code) => return Err(ModelError::new(code, "the script says so")),
             Say::Text(text) => (text, Vec::new()),
-            Say::Call { tool, arguments } => {
-                (String::new(), vec![Called { id: String::new(), name: tool, arguments }])
-            }
+            Say::Call { tool, arguments } => (String::new(), vec![Called { id: String::new(), name: tool, arguments }]),
         };
         let request = &call.request;
         let (tool_calls, finish) = tools::settle(request, call.key, called, Finish::Stop).map_err(|unfit| {

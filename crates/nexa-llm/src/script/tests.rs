@@ -60,7 +60,12 @@ fn every_kind_of_turn_is_read() {
     assert_eq!(answers(&script, "Label")[..2], ["approved", r#"{"title":"T"}"#]);
     assert_eq!(answers(&script, "Block")[0], "first\n  second #{x}");
     assert_eq!(answers(&script, "Raw")[0], r"a\b");
-    expect![[r#""#]].assert_eq(&answers(&script, "Calls").join("\n"));
+    expect![[r#"
+        call find{"q":"cats","n":1}
+        call std.fs.read{"at":"/"}
+        call now{} after 5ms
+        done"#]]
+    .assert_eq(&answers(&script, "Calls").join("\n"));
     assert_eq!(answers(&script, "Nobody")[0], "unscripted_call");
     assert_eq!(script.targets().collect::<Vec<_>>(), ["Block", "Calls", "Each", "Label", "List", "Raw", "Same"]);
 }
@@ -106,9 +111,12 @@ fn a_mistake_is_named_with_its_place() {
         line 1, column 13: `\q` is no escape; there are \n \r \t \0 \\ \" \# \u{…}
         line 1, column 18: `broken` is no error code; there are failed, timeout, cancelled, budget_exceeded, unavailable, rate_limited, refused, output_invalid, tool_failed, tool_limit, denied, approval_timeout, outcome_unknown, semantic_failed, merge_failed, no_match, contract_violated, verify_failed, assertion_failed, loop_limit, restore_limit, type_mismatch, parse_failed, none_value, overflow, div_zero, index, key_missing, stack_overflow, out_of_memory, dead_handle, secret_leak, unscripted_call, script_exhausted
         line 1, column 18: `fail` takes a code in quotes
-        line 1, column 13: `call` needs tools, which agents do not have yet; answer with a value
+        line 1, column 18: `call` takes a tool's name and a record: `call(find, { q: 1 })`
+        line 1, column 25: `call` takes a tool's name and a record: `call(find, { q: 1 })`
+        line 1, column 18: `call` takes a tool's name and a record: `call(find, { q: 1 })`
+        line 1, column 29: a closing `)` is missing
         line 1, column 19: a duration is written `250ms`, `30s`, `5m`, `2h` or `1d`
-        line 1, column 13: `wait(…)` is no turn; there are `fail` and `after`
+        line 1, column 13: `wait(…)` is no turn; there are `fail`, `call` and `after`
         line 1, column 24: a field is there twice
         line 1, column 15: after the field's name `a` stands `:`
         line 1, column 13: `1.2.3` is no number
@@ -193,8 +201,7 @@ fn a_scripted_call_is_one_of_an_offered_tool_or_no_answer() {
 
         let reply = ask(1, offering(&["find"])).await.expect("a call");
         let key = call(1, request("hi")).key;
-        let wish =
-            ToolCall { id: call_id(key, 1), name: "find".to_owned(), arguments: r#"{"q":"cats"}"#.to_owned() };
+        let wish = ToolCall { id: call_id(key, 1), name: "find".to_owned(), arguments: r#"{"q":"cats"}"#.to_owned() };
         assert_eq!((reply.text.as_str(), reply.finish), ("", Finish::ToolCalls));
         assert_eq!(reply.tool_calls, std::slice::from_ref(&wish));
         assert_eq!(ask(1, offering(&["find"])).await.expect("the same again").tool_calls, [wish]);
@@ -210,7 +217,10 @@ fn a_scripted_call_is_one_of_an_offered_tool_or_no_answer() {
         let required = ModelRequest { tool_choice: ToolChoice::Required, ..offering(&["find"]) };
         let error = ask(2, required).await.expect_err("a text is no call");
         seen.push(format!("{}: {error}", error.code));
-        expect![[r#""#]].assert_eq(&seen.join("\n"));
+        expect![[r#"
+            output_invalid: the script asks for the tool `book`, which was not offered; offered: find; correct its turn or what `Greeter` is offered
+            output_invalid: the script asks for tools although none were offered; correct its turn or what `Greeter` is offered
+            output_invalid: the script asks for no tool although it had to; correct its turn or what `Greeter` is offered"#]].assert_eq(&seen.join("\n"));
     });
 }
 
