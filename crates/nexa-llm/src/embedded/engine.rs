@@ -1,6 +1,6 @@
 //! Writes one answer: prompt in, pieces of text out.
 //!
-//! In:  a request, a seed, and a [`Listener`] that takes the pieces and may say stop at every token.
+//! In:  a request, a seed, and a `Listener` that takes the pieces and may say stop at every token.
 //! Out: the answer with what it cost, or why there is none.
 //!
 //! Holds:

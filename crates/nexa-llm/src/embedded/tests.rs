@@ -371,7 +371,7 @@ fn a_model_without_weights_says_what_to_do_and_works_once_it_is_done() {
         let bench = Bench::new();
         let model = EmbeddedModel::new(bench.store.clone());
         let error = model.ask(call(1, request("hi")), &NoChunks).await.expect_err("no weights");
-        assert_eq!(error.code, RunCode::Unavailable);
+        assert_eq!(error.code, RunCode::Refused);
         assert!(error.message.contains("run `nexa models pull`"), "{error}");
         bench.pull(&bench.source).await.expect("the right source");
         let pieces = Pieces::default();

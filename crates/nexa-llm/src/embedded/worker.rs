@@ -228,18 +228,19 @@ impl Desk {
 
     fn load(&self) -> Result<Engine, ModelError> {
         let began = Instant::now();
-        let unavailable = |error: &dyn std::error::Error| {
+        // Weights do not come back by themselves: asking again would only hide what to do.
+        let refused = |error: &dyn std::error::Error| {
             let mut message = error.to_string();
             let mut source = error.source();
             while let Some(reason) = source {
                 message.push_str(&format!(": {reason}"));
                 source = reason.source();
             }
-            ModelError::new(RunCode::Unavailable, message)
+            ModelError::new(RunCode::Refused, message)
         };
-        let weights = self.store.verify().map_err(|error| unavailable(&error))?;
+        let weights = self.store.verify().map_err(|error| refused(&error))?;
         let verified = began.elapsed();
-        let engine = Engine::load(&weights.path, &self.name()).map_err(|error| unavailable(&error))?;
+        let engine = Engine::load(&weights.path, &self.name()).map_err(|error| refused(&error))?;
         tracing::info!(
             path = %weights.path.display(),
             verify_ms = verified.as_millis() as u64,
