@@ -8,6 +8,7 @@ use nexa_vm::vm::Stop;
 use crate::agent::Agent;
 use crate::brain::Brain;
 use crate::children::draw;
+use crate::ending::fitted;
 use crate::invariant;
 use crate::ledger::{Kind, Outside, Pending};
 use crate::meter::Shortage;
@@ -105,6 +106,7 @@ impl Agent {
                 self.resume(seq, Ok(Answer::Done), moment);
             }
             EffectBody::Emit { channel, value } => {
+                draft.bytes += channel.len() + value.len();
                 draft.facts.push(AgentEvent::Emitted { seq, channel, value });
                 self.resume(seq, Ok(Answer::Done), moment);
             }
@@ -120,10 +122,10 @@ impl Agent {
     }
 
     fn intend_model(&mut self, seq: Seq, request: Box<ModelRequest>, draft: &mut Draft) {
-        let reserved = worst_case(&request);
-        if let Err(shortage) = self.life.meter.reserve(&reserved) {
-            return self.finish(Outcome::Err(budget_exceeded(&shortage)), draft);
-        }
+        let reserved = match self.reserve(&request) {
+            Ok(reserved) => reserved,
+            Err(shortage) => return self.finish(Outcome::Err(budget_exceeded(&shortage)), draft),
+        };
         let sources = request.messages.iter().map(|message| message.source).collect();
         let intent = Intent::Model { model: request.model.clone(), sources, reserved };
         let fingerprint = fingerprint(&EffectBody::Model(request));
@@ -137,6 +139,22 @@ impl Agent {
             since: self.life.moment,
             expires: None,
         }));
+    }
+
+    /// Holds what a request may use: its worst case if that fits, and otherwise all that is left, if at least the least
+    /// is. To insist on the worst case would refuse requests that fit, near the end of a budget; to hold the least alone
+    /// would promise the same tokens twice. What was held too much comes back with the answer; what was held too little
+    /// is an overrun by a part of one input, after which nothing more is sent.
+    fn reserve(&mut self, request: &ModelRequest) -> Result<Spend, Shortage> {
+        let tokens_out = request.sampling.max_tokens;
+        let InputTokens { least, worst } = InputTokens::of(request);
+        let tokens_in = match self.life.meter.rest().tokens {
+            Some(rest) => worst.min(rest.0.saturating_sub(tokens_out.0)).max(least),
+            None => worst,
+        };
+        let reserved = Spend { tokens_in: Tokens(tokens_in), tokens_out, calls: 1, ..Spend::default() };
+        self.life.meter.reserve(&reserved)?;
+        Ok(reserved)
     }
 
     /// A question needs no sending slot: it is asked by being in the log.
@@ -187,6 +205,7 @@ impl Agent {
         if !invariant!(AG4, self.life.end.is_none()) {
             return;
         }
+        let outcome = fitted(outcome);
         self.give_up_pending(draft);
         self.leave_children(draft);
         let spend = self.life.meter.spent();
@@ -202,15 +221,30 @@ impl Agent {
     }
 }
 
-/// The most that a request may use: a token is taken to be at least four bytes long, and the answer as long as allowed.
-fn worst_case(request: &ModelRequest) -> Spend {
-    let texts = request.messages.iter().map(|message| message.text.len()).sum::<usize>();
-    let bytes = texts + request.schema.as_ref().map_or(0, String::len);
-    Spend {
-        tokens_in: Tokens(bytes.div_ceil(4) as u64),
-        tokens_out: request.sampling.max_tokens,
-        calls: 1,
-        ..Spend::default()
+/// How many tokens the input of a request is. No tokenizer is known here, and which one counts depends on the model.
+struct InputTokens {
+    /// Four bytes a token, as plain text usually has.
+    least: u64,
+    /// A token a byte, as the rarest writing has, and what stands around each message and tool.
+    worst: u64,
+}
+
+impl InputTokens {
+    /// What a provider may add around one message or tool, in tokens.
+    const FRAME: u64 = 8;
+
+    fn of(request: &ModelRequest) -> Self {
+        let calls = request.messages.iter().flat_map(|message| &message.tool_calls);
+        let bytes = request.messages.iter().map(|message| message.text.len()).sum::<usize>()
+            + calls.clone().map(|call| call.name.len() + call.arguments.len()).sum::<usize>()
+            + request
+                .tools
+                .iter()
+                .map(|tool| tool.name.len() + tool.description.len() + tool.schema.len())
+                .sum::<usize>()
+            + request.schema.as_ref().map_or(0, String::len);
+        let framed = request.messages.len() + calls.count() + request.tools.len();
+        Self { least: bytes.div_ceil(4) as u64, worst: bytes as u64 + Self::FRAME * framed as u64 }
     }
 }
 

@@ -9,10 +9,15 @@ use nexa_event::effect::{Answer, ChildSpec, Join};
 use nexa_event::fact::{self, AgentEvent, ChildBorn, Parent, Program, Spawned};
 use nexa_types::limits::AGENT_DEPTH_MAX;
 use nexa_types::{AgentId, Budget, Epoch, Failure, InputId, Outcome, RunCode, Seq, Spend, Timestamp};
+use nexa_vm::codec::VALUE_BYTES_MAX;
 
 use crate::agent::Agent;
 use crate::ledger::Pending;
 use crate::step::Draft;
+
+/// Arguments of the branches that start together, in bytes. More is answered with a failure that the program can catch:
+/// all of them are stored in one append, each in its own first event and in its parent's. One alone always fits.
+pub const BRANCHES_BYTES_MAX: usize = VALUE_BYTES_MAX;
 
 /// One child, as its parent keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -83,6 +88,13 @@ impl Agent {
         if branches.is_empty() {
             return self.resume(seq, Ok(Answer::Children(Vec::new())), moment);
         }
+        let bytes = branches.iter().map(|branch| branch.args.len()).sum::<usize>();
+        if bytes > BRANCHES_BYTES_MAX {
+            let failure = too_long_together(branches.len(), bytes);
+            return self.resume(seq, Err(failure), moment);
+        }
+        // Once in this agent's fact and once in the births.
+        draft.bytes += 2 * bytes;
         let shares = self.brain.shares(branches.len());
         let share = self.life.meter.grant(Budget { time: self.time_left(), ..Budget::default() }, shares);
         let mut born = Vec::with_capacity(branches.len());
@@ -175,6 +187,14 @@ fn cancelled_by_parent(child: AgentId) -> InputId {
     let mut hasher = blake3::Hasher::new_derive_key("nexa.v1 input cancel by parent");
     hasher.update(child.as_bytes()).finalize_xof().fill(&mut bytes);
     InputId::from_bytes(bytes)
+}
+
+fn too_long_together(branches: usize, bytes: usize) -> Failure {
+    let message = format!(
+        "the arguments of {branches} branches have {bytes} bytes together, more than the {BRANCHES_BYTES_MAX} that can \
+         start at once: start fewer branches at a time, or hand less to each"
+    );
+    Failure::new(RunCode::Failed, message)
 }
 
 fn seed_of_child(seed: u64, child: AgentId) -> u64 {

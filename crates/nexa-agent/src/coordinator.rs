@@ -3,7 +3,8 @@
 //!
 //! It ends with a dict from item id to value, in submission order. Under [`OnFailure::Continue`] a failed item stands
 //! there, and in its dependents' `results`, as `err(error)`. Otherwise a failure ends the list with that failure's
-//! code, and its data is the dict of all that ended, so that no finished work is lost.
+//! code, and its data is the dict of all that ended, so that no finished work is lost, as far as a failure may carry it
+//! (`FAILURE_DATA_BYTES_MAX`); each item's own outcome stands in its own stream in any case.
 //!
 //! Not here: budgets, ids and deadlines of the children (`children`).
 
@@ -18,6 +19,9 @@ use nexa_types::{Failure, Outcome, Payload, RunCode, Seq};
 use nexa_vm::value::{Dict, Key, Record, Shape, Value};
 use nexa_vm::vm::Stop;
 use nexa_vm::{codec, failure};
+
+/// Arguments of the items that start together, in bytes. Further ones start with the next effect; one alone always may.
+const START_BYTES_MAX: usize = 4 << 20;
 
 /// Why a list cannot be run.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -251,7 +255,8 @@ impl Coordinator {
         self.progress.verdict.is_some() || !self.ready.is_empty() || self.waiting + self.running == 0
     }
 
-    /// Starts what may start, at most `BRANCHES_MAX` at a time, or ends. Out of fuel means: nothing before a child ends.
+    /// Starts what may start, at most `BRANCHES_MAX` or `START_BYTES_MAX` at a time, or ends. Out of fuel means: nothing
+    /// before a child ends.
     pub fn run(&mut self) -> Stop {
         if let Some(verdict) = &self.progress.verdict {
             let mut failure = verdict.clone();
@@ -263,8 +268,9 @@ impl Coordinator {
         }
         let mut branches = Vec::new();
         let mut started = Vec::new();
+        let mut bytes = 0;
         while branches.len() < BRANCHES_MAX
-            && let Some(index) = self.ready.pop_first()
+            && let Some(index) = self.ready.first().copied()
         {
             let args = match self.args(index as usize) {
                 Ok(args) => args,
@@ -273,6 +279,11 @@ impl Coordinator {
                     return self.run();
                 }
             };
+            bytes += args.len();
+            if bytes > START_BYTES_MAX && !branches.is_empty() {
+                break;
+            }
+            self.ready.pop_first();
             let item = &self.items[index as usize];
             let (name, budget, timeout) = (item.id.clone(), item.budget, item.timeout);
             branches.push(ChildSpec { name, entry: item.entry, args, budget, timeout });

@@ -5,6 +5,10 @@
 //! that a whole family shares would have to be asked over the network before each request, from every node, and would
 //! be one place for all to wait at. What a child does not use comes back with its end.
 //!
+//! How many tokens an input is, the provider's tokenizer says, afterwards. A request therefore holds a token for each byte
+//! of its input, which none exceeds, or, where the rest of the budget is less than that and at least a token for four
+//! bytes, the whole rest: see `reserve` in [`crate::advance`].
+//!
 //! Prices are not known here, so a reserve holds no money: a money cap ends the agent at the first request after it is
 //! used up. Time is measured against the clock in [`crate::agent`], not here.
 

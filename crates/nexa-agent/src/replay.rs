@@ -14,7 +14,16 @@ use crate::describe::describe;
 use crate::step::Draft;
 
 /// How many slices a replay computes for one decision before it says that the decision will never come.
-const SLICES_PER_DECISION_MAX: u32 = 10_000_000;
+pub const SLICES_PER_DECISION_MAX: u32 = 10_000_000;
+
+/// How far a replay has come with an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replayed {
+    /// The event is taken in.
+    Done,
+    /// The machine computes and has not come to the event: hand in the same one again.
+    More,
+}
 
 /// Why a stream cannot be continued from.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -51,6 +60,20 @@ impl Agent {
     /// # Errors
     /// [`ReplayError`]; the agent is of no use afterwards.
     pub fn replay(&mut self, event: &AgentEvent, at: Timestamp) -> Result<(), ReplayError> {
+        match self.replay_for(SLICES_PER_DECISION_MAX, event, at)? {
+            Replayed::Done => Ok(()),
+            Replayed::More => {
+                let (version, recorded) = (self.life.version.next(), Box::new(event.clone()));
+                Err(ReplayError::DecisionDiffers { version, recorded, decided: None })
+            }
+        }
+    }
+
+    /// The same, but computes at most `slices_max` slices, so that others can have their turn before it goes on.
+    ///
+    /// # Errors
+    /// [`ReplayError`]; the agent is of no use afterwards.
+    pub fn replay_for(&mut self, slices_max: u32, event: &AgentEvent, at: Timestamp) -> Result<Replayed, ReplayError> {
         let version = self.life.version.next();
         let misfit = |why| ReplayError::Misfit { version, recorded: Box::new(event.clone()), why };
         if self.end().is_some() && self.expected.is_empty() {
@@ -64,14 +87,19 @@ impl Agent {
             let mut draft = Draft::default();
             self.apply(event, at, &mut draft).map_err(|Misfit(why)| misfit(why))?;
             self.expected.extend(draft.facts);
-        } else {
-            self.replay_decision(event, version)?;
+        } else if self.replay_decision(slices_max, event, version)? == Replayed::More {
+            return Ok(Replayed::More);
         }
         self.life.version = version;
-        Ok(())
+        Ok(Replayed::Done)
     }
 
-    fn replay_decision(&mut self, event: &AgentEvent, version: Version) -> Result<(), ReplayError> {
+    fn replay_decision(
+        &mut self,
+        slices_max: u32,
+        event: &AgentEvent,
+        version: Version,
+    ) -> Result<Replayed, ReplayError> {
         let mut decided = self.expected.pop_front();
         // The ticket of a model request depends on a sending slot, so it is checked and not foretold.
         if decided.is_none()
@@ -80,7 +108,10 @@ impl Agent {
             decided = self.ticket(*seq);
         }
         let mut slices = 0;
-        while decided.is_none() && self.is_computing() && slices < SLICES_PER_DECISION_MAX {
+        while decided.is_none() && self.is_computing() {
+            if slices == slices_max {
+                return Ok(Replayed::More);
+            }
             let mut draft = Draft::default();
             self.advance(SLICE_FUEL, &mut draft);
             self.expected.extend(draft.facts);
@@ -88,7 +119,7 @@ impl Agent {
             slices += 1;
         }
         if decided.as_ref() == Some(event) {
-            return Ok(());
+            return Ok(Replayed::Done);
         }
         let (recorded, decided) = (Box::new(event.clone()), decided.map(Box::new));
         Err(ReplayError::DecisionDiffers { version, recorded, decided })

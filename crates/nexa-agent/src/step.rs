@@ -16,6 +16,9 @@ use crate::invariant;
 
 /// How many wishes one step answers or records before it lets others have a turn.
 pub const WISHES_PER_STEP_MAX: u32 = 64;
+/// Bytes of decisions and births after which a step leaves the rest to the next one, so that no append grows with the
+/// length of a list. The last decision counts when it is made: it is bounded by itself.
+pub const STEP_BYTES_MAX: usize = 4 << 20;
 
 /// What wakes an agent.
 #[derive(Debug, Clone, PartialEq)]
@@ -120,6 +123,8 @@ pub(crate) struct Draft {
     pub(crate) posts: Vec<(AgentId, InputId, fact::Input)>,
     pub(crate) logs: Vec<String>,
     pub(crate) abandoned: Vec<EffectKey>,
+    /// Bytes of what may be long in the facts and births.
+    pub(crate) bytes: usize,
 }
 
 impl Agent {
@@ -143,7 +148,8 @@ impl Agent {
             if !self.is_computing() {
                 break false;
             }
-            if wishes == WISHES_PER_STEP_MAX || !self.advance(fuel, &mut draft) {
+            let is_full = wishes == WISHES_PER_STEP_MAX || draft.bytes >= STEP_BYTES_MAX;
+            if is_full || !self.advance(fuel, &mut draft) {
                 break true;
             }
             wishes += 1;

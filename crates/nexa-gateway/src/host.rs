@@ -6,10 +6,12 @@
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
+use nexa_ports::store::Stamp;
 use nexa_runtime::LiveHub;
 use nexa_runtime::Node;
 use nexa_runtime::ProgramError;
 use nexa_types::{AgentId, ModuleHash, NodeId, TenantId};
+use nexa_vm::module::Module;
 use nexa_vm::vm::Program;
 
 /// The node behind the doors.
@@ -25,6 +27,15 @@ pub trait Host: Send + Sync {
         &'a self,
         tenant: &'a TenantId,
         module: ModuleHash,
+    ) -> BoxFuture<'a, Result<Arc<Program>, ProgramError>>;
+
+    /// Keeps a program of a tenant under a name, and loads it. Puts of one tenant take turns.
+    fn put_program<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        module: &'a Module,
+        name: &'a str,
+        stamp: Stamp,
     ) -> BoxFuture<'a, Result<Arc<Program>, ProgramError>>;
 
     /// What its agents say while they work.
@@ -48,6 +59,16 @@ impl Host for Node {
         module: ModuleHash,
     ) -> BoxFuture<'a, Result<Arc<Program>, ProgramError>> {
         Box::pin(Node::program(self, tenant, module))
+    }
+
+    fn put_program<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        module: &'a Module,
+        name: &'a str,
+        stamp: Stamp,
+    ) -> BoxFuture<'a, Result<Arc<Program>, ProgramError>> {
+        Box::pin(Node::put_program(self, tenant, module, name, stamp))
     }
 
     fn live(&self) -> &LiveHub {

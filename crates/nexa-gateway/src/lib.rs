@@ -14,6 +14,7 @@ pub mod cursor;
 pub mod doors;
 pub mod handlers;
 pub mod host;
+mod listed;
 pub mod mediator;
 mod standing;
 pub mod watch;

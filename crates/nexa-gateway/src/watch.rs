@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cursor::{self, Origin};
 use crate::handlers::store_refusal;
+use crate::listed;
 use crate::mediator::{Frames, WatchFrom};
 use crate::standing::Standings;
 
@@ -37,6 +38,8 @@ use crate::standing::Standings;
 pub const FRAMES_BUFFERED_MAX: usize = 64;
 /// Agents in one part of a snapshot.
 pub const SNAPSHOT_PART_AGENTS: usize = 500;
+/// Bytes of the agents in one part of a snapshot; the first part has the workload's outcome beside them.
+pub const SNAPSHOT_PART_BYTES: usize = 1 << 20;
 /// Facts read at once.
 const BATCH: usize = 256;
 /// Pieces held while facts are read. Then: the oldest goes.
@@ -359,12 +362,8 @@ impl Watch {
         if !std::mem::take(&mut self.snapshot) {
             return Ok(());
         }
-        let agents = self.standings.by_birth();
+        let parts = listed::parts(self.standings.by_birth(), SNAPSHOT_PART_AGENTS, SNAPSHOT_PART_BYTES);
         let mut workload = self.standings.workload.clone();
-        let mut parts: Vec<Vec<_>> = agents.chunks(SNAPSHOT_PART_AGENTS).map(<[_]>::to_vec).collect();
-        if parts.is_empty() {
-            parts.push(Vec::new());
-        }
         let last = parts.len() - 1;
         for (number, agents) in parts.into_iter().enumerate() {
             let cursor = (number == last).then(|| self.origin.cursor(self.seen));

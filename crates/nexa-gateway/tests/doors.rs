@@ -2,13 +2,15 @@
 
 mod desk;
 
-use desk::{Desk, asks_person, connect, emits, model_answers, reason, started, submission};
+use desk::{Desk, append_as_owner, asks_person, connect, emits, model_answers, reason, started, submission, text};
+use futures::FutureExt;
 use nexa_client::new_request_id;
+use nexa_event::fact::{AgentEvent, EffectResult};
 use nexa_gateway::mediator::{Access, Identity, Tokens};
 use nexa_ports::store::{Store, StoreError};
 use nexa_proto::v1;
 use nexa_proto::v1::workload_service_client::WorkloadServiceClient;
-use nexa_types::{PrincipalId, TenantId};
+use nexa_types::{AgentState, Failure, Outcome, PrincipalId, RunCode, Seq, Spend, TenantId};
 
 fn get(id: impl ToString) -> v1::WorkloadServiceGetRequest {
     v1::WorkloadServiceGetRequest { workload_id: id.to_string() }
@@ -105,7 +107,9 @@ async fn a_cancel_is_durable_once_and_told_again() {
     let desk = Desk::open().await;
     let workload = desk.submitted("one").await;
     desk.client.cancel(cancel(workload.id)).await.expect("cancelled");
+    desk.host.woken.lock().expect("unpoisoned").clear();
     desk.client.cancel(cancel(workload.id)).await.expect("and told again");
+    assert_eq!(*desk.host.woken.lock().expect("unpoisoned"), [workload.root], "whose first wake may have been lost");
     let row = desk.store.row(workload.root).await.expect("a row").expect("the root");
     assert!(row.cancelled);
     assert_eq!(desk.store.inbox(workload.root, 10).await.expect("an inbox").len(), 1);
@@ -146,6 +150,69 @@ async fn the_first_answer_to_an_approval_counts() {
 }
 
 #[tokio::test]
+async fn an_answer_that_comes_as_its_question_expires_is_not_accepted() {
+    let desk = Desk::open().await;
+    let workload = desk.submitted("one").await;
+    desk.writes(workload.root, vec![started()]).await;
+    desk.writes(workload.root, asks_person(1, "Deploy to production?")).await;
+    let (store, root) = (desk.store.clone(), workload.root);
+    *desk.host.at_next_wake.lock().expect("unpoisoned") = Some(Box::new(move || {
+        let failure = Failure::new(RunCode::ApprovalTimeout, "nobody answered the approval in time");
+        let (seq, result) = (Seq(1), EffectResult::Failed(failure));
+        let expired = vec![AgentEvent::EffectEnded { seq, result, spend: Spend::default() }];
+        // The store in memory never waits.
+        append_as_owner(&store, root, expired, AgentState::Running, None).now_or_never().expect("it is stored");
+    }));
+    let approval_id = format!("{}/1", workload.root);
+    let answer = v1::ApprovalServiceAnswerRequest { approval_id, approved: true, ..Default::default() };
+    assert_eq!(reason(desk.client.answer(answer.clone()).await), "NOT_WAITING");
+    assert_eq!(
+        desk.store.inbox(workload.root, 10).await.expect("an inbox").len(),
+        1,
+        "it waits and counts for nothing"
+    );
+    assert_eq!(reason(desk.client.answer(answer).await), "NOT_WAITING");
+}
+
+#[tokio::test]
+async fn a_list_of_failures_with_much_data_fits_into_a_message() {
+    let desk = Desk::open().await;
+    let mut ids = Vec::new();
+    for number in 0..50 {
+        let workload = desk.submitted(&format!("w{number}")).await;
+        let mut failure = Failure::new(RunCode::Refused, "agent `b` failed");
+        failure.data = Some(text(&"x".repeat(500 << 10)));
+        failure.cause = Some(Box::new(Failure::new(RunCode::Refused, "y".repeat(60 << 10))));
+        desk.writes(workload.root, vec![started()]).await;
+        desk.ends_with(workload, Outcome::Err(failure)).await;
+        ids.push(workload.id);
+    }
+    let request = v1::WorkloadServiceListRequest { page_size: 500, ..Default::default() };
+    let listed = desk.client.workloads(request).await.expect("a page").workloads;
+    let request = v1::AgentServiceListRequest { page_size: 500, ..Default::default() };
+    let agents = desk.client.agents(request).await.expect("a page").agents;
+    let outcomes = listed.into_iter().map(|view| view.outcome).chain(agents.into_iter().map(|view| view.outcome));
+    let mut shown = 0;
+    for outcome in outcomes {
+        let Some(v1::outcome::Result::Failure(failure)) = outcome.expect("it ended").result else {
+            panic!("it failed")
+        };
+        assert_eq!((failure.code.as_str(), failure.message.as_str()), ("refused", "agent `b` failed"));
+        assert_eq!((failure.data_json.len(), failure.cause), (0, None));
+        shown += 1;
+    }
+    assert_eq!(shown, 100);
+    let whole =
+        desk.client.workload(get(ids[0])).await.expect("found").workload.expect("one").outcome.expect("it ended");
+    let Some(v1::outcome::Result::Failure(failure)) = whole.result else { panic!("it failed") };
+    assert_eq!(
+        (failure.data_json.len(), failure.cause.is_some()),
+        ((500 << 10) + 2, true),
+        "whoever asks for one gets all"
+    );
+}
+
+#[tokio::test]
 async fn a_message_is_sent_once_per_request_id() {
     let desk = Desk::open().await;
     let workload = desk.submitted("one").await;
@@ -156,6 +223,9 @@ async fn a_message_is_sent_once_per_request_id() {
     };
     desk.client.send(send.clone()).await.expect("accepted");
     desk.client.send(send.clone()).await.expect("accepted");
+    assert_eq!(desk.store.inbox(workload.root, 10).await.expect("an inbox").len(), 1);
+    let other = v1::AgentServiceSendRequest { value_json: r#"{"words":[]}"#.into(), ..send.clone() };
+    assert_eq!(reason(desk.client.send(other).await), "ALREADY_EXISTS");
     assert_eq!(desk.store.inbox(workload.root, 10).await.expect("an inbox").len(), 1);
     let broken = v1::AgentServiceSendRequest { value_json: "{".into(), ..send.clone() };
     assert_eq!(reason(desk.client.send(broken).await), "INVALID_ARGUMENT");

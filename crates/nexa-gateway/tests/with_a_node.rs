@@ -72,7 +72,14 @@ impl Model for Echo {
             chunks.piece(7, "about it");
             let spend = Spend { tokens_in: Tokens(9), tokens_out: Tokens(4), calls: 1, ..Spend::default() };
             let text = "a line about it".to_owned();
-            Ok(ModelReply { text, finish: Finish::Stop, model: "echo/echo".into(), spend, tokens_left_out: Tokens(0), tool_calls: Vec::new() })
+            Ok(ModelReply {
+                text,
+                finish: Finish::Stop,
+                model: "echo/echo".into(),
+                spend,
+                tokens_left_out: Tokens(0),
+                tool_calls: Vec::new(),
+            })
         })
     }
 

@@ -12,6 +12,8 @@
 //!   - a post within an append to an agent that has ended, or that nobody knows, is dropped
 //!   - posts within an append do not count against `INBOX_ENTRIES_MAX`; posts from outside do
 //!   - a cancel that already waits in an inbox gets the raised epoch; one that was taken stays taken
+//!   - births are accepted also after their workload ended by itself: its end reaches those below from parent to child,
+//!     and whoever it has not reached yet may bear children, which it tells in its turn
 //!   - placing an agent that has ended changes nothing; placing one that was ready makes it placed
 
 use std::collections::BTreeMap;
@@ -415,6 +417,10 @@ impl Store for MemoryStore {
 
     fn inbox(&self, agent: AgentId, limit: usize) -> BoxFuture<'_, Result<Vec<InboxEntry>, StoreError>> {
         Box::pin(async move { Ok(self.lock().waiting(agent).take(limit).cloned().collect()) })
+    }
+
+    fn entry(&self, agent: AgentId, id: InputId) -> BoxFuture<'_, Result<Option<InboxEntry>, StoreError>> {
+        Box::pin(async move { Ok(self.lock().waiting(agent).find(|entry| entry.id == id).cloned()) })
     }
 
     fn read(&self, stream: StreamId, after: Version, limit: usize) -> BoxFuture<'_, Result<Vec<Recorded>, StoreError>> {

@@ -321,6 +321,11 @@ pub trait Store: Send + Sync {
     /// The oldest entries of an agent's inbox, at most `limit`.
     fn inbox(&self, agent: AgentId, limit: usize) -> BoxFuture<'_, Result<Vec<InboxEntry>, StoreError>>;
 
+    /// One entry of an agent's inbox by its id; `None` if it never came or was taken. Linearizable.
+    fn entry(&self, agent: AgentId, id: InputId) -> BoxFuture<'_, Result<Option<InboxEntry>, StoreError>> {
+        Box::pin(async move { Ok(self.inbox(agent, usize::MAX).await?.into_iter().find(|entry| entry.id == id)) })
+    }
+
     /// Facts of one stream after version `after`, at most `limit`, with the chain checked. Linearizable.
     fn read(&self, stream: StreamId, after: Version, limit: usize) -> BoxFuture<'_, Result<Vec<Recorded>, StoreError>>;
 

@@ -35,7 +35,14 @@ impl Model for Quick {
         let spend = Spend { calls: 1, ..Spend::default() };
         let text = "an answer of some length, as a short one would be".to_owned();
         Box::pin(async move {
-            Ok(ModelReply { text, finish: Finish::Stop, model: "quick".into(), spend, tokens_left_out: Tokens(0), tool_calls: Vec::new() })
+            Ok(ModelReply {
+                text,
+                finish: Finish::Stop,
+                model: "quick".into(),
+                spend,
+                tokens_left_out: Tokens(0),
+                tool_calls: Vec::new(),
+            })
         })
     }
 

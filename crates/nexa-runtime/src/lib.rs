@@ -27,6 +27,7 @@ pub mod programs;
 mod residency;
 pub mod supervise;
 mod takeover;
+mod waits;
 
 pub use bounded::Overloaded;
 pub use config::{NodeConfig, NodeStats};

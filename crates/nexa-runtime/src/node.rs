@@ -17,6 +17,7 @@ use nexa_ports::dice::Dice;
 use nexa_ports::model::Model;
 use nexa_ports::store::{Append, AppendError, Guard, RowChange, Stamp, Store, StoreError};
 use nexa_types::{AgentId, AgentState, Millis, ModuleHash, NodeId, StreamId, TenantId};
+use nexa_vm::module::Module;
 use nexa_vm::vm::Program;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
@@ -127,8 +128,10 @@ impl Node {
         let core = Core::new(config, ports, supervisors, supervised);
         // From here on a failure stops what was started.
         let node = Self { handle: Arc::new(Handle { core: core.clone() }) };
+        let taken = takeover::take_over(&core).await?;
+        // Only now: whoever runs before all are placed would run under a right that is about to be raised.
         core.serve();
-        takeover::take_over(&core).await?;
+        taken.wake(&core);
         info!(node = %core.config.node, "node runs");
         Ok(node)
     }
@@ -157,6 +160,27 @@ impl Node {
     /// [`ProgramError`]: nobody put it, its bytes are damaged, or the store failed.
     pub async fn program(&self, tenant: &TenantId, module: ModuleHash) -> Result<Arc<Program>, ProgramError> {
         self.core().programs.get(tenant, module).await
+    }
+
+    /// Keeps a program of a tenant under a name. Putting the same again writes nothing; puts of one tenant take turns.
+    /// Dropping the future leaves open whether it was stored.
+    ///
+    /// # Errors
+    /// [`ProgramError`]: the verifier refuses it, or the store failed.
+    pub async fn put_program(
+        &self,
+        tenant: &TenantId,
+        module: &Module,
+        name: &str,
+        stamp: Stamp,
+    ) -> Result<Arc<Program>, ProgramError> {
+        self.core().programs.put(tenant, module, name, stamp).await
+    }
+
+    /// Waits until a service of the node was given up, because it failed too often. Agents are stranded then: the
+    /// process should end and be started again. Does not keep the node alive. Cancel-safe.
+    pub fn failed(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.core().failed.clone().cancelled_owned()
     }
 
     /// What agents say while they work.
@@ -280,14 +304,21 @@ impl Core {
         self.start(self.residency.gone(seat));
     }
 
-    /// An agent has ended or is not this node's any more.
+    /// An agent is not run any more, for now: it is still this node's, which hears of a cancel.
     pub(crate) fn gone(self: &Arc<Self>, seat: &Seat) {
         if self.residency.is_seated(seat) {
             self.models.forget(seat.agent);
             self.timers.set(seat.agent, None);
-            self.ownership.forget(seat.agent);
         }
         self.start(self.residency.gone(seat));
+    }
+
+    /// An agent has ended or is not this node's any more.
+    pub(crate) fn gone_for_good(self: &Arc<Self>, seat: &Seat) {
+        if self.residency.is_seated(seat) {
+            self.ownership.forget(seat.agent);
+        }
+        self.gone(seat);
     }
 
     /// Nobody runs the agent any more until a person says so; the stream says why.
@@ -315,6 +346,7 @@ impl Core {
         if row.state.is_terminal()
             || row.state == AgentState::Quarantined
             || row.node.as_ref() != Some(&self.config.node)
+            || !self.ownership.covers(&row)
         {
             return Ok(());
         }

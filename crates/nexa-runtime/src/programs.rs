@@ -19,7 +19,7 @@ use nexa_vm::vm::Program;
 pub const PROGRAMS_CACHED_MAX: usize = 256;
 /// Facts that are read at once.
 const PAGE: usize = 256;
-/// How often a put is tried when others put at the same time.
+/// How often a put is tried when other processes put at the same time.
 const PUT_TRIES_MAX: usize = 16;
 
 /// Why there is no program.
@@ -54,7 +54,7 @@ pub enum ProgramError {
 }
 
 /// What a tenant has put, as of a version of its cluster stream.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 struct Catalog {
     version: Version,
     blobs: BTreeMap<ModuleHash, BlobHash>,
@@ -79,9 +79,54 @@ impl Catalog {
             }
         }
     }
+
+    /// Puts the bytes of a verified module under a name, unless exactly that is stored.
+    async fn put(
+        &mut self,
+        store: &dyn Store,
+        tenant: &TenantId,
+        module: ModuleHash,
+        bytes: Vec<u8>,
+        name: &str,
+        stamp: Stamp,
+    ) -> Result<(), ProgramError> {
+        let mut stored = None;
+        for _ in 0..PUT_TRIES_MAX {
+            self.catch_up(store, tenant).await?;
+            if self.names.get(name) == Some(&module)
+                && let Some(blob) = self.blobs.get(&module)
+                && store.blob(tenant.clone(), *blob).await?.is_some()
+            {
+                return Ok(());
+            }
+            let blob = match stored {
+                Some(blob) => blob,
+                None => *stored.insert(store.put_blob(tenant.clone(), bytes.clone()).await?),
+            };
+            let append = Append {
+                stream: StreamId::Cluster(tenant.clone()),
+                guard: Guard::Version,
+                expected: self.version,
+                stamp: stamp.clone(),
+                facts: vec![Fact::Cluster(ClusterEvent::ProgramPut { module, blob, name: name.to_owned() })],
+                row: None,
+                takes: Vec::new(),
+                posts: Vec::new(),
+                births: Vec::new(),
+                also: None,
+            };
+            match store.append(vec![append]).await.pop() {
+                Some(Ok(_)) => return Ok(()),
+                Some(Err(AppendError::Store(error))) => return Err(error.into()),
+                // Another process put something: look again.
+                Some(Err(_)) | None => {}
+            }
+        }
+        Err(ProgramError::Contended)
+    }
 }
 
-/// Puts a module under a name. Putting the same again changes nothing.
+/// Puts a module under a name, without a node: reads the whole list first. Putting the same again writes nothing.
 ///
 /// # Errors
 /// [`ProgramError`]: the verifier refuses it, or the store failed. After an error nothing or all of it was stored.
@@ -94,39 +139,15 @@ pub async fn put(
 ) -> Result<ModuleHash, ProgramError> {
     let bytes = module.encode();
     let hash = load(module.hash(), &bytes)?.hash();
-    let mut catalog = Catalog::default();
-    catalog.catch_up(store, tenant).await?;
-    let blob = store.put_blob(tenant.clone(), bytes).await?;
-    for _ in 0..PUT_TRIES_MAX {
-        if catalog.names.get(name) == Some(&hash) && catalog.blobs.contains_key(&hash) {
-            return Ok(hash);
-        }
-        let append = Append {
-            stream: StreamId::Cluster(tenant.clone()),
-            guard: Guard::Version,
-            expected: catalog.version,
-            stamp: stamp.clone(),
-            facts: vec![Fact::Cluster(ClusterEvent::ProgramPut { module: hash, blob, name: name.to_owned() })],
-            row: None,
-            takes: Vec::new(),
-            posts: Vec::new(),
-            births: Vec::new(),
-            also: None,
-        };
-        match store.append(vec![append]).await.pop() {
-            Some(Ok(_)) => return Ok(hash),
-            Some(Err(AppendError::Store(error))) => return Err(error.into()),
-            Some(Err(_)) | None => catalog.catch_up(store, tenant).await?,
-        }
-    }
-    Err(ProgramError::Contended)
+    Catalog::default().put(store, tenant, hash, bytes, name, stamp).await?;
+    Ok(hash)
 }
 
 fn load(module: ModuleHash, bytes: &[u8]) -> Result<Program, ProgramError> {
     Program::load(bytes).map_err(|source| ProgramError::Refused { module, source })
 }
 
-/// The programs that a node has loaded.
+/// The programs that a node has loaded, and what its tenants have put.
 pub(crate) struct Programs {
     store: Arc<dyn Store>,
     cache: Mutex<Cache>,
@@ -134,7 +155,8 @@ pub(crate) struct Programs {
 
 #[derive(Default)]
 struct Cache {
-    catalogs: HashMap<TenantId, Catalog>,
+    /// One a tenant that has put or run anything here. Who holds the lock puts or reads on; the others take turns.
+    catalogs: HashMap<TenantId, Arc<tokio::sync::Mutex<Catalog>>>,
     programs: HashMap<(TenantId, ModuleHash), (u64, Arc<Program>)>,
     uses: u64,
 }
@@ -146,6 +168,26 @@ impl Programs {
 
     fn lock(&self) -> MutexGuard<'_, Cache> {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn catalog(&self, tenant: &TenantId) -> Arc<tokio::sync::Mutex<Catalog>> {
+        self.lock().catalogs.entry(tenant.clone()).or_default().clone()
+    }
+
+    /// Puts a module under a name and keeps it loaded. Puts of one tenant take turns, so none of them loses to another.
+    pub(crate) async fn put(
+        &self,
+        tenant: &TenantId,
+        module: &Module,
+        name: &str,
+        stamp: Stamp,
+    ) -> Result<Arc<Program>, ProgramError> {
+        let bytes = module.encode();
+        let program = Arc::new(load(module.hash(), &bytes)?);
+        let catalog = self.catalog(tenant);
+        catalog.lock().await.put(&*self.store, tenant, program.hash(), bytes, name, stamp).await?;
+        self.lock().keep(tenant, program.clone());
+        Ok(program)
     }
 
     /// A program by its hash, from memory or from the store.
@@ -161,14 +203,12 @@ impl Programs {
     }
 
     async fn blob_of(&self, tenant: &TenantId, module: ModuleHash) -> Result<BlobHash, ProgramError> {
-        let mut catalog = self.lock().catalogs.get(tenant).cloned().unwrap_or_default();
-        if let Some(blob) = catalog.blobs.get(&module) {
-            return Ok(*blob);
+        let catalog = self.catalog(tenant);
+        let mut catalog = catalog.lock().await;
+        if !catalog.blobs.contains_key(&module) {
+            catalog.catch_up(&*self.store, tenant).await?;
         }
-        catalog.catch_up(&*self.store, tenant).await?;
-        let found = catalog.blobs.get(&module).copied();
-        self.lock().catalogs.insert(tenant.clone(), catalog);
-        found.ok_or(ProgramError::Unknown { module })
+        catalog.blobs.get(&module).copied().ok_or(ProgramError::Unknown { module })
     }
 }
 
@@ -181,6 +221,7 @@ impl Cache {
     }
 
     fn keep(&mut self, tenant: &TenantId, program: Arc<Program>) {
+        self.uses += 1;
         self.programs.insert((tenant.clone(), program.hash()), (self.uses, program));
         if self.programs.len() > PROGRAMS_CACHED_MAX
             && let Some(oldest) = self.programs.iter().min_by_key(|(_, (used, _))| *used).map(|(key, _)| key.clone())

@@ -1,7 +1,8 @@
 //! Finds the agents that have something to do: all at once when a node starts, a few at a time ever after.
 //!
 //! The second outage after a failover is the stampede, so taking over only raises epochs and notes who is to wake;
-//! how many come into memory at once is the residency's business.
+//! how many come into memory at once is the residency's business. Nobody is woken, and no service runs, before every
+//! agent has its new epoch: one that ran under the old one would be fenced off by its own node.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -18,11 +19,17 @@ const ROWS_PAGE: usize = 512;
 /// Between two looks for agents that have been idle for long.
 const IDLE_TICK: Millis = Millis(1_000);
 
-/// Makes this node the owner of every live agent, under a new epoch, and wakes those with something to do.
-pub(crate) async fn take_over(core: &Arc<Core>) -> Result<(), StoreError> {
+/// The agents that were taken over.
+#[derive(Default)]
+pub(crate) struct Taken {
+    to_wake: Vec<(Reverse<u8>, AgentId)>,
+    asleep: Vec<(AgentId, Option<Timestamp>)>,
+}
+
+/// Makes this node the owner of every live agent, under a new epoch.
+pub(crate) async fn take_over(core: &Arc<Core>) -> Result<Taken, StoreError> {
     let mut after = None;
-    let mut to_wake: Vec<(Reverse<u8>, AgentId)> = Vec::new();
-    let (mut taken, now) = (0_usize, core.clock.now());
+    let (mut taken, now) = (Taken::default(), core.clock.now());
     loop {
         let page = core.store.rows(Rows::Live, after, ROWS_PAGE).await?;
         let is_last = page.len() < ROWS_PAGE;
@@ -33,24 +40,32 @@ pub(crate) async fn take_over(core: &Arc<Core>) -> Result<(), StoreError> {
         quarantined.iter().for_each(|row| core.ownership.given(row.agent, row.epoch));
         place(core, &rows).await?;
         for row in rows {
-            taken += 1;
             if has_something_to_do(core, &row, now).await? {
-                to_wake.push((Reverse(row.priority), row.agent));
+                taken.to_wake.push((Reverse(row.priority), row.agent));
             } else {
-                core.residency.note_asleep(row.agent);
-                core.timers.set(row.agent, row.due);
+                taken.asleep.push((row.agent, row.due));
             }
         }
         if is_last {
-            break;
+            return Ok(taken);
         }
     }
-    to_wake.sort_unstable();
-    info!(node = %core.config.node, taken, waking = to_wake.len(), "agents taken over");
-    for (_, agent) in to_wake {
-        core.hint(agent, Hint::Inbox);
+}
+
+impl Taken {
+    /// Sets the timers, and wakes those with something to do, the most urgent first.
+    pub(crate) fn wake(mut self, core: &Arc<Core>) {
+        let (waking, asleep) = (self.to_wake.len(), self.asleep.len());
+        info!(node = %core.config.node, taken = waking + asleep, waking, "agents taken over");
+        for (agent, due) in self.asleep {
+            core.residency.note_asleep(agent);
+            core.timers.set(agent, due);
+        }
+        self.to_wake.sort_unstable();
+        for (_, agent) in self.to_wake {
+            core.hint(agent, Hint::Inbox);
+        }
     }
-    Ok(())
 }
 
 async fn place(core: &Core, rows: &[AgentRow]) -> Result<(), StoreError> {
@@ -62,14 +77,27 @@ async fn place(core: &Core, rows: &[AgentRow]) -> Result<(), StoreError> {
     if wishes.is_empty() {
         return Ok(());
     }
-    for (answer, row) in core.store.place(wishes.clone()).await?.into_iter().zip(wishes) {
+    for (answer, wish) in core.store.place(wishes.clone()).await?.into_iter().zip(wishes) {
         match answer {
-            Ok(epoch) => core.ownership.given(row.agent, epoch),
-            Err(current) => {
-                warn!(agent = %row.agent, %current, "agent was not taken over: its epoch has changed meanwhile");
-            }
+            Ok(epoch) => core.ownership.given(wish.agent, epoch),
+            Err(current) => place_again(core, wish, current).await?,
         }
     }
+    Ok(())
+}
+
+/// After a refusal: a cancel that came meanwhile is this node's to carry out; anything else is another owner.
+async fn place_again(core: &Core, wish: Place, current: Epoch) -> Result<(), StoreError> {
+    let agent = wish.agent;
+    let row = core.store.row(agent).await?.filter(|row| !row.state.is_terminal());
+    if row.is_some_and(|row| row.cancelled && row.epoch == wish.from.next()) {
+        let again = Place { from: wish.from.next(), ..wish };
+        if let Some(Ok(epoch)) = core.store.place(vec![again]).await?.pop() {
+            core.ownership.given(agent, epoch);
+            return Ok(());
+        }
+    }
+    warn!(%agent, %current, "agent was not taken over: its epoch has changed meanwhile");
     Ok(())
 }
 
@@ -129,8 +157,10 @@ async fn look_for_lost_hints(
     let page = core.store.rows(Rows::Live, after, limit).await?;
     let last = if page.len() < limit { None } else { page.last().map(|row| row.agent) };
     for row in page {
-        let is_out = row.node.as_ref() == Some(&core.config.node) && !core.residency.holds(row.agent);
-        if is_out && has_something_to_do(core, &row, now).await? {
+        let is_mine = row.node.as_ref() == Some(&core.config.node);
+        // Who is in memory looks around by itself, but one that computes for long does not look for a cancel.
+        let is_missed = row.cancelled || !core.residency.holds(row.agent);
+        if is_mine && is_missed && has_something_to_do(core, &row, now).await? {
             core.hint(row.agent, Hint::Inbox);
         }
     }

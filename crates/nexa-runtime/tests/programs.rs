@@ -4,15 +4,18 @@
 
 mod support;
 
+use std::sync::atomic::Ordering;
+
+use futures::future::join_all;
 use nexa_event::effect::{ModelRequest, Role};
-use nexa_types::{AgentId, AgentState, Millis, Seq, Waiting};
+use nexa_types::{AgentId, AgentState, Millis, Seq, TenantId, Waiting};
 use nexa_vm::json;
 use nexa_vm::module::Module;
 use nexa_vm::value::Value;
 
 use support::job::Job;
 use support::model::FakeModel;
-use support::{Desk, config, until};
+use support::{Desk, config, program, until};
 
 const REVIEW: &str = r##"
 protocol Verdict { summary: str, score: int }
@@ -93,4 +96,38 @@ async fn a_letter_waits_for_a_person_and_for_the_clock_across_restarts() {
     assert!(text.starts_with("ada sent: <"), "{text}");
     until("the last act", || third.stats().model_calls_in_flight == 0).await;
     assert!(desk.model.asked().values().all(|attempts| attempts.len() == 1), "nothing was asked twice");
+}
+
+#[tokio::test]
+async fn many_puts_at_the_same_time_all_succeed() {
+    let desk = Desk::new(FakeModel::echo(1));
+    let (node, way) = desk.start_mortal(None).await;
+    way.yields.store(true, Ordering::SeqCst);
+    let tenant = TenantId::local();
+    let modules: Vec<Module> = (0..40).map(program::says).collect();
+    let names: Vec<String> = (0..40).map(|n| format!("program {n}")).collect();
+    let puts = modules.iter().zip(&names).map(|(module, name)| node.put_program(&tenant, module, name, desk.stamp()));
+    for (put, module) in join_all(puts).await.into_iter().zip(&modules) {
+        assert_eq!(put.unwrap().hash(), module.hash());
+    }
+    let other = desk.start(config("n2")).await;
+    for module in &modules {
+        assert!(other.program(&tenant, module.hash()).await.is_ok());
+    }
+}
+
+#[tokio::test]
+async fn putting_the_same_program_again_writes_nothing() {
+    let desk = Desk::new(FakeModel::echo(1));
+    let (node, way) = desk.start_mortal(None).await;
+    let (tenant, module) = (TenantId::local(), program::says(1));
+    node.put_program(&tenant, &module, "one", desk.stamp()).await.unwrap();
+    let written = || (Desk::appends(&way), way.blobs_put.load(Ordering::SeqCst));
+    let once = written();
+    node.put_program(&tenant, &module, "one", desk.stamp()).await.unwrap();
+    assert_eq!(written(), once);
+    node.put_program(&tenant, &module, "uno", desk.stamp()).await.unwrap();
+    node.put_program(&tenant, &program::says(2), "one", desk.stamp()).await.unwrap();
+    node.put_program(&tenant, &module, "one", desk.stamp()).await.unwrap();
+    assert_eq!(written().0, once.0 + 3, "another name, another program, and the first one back are news");
 }

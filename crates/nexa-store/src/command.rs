@@ -1,5 +1,8 @@
 //! The writing calls, each as what it does within the writer's transaction.
 
+use std::convert::Infallible;
+
+use minicbor::Encode;
 use nexa_event::codec;
 use nexa_event::envelope::Fact;
 use nexa_event::fact::{Input, WorkloadEvent};
@@ -18,6 +21,9 @@ pub(crate) trait Command: Send + 'static {
 
     /// Does it. An `Err` gives up the transaction; what concerns this call alone is part of the output.
     fn run(&self, desk: &mut Desk<'_>) -> rusqlite::Result<Self::Output>;
+
+    /// About how many bytes wait with it in the queue.
+    fn bytes(&self) -> usize;
 
     /// How many appends it counts as in a batch.
     fn appends(&self) -> usize {
@@ -38,8 +44,36 @@ fn told<T>(outcome: Result<T, Refused>) -> rusqlite::Result<Result<T, StoreError
 /// See `Store::append`.
 pub(crate) struct AppendAll(pub(crate) Vec<Append>);
 
+/// The encoded length of a value.
+fn length(value: &impl Encode<()>) -> usize {
+    struct Counter(usize);
+
+    impl minicbor::encode::Write for Counter {
+        type Error = Infallible;
+
+        fn write_all(&mut self, bytes: &[u8]) -> Result<(), Infallible> {
+            self.0 += bytes.len();
+            Ok(())
+        }
+    }
+
+    let mut counter = Counter(0);
+    minicbor::encode(value, &mut counter).expect("counting cannot fail");
+    counter.0
+}
+
 impl Command for AppendAll {
     type Output = Vec<Result<Appended, AppendError>>;
+
+    fn bytes(&self) -> usize {
+        let of = |append: &Append| {
+            let also = append.also.iter().flat_map(|(_, facts)| facts);
+            let births = append.births.iter().map(|birth| &birth.first);
+            append.facts.iter().chain(births).chain(also).map(length).sum::<usize>()
+                + append.posts.iter().map(|post| length(&post.input)).sum::<usize>()
+        };
+        self.0.iter().map(of).sum()
+    }
 
     fn run(&self, desk: &mut Desk<'_>) -> rusqlite::Result<Self::Output> {
         self.0.iter().map(|append| desk.append(append)).collect()
@@ -58,6 +92,10 @@ pub(crate) struct PostOne {
 
 impl Command for PostOne {
     type Output = Result<Posted, StoreError>;
+
+    fn bytes(&self) -> usize {
+        length(&self.post.input)
+    }
 
     fn run(&self, desk: &mut Desk<'_>) -> rusqlite::Result<Self::Output> {
         let to = self.post.to.as_bytes();
@@ -155,6 +193,10 @@ impl CancelAll {
 impl Command for CancelAll {
     type Output = Result<Cancelled, StoreError>;
 
+    fn bytes(&self) -> usize {
+        self.reason.len()
+    }
+
     fn run(&self, desk: &mut Desk<'_>) -> rusqlite::Result<Self::Output> {
         told(self.cancel(desk))
     }
@@ -165,6 +207,10 @@ pub(crate) struct PlaceAll(pub(crate) Vec<Place>);
 
 impl Command for PlaceAll {
     type Output = Vec<Result<Epoch, Epoch>>;
+
+    fn bytes(&self) -> usize {
+        self.0.len() * size_of::<Place>()
+    }
 
     fn run(&self, desk: &mut Desk<'_>) -> rusqlite::Result<Self::Output> {
         self.0.iter().map(|wish| place(desk, wish)).collect()
@@ -212,7 +258,12 @@ pub(crate) fn snapshot_checksum(agent: AgentId, version: Version, bytes: &[u8]) 
 impl Command for PutSnapshot {
     type Output = ();
 
+    fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     fn run(&self, desk: &mut Desk<'_>) -> rusqlite::Result<()> {
+        desk.bytes += self.bytes.len() as u64;
         let checksum = snapshot_checksum(self.agent, self.version, &self.bytes);
         desk.connection
             .prepare_cached(
@@ -234,7 +285,12 @@ pub(crate) struct PutBlob {
 impl Command for PutBlob {
     type Output = ();
 
+    fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     fn run(&self, desk: &mut Desk<'_>) -> rusqlite::Result<()> {
+        desk.bytes += self.bytes.len() as u64;
         desk.put_blob(&self.tenant, &self.hash, &self.bytes)
     }
 }

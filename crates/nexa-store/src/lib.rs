@@ -12,7 +12,7 @@
 //! - `writer`: group commit, and what happens when the disk is full or fails.
 //! - `append`, `command`: what one writing call does within a transaction.
 //! - `read`: every question to the store, with the checks that no damaged byte is handed out.
-//! - `projector`, `views`: read models.
+//! - `projector`, `views_file`, `views`: read models.
 //!
 //! Facts lie in arrival order with indices beside them, which is more than ten times as fast as a table that is
 //! ordered by stream. `synchronous=FULL` is not an option: with less, SQLite may lose the last commits at a power cut.
@@ -29,6 +29,7 @@ mod schema;
 mod store;
 mod trouble;
 mod views;
+mod views_file;
 mod writer;
 
 pub use open::{OpenError, Options, SqliteStore};

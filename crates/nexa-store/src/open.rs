@@ -7,6 +7,7 @@ use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -106,7 +107,7 @@ pub enum OpenError {
 pub struct SqliteStore {
     pub(crate) queue: Option<writer::Queue>,
     pub(crate) readers: Readers,
-    pub(crate) views: Readers,
+    pub(crate) views: Arc<Readers>,
     pub(crate) projector: projector::Handle,
     pub(crate) head: watch::Receiver<GlobalSeq>,
     threads: Vec<JoinHandle<()>>,
@@ -150,14 +151,16 @@ impl SqliteStore {
         let store_id = schema::store_id(&connection).map_err(|source| sorted(&path, source))?;
         let views_path = directory.join("views.db");
         let facts = connect(&path).map_err(sqlite)?;
-        let (projector, projecting) = projector::start(facts, &views_path, &store_id, GlobalSeq(newest))
-            .map_err(|source| sorted(&views_path, source))?;
+        let views = Arc::new(Readers::new(&views_path));
+        let (projector, projecting) =
+            projector::start(facts, &views_path, &store_id, GlobalSeq(newest), Arc::clone(&views))
+                .map_err(|source| sorted(&views_path, source))?;
         let listeners = writer::Listeners { head: head_sender, projector: projector.wake(), checkpoints };
         let (queue, writing) = writer::start(connection, newest, listeners).map_err(thread)?;
         Ok(Self {
             queue: Some(queue),
             readers: Readers::new(&path),
-            views: Readers::new(&views_path),
+            views,
             projector,
             head,
             threads: vec![writing, checkpointer, projecting.map_err(thread)?],

@@ -1,23 +1,24 @@
 //! The one thread that folds facts into `views.db`.
 //!
 //! It follows the head: reads a batch of facts with their chains checked, folds them, and commits views together with
-//! the position that they have seen. After a restart it goes on from there. The file is made again if it is damaged,
-//! of another version, or belongs to another store; its commits are not synced one by one, since all of it can be
-//! folded again.
+//! the position that they have seen. After a restart it goes on from there.
 //!
 //! Wishes: one place in the channel says that there is news; more say nothing new and are dropped.
 //! When the facts cannot be read or the views not be kept, it stands still, says so, and tries again after
 //! `RETRY_AFTER`; answers then say how far they have seen.
+//!
+//! Damaged views, met here or by a reader, are no damage of the facts. The file is then made again and folded from the
+//! first fact: nothing is written into a damaged file any more, not even to empty it. So it is when views could not be
+//! kept `TRIES_MAX` times for a reason that is no lack of room. What readers report within `REMAKE_PAUSE` after that is
+//! dropped, so that a fault which a new file does not cure keeps nobody busy.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nexa_event::codec;
 use nexa_ports::store::StoreError;
@@ -28,58 +29,19 @@ use tokio::sync::{oneshot, watch};
 use tracing::{info, warn};
 
 use crate::column::{count, counter, damaged, moment, state_word};
-use crate::open::connect;
 use crate::read;
-use crate::trouble::{Trouble, refusal, trouble};
+use crate::readers::Readers;
+use crate::trouble::refusal;
+use crate::views_file::{FORGET, make, open_or_make, read_applied};
 
-/// Grows with every change of the tables or of what the folds mean; the file is then made again.
-const VIEWS_VERSION: i64 = 1;
 /// Facts of one transaction.
 const BATCH_FACTS: usize = 512;
 /// The pause after a failure.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-
-const TABLES: &str = "
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID, STRICT;
-CREATE TABLE workloads (
-    id BLOB PRIMARY KEY, tenant TEXT NOT NULL, seq INTEGER NOT NULL, state TEXT NOT NULL, body BLOB NOT NULL
-) STRICT;
-CREATE INDEX workloads_by_tenant ON workloads (tenant, seq);
-CREATE TABLE agents (
-    id BLOB PRIMARY KEY, tenant TEXT NOT NULL, workload BLOB NOT NULL, seq INTEGER NOT NULL, state TEXT NOT NULL,
-    body BLOB NOT NULL
-) STRICT;
-CREATE INDEX agents_by_tenant ON agents (tenant, seq);
-CREATE INDEX agents_by_workload ON agents (workload, seq);
-CREATE TABLE approvals (
-    id BLOB PRIMARY KEY, tenant TEXT NOT NULL, workload BLOB NOT NULL, seq INTEGER NOT NULL, open INTEGER NOT NULL,
-    body BLOB NOT NULL
-) STRICT;
-CREATE INDEX approvals_by_tenant ON approvals (tenant, seq);
-CREATE INDEX approvals_open ON approvals (tenant, seq) WHERE open = 1;
-CREATE TABLE programs (
-    tenant TEXT NOT NULL, name TEXT NOT NULL, module BLOB NOT NULL, seq INTEGER NOT NULL, body BLOB NOT NULL,
-    PRIMARY KEY (tenant, name, module)
-) STRICT;
-CREATE INDEX programs_by_tenant ON programs (tenant, seq);
-CREATE TABLE history (
-    position INTEGER PRIMARY KEY, at INTEGER NOT NULL, tenant TEXT NOT NULL, workload BLOB, agent BLOB,
-    kind TEXT NOT NULL, text TEXT NOT NULL
-) STRICT;
-CREATE VIRTUAL TABLE history_words USING fts5 (
-    text, content = 'history', content_rowid = 'position', tokenize = 'unicode61 remove_diacritics 0'
-);
-";
-
-const FORGET: &str = "
-DELETE FROM workloads;
-DELETE FROM agents;
-DELETE FROM approvals;
-DELETE FROM programs;
-DELETE FROM history;
-INSERT INTO history_words (history_words) VALUES ('delete-all');
-UPDATE meta SET value = '0' WHERE key = 'applied';
-";
+/// Failures in a row to keep views, after which their file is taken for damaged.
+const TRIES_MAX: u32 = 3;
+/// How long after the file was made again readers cannot have it made again.
+const REMAKE_PAUSE: Duration = Duration::from_secs(10);
 
 type Rebuilds = Arc<Mutex<Vec<oneshot::Sender<()>>>>;
 
@@ -90,6 +52,7 @@ pub(crate) struct Handle {
     /// How far the views have seen.
     pub(crate) applied: watch::Receiver<GlobalSeq>,
     rebuilds: Rebuilds,
+    damaged: Arc<AtomicBool>,
     stopping: Arc<AtomicBool>,
 }
 
@@ -109,20 +72,51 @@ impl Handle {
     pub(crate) fn rebuild(&self) -> oneshot::Receiver<()> {
         let (done, wait) = oneshot::channel();
         self.rebuilds.lock().expect("no holder of this lock can panic").push(done);
+        self.nudge();
+        wait
+    }
+
+    /// Says that a reader has met a damaged view.
+    pub(crate) fn report_damage(&self) {
+        self.damaged.store(true, Ordering::Relaxed);
+        self.nudge();
+    }
+
+    fn nudge(&self) {
         if let Some(wake) = &self.wake {
             // Full means that it will look in any case.
             let _ = wake.try_send(());
         }
-        wait
     }
 }
 
 struct Projector {
     facts: Connection,
-    views: Connection,
+    /// `None` while the file waits to be made again.
+    views: Option<Connection>,
+    path: PathBuf,
+    store_id: String,
+    /// Who else has the file open.
+    readers: Arc<Readers>,
+    remade: Option<Instant>,
     applied: watch::Sender<GlobalSeq>,
     rebuilds: Rebuilds,
+    damaged: Arc<AtomicBool>,
     stopping: Arc<AtomicBool>,
+}
+
+/// Why folding stopped.
+enum Halt {
+    /// The facts cannot be read.
+    Facts(StoreError),
+    /// The views cannot be read or kept.
+    Views(StoreError),
+}
+
+impl Halt {
+    fn views(error: &rusqlite::Error) -> Self {
+        Self::Views(refusal(error))
+    }
 }
 
 /// Opens or makes `views.db` for the store with this id, and starts the thread.
@@ -131,119 +125,59 @@ pub(crate) fn start(
     path: &Path,
     store_id: &str,
     newest: GlobalSeq,
+    readers: Arc<Readers>,
 ) -> rusqlite::Result<(Handle, std::io::Result<JoinHandle<()>>)> {
-    let views = open_views(path, store_id, newest)?;
+    let views = open_or_make(path, store_id, newest)?;
     let applied = watch::Sender::new(read_applied(&views)?);
     let (wake, woken) = sync_channel(1);
     let rebuilds = Rebuilds::default();
+    let damaged = Arc::new(AtomicBool::new(false));
     let stopping = Arc::new(AtomicBool::new(false));
     let handle = Handle {
         wake: Some(wake),
         applied: applied.subscribe(),
         rebuilds: Arc::clone(&rebuilds),
+        damaged: Arc::clone(&damaged),
         stopping: Arc::clone(&stopping),
     };
-    let projector = Projector { facts, views, applied, rebuilds, stopping };
+    let (path, store_id) = (path.to_owned(), store_id.to_owned());
+    let projector = Projector {
+        facts,
+        views: Some(views),
+        path,
+        store_id,
+        readers,
+        remade: None,
+        applied,
+        rebuilds,
+        damaged,
+        stopping,
+    };
     let thread = std::thread::Builder::new().name("nexa-store-project".into()).spawn(move || projector.work(woken));
     Ok((handle, thread))
 }
 
-fn open_views(path: &Path, store_id: &str, newest: GlobalSeq) -> rusqlite::Result<Connection> {
-    match usable(path, store_id, newest) {
-        Ok(Some(views)) => return Ok(views),
-        Ok(None) => {}
-        Err(error) if trouble(&error) == Trouble::Damaged => {
-            warn!(%error, path = %path.display(), "the read models are damaged and are folded again");
-        }
-        Err(error) => return Err(error),
-    }
-    for suffix in ["", "-wal", "-shm"] {
-        let mut file = path.as_os_str().to_owned();
-        file.push(suffix);
-        // What is not there need not be removed; what cannot be removed shows below.
-        let _ = std::fs::remove_file(PathBuf::from(file));
-    }
-    // Made here and not by SQLite, for its permissions; a failure shows when it is opened.
-    let _ = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
-    let mut views = connect(path)?;
-    // A power cut now leaves a damaged file, which is made again.
-    views.pragma_update(None, "synchronous", "OFF")?;
-    views.pragma_update(None, "journal_mode", "WAL")?;
-    let change = views.transaction()?;
-    change.execute_batch(TABLES)?;
-    for (key, value) in [("version", VIEWS_VERSION.to_string().as_str()), ("store_id", store_id), ("applied", "0")] {
-        change.execute("INSERT INTO meta (key, value) VALUES (?1, ?2)", [key, value])?;
-    }
-    change.commit()?;
-    relax(&views)?;
-    Ok(views)
-}
-
-/// The file, if it can go on from where it is.
-fn usable(path: &Path, store_id: &str, newest: GlobalSeq) -> rusqlite::Result<Option<Connection>> {
-    if !path.exists() {
-        return Ok(None);
-    }
-    let views = connect(path)?;
-    let tables: i64 =
-        views.query_row("SELECT count(*) FROM sqlite_schema WHERE name = 'meta'", [], |row| row.get(0))?;
-    if tables == 0 {
-        return Ok(None);
-    }
-    let value = |key: &str| -> rusqlite::Result<Option<String>> {
-        views.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get(0)).optional()
-    };
-    let ours = value("version")?.as_deref() == Some(VIEWS_VERSION.to_string().as_str())
-        && value("store_id")?.as_deref() == Some(store_id);
-    let seen = read_applied(&views)?;
-    if ours && seen > newest {
-        // SQLite takes a damaged write-ahead log for one that ends before the damage, without a word.
-        warn!(
-            %seen,
-            %newest,
-            "the end of the log is gone: facts that were read before are not there any more; unless an older copy was \
-             put back on purpose, the data folder was damaged, and what it lost is done again"
-        );
-    }
-    relax(&views)?;
-    Ok((ours && seen <= newest).then_some(views))
-}
-
-/// Commits need not be durable one by one, and SQLite may tidy up the log by itself.
-fn relax(views: &Connection) -> rusqlite::Result<()> {
-    views.pragma_update(None, "synchronous", "NORMAL")?;
-    views.pragma_update(None, "wal_autocheckpoint", 1_000)
-}
-
-/// How far the views of a connection's moment have seen.
-pub(crate) fn read_applied(views: &Connection) -> rusqlite::Result<GlobalSeq> {
-    let applied: i64 = views
-        .prepare_cached("SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'applied'")?
-        .query_row([], |row| row.get(0))?;
-    Ok(GlobalSeq(applied.unsigned_abs()))
-}
-
 impl Projector {
     fn work(mut self, woken: Receiver<()>) {
-        let mut standing = false;
+        let mut failures = 0;
         loop {
             let asked = std::mem::take(&mut *self.rebuilds.lock().expect("no holder of this lock can panic"));
-            let outcome = if asked.is_empty() { Ok(()) } else { self.forget() }.and_then(|()| self.catch_up());
-            let wait = match outcome {
+            let wait = match self.follow(!asked.is_empty()) {
                 Ok(()) => {
-                    standing = false;
+                    failures = 0;
                     for done in asked {
                         // An error means that nobody waits for it any more.
                         let _ = done.send(());
                     }
                     woken.recv().map_err(|_| RecvTimeoutError::Disconnected)
                 }
-                Err(error) => {
-                    if !std::mem::replace(&mut standing, true) {
-                        warn!(%error, "read models stand still until this is over");
-                    }
+                Err(halt) => {
+                    failures += 1;
                     self.rebuilds.lock().expect("no holder of this lock can panic").extend(asked);
-                    woken.recv_timeout(RETRY_AFTER)
+                    let was_whole = self.views.is_some();
+                    self.note(halt, failures);
+                    let pause = if was_whole && self.views.is_none() { Duration::ZERO } else { RETRY_AFTER };
+                    woken.recv_timeout(pause)
                 }
             };
             if wait == Err(RecvTimeoutError::Disconnected) {
@@ -252,32 +186,71 @@ impl Projector {
         }
     }
 
-    fn forget(&mut self) -> Result<(), StoreError> {
+    /// Says why it stands still, and gives the file up if that is the reason.
+    fn note(&mut self, halt: Halt, failures: u32) {
+        let (error, is_damaged) = match halt {
+            Halt::Facts(error) => (error, false),
+            Halt::Views(error @ StoreError::Corrupt { .. }) => (error, true),
+            Halt::Views(error @ StoreError::DiskFull) => (error, false),
+            Halt::Views(error) => (error, failures >= TRIES_MAX),
+        };
+        if is_damaged && self.views.take().is_some() {
+            warn!(%error, path = %self.path.display(), "the read models are damaged and are folded again");
+        } else if failures == 1 {
+            warn!(%error, "read models stand still until this is over");
+        }
+    }
+
+    fn follow(&mut self, rebuild: bool) -> Result<(), Halt> {
+        let is_reported = self.damaged.swap(false, Ordering::Relaxed);
+        if is_reported && self.remade.is_none_or(|at| at.elapsed() > REMAKE_PAUSE) && self.views.take().is_some() {
+            warn!(path = %self.path.display(), "a reader met damaged read models: they are folded again");
+        }
+        if self.views.is_none() {
+            self.remake()?;
+        } else if rebuild {
+            self.forget()?;
+        }
+        self.catch_up()
+    }
+
+    /// Makes the file again while nobody reads it.
+    fn remake(&mut self) -> Result<(), Halt> {
+        let made = self.readers.renew(|| make(&self.path, &self.store_id));
+        self.views = Some(made.map_err(|error| Halt::views(&error))?);
+        self.remade = Some(Instant::now());
+        self.applied.send_replace(GlobalSeq(0));
+        Ok(())
+    }
+
+    fn forget(&mut self) -> Result<(), Halt> {
         info!("read models are folded again from the first fact");
-        let change = self.views.transaction().map_err(|error| refusal(&error))?;
-        change.execute_batch(FORGET).and_then(|()| change.commit()).map_err(|error| refusal(&error))?;
+        let Some(views) = &mut self.views else { return Ok(()) };
+        let change = views.transaction().map_err(|error| Halt::views(&error))?;
+        change.execute_batch(FORGET).and_then(|()| change.commit()).map_err(|error| Halt::views(&error))?;
         self.applied.send_replace(GlobalSeq(0));
         Ok(())
     }
 
     /// Folds batch after batch until there is nothing new.
-    fn catch_up(&mut self) -> Result<(), StoreError> {
+    fn catch_up(&mut self) -> Result<(), Halt> {
+        let Some(views) = &mut self.views else { return Ok(()) };
         loop {
             let applied = *self.applied.borrow();
-            let facts = read::scan(&self.facts, None, applied, BATCH_FACTS)?;
+            let facts = read::scan(&self.facts, None, applied, BATCH_FACTS).map_err(Halt::Facts)?;
             let Some(last) = facts.last() else { return Ok(()) };
             let last = last.position;
-            let change = self.views.transaction().map_err(|error| refusal(&error))?;
+            let change = views.transaction().map_err(|error| Halt::views(&error))?;
             let mut shelf = SqlShelf { views: &change, loaded: BTreeMap::new(), changed: BTreeSet::new() };
             for fact in &facts {
                 let seen = Seen { position: fact.position, workload: fact.workload, envelope: &fact.envelope };
-                fold(&mut shelf, &seen)?;
+                fold(&mut shelf, &seen).map_err(Halt::Views)?;
             }
-            shelf.flush()?;
+            shelf.flush().map_err(Halt::Views)?;
             change
                 .execute("UPDATE meta SET value = ?1 WHERE key = 'applied'", [last.0.to_string()])
                 .and_then(|_| change.commit())
-                .map_err(|error| refusal(&error))?;
+                .map_err(|error| Halt::views(&error))?;
             self.applied.send_replace(last);
             if self.stopping.load(Ordering::Relaxed) {
                 return Ok(());

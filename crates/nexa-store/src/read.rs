@@ -303,17 +303,31 @@ pub(crate) fn inbox(connection: &Connection, agent: AgentId, limit: usize) -> An
     let mut rows = sql(select.query(params![agent.as_bytes(), limited(limit)]))?;
     let mut entries = Vec::new();
     while let Some(row) = sql(rows.next())? {
-        let bad = |what: &str| damaged(&format!("the inbox of {agent}"), what);
-        let (id, body): (Vec<u8>, Vec<u8>) = (sql(row.get(0))?, sql(row.get(1))?);
-        let principal: String = sql(row.get(3))?;
-        entries.push(InboxEntry {
-            id: InputId::from_slice(&id).ok_or_else(|| bad("an id does not have 16 bytes"))?,
-            input: codec::decode(&body).map_err(|error| bad(&error.to_string()))?,
-            at: Timestamp(counter(sql(row.get(2))?)?),
-            principal: PrincipalId::new(&principal).map_err(|error| bad(&error.to_string()))?,
-        });
+        entries.push(inbox_entry(agent, row)?);
     }
     Ok(entries)
+}
+
+/// See `Store::entry`.
+pub(crate) fn entry(connection: &Connection, agent: AgentId, id: InputId) -> Answer<Option<InboxEntry>> {
+    let mut select = sql(connection.prepare_cached(
+        "SELECT input, body, at, principal FROM inbox WHERE agent = ?1 AND input = ?2 AND body IS NOT NULL",
+    ))?;
+    let mut rows = sql(select.query(params![agent.as_bytes(), id.as_bytes()]))?;
+    sql(rows.next())?.map(|row| inbox_entry(agent, row)).transpose()
+}
+
+/// An entry from `input, body, at, principal`.
+fn inbox_entry(agent: AgentId, row: &rusqlite::Row<'_>) -> Answer<InboxEntry> {
+    let bad = |what: &str| damaged(&format!("the inbox of {agent}"), what);
+    let (id, body): (Vec<u8>, Vec<u8>) = (sql(row.get(0))?, sql(row.get(1))?);
+    let principal: String = sql(row.get(3))?;
+    Ok(InboxEntry {
+        id: InputId::from_slice(&id).ok_or_else(|| bad("an id does not have 16 bytes"))?,
+        input: codec::decode(&body).map_err(|error| bad(&error.to_string()))?,
+        at: Timestamp(counter(sql(row.get(2))?)?),
+        principal: PrincipalId::new(&principal).map_err(|error| bad(&error.to_string()))?,
+    })
 }
 
 /// See `Store::snapshot`.

@@ -48,6 +48,15 @@ impl Readers {
         Self { path: path.to_owned(), free: Arc::default(), turns: Arc::new(Semaphore::new(READERS_MAX)) }
     }
 
+    /// Closes all connections and makes a change while nobody reads; later reads open new ones. Blocks until the reads
+    /// of this moment are over, which is at most `READ_DEADLINE`.
+    pub(crate) fn renew<T>(&self, change: impl FnOnce() -> T) -> T {
+        let all = self.turns.acquire_many(READERS_MAX as u32);
+        let _turns = futures::executor::block_on(all).expect("nobody closes it");
+        self.free.lock().expect("no holder of this lock can panic").clear();
+        change()
+    }
+
     /// Runs a question within one read transaction, so that all it sees is of one moment. Cancel-safe.
     pub(crate) async fn read<T: Send + 'static>(
         &self,

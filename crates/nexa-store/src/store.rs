@@ -6,7 +6,7 @@ use nexa_ports::store::{
     AgentRow, Append, AppendError, Appended, Cancelled, InboxEntry, Place, Post, Posted, Recorded, Rows, Stamp, Store,
     StoreError,
 };
-use nexa_types::{AgentId, BlobHash, Epoch, GlobalSeq, StreamId, TenantId, Version, WorkloadId};
+use nexa_types::{AgentId, BlobHash, Epoch, GlobalSeq, InputId, StreamId, TenantId, Version, WorkloadId};
 use tokio::sync::watch;
 
 use crate::append::bound;
@@ -73,6 +73,10 @@ impl Store for SqliteStore {
 
     fn inbox(&self, agent: AgentId, limit: usize) -> BoxFuture<'_, Result<Vec<InboxEntry>, StoreError>> {
         Box::pin(self.readers.read(move |connection| read::inbox(connection, agent, limit)))
+    }
+
+    fn entry(&self, agent: AgentId, id: InputId) -> BoxFuture<'_, Result<Option<InboxEntry>, StoreError>> {
+        Box::pin(self.readers.read(move |connection| read::entry(connection, agent, id)))
     }
 
     fn read(&self, stream: StreamId, after: Version, limit: usize) -> BoxFuture<'_, Result<Vec<Recorded>, StoreError>> {

@@ -17,8 +17,9 @@ use rusqlite::{Connection, params_from_iter};
 
 use crate::column::{count, counter, state_word};
 use crate::open::SqliteStore;
-use crate::projector::{decode, line, load, read_applied};
+use crate::projector::{decode, line, load};
 use crate::trouble::refusal;
+use crate::views_file::read_applied;
 
 /// A condition that grows, with its values.
 struct Query {
@@ -69,6 +70,18 @@ impl Query {
 }
 
 impl SqliteStore {
+    /// Asks the read models. Damage is told to the projector, which makes them again.
+    async fn look<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let answer = self.views.read(question).await;
+        if matches!(answer, Err(StoreError::Corrupt { .. })) {
+            self.projector.report_damage();
+        }
+        answer
+    }
+
     /// A page of views: `query` selects `seq, body`.
     async fn list<T>(&self, kind: ListKind, page: Page, mut query: Query) -> Result<Listed<T>, ViewError>
     where
@@ -83,11 +96,11 @@ impl SqliteStore {
             })?;
             listed(connection, kind, &page, items)
         };
-        Ok(self.views.read(read).await?)
+        Ok(self.look(read).await?)
     }
 
     async fn find(&self, key: Key) -> Result<Option<View>, ViewError> {
-        Ok(self.views.read(move |connection| load(connection, &key)).await?)
+        Ok(self.look(move |connection| load(connection, &key)).await?)
     }
 }
 
@@ -212,7 +225,7 @@ impl Views for SqliteStore {
                 })?;
                 listed(connection, kind, &page, hits)
             };
-            Ok(self.views.read(read).await?)
+            Ok(self.look(read).await?)
         })
     }
 
@@ -264,6 +277,6 @@ impl Views for SqliteStore {
             .run(connection, line)?;
             Ok(digest(views.iter(), lines.iter(), &tenant))
         };
-        Box::pin(async move { Ok(self.views.read(read).await?) })
+        Box::pin(async move { Ok(self.look(read).await?) })
     }
 }

@@ -3,7 +3,8 @@
 //! It takes what is in the queue, and what comes in while it does so, into one transaction, commits, and answers. What
 //! arrives during the commit forms the next batch, so that a slow disk makes larger batches and no timer is needed.
 //!
-//! Queue: at most `QUEUE_JOBS_MAX` calls; a further caller waits.
+//! Queue: at most `QUEUE_JOBS_MAX` calls and `QUEUE_BYTES_MAX` bytes, those of the batch included; a further caller
+//! waits, and in the order in which callers came.
 //! Batch: closed at `BATCH_APPENDS_MAX` appends or `BATCH_BYTES_MAX` bytes written; one call is never split.
 //!
 //! Holds:
@@ -19,7 +20,7 @@ use std::sync::{Arc, OnceLock};
 use nexa_ports::store::StoreError;
 use nexa_types::GlobalSeq;
 use rusqlite::Connection;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tracing::{error, warn};
 
 use crate::append::Desk;
@@ -29,9 +30,11 @@ use crate::trouble::{Trouble, refusal, trouble};
 
 /// Calls that may wait for the writer.
 const QUEUE_JOBS_MAX: usize = 4_096;
+/// Bytes of calls that wait for the writer or are being written. One that is longer by itself waits for all the others.
+const QUEUE_BYTES_MAX: usize = 64 << 20;
 /// Appends of one commit.
 const BATCH_APPENDS_MAX: usize = 1_024;
-/// Bytes of one commit, counted as headers, payloads and inbox entries.
+/// Bytes of one commit, counted as headers, payloads, inbox entries, snapshots and blobs.
 const BATCH_BYTES_MAX: u64 = 1 << 20;
 
 /// A call in the queue, whatever its answer.
@@ -44,6 +47,8 @@ trait Job: Send {
 struct Pending<C: Command> {
     command: C,
     output: Option<C::Output>,
+    /// Its place in the queue, until it is answered.
+    _room: OwnedSemaphorePermit,
     caller: oneshot::Sender<Result<C::Output, StoreError>>,
 }
 
@@ -68,6 +73,8 @@ impl<C: Command> Job for Pending<C> {
 /// The callers' end of the queue.
 pub(crate) struct Queue {
     jobs: mpsc::Sender<Box<dyn Job>>,
+    /// One permit a byte.
+    room: Arc<Semaphore>,
     /// Why nothing is written any more.
     stopped: Arc<OnceLock<String>>,
 }
@@ -78,7 +85,9 @@ impl Queue {
     /// Dropping the future leaves open whether it is done.
     pub(crate) async fn submit<C: Command>(&self, command: C) -> Result<C::Output, StoreError> {
         let (caller, answer) = oneshot::channel();
-        let job = Box::new(Pending { command, output: None, caller });
+        let bytes = command.bytes().min(QUEUE_BYTES_MAX) as u32;
+        let room = Arc::clone(&self.room).acquire_many_owned(bytes).await.map_err(|_| self.gone())?;
+        let job = Box::new(Pending { command, output: None, _room: room, caller });
         if self.jobs.send(job).await.is_err() {
             return Err(self.gone());
         }
@@ -121,7 +130,7 @@ pub(crate) fn start(
     let stopped = Arc::new(OnceLock::new());
     let writer = Writer { connection, newest, listeners, stopped: Arc::clone(&stopped), full: false };
     let thread = std::thread::Builder::new().name("nexa-store-write".into()).spawn(move || writer.work(waiting))?;
-    Ok((Queue { jobs, stopped }, thread))
+    Ok((Queue { jobs, room: Arc::new(Semaphore::new(QUEUE_BYTES_MAX)), stopped }, thread))
 }
 
 /// The writer's end of the queue.
@@ -285,5 +294,36 @@ impl Writer {
                 let _ = projector.try_send(());
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::PutBlob;
+    use futures::FutureExt;
+    use nexa_types::TenantId;
+
+    #[test]
+    fn a_caller_waits_while_too_many_bytes_are_in_the_queue() {
+        let (jobs, mut waiting) = mpsc::channel(QUEUE_JOBS_MAX);
+        let queue = Queue { jobs, room: Arc::new(Semaphore::new(QUEUE_BYTES_MAX)), stopped: Arc::default() };
+        let blob = |len| PutBlob { tenant: TenantId::local(), hash: [0; 32], bytes: vec![0; len] };
+        let mut calls = [
+            Box::pin(queue.submit(blob(QUEUE_BYTES_MAX - 1))),
+            Box::pin(queue.submit(blob(1))),
+            Box::pin(queue.submit(blob(2 * QUEUE_BYTES_MAX))),
+            Box::pin(queue.submit(blob(1))),
+        ];
+        let mut come = |calls: &mut [_]| {
+            calls.iter_mut().for_each(|call| assert!(FutureExt::now_or_never(call).is_none()));
+            std::iter::from_fn(|| waiting.try_recv().ok()).collect::<Vec<_>>()
+        };
+        let mut first = come(&mut calls);
+        assert_eq!(first.len(), 2, "the third is too long, and the fourth does not overtake it");
+        first.pop();
+        assert_eq!(come(&mut calls[2..]).len(), 0, "one that is longer than the queue waits for all");
+        first.pop();
+        assert_eq!(come(&mut calls[2..]).len(), 1);
     }
 }

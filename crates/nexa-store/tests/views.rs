@@ -223,3 +223,67 @@ async fn a_position_that_is_not_there_yet_is_waited_for_and_said() {
     let listed = store.list_workloads(local(), None, Page::default()).await.expect("list");
     assert_eq!((listed.items.len(), listed.next, listed.applied_seq), (1, None, GlobalSeq(2)));
 }
+
+/// Overwrites everything of a file but its first bytes.
+fn damage(path: &std::path::Path, keep: usize) {
+    use std::os::unix::fs::FileExt;
+    let Ok(file) = std::fs::OpenOptions::new().write(true).open(path) else { return };
+    let len = file.metadata().expect("metadata").len() as usize;
+    file.write_all_at(&vec![0xa5; len.saturating_sub(keep)], keep as u64).expect("write");
+}
+
+/// Waits until the read models say the same as the facts.
+async fn heals(store: &Arc<SqliteStore>) {
+    let memory = MemoryViews::new(Arc::clone(store) as AnyStore);
+    let healed = async {
+        loop {
+            let head = *store.head().borrow();
+            let caught_up = store.wait_applied(head, Duration::from_millis(50)).await.is_ok();
+            if caught_up && store.digest(local()).await == memory.digest(local()).await {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(LONG, healed).await.expect("the read models are folded again");
+    same_answers(store, &memory).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn read_models_that_are_damaged_while_the_store_is_open_are_folded_again() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let store = Arc::new(SqliteStore::open(directory.path(), Options::default()).expect("open"));
+    fill(&*store).await;
+    store.wait_applied(*store.head().borrow(), LONG).await.expect("it catches up");
+    let damaged = std::fs::File::open(directory.path().join("views.db")).expect("open");
+    damage(&directory.path().join("views.db"), 4_096);
+    damage(&directory.path().join("views.db-wal"), 32);
+    // Both the projector and the readers may meet it first.
+    append(&*store, owned(AgentId::root(workload(1)), 1, 3, vec![replied(1, "one more line")])).await;
+    heals(&store).await;
+    let links = std::os::unix::fs::MetadataExt::nlink(&damaged.metadata().expect("metadata"));
+    assert_eq!(links, 0, "nothing is written into a damaged file any more");
+    append(&*store, owned(AgentId::root(workload(1)), 1, 4, vec![replied(1, "and another line")])).await;
+    heals(&store).await;
+    assert_eq!(store.row(AgentId::root(workload(1))).await.expect("row").expect("it exists").version, Version(5));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn read_models_that_were_damaged_before_the_store_is_opened_are_folded_again() {
+    for keep in [0, 100, 4_096, 3 * 4_096, 8 * 4_096] {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let open = || Arc::new(SqliteStore::open(directory.path(), Options::default()).expect("open"));
+        let store = open();
+        fill(&*store).await;
+        store.wait_applied(*store.head().borrow(), LONG).await.expect("it catches up");
+        drop(store);
+        let path = directory.path().join("views.db");
+        // Moves what is in the log into the file, so that the damage is in the file.
+        let mover = rusqlite::Connection::open(&path).expect("open");
+        mover.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).expect("checkpoint");
+        drop(mover);
+        damage(&path, keep);
+        let store = open();
+        append(&*store, owned(AgentId::root(workload(1)), 1, 3, vec![replied(1, "one more line")])).await;
+        heals(&store).await;
+    }
+}

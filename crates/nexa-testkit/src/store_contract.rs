@@ -39,6 +39,7 @@ where
     an_inbox_is_bounded_for_posts_from_outside(make().await).await;
     an_end_is_final(make().await).await;
     a_workload_ends_together_with_its_root(make().await).await;
+    whom_an_end_has_not_reached_may_still_bear(make().await).await;
     after_a_cancel_nothing_is_born_and_the_epoch_is_raised(make().await).await;
     a_cancel_says_what_it_met(make().await).await;
     a_cancel_that_waits_gets_the_raised_epoch(make().await).await;
@@ -188,6 +189,8 @@ pub async fn an_input_enters_an_inbox_once_also_after_it_was_taken(store: AnySto
     assert_eq!(waiting.iter().map(|entry| entry.id).collect::<Vec<_>>(), [first.id, second.id], "oldest first");
     assert_eq!((waiting[0].at, &waiting[0].input), (Timestamp(5), &first.input));
     assert_eq!(store.inbox(root, 1).await.expect("inbox").len(), 1);
+    assert_eq!(store.entry(root, second.id).await, Ok(Some(waiting[1].clone())));
+    assert_eq!(store.entry(root, message(root, 3).id).await, Ok(None));
 
     // One that waits and one that has not come yet are taken; both stay known.
     let third = message(root, 3);
@@ -200,6 +203,7 @@ pub async fn an_input_enters_an_inbox_once_also_after_it_was_taken(store: AnySto
     append(&store, reposting).await.expect("append");
     let waiting = store.inbox(root, 10).await.expect("inbox");
     assert_eq!(waiting.iter().map(|entry| entry.id).collect::<Vec<_>>(), [second.id]);
+    assert_eq!(store.entry(root, first.id).await, Ok(None), "it was taken");
     let nobody = AgentId::from_bytes([0; 16]);
     assert_eq!(store.post(message(nobody, 1), stamp(6)).await, Ok(Posted::NoSuchAgent));
 }
@@ -262,6 +266,24 @@ pub async fn a_workload_ends_together_with_its_root(store: AnyStore) {
     assert!(matches!(append(&store, elsewhere).await, Err(AppendError::VersionConflict { .. })));
     assert_eq!(version_of(&store, other).await, Version(1));
     assert_eq!(store.cancel(workload, "late".into(), stamp(3)).await, Ok(Cancelled::Ended));
+}
+
+/// A workload's end goes from parent to child, so those below may be born after it.
+pub async fn whom_an_end_has_not_reached_may_still_bear(store: AnyStore) {
+    let (workload, root) = submit(&store, 1).await;
+    let (child, grandchild) = (AgentId::child(root, Seq(1), 0), AgentId::child(root, Seq(1), 1));
+    let births = vec![birth(workload, child)];
+    append(&store, Append { births, ..owned(root, 1, 1, vec![emitted(1)]) }).await.expect("append");
+    let also = Some((StreamId::Workload(workload), vec![workload_ended()]));
+    let posts = vec![message(child, 1)];
+    let end = Append { row: row(AgentState::Failed), also, posts, ..owned(root, 1, 2, vec![emitted(2)]) };
+    append(&store, end).await.expect("append");
+    let births = vec![birth(workload, grandchild)];
+    append(&store, Append { births, ..owned(child, 1, 1, vec![emitted(1)]) }).await.expect("it was not reached yet");
+    let end =
+        Append { row: row(AgentState::Cancelled), posts: vec![message(grandchild, 1)], ..owned(child, 1, 2, vec![]) };
+    append(&store, end).await.expect("append");
+    assert_eq!(store.inbox(grandchild, 10).await.expect("inbox").len(), 1, "and is told in its turn");
 }
 
 /// ST-6.

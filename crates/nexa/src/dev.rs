@@ -40,11 +40,12 @@ pub(crate) async fn run(args: &DevArgs, output: Output) -> Result<(), Failure> {
             eprintln!("for development, not for production; Ctrl-C stops it");
         }
     }
-    tokio::select! {
-        interrupted = tokio::signal::ctrl_c() => interrupted?,
-        _ = terminate.recv() => {}
-    }
+    let ended = tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted.map_err(Failure::from),
+        _ = terminate.recv() => Ok(()),
+        failure = node.failed() => Err(failure),
+    };
     eprintln!("stopping");
     node.stop().await;
-    Ok(())
+    ended
 }

@@ -57,6 +57,7 @@ pub(crate) async fn run(args: &RunArgs, output: Output, color: Color) -> Result<
             eprintln!("\nstopped; the same command goes on");
             Err(Failure::told(Exit::Interrupted))
         }
+        failure = node.failed() => Err(failure),
     };
     node.stop().await;
     result

@@ -73,6 +73,13 @@ pub(crate) async fn wire(data: &Path, project: &Project, args: &ModelArgs, liste
 }
 
 impl Wired {
+    /// Waits until the node cannot go on; gives what to tell the user.
+    pub(crate) async fn failed(&self) -> Failure {
+        self.node.failed().await;
+        Failure::error("the node cannot go on: one of its services failed too often; the log says which and why")
+            .hint("nothing that was recorded is lost: give the same command again")
+    }
+
     /// Closes the door, lets what is in flight end, and stops the node. Whatever does not end in time goes on at the next
     /// start.
     pub(crate) async fn stop(self) {

@@ -294,7 +294,14 @@ impl Desk {
     pub(crate) fn reply(text: &str, spend: Spend) -> EffectResult {
         let (text, model) = (text.to_owned(), "test/model".to_owned());
         let (tokens_left_out, tool_calls) = (Tokens(0), Vec::new());
-        EffectResult::Done(Answer::Model(ModelReply { text, finish: Finish::Stop, model, spend, tokens_left_out, tool_calls }))
+        EffectResult::Done(Answer::Model(ModelReply {
+            text,
+            finish: Finish::Stop,
+            model,
+            spend,
+            tokens_left_out,
+            tool_calls,
+        }))
     }
 
     pub(crate) fn answer(&mut self, id: AgentId, effect: &OutsideEffect, result: EffectResult, spend: Spend) -> Step {

@@ -2,6 +2,7 @@
 
 use expect_test::expect;
 use nexa_agent::coordinator::validate;
+use nexa_agent::{FAILURE_DATA_BYTES_MAX, STEP_BYTES_MAX};
 use nexa_event::fact::{AgentEvent, ListItem, OnFailure};
 use nexa_types::limits::LIST_AGENTS_MAX;
 use nexa_types::{Budget, Failure, Outcome, Payload, RunCode, Spend, Tokens};
@@ -150,6 +151,32 @@ fn a_long_list_starts_in_batches_and_all_get_an_equal_share() {
     assert_eq!(started(&desk).iter().map(Vec::len).collect::<Vec<_>>(), [256, 256, 88]);
     let mut children = desk.seats.values().filter(|seat| seat.agent.spawned().parent.is_some());
     assert!(children.all(|child| child.agent.spawned().budget.tokens == Some(Tokens(1_000))));
+}
+
+#[test]
+fn a_list_over_a_long_result_starts_in_several_short_steps() {
+    let mut items = vec![item("long", &[])];
+    items.extend((0..100).map(|n| item(&format!("i{n}"), &[0])));
+    let mut desk = Desk::list(items, OnFailure::FailFast, Budget::default());
+    desk.starts().child_ends(1, 0, ok(&"x".repeat(200 << 10)), bill(1, 1));
+    let mut steps = vec![desk.seats.len()];
+    while desk.root().more {
+        desk.go_on();
+        steps.push(desk.seats.len());
+    }
+    assert_eq!(desk.seats.len(), 102);
+    let born: Vec<usize> = steps.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(born.len() > 2 && born.iter().all(|born| 2 * born * (200 << 10) <= 3 * STEP_BYTES_MAX), "{born:?}");
+}
+
+#[test]
+fn results_that_a_failure_cannot_carry_are_left_out_and_it_says_so() {
+    let mut desk = Desk::list(vec![item("a", &[]), item("b", &[])], OnFailure::FailFast, Budget::default());
+    desk.starts().child_ends(1, 0, ok(&"x".repeat(FAILURE_DATA_BYTES_MAX)), bill(1, 1));
+    desk.child_ends(1, 1, failed(), bill(1, 1));
+    let Some(Outcome::Err(failure)) = desk.outcome() else { panic!("it failed") };
+    assert_eq!((failure.code, failure.data), (RunCode::Refused, None));
+    assert_eq!(failure.message, "agent `b` failed (its data of 1048650 bytes is left out)");
 }
 
 #[test]

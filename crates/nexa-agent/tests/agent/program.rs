@@ -35,6 +35,9 @@ pub(crate) enum Act {
     /// Runs functions as children side by side, and adds what they return. A single one raises what it raised; of
     /// several, a failed one adds an exclamation mark.
     Fork(Vec<u32>),
+    /// Runs a function so many times side by side, each over all that was said, and
+    /// remembers nothing else than `forked`, or the code of the failure.
+    TryForkOver(u8, u16),
     /// Counts to a number.
     Count(u32),
     /// Fails.
@@ -58,7 +61,9 @@ pub(crate) fn program(functions: &[Vec<Act>]) -> Arc<Program> {
         writer.function(acts);
         let code = writer.code;
         let (name, arity) = (format!("f{index}"), u8::from(takes_argument));
-        module.functions.push(Function { name, arity, locals: 4, stack: 260, code, ..Function::default() });
+        let forks_over = |act: &Act| matches!(act, Act::TryForkOver(_, branch) if usize::from(*branch) == index);
+        let captures = u8::from(functions.iter().flatten().any(forks_over));
+        module.functions.push(Function { name, arity, captures, locals: 4, stack: 260, code, ..Function::default() });
     }
     Arc::new(Program::new(module).expect("the verifier accepts it"))
 }
@@ -192,6 +197,22 @@ impl Writer<'_> {
                 self.op(Op::Pop);
             }
             Act::Fork(functions) => self.fork(functions),
+            Act::TryForkOver(times, function) => {
+                let handler = self.jump(Op::EnterTry);
+                for _ in 0..*times {
+                    self.op_a(Op::LoadLocal, SAID);
+                    self.code.push(word_ab(Op::Closure, 1, *function));
+                }
+                self.code.push(word_ab(Op::Fork, *times, 0));
+                self.op(Op::Pop);
+                self.text("forked");
+                self.op(Op::LeaveTry);
+                let end = self.jump(Op::Jump);
+                self.land(handler);
+                self.field("code");
+                self.land(end);
+                self.op_a(Op::StoreLocal, SAID);
+            }
             Act::Count(to) => self.count(*to),
             Act::Fail => {
                 self.text("it said so");

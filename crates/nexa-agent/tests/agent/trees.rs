@@ -1,6 +1,7 @@
 //! Parents and children.
 
 use expect_test::expect;
+use nexa_agent::BRANCHES_BYTES_MAX;
 use nexa_types::limits::AGENT_DEPTH_MAX;
 use nexa_types::{AgentState, Budget, Failure, Millis, Outcome, RunCode, Spend, Timestamp, Tokens};
 
@@ -76,7 +77,7 @@ fn a_parent_that_ends_cancels_its_children_and_their_late_ends_do_no_harm() {
         started on n1 epoch 1
         children_spawned #1 f1, f1
             [child] started on n1 epoch 1
-            [child] effect_intended #1 model, reserves 104 tokens
+            [child] effect_intended #1 model, reserves 124 tokens
             [child] effect_started #1 attempt 1 epoch 1
         deadline_passed
         children_cancelled 2
@@ -84,7 +85,7 @@ fn a_parent_that_ends_cancels_its_children_and_their_late_ends_do_no_harm() {
           posts a cancel to a child
           posts a cancel to a child
             [child] cancel_received "its parent ended"
-            [child] ended cancelled, used 104 tokens in 1 calls
+            [child] ended cancelled, used 124 tokens in 1 calls
             [child]   abandons a request
             [child]   posts its end
         => failed
@@ -139,4 +140,41 @@ fn a_cancelled_workload_ends_everywhere() {
     assert_eq!(desk.root().agent.spend(), Spend::default());
     let reason = Failure::new(RunCode::Cancelled, "ann said so");
     assert_eq!(desk.outcome(), Some(Outcome::Err(reason)));
+}
+
+#[test]
+fn branches_that_are_too_long_together_are_a_failure_that_the_program_can_catch() {
+    let functions = [vec![Act::Ask(10), Act::TryForkOver(100, 1)], vec![Act::Log]];
+    let ends = |answer: usize| {
+        let mut desk = Desk::with(&functions, |_| {});
+        desk.starts().model_says(&"x".repeat(answer));
+        desk
+    };
+    let too_long = ends(1 + BRANCHES_BYTES_MAX / 100);
+    assert_eq!(too_long.outcome(), Some(ok("failed")));
+    assert_eq!(too_long.seats.len(), 1, "nobody is born");
+    let mut fits = ends(BRANCHES_BYTES_MAX / 200);
+    assert_eq!(fits.seats.len(), 101);
+    fits.run_to_the_end();
+    assert_eq!(fits.outcome(), Some(ok("forked")));
+}
+
+#[test]
+fn an_end_at_the_top_reaches_everyone_below_also_who_is_born_after_it() {
+    let functions = [vec![Act::Fork(vec![1, 1])], vec![Act::Fork(vec![2, 2])], vec![Act::Ask(10)]];
+    let mut desk = Desk::with(&functions, |born| born.deadline = Some(Timestamp(NOON.0 + 100)));
+    desk.starts().passes(100);
+    assert!(desk.outcome().is_some());
+    // The workload is over, and this one has not looked into its inbox.
+    let child = desk.child(1, 0);
+    desk.now = NOON;
+    desk.start(child);
+    assert_eq!(desk.seats.len(), 5, "it bore two more");
+    for _ in 0..2 {
+        for id in desk.seats.keys().copied().collect::<Vec<_>>() {
+            desk.read_inbox(id);
+        }
+    }
+    let states: Vec<AgentState> = desk.seats.values().map(|seat| seat.agent.state()).collect();
+    assert!(states.iter().all(|state| state.is_terminal()), "{states:?}");
 }

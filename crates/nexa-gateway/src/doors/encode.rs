@@ -13,13 +13,12 @@ use nexa_types::{AgentId, Failure, Outcome, Payload, RunCode, WorkloadState};
 use nexa_view::{AgentView, ApprovalView, ProgramView, WorkloadView};
 use nexa_vm::{codec, json};
 
+use crate::listed;
 use crate::mediator::{ApprovalId, Note, ProgramInfo, ProgramPut};
 use crate::watch::{Frame, WatchedFact};
 
 /// Causes of a failure beyond this are left out.
 const CAUSES_MAX: usize = 10;
-/// Longer values are left out of lists and snapshots, in encoded bytes.
-const LISTED_VALUE_BYTES_MAX: usize = 4 << 10;
 
 /// A value as JSON; empty if its text is longer than 16 MiB or its bytes are damaged.
 pub(super) fn value_json(value: &Payload) -> String {
@@ -56,14 +55,20 @@ pub(super) fn outcome(outcome: &Outcome) -> v1::Outcome {
     v1::Outcome { result: Some(result) }
 }
 
-/// An outcome for a list: a long value is left out.
+/// An outcome for a list: a long value is left out, and so are a failure's data and causes.
 fn listed_outcome(told: &Outcome) -> v1::Outcome {
-    match told {
-        Outcome::Ok(value) if value.len() > LISTED_VALUE_BYTES_MAX => {
-            v1::Outcome { result: Some(v1::outcome::Result::ValueJson(String::new())) }
-        }
-        _ => outcome(told),
-    }
+    use v1::outcome::Result;
+    let result = match told {
+        Outcome::Ok(value) if value.len() > listed::VALUE_BYTES_MAX => Result::ValueJson(String::new()),
+        Outcome::Ok(value) => Result::ValueJson(value_json(value)),
+        Outcome::Err(failure) => Result::Failure(v1::Failure {
+            code: failure.code.to_string(),
+            message: listed::cut(&failure.message),
+            at: listed::cut(&failure.at),
+            ..v1::Failure::default()
+        }),
+    };
+    v1::Outcome { result: Some(result) }
 }
 
 pub(super) fn workload(view: WorkloadView, whole: bool) -> v1::Workload {
@@ -103,7 +108,7 @@ pub(super) fn agent(view: AgentView, whole: bool) -> v1::Agent {
         started_at: view.started_at.map(timestamp),
         ended_at: view.ended_at.map(timestamp),
         outcome: view.outcome.as_ref().map(told),
-        last_failure: view.last_failure.unwrap_or_default(),
+        last_failure: view.last_failure.map(|text| if whole { text } else { listed::cut(&text) }).unwrap_or_default(),
     }
 }
 

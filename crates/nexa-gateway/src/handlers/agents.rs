@@ -68,7 +68,8 @@ impl Handlers {
         self.start_watch(Subject::Agent(watch.agent, row.workload), watch.from, watch.chunks, first).await
     }
 
-    /// Idempotent by its request id, which makes the input's id: an inbox takes each id once.
+    /// Idempotent by its request id, which makes the input's id: an inbox takes each id once. Another message under the
+    /// same id is found out as long as the first one waits; it is never put there.
     pub(super) async fn send(&self, by: &By, send: SendMessage) -> Result<(), Refusal> {
         self.own_agent(by, send.agent).await?;
         let value = input::dynamic("value_json", &send.value)?;
@@ -77,7 +78,17 @@ impl Handlers {
             id: InputId::message(send.agent, send.request),
             input: Input::Message { from: by.identity.principal.to_string(), value },
         };
-        self.post(by, post).await
+        let (id, input) = (post.id, post.input.clone());
+        self.post(by, post).await?;
+        match self.store.entry(send.agent, id).await.map_err(store_refusal)? {
+            Some(first) if first.input != input => {
+                Err(Refusal::new(Reason::AlreadyExists, "the request id was used for another message")
+                    .about("agent", send.agent)
+                    .hint("make a new request id for each new message"))
+            }
+            // Equal, or taken since.
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Puts an entry into an agent's inbox and wakes the agent.

@@ -2,14 +2,13 @@
 //!
 //! Idempotent: an answer that is equal to the one that counts is accepted again; a different one is refused with
 //! NOT_WAITING. The inbox takes one entry an effect, so of two answers at once one wins, and the other is found out by
-//! reading back.
+//! reading back; so is one that came too late.
 
 use nexa_event::effect::{Answer, Decision};
 use nexa_event::envelope::Fact;
 use nexa_event::fact::{AgentEvent, EffectResult, Input, Intent};
 use nexa_ports::store::{Post, Recorded};
 use nexa_proto::refusal::Refusal;
-use nexa_types::limits::INBOX_ENTRIES_MAX;
 use nexa_types::{AgentId, InputId, Reason, Seq};
 
 use super::{By, Handlers, store_refusal};
@@ -32,11 +31,8 @@ impl Handlers {
             _ => refusal,
         })?;
         let decision = Decision { approved, by: by.identity.principal.to_string(), note };
-        match self.question(approval).await? {
-            Question::NeverAsked => return Err(Refusal::not_found("approval", approval)),
-            Question::Answered(counts) => return settle(approval, &decision, &counts),
-            Question::Over => return Err(not_waiting(approval, "its agent has gone on without an answer")),
-            Question::Waits => {}
+        if let Some(settled) = self.settled(approval, &decision).await? {
+            return settled;
         }
         let key = approval.key(row.workload);
         let id = InputId::answer(key);
@@ -46,16 +42,29 @@ impl Handlers {
             Reason::AlreadyEnded => not_waiting(approval, "its agent has ended"),
             _ => refusal,
         })?;
-        // Which answer is there: this one, or one that came first?
+        // The question first: an answer that stands in the inbox of somebody who has gone on counts for nothing.
+        if let Some(settled) = self.settled(approval, &decision).await? {
+            return settled;
+        }
+        // It waits, so the answer that is in the inbox is the one that will count: this one, or one that came first?
         if let Some(counts) = self.waiting_answer(approval.agent, id).await? {
             return settle(approval, &decision, &counts);
         }
-        match self.question(approval).await? {
-            Question::Answered(counts) => settle(approval, &decision, &counts),
-            Question::Over => Err(not_waiting(approval, "its agent has gone on without an answer")),
-            // Taken out of the inbox at this moment; the fact is about to be there.
-            Question::Waits | Question::NeverAsked => Ok(()),
+        // Taken between the two looks, together with the fact that now says what became of it.
+        match self.settled(approval, &decision).await? {
+            Some(settled) => settled,
+            None => Err(not_waiting(approval, "its agent took the answer and did not use it")),
         }
+    }
+
+    /// What is to be said about an answer to a question that does not wait any more; `None` if it still waits.
+    async fn settled(&self, approval: ApprovalId, given: &Decision) -> Result<Option<Result<(), Refusal>>, Refusal> {
+        Ok(match self.question(approval).await? {
+            Question::NeverAsked => Some(Err(Refusal::not_found("approval", approval))),
+            Question::Answered(counts) => Some(settle(approval, given, &counts)),
+            Question::Over => Some(Err(not_waiting(approval, "its agent has gone on without an answer"))),
+            Question::Waits => None,
+        })
     }
 
     async fn question(&self, approval: ApprovalId) -> Result<Question, Refusal> {
@@ -66,8 +75,8 @@ impl Handlers {
 
     /// The answer that waits in the inbox.
     async fn waiting_answer(&self, agent: AgentId, id: InputId) -> Result<Option<Decision>, Refusal> {
-        let inbox = self.store.inbox(agent, INBOX_ENTRIES_MAX).await.map_err(store_refusal)?;
-        Ok(inbox.into_iter().find(|entry| entry.id == id).and_then(|entry| match entry.input {
+        let entry = self.store.entry(agent, id).await.map_err(store_refusal)?;
+        Ok(entry.and_then(|entry| match entry.input {
             Input::Answered { result: EffectResult::Done(Answer::Approval(decision)), .. } => Some(decision),
             _ => None,
         }))

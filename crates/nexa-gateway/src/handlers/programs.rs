@@ -5,7 +5,6 @@ use std::sync::Arc;
 use nexa_event::envelope::Fact;
 use nexa_event::fact::ClusterEvent;
 use nexa_proto::refusal::Refusal;
-use nexa_runtime::programs;
 use nexa_types::{ModuleHash, StreamId, TenantId, Timestamp, Version};
 use nexa_vm::json;
 use nexa_vm::module::{Entry, Module, Type};
@@ -46,8 +45,7 @@ impl Handlers {
     /// Keeps a module and loads it.
     pub(super) async fn keep_module(&self, by: &By, module: &Module, name: &str) -> Result<Arc<Program>, Refusal> {
         let stamp = self.stamp(by);
-        let hash = programs::put(&*self.store, by.tenant(), module, name, stamp).await.map_err(program_refusal)?;
-        self.host.program(by.tenant(), hash).await.map_err(program_refusal)
+        self.host.put_program(by.tenant(), module, name, stamp).await.map_err(program_refusal)
     }
 
     pub(super) async fn get_program(&self, by: &By, get: GetProgram) -> Result<ProgramInfo, Refusal> {

@@ -1,6 +1,6 @@
 //! Workloads: get, watch, cancel.
 
-use nexa_ports::store::{Cancelled, Recorded};
+use nexa_ports::store::{Cancelled, Recorded, Rows};
 use nexa_proto::refusal::Refusal;
 use nexa_types::{AgentState, Reason, StreamId, Version, WorkloadId, WorkloadState};
 use nexa_view::WorkloadView;
@@ -10,7 +10,7 @@ use crate::mediator::{Cancel, Frames, GetWorkload, WatchFrom, WatchWorkload};
 use crate::standing::Standings;
 use crate::watch::{self, Plan, Subject};
 
-/// Facts read at once.
+/// Facts or rows read at once.
 const BATCH: usize = 256;
 
 impl Handlers {
@@ -95,6 +95,20 @@ impl Handlers {
         watch::start(Plan { store, subject, from, live, first, closing, permit }).await
     }
 
+    async fn wake_all(&self, workload: WorkloadId) -> Result<(), Refusal> {
+        let mut after = None;
+        loop {
+            let page = self.store.rows(Rows::Workload(workload), after, BATCH).await.map_err(store_refusal)?;
+            for row in page.iter().filter(|row| !row.state.is_terminal()) {
+                self.host.wake(row.agent);
+            }
+            match page.last() {
+                Some(last) if page.len() == BATCH => after = Some(last.agent),
+                _ => return Ok(()),
+            }
+        }
+    }
+
     /// Idempotent by itself: a workload is cancelled once, and who asks again is told the same.
     pub(super) async fn cancel(&self, by: &By, cancel: Cancel) -> Result<(), Refusal> {
         self.own_workload(by, cancel.workload).await?;
@@ -111,7 +125,8 @@ impl Handlers {
                 }
                 Ok(())
             }
-            Cancelled::Already => Ok(()),
+            // The first one was perhaps stored and its answer lost, before anybody was woken.
+            Cancelled::Already => self.wake_all(cancel.workload).await,
             Cancelled::Ended => Err(Refusal::new(Reason::AlreadyEnded, "the workload has ended by itself")
                 .about("workload", cancel.workload)),
             Cancelled::NoSuchWorkload => Err(Refusal::not_found("workload", cancel.workload)),

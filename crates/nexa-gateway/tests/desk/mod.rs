@@ -23,7 +23,7 @@ use nexa_ports::store::{Append, Guard, RowChange, Stamp, Store};
 use nexa_ports::view::MemoryViews;
 use nexa_proto::v1;
 use nexa_proto::v1::watch_frame::Frame;
-use nexa_runtime::{LiveHub, LiveKind, LivePiece, ProgramError};
+use nexa_runtime::{LiveHub, LiveKind, LivePiece, ProgramError, programs};
 use nexa_types::{
     AgentId, AgentState, ModuleHash, NodeId, Outcome, Payload, PrincipalId, Seq, Spend, StreamId, TenantId, Timestamp,
     Tokens, Version, WorkloadId,
@@ -43,6 +43,8 @@ pub(crate) struct StillHost {
     store: Arc<MemoryStore>,
     live: LiveHub,
     pub(crate) woken: Mutex<Vec<AgentId>>,
+    /// Happens when the next agent is woken.
+    pub(crate) at_next_wake: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
 impl Host for StillHost {
@@ -52,6 +54,10 @@ impl Host for StillHost {
 
     fn wake(&self, agent: AgentId) {
         self.woken.lock().expect("no test panics here").push(agent);
+        let happens = self.at_next_wake.lock().expect("no test panics here").take();
+        if let Some(happens) = happens {
+            happens();
+        }
     }
 
     fn program<'a>(
@@ -69,6 +75,19 @@ impl Host for StillHost {
                 }
             }
             Err(ProgramError::Unknown { module })
+        })
+    }
+
+    fn put_program<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        module: &'a Module,
+        name: &'a str,
+        stamp: Stamp,
+    ) -> BoxFuture<'a, Result<Arc<Program>, ProgramError>> {
+        Box::pin(async move {
+            let hash = programs::put(&*self.store, tenant, module, name, stamp).await?;
+            self.program(tenant, hash).await
         })
     }
 
@@ -142,6 +161,7 @@ impl Desk {
             store: store.clone(),
             live: LiveHub::default(),
             woken: Mutex::default(),
+            at_next_wake: Mutex::default(),
         });
         let clock = Arc::new(SystemClock::default());
         let views = Arc::new(MemoryViews::new(store.clone()));
@@ -177,14 +197,19 @@ impl Desk {
 
     /// Ends a workload by its root.
     pub(crate) async fn ends(&self, workload: Workload, value: &str) {
-        let outcome = Outcome::Ok(text(value));
+        self.ends_with(workload, Outcome::Ok(text(value))).await;
+    }
+
+    /// Ends a workload by its root, in whatever way.
+    pub(crate) async fn ends_with(&self, workload: Workload, outcome: Outcome) {
+        let state = if outcome.is_ok() { AgentState::Succeeded } else { AgentState::Failed };
         let spend = Spend { tokens_in: Tokens(5), tokens_out: Tokens(7), ..Spend::default() };
         let also = (
             StreamId::Workload(workload.id),
             vec![Fact::Workload(WorkloadEvent::Ended { outcome: outcome.clone(), spend })],
         );
         let ended = vec![AgentEvent::Ended { outcome, spend }];
-        self.appends(workload.root, ended, AgentState::Succeeded, Some(also)).await;
+        self.appends(workload.root, ended, state, Some(also)).await;
     }
 
     async fn appends(
@@ -194,22 +219,7 @@ impl Desk {
         state: AgentState,
         also: Option<(StreamId, Vec<Fact>)>,
     ) {
-        let row = self.store.row(agent).await.expect("a row").expect("the agent exists");
-        let append = Append {
-            stream: StreamId::Agent(agent),
-            guard: Guard::Owner(row.epoch),
-            expected: row.version,
-            stamp: Stamp { at: Timestamp(1_000), tenant: row.tenant, principal: PrincipalId::local(), trace: None },
-            facts: events.into_iter().map(Fact::Agent).collect(),
-            row: Some(RowChange { state, due: None }),
-            takes: Vec::new(),
-            posts: Vec::new(),
-            births: Vec::new(),
-            also,
-        };
-        for answer in self.store.append(vec![append]).await {
-            answer.expect("the test owns the agent");
-        }
+        append_as_owner(&self.store, agent, events, state, also).await;
     }
 
     /// Says a piece of a model's answer.
@@ -223,6 +233,32 @@ impl Desk {
             kind: LiveKind::Text,
             text: text.into(),
         });
+    }
+}
+
+/// Writes facts as the owner of an agent.
+pub(crate) async fn append_as_owner(
+    store: &MemoryStore,
+    agent: AgentId,
+    events: Vec<AgentEvent>,
+    state: AgentState,
+    also: Option<(StreamId, Vec<Fact>)>,
+) {
+    let row = store.row(agent).await.expect("a row").expect("the agent exists");
+    let append = Append {
+        stream: StreamId::Agent(agent),
+        guard: Guard::Owner(row.epoch),
+        expected: row.version,
+        stamp: Stamp { at: Timestamp(1_000), tenant: row.tenant, principal: PrincipalId::local(), trace: None },
+        facts: events.into_iter().map(Fact::Agent).collect(),
+        row: Some(RowChange { state, due: None }),
+        takes: Vec::new(),
+        posts: Vec::new(),
+        births: Vec::new(),
+        also,
+    };
+    for answer in store.append(vec![append]).await {
+        answer.expect("the test owns the agent");
     }
 }
 

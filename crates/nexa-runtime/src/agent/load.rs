@@ -5,10 +5,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use nexa_agent::{Agent, Input};
+use nexa_agent::{Agent, Input, Replayed, SLICES_PER_DECISION_MAX};
 use nexa_event::envelope::{Fact, TraceContext};
 use nexa_event::fact::{self, AgentEvent, Spawned};
-use nexa_ports::store::{AgentRow, InboxEntry, RowChange, StoreError};
+use nexa_ports::store::{AgentRow, InboxEntry, Recorded, RowChange, StoreError};
 use nexa_types::{AgentState, InputId, StreamId, Version};
 use nexa_vm::vm::Program;
 use tracing::warn;
@@ -20,6 +20,8 @@ use crate::residency::Seat;
 
 /// Events that are read at once.
 const EVENTS_PAGE: usize = 512;
+/// Events that are replayed before others have their turn.
+const EVENTS_PER_TURN_MAX: usize = 16;
 /// Inbox entries that are read at once.
 pub(super) const INBOX_PAGE: usize = 256;
 
@@ -92,6 +94,7 @@ pub(super) async fn load(core: &Core, seat: &Seat) -> Result<Loaded, LoadError> 
         wish: None,
         lost: agent.in_flight(core.clock.now()).filter(|effect| !core.models.carries(seat.agent, effect.key)),
         heard_due: None,
+        read_after_due: None,
         more: false,
         agent,
         workload: row.workload,
@@ -166,7 +169,14 @@ async fn rebuild(
     if row.version == Version(1) {
         return Ok((born()?, Version(0)));
     }
-    if let Some((version, bytes)) = core.store.snapshot(row.agent).await? {
+    let kept = match core.store.snapshot(row.agent).await {
+        Err(StoreError::Corrupt { detail }) => {
+            warn!(agent = %row.agent, detail, "snapshot is damaged, replaying from the beginning");
+            None
+        }
+        answer => answer?,
+    };
+    if let Some((version, bytes)) = kept {
         let thawed = match Agent::restore(&bytes, program.clone()) {
             Ok(agent) if agent.version() == version && agent.id() == row.agent => replay(core, agent).await,
             Ok(_) => Err(LoadError::Broken("the snapshot is of another agent or version".into())),
@@ -187,14 +197,35 @@ async fn replay(core: &Core, mut agent: Agent) -> Result<Agent, LoadError> {
     loop {
         let page = core.store.read(StreamId::Agent(agent.id()), agent.version(), EVENTS_PAGE).await?;
         let is_last = page.len() < EVENTS_PAGE;
-        for recorded in page {
-            let Fact::Agent(event) = &recorded.envelope.fact else {
-                return Err(LoadError::Broken("its stream holds a fact of another kind".into()));
-            };
-            agent.replay(event, recorded.envelope.header.at).map_err(|error| LoadError::Broken(error.to_string()))?;
+        for (nth, recorded) in page.iter().enumerate() {
+            replay_one(&mut agent, recorded).await?;
+            if nth % EVENTS_PER_TURN_MAX == 0 {
+                tokio::task::yield_now().await;
+            }
         }
         if is_last {
             return Ok(agent);
+        }
+    }
+}
+
+/// Computes a slice at a time, and lets others have their turn in between.
+async fn replay_one(agent: &mut Agent, recorded: &Recorded) -> Result<(), LoadError> {
+    let Fact::Agent(event) = &recorded.envelope.fact else {
+        return Err(LoadError::Broken("its stream holds a fact of another kind".into()));
+    };
+    let mut slices_left = SLICES_PER_DECISION_MAX;
+    loop {
+        let at = recorded.envelope.header.at;
+        match agent.replay_for(1, event, at).map_err(|error| LoadError::Broken(error.to_string()))? {
+            Replayed::Done => return Ok(()),
+            Replayed::More if slices_left == 0 => {
+                let version = recorded.envelope.header.version;
+                return Err(LoadError::Broken(format!(
+                    "it computes without an end before it decides what the log has at version {version}"
+                )));
+            }
+            Replayed::More => slices_left -= 1,
         }
         tokio::task::yield_now().await;
     }

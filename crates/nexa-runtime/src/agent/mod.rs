@@ -13,16 +13,17 @@ mod load;
 mod record;
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::future::BoxFuture;
 use nexa_agent::{Agent, Input, OutsideEffect};
 use nexa_event::envelope::TraceContext;
 use nexa_ports::store::{InboxEntry, RowChange, StoreError};
 use nexa_types::limits::SNAPSHOT_EVERY_EVENTS;
-use nexa_types::{EffectKey, Millis, PrincipalId, TenantId, Timestamp, Version, WorkloadId};
+use nexa_types::{AgentState, EffectKey, Millis, PrincipalId, TenantId, Timestamp, Version, Waiting, WorkloadId};
 use ractor::{ActorCell, SpawnErr};
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info, warn};
 
 use self::load::{INBOX_PAGE, LoadError, cancels_first, load};
@@ -32,6 +33,7 @@ use crate::dispatch::Hint;
 use crate::node::Core;
 use crate::residency::{Seat, Told};
 use crate::supervise::{Child, Failed, RestartPolicy};
+use crate::waits::until_shown;
 
 /// Steps that an agent takes before orders and other agents have their turn.
 const STEPS_PER_TURN_MAX: usize = 32;
@@ -42,6 +44,8 @@ const STORE_PAUSES: RestartPolicy = RestartPolicy::SERVICE;
 pub(crate) struct AgentActor {
     core: Arc<Core>,
     seat: Seat,
+    /// The one call that it has asked for. A later one takes its place.
+    alarm: Mutex<Option<AbortOnDropHandle<()>>>,
 }
 
 /// What an incarnation knows; gone with it.
@@ -81,6 +85,8 @@ struct Loaded {
     lost: Option<OutsideEffect>,
     /// The last due time that the agent was told of.
     heard_due: Option<Timestamp>,
+    /// The last due time after which the inbox was read.
+    read_after_due: Option<Timestamp>,
     /// Would go on computing.
     more: bool,
 }
@@ -96,6 +102,13 @@ enum Next {
 impl Body {
     fn is_well(&mut self) {
         (self.pauses, self.paused_until, self.reloads) = (0, None, 0);
+    }
+}
+
+impl Loaded {
+    /// The due time, if it has come and the agent does not know.
+    fn unheard_due(&self, now: Timestamp) -> Option<Timestamp> {
+        self.agent.due().filter(|due| *due <= now && self.heard_due != Some(*due))
     }
 }
 
@@ -165,7 +178,7 @@ impl AgentActor {
                     }
                 }
                 Became::Ended | Became::NotMine => {
-                    self.core.gone(&self.seat);
+                    self.core.gone_for_good(&self.seat);
                     return Ok(Then::Stop);
                 }
             }
@@ -207,9 +220,15 @@ impl AgentActor {
         }
         let (core, agent) = (&self.core, self.seat.agent);
         loaded.inbox_unread |= self.seat.inbox_changed.swap(false, Ordering::AcqRel);
+        let now = core.clock.now();
+        let due = loaded.unheard_due(now);
+        // An answer that was acknowledged in time counts, also if its hint has not come.
+        let expires = loaded.agent.state() == AgentState::Waiting(Waiting::Approval) && due != loaded.read_after_due;
+        loaded.inbox_unread |= due.is_some() && expires;
         if loaded.inbox.is_empty() && loaded.inbox_unread {
             match core.store.inbox(agent, INBOX_PAGE).await {
                 Ok(entries) => {
+                    loaded.read_after_due = due;
                     loaded.inbox_unread = entries.len() == INBOX_PAGE;
                     loaded.inbox = cancels_first(entries);
                 }
@@ -232,10 +251,8 @@ impl AgentActor {
         if let Some(entry) = loaded.inbox.pop_front() {
             return Ok(Next::Hear(Input::Inbox(entry.id, entry.input), None));
         }
-        let now = core.clock.now();
         // Once a moment: what it means to the agent cannot change by saying it again.
-        let due = loaded.agent.due().filter(|due| *due <= now);
-        if due.is_some() && loaded.heard_due != due {
+        if due.is_some() {
             loaded.heard_due = due;
             return Ok(Next::Hear(Input::Due, None));
         }
@@ -358,15 +375,17 @@ impl AgentActor {
         self.call_again(pause);
     }
 
+    /// Wants to be called after a pause, and not at the time that it wanted before.
     fn call_again(&self, pause: Millis) {
         let (core, agent) = (self.core.clone(), self.seat.agent);
         let due = core.clock.now().after(pause);
-        tokio::spawn(async move {
+        let alarm = tokio::spawn(async move {
             tokio::select! {
-                () = core.clock.wait_until(due) => core.hint(agent, Hint::Again),
+                () = until_shown(&*core.clock, due) => core.hint(agent, Hint::Again),
                 () = core.stop.cancelled() => {}
             }
         });
+        *self.alarm.lock().unwrap_or_else(PoisonError::into_inner) = Some(AbortOnDropHandle::new(alarm));
     }
 
     fn look_again(&self) {
@@ -384,7 +403,7 @@ pub(crate) struct AgentChild {
 impl Child for AgentChild {
     fn spawn(&mut self, supervisor: ActorCell) -> BoxFuture<'_, Result<ActorCell, SpawnErr>> {
         Box::pin(async move {
-            let actor = AgentActor { core: self.core.clone(), seat: self.seat.clone() };
+            let actor = AgentActor { core: self.core.clone(), seat: self.seat.clone(), alarm: Mutex::default() };
             let cell = bounded::spawn(actor, &self.seat.address, Some(supervisor)).await?;
             // The first incarnation was called; the message that killed an earlier one is gone.
             let _ = self.seat.address.tell(Lane::Work, 0, Told::Look);

@@ -1,7 +1,8 @@
 //! Records a step, then acts on it; and what to do when the store says no, says nothing, or nobody knows what it said.
 //!
 //!   accepted            act
-//!   stale epoch         a cancel is in the row: read everything again and handle it; else another owner has it: stop
+//!   stale epoch         the row has a right of this node, as after a cancel: read everything again; else another owner
+//!                       has it: stop
 //!   version conflict    somebody wrote what this agent does not know: read everything again, once; then quarantine
 //!   away, full, lost    keep the step, pause, look whether it was stored after all, and only else append it again
 
@@ -234,10 +235,10 @@ impl AgentActor {
         }
     }
 
-    /// A raised epoch is a cancel, which is handled under it, or another owner, to whom the agent is left.
+    /// A raised epoch is this node's own, as after a cancel, or another owner's, to whom the agent is left.
     async fn after_stale_epoch(&self) -> Result<Became, Fault> {
         match self.core.store.row(self.seat.agent).await {
-            Ok(Some(row)) if row.cancelled && self.core.ownership.covers(&row) => Ok(Became::Outdated),
+            Ok(Some(row)) if self.core.ownership.covers(&row) => Ok(Became::Outdated),
             Ok(_) => Ok(Became::NotMine),
             // Reading everything again finds out, as soon as the store is back.
             Err(_) => Ok(Became::Outdated),

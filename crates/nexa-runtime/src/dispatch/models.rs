@@ -27,6 +27,7 @@ use tracing::{debug, error};
 use super::slots::{Finished, ModelLimits, ModelLoad, Reserve, Slots};
 use super::{Hint, Nudge};
 use crate::live::{LiveChunks, LiveHub};
+use crate::waits::until_shown;
 
 /// How long a cancelled call may take to end by itself before its future is dropped.
 const CANCEL_GRACE: Millis = Millis(1_000);
@@ -234,7 +235,7 @@ impl Models {
             cancel: cancel.clone(),
         };
         let answer = AssertUnwindSafe(async { shared.model.ask(call, &chunks).await }).catch_unwind();
-        let too_late = shared.clock.wait_until(sending.deadline);
+        let too_late = until_shown(&*shared.clock, sending.deadline);
         let unheard = async {
             cancel.cancelled().await;
             shared.clock.wait_until(shared.clock.now().after(CANCEL_GRACE)).await;
@@ -265,7 +266,7 @@ impl Models {
             let models = self.clone();
             tokio::spawn(async move {
                 tokio::select! {
-                    () = models.shared.clock.wait_until(resume) => models.change(Slots::grant_all),
+                    () = until_shown(&*models.shared.clock, resume) => models.change(Slots::grant_all),
                     () = models.shared.stop.cancelled() => {}
                 }
             });

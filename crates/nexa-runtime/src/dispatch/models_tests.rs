@@ -47,7 +47,14 @@ struct Desk {
 
 fn reply(text: &str) -> ModelReply {
     let spend = Spend { calls: 1, ..Spend::default() };
-    ModelReply { text: text.into(), finish: Finish::Stop, model: "m".into(), spend, tokens_left_out: Tokens(0), tool_calls: Vec::new() }
+    ModelReply {
+        text: text.into(),
+        finish: Finish::Stop,
+        model: "m".into(),
+        spend,
+        tokens_left_out: Tokens(0),
+        tool_calls: Vec::new(),
+    }
 }
 
 impl Desk {

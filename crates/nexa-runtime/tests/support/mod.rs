@@ -1,6 +1,7 @@
 //! What the tests of this crate share: one desk that touches the API, so that the tests need not.
 #![allow(clippy::unwrap_used, dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
+pub mod clock;
 pub mod job;
 pub mod model;
 pub mod program;
@@ -266,12 +267,17 @@ impl Desk {
     }
 
     pub async fn approve(&self, node: &Node, workload: WorkloadId, agent: AgentId, seq: Seq) {
+        self.approve_in_silence(workload, agent, seq).await;
+        node.wake(agent).unwrap();
+    }
+
+    /// Approves, and nobody tells the node.
+    pub async fn approve_in_silence(&self, workload: WorkloadId, agent: AgentId, seq: Seq) {
         let key = EffectKey::of(workload, agent, seq);
         let decision = Decision { approved: true, by: "ada".into(), note: String::new() };
         let result = EffectResult::Done(Answer::Approval(decision));
         let post = Post { to: agent, id: InputId::answer(key), input: Input::Answered { seq, key, result } };
         assert_eq!(self.store.post(post, self.stamp()).await.unwrap(), Posted::Accepted);
-        node.wake(agent).unwrap();
     }
 
     /// Every way that the model was asked follows the rules: attempts count up, and each above 1 is a reissue.

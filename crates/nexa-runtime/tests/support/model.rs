@@ -82,7 +82,14 @@ impl Model for FakeModel {
             chunks.piece(0, head);
             chunks.piece(head.len() as u64, tail);
             let spend = Spend { tokens_in: Tokens(3), tokens_out: Tokens(2), calls: 1, ..Spend::default() };
-            Ok(ModelReply { text, finish: Finish::Stop, model: "fake/model".into(), spend, tokens_left_out: Tokens(0), tool_calls: Vec::new() })
+            Ok(ModelReply {
+                text,
+                finish: Finish::Stop,
+                model: "fake/model".into(),
+                spend,
+                tokens_left_out: Tokens(0),
+                tool_calls: Vec::new(),
+            })
         })
     }
 

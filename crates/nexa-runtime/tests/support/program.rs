@@ -162,6 +162,44 @@ pub fn approval() -> Module {
     builder.main(0, vec![question, none, none, word_a(Op::Approve, 0), word_a(Op::Return, 0)])
 }
 
+/// `approve("go on?", timeout: millis)`
+pub fn approval_within(millis: i64) -> Module {
+    let mut builder = Builder::new();
+    let question = builder.text("go on?");
+    let timeout = builder.constant(Constant::Duration(millis));
+    let (none, timeout) = (word_a(Op::NoneValue, 0), word_a(Op::Const, timeout));
+    builder.main(0, vec![question, none, timeout, word_a(Op::Approve, 0), word_a(Op::Return, 0)])
+}
+
+/// Counts to `n`, then `ask("x")`.
+pub fn counts_and_asks(n: u32) -> Module {
+    let mut builder = Builder::new();
+    let prompt = builder.text("x");
+    let ask = builder.ask(&[prompt]);
+    let (tick, end) = (2, 9);
+    let mut code = vec![word_a(Op::Int, 0), word_a(Op::StoreLocal, 0)];
+    code.extend([
+        word_a(Op::LoopTick, 0),
+        word_a(Op::LoadLocal, 0),
+        word_a(Op::Int, n),
+        word_a(Op::Lt, 0),
+        word_a(Op::JumpIfNot, end),
+        word_ab(Op::IncLocal, 0, 1),
+        word_a(Op::Jump, tick),
+    ]);
+    assert_eq!(code.len() as u32, end);
+    code.extend(ask);
+    code.push(word_a(Op::Return, 0));
+    builder.main(1, code)
+}
+
+/// `"n"`: a module that differs from those of other numbers.
+pub fn says(n: usize) -> Module {
+    let mut builder = Builder::new();
+    let text = builder.text(&n.to_string());
+    builder.main(0, vec![text, word_a(Op::Return, 0)])
+}
+
 /// `loop {}`
 pub fn spin() -> Module {
     Builder::new().main(0, vec![word_a(Op::LoopTick, 0), word_a(Op::Jump, 0)])

@@ -31,6 +31,17 @@ pub struct Way {
     pub panics: AtomicU64,
     /// Appends that were refused because the store was away.
     pub refused: watch::Sender<u64>,
+    /// Placing waits while set.
+    pub holds_placing: watch::Sender<bool>,
+    /// How often placing was asked for.
+    pub placings: watch::Sender<u64>,
+    /// Every snapshot is damaged while set.
+    pub damages_snapshots: AtomicBool,
+    /// Listing rows panics while set.
+    pub rows_panic: AtomicBool,
+    pub blobs_put: AtomicU64,
+    /// Others have a turn before each append while set, as with a store that does more than look into memory.
+    pub yields: AtomicBool,
 }
 
 impl Way {
@@ -43,6 +54,12 @@ impl Way {
             away: AtomicBool::new(false),
             panics: AtomicU64::new(0),
             refused: watch::Sender::new(0),
+            holds_placing: watch::Sender::new(false),
+            placings: watch::Sender::new(0),
+            damages_snapshots: AtomicBool::new(false),
+            rows_panic: AtomicBool::new(false),
+            blobs_put: AtomicU64::new(0),
+            yields: AtomicBool::new(false),
         })
     }
 
@@ -78,6 +95,9 @@ impl Store for Way {
         async move {
             if self.panics.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
                 panic!("a test wants it");
+            }
+            if self.yields.load(Ordering::SeqCst) {
+                tokio::task::yield_now().await;
             }
             if *self.dead.borrow() {
                 std::future::pending::<()>().await;
@@ -115,7 +135,12 @@ impl Store for Way {
     }
 
     fn place(&self, wishes: Vec<Place>) -> BoxFuture<'_, Result<Vec<Result<Epoch, Epoch>>, StoreError>> {
-        self.pass(move |store| store.place(wishes))
+        async move {
+            self.placings.send_modify(|placings| *placings += 1);
+            self.holds_placing.subscribe().wait_for(|holds| !holds).await.unwrap();
+            self.pass(move |store| store.place(wishes)).await
+        }
+        .boxed()
     }
 
     fn row(&self, agent: AgentId) -> BoxFuture<'_, Result<Option<AgentRow>, StoreError>> {
@@ -128,6 +153,7 @@ impl Store for Way {
         after: Option<AgentId>,
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<AgentRow>, StoreError>> {
+        assert!(!self.rows_panic.load(Ordering::SeqCst), "a test wants it");
         self.pass(move |store| store.rows(which, after, limit))
     }
 
@@ -157,10 +183,14 @@ impl Store for Way {
     }
 
     fn snapshot(&self, agent: AgentId) -> BoxFuture<'_, Result<Option<(Version, Vec<u8>)>, StoreError>> {
+        if self.damages_snapshots.load(Ordering::SeqCst) {
+            return async { Err(StoreError::Corrupt { detail: "a test has damaged it".into() }) }.boxed();
+        }
         self.pass(move |store| store.snapshot(agent))
     }
 
     fn put_blob(&self, tenant: TenantId, bytes: Vec<u8>) -> BoxFuture<'_, Result<BlobHash, StoreError>> {
+        self.blobs_put.fetch_add(1, Ordering::SeqCst);
         self.pass(move |store| store.put_blob(tenant, bytes))
     }
 
