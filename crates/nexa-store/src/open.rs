@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use crate::readers::{Readers, STATEMENTS_MAX};
 use crate::schema::{self, Found, SCHEMA_VERSION};
 use crate::trouble::{Trouble, trouble};
-use crate::{checkpoint, projector, writer};
+use crate::{checkpoint, projector, views_file, writer};
 
 /// How long a connection waits for another one of this process, as during a checkpoint.
 const BUSY_WAIT: Duration = Duration::from_secs(5);
@@ -87,6 +87,19 @@ pub enum OpenError {
         /// The position of the newest fact.
         found: u64,
     },
+    /// The end of the log is gone.
+    #[error(
+        "{path} is damaged: it ends after {found} facts and {seen} were there before; restore it from a copy, or, if an \
+         older copy was put back on purpose, remove views.db beside it"
+    )]
+    Ended {
+        /// The file.
+        path: PathBuf,
+        /// How many facts the read models have seen.
+        seen: GlobalSeq,
+        /// The position of the newest fact.
+        found: GlobalSeq,
+    },
     /// It is another program's database.
     #[error("{path} is the database of another program; choose another directory")]
     Foreign {
@@ -150,6 +163,10 @@ impl SqliteStore {
         let head = head_sender.subscribe();
         let store_id = schema::store_id(&connection).map_err(|source| sorted(&path, source))?;
         let views_path = directory.join("views.db");
+        let found = GlobalSeq(newest);
+        if let Some(seen) = views_file::seen(&views_path, &store_id).filter(|seen| *seen > found) {
+            return Err(OpenError::Ended { path, seen, found });
+        }
         let facts = connect(&path).map_err(sqlite)?;
         let views = Arc::new(Readers::new(&views_path));
         let (projector, projecting) =

@@ -95,6 +95,16 @@ pub(crate) fn make(path: &Path, store_id: &str) -> rusqlite::Result<Connection> 
     Ok(views)
 }
 
+/// How many facts the read models of this store have seen; `None` where the file cannot tell.
+///
+/// They only ever see what is durable. So if they have seen more than there is, the end of the log is gone: SQLite takes a
+/// damaged write-ahead log for one that ends before the damage, without a word.
+pub(crate) fn seen(path: &Path, store_id: &str) -> Option<GlobalSeq> {
+    // Whatever is wrong with the file is found, and told, when it is used.
+    let views = usable(path, store_id, GlobalSeq(u64::MAX)).ok().flatten()?;
+    read_applied(&views).ok()
+}
+
 /// The file, if it can go on from where it is.
 fn usable(path: &Path, store_id: &str, newest: GlobalSeq) -> rusqlite::Result<Option<Connection>> {
     if !path.exists() {
@@ -112,15 +122,6 @@ fn usable(path: &Path, store_id: &str, newest: GlobalSeq) -> rusqlite::Result<Op
     let ours = value("version")?.as_deref() == Some(VIEWS_VERSION.to_string().as_str())
         && value("store_id")?.as_deref() == Some(store_id);
     let seen = read_applied(&views)?;
-    if ours && seen > newest {
-        // SQLite takes a damaged write-ahead log for one that ends before the damage, without a word.
-        warn!(
-            %seen,
-            %newest,
-            "the end of the log is gone: facts that were read before are not there any more; unless an older copy was \
-             put back on purpose, the data folder was damaged, and what it lost is done again"
-        );
-    }
     relax(&views)?;
     Ok((ours && seen <= newest).then_some(views))
 }
