@@ -106,6 +106,8 @@ fn a_person_submits_watches_approves_and_cancels() {
     let slow = at.types(&["submit", slow.to_str().expect("a plain path"), "--input", "\"x\""]);
     at.waits_for(&["ps", slow.trim()], "waiting(model)");
     at.types(&["cancel", slow.trim(), "--reason", "takes too long"]);
+    // The root ends first; its child hears of it by itself.
+    at.waits_for(&["ps", slow.trim(), "--state", "cancelled"], "Slow");
     at.waits_for(&["ps"], "cancelled");
     at.types(&["watch", slow.trim()]);
     at.types(&["cancel", slow.trim()]);
@@ -146,7 +148,7 @@ fn a_person_submits_watches_approves_and_cancels() {
         TIME  Draft         started on local
         TIME  Draft         #1 wants an answer
         TIME  Draft         #1 sent
-        TIME  Draft         #1 local/smollm2-135m-instruct answered (31 + 6): Dear Ada, Sunday it is.
+        TIME  Draft         #1 script/script answered (31 + 6): Dear Ada, Sunday it is.
         TIME  Draft         ended: "Dear Ada, Sunday it is."
         TIME  main          #1 branch 0 succeeded
         TIME  main          #2 asks people: Send this answer?
@@ -163,9 +165,9 @@ fn a_person_submits_watches_approves_and_cancels() {
         w-4 is cancelled
         $ nexa watch w-4
         !
-        ! AGENT  STATE      TOKENS    TIME
-        ! main   cancelled  -         SPAN
-        ! Slow   cancelled  4 + 1024  SPAN
+        ! AGENT  STATE           TOKENS  TIME
+        ! main   cancelled       -       SPAN
+        ! Slow   waiting(model)  -       -
         !
         ! slow: cancelled, - tokens, SPAN
         ! history: nexa logs w-4
@@ -177,13 +179,13 @@ fn a_person_submits_watches_approves_and_cancels() {
         ! error: the workload has ended by itself
         (exit 1)
         $ nexa ps w-5
-        AGENT  NAME  STATE  TOKENS  TIME
+        ! error: there is no workload `w-5`
+        (exit 4)
         $ nexa watch w-5
         ! error: there is no workload `w-5`
         (exit 4)
         $ nexa cancel no-id
         ! error: workload_id: expected `w-` and 32 hex digits
-        !   workload_id: expected `w-` and 32 hex digits
         (exit 1)
     "#]]
     .assert_eq(&at.transcript());
