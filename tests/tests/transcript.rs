@@ -165,9 +165,9 @@ fn a_person_submits_watches_approves_and_cancels() {
         w-4 is cancelled
         $ nexa watch w-4
         !
-        ! AGENT  STATE           TOKENS  TIME
-        ! main   cancelled       -       SPAN
-        ! Slow   waiting(model)  -       -
+        ! AGENT  STATE      TOKENS     TIME
+        ! main   cancelled  -          SPAN
+        ! Slow   cancelled  32 + 1024  SPAN
         !
         ! slow: cancelled, - tokens, SPAN
         ! history: nexa logs w-4

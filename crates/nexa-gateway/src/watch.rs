@@ -288,8 +288,11 @@ impl Watch {
     }
 
     /// Reads and sends every fact that is there.
+    ///
+    /// A snapshot shows how things stand now, so what belongs to it is read beyond the end: a cancelled workload has ended
+    /// before its children have. After the snapshot, the end is the last that is shown.
     async fn look(&mut self) -> Result<(), Stop> {
-        while !self.over {
+        loop {
             let batch = match self.subject {
                 Subject::Workload(workload) => self.store.scan(Some(workload), self.seen, BATCH).await,
                 Subject::Agent(agent, _) => self.store.read(StreamId::Agent(agent), self.version, BATCH).await,
@@ -298,18 +301,17 @@ impl Watch {
             let full = batch.len() == BATCH;
             for recorded in batch {
                 if recorded.position > self.silent_until {
+                    if self.over {
+                        return Ok(());
+                    }
                     self.send_snapshot().await?;
                 }
                 self.take(recorded).await?;
-                if self.over {
-                    break;
-                }
             }
             if !full {
-                break;
+                return Ok(());
             }
         }
-        Ok(())
     }
 
     async fn take(&mut self, recorded: Recorded) -> Result<(), Gone> {
