@@ -8,6 +8,7 @@ use super::literals::block_of;
 use super::modules::Item;
 use super::places::Place;
 use super::scope::{Frame, FrameKind};
+use super::walks::Walk;
 use crate::ast::{self, AstNode, Body, Name};
 use crate::diagnostic::Code;
 use crate::hir::{self, Const, Expr, ExprKind, Stmt};
@@ -71,7 +72,10 @@ impl Checker<'_> {
             ast::Expr::TryExpr(node) => self.try_expr(node),
             ast::Expr::TryBlock(node) => self.missing(node.span(), "`try { … }` as a value"),
             ast::Expr::LambdaExpr(node) => self.lambda(node, want),
-            ast::Expr::ForkExpr(node) => self.fork(node),
+            ast::Expr::ForkExpr(node) => {
+                self.is_effect_in_fn(node.span(), "a fork");
+                self.fork(node)
+            }
         }
     }
 
@@ -129,10 +133,14 @@ impl Checker<'_> {
         let at = self.at_span(name.span());
         match item {
             Item::Agent(number) => {
+                self.is_effect_in_fn(name.span(), "an agent");
                 let ty = self.agent_stage(number);
                 Expr::new(ExprKind::Agent(number as u32), ty, at)
             }
             Item::Flow(number) => {
+                if !self.is_fn(number) {
+                    self.is_effect_in_fn(name.span(), "a flow");
+                }
                 let result = self.flow_result(number, name.span());
                 let params = self.flows[number].signature.params.iter().map(|param| param.ty.clone()).collect();
                 Expr::new(ExprKind::Closure(number as u32, Vec::new()), Ty::Function(params, Rc::new(result)), at)
@@ -228,7 +236,10 @@ impl Checker<'_> {
             let mut unknown = self.finding(Code::E0305, name.span(), format!("`{shown}` has no field `{text}`"));
             if matches!(value.ty, Ty::Option(_) | Ty::Result(..)) {
                 unknown = unknown.help(format!("unwrap it first: `…?.{text}`"));
-            } else if super::standard::method_names(&value.ty).any(|method| method == text) {
+            } else if super::standard::method_names(&value.ty)
+                .chain(Walk::names(&value.ty))
+                .any(|method| method == text)
+            {
                 unknown = unknown.help(format!("it is a method; call it: `.{text}(…)`"));
             }
             return self.refuse(unknown);

@@ -32,6 +32,7 @@ mod scope;
 mod standard;
 mod statements;
 mod type_exprs;
+mod walks;
 
 use std::collections::BTreeMap;
 

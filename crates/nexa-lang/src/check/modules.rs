@@ -15,7 +15,7 @@ pub(super) enum Item {
     Type(NamedId),
     /// An agent, by number.
     Agent(usize),
-    /// A flow, by number.
+    /// A flow or a `fn`, by number.
     Flow(usize),
     /// Another file, by its place: `use "f.nx" as t`.
     Module(usize),
@@ -87,7 +87,7 @@ impl Checker<'_> {
                 Some(Item::Type(self.types.declare(NamedType { name: name.text().into(), kind, declared })))
             }
             Decl::AgentDecl(agent) => self.declare_agent(agent).map(Item::Agent),
-            Decl::FlowDecl(flow) => self.declare_flow(flow).map(Item::Flow),
+            Decl::FlowDecl(_) | Decl::FnDecl(_) => self.declare_flow(decl).map(Item::Flow),
             _ => {
                 // The word alone is marked: a whole declaration may be pages long.
                 let start = decl.span().start;
