@@ -9,13 +9,15 @@ use crate::ast::{self, AstNode, Name};
 use crate::diagnostic::Code;
 use crate::hir::Expr;
 use crate::source::Span;
-use crate::types::Ty;
+use crate::types::{NamedId, Ty};
 
 /// What is called.
 pub(super) enum Callee {
     Item(Item, Name),
     /// A standard function; a method has its receiver.
     Standard(&'static Function, Option<Piped>),
+    /// A case of an enum.
+    Case(NamedId, Name),
     /// A method that takes a function, and its receiver.
     Walk(Walk, Piped),
     /// A value: a function or a stage.
@@ -50,6 +52,11 @@ impl Checker<'_> {
         {
             return Callee::Item(known.item, name.clone());
         }
+        if !self.in_agent_text
+            && let Some(id) = self.enum_of_case(name, None)
+        {
+            return Callee::Case(id, name.clone());
+        }
         if let Some(function) = standard::function(&text) {
             return Callee::Standard(function, None);
         }
@@ -81,6 +88,7 @@ impl Checker<'_> {
                     self.report(unknown.help(format!("run it with `{}.run(…)`", owner.text())));
                     Callee::Reported
                 }
+                Item::Type(id) if self.cases(id).is_some() => Callee::Case(id, name),
                 Item::Type(_) => {
                     self.report_not_available(node.span(), "a method of a type");
                     Callee::Reported

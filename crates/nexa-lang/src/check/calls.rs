@@ -22,11 +22,11 @@ pub(super) struct Piped {
 }
 
 /// A parameter as arguments are bound to it.
-struct Slot<'s> {
-    name: &'s str,
-    ty: Ty,
-    declared: Option<(FileId, Span)>,
-    default: Option<Expr>,
+pub(super) struct Slot<'s> {
+    pub(super) name: &'s str,
+    pub(super) ty: Ty,
+    pub(super) declared: Option<(FileId, Span)>,
+    pub(super) default: Option<Expr>,
 }
 
 /// An argument: written, or piped.
@@ -36,7 +36,10 @@ pub(super) enum Given {
 }
 
 impl Checker<'_> {
-    pub(super) fn call(&mut self, node: &ast::CallExpr) -> Expr {
+    pub(super) fn call(&mut self, node: &ast::CallExpr, want: Option<&Ty>) -> Expr {
+        if let Some(case) = self.wanted_case(node, want) {
+            return case;
+        }
         let Some(callee) = node.callee() else { return self.broken(node.span()) };
         self.call_with(&callee, &node.args(), None, node.span())
     }
@@ -56,6 +59,7 @@ impl Checker<'_> {
                 self.look_at(args);
                 self.item_value(item, &name)
             }
+            Callee::Case(id, name) => self.case_call(id, &name, args, piped, span),
             Callee::Walk(walk, receiver) => self.walk(walk, receiver, args, piped, span),
             Callee::Standard(function, receiver) => self.call_standard(function, receiver, args, piped, span),
             Callee::Value(value, value_span) => self.call_value(value, value_span, args, piped, span),
@@ -196,7 +200,7 @@ impl Checker<'_> {
     }
 
     /// The arguments of a declared callee, in the order of its parameters.
-    fn arguments(
+    pub(super) fn arguments(
         &mut self,
         callee: &str,
         slots: &[Slot<'_>],

@@ -23,6 +23,7 @@ mod declarations;
 mod expressions;
 mod forks;
 mod literals;
+mod loops;
 mod matches;
 mod modules;
 mod operators;
@@ -32,6 +33,7 @@ mod scope;
 mod standard;
 mod statements;
 mod type_exprs;
+mod variants;
 mod walks;
 
 use std::collections::BTreeMap;

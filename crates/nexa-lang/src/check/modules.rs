@@ -11,7 +11,7 @@ use crate::types::{NamedId, NamedKind, NamedType};
 /// What a name of a file means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Item {
-    /// A protocol.
+    /// A protocol, struct or enum.
     Type(NamedId),
     /// An agent, by number.
     Agent(usize),
@@ -80,10 +80,14 @@ impl Checker<'_> {
     fn declare(&mut self, decl: &Decl) -> Option<Item> {
         match decl {
             Decl::UseDecl(_) => None,
-            Decl::ProtocolDecl(protocol) => {
-                let name = protocol.name()?;
+            Decl::ProtocolDecl(_) | Decl::StructDecl(_) | Decl::EnumDecl(_) => {
+                let name = decl.name()?;
                 let declared = Some((self.file, name.span()));
-                let kind = NamedKind::Protocol([].into());
+                let kind = match decl {
+                    Decl::StructDecl(_) => NamedKind::Struct([].into()),
+                    Decl::EnumDecl(_) => NamedKind::Enum(Vec::new()),
+                    _ => NamedKind::Protocol([].into()),
+                };
                 Some(Item::Type(self.types.declare(NamedType { name: name.text().into(), kind, declared })))
             }
             Decl::AgentDecl(agent) => self.declare_agent(agent).map(Item::Agent),

@@ -81,7 +81,7 @@ impl Checker<'_> {
             ast::Stmt::ForStmt(node) => self.for_statement(node, out),
             ast::Stmt::DeferStmt(_) => self.statement_not_available(node, "`defer`"),
             ast::Stmt::SemanticIfStmt(_) => self.statement_not_available(node, "`semantic_if`"),
-            ast::Stmt::LoopStmt(_) => self.statement_not_available(node, "`loop`"),
+            ast::Stmt::LoopStmt(node) => self.loop_statement(node, out),
             ast::Stmt::PassStmt(_) => self.statement_not_available(node, "`pass`"),
             ast::Stmt::VerifyStmt(_) => self.statement_not_available(node, "`verify`"),
             ast::Stmt::AssertStmt(_) => self.statement_not_available(node, "`assert`"),
@@ -382,7 +382,7 @@ impl Checker<'_> {
 }
 
 /// Whether a loop's body leaves the loop with `break`.
-fn breaks(body: &[Stmt]) -> bool {
+pub(super) fn breaks(body: &[Stmt]) -> bool {
     // A `break` in an inner loop leaves only that one.
     let enter =
         |part: Part<'_>| !matches!(part, Part::Stmt(Stmt { kind: StmtKind::While(..) | StmtKind::ForEach(_), .. }));

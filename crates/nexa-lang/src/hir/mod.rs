@@ -291,7 +291,7 @@ pub enum ExprKind {
     Tuple(Vec<Expr>),
     /// A dict of keys and values.
     Dict(Vec<(Expr, Expr)>),
-    /// A record.
+    /// A record, or the case of an enum if the shape has a tag.
     Record(Shape, Vec<Expr>),
     /// A field of a record or variant.
     Field(Box<Expr>, Rc<str>),
