@@ -288,7 +288,6 @@ fn what_this_release_does_not_have_is_refused_by_name() {
     let mut wrong = Vec::new();
     for statements in [
         "semantic_if \"c\" against q { return 1 } else { return 2 }",
-        "defer print(q); return q",
         "verify q satisfies str; return q",
         "assert n > 1; return q",
         "let h = spawn f(q, n, xs); return q",

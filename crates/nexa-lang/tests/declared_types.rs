@@ -81,7 +81,7 @@ fn an_agent_answers_with_a_case() {
     let answers = [r#"{"tag":"reject","reason":"late"}"#];
     let (value, desk) = both_ways(|| Desk::program(PROGRAM).script("Judge", &answers), "asked", &[str("q")]);
     expect![[r#""no: late""#]].assert_eq(&value);
-    expect![[r#"{"anyOf":[{"const":"accept"},{"type":"object","properties":{"tag":{"const":"reject"},"reason":{"type":"string"}},"required":["tag","reason"],"additionalProperties":false},{"type":"object","properties":{"tag":{"const":"later"},"days":{"type":"integer"},"note":{"anyOf":[{"type":"string"},{"type":"null"}]}},"required":["tag","days"],"additionalProperties":false}]}"#]].assert_eq(&desk.requests[0].schema.as_deref().unwrap_or_default());
+    expect![[r#"{"anyOf":[{"const":"accept"},{"type":"object","properties":{"tag":{"const":"reject"},"reason":{"type":"string"}},"required":["tag","reason"],"additionalProperties":false},{"type":"object","properties":{"tag":{"const":"later"},"days":{"type":"integer"},"note":{"anyOf":[{"type":"string"},{"type":"null"}]}},"required":["tag","days"],"additionalProperties":false}]}"#]].assert_eq(desk.requests[0].schema.as_deref().unwrap_or_default());
 }
 
 #[test]

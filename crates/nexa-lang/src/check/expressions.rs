@@ -365,6 +365,11 @@ impl Checker<'_> {
             return self.done(statements, ends, block.span());
         };
         let nodes: Vec<ast::Stmt> = block.statements().collect();
+        if let Some(defer) = nodes.iter().find(|node| matches!(node, ast::Stmt::DeferStmt(_))) {
+            let start = defer.span().start;
+            let span = Span::new(start, start + "defer".len() as u32);
+            return self.missing(span, "`defer` in a block that gives a value");
+        }
         let Some((ast::Stmt::ExprStmt(last), before)) = nodes.split_last() else {
             let (statements, ends) = self.block(block);
             return self.done(statements, ends, block.span());

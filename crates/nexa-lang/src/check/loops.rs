@@ -1,13 +1,13 @@
-//! `loop (max: n) { … } until (c)`: the body first, then the test.
+//! `loop (max: n) { … } until (c)`: the body first, then the test. And `defer`: what happens when a block is left.
 //!
-//! It becomes a `while` that counts its rounds: the first one is not asked about, and a round more than `max` raises
+//! A loop becomes a `while` that counts its rounds: the first one is not asked about, and a round more than `max` raises
 //! `loop_limit`. So `continue` leads to the test, as in every other loop.
 
 use super::Checker;
 use super::places::Place;
 use crate::ast::{self, AstNode};
 use crate::diagnostic::Code;
-use crate::hir::{At, Const, Expr, ExprKind, Operator, Stmt, StmtKind};
+use crate::hir::{At, Const, Expr, ExprKind, Operator, Part, Stmt, StmtKind};
 use crate::source::Span;
 use crate::types::{Ty, TypeTable};
 
@@ -52,6 +52,53 @@ impl Checker<'_> {
         let condition = Expr::new(ExprKind::Or(Box::new(is_first), Box::new(goes_on)), Ty::Bool, at);
         out.push(Stmt { kind: StmtKind::While(condition, statements), at });
         is_endless && !is_left
+    }
+
+    /// `defer e` and the statements after it in its block. The answer says whether their end is never reached.
+    ///
+    /// What is deferred runs when they end, return, break, continue or raise an error that can be caught; the last one
+    /// deferred runs first. A VM that is interrupted, or ends with an error that no `catch` sees, runs none of it.
+    pub(super) fn deferred(
+        &mut self,
+        node: &ast::DeferStmt,
+        rest: &[ast::Stmt],
+        after: Option<Span>,
+        out: &mut Vec<Stmt>,
+    ) -> bool {
+        let at = self.at(node);
+        self.depth += 1;
+        if self.depth > super::DEPTH_MAX {
+            self.depth -= 1;
+            let many = self.finding(Code::E0210, node.span(), "too many `defer`s stand in one block");
+            self.report(many.help("put what they do into one"));
+            return false;
+        }
+        // What is deferred belongs to no loop and gives no result: `break` would leave something that is left already.
+        let loops = std::mem::take(&mut self.frame().loops);
+        let mut body = Vec::new();
+        match (node.body(), node.expr()) {
+            (Some(block), _) => body = self.block(&block).0,
+            (None, Some(expr)) => {
+                self.expr_statement(&expr, &mut body);
+            }
+            (None, None) => {}
+        }
+        self.frame().loops = loops;
+        let has = |found: &dyn Fn(&StmtKind) -> bool| {
+            Part::any(&body, &|_| true, &|part| matches!(part, Part::Stmt(stmt) if found(&stmt.kind)))
+        };
+        if has(&|kind| matches!(kind, StmtKind::Return(_))) {
+            let lost = self.finding(Code::E0201, node.span(), "`return` stands inside of a `defer`");
+            self.report(lost.help("what is deferred runs when the result is decided already"));
+        }
+        // Each way out of a block repeats what is deferred, so one inside of another would double it again and again.
+        if has(&|kind| matches!(kind, StmtKind::Defer(..))) {
+            self.report_not_available(node.span(), "`defer` inside of a `defer`");
+        }
+        let (statements, ends) = self.statements(rest, after);
+        out.push(Stmt { kind: StmtKind::Defer(body.into(), statements), at });
+        self.depth -= 1;
+        ends
     }
 
     /// What `max` says: nothing if it is not there, nothing inside if it was reported.

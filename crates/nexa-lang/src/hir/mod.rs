@@ -176,6 +176,8 @@ pub enum StmtKind {
     Try(Vec<Stmt>, u16, Vec<Stmt>),
     /// A block of its own.
     Block(Vec<Stmt>),
+    /// The first statements run when the second ones are left, in whatever way.
+    Defer(Rc<[Stmt]>, Vec<Stmt>),
 }
 
 /// A `for each`.
