@@ -3,7 +3,7 @@
 //! A case is found by its bare name where nothing else has that name. If several enums have such a case, the one of the
 //! type that is asked for is meant; where none is asked for, the program has to say whose case it is.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use super::Checker;
@@ -34,14 +34,7 @@ impl Checker<'_> {
         {
             return Some(*id);
         }
-        let scope = &self.scopes[self.place_of(self.file)];
-        let known: Vec<(String, NamedId)> = scope
-            .names()
-            .filter_map(|name| match scope.get(name)?.item {
-                Item::Type(id) if has(id) => Some((name.to_owned(), id)),
-                _ => None,
-            })
-            .collect();
+        let known = self.case_owners.get(self.place_of(self.file))?.get(&text)?.clone();
         let ids: BTreeSet<NamedId> = known.iter().map(|(_, id)| *id).collect();
         let (first, id) = known.first()?;
         // Looking it up by name counts as a use of its import.
@@ -56,12 +49,23 @@ impl Checker<'_> {
 
     /// The names of all cases that can be named bare, for suggestions.
     pub(super) fn case_names(&self) -> Vec<String> {
-        let scope = &self.scopes[self.place_of(self.file)];
-        let cases = scope.names().filter_map(|name| match scope.get(name)?.item {
-            Item::Type(id) => self.cases(id),
-            _ => None,
+        let owners = self.case_owners.get(self.place_of(self.file));
+        owners.into_iter().flat_map(|cases| cases.keys().cloned()).collect()
+    }
+
+    /// Looks up every case of every enum that a file can name, once.
+    pub(super) fn index_cases(&mut self) {
+        let index = self.scopes.iter().map(|scope| {
+            let mut owners: BTreeMap<String, Vec<(String, NamedId)>> = BTreeMap::new();
+            for name in scope.names() {
+                let Some(Item::Type(id)) = scope.get(name).map(|known| known.item) else { continue };
+                for (tag, _) in self.cases(id).unwrap_or_default() {
+                    owners.entry(tag.to_string()).or_default().push((name.to_owned(), id));
+                }
+            }
+            owners
         });
-        cases.flatten().map(|(tag, _)| tag.to_string()).collect()
+        self.case_owners = index.collect();
     }
 
     /// A case by name, of an enum that is known; a name that it does not have is reported.
