@@ -231,6 +231,12 @@ impl TypeTable {
         }
     }
 
+    /// Whether only records of its own name are of a type.
+    #[must_use]
+    pub fn is_struct(&self, ty: &Ty) -> bool {
+        matches!(ty, Ty::Named(id) if matches!(self.named(*id).kind, NamedKind::Struct(_)))
+    }
+
     /// How a value of type `from` comes to stand where `to` is asked for.
     #[must_use]
     pub fn fit(&self, from: &Ty, to: &Ty) -> Fit {

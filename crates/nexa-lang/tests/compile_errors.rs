@@ -288,8 +288,6 @@ fn what_this_release_does_not_have_is_refused_by_name() {
     let mut wrong = Vec::new();
     for statements in [
         "semantic_if \"c\" against q { return 1 } else { return 2 }",
-        "loop (max: 2) { n += 1 } until (n > 2); return n",
-        "defer print(q); return q",
         "verify q satisfies str; return q",
         "assert n > 1; return q",
         "let h = spawn f(q, n, xs); return q",
@@ -300,7 +298,6 @@ fn what_this_release_does_not_have_is_refused_by_name() {
         "return A.stream(q)",
         "return secret(\"X\")",
         "return memory.load(\"x\")",
-        "return xs.map(fn(x) => x)",
         "try (timeout: 1s) { print(q) } catch (e) { print(e) }; return q",
         "return match q { intent(\"greets\") => 1, _ => 2 }",
         "return Brief.check(q)",
@@ -313,10 +310,7 @@ fn what_this_release_does_not_have_is_refused_by_name() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     for (declaration, name) in [
-        ("fn f(x: int) -> int => x", "`fn`"),
         ("tool t(q: str) -> str { source: builtin(\"time.now\") }", "`tool`"),
-        ("struct S { a: int }", "`struct`"),
-        ("enum E { a, b }", "`enum`"),
         ("type Email = str @ \"an address\"", "`type`"),
         ("test \"x\" { assert true }", "`test`"),
         ("@id(\"x\")\nflow f() { }", "a decorator"),

@@ -199,3 +199,63 @@ fn c36_unwrapping_raises_what_is_there() {
     assert_eq!(both_ways(make, "caught", &[Value::None]).0, "\"none_value\"");
     assert!(both_ways(make, "failed", &[]).0.starts_with("denied: no"));
 }
+
+#[test]
+fn c36_what_is_deferred_runs_last_to_first_with_an_error() {
+    let program = r#"
+        flow main() -> str {
+            defer print("1")
+            defer print("2")
+            defer print("3")
+            return fail("no", code: "denied")
+        }
+    "#;
+    let (value, desk) = both_ways(|| Desk::program(program), "main", &[]);
+    assert_eq!(value, "denied: no");
+    assert_eq!(desk.logs, ["3", "2", "1"]);
+}
+
+#[test]
+fn c38_loops_walk_in_order_and_ints_overflow() {
+    let program = r##"
+        flow main() -> list[str] {
+            let out: list[str] = []
+            for each x in ["a", "b", "c"] { if (x == "b") { continue }; out += [x] }
+            for each i, x in ["d", "e", "f"] { if (i == 2) { break }; out += ["#{i}#{x}"] }
+            for (k, v) in { "z": 1, "a": 2 } { out += ["#{k}#{v}"] }
+            return out
+        }
+        flow large(n: int) -> int { return n + 1 }
+    "##;
+    let make = || Desk::program(program);
+    assert_eq!(both_ways(make, "main", &[]).0, r#"["a","c","0d","1e","z1","a2"]"#);
+    assert!(both_ways(make, "large", &[Value::Int(i64::MAX)]).0.starts_with("overflow"));
+}
+
+#[test]
+fn c40_a_loop_has_a_bound_and_says_when_it_is_reached() {
+    let codes = |text: &str| -> Vec<&str> {
+        nexa_lang::compile_text("main.nx", text).diagnostics.iter().map(|finding| finding.code.name()).collect()
+    };
+    assert_eq!(codes("flow main(n: int) { loop { n += 1 } until (n > 3) }"), ["E0601"]);
+    let program = "flow main(n: int) -> int { loop (max: 3) { n += 1 } until (n > 3); return n }";
+    let make = || Desk::program(program);
+    assert_eq!(both_ways(make, "main", &[Value::Int(1)]).0, "4");
+    assert!(both_ways(make, "main", &[Value::Int(0)]).0.starts_with("loop_limit"));
+}
+
+#[test]
+fn c47_any_is_checked_lists_are_of_one_type_and_lambdas_walk_them() {
+    let program = r##"
+        flow number(text: str) -> int { let n: int = json.parse(text); return n }
+        flow pipeline(xs: list[int]) -> list[str] {
+            return xs.filter(fn(x) => x % 2 == 0).sort_by(fn(x) => 0 - x).map(fn(x) => "n#{x}")
+        }
+    "##;
+    let make = || Desk::program(program);
+    assert!(both_ways(make, "number", &[str("\"x\"")]).0.starts_with("type_mismatch"));
+    let xs = Value::List([3, 4, 2, 8].map(Value::Int).to_vec().into());
+    assert_eq!(both_ways(make, "pipeline", &[xs]).0, r#"["n8","n4","n2"]"#);
+    let mixed = nexa_lang::compile_text("main.nx", "flow main() -> any { let xs = [1, \"a\"]; return xs }");
+    assert_eq!(mixed.diagnostics.iter().map(|finding| finding.code.name()).collect::<Vec<_>>(), ["E0308"]);
+}

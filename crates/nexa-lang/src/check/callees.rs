@@ -4,17 +4,22 @@ use super::Checker;
 use super::calls::Piped;
 use super::modules::Item;
 use super::standard::{self, Function};
+use super::walks::Walk;
 use crate::ast::{self, AstNode, Name};
 use crate::diagnostic::Code;
 use crate::hir::Expr;
 use crate::source::Span;
-use crate::types::Ty;
+use crate::types::{NamedId, Ty};
 
 /// What is called.
 pub(super) enum Callee {
     Item(Item, Name),
     /// A standard function; a method has its receiver.
     Standard(&'static Function, Option<Piped>),
+    /// A case of an enum.
+    Case(NamedId, Name),
+    /// A method that takes a function, and its receiver.
+    Walk(Walk, Piped),
     /// A value: a function or a stage.
     Value(Expr, Span),
     /// It was reported.
@@ -47,6 +52,11 @@ impl Checker<'_> {
         {
             return Callee::Item(known.item, name.clone());
         }
+        if !self.in_agent_text
+            && let Some(id) = self.enum_of_case(name, None)
+        {
+            return Callee::Case(id, name.clone());
+        }
         if let Some(function) = standard::function(&text) {
             return Callee::Standard(function, None);
         }
@@ -78,6 +88,7 @@ impl Checker<'_> {
                     self.report(unknown.help(format!("run it with `{}.run(…)`", owner.text())));
                     Callee::Reported
                 }
+                Item::Type(id) if self.cases(id).is_some() => Callee::Case(id, name),
                 Item::Type(_) => {
                     self.report_not_available(node.span(), "a method of a type");
                     Callee::Reported
@@ -126,9 +137,8 @@ impl Checker<'_> {
         if let Some(function) = standard::method(&value.ty, &text) {
             return Callee::Standard(function, Some(Piped { value, span }));
         }
-        if standard::is_later_method(&text) && matches!(value.ty, Ty::List(_) | Ty::Option(_) | Ty::Result(..)) {
-            self.report_not_available(name.span(), &format!("the method `{text}`"));
-            return Callee::Reported;
+        if let Some(walk) = Walk::of(&value.ty, &text) {
+            return Callee::Walk(walk, Piped { value, span });
         }
         let shown = self.show(&value.ty);
         let mut unknown = self.finding(Code::E0305, name.span(), format!("`{shown}` has no method `{text}`"));
@@ -140,7 +150,7 @@ impl Checker<'_> {
                 if inner != ty && standard::method(inner, &text).is_some() {
                     unknown.help(format!("unwrap it first: `…?.{text}(…)`"))
                 } else {
-                    self.suggest(unknown, &text, standard::method_names(ty))
+                    self.suggest(unknown, &text, standard::method_names(ty).chain(Walk::names(ty)))
                 }
             }
         };

@@ -22,21 +22,24 @@ pub(super) struct Piped {
 }
 
 /// A parameter as arguments are bound to it.
-struct Slot<'s> {
-    name: &'s str,
-    ty: Ty,
-    declared: Option<(FileId, Span)>,
-    default: Option<Expr>,
+pub(super) struct Slot<'s> {
+    pub(super) name: &'s str,
+    pub(super) ty: Ty,
+    pub(super) declared: Option<(FileId, Span)>,
+    pub(super) default: Option<Expr>,
 }
 
 /// An argument: written, or piped.
-enum Given {
+pub(super) enum Given {
     Written(ast::Expr),
     Piped(Piped),
 }
 
 impl Checker<'_> {
-    pub(super) fn call(&mut self, node: &ast::CallExpr) -> Expr {
+    pub(super) fn call(&mut self, node: &ast::CallExpr, want: Option<&Ty>) -> Expr {
+        if let Some(case) = self.wanted_case(node, want) {
+            return case;
+        }
         let Some(callee) = node.callee() else { return self.broken(node.span()) };
         self.call_with(&callee, &node.args(), None, node.span())
     }
@@ -56,6 +59,8 @@ impl Checker<'_> {
                 self.look_at(args);
                 self.item_value(item, &name)
             }
+            Callee::Case(id, name) => self.case_call(id, &name, args, piped, span),
+            Callee::Walk(walk, receiver) => self.walk(walk, receiver, args, piped, span),
             Callee::Standard(function, receiver) => self.call_standard(function, receiver, args, piped, span),
             Callee::Value(value, value_span) => self.call_value(value, value_span, args, piped, span),
             Callee::Reported => {
@@ -66,7 +71,7 @@ impl Checker<'_> {
     }
 
     /// Checks arguments whose call was refused, so that their names count as used.
-    fn look_at(&mut self, args: &[ast::Arg]) {
+    pub(super) fn look_at(&mut self, args: &[ast::Arg]) {
         for value in args.iter().filter_map(ast::Arg::value) {
             if !matches!(value, ast::Expr::PlaceholderExpr(_)) {
                 self.expr(&value, None);
@@ -79,6 +84,7 @@ impl Checker<'_> {
         let result = signature.result.as_ref().map_or(Ty::Str, |(ty, _)| ty.clone());
         let slots = slots_of(&signature);
         let at = self.at_span(name.span());
+        self.is_effect_in_fn(name.span(), "an agent");
         match self.arguments(&signature.name, &slots, args, piped, span) {
             Some((statements, values)) => {
                 block_of(statements, Expr::new(ExprKind::Run(number as u32, values), result, at))
@@ -94,6 +100,9 @@ impl Checker<'_> {
             let later = self.not_available(name.span(), &message).label_in(signature.file, budget, "its budget");
             self.report(later.help("a budget works on the flow that a workload starts, and on agents"));
         }
+        if !self.is_fn(number) {
+            self.is_effect_in_fn(name.span(), "a flow");
+        }
         let result = self.flow_result(number, name.span());
         let slots = slots_of(&signature);
         let at = self.at_span(name.span());
@@ -106,7 +115,7 @@ impl Checker<'_> {
     }
 
     /// Binds arguments to parameters: positional ones in order, named ones by name, the piped one at `_` or first.
-    fn bound(
+    pub(super) fn bound(
         &mut self,
         callee: &str,
         names: &[&str],
@@ -191,7 +200,7 @@ impl Checker<'_> {
     }
 
     /// The arguments of a declared callee, in the order of its parameters.
-    fn arguments(
+    pub(super) fn arguments(
         &mut self,
         callee: &str,
         slots: &[Slot<'_>],
@@ -301,6 +310,9 @@ impl Checker<'_> {
     /// The instruction of a standard function.
     fn standard_call(&mut self, function: &'static Function, mut values: Vec<Expr>, ty: Ty, span: Span) -> Expr {
         let at = self.at_span(span);
+        if super::standard::is_effect(function.name) {
+            self.is_effect_in_fn(span, &format!("`{}`", function.name));
+        }
         let mut take = || Box::new(if values.is_empty() { Expr::constant(Const::None, at) } else { values.remove(0) });
         let kind = match function.name {
             "str" => {
@@ -364,7 +376,10 @@ impl Checker<'_> {
         let at = self.at_span(span);
         let (params, result) = match callee.ty.clone() {
             Ty::Function(params, result) => (params.to_vec(), (*result).clone()),
-            Ty::Stage(input, output) => (vec![(*input).clone()], (*output).clone()),
+            Ty::Stage(input, output) => {
+                self.is_effect_in_fn(callee_span, "a stage");
+                (vec![(*input).clone()], (*output).clone())
+            }
             ty => {
                 self.look_at(args);
                 if ty.is_silent() {

@@ -9,9 +9,9 @@ use super::Checker;
 use super::modules::Item;
 use super::places::Place;
 use super::scope::{Frame, FrameKind};
-use crate::ast::{AgentDecl, AstNode, FlowDecl, Param as ParamNode, Signature as SignatureNode};
+use crate::ast::{self, AgentDecl, AstNode, Decl, FlowDecl, FnDecl, Param as ParamNode, Signature as SignatureNode};
 use crate::diagnostic::Code;
-use crate::hir::{self, At, Expr};
+use crate::hir::{self, At, Expr, Stmt, StmtKind};
 use crate::source::{FileId, Span};
 use crate::types::Ty;
 
@@ -49,10 +49,17 @@ enum Progress {
     Done(Ty),
 }
 
-/// A declared flow.
+/// How a flow is written.
+#[derive(Clone, Debug)]
+enum Written {
+    Flow(FlowDecl),
+    Fn(FnDecl),
+}
+
+/// A declared flow, or a `fn`: a flow that has no effects and is not started from outside.
 #[derive(Debug)]
 pub(super) struct FlowInfo {
-    decl: FlowDecl,
+    decl: Written,
     pub(super) signature: Rc<Signature>,
     /// Caps of its own, and where they are written.
     pub(super) budget: Option<(Budget, Span)>,
@@ -68,10 +75,15 @@ pub(super) struct AgentInfo {
 }
 
 impl Checker<'_> {
-    pub(super) fn declare_flow(&mut self, decl: &FlowDecl) -> Option<usize> {
-        let signature = Rc::new(self.unnamed_signature(decl)?);
+    pub(super) fn declare_flow(&mut self, decl: &Decl) -> Option<usize> {
+        let (decl, signature) = match decl {
+            Decl::FlowDecl(flow) => (Written::Flow(flow.clone()), self.unnamed_signature(flow)?),
+            Decl::FnDecl(function) => (Written::Fn(function.clone()), self.unnamed_signature(function)?),
+            _ => return None,
+        };
+        let signature = Rc::new(signature);
         self.functions.push(hir::Function { name: signature.name.to_string(), ..hir::Function::default() });
-        let flow = FlowInfo { decl: decl.clone(), signature, budget: None, progress: Progress::Waiting };
+        let flow = FlowInfo { decl, signature, budget: None, progress: Progress::Waiting };
         self.flows.push(flow);
         Some(self.flows.len() - 1)
     }
@@ -106,21 +118,30 @@ impl Checker<'_> {
         for number in 0..self.flows.len() {
             let (decl, first) = (self.flows[number].decl.clone(), Rc::clone(&self.flows[number].signature));
             self.file = first.file;
-            let signature = Rc::new(self.signature(&decl, &first));
-            self.flows[number].signature = signature;
-            for clause in decl.implemented() {
-                self.report_not_available(clause.span(), "`implements` on a flow");
-            }
-            if let Some(schedule) = decl.schedule() {
-                self.report_not_available(schedule.span(), "`schedule` on a flow");
-            }
-            if let Some(budget) = decl.budget() {
-                let caps = self.budget(&crate::ast::Expr::RecordExpr(budget.clone()));
-                self.flows[number].budget = Some((caps, budget.span()));
+            let signature = match &decl {
+                Written::Flow(flow) => self.signature(flow, &first),
+                Written::Fn(function) => self.signature(function, &first),
+            };
+            self.flows[number].signature = Rc::new(signature);
+            if let Written::Flow(flow) = decl {
+                self.check_flow_clauses(number, &flow);
             }
         }
         for number in 0..self.agents.len() {
             self.check_agent(number);
+        }
+    }
+
+    fn check_flow_clauses(&mut self, number: usize, decl: &FlowDecl) {
+        for clause in decl.implemented() {
+            self.report_not_available(clause.span(), "`implements` on a flow");
+        }
+        if let Some(schedule) = decl.schedule() {
+            self.report_not_available(schedule.span(), "`schedule` on a flow");
+        }
+        if let Some(budget) = decl.budget() {
+            let caps = self.budget(&ast::Expr::RecordExpr(budget.clone()));
+            self.flows[number].budget = Some((caps, budget.span()));
         }
     }
 
@@ -200,18 +221,12 @@ impl Checker<'_> {
         self.running += 1;
         self.has_budget = self.flows[number].budget.is_some();
         self.file = signature.file;
-        self.frames.push(Frame::new(signature.name.to_string(), FrameKind::Flow, signature.result.clone()));
+        let kind = if self.is_fn(number) { FrameKind::Fn } else { FrameKind::Flow };
+        self.frames.push(Frame::new(signature.name.to_string(), kind, signature.result.clone()));
         for param in &signature.params {
             self.bind_param(&param.name, param.span, param.ty.clone());
         }
-        let mut body = Vec::new();
-        let mut result = Ty::Broken;
-        if let Some(block) = decl.body() {
-            let (statements, ends) = self.block(&block);
-            body = statements;
-            let end = block.close().map_or(block.span(), |close| close.text_range().into());
-            result = self.result_of_body(&signature.name, signature.span, end, ends);
-        }
+        let (body, result) = self.flow_body(&decl, &signature);
         let locals = self.frame().locals;
         self.functions[number] = hir::Function {
             name: signature.name.to_string(),
@@ -225,6 +240,53 @@ impl Checker<'_> {
         (self.frames, self.file, self.depth, self.has_budget) = around;
         self.running -= 1;
         self.flows[number].progress = Progress::Done(result);
+    }
+
+    /// The statements of a flow and what it gives.
+    fn flow_body(&mut self, decl: &Written, signature: &Signature) -> (Vec<Stmt>, Ty) {
+        let block = match decl {
+            Written::Flow(flow) => flow.body(),
+            Written::Fn(function) => match (function.body(), function.expression()) {
+                (None, Some(expression)) => return self.fn_expression(&expression, signature),
+                (block, _) => block,
+            },
+        };
+        let Some(block) = block else { return (Vec::new(), Ty::Broken) };
+        let (statements, ends) = self.block(&block);
+        let end = block.close().map_or(block.span(), |close| close.text_range().into());
+        let result = self.result_of_body(&signature.name, signature.span, end, ends);
+        (statements, result)
+    }
+
+    /// `fn f(…) => e`
+    fn fn_expression(&mut self, expression: &ast::Expr, signature: &Signature) -> (Vec<Stmt>, Ty) {
+        let at = self.at(expression);
+        let (value, ty) = match &signature.result {
+            Some((ty, written)) => (self.expect(expression, ty, Place::Return(Some(*written))), ty.clone()),
+            None => {
+                let value = self.expr(expression, None);
+                let ty = value.ty.clone();
+                (value, ty)
+            }
+        };
+        (vec![Stmt { kind: StmtKind::Return(value), at }], ty)
+    }
+
+    /// Whether a flow is a `fn`.
+    pub(super) fn is_fn(&self, number: usize) -> bool {
+        matches!(self.flows[number].decl, Written::Fn(_))
+    }
+
+    /// E0320 where a `fn` would do more than compute; the answer says whether it would.
+    pub(super) fn is_effect_in_fn(&mut self, span: Span, what: &str) -> bool {
+        let Some(name) = self.frames.first().filter(|frame| frame.kind == FrameKind::Fn).map(|frame| &frame.name)
+        else {
+            return false;
+        };
+        let message = format!("`{name}` is a `fn`, which only computes, and {what} reaches outside");
+        let effect = self.finding(Code::E0320, span, message);
+        self.report(effect.help(format!("declare `{name}` as a flow, or pass it the value that it needs")));
+        true
     }
 
     /// The result type of the function whose body was just checked; `ends` says that its end is never reached.
@@ -268,7 +330,7 @@ impl Checker<'_> {
                 let missing = self
                     .finding(Code::E0313, span, message)
                     .label_in(*file, *declared, "its result type is missing here")
-                    .help(format!("write `flow {name}(…) -> str {{ … }}` with the type that it returns"));
+                    .help(format!("write `{name}(…) -> str` with the type that it returns"));
                 self.report(missing);
                 Ty::Broken
             }
@@ -291,7 +353,7 @@ impl Checker<'_> {
                     && taken.insert(Rc::clone(&signature.name))
             };
             for (number, flow) in self.flows.iter().enumerate() {
-                if is_free(&flow.signature, Item::Flow(number)) {
+                if !self.is_fn(number) && is_free(&flow.signature, Item::Flow(number)) {
                     let result = match &flow.progress {
                         Progress::Done(ty) => ty.clone(),
                         _ => Ty::Any,

@@ -8,6 +8,7 @@ use super::literals::block_of;
 use super::modules::Item;
 use super::places::Place;
 use super::scope::{Frame, FrameKind};
+use super::walks::Walk;
 use crate::ast::{self, AstNode, Body, Name};
 use crate::diagnostic::Code;
 use crate::hir::{self, Const, Expr, ExprKind, Stmt};
@@ -48,7 +49,7 @@ impl Checker<'_> {
         match node {
             ast::Expr::LiteralExpr(node) => self.literal(node),
             ast::Expr::StringExpr(node) => self.string(node),
-            ast::Expr::NameRef(node) => self.name_ref(node),
+            ast::Expr::NameRef(node) => self.name_ref(node, want),
             ast::Expr::PlaceholderExpr(node) => self.placeholder(node.span()),
             ast::Expr::ParenExpr(node) => self.paren(node, want),
             ast::Expr::TupleExpr(node) => self.tuple(node, want),
@@ -56,7 +57,7 @@ impl Checker<'_> {
             ast::Expr::RecordExpr(node) => self.record(node, want),
             ast::Expr::DictExpr(node) => self.empty_record_or_dict(node, want),
             ast::Expr::FieldExpr(node) => self.field(node),
-            ast::Expr::CallExpr(node) => self.call(node),
+            ast::Expr::CallExpr(node) => self.call(node, want),
             ast::Expr::IndexExpr(node) => self.index(node),
             ast::Expr::UnwrapExpr(node) => self.unwrap(node),
             ast::Expr::PrefixExpr(node) => self.prefix(node),
@@ -71,7 +72,10 @@ impl Checker<'_> {
             ast::Expr::TryExpr(node) => self.try_expr(node),
             ast::Expr::TryBlock(node) => self.missing(node.span(), "`try { … }` as a value"),
             ast::Expr::LambdaExpr(node) => self.lambda(node, want),
-            ast::Expr::ForkExpr(node) => self.fork(node),
+            ast::Expr::ForkExpr(node) => {
+                self.is_effect_in_fn(node.span(), "a fork");
+                self.fork(node)
+            }
         }
     }
 
@@ -98,6 +102,7 @@ impl Checker<'_> {
         if node.entries().next().is_none()
             && let Some(want) = want.map(Ty::without_option)
             && let Some(fields) = self.types.fields(want)
+            && !self.types.is_struct(want)
             && fields.iter().all(|field| matches!(field.ty, Ty::Option(_)))
         {
             let at = self.at(node);
@@ -109,7 +114,7 @@ impl Checker<'_> {
         self.dict(node, want)
     }
 
-    fn name_ref(&mut self, node: &ast::NameRef) -> Expr {
+    fn name_ref(&mut self, node: &ast::NameRef, want: Option<&Ty>) -> Expr {
         let Some(name) = node.name() else { return self.broken(node.span()) };
         let text = name.text();
         if let Some(variable) = self.variable(&text, name.span()) {
@@ -120,7 +125,10 @@ impl Checker<'_> {
         }
         match self.item(&text).map(|known| known.item) {
             Some(item) => self.item_value(item, &name),
-            None => self.unknown_name(&name),
+            None => match self.enum_of_case(&name, want) {
+                Some(id) => self.case_value(id, &name),
+                None => self.unknown_name(&name),
+            },
         }
     }
 
@@ -129,18 +137,26 @@ impl Checker<'_> {
         let at = self.at_span(name.span());
         match item {
             Item::Agent(number) => {
+                self.is_effect_in_fn(name.span(), "an agent");
                 let ty = self.agent_stage(number);
                 Expr::new(ExprKind::Agent(number as u32), ty, at)
             }
             Item::Flow(number) => {
+                if !self.is_fn(number) {
+                    self.is_effect_in_fn(name.span(), "a flow");
+                }
                 let result = self.flow_result(number, name.span());
                 let params = self.flows[number].signature.params.iter().map(|param| param.ty.clone()).collect();
                 Expr::new(ExprKind::Closure(number as u32, Vec::new()), Ty::Function(params, Rc::new(result)), at)
             }
-            Item::Type(_) => {
+            Item::Type(id) => {
                 let message = format!("`{}` is a type, not a value", name.text());
                 let wrong = self.finding(Code::E0208, name.span(), message);
-                self.refuse(wrong.help(format!("make a value of it: `{} {{ … }}`", name.text())))
+                let help = match self.cases(id).and_then(<[_]>::first) {
+                    Some((tag, _)) => format!("name one of its cases: `{}.{tag}`", name.text()),
+                    None => format!("make a value of it: `{} {{ … }}`", name.text()),
+                };
+                self.refuse(wrong.help(help))
             }
             Item::Module(_) => {
                 let message = format!("`{}` is a file, not a value", name.text());
@@ -177,6 +193,7 @@ impl Checker<'_> {
         }
         let mut known = self.visible();
         known.extend(self.scopes[self.place_of(self.file)].names().map(str::to_owned));
+        known.extend(self.case_names());
         known.extend(super::standard::prelude().map(str::to_owned));
         let unknown = self.finding(Code::E0208, name.span(), format!("there is no `{text}` here"));
         let unknown = self.suggest(unknown, &text, known.iter().map(String::as_str));
@@ -194,6 +211,7 @@ impl Checker<'_> {
                     let item = self.item_of_module(place, &name);
                     return self.item_value(item, &name);
                 }
+                Some(Item::Type(id)) if self.cases(id).is_some() => return self.case_value(id, &name),
                 Some(_) => {}
                 None if super::standard::is_module(&module.text()) => {
                     return self.missing(node.span(), "a standard function as a value");
@@ -208,6 +226,12 @@ impl Checker<'_> {
                 }
                 None => {}
             }
+        }
+        if let ast::Expr::FieldExpr(_) = &receiver
+            && let Some((Item::Type(id), _)) = self.static_item(&receiver)
+            && self.cases(id).is_some()
+        {
+            return self.case_value(id, &name);
         }
         let value = self.expr(&receiver, None);
         self.field_of(value, &name)
@@ -228,7 +252,10 @@ impl Checker<'_> {
             let mut unknown = self.finding(Code::E0305, name.span(), format!("`{shown}` has no field `{text}`"));
             if matches!(value.ty, Ty::Option(_) | Ty::Result(..)) {
                 unknown = unknown.help(format!("unwrap it first: `…?.{text}`"));
-            } else if super::standard::method_names(&value.ty).any(|method| method == text) {
+            } else if super::standard::method_names(&value.ty)
+                .chain(Walk::names(&value.ty))
+                .any(|method| method == text)
+            {
                 unknown = unknown.help(format!("it is a method; call it: `.{text}(…)`"));
             }
             return self.refuse(unknown);
@@ -338,6 +365,11 @@ impl Checker<'_> {
             return self.done(statements, ends, block.span());
         };
         let nodes: Vec<ast::Stmt> = block.statements().collect();
+        if let Some(defer) = nodes.iter().find(|node| matches!(node, ast::Stmt::DeferStmt(_))) {
+            let start = defer.span().start;
+            let span = Span::new(start, start + "defer".len() as u32);
+            return self.missing(span, "`defer` in a block that gives a value");
+        }
         let Some((ast::Stmt::ExprStmt(last), before)) = nodes.split_last() else {
             let (statements, ends) = self.block(block);
             return self.done(statements, ends, block.span());

@@ -179,7 +179,10 @@ impl Checker<'_> {
                     return self.broken(node.span());
                 }
             },
-            None => want.map(|want| want.without_option().clone()).filter(|want| self.types.fields(want).is_some()),
+            // A struct is made by its name only.
+            None => want
+                .map(|want| want.without_option().clone())
+                .filter(|want| self.types.fields(want).is_some() && !self.types.is_struct(want)),
         };
         let Some(ty) = named else { return self.plain_record(node) };
         let Some(wanted) = self.types.fields(&ty) else { return self.plain_record(node) };

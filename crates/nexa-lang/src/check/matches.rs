@@ -54,10 +54,15 @@ impl Checker<'_> {
             }
             let opened = self.open_block();
             let tested = self.pattern(&pattern, &subject, &covered);
+            if let Some(case) = tested.case.as_ref().filter(|case| !covered.all && covered.cases.contains(*case)) {
+                let dead = self.finding(Code::W0316, pattern.span(), "this arm is never reached");
+                self.report(dead.help(format!("an arm before it takes every `{case}`")));
+            }
             let guard = arm.guard().map(|guard| self.condition(Some(guard), pattern.span()));
             if guard.is_none() {
                 covered.all |= tested.is_certain;
                 covered.cases.extend(tested.case);
+                covered.all |= self.cases_of(&subject.ty).iter().all(|case| covered.cases.contains(case));
             }
             let test = match (tested.test, guard) {
                 (Some(test), Some(guard)) => {
@@ -90,21 +95,26 @@ impl Checker<'_> {
         block_of(statements, Expr { ty, ..chain })
     }
 
+    /// The cases that a `match` of a type must take; `_` is what is left besides.
+    fn cases_of(&self, ty: &Ty) -> Vec<String> {
+        match ty {
+            Ty::Bool => vec!["true".into(), "false".into()],
+            Ty::Result(..) => vec!["ok".into(), "err".into()],
+            Ty::Named(id) => match self.cases(*id) {
+                Some(variants) => variants.iter().map(|(name, _)| name.to_string()).collect(),
+                None => vec!["_".into()],
+            },
+            Ty::Option(_) => vec!["none".into(), "_".into()],
+            _ => vec!["_".into()],
+        }
+    }
+
     /// T7: what every value of the subject meets.
     fn check_exhaustive(&mut self, subject: &Expr, covered: &Covered, node: &ast::MatchExpr) {
         if covered.all || subject.ty.is_silent() || node.is_broken() {
             return;
         }
-        let cases: Vec<String> = match &subject.ty {
-            Ty::Bool => vec!["true".into(), "false".into()],
-            Ty::Result(..) => vec!["ok".into(), "err".into()],
-            Ty::Named(id) => match &self.types.named(*id).kind {
-                NamedKind::Enum(variants) => variants.iter().map(|(name, _)| name.to_string()).collect(),
-                _ => vec!["_".into()],
-            },
-            Ty::Option(_) => vec!["none".into(), "_".into()],
-            _ => vec!["_".into()],
-        };
+        let cases = self.cases_of(&subject.ty);
         let missing: Vec<&str> =
             cases.iter().filter(|case| !covered.cases.contains(*case)).map(String::as_str).collect();
         if missing.is_empty() {

@@ -23,6 +23,7 @@ mod declarations;
 mod expressions;
 mod forks;
 mod literals;
+mod loops;
 mod matches;
 mod modules;
 mod operators;
@@ -32,6 +33,8 @@ mod scope;
 mod standard;
 mod statements;
 mod type_exprs;
+mod variants;
+mod walks;
 
 use std::collections::BTreeMap;
 
@@ -39,7 +42,7 @@ use crate::ast::{AstNode, SourceFile};
 use crate::diagnostic::{Code, Diagnostic, nearest};
 use crate::hir::{self, At, Expr, ExprKind};
 use crate::source::{FileId, Span};
-use crate::types::{Ty, TypeTable};
+use crate::types::{NamedId, Ty, TypeTable};
 
 pub(crate) use agents::{model_name_fault, waits};
 use declarations::{AgentInfo, FlowInfo};
@@ -72,6 +75,7 @@ pub(crate) fn check(files: &[File], entry: FileId) -> (hir::Program, Vec<Diagnos
     checker.collect_names();
     checker.resolve_imports();
     checker.define_types();
+    checker.index_cases();
     checker.check_signatures();
     checker.check_flows();
     checker.report_unused_imports();
@@ -90,6 +94,8 @@ pub(super) struct Checker<'f> {
     types: TypeTable,
     /// The names of each file, in the order of `files`.
     scopes: Vec<Scope>,
+    /// For each file, the enums that have a case of a name, by that name: the enum's own name there, and its number.
+    case_owners: Vec<BTreeMap<String, Vec<(String, NamedId)>>>,
     agents: Vec<AgentInfo>,
     flows: Vec<FlowInfo>,
     /// Functions by number; a flow's number is its place in `flows`.
@@ -116,6 +122,7 @@ impl<'f> Checker<'f> {
             diagnostics: Vec::new(),
             types: TypeTable::default(),
             scopes: files.iter().map(|_| Scope::default()).collect(),
+            case_owners: Vec::new(),
             agents: Vec::new(),
             flows: Vec::new(),
             functions: Vec::new(),

@@ -11,11 +11,11 @@ use crate::types::{NamedId, NamedKind, NamedType};
 /// What a name of a file means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Item {
-    /// A protocol.
+    /// A protocol, struct or enum.
     Type(NamedId),
     /// An agent, by number.
     Agent(usize),
-    /// A flow, by number.
+    /// A flow or a `fn`, by number.
     Flow(usize),
     /// Another file, by its place: `use "f.nx" as t`.
     Module(usize),
@@ -80,14 +80,18 @@ impl Checker<'_> {
     fn declare(&mut self, decl: &Decl) -> Option<Item> {
         match decl {
             Decl::UseDecl(_) => None,
-            Decl::ProtocolDecl(protocol) => {
-                let name = protocol.name()?;
+            Decl::ProtocolDecl(_) | Decl::StructDecl(_) | Decl::EnumDecl(_) => {
+                let name = decl.name()?;
                 let declared = Some((self.file, name.span()));
-                let kind = NamedKind::Protocol([].into());
+                let kind = match decl {
+                    Decl::StructDecl(_) => NamedKind::Struct([].into()),
+                    Decl::EnumDecl(_) => NamedKind::Enum(Vec::new()),
+                    _ => NamedKind::Protocol([].into()),
+                };
                 Some(Item::Type(self.types.declare(NamedType { name: name.text().into(), kind, declared })))
             }
             Decl::AgentDecl(agent) => self.declare_agent(agent).map(Item::Agent),
-            Decl::FlowDecl(flow) => self.declare_flow(flow).map(Item::Flow),
+            Decl::FlowDecl(_) | Decl::FnDecl(_) => self.declare_flow(decl).map(Item::Flow),
             _ => {
                 // The word alone is marked: a whole declaration may be pages long.
                 let start = decl.span().start;

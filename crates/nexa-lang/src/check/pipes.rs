@@ -33,7 +33,10 @@ impl Checker<'_> {
         }
         match (op, target) {
             (PipeOp::Run | PipeOp::Call, PipeTarget::Stage(stage)) => self.stage(&stage, piped),
-            (PipeOp::Fork, PipeTarget::Branches(branches)) => self.fork_with_input(&branches, piped),
+            (PipeOp::Fork, PipeTarget::Branches(branches)) => {
+                self.is_effect_in_fn(at_op, "a fork");
+                self.fork_with_input(&branches, piped)
+            }
             (PipeOp::Fork, PipeTarget::Stage(stage)) => {
                 let wrong = self.finding(Code::E0503, stage.span(), "`|>>` takes stages in brackets");
                 self.refuse(wrong.help("write `x |>> [A, B]`"))

@@ -116,6 +116,9 @@ impl Checker<'_> {
             (Ty::Str, Ty::Float) => "`float(…)` reads a number from a text".to_owned(),
             (Ty::Int, Ty::Duration) => "durations have a unit: `30s`, `250ms`, `5m`".to_owned(),
             (Ty::Float, Ty::Int) => "`math.round(…)`, `math.floor(…)` and `math.ceil(…)` give an int".to_owned(),
+            (_, Ty::Named(_)) if self.types.is_struct(to) && self.types.fields(from).is_some() => {
+                format!("a struct is made by its name: `{} {{ … }}`", self.show(to))
+            }
             (Ty::Union(_), _) => "narrow it with `match` first".to_owned(),
             _ => {
                 let wanted = self.types.fields(to)?;

@@ -19,6 +19,8 @@ const CAPTURES_MAX: usize = 255;
 pub(super) enum FrameKind {
     /// A flow, or the texts of an agent.
     Flow,
+    /// A `fn`, which has no effects.
+    Fn,
     /// A lambda.
     Lambda,
     /// A branch of a fork.

@@ -24,8 +24,6 @@ ok(value: T) -> Result[T]
 err(error: Error) -> Result[never]
 ";
 
-/// Methods of the language that take a function; the machine runs none of them in this release.
-const LATER_METHODS: &[&str] = &["sort_by", "map", "filter", "fold", "find", "any", "all"];
 /// Functions of the language that this release does not have.
 const LATER_FUNCTIONS: &[&str] = &["secret", "snapshot", "restore", "receive", "timer", "reflect"];
 /// Modules of the language that this release does not have.
@@ -106,9 +104,9 @@ pub(super) fn is_later(name: &str) -> bool {
     LATER_FUNCTIONS.contains(&name) || LATER_MODULES.contains(&name)
 }
 
-/// Whether the language has this method, and this release has not.
-pub(super) fn is_later_method(name: &str) -> bool {
-    LATER_METHODS.contains(&name)
+/// Whether a function of the list of effects has one: `ok`, `err` and `fail` are there because they are instructions.
+pub(super) fn is_effect(name: &str) -> bool {
+    matches!(name, "random" | "sleep" | "print" | "emit" | "approve" | "time.now")
 }
 
 /// The modules whose functions are methods of a type.

@@ -34,6 +34,10 @@ impl Checker<'_> {
         let mut statements = Vec::new();
         let mut ends = false;
         for (place, node) in nodes.iter().enumerate() {
+            if let ast::Stmt::DeferStmt(node) = node {
+                ends = self.deferred(node, &nodes[place + 1..], after, &mut statements);
+                break;
+            }
             ends = self.statement(node, &mut statements);
             let next = nodes.get(place + 1).map(AstNode::span).or(after);
             if let (true, Some(next)) = (ends, next) {
@@ -79,9 +83,10 @@ impl Checker<'_> {
             }
             ast::Stmt::WhileStmt(node) => self.while_statement(node, out),
             ast::Stmt::ForStmt(node) => self.for_statement(node, out),
-            ast::Stmt::DeferStmt(_) => self.statement_not_available(node, "`defer`"),
+            // A block hands over what stands after it, see `statements`.
+            ast::Stmt::DeferStmt(node) => self.deferred(node, &[], None, out),
             ast::Stmt::SemanticIfStmt(_) => self.statement_not_available(node, "`semantic_if`"),
-            ast::Stmt::LoopStmt(_) => self.statement_not_available(node, "`loop`"),
+            ast::Stmt::LoopStmt(node) => self.loop_statement(node, out),
             ast::Stmt::PassStmt(_) => self.statement_not_available(node, "`pass`"),
             ast::Stmt::VerifyStmt(_) => self.statement_not_available(node, "`verify`"),
             ast::Stmt::AssertStmt(_) => self.statement_not_available(node, "`assert`"),
@@ -382,7 +387,7 @@ impl Checker<'_> {
 }
 
 /// Whether a loop's body leaves the loop with `break`.
-fn breaks(body: &[Stmt]) -> bool {
+pub(super) fn breaks(body: &[Stmt]) -> bool {
     // A `break` in an inner loop leaves only that one.
     let enter =
         |part: Part<'_>| !matches!(part, Part::Stmt(Stmt { kind: StmtKind::While(..) | StmtKind::ForEach(_), .. }));

@@ -4,10 +4,10 @@ use std::rc::Rc;
 
 use super::Checker;
 use super::modules::Item;
-use crate::ast::{AstNode, Decl, Field as FieldNode, Name, NamedType, TypeExpr};
+use crate::ast::{AstNode, Decl, EnumDecl, Field as FieldNode, Name, NamedType, TypeExpr};
 use crate::diagnostic::Code;
 use crate::source::Span;
-use crate::types::{Field, NamedKind, Ty};
+use crate::types::{Field, NamedKind, Ty, Variant};
 
 /// Fields of one record.
 pub(super) const FIELDS_MAX: usize = 1_024;
@@ -19,24 +19,59 @@ const BUILT_IN: &[&str] = &[
 ];
 
 impl Checker<'_> {
-    /// Fills in the fields of every protocol.
+    /// Fills in the fields of every protocol and struct and the cases of every enum.
     pub(super) fn define_types(&mut self) {
         for (place, file) in self.files.iter().enumerate() {
             self.file = file.id;
             for decl in file.tree.declarations() {
-                let Decl::ProtocolDecl(protocol) = &decl else { continue };
-                let Some(name) = protocol.name() else { continue };
+                if !matches!(decl, Decl::ProtocolDecl(_) | Decl::StructDecl(_) | Decl::EnumDecl(_)) {
+                    continue;
+                }
+                let Some(name) = decl.name() else { continue };
                 let Some(Item::Type(id)) = self.scopes[place].get(&name.text()).map(|known| known.item) else {
                     continue;
                 };
-                // Of two protocols of one name the first was entered; the second was reported.
+                // Of two types of one name the first was entered; the second was reported.
                 if self.types.named(id).declared != Some((file.id, name.span())) {
                     continue;
                 }
-                let fields = self.fields(protocol.fields());
-                self.types.define(id, NamedKind::Protocol(fields));
+                let kind = match &decl {
+                    Decl::StructDecl(decl) => NamedKind::Struct(self.fields(decl.fields())),
+                    Decl::EnumDecl(decl) => NamedKind::Enum(self.variants_of(decl)),
+                    Decl::ProtocolDecl(decl) => NamedKind::Protocol(self.fields(decl.fields())),
+                    _ => continue,
+                };
+                self.types.define(id, kind);
             }
         }
+    }
+
+    fn variants_of(&mut self, decl: &EnumDecl) -> Vec<Variant> {
+        let mut variants: Vec<(Variant, Span)> = Vec::new();
+        for node in decl.variants() {
+            let Some(name) = node.name() else { continue };
+            if variants.len() == FIELDS_MAX {
+                let crowded = self.finding(Code::E1006, name.span(), format!("an enum has at most {FIELDS_MAX} cases"));
+                self.report(crowded.help("put some of them into an enum of their own"));
+                break;
+            }
+            let text: Rc<str> = name.text().into();
+            if let Some((_, first)) = variants.iter().find(|((tag, _), _)| *tag == text) {
+                let twice = self
+                    .finding(Code::E0207, name.span(), format!("the case `{text}` is defined twice"))
+                    .label(*first, "it is defined here first");
+                self.report(twice);
+                continue;
+            }
+            let fields = self.fields(node.fields());
+            if fields.iter().any(|field| &*field.name == "tag") {
+                let message = format!("`{text}` cannot hold a field `tag`, which holds the case's name in JSON");
+                let taken = self.finding(Code::E0207, name.span(), message);
+                self.report(taken.help("give the field another name"));
+            }
+            variants.push(((text, fields), name.span()));
+        }
+        variants.into_iter().map(|(variant, _)| variant).collect()
     }
 
     fn fields(&mut self, nodes: impl Iterator<Item = FieldNode>) -> Rc<[Field]> {

@@ -3,6 +3,8 @@
 //! The height is known at every word. After a word that never goes on (`Jump`, `Return`, `Raise`) nothing is written
 //! until a label is bound that something jumps to.
 
+use std::rc::Rc;
+
 use nexa_types::limits::LOCALS_MAX;
 use nexa_vm::module::Function;
 use nexa_vm::op::{Op, word_a, word_ab};
@@ -43,6 +45,16 @@ pub(super) struct Loop {
     pub(super) end_height: u32,
     /// How many `try`s are open around it.
     pub(super) tries: u32,
+    /// How many `defer`s are open around it.
+    pub(super) defers: usize,
+}
+
+/// What runs when the current statement is left.
+#[derive(Clone)]
+pub(super) struct Deferred {
+    pub(super) body: Rc<[hir::Stmt]>,
+    /// How many `try`s are open around it.
+    pub(super) tries: u32,
 }
 
 /// A function on the way.
@@ -58,6 +70,8 @@ pub(super) struct Builder<'b, 't> {
     /// Whether this place is reached.
     pub(super) is_live: bool,
     pub(super) loops: Vec<Loop>,
+    /// Open `defer`s, the last one first to run.
+    pub(super) defers: Vec<Deferred>,
     /// Open `try`s.
     pub(super) tries: u32,
     pub(super) locals: u16,
@@ -84,6 +98,7 @@ impl<'b, 't> Builder<'b, 't> {
             height_max: 0,
             is_live: true,
             loops: Vec::new(),
+            defers: Vec::new(),
             tries: 0,
             locals: function.locals.max(u16::from(function.arity)),
             at: function.at,
@@ -158,6 +173,11 @@ impl<'b, 't> Builder<'b, 't> {
             return;
         };
         self.word(word_ab(op, count, b), pops, pushes);
+    }
+
+    /// Whether the function is too long already, so that nothing more needs to be repeated in it.
+    pub(super) fn is_full(&self) -> bool {
+        self.code.len() > super::limits::FUNCTION_WORDS_MAX
     }
 
     pub(super) fn label(&mut self) -> Label {

@@ -51,8 +51,10 @@ impl Builder<'_, '_> {
             }
             ExprKind::Record(shape, values) => {
                 self.all(values);
+                let is_case = !shape.tag.is_empty();
                 let shape = self.pool.shape(shape);
-                self.emit(Op::NewRecord, shape, values.len() as u32, 1);
+                let op = if is_case { Op::Variant } else { Op::NewRecord };
+                self.emit(op, shape, values.len() as u32, 1);
             }
             ExprKind::Field(record, name) => {
                 let name = self.pool.str(name);

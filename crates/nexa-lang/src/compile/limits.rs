@@ -9,7 +9,7 @@ use super::TooLarge;
 use crate::hir::At;
 
 /// Instructions of one function.
-const FUNCTION_WORDS_MAX: usize = 1 << 16;
+pub(super) const FUNCTION_WORDS_MAX: usize = 1 << 16;
 /// Values that one function may have on the stack at once.
 const FUNCTION_STACK_MAX: u16 = 4_096;
 /// Fields of a record, elements of a tuple type.

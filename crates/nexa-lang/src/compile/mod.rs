@@ -157,8 +157,10 @@ fn value_of(expr: &hir::Expr) -> Value {
         ExprKind::List(items) => Value::List(all(items).into()),
         ExprKind::Tuple(items) => Value::Tuple(all(items).into()),
         ExprKind::Record(shape, items) => {
+            let is_case = !shape.tag.is_empty();
             let shape = pool::machine_shape(shape).into();
-            Value::Record(Record { shape, values: all(items) }.into())
+            let record = Record { shape, values: all(items) }.into();
+            if is_case { Value::Variant(record) } else { Value::Record(record) }
         }
         ExprKind::Dict(entries) => {
             let mut dict = Dict::default();

@@ -1,8 +1,10 @@
 //! Statements as instructions.
 
+use std::rc::Rc;
+
 use nexa_vm::op::Op;
 
-use super::builder::{Builder, Loop};
+use super::builder::{Builder, Deferred, Loop};
 use crate::hir::{Expr, ForEach, Item, Stmt, StmtKind};
 
 impl Builder<'_, '_> {
@@ -31,9 +33,11 @@ impl Builder<'_, '_> {
             }
             StmtKind::Return(value) => {
                 self.expr(value);
+                let around = self.run_deferred(0);
                 // The machine forgets the tries of a function that returns.
                 self.at(statement.at);
                 self.emit(Op::Return, 0, 1, 0);
+                (self.tries, self.defers) = around;
             }
             StmtKind::If(condition, then, other) => self.choose(condition, then, other),
             StmtKind::While(condition, body) => self.repeat(condition, body),
@@ -46,13 +50,58 @@ impl Builder<'_, '_> {
                 } else {
                     (around.next, around.next_height)
                 };
+                let open = self.run_deferred(around.defers);
                 self.unwind_to(around.tries, height);
                 self.jump(Op::Jump, label, 0, 0, 0);
+                (self.tries, self.defers) = open;
                 self.height = before;
             }
             StmtKind::Try(body, error, handler) => self.try_catch(body, *error, handler),
+            StmtKind::Defer(deferred, rest) => self.defer(deferred, rest),
             StmtKind::Block(body) => self.statements(body),
         }
+    }
+
+    /// Some statements, and what happens when they are left: at their end, by an error, and at each jump out of them,
+    /// see `run_deferred`.
+    fn defer(&mut self, deferred: &Rc<[Stmt]>, rest: &[Stmt]) {
+        let (caught, end) = (self.label(), self.label());
+        let error = u32::from(self.hidden_local());
+        self.defers.push(Deferred { body: Rc::clone(deferred), tries: self.tries });
+        self.jump(Op::EnterTry, caught, 0, 0, 1);
+        self.tries += 1;
+        self.statements(rest);
+        self.tries -= 1;
+        self.defers.pop();
+        if self.is_live {
+            self.emit(Op::LeaveTry, 0, 0, 0);
+            self.statements(deferred);
+        }
+        self.jump(Op::Jump, end, 0, 0, 0);
+        self.bind(caught);
+        self.emit(Op::StoreLocal, error, 1, 0);
+        self.statements(deferred);
+        self.emit(Op::LoadLocal, error, 0, 1);
+        self.emit(Op::Raise, 0, 1, 0);
+        self.bind(end);
+    }
+
+    /// Writes out what is deferred inside of the outermost `keep` `defer`s, the last one first. Gives what was open
+    /// before, for the code after the jump.
+    fn run_deferred(&mut self, keep: usize) -> (u32, Vec<Deferred>) {
+        let open = (self.tries, self.defers.clone());
+        // Each way out repeats it all; a function that is too long by then is refused whatever follows.
+        while self.defers.len() > keep && !self.is_full() {
+            let Some(last) = self.defers.pop() else { break };
+            for _ in last.tries..self.tries {
+                self.emit(Op::LeaveTry, 0, 0, 0);
+            }
+            self.tries = last.tries;
+            let loops = std::mem::take(&mut self.loops);
+            self.statements(&last.body);
+            self.loops = loops;
+        }
+        open
     }
 
     /// Takes the tuple on top apart.
@@ -84,7 +133,14 @@ impl Builder<'_, '_> {
         let next = self.loop_start();
         let end = self.label();
         self.jump_unless(condition, end);
-        self.loops.push(Loop { next, end, next_height: self.height, end_height: self.height, tries: self.tries });
+        self.loops.push(Loop {
+            next,
+            end,
+            next_height: self.height,
+            end_height: self.height,
+            tries: self.tries,
+            defers: self.defers.len(),
+        });
         self.statements(body);
         self.loops.pop();
         self.jump(Op::Jump, next, 0, 0, 0);
@@ -114,7 +170,14 @@ impl Builder<'_, '_> {
             self.emit(Op::StoreLocal, u32::from(index), 1, 0);
         }
         let target = if counter.is_some() { next } else { start };
-        self.loops.push(Loop { next: target, end, next_height: self.height, end_height, tries: self.tries });
+        self.loops.push(Loop {
+            next: target,
+            end,
+            next_height: self.height,
+            end_height,
+            tries: self.tries,
+            defers: self.defers.len(),
+        });
         self.statements(&walk.body);
         self.loops.pop();
         if let Some((_, counter)) = counter {

@@ -176,6 +176,8 @@ pub enum StmtKind {
     Try(Vec<Stmt>, u16, Vec<Stmt>),
     /// A block of its own.
     Block(Vec<Stmt>),
+    /// The first statements run when the second ones are left, in whatever way.
+    Defer(Rc<[Stmt]>, Vec<Stmt>),
 }
 
 /// A `for each`.
@@ -291,7 +293,7 @@ pub enum ExprKind {
     Tuple(Vec<Expr>),
     /// A dict of keys and values.
     Dict(Vec<(Expr, Expr)>),
-    /// A record.
+    /// A record, or the case of an enum if the shape has a tag.
     Record(Shape, Vec<Expr>),
     /// A field of a record or variant.
     Field(Box<Expr>, Rc<str>),

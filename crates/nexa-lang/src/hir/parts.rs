@@ -55,6 +55,7 @@ impl Stmt {
                 out.extend(walk.body.iter().map(Part::Stmt));
             }
             StmtKind::Try(body, _, handler) => out.extend(body.iter().chain(handler).map(Part::Stmt)),
+            StmtKind::Defer(deferred, rest) => out.extend(deferred.iter().chain(rest).map(Part::Stmt)),
             StmtKind::Block(body) => out.extend(body.iter().map(Part::Stmt)),
         }
     }

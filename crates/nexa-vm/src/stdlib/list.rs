@@ -55,16 +55,30 @@ pub(super) fn reverse(context: &mut Context<'_>, args: &[Value]) -> Result<Value
 /// Numbers, durations, texts or bools, in order; equal ones keep theirs.
 pub(super) fn sort(context: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
     let values = list_arg(args, 0)?;
-    if let Some(first) = values.first()
-        && let Some(other) = values.iter().find(|value| order(first, value).is_none())
-    {
-        return Err(mismatch("numbers, durations, texts or bools of one kind, without NaN", other));
-    }
+    comparable(values)?;
     context.charge_list(values.len())?;
     let mut sorted = values.to_vec();
     // Every element was comparable to the first one, so they are of one kind and comparable to each other.
     sorted.sort_by(|x, y| order(x, y).unwrap_or(Ordering::Equal));
     Ok(Value::List(std::sync::Arc::new(sorted)))
+}
+
+/// A list in the order of its elements' keys, one for each; elements of equal keys keep theirs.
+pub(super) fn sort_by_keys(context: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
+    let (values, keys) = (list_arg(args, 0)?, list_arg(args, 1)?);
+    comparable(keys)?;
+    context.charge_list(2 * values.len())?;
+    let mut sorted: Vec<(&Value, &Value)> = keys.iter().zip(values).collect();
+    sorted.sort_by(|(x, _), (y, _)| order(x, y).unwrap_or(Ordering::Equal));
+    Ok(Value::List(std::sync::Arc::new(sorted.into_iter().map(|(_, value)| value.clone()).collect())))
+}
+
+/// Whether every value can be compared with every other: they are of one kind if each can be with the first.
+fn comparable(values: &[Value]) -> Result<(), StdFault> {
+    match values.first().and_then(|first| values.iter().find(|value| order(first, value).is_none())) {
+        Some(other) => Err(mismatch("numbers, durations, texts or bools of one kind, without NaN", other)),
+        None => Ok(()),
+    }
 }
 
 /// The first of equal elements.

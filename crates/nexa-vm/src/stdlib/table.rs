@@ -113,4 +113,5 @@ functions! {
     72 "core.json" (v: Any) -> Str => core::json;
     73 "core.error" (code: Str, message: Str) -> Error => core::new_error;
     74 "core.worth_fallback" (error: Any) -> Bool => core::worth_fallback;
+    75 "core.sort_by_keys" (xs: LIST_T, keys: List(&U)) -> LIST_T => list::sort_by_keys;
 }

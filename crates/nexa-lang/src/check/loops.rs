@@ -1,0 +1,157 @@
+//! `loop (max: n) { … } until (c)`: the body first, then the test. And `defer`: what happens when a block is left.
+//!
+//! A loop becomes a `while` that counts its rounds: the first one is not asked about, and a round more than `max` raises
+//! `loop_limit`. So `continue` leads to the test, as in every other loop.
+
+use super::Checker;
+use super::places::Place;
+use crate::ast::{self, AstNode};
+use crate::diagnostic::Code;
+use crate::hir::{At, Const, Expr, ExprKind, Operator, Part, Stmt, StmtKind};
+use crate::source::Span;
+use crate::types::{Ty, TypeTable};
+
+impl Checker<'_> {
+    /// The answer says whether what follows is never reached.
+    pub(super) fn loop_statement(&mut self, node: &ast::LoopStmt, out: &mut Vec<Stmt>) -> bool {
+        let at = self.at(node);
+        let word = Span::new(at.start, at.start + "loop".len() as u32);
+        let most = self.loop_max(node);
+        if most.is_none() && !self.has_budget {
+            let unbounded = self.finding(Code::E0601, word, "nothing bounds this loop");
+            self.report(unbounded.help("write `loop (max: 10) { … }`, or give the flow a `budget { calls: … }`"));
+        }
+        let rounds = self.temporary(word);
+        out.push(Stmt { kind: StmtKind::Store(rounds, Expr::constant(Const::Int(0), at)), at });
+        let mut statements = Vec::new();
+        if let Some(Some(most)) = most {
+            let most = self.set_aside(most, out, at);
+            let count = Expr::local(rounds, Ty::Int, at);
+            let is_over = Expr::new(ExprKind::Binary(Operator::Ge, Box::new(count), Box::new(most)), Ty::Bool, at);
+            let raise = Stmt { kind: StmtKind::Expr(limit_reached(at)), at };
+            statements.push(Stmt { kind: StmtKind::If(is_over, vec![raise], Vec::new()), at });
+        }
+        statements.push(Stmt { kind: StmtKind::Increment(rounds, 1), at });
+        self.frame().loops += 1;
+        let (body, _) = node.body().map_or((Vec::new(), false), |body| self.block(&body));
+        self.frame().loops -= 1;
+        let is_left = super::statements::breaks(&body);
+        statements.extend(body);
+        let Some(until) = self.until(node) else { return false };
+        let is_endless = matches!(until.kind, ExprKind::Const(Const::Bool(false)));
+        let is_first = Expr::new(
+            ExprKind::Binary(
+                Operator::Eq,
+                Box::new(Expr::local(rounds, Ty::Int, at)),
+                Box::new(Expr::constant(Const::Int(0), at)),
+            ),
+            Ty::Bool,
+            at,
+        );
+        let goes_on = Expr::new(ExprKind::Not(Box::new(until)), Ty::Bool, at);
+        let condition = Expr::new(ExprKind::Or(Box::new(is_first), Box::new(goes_on)), Ty::Bool, at);
+        out.push(Stmt { kind: StmtKind::While(condition, statements), at });
+        is_endless && !is_left
+    }
+
+    /// `defer e` and the statements after it in its block. The answer says whether their end is never reached.
+    ///
+    /// What is deferred runs when they end, return, break, continue or raise an error that can be caught; the last one
+    /// deferred runs first. A VM that is interrupted, or ends with an error that no `catch` sees, runs none of it.
+    pub(super) fn deferred(
+        &mut self,
+        node: &ast::DeferStmt,
+        rest: &[ast::Stmt],
+        after: Option<Span>,
+        out: &mut Vec<Stmt>,
+    ) -> bool {
+        let at = self.at(node);
+        self.depth += 1;
+        if self.depth > super::DEPTH_MAX {
+            self.depth -= 1;
+            let many = self.finding(Code::E0210, node.span(), "too many `defer`s stand in one block");
+            self.report(many.help("put what they do into one"));
+            return false;
+        }
+        // What is deferred belongs to no loop and gives no result: `break` would leave something that is left already.
+        let loops = std::mem::take(&mut self.frame().loops);
+        let mut body = Vec::new();
+        match (node.body(), node.expr()) {
+            (Some(block), _) => body = self.block(&block).0,
+            (None, Some(expr)) => {
+                self.expr_statement(&expr, &mut body);
+            }
+            (None, None) => {}
+        }
+        self.frame().loops = loops;
+        let has = |found: &dyn Fn(&StmtKind) -> bool| {
+            Part::any(&body, &|_| true, &|part| matches!(part, Part::Stmt(stmt) if found(&stmt.kind)))
+        };
+        if has(&|kind| matches!(kind, StmtKind::Return(_))) {
+            let lost = self.finding(Code::E0201, node.span(), "`return` stands inside of a `defer`");
+            self.report(lost.help("what is deferred runs when the result is decided already"));
+        }
+        // Each way out of a block repeats what is deferred, so one inside of another would double it again and again.
+        if has(&|kind| matches!(kind, StmtKind::Defer(..))) {
+            self.report_not_available(node.span(), "`defer` inside of a `defer`");
+        }
+        let (statements, ends) = self.statements(rest, after);
+        out.push(Stmt { kind: StmtKind::Defer(body.into(), statements), at });
+        self.depth -= 1;
+        ends
+    }
+
+    /// What `max` says: nothing if it is not there, nothing inside if it was reported.
+    fn loop_max(&mut self, node: &ast::LoopStmt) -> Option<Option<Expr>> {
+        let mut most: Option<Option<Expr>> = None;
+        for arg in node.options().into_iter().flat_map(|options| options.args().collect::<Vec<_>>()) {
+            let Some(value) = arg.value() else { continue };
+            let name = arg.name();
+            let text = name.as_ref().map(ast::Name::text).unwrap_or_default();
+            match (text.as_str(), &most) {
+                ("max", None) => {
+                    let made = self.expect(&value, &Ty::Int, Place::Argument("max", "loop", None));
+                    if let ExprKind::Const(Const::Int(int)) = made.kind
+                        && int < 1
+                    {
+                        self.out_of_range(value.span(), "max", &int.to_string(), "1 or more");
+                    }
+                    most = Some((!made.ty.is_silent()).then_some(made));
+                }
+                ("max", Some(_)) => {
+                    let twice = self.finding(Code::E0304, arg.span(), "`loop` gets `max` twice");
+                    self.report(twice);
+                }
+                ("timeout", _) => self.report_not_available(arg.span(), "`timeout` of a `loop`"),
+                _ => {
+                    let unknown = self.finding(Code::E0304, arg.span(), "`loop` takes `max: …`");
+                    self.report(unknown.help("write `loop (max: 10) { … } until (…)`"));
+                }
+            }
+        }
+        most
+    }
+
+    /// The test after the body.
+    fn until(&mut self, node: &ast::LoopStmt) -> Option<Expr> {
+        let until = node.until()?;
+        let condition = until.condition()?;
+        if let (ast::Expr::StringExpr(_), subject) | (_, subject @ Some(_)) = (&condition, until.subject()) {
+            if let Some(subject) = subject {
+                self.expr(&subject, None);
+            }
+            self.report_not_available(condition.span(), "a condition in words");
+            return None;
+        }
+        Some(self.condition(Some(condition), until.span()))
+    }
+}
+
+/// Raises `loop_limit`.
+fn limit_reached(at: At) -> Expr {
+    let number = nexa_vm::stdlib::lookup("core.error").map_or(u16::MAX, |function| function.number);
+    let words = ["loop_limit", "the loop ran `max` rounds and its condition does not hold"];
+    let words = words.map(|text| Expr::text(text, at)).to_vec();
+    let error = Expr::new(ExprKind::Std(number, words), Ty::Named(TypeTable::ERROR), at);
+    Expr::new(ExprKind::Raise(Box::new(error)), Ty::Never, at)
+}
