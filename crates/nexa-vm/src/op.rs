@@ -267,7 +267,8 @@ ops! {
     /// `… [input] branch(1) … branch(a) → … list[Result]`: runs them as children and waits for all. `b` bit 0: an input
     /// is there and is each branch's argument; otherwise each branch takes none.
     133 Fork CountFlags,
-    /// `… list[Result] → … value` by [`MergeStrategy`] number `b`; raises `merge_failed`.
+    /// `… list[Result] options → … value` by [`MergeStrategy`] number `b`, which says what its options are; raises
+    /// `merge_failed`.
     134 Merge CountFlags,
     /// `… model messages → … reply` by `request[a]`: see [`crate::module::ModelRequestSpec`].
     135 LLMCall Request,
@@ -296,6 +297,19 @@ pub enum MergeStrategy {
     /// A text with one headed section a branch in declaration order; a failed one reads `failed: <code>`; at least one
     /// must be ok. `… names list → … str`, names being a list of texts.
     Sections = 1,
+    /// The list of ok values; fewer than `min_ok` raise `merge_failed`, here and below. `… list min_ok → … list`.
+    AtLeast = 2,
+    /// The ok values joined: texts with a separator between them, lists one after the other.
+    /// `… list separator min_ok → … value`.
+    Concat = 3,
+    /// The ok value that is there most often, texts being the same whatever their case and spacing; a tie goes to the
+    /// one that is there first. `… list min_ok → … value`.
+    Vote = 4,
+    /// As `Vote`, and a tie raises `merge_failed`. `… list min_ok → … value`.
+    VoteWithoutTie = 5,
+    /// The mean of the ok values, each with the weight of its branch. `… list weights min_ok → … float`, weights being
+    /// a list of as many numbers as there are branches.
+    WeightedAverage = 6,
 }
 
 impl MergeStrategy {
@@ -304,7 +318,21 @@ impl MergeStrategy {
         match number {
             0 => Some(Self::All),
             1 => Some(Self::Sections),
+            2 => Some(Self::AtLeast),
+            3 => Some(Self::Concat),
+            4 => Some(Self::Vote),
+            5 => Some(Self::VoteWithoutTie),
+            6 => Some(Self::WeightedAverage),
             _ => None,
+        }
+    }
+
+    /// How many operands it pops: the branches' results, and its options.
+    pub const fn operands(self) -> usize {
+        match self {
+            Self::All => 1,
+            Self::Sections | Self::AtLeast | Self::Vote | Self::VoteWithoutTie => 2,
+            Self::Concat | Self::WeightedAverage => 3,
         }
     }
 }

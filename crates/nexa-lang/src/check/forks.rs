@@ -7,7 +7,7 @@ use super::calls::Piped;
 use super::literals::block_of;
 use super::modules::Item;
 use super::scope::{Frame, FrameKind};
-use crate::ast::{self, AstNode, ForkBranch, ForkList, Name};
+use crate::ast::{self, AstNode, ForkBranch, ForkList, MergeClause, Name};
 use crate::diagnostic::Code;
 use crate::hir::{At, Expr, ExprKind, Stmt, StmtKind};
 use crate::source::Span;
@@ -24,13 +24,11 @@ struct Branch {
 }
 
 impl Checker<'_> {
-    /// `fork [e1, e2]`.
+    /// `fork [e1, e2]`, and `merge …` after it.
     pub(super) fn fork(&mut self, node: &ast::ForkExpr) -> Expr {
         let Some(list) = node.branches() else { return self.broken(node.span()) };
-        if let Some(merge) = node.merge() {
-            let span = merge.keyword().map_or(merge.span(), |keyword| keyword.text_range().into());
-            self.report_not_available(span, "`merge`");
-        }
+        let merge = node.merge();
+        let merge = merge.as_ref();
         let branches = branches_of(list.branches());
         let at = self.at(node);
         if !self.check_branches(&branches, list.span()) {
@@ -38,21 +36,21 @@ impl Checker<'_> {
         }
         if let Some(shared) = self.shared_input(&branches) {
             return match shared {
-                Some((piped, stages)) => self.fork_made(&stages, Some(piped), at),
+                Some((piped, stages)) => self.fork_made(&stages, Some(piped), merge, at),
                 None => self.broken(node.span()),
             };
         }
-        self.fork_made(&branches, None, at)
+        self.fork_made(&branches, None, merge, at)
     }
 
-    /// `x |>> [A, B]`.
-    pub(super) fn fork_with_input(&mut self, list: &ForkList, piped: Piped) -> Expr {
+    /// `x |>> [A, B]`, and `merge …` after it.
+    pub(super) fn fork_with_input(&mut self, list: &ForkList, piped: Piped, merge: Option<&MergeClause>) -> Expr {
         let branches = branches_of(list.branches());
         let at = self.at(list);
         if !self.check_branches(&branches, list.span()) {
             return self.broken(list.span());
         }
-        self.fork_made(&branches, Some(piped), at)
+        self.fork_made(&branches, Some(piped), merge, at)
     }
 
     /// `x >> ([A, B] &>> M)`: the list of stages at the head of a chain.
@@ -62,7 +60,7 @@ impl Checker<'_> {
         if !self.check_branches(&branches, list.span()) {
             return self.broken(list.span());
         }
-        self.fork_made(&branches, Some(piped), at)
+        self.fork_made(&branches, Some(piped), None, at)
     }
 
     /// E0505 and E0511.
@@ -144,7 +142,7 @@ impl Checker<'_> {
         Some((!value.ty.is_silent()).then(|| (Piped { value, span: shared.span() }, stages)))
     }
 
-    fn fork_made(&mut self, branches: &[Branch], piped: Option<Piped>, at: At) -> Expr {
+    fn fork_made(&mut self, branches: &[Branch], piped: Option<Piped>, merge: Option<&MergeClause>, at: At) -> Expr {
         if piped.as_ref().is_some_and(|piped| piped.value.ty.is_silent()) {
             return Expr::new(ExprKind::Const(crate::hir::Const::Unit), Ty::Broken, at);
         }
@@ -157,6 +155,14 @@ impl Checker<'_> {
             };
             types.push(ty);
             made.push(value);
+        }
+        let input = piped.map(|piped| Box::new(piped.value));
+        if let Some(merge) = merge {
+            // What is merged has no use for names.
+            let list = Expr::new(ExprKind::Fork(input, made, None), Ty::list(Ty::result(Ty::Any)), at);
+            let spans = branches.iter().map(|branch| branch.value.span());
+            let given: Vec<(Span, Ty)> = spans.zip(types).collect();
+            return self.merge_results(merge, list, &given);
         }
         let names: Option<Vec<Rc<str>>> =
             branches.iter().map(|branch| branch.name.as_ref().map(|name| name.text().into())).collect();
@@ -173,7 +179,6 @@ impl Checker<'_> {
             None if types.windows(2).all(|pair| pair[0] == pair[1]) => Ty::list(Ty::result(types[0].clone())),
             None => Ty::list(Ty::result(Ty::Any)),
         };
-        let input = piped.map(|piped| Box::new(piped.value));
         Expr::new(ExprKind::Fork(input, made, names), ty, at)
     }
 

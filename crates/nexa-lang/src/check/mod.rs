@@ -24,6 +24,7 @@ mod expressions;
 mod forks;
 mod literals;
 mod matches;
+mod merges;
 mod modules;
 mod operators;
 mod pipes;

@@ -156,6 +156,12 @@ impl Builder<'_, '_> {
                 self.expr(list);
                 self.emit_count(Op::Merge, 0, MergeStrategy::All as u16, 1, 1);
             }
+            ExprKind::Merge(strategy, list, options) => {
+                self.expr(list);
+                self.all(options);
+                self.at(expr.at);
+                self.emit_count(Op::Merge, 0, *strategy as u16, options.len() as u32 + 1, 1);
+            }
             ExprKind::MergeSections(names, list) => {
                 self.expr(names);
                 self.expr(list);

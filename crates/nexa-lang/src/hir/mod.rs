@@ -12,6 +12,7 @@ mod parts;
 use std::rc::Rc;
 
 use nexa_types::Budget;
+use nexa_vm::op::MergeStrategy;
 
 use crate::types::{Ty, TypeTable};
 
@@ -359,6 +360,8 @@ pub enum ExprKind {
     Fork(Option<Box<Expr>>, Vec<Expr>, Option<Vec<Rc<str>>>),
     /// The ok values of a list of results.
     MergeAll(Box<Expr>),
+    /// One value from a list of results, by a strategy and its options.
+    Merge(MergeStrategy, Box<Expr>, Vec<Expr>),
     /// A text with a headed section for each branch.
     MergeSections(Box<Expr>, Box<Expr>),
     /// A model request: which one, the model's name, the messages, whether pieces go to the client.

@@ -250,8 +250,13 @@ impl Pass<'_, '_> {
                 }
             }
             Op::Merge => {
-                let pops = if word.b == MergeStrategy::Sections as u16 { 2 } else { 1 };
-                self.change(&mut point, pops, Other)?;
+                let strategy = MergeStrategy::from_number(word.b);
+                let kind = match strategy {
+                    Some(MergeStrategy::Vote | MergeStrategy::VoteWithoutTie) => Any,
+                    Some(MergeStrategy::WeightedAverage) => Float,
+                    _ => Other,
+                };
+                self.change(&mut point, strategy.map_or(1, MergeStrategy::operands), kind)?;
             }
             Op::AgentRun => self.effect(&mut point, a + 1, Any)?,
             Op::Fork => self.effect(&mut point, count + usize::from(word.b & 1), Other)?,
