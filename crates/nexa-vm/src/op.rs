@@ -6,6 +6,8 @@
 //!
 //! Numbers are stored and never reused. New instructions go at the end of their group's range.
 
+use nexa_types::limits::BRANCHES_MAX;
+
 macro_rules! ops {
     ($($(#[$doc:meta])* $number:literal $name:ident $form:ident),* $(,)?) => {
         /// An instruction's operation.
@@ -216,7 +218,7 @@ ops! {
     /// `… capture(1) … capture(a) → … closure` of `function[b]`.
     84 Closure CountFunction,
     /// `… f arg(1) … arg(a) → … stage`: `f` with these arguments in place; argument `b` is left open for the piped
-    /// value, so `f` takes `a + 1` arguments.
+    /// value, so `f` takes `a + 1` arguments. With [`crate::value::Stage::NOTHING_OPEN`] as `b` all are in place.
     85 MakeStage CountFlags,
 
     // Records and collections.
@@ -265,7 +267,8 @@ ops! {
     /// `… stage(1) … stage(a) → … stage` that runs them one after the other.
     132 Pipeline A,
     /// `… [input] branch(1) … branch(a) → … list[Result]`: runs them as children and waits for all. `b` bit 0: an input
-    /// is there and is each branch's argument; otherwise each branch takes none.
+    /// is there and is each branch's argument; otherwise each branch takes none. 256 branches have `a` = 0, see
+    /// [`Word::branches`].
     133 Fork CountFlags,
     /// `… list[Result] options → … value` by [`MergeStrategy`] number `b`, which says what its options are; raises
     /// `merge_failed`.
@@ -383,6 +386,11 @@ impl Word {
             return None;
         }
         Some(Self { op, a: u64::from(word >> 8) << 24 | u64::from(next >> 8), count: 0, b: 0, len: 2 })
+    }
+
+    /// The branches of a [`Op::Fork`]: there is no fork of none, so 0 stands for the most, 256.
+    pub const fn branches(&self) -> usize {
+        if self.count == 0 { BRANCHES_MAX } else { self.count as usize }
     }
 
     /// `a` as a signed number of 24 bits, or 48 with `Wide`.

@@ -16,6 +16,8 @@ use crate::types::{Field, Fit, Ty};
 /// What one fork may have; below two there is nothing to fork.
 const BRANCHES_MIN: usize = 2;
 const BRANCHES_MAX: usize = nexa_types::limits::BRANCHES_MAX;
+/// How deep the arguments of a call nest that is made ready before its child starts.
+const PLAIN_LEVELS: u32 = 16;
 
 /// A branch as written.
 struct Branch {
@@ -33,12 +35,6 @@ impl Checker<'_> {
         let at = self.at(node);
         if !self.check_branches(&branches, list.span()) {
             return self.broken(node.span());
-        }
-        if let Some(shared) = self.shared_input(&branches) {
-            return match shared {
-                Some((piped, stages)) => self.fork_made(&stages, Some(piped), merge, at),
-                None => self.broken(node.span()),
-            };
         }
         self.fork_made(&branches, None, merge, at)
     }
@@ -102,44 +98,6 @@ impl Checker<'_> {
             }
         }
         true
-    }
-
-    /// `fork [A.run(q), B.run(q)]` is `q |>> [A, B]`: then each agent is a child itself, and not a child of a branch.
-    /// The inner nothing says that the shared input was refused.
-    fn shared_input(&mut self, branches: &[Branch]) -> Option<Option<(Piped, Vec<Branch>)>> {
-        let mut shared: Option<ast::Expr> = None;
-        let mut stages = Vec::new();
-        for branch in branches {
-            let ast::Expr::CallExpr(call) = &branch.value else { return None };
-            let (callee, args) = (call.callee()?, call.args());
-            let [arg] = args.as_slice() else { return None };
-            let value = arg.value().filter(|_| arg.name().is_none())?;
-            let is_inert = match &value {
-                ast::Expr::NameRef(name) => name.name().is_some_and(|name| self.is_variable(&name.text())),
-                ast::Expr::StringExpr(text) => text.plain().is_some(),
-                ast::Expr::LiteralExpr(_) => true,
-                _ => false,
-            };
-            let stage = match &callee {
-                ast::Expr::FieldExpr(field) if field.field().is_some_and(|name| name.text() == "run") => {
-                    field.receiver()?
-                }
-                other => other.clone(),
-            };
-            let is_plain_agent = match self.static_item(&stage) {
-                Some((Item::Agent(number), _)) => self.agents[number].signature.params.len() == 1,
-                _ => false,
-            };
-            let is_same = shared.as_ref().is_none_or(|shared| shared.syntax().text() == value.syntax().text());
-            if !is_inert || !is_plain_agent || !is_same {
-                return None;
-            }
-            shared = Some(value);
-            stages.push(Branch { name: branch.name.clone(), value: stage });
-        }
-        let shared = shared?;
-        let value = self.expr(&shared, None);
-        Some((!value.ty.is_silent()).then(|| (Piped { value, span: shared.span() }, stages)))
     }
 
     fn fork_made(&mut self, branches: &[Branch], piped: Option<Piped>, merge: Option<&MergeClause>, at: At) -> Expr {
@@ -227,12 +185,15 @@ impl Checker<'_> {
             return Some((callee, ty));
         }
         let stage = Ty::Stage(Rc::new(first.ty.clone()), Rc::new(ty.clone()));
-        Some((Expr::new(ExprKind::Partial(Box::new(callee), defaults, 0), stage, at), ty))
+        Some((Expr::new(ExprKind::Partial(Box::new(callee), defaults, Some(0)), stage, at), ty))
     }
 
     /// A branch of its own: an expression that is evaluated in a child.
     fn own_branch(&mut self, branch: &Branch) -> (Expr, Ty) {
         let at = self.at(&branch.value);
+        if let Some(made) = self.ready_branch(branch, at) {
+            return made;
+        }
         let frame = self.branch_frame(branch);
         self.frames.push(frame);
         let value = self.expr(&branch.value, None);
@@ -240,6 +201,51 @@ impl Checker<'_> {
         let body = vec![Stmt { kind: StmtKind::Return(value), at }];
         let function = Ty::Function([].into(), Rc::new(ty.clone()));
         (self.close_function(Vec::new(), body, function, at), ty)
+    }
+
+    /// A call of an agent or a flow whose arguments are there already: the callee is the child itself, and not a child
+    /// of a branch. What could fail or has an effect stays inside its branch.
+    fn ready_branch(&mut self, branch: &Branch, at: At) -> Option<(Expr, Ty)> {
+        let ast::Expr::CallExpr(call) = &branch.value else { return None };
+        let callee = match call.callee()? {
+            ast::Expr::FieldExpr(field) if field.field().is_some_and(|name| name.text() == "run") => {
+                field.receiver()?
+            }
+            other => other,
+        };
+        let is_known = match self.static_item(&callee) {
+            Some((Item::Agent(_), _)) => true,
+            Some((Item::Flow(number), _)) => self.flows[number].budget.is_none(),
+            _ => false,
+        };
+        let is_plain = |arg: &ast::Arg| arg.value().is_some_and(|value| names_values(&value, PLAIN_LEVELS));
+        if !is_known || !call.args().iter().all(is_plain) {
+            return None;
+        }
+        let made = self.expr(&branch.value, None);
+        let ty = made.ty.clone();
+        let (callee, args) = match made.kind {
+            _ if ty == Ty::Broken => return Some((made, ty)),
+            ExprKind::Run(agent, args) => (Expr::new(ExprKind::Agent(agent), Ty::Any, at), args),
+            ExprKind::Call(flow, args) => (Expr::new(ExprKind::Closure(flow, Vec::new()), Ty::Any, at), args),
+            _ => return None,
+        };
+        if !args.iter().all(|arg| self.cannot_fail(arg)) {
+            return None;
+        }
+        let function = Ty::Function([].into(), Rc::new(ty.clone()));
+        Some((Expr::new(ExprKind::Partial(Box::new(callee), args, None), function, at), ty))
+    }
+
+    /// Whether evaluating it cannot raise and has no effect, but for the room it takes.
+    fn cannot_fail(&self, value: &Expr) -> bool {
+        match &value.kind {
+            ExprKind::Local(_) => true,
+            ExprKind::Field(record, _) => self.types.fields(&record.ty).is_some() && self.cannot_fail(record),
+            ExprKind::Concat(parts) | ExprKind::List(parts) => parts.iter().all(|part| self.cannot_fail(part)),
+            ExprKind::Widen(inner) => self.cannot_fail(inner),
+            _ => value.is_inert(),
+        }
     }
 
     fn branch_frame(&mut self, branch: &Branch) -> Frame {
@@ -381,6 +387,21 @@ impl Checker<'_> {
 
 fn branches_of(nodes: impl Iterator<Item = ForkBranch>) -> Vec<Branch> {
     nodes.filter_map(|branch| Some(Branch { name: branch.name(), value: branch.value()? })).collect()
+}
+
+/// Whether an expression only names values and writes some down, without much nesting.
+fn names_values(node: &ast::Expr, levels: u32) -> bool {
+    let Some(levels) = levels.checked_sub(1) else { return false };
+    match node {
+        ast::Expr::NameRef(_) | ast::Expr::LiteralExpr(_) => true,
+        ast::Expr::StringExpr(text) => text.parts().iter().all(|part| match part {
+            ast::StringPart::Text(_) => true,
+            ast::StringPart::Interpolation(inner) => inner.expr().is_some_and(|inner| names_values(&inner, levels)),
+        }),
+        ast::Expr::FieldExpr(field) => field.receiver().is_some_and(|receiver| names_values(&receiver, levels)),
+        ast::Expr::ListExpr(list) => list.items().all(|item| names_values(&item, levels)),
+        _ => false,
+    }
 }
 
 /// What people call a branch: its name, or that of what it calls.

@@ -352,8 +352,8 @@ pub enum ExprKind {
     Run(u32, Vec<Expr>),
     /// A function with captured values.
     Closure(u32, Vec<Expr>),
-    /// A callable with these arguments in place, the one at this position left open.
-    Partial(Box<Expr>, Vec<Expr>, u16),
+    /// A callable with these arguments in place, the one at this position left open; without a position all are.
+    Partial(Box<Expr>, Vec<Expr>, Option<u16>),
     /// Stages one after the other.
     Chain(Vec<Expr>),
     /// Branches run as children, with an input or without; names make a record of the results.
