@@ -383,3 +383,30 @@ fn a_fork_has_at_most_256_branches() {
     let codes: Vec<&str> = refused.diagnostics.iter().map(|finding| finding.code.name()).collect();
     assert_eq!(codes.first(), Some(&"E0505"), "{codes:?}");
 }
+
+#[test]
+fn a_merged_fork_stands_where_a_value_stands() {
+    let program = r##"
+        agent A { prompt: "x" }
+        agent B { prompt: "x" }
+        agent M(parts: list[str]) { prompt: "x" }
+        flow chained() -> str { let p = A |>> [A, B] merge concat(sep: " "); return "q" >> p }
+        flow on(q: str) -> str { return q |>> [a: A, b: B] merge all &>> M }
+        flow nested(q: str) -> list[str] {
+            return fork [
+                q |>> [A, B] merge vote,
+                q |>> [B, A] merge best_of(by: fn(v) => if (v == "b") 2.0 else 1.0)
+            ] merge all
+        }
+        flow rescued(q: str) -> str {
+            return fork [fail("no"), fail("none", code: "denied")] merge vote otherwise fn(e) => e.code
+        }
+    "##;
+    let make = || Desk::program(program).script("A", &["a"]).script("B", &["b"]).script("M", &["m"]);
+    expect![[r#""a b""#]].assert_eq(&both_ways(make, "chained", &[]).0);
+    let (value, desk) = both_ways(make, "on", &[str("q")]);
+    expect![[r#""m""#]].assert_eq(&value);
+    assert_eq!(desk.inputs.last(), Some(&("M".to_owned(), r#"["a","b"]"#.to_owned())));
+    expect![[r#"["a","b"]"#]].assert_eq(&both_ways(make, "nested", &[str("q")]).0);
+    expect![[r#""merge_failed""#]].assert_eq(&both_ways(make, "rescued", &[str("q")]).0);
+}
