@@ -60,10 +60,9 @@ fn forks_of_every_form() {
         2 child fib
         3 child Say
           1 ask Say [] q
-        3 child forks.Say#1
-          1 child Say
-            1 ask Say [] q
-        3 child forks.branch#2
+        3 child Say
+          1 ask Say [] q
+        3 child forks.branch#1
         4 child Say
           1 ask Say [] q
         4 child Say
@@ -350,6 +349,35 @@ fn a_branch_whose_arguments_are_there_is_no_child_of_its_own() {
           1 ask A [] about the sea
         1 child B
           1 ask B [] {"topic":"sea","points":["the sea","p"],"tone":"calm"}"#]]
+    .assert_eq(&desk.trace.join("\n"));
+}
+
+#[test]
+fn a_stage_with_its_other_arguments_is_the_child_itself() {
+    let program = r##"
+        agent A { prompt: "x" }
+        agent B(topic: str, points: list[str]) { prompt: "x" }
+        flow add(x: int, y: float) -> float { return x + y }
+        flow main(q: str, p: str) -> any { return q |>> [A.run(), B(points: [p]), B(points: [p], topic: _)] }
+        flow ints(n: int, y: float) -> any { return n |>> [add(y), add(1, _), add(y: 2)] }
+    "##;
+    let make = || Desk::program(program).script("A", &["a"]).script("B", &["b"]);
+    let (value, desk) = both_ways(make, "main", &[str("q"), str("p")]);
+    expect![[r#"[{"ok":"a"},{"ok":"b"},{"ok":"b"}]"#]].assert_eq(&value);
+    expect![[r#"
+        1 child A
+          1 ask A [] q
+        1 child B
+          1 ask B [] {"topic":"q","points":["p"]}
+        1 child B
+          1 ask B [] {"topic":"q","points":["p"]}"#]]
+    .assert_eq(&desk.trace.join("\n"));
+    let (value, desk) = both_ways(make, "ints", &[Value::Int(3), Value::Float(0.5)]);
+    expect![[r#"[{"ok":3.5},{"ok":4.0},{"ok":5.0}]"#]].assert_eq(&value);
+    expect![[r#"
+        1 child add
+        1 child ints.add#1
+        1 child add"#]]
     .assert_eq(&desk.trace.join("\n"));
 }
 

@@ -18,6 +18,8 @@ const BRANCHES_MIN: usize = 2;
 const BRANCHES_MAX: usize = nexa_types::limits::BRANCHES_MAX;
 /// How deep the arguments of a call nest that is made ready before its child starts.
 const PLAIN_LEVELS: u32 = 16;
+/// Stands for the piped value while a branch is looked at; no function has so many variables.
+const PIPED: u16 = u16::MAX;
 
 /// A branch as written.
 struct Branch {
@@ -146,6 +148,9 @@ impl Checker<'_> {
         if let Some(made) = self.plain_branch(branch, piped, at) {
             return made;
         }
+        if let Some(made) = self.ready_branch(branch, Some(piped), at) {
+            return made;
+        }
         let frame = self.branch_frame(branch);
         self.frames.push(frame);
         let slot = self.temporary(branch.value.span());
@@ -191,7 +196,7 @@ impl Checker<'_> {
     /// A branch of its own: an expression that is evaluated in a child.
     fn own_branch(&mut self, branch: &Branch) -> (Expr, Ty) {
         let at = self.at(&branch.value);
-        if let Some(made) = self.ready_branch(branch, at) {
+        if let Some(made) = self.ready_branch(branch, None, at) {
             return made;
         }
         let frame = self.branch_frame(branch);
@@ -203,9 +208,9 @@ impl Checker<'_> {
         (self.close_function(Vec::new(), body, function, at), ty)
     }
 
-    /// A call of an agent or a flow whose arguments are there already: the callee is the child itself, and not a child
-    /// of a branch. What could fail or has an effect stays inside its branch.
-    fn ready_branch(&mut self, branch: &Branch, at: At) -> Option<(Expr, Ty)> {
+    /// A call of an agent or a flow whose arguments, but for the piped one, are there already: the callee is the child
+    /// itself, and not a child of a branch. What could fail or has an effect stays inside its branch.
+    fn ready_branch(&mut self, branch: &Branch, piped: Option<&Piped>, at: At) -> Option<(Expr, Ty)> {
         let ast::Expr::CallExpr(call) = &branch.value else { return None };
         let callee = match call.callee()? {
             ast::Expr::FieldExpr(field) if field.field().is_some_and(|name| name.text() == "run") => {
@@ -218,29 +223,44 @@ impl Checker<'_> {
             Some((Item::Flow(number), _)) => self.flows[number].budget.is_none(),
             _ => false,
         };
-        let is_plain = |arg: &ast::Arg| arg.value().is_some_and(|value| names_values(&value, PLAIN_LEVELS));
+        let is_plain = |arg: &ast::Arg| match arg.value() {
+            Some(ast::Expr::PlaceholderExpr(_)) => piped.is_some(),
+            value => value.is_some_and(|value| names_values(&value, PLAIN_LEVELS)),
+        };
         if !is_known || !call.args().iter().all(is_plain) {
             return None;
         }
-        let made = self.expr(&branch.value, None);
+        let locals = self.frame().locals;
+        let made = match piped {
+            Some(piped) => {
+                let value = Expr::local(PIPED, piped.value.ty.clone(), at);
+                self.stage(&branch.value, Piped { value, span: piped.span })
+            }
+            None => self.expr(&branch.value, None),
+        };
+        // What is kept below has no variables of its own.
+        self.frame().locals = locals;
         let ty = made.ty.clone();
-        let (callee, args) = match made.kind {
+        let (callee, mut args) = match made.kind {
             _ if ty == Ty::Broken => return Some((made, ty)),
             ExprKind::Run(agent, args) => (Expr::new(ExprKind::Agent(agent), Ty::Any, at), args),
             ExprKind::Call(flow, args) => (Expr::new(ExprKind::Closure(flow, Vec::new()), Ty::Any, at), args),
             _ => return None,
         };
-        if !args.iter().all(|arg| self.cannot_fail(arg)) {
+        let open = args.iter().position(|arg| matches!(arg.kind, ExprKind::Local(PIPED)));
+        let input = open.map(|open| args.remove(open).ty);
+        if input.is_some() != piped.is_some() || !args.iter().all(|arg| self.cannot_fail(arg)) {
             return None;
         }
-        let function = Ty::Function([].into(), Rc::new(ty.clone()));
-        Some((Expr::new(ExprKind::Partial(Box::new(callee), args, None), function, at), ty))
+        let function = Ty::Function(input.into_iter().collect(), Rc::new(ty.clone()));
+        let open = open.map(|open| open as u16);
+        Some((Expr::new(ExprKind::Partial(Box::new(callee), args, open), function, at), ty))
     }
 
     /// Whether evaluating it cannot raise and has no effect, but for the room it takes.
     fn cannot_fail(&self, value: &Expr) -> bool {
         match &value.kind {
-            ExprKind::Local(_) => true,
+            ExprKind::Local(slot) => *slot != PIPED,
             ExprKind::Field(record, _) => self.types.fields(&record.ty).is_some() && self.cannot_fail(record),
             ExprKind::Concat(parts) | ExprKind::List(parts) => parts.iter().all(|part| self.cannot_fail(part)),
             ExprKind::Widen(inner) => self.cannot_fail(inner),
