@@ -95,6 +95,36 @@ fn forks_of_every_form() {
 }
 
 #[test]
+fn merges_of_every_form() {
+    let make = || Desk::program(EVERYTHING).script("Say", &["s"]);
+    let (value, desk) = both_ways(make, "merges", &[str("q")]);
+    expect![[r#""2 [5,8,13] 4.166666666666667 s ccc [5,8,13,1] merge_failed""#]].assert_eq(&value);
+    expect![[r#"
+        1 child Say
+          1 ask Say [] q
+        1 child Say
+          1 ask Say [] q!
+        2 child fib
+        2 child fib
+        2 child fib
+        3 child fib
+        3 child merges.branch#1
+        4 child Say
+          1 ask Say [] q
+        4 child Say
+          1 ask Say [] q
+        5 child merges.branch#2
+        5 child merges.branch#3
+        5 child merges.branch#4
+        6 child merges.numbers#6
+        6 child merges.branch#7
+        6 child merges.fail#8
+        7 child merges.fail#9
+        7 child merges.fail#10"#]]
+    .assert_eq(&desk.trace.join("\n"));
+}
+
+#[test]
 fn effects_and_what_an_agent_is_asked() {
     let make = || {
         Desk::program(EVERYTHING)

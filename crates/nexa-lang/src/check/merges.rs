@@ -42,6 +42,9 @@ const SEPARATOR: &str = "\n\n";
 /// Weights up to this size leave sums of them exact enough.
 const WEIGHT_MAX: f64 = 1e9;
 
+/// Options are expressions, which may hold merges again; one takes the room of so many levels of others.
+const LEVELS: u32 = 10;
+
 /// What a branch gives, and where it is written.
 pub(super) type BranchType = (Span, Ty);
 
@@ -51,6 +54,13 @@ type Options = BTreeMap<String, ast::Expr>;
 impl Checker<'_> {
     /// Merges a list of results, one for each of `branches`.
     pub(super) fn merge_results(&mut self, clause: &MergeClause, list: Expr, branches: &[BranchType]) -> Expr {
+        self.depth += LEVELS;
+        let value = self.merge_here(clause, list, branches);
+        self.depth -= LEVELS;
+        value
+    }
+
+    fn merge_here(&mut self, clause: &MergeClause, list: Expr, branches: &[BranchType]) -> Expr {
         let Some(name) = clause.strategy() else { return self.broken(clause.span()) };
         let strategy = name.text();
         let Some((_, known)) = STRATEGIES.iter().find(|(known, _)| *known == strategy) else {
