@@ -106,40 +106,40 @@ impl Checker<'_> {
         if piped.as_ref().is_some_and(|piped| piped.value.ty.is_silent()) {
             return Expr::new(ExprKind::Const(crate::hir::Const::Unit), Ty::Broken, at);
         }
-        let mut made = Vec::new();
-        let mut types: Vec<Ty> = Vec::new();
+        let values = self.branch_values(branches, piped.as_ref());
+        let input = piped.map(|piped| Box::new(piped.value));
+        let list = values.into_iter().unzip();
+        match merge {
+            Some(merge) => self.forked_and_merged(branches, input, list, merge, at),
+            None => forked(branches, input, list, at),
+        }
+    }
+
+    /// Each branch as a callable, with the type of what it gives. Forks nest in forks: little else is on the stack.
+    fn branch_values(&mut self, branches: &[Branch], piped: Option<&Piped>) -> Vec<(Expr, Ty)> {
+        let mut values = Vec::with_capacity(branches.len());
         for branch in branches {
-            let (value, ty) = match &piped {
+            values.push(match piped {
                 Some(piped) => self.stage_branch(branch, piped),
                 None => self.own_branch(branch),
-            };
-            types.push(ty);
-            made.push(value);
+            });
         }
-        let input = piped.map(|piped| Box::new(piped.value));
-        if let Some(merge) = merge {
-            // What is merged has no use for names.
-            let list = Expr::new(ExprKind::Fork(input, made, None), Ty::list(Ty::result(Ty::Any)), at);
-            let spans = branches.iter().map(|branch| branch.value.span());
-            let given: Vec<(Span, Ty)> = spans.zip(types).collect();
-            return self.merge_results(merge, list, &given);
-        }
-        let names: Option<Vec<Rc<str>>> =
-            branches.iter().map(|branch| branch.name.as_ref().map(|name| name.text().into())).collect();
-        let ty = match &names {
-            Some(names) => {
-                let field = |(name, ty): (&Rc<str>, &Ty)| Field {
-                    name: Rc::clone(name),
-                    ty: Ty::result(ty.clone()),
-                    doc: "".into(),
-                };
-                Ty::Record(names.iter().zip(&types).map(field).collect())
-            }
-            None if types.contains(&Ty::Broken) => Ty::Broken,
-            None if types.windows(2).all(|pair| pair[0] == pair[1]) => Ty::list(Ty::result(types[0].clone())),
-            None => Ty::list(Ty::result(Ty::Any)),
-        };
-        Expr::new(ExprKind::Fork(input, made, names), ty, at)
+        values
+    }
+
+    /// What is merged has no use for names.
+    fn forked_and_merged(
+        &mut self,
+        branches: &[Branch],
+        input: Option<Box<Expr>>,
+        (made, types): (Vec<Expr>, Vec<Ty>),
+        merge: &MergeClause,
+        at: At,
+    ) -> Expr {
+        let list = Expr::new(ExprKind::Fork(input, made, None), Ty::list(Ty::result(Ty::Any)), at);
+        let spans = branches.iter().map(|branch| branch.value.span());
+        let given: Vec<(Span, Ty)> = spans.zip(types).collect();
+        self.merge_results(merge, list, &given)
     }
 
     /// A branch that gets the input: a stage, as a value that takes one argument.
@@ -422,6 +422,26 @@ fn names_values(node: &ast::Expr, levels: u32) -> bool {
         ast::Expr::ListExpr(list) => list.items().all(|item| names_values(&item, levels)),
         _ => false,
     }
+}
+
+/// A fork whose results stay as they are: a record of them if the branches have names, and otherwise a list.
+fn forked(branches: &[Branch], input: Option<Box<Expr>>, (made, types): (Vec<Expr>, Vec<Ty>), at: At) -> Expr {
+    let names: Option<Vec<Rc<str>>> =
+        branches.iter().map(|branch| branch.name.as_ref().map(|name| name.text().into())).collect();
+    let ty = match &names {
+        Some(names) => {
+            let field = |(name, ty): (&Rc<str>, &Ty)| Field {
+                name: Rc::clone(name),
+                ty: Ty::result(ty.clone()),
+                doc: "".into(),
+            };
+            Ty::Record(names.iter().zip(&types).map(field).collect())
+        }
+        None if types.contains(&Ty::Broken) => Ty::Broken,
+        None if types.windows(2).all(|pair| pair[0] == pair[1]) => Ty::list(Ty::result(types[0].clone())),
+        None => Ty::list(Ty::result(Ty::Any)),
+    };
+    Expr::new(ExprKind::Fork(input, made, names), ty, at)
 }
 
 /// What people call a branch: its name, or that of what it calls.
