@@ -225,6 +225,51 @@ fn a_broken_declaration_does_not_hide_or_multiply_other_mistakes() {
 }
 
 #[test]
+fn a_merge_says_what_it_cannot_do() {
+    let program = "flow main(q: str, n: int) -> any {\n    return fork [a: q, b: n] merge concat(min_ok: 2)\n}
+flow other(n: int) -> any {\n    return fork [n, n + 1, 1.5]\n        merge weighted_average(weights: [1, 2])\n}
+flow more(n: int) -> any {\n    return fork [n, n] merge weighted_averag(wieghts: [1, 2])\n}
+flow option(n: int) -> any {\n    return fork [n, n] merge all(minok: 2)\n}";
+    says(
+        program,
+        expect![[r#"
+        error[E0502]: `concat` joins texts or lists, and this branch gives `int`
+         --> main.nx:2:27
+          |
+        2 |     return fork [a: q, b: n] merge concat(min_ok: 2)
+          |                           ^        ------ they are merged here
+          |
+          = help: `merge all` gives a list of the values, and `merge vote` the most frequent one
+
+        error[E0506]: there are 3 branches and 2 weights
+         --> main.nx:6:41
+          |
+        6 |         merge weighted_average(weights: [1, 2])
+          |                                         ^^^^^^
+          |
+          = help: give each branch one weight, in their order
+
+        error[E0208]: there is no strategy `weighted_averag`
+         --> main.nx:9:30
+          |
+        9 |     return fork [n, n] merge weighted_averag(wieghts: [1, 2])
+          |                              ^^^^^^^^^^^^^^^
+          |
+          = note: the strategies are `all`, `concat`, `vote`, `best_of` and `weighted_average`
+          = help: did you mean `weighted_average`?
+
+        error[E0304]: `merge all` has no option `minok`
+          --> main.nx:12:34
+           |
+        12 |     return fork [n, n] merge all(minok: 2)
+           |                                  ^^^^^
+           |
+           = note: its options: `min_ok`
+           = help: did you mean `min_ok`?"#]],
+    );
+}
+
+#[test]
 fn every_mistake_has_its_code() {
     let mut wrong = Vec::new();
     for (statements, expected) in [
@@ -265,6 +310,29 @@ fn every_mistake_has_its_code() {
         ("return q &>> M", vec!["E0508"]),
         ("return q |>> [a: A, B]", vec!["E0511"]),
         ("return q |>> [a: A, a: B]", vec!["E0511"]),
+        ("return q |>> [A, B] merge vote", vec![]),
+        ("return fork [n, n] merge concat", vec!["E0502"]),
+        ("return fork [q, xs] merge concat", vec!["E0502"]),
+        ("return fork [q, xs] merge all", vec![]),
+        ("return fork [q, q] merge weighted_average", vec!["E0502"]),
+        ("return fork [n, 1.5] merge weighted_average(weights: [1])", vec!["E0506"]),
+        ("return fork [n, 1.5] merge weighted_average(weights: [1, -1])", vec!["E0403"]),
+        ("return fork [n, 1.5] merge weighted_average(weights: [0, 0.0])", vec!["E0403"]),
+        ("return fork [n, 1.5] merge weighted_average(weights: xs)", vec!["E0404"]),
+        ("return q |>> [A, B] merge vot", vec!["E0208"]),
+        ("return q |>> [A, B] merge vote(2)", vec!["E0304"]),
+        ("return q |>> [A, B] merge vote(sep: q)", vec!["E0304"]),
+        ("return q |>> [A, B] merge vote(min_ok: 1, min_ok: 2)", vec!["E0304"]),
+        ("return q |>> [A, B] merge vote(min_ok: 3)", vec!["E0403"]),
+        ("return q |>> [A, B] merge all(min_ok: n)", vec!["E0208"]),
+        ("return q |>> [A, B] merge vote(tie: \"latest\")", vec!["E0403"]),
+        ("return q |>> [A, B] merge concat(sep: 1)", vec!["E0301"]),
+        ("return q |>> [A, B] merge best_of(by: fn(v) => v)", vec!["E0301"]),
+        ("return q |>> [A, B] merge best_of(by: fn(v, w) => 1.0)", vec!["E0301"]),
+        ("return q |>> [A, B] merge best_of(by: fn(v: int) => 1.0)", vec!["E0501"]),
+        ("let s = 0; return q |>> [A, B] merge best_of(by: fn(v) => { s = 1; return 1.0 })", vec!["E0321"]),
+        ("let r: int = fork [n, n] merge all; return r", vec!["E0301"]),
+        ("return q |>> [A] merge vote", vec!["E0505"]),
         ("return true && false", vec!["E0510"]),
         ("return q ?> { it == \"x\" => A }", vec!["E0509"]),
         ("return \"#{A}\"", vec!["E0301"]),
@@ -291,7 +359,11 @@ fn what_this_release_does_not_have_is_refused_by_name() {
         "verify q satisfies str; return q",
         "assert n > 1; return q",
         "let h = spawn f(q, n, xs); return q",
-        "return fork [A.run(q), B.run(q)] merge vote",
+        "return fork [A.run(q), B.run(q)] merge first",
+        "return fork [A.run(q), B.run(q)] merge consensus(judge: J)",
+        "return fork [A.run(q), B.run(q)] merge best_of(judge: J)",
+        "return fork [A.run(q), B.run(q)] merge best_of",
+        "return q |>> [A, B] merge all(timeout: 1s)",
         "return q || [A, B]",
         "return [q] && J",
         "return q ?> \"is a greeting\" => A : B",

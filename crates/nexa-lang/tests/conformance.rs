@@ -70,6 +70,23 @@ fn c04_coalesce_and_branch_are_different_operators() {
 }
 
 #[test]
+fn c06_vote_by_majority_with_a_tie_and_with_too_few() {
+    let program = r#"
+        flow main(q: str) -> str { return fork [A.run(q), B.run(q), C.run(q)] merge vote(min_ok: 2) }
+        flow all() -> any { return [main("1"), main("2"), (try main("3")).code()] }
+    "#;
+    let make = || {
+        Desk::common(program)
+            .script("A", &["Tea", "a", "x"])
+            .script("B", &["tea ", "b", "fail:refused"])
+            .script("C", &["milk", "c", "fail:refused"])
+    };
+    let (value, desk) = both_ways(make, "all", &[]);
+    assert_eq!(value, r#"["Tea","a","merge_failed"]"#);
+    assert_eq!(desk.calls, ["A", "B", "C", "A", "B", "C", "A", "B", "C"]);
+}
+
+#[test]
 fn c08_one_repair_and_then_a_clear_error() {
     let program = r#"
         protocol Score { value: int, why: str }
@@ -198,6 +215,109 @@ fn c36_unwrapping_raises_what_is_there() {
     assert!(both_ways(make, "absent", &[Value::None]).0.starts_with("none_value"));
     assert_eq!(both_ways(make, "caught", &[Value::None]).0, "\"none_value\"");
     assert!(both_ways(make, "failed", &[]).0.starts_with("denied: no"));
+}
+
+/// Three branches, each an agent that answers once: an int, or an error.
+fn merged(clause: &str, ty: &str, answers: [&str; 3]) -> String {
+    let agent = |name: &str| format!("agent {name} -> {ty} {{ retry: {{ max: 0 }}, repair: 0 }}\n");
+    let agents: String = ["X", "Y", "Z"].map(agent).concat();
+    let forms = [
+        format!("{agents}flow main(q: str) -> any {{ return q |>> [X, Y, Z] merge {clause} }}"),
+        format!("{agents}flow main(q: str) -> any {{ return q |>> [x: X, y: Y, z: Z] merge {clause} }}"),
+        format!("{agents}flow main(q: str) -> any {{ return fork [X.run(q), Y.run(q), q >> Z] merge {clause} }}"),
+    ];
+    let mut values = forms.iter().map(|program| {
+        let script = |desk: Desk, (agent, answer): (&str, &str)| desk.script(agent, &[answer]);
+        let make = || ["X", "Y", "Z"].into_iter().zip(answers).fold(Desk::program(program), script);
+        let value = both_ways(make, "main", &[str("q")]).0;
+        // The value, or the code of the failure.
+        value.split_once(": ").map_or(value.clone(), |(code, _)| code.to_owned())
+    });
+    let first = values.next().expect("there is a first form");
+    assert!(values.all(|value| value == first), "every way to write the fork merges alike");
+    first
+}
+
+#[test]
+fn c25_to_c29_the_strategies_do_what_the_table_says() {
+    let all_ok = ["4", "2", "4"];
+    let one_failed = ["4", "fail:timeout", "4"];
+    let all_failed = ["fail:timeout", "fail:refused", "fail:unavailable"];
+    let others = ["1", "2", "3"];
+    let mut wrong = Vec::new();
+    for (number, clause, ty, answers, expected) in [
+        ("C25", "all", "int", all_ok, "[4,2,4]"),
+        ("C25", "all", "int", one_failed, "merge_failed"),
+        ("C25", "all(min_ok: 2)", "int", one_failed, "[4,4]"),
+        ("C25", "all", "int", all_failed, "merge_failed"),
+        ("C25", "all(min_ok: 1)", "int", all_failed, "merge_failed"),
+        ("C26", "concat", "str", all_ok, r#""4\n\n2\n\n4""#),
+        ("C26", "concat", "str", one_failed, "merge_failed"),
+        ("C26", "concat", "str", all_failed, "merge_failed"),
+        ("C26", r#"concat(sep: "-", min_ok: 2)"#, "str", one_failed, r#""4-4""#),
+        ("C26", "concat", "list[int]", ["[1, 2]", "[]", "[3]"], "[1,2,3]"),
+        ("C27", "vote", "int", all_ok, "4"),
+        ("C27", "vote", "int", others, "1"),
+        ("C27", r#"vote(tie: "earliest")"#, "int", others, "1"),
+        ("C27", r#"vote(tie: "error")"#, "int", others, "merge_failed"),
+        ("C27", r#"vote(tie: "error")"#, "int", ["1", "2", "2"], "2"),
+        ("C27", "vote", "int", one_failed, "4"),
+        ("C27", "vote", "int", ["4", "fail:timeout", "fail:timeout"], "merge_failed"),
+        ("C27", "vote", "int", all_failed, "merge_failed"),
+        ("C27", "vote", "str", ["a  Cup", " b ", "A cup\n"], r#""a  Cup""#),
+        ("C27", "vote", "list[int]", ["[1]", "[2, 3]", "[2, 3]"], "[2,3]"),
+        ("C28", "best_of(by: fn(v) => 0.0 - v)", "int", all_ok, "2"),
+        ("C28", "best_of(by: fn(v) => 0.0 - v)", "int", one_failed, "4"),
+        ("C28", "best_of(by: fn(v) => 0.0 - v)", "int", all_failed, "merge_failed"),
+        ("C28", "best_of(by: fn(v) => 0.0 - v, min_ok: 3)", "int", one_failed, "merge_failed"),
+        ("C28", "best_of(by: fn(v) => v.len())", "str", ["aa", "bbb", "ccc"], r#""bbb""#),
+        ("C29", "weighted_average(weights: [1, 1, 2])", "int", all_ok, "3.5"),
+        ("C29", "weighted_average(weights: [1, 1, 2])", "int", one_failed, "merge_failed"),
+        ("C29", "weighted_average(weights: [1, 1, 2], min_ok: 2)", "int", one_failed, "4.0"),
+        ("C29", "weighted_average", "float", ["1.5", "2.5", "2"], "2.0"),
+        ("C29", "weighted_average(weights: [0, 1, 0], min_ok: 2)", "int", one_failed, "merge_failed"),
+        ("C29", "weighted_average(weights: [1, 1, 2])", "int", all_failed, "merge_failed"),
+    ] {
+        let found = merged(clause, ty, answers);
+        if found != expected {
+            wrong.push(format!("{number} `{clause}` of {answers:?} gives {found} instead of {expected}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_failed_merge_carries_every_branchs_error() {
+    let program = r##"
+        agent Bad -> int { repair: 0 }
+        flow merged(q: str) -> str { return fork [A.run(q), C.run(q), q >> C] merge concat(min_ok: 2) }
+        flow main(q: str) -> any {
+            return match try merged(q) { ok(v) => v, err(e) => [e.code, e.message, e.data[0].code, e.data[1].message] }
+        }
+    "##;
+    let make = || Desk::common(program).script("A", &["a"]).script("C", &["fail:refused", "fail:unavailable"]);
+    assert_eq!(
+        both_ways(make, "main", &[str("q")]).0,
+        r#"["merge_failed","2 of 3 branches failed, and at least 2 must succeed","refused","as scripted"]"#
+    );
+}
+
+#[test]
+fn the_function_of_best_of_is_the_programs_own() {
+    // It may capture, be a flow, fail, and give no number.
+    let make = |by: &str| {
+        let program = format!(
+            "flow score(v: str) -> float {{ return float(v) }}
+             flow main(bias: float) -> str {{ return \"q\" |>> [A, B, M2] merge best_of(by: {by}) }}
+             agent M2 {{ prompt: \"x\" }}"
+        );
+        move || Desk::common(&program).script("A", &["1"]).script("B", &["3"]).script("M2", &["2"])
+    };
+    let run = |by: &str| both_ways(make(by), "main", &[Value::Float(2.0)]).0;
+    assert_eq!(run("score"), "\"3\"");
+    assert_eq!(run("fn(v) => 0.0 - math.abs(float(v) - bias)"), "\"2\"");
+    assert_eq!(run("fn(v) => { let n = float(v); return n - n }"), "\"1\"", "a tie goes to the earliest");
+    assert!(run("fn(v) => float(\"x\")").starts_with("parse_failed"));
 }
 
 #[test]

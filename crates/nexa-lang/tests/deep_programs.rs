@@ -33,6 +33,8 @@ fn whatever_nests_is_compiled_or_refused() {
             ("str(", "1", ")"),
             ("\"#{", "1", "}\""),
             ("fork [1, ", "2", "]"),
+            ("fork [1, ", "2", "] merge all"),
+            ("fork [1, 2] merge best_of(by: fn(v) => ", "1.0", ")"),
             ("x ?? ", "1", ""),
             ("(A >> ", "A", ")"),
         ] {

@@ -55,16 +55,14 @@ fn forks_of_every_form() {
           1 ask Say [] q
         1 child Say
           1 ask Say [] q
-        2 child forks.a#1
-          1 child Say
-            1 ask Say [] q!
-        2 child forks.b#2
+        2 child Say
+          1 ask Say [] q!
+        2 child fib
         3 child Say
           1 ask Say [] q
-        3 child forks.Say#3
-          1 child Say
-            1 ask Say [] q
-        3 child forks.branch#4
+        3 child Say
+          1 ask Say [] q
+        3 child forks.branch#1
         4 child Say
           1 ask Say [] q
         4 child Say
@@ -93,6 +91,36 @@ fn forks_of_every_form() {
           1 ask Say [] q
         11 child Say
           1 ask Say [] s"#]]
+    .assert_eq(&desk.trace.join("\n"));
+}
+
+#[test]
+fn merges_of_every_form() {
+    let make = || Desk::program(EVERYTHING).script("Say", &["s"]);
+    let (value, desk) = both_ways(make, "merges", &[str("q")]);
+    expect![[r#""2 [5,8,13] 4.166666666666667 s ccc [5,8,13,1] merge_failed""#]].assert_eq(&value);
+    expect![[r#"
+        1 child Say
+          1 ask Say [] q
+        1 child Say
+          1 ask Say [] q!
+        2 child fib
+        2 child fib
+        2 child fib
+        3 child fib
+        3 child merges.branch#1
+        4 child Say
+          1 ask Say [] q
+        4 child Say
+          1 ask Say [] q
+        5 child merges.branch#2
+        5 child merges.branch#3
+        5 child merges.branch#4
+        6 child merges.numbers#6
+        6 child merges.branch#7
+        6 child merges.fail#8
+        7 child merges.fail#9
+        7 child merges.fail#10"#]]
     .assert_eq(&desk.trace.join("\n"));
 }
 
@@ -323,4 +351,120 @@ fn an_error_says_where_it_was_raised() {
     let program = "flow main() -> str {\n    return match inner() { ok(v) => v, err(e) => e.at }\n}\nflow inner() -> Result[str] {\n    return try\n        fail(\"no\")\n}";
     let (value, _) = both_ways(|| Desk::program(program), "main", &[]);
     assert_eq!(value, "\"main.nx:6\"");
+}
+
+#[test]
+fn a_branch_whose_arguments_are_there_is_no_child_of_its_own() {
+    let program = r##"
+        agent A { prompt: "x" }
+        agent B(topic: str, points: list[str], tone: str = "calm") { prompt: "x" }
+        flow add(x: int, y: float) -> float { return x + y }
+        flow none_left() -> str { return "done" }
+        flow main(brief: { title: str }, n: int) -> any {
+            let part = "the #{brief.title}"
+            return fork [add(n, 2), none_left(), A.run("about #{part}"), B(brief.title, points: [part, "p"])]
+        }
+    "##;
+    let brief = || {
+        let shape = nexa_vm::value::Shape { fields: vec!["title".to_owned()], ..Default::default() };
+        Value::Record(nexa_vm::value::Record { shape: shape.into(), values: vec![str("sea")] }.into())
+    };
+    let make = || Desk::program(program).script("A", &["a"]).script("B", &["b"]);
+    let (value, desk) = both_ways(make, "main", &[brief(), Value::Int(1)]);
+    expect![[r#"[{"ok":3.0},{"ok":"done"},{"ok":"a"},{"ok":"b"}]"#]].assert_eq(&value);
+    expect![[r#"
+        1 child add
+        1 child none_left
+        1 child A
+          1 ask A [] about the sea
+        1 child B
+          1 ask B [] {"topic":"sea","points":["the sea","p"],"tone":"calm"}"#]]
+    .assert_eq(&desk.trace.join("\n"));
+}
+
+#[test]
+fn a_stage_with_its_other_arguments_is_the_child_itself() {
+    let program = r##"
+        agent A { prompt: "x" }
+        agent B(topic: str, points: list[str]) { prompt: "x" }
+        flow add(x: int, y: float) -> float { return x + y }
+        flow main(q: str, p: str) -> any { return q |>> [A.run(), B(points: [p]), B(points: [p], topic: _)] }
+        flow ints(n: int, y: float) -> any { return n |>> [add(y), add(1, _), add(y: 2)] }
+    "##;
+    let make = || Desk::program(program).script("A", &["a"]).script("B", &["b"]);
+    let (value, desk) = both_ways(make, "main", &[str("q"), str("p")]);
+    expect![[r#"[{"ok":"a"},{"ok":"b"},{"ok":"b"}]"#]].assert_eq(&value);
+    expect![[r#"
+        1 child A
+          1 ask A [] q
+        1 child B
+          1 ask B [] {"topic":"q","points":["p"]}
+        1 child B
+          1 ask B [] {"topic":"q","points":["p"]}"#]]
+    .assert_eq(&desk.trace.join("\n"));
+    let (value, desk) = both_ways(make, "ints", &[Value::Int(3), Value::Float(0.5)]);
+    expect![[r#"[{"ok":3.5},{"ok":4.0},{"ok":5.0}]"#]].assert_eq(&value);
+    expect![[r#"
+        1 child add
+        1 child ints.add#1
+        1 child add"#]]
+    .assert_eq(&desk.trace.join("\n"));
+}
+
+#[test]
+fn what_may_fail_in_an_argument_fails_its_branch_alone() {
+    let program = r##"
+        agent A { prompt: "x" }
+        flow same(n: int) -> int { return n }
+        flow main(name: str?, value: any) -> any {
+            return fork [A.run(name?), A.run("b"), same(value), same(value.n), same(1 / 0)]
+        }
+    "##;
+    let make = || Desk::program(program).script("A", &["a"]);
+    let (value, _) = both_ways(make, "main", &[Value::None, str("text")]);
+    let codes: Vec<&str> = value.split("\"code\":\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    assert_eq!(codes, ["none_value", "type_mismatch", "type_mismatch", "div_zero"], "{value}");
+    assert!(value.contains(r#"{"ok":"a"}"#), "{value}");
+}
+
+#[test]
+fn a_fork_has_at_most_256_branches() {
+    let program = |branches: usize| {
+        let calls = vec!["same(n)"; branches].join(", ");
+        format!(
+            "flow same(n: int) -> int {{ return n }}\nflow main(n: int) -> any {{ return fork [{calls}] merge all }}"
+        )
+    };
+    let (value, desk) = both_ways(|| Desk::program(&program(256)), "main", &[Value::Int(7)]);
+    assert_eq!((value.matches('7').count(), desk.children.len()), (256, 256));
+    let refused = nexa_lang::compile_text("main.nx", &program(257));
+    let codes: Vec<&str> = refused.diagnostics.iter().map(|finding| finding.code.name()).collect();
+    assert_eq!(codes.first(), Some(&"E0505"), "{codes:?}");
+}
+
+#[test]
+fn a_merged_fork_stands_where_a_value_stands() {
+    let program = r##"
+        agent A { prompt: "x" }
+        agent B { prompt: "x" }
+        agent M(parts: list[str]) { prompt: "x" }
+        flow chained() -> str { let p = A |>> [A, B] merge concat(sep: " "); return "q" >> p }
+        flow on(q: str) -> str { return q |>> [a: A, b: B] merge all &>> M }
+        flow nested(q: str) -> list[str] {
+            return fork [
+                q |>> [A, B] merge vote,
+                q |>> [B, A] merge best_of(by: fn(v) => if (v == "b") 2.0 else 1.0)
+            ] merge all
+        }
+        flow rescued(q: str) -> str {
+            return fork [fail("no"), fail("none", code: "denied")] merge vote otherwise fn(e) => e.code
+        }
+    "##;
+    let make = || Desk::program(program).script("A", &["a"]).script("B", &["b"]).script("M", &["m"]);
+    expect![[r#""a b""#]].assert_eq(&both_ways(make, "chained", &[]).0);
+    let (value, desk) = both_ways(make, "on", &[str("q")]);
+    expect![[r#""m""#]].assert_eq(&value);
+    assert_eq!(desk.inputs.last(), Some(&("M".to_owned(), r#"["a","b"]"#.to_owned())));
+    expect![[r#"["a","b"]"#]].assert_eq(&both_ways(make, "nested", &[str("q")]).0);
+    expect![[r#""merge_failed""#]].assert_eq(&both_ways(make, "rescued", &[str("q")]).0);
 }

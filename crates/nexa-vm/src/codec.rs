@@ -308,7 +308,7 @@ fn read(reader: &mut Reader<'_>, depth: usize) -> Result<Value, WireError> {
             let open = reader.u16()?;
             let callee = read(reader, depth + 1)?;
             let args = list(reader)?;
-            if usize::from(open) > args.len() {
+            if !Stage::may_open(open, args.len()) {
                 return Err(reader.bad("a stage's open argument"));
             }
             Value::Stage(Arc::new(Stage::Partial { callee, args, open }))
@@ -380,8 +380,8 @@ pub(crate) mod tests {
                 inner.clone().prop_map(|value| Value::Ok(Arc::new(value))),
                 inner.clone().prop_map(|value| Value::Err(Arc::new(value))),
                 list.clone().prop_map(|captures| Value::Closure(Arc::new(Closure { function: 1, captures }))),
-                list.prop_map(|args| {
-                    let open = args.len() as u16;
+                (list, any::<bool>()).prop_map(|(args, is_open)| {
+                    let open = if is_open { args.len() as u16 } else { Stage::NOTHING_OPEN };
                     Value::Stage(Arc::new(Stage::Partial { callee: Value::Agent(0), args, open }))
                 }),
             ]

@@ -6,6 +6,8 @@
 //!
 //! Numbers are stored and never reused. New instructions go at the end of their group's range.
 
+use nexa_types::limits::BRANCHES_MAX;
+
 macro_rules! ops {
     ($($(#[$doc:meta])* $number:literal $name:ident $form:ident),* $(,)?) => {
         /// An instruction's operation.
@@ -216,7 +218,7 @@ ops! {
     /// `… capture(1) … capture(a) → … closure` of `function[b]`.
     84 Closure CountFunction,
     /// `… f arg(1) … arg(a) → … stage`: `f` with these arguments in place; argument `b` is left open for the piped
-    /// value, so `f` takes `a + 1` arguments.
+    /// value, so `f` takes `a + 1` arguments. With [`crate::value::Stage::NOTHING_OPEN`] as `b` all are in place.
     85 MakeStage CountFlags,
 
     // Records and collections.
@@ -265,9 +267,11 @@ ops! {
     /// `… stage(1) … stage(a) → … stage` that runs them one after the other.
     132 Pipeline A,
     /// `… [input] branch(1) … branch(a) → … list[Result]`: runs them as children and waits for all. `b` bit 0: an input
-    /// is there and is each branch's argument; otherwise each branch takes none.
+    /// is there and is each branch's argument; otherwise each branch takes none. 256 branches have `a` = 0, see
+    /// [`Word::branches`].
     133 Fork CountFlags,
-    /// `… list[Result] → … value` by [`MergeStrategy`] number `b`; raises `merge_failed`.
+    /// `… list[Result] options → … value` by [`MergeStrategy`] number `b`, which says what its options are; raises
+    /// `merge_failed`.
     134 Merge CountFlags,
     /// `… model messages → … reply` by `request[a]`: see [`crate::module::ModelRequestSpec`].
     135 LLMCall Request,
@@ -296,6 +300,19 @@ pub enum MergeStrategy {
     /// A text with one headed section a branch in declaration order; a failed one reads `failed: <code>`; at least one
     /// must be ok. `… names list → … str`, names being a list of texts.
     Sections = 1,
+    /// The list of ok values; fewer than `min_ok` raise `merge_failed`, here and below. `… list min_ok → … list`.
+    AtLeast = 2,
+    /// The ok values joined: texts with a separator between them, lists one after the other.
+    /// `… list separator min_ok → … value`.
+    Concat = 3,
+    /// The ok value that is there most often, texts being the same whatever their case and spacing; a tie goes to the
+    /// one that is there first. `… list min_ok → … value`.
+    Vote = 4,
+    /// As `Vote`, and a tie raises `merge_failed`. `… list min_ok → … value`.
+    VoteWithoutTie = 5,
+    /// The mean of the ok values, each with the weight of its branch. `… list weights min_ok → … float`, weights being
+    /// a list of as many numbers as there are branches.
+    WeightedAverage = 6,
 }
 
 impl MergeStrategy {
@@ -304,7 +321,21 @@ impl MergeStrategy {
         match number {
             0 => Some(Self::All),
             1 => Some(Self::Sections),
+            2 => Some(Self::AtLeast),
+            3 => Some(Self::Concat),
+            4 => Some(Self::Vote),
+            5 => Some(Self::VoteWithoutTie),
+            6 => Some(Self::WeightedAverage),
             _ => None,
+        }
+    }
+
+    /// How many operands it pops: the branches' results, and its options.
+    pub const fn operands(self) -> usize {
+        match self {
+            Self::All => 1,
+            Self::Sections | Self::AtLeast | Self::Vote | Self::VoteWithoutTie => 2,
+            Self::Concat | Self::WeightedAverage => 3,
         }
     }
 }
@@ -355,6 +386,11 @@ impl Word {
             return None;
         }
         Some(Self { op, a: u64::from(word >> 8) << 24 | u64::from(next >> 8), count: 0, b: 0, len: 2 })
+    }
+
+    /// The branches of a [`Op::Fork`]: there is no fork of none, so 0 stands for the most, 256.
+    pub const fn branches(&self) -> usize {
+        if self.count == 0 { BRANCHES_MAX } else { self.count as usize }
     }
 
     /// `a` as a signed number of 24 bits, or 48 with `Wide`.

@@ -90,20 +90,30 @@ pub struct Closure {
     pub captures: Vec<Value>,
 }
 
-/// A callable that waits for one more argument.
+/// A callable that waits for one more argument, or for nothing but to be called.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Stage {
-    /// A closure or agent with arguments in place; the open one goes to position `open`.
+    /// A closure or agent with arguments in place; the open one, if there is one, goes to position `open`.
     Partial {
         /// The closure or agent.
         callee: Value,
         /// The other arguments, in order.
         args: Vec<Value>,
-        /// Where the piped value goes.
+        /// Where the piped value goes; [`Stage::NOTHING_OPEN`] when all arguments are in place.
         open: u16,
     },
     /// Stages one after the other.
     Chain(Vec<Value>),
+}
+
+impl Stage {
+    /// Stands for the position of the open argument where there is none.
+    pub const NOTHING_OPEN: u16 = u16::MAX;
+
+    /// Whether a stage with so many arguments in place can have its open one there.
+    pub(crate) fn may_open(open: u16, placed: usize) -> bool {
+        open == Self::NOTHING_OPEN || usize::from(open) <= placed
+    }
 }
 
 /// An iteration: what is iterated over, and how far it is.

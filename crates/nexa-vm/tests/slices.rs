@@ -10,7 +10,7 @@ use std::sync::Arc;
 use common::{Restore, end, run};
 use nexa_vm::Program;
 use nexa_vm::module::build::{Assembler, ModuleBuilder};
-use nexa_vm::op::Op;
+use nexa_vm::op::{MergeStrategy, Op};
 use proptest::prelude::*;
 
 const LOCALS: u8 = 4;
@@ -32,6 +32,8 @@ enum Expression {
     Now,
     Emit(Box<Expression>),
     Fork(Box<Expression>),
+    /// Merges what a fork gives, or anything else, by a strategy with options that often do not suit it.
+    Merge(MergeStrategy, Box<Expression>, Box<Expression>),
 }
 
 /// A statement that leaves the stack as it was.
@@ -75,7 +77,11 @@ fn expression() -> impl Strategy<Value = Expression> {
             boxed.clone().prop_map(Expression::Call),
             (boxed.clone(), boxed.clone()).prop_map(|(x, y)| Expression::Captured(x, y)),
             boxed.clone().prop_map(Expression::Emit),
-            boxed.prop_map(Expression::Fork),
+            boxed.clone().prop_map(Expression::Fork),
+            (0u16..7, boxed.clone(), boxed).prop_map(|(number, results, option)| {
+                let strategy = MergeStrategy::from_number(number).expect("a strategy's number");
+                Expression::Merge(strategy, results, option)
+            }),
         ]
     })
 }
@@ -159,6 +165,24 @@ impl Writer {
             Expression::Emit(value) => {
                 self.value(code, value);
                 code.op(Op::NoneValue).op(Op::Emit);
+            }
+            Expression::Merge(strategy, results, option) => {
+                self.value(code, results);
+                match strategy {
+                    MergeStrategy::All => {}
+                    MergeStrategy::Sections => {
+                        self.value(code, option);
+                        code.op(Op::Swap);
+                    }
+                    MergeStrategy::AtLeast | MergeStrategy::Vote | MergeStrategy::VoteWithoutTie => {
+                        code.int(1);
+                    }
+                    MergeStrategy::Concat | MergeStrategy::WeightedAverage => {
+                        self.value(code, option);
+                        code.int(2);
+                    }
+                }
+                code.ab(Op::Merge, 0, *strategy as u16);
             }
             Expression::Fork(input) => {
                 self.value(code, input);

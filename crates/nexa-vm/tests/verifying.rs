@@ -102,7 +102,7 @@ fn operands_are_in_range_and_of_the_right_kind() {
         E1004: there is no standard function 9999, in `f` at instruction 0
         E1004: `text.len` gets 3 arguments, in `f` at instruction 0
         E1004: an operand of Merge is out of range, in `f` at instruction 0
-        E1004: an operand of Fork is out of range, in `f` at instruction 0
+        E1003: an operand is missing, in `f` at instruction 0
         E1003: an operand is known to be Other and must be Int, in `f` at instruction 2
         E1003: an operand is known to be Int and must be Float, in `f` at instruction 2
         E1003: an operand is known to be Int and must be Bool, in `f` at instruction 1

@@ -7,7 +7,7 @@ use super::calls::Piped;
 use super::literals::block_of;
 use super::modules::Item;
 use super::scope::{Frame, FrameKind};
-use crate::ast::{self, AstNode, ForkBranch, ForkList, Name};
+use crate::ast::{self, AstNode, ForkBranch, ForkList, MergeClause, Name};
 use crate::diagnostic::Code;
 use crate::hir::{At, Expr, ExprKind, Stmt, StmtKind};
 use crate::source::Span;
@@ -16,6 +16,10 @@ use crate::types::{Field, Fit, Ty};
 /// What one fork may have; below two there is nothing to fork.
 const BRANCHES_MIN: usize = 2;
 const BRANCHES_MAX: usize = nexa_types::limits::BRANCHES_MAX;
+/// How deep the arguments of a call nest that is made ready before its child starts.
+const PLAIN_LEVELS: u32 = 16;
+/// Stands for the piped value while a branch is looked at; no function has so many variables.
+const PIPED: u16 = u16::MAX;
 
 /// A branch as written.
 struct Branch {
@@ -24,35 +28,27 @@ struct Branch {
 }
 
 impl Checker<'_> {
-    /// `fork [e1, e2]`.
+    /// `fork [e1, e2]`, and `merge …` after it.
     pub(super) fn fork(&mut self, node: &ast::ForkExpr) -> Expr {
         let Some(list) = node.branches() else { return self.broken(node.span()) };
-        if let Some(merge) = node.merge() {
-            let span = merge.keyword().map_or(merge.span(), |keyword| keyword.text_range().into());
-            self.report_not_available(span, "`merge`");
-        }
+        let merge = node.merge();
+        let merge = merge.as_ref();
         let branches = branches_of(list.branches());
         let at = self.at(node);
         if !self.check_branches(&branches, list.span()) {
             return self.broken(node.span());
         }
-        if let Some(shared) = self.shared_input(&branches) {
-            return match shared {
-                Some((piped, stages)) => self.fork_made(&stages, Some(piped), at),
-                None => self.broken(node.span()),
-            };
-        }
-        self.fork_made(&branches, None, at)
+        self.fork_made(&branches, None, merge, at)
     }
 
-    /// `x |>> [A, B]`.
-    pub(super) fn fork_with_input(&mut self, list: &ForkList, piped: Piped) -> Expr {
+    /// `x |>> [A, B]`, and `merge …` after it.
+    pub(super) fn fork_with_input(&mut self, list: &ForkList, piped: Piped, merge: Option<&MergeClause>) -> Expr {
         let branches = branches_of(list.branches());
         let at = self.at(list);
         if !self.check_branches(&branches, list.span()) {
             return self.broken(list.span());
         }
-        self.fork_made(&branches, Some(piped), at)
+        self.fork_made(&branches, Some(piped), merge, at)
     }
 
     /// `x >> ([A, B] &>> M)`: the list of stages at the head of a chain.
@@ -62,7 +58,7 @@ impl Checker<'_> {
         if !self.check_branches(&branches, list.span()) {
             return self.broken(list.span());
         }
-        self.fork_made(&branches, Some(piped), at)
+        self.fork_made(&branches, Some(piped), None, at)
     }
 
     /// E0505 and E0511.
@@ -106,81 +102,53 @@ impl Checker<'_> {
         true
     }
 
-    /// `fork [A.run(q), B.run(q)]` is `q |>> [A, B]`: then each agent is a child itself, and not a child of a branch.
-    /// The inner nothing says that the shared input was refused.
-    fn shared_input(&mut self, branches: &[Branch]) -> Option<Option<(Piped, Vec<Branch>)>> {
-        let mut shared: Option<ast::Expr> = None;
-        let mut stages = Vec::new();
-        for branch in branches {
-            let ast::Expr::CallExpr(call) = &branch.value else { return None };
-            let (callee, args) = (call.callee()?, call.args());
-            let [arg] = args.as_slice() else { return None };
-            let value = arg.value().filter(|_| arg.name().is_none())?;
-            let is_inert = match &value {
-                ast::Expr::NameRef(name) => name.name().is_some_and(|name| self.is_variable(&name.text())),
-                ast::Expr::StringExpr(text) => text.plain().is_some(),
-                ast::Expr::LiteralExpr(_) => true,
-                _ => false,
-            };
-            let stage = match &callee {
-                ast::Expr::FieldExpr(field) if field.field().is_some_and(|name| name.text() == "run") => {
-                    field.receiver()?
-                }
-                other => other.clone(),
-            };
-            let is_plain_agent = match self.static_item(&stage) {
-                Some((Item::Agent(number), _)) => self.agents[number].signature.params.len() == 1,
-                _ => false,
-            };
-            let is_same = shared.as_ref().is_none_or(|shared| shared.syntax().text() == value.syntax().text());
-            if !is_inert || !is_plain_agent || !is_same {
-                return None;
-            }
-            shared = Some(value);
-            stages.push(Branch { name: branch.name.clone(), value: stage });
-        }
-        let shared = shared?;
-        let value = self.expr(&shared, None);
-        Some((!value.ty.is_silent()).then(|| (Piped { value, span: shared.span() }, stages)))
-    }
-
-    fn fork_made(&mut self, branches: &[Branch], piped: Option<Piped>, at: At) -> Expr {
+    fn fork_made(&mut self, branches: &[Branch], piped: Option<Piped>, merge: Option<&MergeClause>, at: At) -> Expr {
         if piped.as_ref().is_some_and(|piped| piped.value.ty.is_silent()) {
             return Expr::new(ExprKind::Const(crate::hir::Const::Unit), Ty::Broken, at);
         }
-        let mut made = Vec::new();
-        let mut types: Vec<Ty> = Vec::new();
+        let values = self.branch_values(branches, piped.as_ref());
+        let input = piped.map(|piped| Box::new(piped.value));
+        let list = values.into_iter().unzip();
+        match merge {
+            Some(merge) => self.forked_and_merged(branches, input, list, merge, at),
+            None => forked(branches, input, list, at),
+        }
+    }
+
+    /// Each branch as a callable, with the type of what it gives. Forks nest in forks: little else is on the stack.
+    fn branch_values(&mut self, branches: &[Branch], piped: Option<&Piped>) -> Vec<(Expr, Ty)> {
+        let mut values = Vec::with_capacity(branches.len());
         for branch in branches {
-            let (value, ty) = match &piped {
+            values.push(match piped {
                 Some(piped) => self.stage_branch(branch, piped),
                 None => self.own_branch(branch),
-            };
-            types.push(ty);
-            made.push(value);
+            });
         }
-        let names: Option<Vec<Rc<str>>> =
-            branches.iter().map(|branch| branch.name.as_ref().map(|name| name.text().into())).collect();
-        let ty = match &names {
-            Some(names) => {
-                let field = |(name, ty): (&Rc<str>, &Ty)| Field {
-                    name: Rc::clone(name),
-                    ty: Ty::result(ty.clone()),
-                    doc: "".into(),
-                };
-                Ty::Record(names.iter().zip(&types).map(field).collect())
-            }
-            None if types.contains(&Ty::Broken) => Ty::Broken,
-            None if types.windows(2).all(|pair| pair[0] == pair[1]) => Ty::list(Ty::result(types[0].clone())),
-            None => Ty::list(Ty::result(Ty::Any)),
-        };
-        let input = piped.map(|piped| Box::new(piped.value));
-        Expr::new(ExprKind::Fork(input, made, names), ty, at)
+        values
+    }
+
+    /// What is merged has no use for names.
+    fn forked_and_merged(
+        &mut self,
+        branches: &[Branch],
+        input: Option<Box<Expr>>,
+        (made, types): (Vec<Expr>, Vec<Ty>),
+        merge: &MergeClause,
+        at: At,
+    ) -> Expr {
+        let list = Expr::new(ExprKind::Fork(input, made, None), Ty::list(Ty::result(Ty::Any)), at);
+        let spans = branches.iter().map(|branch| branch.value.span());
+        let given: Vec<(Span, Ty)> = spans.zip(types).collect();
+        self.merge_results(merge, list, &given)
     }
 
     /// A branch that gets the input: a stage, as a value that takes one argument.
     fn stage_branch(&mut self, branch: &Branch, piped: &Piped) -> (Expr, Ty) {
         let at = self.at(&branch.value);
         if let Some(made) = self.plain_branch(branch, piped, at) {
+            return made;
+        }
+        if let Some(made) = self.ready_branch(branch, Some(piped), at) {
             return made;
         }
         let frame = self.branch_frame(branch);
@@ -222,12 +190,15 @@ impl Checker<'_> {
             return Some((callee, ty));
         }
         let stage = Ty::Stage(Rc::new(first.ty.clone()), Rc::new(ty.clone()));
-        Some((Expr::new(ExprKind::Partial(Box::new(callee), defaults, 0), stage, at), ty))
+        Some((Expr::new(ExprKind::Partial(Box::new(callee), defaults, Some(0)), stage, at), ty))
     }
 
     /// A branch of its own: an expression that is evaluated in a child.
     fn own_branch(&mut self, branch: &Branch) -> (Expr, Ty) {
         let at = self.at(&branch.value);
+        if let Some(made) = self.ready_branch(branch, None, at) {
+            return made;
+        }
         let frame = self.branch_frame(branch);
         self.frames.push(frame);
         let value = self.expr(&branch.value, None);
@@ -235,6 +206,66 @@ impl Checker<'_> {
         let body = vec![Stmt { kind: StmtKind::Return(value), at }];
         let function = Ty::Function([].into(), Rc::new(ty.clone()));
         (self.close_function(Vec::new(), body, function, at), ty)
+    }
+
+    /// A call of an agent or a flow whose arguments, but for the piped one, are there already: the callee is the child
+    /// itself, and not a child of a branch. What could fail or has an effect stays inside its branch.
+    fn ready_branch(&mut self, branch: &Branch, piped: Option<&Piped>, at: At) -> Option<(Expr, Ty)> {
+        let ast::Expr::CallExpr(call) = &branch.value else { return None };
+        let callee = match call.callee()? {
+            ast::Expr::FieldExpr(field) if field.field().is_some_and(|name| name.text() == "run") => {
+                field.receiver()?
+            }
+            other => other,
+        };
+        let is_known = match self.static_item(&callee) {
+            Some((Item::Agent(_), _)) => true,
+            Some((Item::Flow(number), _)) => self.flows[number].budget.is_none(),
+            _ => false,
+        };
+        let is_plain = |arg: &ast::Arg| match arg.value() {
+            Some(ast::Expr::PlaceholderExpr(_)) => piped.is_some(),
+            value => value.is_some_and(|value| names_values(&value, PLAIN_LEVELS)),
+        };
+        if !is_known || !call.args().iter().all(is_plain) {
+            return None;
+        }
+        let locals = self.frame().locals;
+        let made = match piped {
+            Some(piped) => {
+                let value = Expr::local(PIPED, piped.value.ty.clone(), at);
+                self.stage(&branch.value, Piped { value, span: piped.span })
+            }
+            None => self.expr(&branch.value, None),
+        };
+        // What is kept below has no variables of its own.
+        self.frame().locals = locals;
+        let ty = made.ty.clone();
+        let (callee, mut args) = match made.kind {
+            _ if ty == Ty::Broken => return Some((made, ty)),
+            ExprKind::Run(agent, args) => (Expr::new(ExprKind::Agent(agent), Ty::Any, at), args),
+            ExprKind::Call(flow, args) => (Expr::new(ExprKind::Closure(flow, Vec::new()), Ty::Any, at), args),
+            _ => return None,
+        };
+        let open = args.iter().position(|arg| matches!(arg.kind, ExprKind::Local(PIPED)));
+        let input = open.map(|open| args.remove(open).ty);
+        if input.is_some() != piped.is_some() || !args.iter().all(|arg| self.cannot_fail(arg)) {
+            return None;
+        }
+        let function = Ty::Function(input.into_iter().collect(), Rc::new(ty.clone()));
+        let open = open.map(|open| open as u16);
+        Some((Expr::new(ExprKind::Partial(Box::new(callee), args, open), function, at), ty))
+    }
+
+    /// Whether evaluating it cannot raise and has no effect, but for the room it takes.
+    fn cannot_fail(&self, value: &Expr) -> bool {
+        match &value.kind {
+            ExprKind::Local(slot) => *slot != PIPED,
+            ExprKind::Field(record, _) => self.types.fields(&record.ty).is_some() && self.cannot_fail(record),
+            ExprKind::Concat(parts) | ExprKind::List(parts) => parts.iter().all(|part| self.cannot_fail(part)),
+            ExprKind::Widen(inner) => self.cannot_fail(inner),
+            _ => value.is_inert(),
+        }
     }
 
     fn branch_frame(&mut self, branch: &Branch) -> Frame {
@@ -376,6 +407,41 @@ impl Checker<'_> {
 
 fn branches_of(nodes: impl Iterator<Item = ForkBranch>) -> Vec<Branch> {
     nodes.filter_map(|branch| Some(Branch { name: branch.name(), value: branch.value()? })).collect()
+}
+
+/// Whether an expression only names values and writes some down, without much nesting.
+fn names_values(node: &ast::Expr, levels: u32) -> bool {
+    let Some(levels) = levels.checked_sub(1) else { return false };
+    match node {
+        ast::Expr::NameRef(_) | ast::Expr::LiteralExpr(_) => true,
+        ast::Expr::StringExpr(text) => text.parts().iter().all(|part| match part {
+            ast::StringPart::Text(_) => true,
+            ast::StringPart::Interpolation(inner) => inner.expr().is_some_and(|inner| names_values(&inner, levels)),
+        }),
+        ast::Expr::FieldExpr(field) => field.receiver().is_some_and(|receiver| names_values(&receiver, levels)),
+        ast::Expr::ListExpr(list) => list.items().all(|item| names_values(&item, levels)),
+        _ => false,
+    }
+}
+
+/// A fork whose results stay as they are: a record of them if the branches have names, and otherwise a list.
+fn forked(branches: &[Branch], input: Option<Box<Expr>>, (made, types): (Vec<Expr>, Vec<Ty>), at: At) -> Expr {
+    let names: Option<Vec<Rc<str>>> =
+        branches.iter().map(|branch| branch.name.as_ref().map(|name| name.text().into())).collect();
+    let ty = match &names {
+        Some(names) => {
+            let field = |(name, ty): (&Rc<str>, &Ty)| Field {
+                name: Rc::clone(name),
+                ty: Ty::result(ty.clone()),
+                doc: "".into(),
+            };
+            Ty::Record(names.iter().zip(&types).map(field).collect())
+        }
+        None if types.contains(&Ty::Broken) => Ty::Broken,
+        None if types.windows(2).all(|pair| pair[0] == pair[1]) => Ty::list(Ty::result(types[0].clone())),
+        None => Ty::list(Ty::result(Ty::Any)),
+    };
+    Expr::new(ExprKind::Fork(input, made, names), ty, at)
 }
 
 /// What people call a branch: its name, or that of what it calls.

@@ -25,6 +25,7 @@ mod forks;
 mod literals;
 mod loops;
 mod matches;
+mod merges;
 mod modules;
 mod operators;
 mod pipes;

@@ -27,15 +27,11 @@ impl Checker<'_> {
     /// One pipeline operator applied to a value.
     fn operator(&mut self, node: &ast::PipeExpr, piped: Piped) -> Expr {
         let (Some((op, at_op)), Some(target)) = (node.op(), node.target()) else { return self.broken(node.span()) };
-        if let Some(merge) = node.merge() {
-            let span = merge.keyword().map_or(merge.span(), |keyword| keyword.text_range().into());
-            self.report_not_available(span, "`merge`");
-        }
         match (op, target) {
             (PipeOp::Run | PipeOp::Call, PipeTarget::Stage(stage)) => self.stage(&stage, piped),
             (PipeOp::Fork, PipeTarget::Branches(branches)) => {
                 self.is_effect_in_fn(at_op, "a fork");
-                self.fork_with_input(&branches, piped)
+                self.fork_with_input(&branches, piped, node.merge().as_ref())
             }
             (PipeOp::Fork, PipeTarget::Stage(stage)) => {
                 let wrong = self.finding(Code::E0503, stage.span(), "`|>>` takes stages in brackets");

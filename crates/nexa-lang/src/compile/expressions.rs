@@ -1,6 +1,8 @@
 //! Expressions as instructions: operands left to right, then the operation.
 
+use nexa_types::limits::BRANCHES_MAX;
 use nexa_vm::op::{MergeStrategy, Op};
+use nexa_vm::value::Stage;
 
 use super::builder::Builder;
 use crate::hir::{Const, Expr, ExprKind, Operator, Rescue, Test};
@@ -140,14 +142,17 @@ impl Builder<'_, '_> {
             ExprKind::Partial(callee, args, open) => {
                 self.expr(callee);
                 self.all(args);
-                self.emit_count(Op::MakeStage, args.len(), *open, args.len() as u32 + 1, 1);
+                let open = open.unwrap_or(Stage::NOTHING_OPEN);
+                self.emit_count(Op::MakeStage, args.len(), open, args.len() as u32 + 1, 1);
             }
             ExprKind::Fork(input, branches, names) => {
                 input.iter().for_each(|input| self.expr(input));
                 self.all(branches);
                 self.at(expr.at);
                 let pops = branches.len() + usize::from(input.is_some());
-                self.emit_count(Op::Fork, branches.len(), u16::from(input.is_some()), pops as u32, 1);
+                // The most branches are written as 0, see `Word::branches`.
+                let count = if branches.len() == BRANCHES_MAX { 0 } else { branches.len() };
+                self.emit_count(Op::Fork, count, u16::from(input.is_some()), pops as u32, 1);
                 if let Some(names) = names {
                     let shape = crate::hir::Shape { fields: names.clone(), ..crate::hir::Shape::default() };
                     let shape = self.pool.shape(&shape);
@@ -157,6 +162,12 @@ impl Builder<'_, '_> {
             ExprKind::MergeAll(list) => {
                 self.expr(list);
                 self.emit_count(Op::Merge, 0, MergeStrategy::All as u16, 1, 1);
+            }
+            ExprKind::Merge(strategy, list, options) => {
+                self.expr(list);
+                self.all(options);
+                self.at(expr.at);
+                self.emit_count(Op::Merge, 0, *strategy as u16, options.len() as u32 + 1, 1);
             }
             ExprKind::MergeSections(names, list) => {
                 self.expr(names);

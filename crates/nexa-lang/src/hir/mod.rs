@@ -12,6 +12,7 @@ mod parts;
 use std::rc::Rc;
 
 use nexa_types::Budget;
+use nexa_vm::op::MergeStrategy;
 
 use crate::types::{Ty, TypeTable};
 
@@ -353,14 +354,16 @@ pub enum ExprKind {
     Run(u32, Vec<Expr>),
     /// A function with captured values.
     Closure(u32, Vec<Expr>),
-    /// A callable with these arguments in place, the one at this position left open.
-    Partial(Box<Expr>, Vec<Expr>, u16),
+    /// A callable with these arguments in place, the one at this position left open; without a position all are.
+    Partial(Box<Expr>, Vec<Expr>, Option<u16>),
     /// Stages one after the other.
     Chain(Vec<Expr>),
     /// Branches run as children, with an input or without; names make a record of the results.
     Fork(Option<Box<Expr>>, Vec<Expr>, Option<Vec<Rc<str>>>),
     /// The ok values of a list of results.
     MergeAll(Box<Expr>),
+    /// One value from a list of results, by a strategy and its options.
+    Merge(MergeStrategy, Box<Expr>, Vec<Expr>),
     /// A text with a headed section for each branch.
     MergeSections(Box<Expr>, Box<Expr>),
     /// A model request: which one, the model's name, the messages, whether pieces go to the client.

@@ -115,7 +115,9 @@ impl Expr {
             ExprKind::SetIndex(a, b, c) | ExprKind::If(a, b, c) | ExprKind::Approve(a, b, c) => {
                 [a, b, c].into_iter().for_each(|part| push(part));
             }
-            ExprKind::CallValue(callee, args) | ExprKind::Partial(callee, args, _) => {
+            ExprKind::CallValue(callee, args)
+            | ExprKind::Partial(callee, args, _)
+            | ExprKind::Merge(_, callee, args) => {
                 push(callee);
                 args.iter().for_each(push);
             }

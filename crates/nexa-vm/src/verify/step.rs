@@ -1,12 +1,13 @@
 //! What each instruction needs and leaves.
 
-use nexa_types::limits::{BRANCHES_MAX, DEPTH_MAX};
+use nexa_types::limits::DEPTH_MAX;
 
 use super::VerifyError;
 use super::flow::{Kind, Pass, Point, range_error, stack_error};
 use crate::module::Constant;
 use crate::op::{Form, MergeStrategy, Op, Word};
 use crate::stdlib;
+use crate::value::Stage;
 
 impl Pass<'_, '_> {
     /// Operands in range, whether a path leads here or not.
@@ -54,12 +55,13 @@ impl Pass<'_, '_> {
             Form::CountFlags => {}
         }
         let locals = u64::from(self.function.locals);
+        let count = usize::from(word.count);
         let is_right = match word.op {
             Op::LoadLocal | Op::StoreLocal => word.a < locals,
             Op::IncLocal => u64::from(word.count) < locals,
             Op::LoadCapture => word.a < u64::from(self.function.captures),
-            Op::MakeStage => word.b <= u16::from(word.count),
-            Op::Fork => word.count > 0 && usize::from(word.count) <= BRANCHES_MAX && word.b <= 1,
+            Op::MakeStage => Stage::may_open(word.b, count),
+            Op::Fork => word.b <= 1,
             Op::Pipeline => word.a > 0 && word.a <= 256,
             Op::Merge => MergeStrategy::from_number(word.b).is_some(),
             Op::GetField | Op::SetField => matches!(module.constants.get(word.a as usize), Some(Constant::Str(_))),
@@ -250,11 +252,16 @@ impl Pass<'_, '_> {
                 }
             }
             Op::Merge => {
-                let pops = if word.b == MergeStrategy::Sections as u16 { 2 } else { 1 };
-                self.change(&mut point, pops, Other)?;
+                let strategy = MergeStrategy::from_number(word.b);
+                let kind = match strategy {
+                    Some(MergeStrategy::Vote | MergeStrategy::VoteWithoutTie) => Any,
+                    Some(MergeStrategy::WeightedAverage) => Float,
+                    _ => Other,
+                };
+                self.change(&mut point, strategy.map_or(1, MergeStrategy::operands), kind)?;
             }
             Op::AgentRun => self.effect(&mut point, a + 1, Any)?,
-            Op::Fork => self.effect(&mut point, count + usize::from(word.b & 1), Other)?,
+            Op::Fork => self.effect(&mut point, word.branches() + usize::from(word.b & 1), Other)?,
             Op::LLMCall | Op::LLMStream => self.effect(&mut point, 2, Other)?,
             Op::Approve => self.effect(&mut point, 3, Other)?,
             Op::Sleep | Op::Log => self.effect(&mut point, 1, Other)?,

@@ -144,20 +144,20 @@ impl Vm {
         }
     }
 
-    /// Replaces a partial stage and the one argument above it by its callee and all arguments; returns their number.
+    /// Replaces a partial stage and the arguments above it by its callee and all arguments; returns their number.
     fn put_arguments(&mut self, argc: usize, stage: &Stage) -> Result<usize, Fault> {
         let Stage::Partial { callee, args, open } = stage else { return Err(Fault::internal("no partial stage")) };
-        if argc != 1 {
-            return Err(Fault::mismatch(format!("the stage takes one argument and got {argc}")));
-        }
         if self.stack.len() + args.len() + 1 > STACK_VALUES_MAX {
             return Err(Fault::new(RunCode::StackOverflow, "too many values on the stack"));
         }
-        let piped = self.stack.pop().ok_or_else(|| Fault::internal("a stage without its argument"))?;
+        let place = self.stack.len().checked_sub(argc + 1).ok_or_else(|| Fault::internal("a call without a callee"))?;
+        let given = self.stack.split_off(place + 1);
+        let all = merge_arguments(args, *open, given)?;
+        let count = all.len();
         self.stack.pop();
         self.stack.push(callee.clone());
-        self.stack.extend(merge_arguments(args, *open, piped));
-        Ok(args.len() + 1)
+        self.stack.extend(all);
+        Ok(count)
     }
 
     /// One step of the chain that is the innermost frame.
@@ -205,10 +205,15 @@ impl Vm {
     }
 }
 
-/// The arguments of a partial stage with the piped one in its place.
-pub(super) fn merge_arguments(args: &[Value], open: u16, piped: Value) -> impl Iterator<Item = Value> {
+/// The arguments of a partial stage with the given one, if it waits for one, in its place.
+pub(super) fn merge_arguments(args: &[Value], open: u16, given: Vec<Value>) -> Result<Vec<Value>, Fault> {
+    let wanted = usize::from(open != Stage::NOTHING_OPEN);
+    if given.len() != wanted {
+        let takes = if wanted == 1 { "one argument" } else { "no argument" };
+        return Err(Fault::mismatch(format!("the stage takes {takes} and got {}", given.len())));
+    }
     let (before, after) = args.split_at(usize::from(open).min(args.len()));
-    before.iter().cloned().chain(std::iter::once(piped)).chain(after.iter().cloned())
+    Ok(before.iter().cloned().chain(given).chain(after.iter().cloned()).collect())
 }
 
 /// Whether a callable is an agent, maybe with arguments in place.

@@ -44,7 +44,7 @@ pub(crate) fn message_shape() -> Arc<Shape> {
 pub(super) fn operands(word: &Word) -> Option<usize> {
     Some(match word.op {
         Op::AgentRun | Op::CallValue => word.a as usize + 1,
-        Op::Fork => usize::from(word.count) + usize::from(word.b & 1),
+        Op::Fork => word.branches() + usize::from(word.b & 1),
         Op::LLMCall | Op::LLMStream | Op::Emit | Op::Random => 2,
         Op::Approve => 3,
         Op::Sleep | Op::Log => 1,
@@ -176,10 +176,7 @@ impl Vm {
         let mut args = args;
         while let Value::Stage(stage) = &callee {
             let Stage::Partial { callee: inner, args: placed, open } = &**stage else { break };
-            let Ok([piped]) = <[Value; 1]>::try_from(std::mem::take(&mut args)) else {
-                return Err(Fault::mismatch("the stage takes one argument"));
-            };
-            args = merge_arguments(placed, *open, piped).collect();
+            args = merge_arguments(placed, *open, std::mem::take(&mut args))?;
             callee = inner.clone();
         }
         let name = self.name_of(&callee);
@@ -298,7 +295,7 @@ impl Vm {
                 Err(_) => return Err("one child was started"),
             },
             (Op::Fork, Answer::Children(outcomes)) => {
-                if outcomes.len() != usize::from(word.count) {
+                if outcomes.len() != word.branches() {
                     return Err("there is not one outcome for each branch");
                 }
                 let mut values = Vec::with_capacity(outcomes.len());

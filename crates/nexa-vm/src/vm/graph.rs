@@ -313,7 +313,7 @@ impl<'p> Nodes<'p> {
                 let open = reader.u16()?;
                 let callee = self.reference(reader, depth, false)?;
                 let args = list(reader)?;
-                if usize::from(open) > args.len() {
+                if !Stage::may_open(open, args.len()) {
                     return Err(reader.bad("a stage's open argument"));
                 }
                 Value::Stage(Arc::new(Stage::Partial { callee, args, open }))

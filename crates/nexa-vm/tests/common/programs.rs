@@ -7,7 +7,7 @@ use nexa_vm::Program;
 use nexa_vm::module::build::{Assembler, ModuleBuilder};
 use nexa_vm::module::{Agent, Constant, ModelRequestSpec, Type};
 use nexa_vm::op::{MergeStrategy, Op};
-use nexa_vm::value::Value;
+use nexa_vm::value::{Stage, Value};
 
 /// A program, the function to start, and its arguments.
 pub(crate) struct Case {
@@ -37,6 +37,8 @@ pub(crate) fn all() -> Vec<Case> {
         fork_and_merge(),
         chain_of_agents(),
         iterate_dict_and_text(),
+        ready_stages(),
+        most_branches(),
     ]
 }
 
@@ -264,6 +266,54 @@ fn chain_of_agents() -> Case {
     main.a(Op::NewList, 3).op(Op::Return);
     let main = module.add(main);
     case("chain_of_agents", module, main, vec![], r#"["re: re: q!",["re: re: q!","re: q"],"re: !"]"#)
+}
+
+/// Stages with all their arguments in place: called, called as an agent, and as branches.
+fn ready_stages() -> Case {
+    let mut module = ModuleBuilder::new();
+    let a = agent(&mut module, "A");
+    let mut sub = Assembler::new("sub", 2);
+    sub.a(Op::LoadLocal, 0).a(Op::LoadLocal, 1).op(Op::Sub).op(Op::Return);
+    let sub = module.add(sub);
+    let mut twice = Assembler::new("twice", 1).captures(1);
+    twice.a(Op::LoadCapture, 0).a(Op::LoadLocal, 0).op(Op::Mul).op(Op::Return);
+    let twice = module.add(twice);
+    let (one, two) = (module.text("one"), module.text("two"));
+    let mut main = Assembler::new("main", 0);
+    main.ab(Op::Closure, 0, sub).int(9).int(4).ab(Op::MakeStage, 2, Stage::NOTHING_OPEN).a(Op::CallValue, 0);
+    main.a(Op::AgentCreate, a).a(Op::Const, one).ab(Op::MakeStage, 1, Stage::NOTHING_OPEN).a(Op::CallValue, 0);
+    main.a(Op::AgentCreate, a).a(Op::Const, two).ab(Op::MakeStage, 1, Stage::NOTHING_OPEN);
+    main.ab(Op::Closure, 0, sub).int(9).int(4).ab(Op::MakeStage, 2, Stage::NOTHING_OPEN);
+    main.int(2).ab(Op::Closure, 1, twice).int(21).ab(Op::MakeStage, 1, Stage::NOTHING_OPEN);
+    main.ab(Op::Fork, 3, 0).ab(Op::Merge, 3, MergeStrategy::All as u16);
+    main.a(Op::NewList, 3).op(Op::Return);
+    let main = module.add(main);
+    case("ready_stages", module, main, vec![], r#"[5,"re: one",["re: two",5,42]]"#)
+}
+
+/// 256 branches, as many as a fork may have, and every strategy on what they give.
+fn most_branches() -> Case {
+    let mut module = ModuleBuilder::new();
+    let mut same = Assembler::new("same", 1);
+    same.a(Op::LoadLocal, 0).int(255).op(Op::Sub).op(Op::Return);
+    let same = module.add(same);
+    let mut main = Assembler::new("main", 0);
+    let results = main.local();
+    main.int(300);
+    for _ in 0..256 {
+        main.ab(Op::Closure, 0, same);
+    }
+    main.ab(Op::Fork, 0, 1).a(Op::StoreLocal, results);
+    main.a(Op::LoadLocal, results).int(256).ab(Op::Merge, 0, MergeStrategy::AtLeast as u16).op(Op::Len);
+    main.a(Op::LoadLocal, results).int(129).ab(Op::Merge, 0, MergeStrategy::Vote as u16);
+    main.a(Op::LoadLocal, results);
+    for _ in 0..256 {
+        main.int(2);
+    }
+    main.a(Op::NewList, 256).int(256).ab(Op::Merge, 0, MergeStrategy::WeightedAverage as u16);
+    main.a(Op::NewList, 3).op(Op::Return);
+    let main = module.add(main);
+    case("most_branches", module, main, vec![], "[256,45,45.0]")
 }
 
 fn iterate_dict_and_text() -> Case {
