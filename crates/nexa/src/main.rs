@@ -22,10 +22,14 @@ use nexa_cli::commands;
 use nexa_cli::failure::{Exit, Failure};
 use tracing_subscriber::EnvFilter;
 
+/// The stack of a thread. The compiler may nest deeply in what a client sends; twice what its tests need.
+const STACK_BYTES: usize = 4 << 20;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     log_to_stderr(&cli);
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(STACK_BYTES).build();
+    let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("error: cannot start the runtime: {error}");
