@@ -20,7 +20,7 @@ const SEED: u64 = 20_261_121;
 
 /// Each agent answers after 40 ms, so a run with a handful of slots has its calls in flight most of the time.
 fn script() -> nexa_llm::script::Script {
-    nexa_llm::script::Script::parse("script Worker => after(40ms, \"done\")\n").expect("the script is right")
+    nexa_llm::script::Script::parse("script Label => after(40ms, \"thing\")\n").expect("the script is right")
 }
 
 fn dice(state: &mut u64) -> u64 {
@@ -67,6 +67,9 @@ async fn a_run_of_fifty_agents_survives_ten_kills() {
         value_of(&desk.run(&args).good())
     };
 
+    let labels = undisturbed.as_array().expect("the example gives a list");
+    assert!(labels.len() == AGENTS && labels[7] == "item 7: thing", "{undisturbed}");
+
     let desk = Desk::new();
     let endpoint = Endpoint::start(script()).await.expect("loopback has a free port");
     let args = arguments(&desk, &endpoint);
@@ -100,6 +103,7 @@ async fn a_run_of_fifty_agents_survives_ten_kills() {
     }
     let ledger = ledger(&desk).await;
     assert_eq!(ledger.answered.len(), AGENTS);
+    assert_eq!(endpoint.answered().len(), AGENTS, "every answer came from the script");
     let again: usize = sent.values().map(|count| count - 1).sum();
     assert!(again <= ledger.reissued, "{again} calls were made again, {} are counted", ledger.reissued);
     println!(
