@@ -258,11 +258,32 @@ pub struct Sampling {
     pub stop: Vec<String>,
 }
 
+/// What a model is asked for. Scripts and tests answer by it; adapters send every request alike.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Purpose {
+    /// An agent's own turn.
+    #[default]
+    Agent,
+    /// Whether something said in words holds, or which of some labels fits: `semantic_if`, a word as a condition.
+    Semantic {
+        /// The question, as written.
+        question: String,
+    },
+    /// Which of several intents a value has.
+    Intent,
+    /// What the built-in judge says of the branches of a fork.
+    Judge,
+    /// What can be said against a value.
+    Reflect,
+}
+
 /// A request to a model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelRequest {
-    /// The agent that asks, as declared; scripts answer by it.
+    /// The agent that asks, as declared; scripts answer an agent's own turns by it. The flow's name if no agent asks.
     pub agent: String,
+    /// What is asked for.
+    pub purpose: Purpose,
     /// `provider/name`, or empty for the project's default.
     pub model: String,
     /// The conversation so far, the system message first.

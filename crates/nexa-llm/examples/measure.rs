@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use nexa_event::effect::{Message, ModelRequest, Role, Sampling, Source, ToolChoice};
+use nexa_event::effect::{Message, ModelRequest, Purpose, Role, Sampling, Source, ToolChoice};
 use nexa_llm::embedded::pull::{Progress, Source as From};
 use nexa_llm::embedded::{EmbeddedModel, ModelStore};
 use nexa_ports::model::{Chunks, Model, ModelCall};
@@ -27,6 +27,7 @@ fn call(system: &str, user: &str, schema: Option<&str>, max_tokens: u64, tempera
     ModelCall {
         request: ModelRequest {
             agent: "Measure".to_owned(),
+            purpose: Purpose::Agent,
             model: String::new(),
             messages: vec![message(Role::System, system), message(Role::User, user)],
             schema: schema.map(str::to_owned),

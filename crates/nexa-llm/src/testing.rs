@@ -8,7 +8,7 @@ use std::time::Duration;
 use candle_core::quantized::gguf_file::{self, Value};
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
-use nexa_event::effect::{Message, ModelRequest, Role, Sampling, Source, ToolChoice, ToolOffer};
+use nexa_event::effect::{Message, ModelRequest, Purpose, Role, Sampling, Source, ToolChoice, ToolOffer};
 use nexa_ports::dice::{Dice, SeededDice};
 use nexa_ports::model::{Chunks, ModelCall};
 use nexa_types::{AgentId, EffectKey, Millis, RequestId, Seq, TenantId, Tokens, WorkloadId};
@@ -21,6 +21,7 @@ pub(crate) fn message(role: Role, text: &str) -> Message {
 pub(crate) fn request(text: &str) -> ModelRequest {
     ModelRequest {
         agent: "Greeter".to_owned(),
+        purpose: Purpose::Agent,
         model: String::new(),
         messages: vec![message(Role::System, "Be kind."), message(Role::User, text)],
         schema: None,

@@ -306,7 +306,7 @@ mod tests {
     use std::time::Duration;
 
     use nexa_event::effect::{
-        Finish, Message, ModelReply, ModelRequest, Role, Sampling, Source, ToolChoice, ToolOffer,
+        Finish, Message, ModelReply, ModelRequest, Purpose, Role, Sampling, Source, ToolChoice, ToolOffer,
     };
     use nexa_llm::openai::{Endpoint as Adapter, EndpointConfig};
     use nexa_llm::router::Router;
@@ -326,6 +326,7 @@ mod tests {
         };
         ModelRequest {
             agent: "Helper".to_owned(),
+            purpose: Purpose::Agent,
             model: "acme/large".to_owned(),
             messages,
             schema: None,

@@ -1,6 +1,6 @@
 //! The hash of a request, by which a replay shows that it asks for the same.
 
-use super::{EffectBody, ModelRequest};
+use super::{EffectBody, ModelRequest, Purpose};
 
 /// A hash of a request, so that a replay can show that it asks for the same.
 ///
@@ -64,6 +64,17 @@ impl Parts {
             sampling.seed,
             sampling.stop
         ));
+        // An agent's own turn adds nothing, so that the prints in older logs still hold.
+        match &request.purpose {
+            Purpose::Agent => {}
+            Purpose::Semantic { question } => {
+                self.text("semantic");
+                self.text(question);
+            }
+            Purpose::Intent => self.text("intent"),
+            Purpose::Judge => self.text("judge"),
+            Purpose::Reflect => self.text("reflect"),
+        }
     }
 
     fn text(&mut self, text: &str) {
@@ -97,6 +108,7 @@ mod tests {
         let call = |id: &str| ToolCall { id: id.into(), name: "find".into(), arguments: "{}".into() };
         ModelRequest {
             agent: "Helper".into(),
+            purpose: Purpose::Agent,
             model: "acme/large".into(),
             messages: vec![
                 Message::new(Role::User, "cats?", Source::Program),
@@ -149,6 +161,11 @@ mod tests {
         |it| it.tool_choice = ToolChoice::None,
         |it| it.sampling.temperature = 0.6,
         |it| it.sampling.stop.clear(),
+        |it| it.purpose = Purpose::Semantic { question: String::new() },
+        |it| it.purpose = Purpose::Semantic { question: "intent".into() },
+        |it| it.purpose = Purpose::Intent,
+        |it| it.purpose = Purpose::Judge,
+        |it| it.purpose = Purpose::Reflect,
     ];
 
     #[test]

@@ -1,5 +1,5 @@
 use futures::future::BoxFuture;
-use nexa_event::effect::{Finish, Message, ModelReply, Role, Sampling, Source, ToolChoice};
+use nexa_event::effect::{Finish, Message, ModelReply, Purpose, Role, Sampling, Source, ToolChoice};
 use nexa_ports::clock::SimClock;
 use nexa_ports::model::Chunks;
 use nexa_types::Tokens;
@@ -120,6 +120,7 @@ fn sending(n: u8, attempt: u32) -> Sending {
         attempt,
         request: ModelRequest {
             agent: "Reader".into(),
+            purpose: Purpose::Agent,
             model: "lane/model".into(),
             messages: vec![message],
             schema: None,

@@ -3,8 +3,8 @@
 use std::sync::{Arc, LazyLock};
 
 use nexa_event::effect::{
-    Answer, ApprovalRequest, ChildSpec, EffectBody, Finish, Join, Message, ModelReply, ModelRequest, Role, Sampling,
-    Source, ToolChoice,
+    Answer, ApprovalRequest, ChildSpec, EffectBody, Finish, Join, Message, ModelReply, ModelRequest, Purpose, Role,
+    Sampling, Source, ToolChoice,
 };
 use nexa_types::{Budget, Failure, Millis, Outcome, Payload, RunCode, Seq};
 
@@ -133,6 +133,7 @@ impl Vm {
         };
         Ok(ModelRequest {
             agent: spec.agent.clone(),
+            purpose: Purpose::Agent,
             model,
             messages: messages.iter().map(|value| self.message(value)).collect::<Result<_, _>>()?,
             schema: spec.answer.map(|ty| schema(module, ty)),
