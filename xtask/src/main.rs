@@ -5,8 +5,10 @@
 //! - [`setup`]: finds what the build needs from the system and installs it, or says exactly what to install.
 //! - [`demo`]: the main job on the embedded model.
 //! - [`test`]: everything that must pass before a change lands.
+//! - [`bench`]: figures, beside those of peers.
 //! - [`tidy`]: what a compiler does not check: names in documents, lengths of files, words that must not appear.
 
+mod bench;
 mod demo;
 mod process;
 mod setup;
@@ -23,6 +25,7 @@ usage: cargo xtask COMMAND
   demo [FILE]     let agents review FILE (default: LICENSE) on the embedded model
   test            format, tidy, lints, unit and process tests
   test --quick    the same without lints and without tests of whole processes
+  bench NAME      build for release and measure: language; the last line is one JSON object
   tidy            check documents and files against the rules of CONTRIBUTING.md
 ";
 
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
         ["demo", file] => demo::run(file),
         ["test"] => test::run(test::Tier::Full),
         ["test", "--quick"] => test::run(test::Tier::Quick),
+        ["bench", suite] => bench::run(suite),
         ["tidy"] => tidy::run(),
         [] | ["help" | "--help" | "-h"] => {
             print!("{HELP}");

@@ -231,13 +231,15 @@ impl Scanner<'_> {
             Ok(number) => (number.kind(), None),
             Err(error) => (if text.contains('.') { SyntaxKind::Float } else { SyntaxKind::Int }, Some(error)),
         };
-        let message = format!("`{text}` is not a number of the language");
         let span = self.push(kind);
         match error {
             Some(numbers::NumberError::OutOfRange) => {
                 self.report(Code::E0111, span, "this number is out of range", "beyond a signed 64-bit integer");
             }
-            Some(numbers::NumberError::Malformed(why)) => self.report(Code::E0109, span, &message, why),
+            Some(numbers::NumberError::Malformed(why)) => {
+                let message = format!("`{text}` is not a number of the language");
+                self.report(Code::E0109, span, &message, why);
+            }
             None => {}
         }
     }
@@ -375,6 +377,9 @@ impl Scanner<'_> {
     }
 
     fn check_escapes(&mut self, piece: &str, start: u32) {
+        if !piece.contains('\\') {
+            return;
+        }
         let mut errors = Vec::new();
         texts::unescape(piece, &mut String::new(), |range, error| errors.push((range, error)));
         for (range, error) in errors {

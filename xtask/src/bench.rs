@@ -1,0 +1,17 @@
+//! The benches, by the name of their suite. Built for release, run one at a time, the figures on the last line as JSON.
+
+use crate::process::{self, Outcome, target_dir};
+
+/// The suites that `nexa-bench` has.
+const SUITES: &[&str] = &["language"];
+
+/// Builds what a suite measures and runs it.
+pub(crate) fn run(suite: &str) -> Outcome {
+    if !SUITES.contains(&suite) {
+        return Err(format!("there is no suite `{suite}`; there are: {}", SUITES.join(", ")));
+    }
+    process::run("cargo", &["build", "--quiet", "--release", "--package", "nexa", "--package", "nexa-bench"])?;
+    let release = target_dir().join("release");
+    let nexa = release.join("nexa");
+    process::run(release.join("nexa-bench"), &[suite, "--nexa", &nexa.to_string_lossy()])
+}
