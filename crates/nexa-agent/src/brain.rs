@@ -35,7 +35,8 @@ impl Brain {
                     Ok(_) => return Self::Broken(unusable("its arguments are no list")),
                     Err(error) => return Self::Broken(unusable(error)),
                 };
-                match Vm::start(module, *entry, args, Limits::default()) {
+                let limits = Limits { heap: module.module().heap_limit(*entry, &args) };
+                match Vm::start(module, *entry, args, limits) {
                     Ok(vm) => Self::Vm(Box::new(vm)),
                     Err(error) => Self::Broken(unusable(error)),
                 }

@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet};
 
 use nexa_types::Budget;
 use nexa_types::limits::LIST_AGENTS_MAX;
-use nexa_vm::module::Module;
+use nexa_vm::module::{Module, Schedule};
 
 use crate::check::{model_name_fault, waits};
 use crate::compile::{self, Lines};
@@ -178,8 +178,7 @@ fn agent_of(item: &AgentSpec) -> hir::Agent {
         backoff: waits(i64::from(item.retry_max), 500, 2.0),
         repair: 0,
         stream: item.stream,
-        priority: item.priority,
-        estimate: 2_000,
+        schedule: Schedule { priority: item.priority, ..Schedule::default() },
         at,
     }
 }

@@ -390,8 +390,6 @@ fn what_this_release_does_not_have_is_refused_by_name() {
         ("agent A uses t { prompt: \"x\" }", "`uses`"),
         ("agent A { prompt: \"x\", memory: { window: 1 } }", "the property `memory`"),
         ("agent A { prompt: \"x\", planner: \"tectonic\" }", "a planner other than \"react\""),
-        ("agent A { prompt: \"x\", schedule: { cpu: 0.5 } }", "the setting `schedule.cpu`"),
-        ("flow f() schedule { priority: 1 } { }", "`schedule` on a flow"),
     ] {
         let result = compile_text("main.nx", declaration);
         let messages: Vec<&str> = result.diagnostics.iter().map(|finding| finding.message.as_str()).collect();

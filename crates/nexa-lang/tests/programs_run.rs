@@ -181,7 +181,7 @@ fn code_is_as_short_as_it_reads() {
         "flow sum(n: int) -> int {\n    let total = 0\n    let i = 0\n    while (i < n) {\n        if (n > 100) { break }\n        total = total + i * 2\n        i += 1\n    }\n    return total\n}",
     );
     expect![[r#"
-        fn 0 sum: 1 arguments, 3 locals, 0 captures, 3 operands
+        fn 0 sum: 1 arguments, 3 locals, 0 captures, 3 operands (int)
              0 Int 0
              1 StoreLocal 1
              2 Int 0

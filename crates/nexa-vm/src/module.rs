@@ -1,8 +1,9 @@
 //! A compiled program.
 //!
 //! Magic `NXB1`, major.minor version, then sections: constants, types, shapes, functions, agents, requests, entries,
-//! debug. The module hash is BLAKE3-256 over all sections but debug, so comments and line numbers do not change it;
-//! equal source and compiler give equal bytes. A loader accepts an equal major and a lower or equal minor version.
+//! since 1.1 those that say something of kinds and schedules, debug. The module hash is BLAKE3-256 over all sections but debug, so comments and line numbers do not change it;
+//! equal source and compiler give equal bytes. A loader accepts an equal major and a lower or equal minor version. A
+//! module is written in the lowest version that can say what is in it.
 
 use nexa_types::{Budget, Millis, Tokens};
 
@@ -12,10 +13,12 @@ pub mod build;
 mod decode;
 mod dump;
 mod encode;
+mod statics;
 
 pub use decode::LoadError;
 pub use encode::VERSION;
 pub(crate) use encode::max;
+pub use statics::{Kind, Schedule};
 
 /// A compiled program, decoded. [`crate::verify`] must accept it before it runs.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -35,6 +38,9 @@ pub struct Module {
     pub requests: Vec<ModelRequestSpec>,
     /// What may be started from outside, by name: the flows and the agents.
     pub entries: Vec<Entry>,
+    /// What a scheduler should know of functions that are started as agents, in ascending order of the functions. One
+    /// that is not there has the defaults.
+    pub schedules: Vec<(u32, Schedule)>,
     /// Names and lines; not part of the hash.
     pub debug: Debug,
 }
@@ -138,6 +144,9 @@ pub struct Function {
     pub stack: u16,
     /// Whether it may not yield an effect.
     pub pure_: bool,
+    /// What kinds its arguments are, one for each; empty if nothing is known of any. Whoever calls it otherwise gets
+    /// `type_mismatch` before its first instruction.
+    pub param_kinds: Vec<Kind>,
     /// Its instructions.
     pub code: Vec<u32>,
 }

@@ -114,6 +114,11 @@ impl<'b> Reader<'b> {
         self.bytes.len() - self.at
     }
 
+    /// The next byte, which stays there.
+    pub(crate) fn peek(&self) -> Option<u8> {
+        self.bytes.get(self.at).copied()
+    }
+
     pub(crate) fn is_at_end(&self) -> bool {
         self.left() == 0
     }

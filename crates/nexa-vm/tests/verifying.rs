@@ -4,7 +4,7 @@
 
 use expect_test::expect;
 use nexa_vm::module::build::{Assembler, ModuleBuilder};
-use nexa_vm::module::{Constant, LoadError, ModelRequestSpec, Module, Type};
+use nexa_vm::module::{Constant, Kind, LoadError, ModelRequestSpec, Module, Schedule, Type};
 use nexa_vm::op::{Op, word_a, word_ab};
 use nexa_vm::{Program, verify};
 
@@ -195,4 +195,72 @@ fn words_are_packed_as_the_reader_takes_them_apart() {
     assert_eq!((wide.op, wide.signed_a(), wide.len), (Op::Int, (1 << 24) + 2, 2));
     let increment = nexa_vm::op::Word::read(&code, 2).unwrap();
     assert_eq!((increment.count, increment.b as i16), (3, -1));
+}
+
+/// What the verifier says to a call of `pick(n: int, x: any)` from a function that takes a float.
+fn call_refusal(write: impl for<'a> FnOnce(&'a mut Assembler) -> &'a mut Assembler) -> String {
+    let mut module = ModuleBuilder::new();
+    let mut code = Assembler::new("pick", 2).kinds(&[Kind::Int, Kind::Any]);
+    code.a(Op::LoadLocal, 0).op(Op::NegInt).op(Op::Return);
+    module.add(code);
+    let mut code = Assembler::new("f", 1).kinds(&[Kind::Float]);
+    write(&mut code);
+    module.add(code);
+    for function in &mut module.module.functions {
+        function.stack = 8;
+    }
+    match Program::new(module.module) {
+        Ok(_) => "accepted".to_owned(),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn a_call_with_an_argument_of_another_kind_is_refused_where_that_is_known() {
+    let mut all = String::new();
+    let mut say = |text: String| all.push_str(&(text + "\n"));
+    say(call_refusal(|code| code.int(1).op(Op::Unit).ab(Op::Call, 2, 0).op(Op::Return)));
+    say(call_refusal(|code| code.a(Op::LoadLocal, 0).op(Op::Unit).ab(Op::Call, 2, 0).op(Op::Return)));
+    say(call_refusal(|code| code.op(Op::True).op(Op::Unit).ab(Op::TailCall, 2, 0)));
+    say(call_refusal(|code| code.a(Op::LoadLocal, 0).op(Op::NegInt).op(Op::Return)));
+    say(call_refusal(|code| code.a(Op::LoadLocal, 0).op(Op::NegFloat).op(Op::Return)));
+    expect![[r#"
+        accepted
+        E1003: argument 0 of `pick` is known to be Float and must be Int, in `f` at instruction 2
+        E1003: argument 0 of `pick` is known to be Bool and must be Int, in `f` at instruction 2
+        E1003: an operand is known to be Float and must be Int, in `f` at instruction 1
+        accepted
+    "#]]
+    .assert_eq(&all);
+}
+
+#[test]
+fn kinds_and_schedules_must_fit_their_functions() {
+    let mut all = String::new();
+    let mut say = |change: &dyn Fn(&mut Module)| {
+        let mut module = ModuleBuilder::new();
+        let mut code = Assembler::new("f", 1);
+        code.op(Op::Unit).op(Op::Return);
+        module.add(code);
+        let mut module = module.finish().unwrap();
+        change(&mut module);
+        let said = match Program::new(module) {
+            Ok(_) => "accepted".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        all.push_str(&(said + "\n"));
+    };
+    say(&|module| module.functions[0].param_kinds = vec![Kind::Int, Kind::Int]);
+    say(&|module| module.schedules = vec![(1, Schedule::default())]);
+    say(&|module| module.schedules = vec![(0, Schedule::default()); 2]);
+    say(&|module| module.schedules = vec![(0, Schedule { weight: -1.0, ..Schedule::default() })]);
+    say(&|module| module.schedules = vec![(0, Schedule { memory_bytes: u64::MAX, ..Schedule::default() })]);
+    expect![[r#"
+        E1004: 1 arguments and 2 kinds of them, in `f`
+        E1004: a schedule of function 1, which does not exist or has one already
+        E1004: a schedule of function 0, which does not exist or has one already
+        E1004: the schedule of `f` has a weight or memory out of range
+        E1004: the schedule of `f` has a weight or memory out of range
+    "#]]
+    .assert_eq(&all);
 }

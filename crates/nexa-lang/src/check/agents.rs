@@ -14,6 +14,9 @@ use crate::diagnostic::Code;
 use crate::hir::{self, At, Const, ExprKind};
 use crate::source::Span;
 use crate::types::{Fit, Ty};
+use nexa_types::Millis;
+use nexa_types::limits::HEAP_BYTES_MAX;
+use nexa_vm::module::Schedule;
 
 /// Properties that work.
 const PROPERTIES: &[&str] = &[
@@ -39,12 +42,10 @@ const LATER: &[&str] =
 
 /// The defaults that the language gives.
 const TIMEOUT_MS: u64 = 60_000;
-const ESTIMATE_MS: u64 = 2_000;
 const RETRY_MAX: i64 = 2;
 const BACKOFF_MS: u64 = 500;
 const FACTOR: f64 = 2.0;
 const REPAIR: u32 = 2;
-const PRIORITY: u8 = 128;
 
 /// Bounds of settings, so that no agent retries for ever.
 const RETRIES_ALLOWED_MAX: i64 = 16;
@@ -53,6 +54,12 @@ const TOKENS_ALLOWED_MAX: i64 = 1_000_000;
 const WAIT_ALLOWED_MAX_MS: u64 = 30 * 24 * 3_600_000;
 const MODELS_ALLOWED_MAX: usize = 16;
 const STOPS_ALLOWED_MAX: usize = 16;
+/// The most that one agent may count beside others.
+pub(super) const WEIGHT_MAX: f64 = 1e9;
+const CORES_MAX: f64 = 1024.0;
+const SLOTS_MAX: i64 = 1024;
+/// Less would not hold an agent's own messages.
+const HEAP_BYTES_MIN: i64 = 64 << 10;
 
 /// An agent of which only the name is known.
 pub(super) fn empty(name: &str, at: At) -> hir::Agent {
@@ -70,8 +77,7 @@ pub(super) fn empty(name: &str, at: At) -> hir::Agent {
         backoff: waits(RETRY_MAX, BACKOFF_MS, FACTOR),
         repair: REPAIR,
         stream: false,
-        priority: PRIORITY,
-        estimate: ESTIMATE_MS,
+        schedule: Schedule::default(),
         at,
     }
 }
@@ -191,7 +197,7 @@ impl Checker<'_> {
                 agent.repair = turns.map_or(agent.repair, |turns| turns as u32);
             }
             "stream" => agent.stream = self.bool_setting(value, name).unwrap_or(false),
-            "schedule" => self.schedule(agent, value),
+            "schedule" => agent.schedule = self.schedule(value),
             "planner" => self.planner(value),
             _ if LATER.contains(&name) => self.report_not_available(span, &format!("the property `{name}`")),
             _ => {
@@ -277,21 +283,38 @@ impl Checker<'_> {
         waits(max, backoff, factor)
     }
 
-    fn schedule(&mut self, agent: &mut hir::Agent, value: &ast::Expr) {
-        let known = ["priority", "estimate", "weight", "cpu", "memory", "llm"];
-        for Setting { name, span, value } in self.settings(value, "schedule", &known) {
+    /// `schedule` of an agent or a flow.
+    pub(super) fn schedule(&mut self, value: &ast::Expr) -> Schedule {
+        let mut schedule = Schedule::default();
+        let known = ["priority", "weight", "estimate", "cpu", "memory", "llm"];
+        for Setting { name, value, .. } in self.settings(value, "schedule", &known) {
             match name.as_str() {
                 "priority" => {
-                    let priority = self.int_setting(&value, "priority", 0..=255);
-                    agent.priority = priority.map_or(agent.priority, |priority| priority as u8);
+                    let priority = self.int_setting(&value, &name, 0..=255);
+                    schedule.priority = priority.map_or(schedule.priority, |priority| priority as u8);
+                }
+                "weight" => {
+                    schedule.weight = self.float_setting(&value, &name, 0.0..=WEIGHT_MAX).unwrap_or(schedule.weight);
                 }
                 "estimate" => {
-                    let estimate = self.duration_setting(&value, "estimate", 0..=WAIT_ALLOWED_MAX_MS);
-                    agent.estimate = estimate.unwrap_or(agent.estimate);
+                    let estimate = self.duration_setting(&value, &name, 0..=WAIT_ALLOWED_MAX_MS);
+                    schedule.estimate = estimate.map_or(schedule.estimate, Millis);
                 }
-                _ => self.report_not_available(span, &format!("the setting `schedule.{name}`")),
+                "cpu" => {
+                    let cores = self.float_setting(&value, &name, 0.0..=CORES_MAX);
+                    schedule.cpu_milli = cores.map_or(schedule.cpu_milli, |cores| (cores * 1000.0).round() as u32);
+                }
+                "memory" => {
+                    let bytes = self.int_setting(&value, &name, HEAP_BYTES_MIN..=HEAP_BYTES_MAX as i64);
+                    schedule.memory_bytes = bytes.map_or(schedule.memory_bytes, i64::unsigned_abs);
+                }
+                _ => {
+                    let slots = self.int_setting(&value, &name, 0..=SLOTS_MAX);
+                    schedule.llm_slots = slots.map_or(schedule.llm_slots, |slots| slots as u32);
+                }
             }
         }
+        schedule
     }
 
     /// The default planner may be named.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use nexa_types::Budget;
+use nexa_vm::module::Schedule;
 
 use super::Checker;
 use super::modules::Item;
@@ -63,6 +64,8 @@ pub(super) struct FlowInfo {
     pub(super) signature: Rc<Signature>,
     /// Caps of its own, and where they are written.
     pub(super) budget: Option<(Budget, Span)>,
+    /// What a scheduler should expect.
+    pub(super) schedule: Schedule,
     progress: Progress,
 }
 
@@ -83,7 +86,8 @@ impl Checker<'_> {
         };
         let signature = Rc::new(signature);
         self.functions.push(hir::Function { name: signature.name.to_string(), ..hir::Function::default() });
-        let flow = FlowInfo { decl, signature, budget: None, progress: Progress::Waiting };
+        let flow =
+            FlowInfo { decl, signature, budget: None, schedule: Schedule::default(), progress: Progress::Waiting };
         self.flows.push(flow);
         Some(self.flows.len() - 1)
     }
@@ -137,7 +141,7 @@ impl Checker<'_> {
             self.report_not_available(clause.span(), "`implements` on a flow");
         }
         if let Some(schedule) = decl.schedule() {
-            self.report_not_available(schedule.span(), "`schedule` on a flow");
+            self.flows[number].schedule = self.schedule(&ast::Expr::RecordExpr(schedule));
         }
         if let Some(budget) = decl.budget() {
             let caps = self.budget(&ast::Expr::RecordExpr(budget.clone()));
@@ -235,6 +239,8 @@ impl Checker<'_> {
             locals,
             captures: Vec::new(),
             body,
+            is_pure: kind == FrameKind::Fn,
+            schedule: self.flows[number].schedule,
             at: At { file: signature.file.0, start: signature.span.start },
         };
         (self.frames, self.file, self.depth, self.has_budget) = around;

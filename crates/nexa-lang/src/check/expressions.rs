@@ -2,6 +2,8 @@
 
 use std::rc::Rc;
 
+use nexa_vm::module::Schedule;
+
 use super::Checker;
 use super::declarations::Signature;
 use super::literals::block_of;
@@ -460,6 +462,8 @@ impl Checker<'_> {
             locals: frame.locals,
             captures,
             body,
+            is_pure: self.frames.first().is_some_and(|frame| frame.kind == FrameKind::Fn),
+            schedule: Schedule::default(),
             at,
         });
         Expr::new(ExprKind::Closure(number, captured), ty, at)

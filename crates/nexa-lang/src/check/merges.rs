@@ -10,6 +10,7 @@ use std::rc::Rc;
 use nexa_vm::op::MergeStrategy;
 
 use super::Checker;
+use super::agents::WEIGHT_MAX;
 use super::literals::block_of;
 use super::places::Place;
 use crate::ast::{self, AstNode, MergeClause, Name};
@@ -39,8 +40,6 @@ const LATER_OPTIONS: &[(&str, &str)] = &[
 ];
 /// What stands between texts unless the program says otherwise.
 const SEPARATOR: &str = "\n\n";
-/// Weights up to this size leave sums of them exact enough.
-const WEIGHT_MAX: f64 = 1e9;
 
 /// Options are expressions, which may hold merges again; one takes the room of so many levels of others.
 const LEVELS: u32 = 10;
@@ -215,8 +214,7 @@ impl Checker<'_> {
             return wrong;
         }
         let weights: Vec<f64> = match weights {
-            // Each branch has its agent's weight, which is 1 for every agent of this release.
-            None => vec![1.0; branches.len()],
+            None => self.own_weights(&list),
             Some(ast::Expr::ListExpr(written)) => {
                 let items: Vec<ast::Expr> = written.items().collect();
                 if items.len() != branches.len() {
@@ -243,6 +241,35 @@ impl Checker<'_> {
         let weights = weights.into_iter().map(|weight| Expr::constant(Const::Float(weight), at)).collect();
         let weights = Expr::new(ExprKind::List(weights), Ty::list(Ty::Float), at);
         merged(MergeStrategy::WeightedAverage, list, vec![weights, min_ok], Ty::Float, at)
+    }
+
+    /// What each branch of a fork counts: the weight of the agent or flow that it runs, 1 for anything else.
+    fn own_weights(&self, list: &Expr) -> Vec<f64> {
+        let ExprKind::Fork(_, branches, _) = &list.kind else { return Vec::new() };
+        branches.iter().map(|branch| self.own_weight(branch)).collect()
+    }
+
+    fn own_weight(&self, branch: &Expr) -> f64 {
+        let mut callee = branch;
+        loop {
+            match &callee.kind {
+                ExprKind::Partial(inner, ..) => callee = inner,
+                ExprKind::Agent(agent) | ExprKind::Run(agent, _) => {
+                    return self.agents[*agent as usize].checked.schedule.weight;
+                }
+                ExprKind::Call(flow, _) => return self.flows[*flow as usize].schedule.weight,
+                ExprKind::Closure(number, _) if (*number as usize) < self.flows.len() => {
+                    return self.flows[*number as usize].schedule.weight;
+                }
+                // A branch of its own: what it returns.
+                ExprKind::Closure(number, _) => match self.functions.get(*number as usize).map(|f| f.body.as_slice()) {
+                    Some([Stmt { kind: StmtKind::Return(value), .. }]) => callee = value,
+                    _ => return 1.0,
+                },
+                ExprKind::Block(_, value) => callee = value,
+                _ => return 1.0,
+            }
+        }
     }
 
     /// The value for which the function gives the most; the earliest of several.

@@ -62,6 +62,8 @@ pub(super) fn body(agent: &Agent, request: u32, pool: &mut Pool<'_>) -> Result<F
         locals: template.locals,
         captures: Vec::new(),
         body,
+        is_pure: false,
+        schedule: agent.schedule,
         at: agent.at,
     })
 }

@@ -21,7 +21,7 @@ mod pool;
 mod statements;
 
 use nexa_types::{Millis, Tokens};
-use nexa_vm::module::{Agent, Debug, Entry, EntryParam, Function, ModelRequestSpec, Module};
+use nexa_vm::module::{Agent, Debug, Entry, EntryParam, Function, Kind, ModelRequestSpec, Module, Schedule};
 use nexa_vm::value::{Dict, Key, Record, Value};
 
 use crate::hir::{self, At, Const, ExprKind};
@@ -92,8 +92,9 @@ pub(crate) fn compile(program: &hir::Program, files: &[Lines]) -> Result<Module,
         entries.push(entry_of(entry, flows as u32, &mut pool));
     }
     let debug = Debug { files: files.iter().map(|file| file.name.clone()).collect(), lines };
+    let schedules = schedules(program);
     let Pool { constants, types, shapes, .. } = pool;
-    let module = Module { constants, types, shapes, functions, agents, requests, entries, debug };
+    let module = Module { constants, types, shapes, functions, agents, requests, entries, schedules, debug };
     limits::check_module(&module)?;
     Ok(module)
 }
@@ -121,8 +122,8 @@ fn declared(agent: &hir::Agent, function: u32, pool: &mut Pool<'_>) -> Agent {
         result: pool.ty(&agent.result),
         budget: agent.budget,
         timeout: Some(Millis(agent.timeout)),
-        priority: agent.priority,
-        estimate: Millis(agent.estimate),
+        priority: agent.schedule.priority,
+        estimate: agent.schedule.estimate,
     }
 }
 
@@ -185,6 +186,26 @@ fn value_of(expr: &hir::Expr) -> Value {
     }
 }
 
+/// The kinds of a function's arguments; nothing if none of them is known.
+fn kinds_of(params: &[Ty]) -> Vec<Kind> {
+    let kind = |ty: &Ty| match ty {
+        Ty::Int => Kind::Int,
+        Ty::Float => Kind::Float,
+        Ty::Bool => Kind::Bool,
+        _ => Kind::Any,
+    };
+    let kinds: Vec<Kind> = params.iter().map(kind).collect();
+    if kinds.iter().all(|kind| *kind == Kind::Any) { Vec::new() } else { kinds }
+}
+
+/// The schedules that differ from the default, by function: flows first, then agents.
+fn schedules(program: &hir::Program) -> Vec<(u32, Schedule)> {
+    let flows = program.functions.iter().map(|function| function.schedule);
+    let agents = program.agents.iter().map(|agent| agent.schedule);
+    let numbered = (0u32..).zip(flows.chain(agents));
+    numbered.filter(|(_, schedule)| *schedule != Schedule::default()).collect()
+}
+
 /// Names a function for people: a lambda's place is in its name already.
 fn empty_function(function: &hir::Function) -> Function {
     Function {
@@ -192,6 +213,8 @@ fn empty_function(function: &hir::Function) -> Function {
         arity: function.arity,
         locals: function.locals,
         captures: function.captures.len() as u8,
+        pure_: function.is_pure,
+        param_kinds: kinds_of(&function.params),
         ..Function::default()
     }
 }

@@ -12,6 +12,7 @@ mod parts;
 use std::rc::Rc;
 
 use nexa_types::Budget;
+use nexa_vm::module::Schedule;
 use nexa_vm::op::MergeStrategy;
 
 use crate::types::{Ty, TypeTable};
@@ -55,6 +56,10 @@ pub struct Function {
     pub captures: Vec<Ty>,
     /// What it does. Running off its end gives `()`.
     pub body: Vec<Stmt>,
+    /// Whether it only computes: a `fn`, or a lambda in one.
+    pub is_pure: bool,
+    /// What a scheduler should expect of it when it is started as an agent.
+    pub schedule: Schedule,
     /// Where it is declared.
     pub at: At,
 }
@@ -88,10 +93,8 @@ pub struct Agent {
     pub repair: u32,
     /// Whether pieces of the answer go to the client.
     pub stream: bool,
-    /// 0 to 255, higher first.
-    pub priority: u8,
-    /// Expected duration, in milliseconds.
-    pub estimate: u64,
+    /// What a scheduler should expect of it, and what it may use.
+    pub schedule: Schedule,
     /// Where it is declared.
     pub at: At,
 }

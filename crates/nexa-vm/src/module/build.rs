@@ -12,7 +12,7 @@
 //! # Ok::<(), nexa_vm::verify::VerifyError>(())
 //! ```
 
-use crate::module::{Constant, Function, Module};
+use crate::module::{Constant, Function, Kind, Module};
 use crate::op::{Form, Op, word_a, word_ab};
 use crate::stdlib;
 use crate::value::Shape;
@@ -42,6 +42,12 @@ impl Assembler {
     /// Takes so many captured values.
     pub fn captures(mut self, captures: u8) -> Self {
         self.function.captures = captures;
+        self
+    }
+
+    /// Takes arguments of these kinds.
+    pub fn kinds(mut self, kinds: &[Kind]) -> Self {
+        self.function.param_kinds = kinds.to_vec();
         self
     }
 

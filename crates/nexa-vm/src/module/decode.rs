@@ -4,7 +4,9 @@ use nexa_types::limits::{CONSTANT_BYTES_MAX, MODULE_BYTES_MAX};
 use nexa_types::{Budget, Millis, ModuleHash, Tokens, UsdMicro};
 
 use super::encode::{MAGIC, VERSION, hash_of, max, section};
-use super::{Agent, Constant, Debug, Entry, EntryParam, Field, Function, ModelRequestSpec, Module, RecordType, Type};
+use super::{
+    Agent, Constant, Debug, Entry, EntryParam, Field, Function, ModelRequestSpec, Module, RecordType, Type, statics,
+};
 use crate::codec::read_shape;
 use crate::verify::VerifyError;
 use crate::wire::{Reader, WireError};
@@ -59,16 +61,37 @@ impl Module {
         let constants = in_section(&mut reader, section::CONSTANTS, |r| r.list(max::CONSTANTS, read_constant))?;
         let types = in_section(&mut reader, section::TYPES, |r| r.list(max::TYPES, read_type))?;
         let shapes = in_section(&mut reader, section::SHAPES, |r| r.list(max::SHAPES, read_shape))?;
-        let functions = in_section(&mut reader, section::FUNCTIONS, |r| r.list(max::FUNCTIONS, read_function))?;
+        let mut functions = in_section(&mut reader, section::FUNCTIONS, |r| r.list(max::FUNCTIONS, read_function))?;
         let agents = in_section(&mut reader, section::AGENTS, |r| r.list(max::AGENTS, read_agent))?;
         let requests = in_section(&mut reader, section::REQUESTS, |r| r.list(max::REQUESTS, read_request))?;
         let entries = in_section(&mut reader, section::ENTRIES, |r| r.list(max::ENTRIES, read_entry))?;
+        let kinds = said_section(&mut reader, header[5], section::KINDS, statics::read_kinds)?;
+        statics::put_kinds(&mut functions, kinds).map_err(|source| damaged(section::KINDS, source))?;
+        let schedules = said_section(&mut reader, header[5], section::SCHEDULES, statics::read_schedule)?;
         let hashed = bytes.len() - reader.left();
         let debug = in_section(&mut reader, section::DEBUG, read_debug)?;
-        reader.end().map_err(|source| LoadError::Damaged { section: 0, source })?;
-        let module = Self { constants, types, shapes, functions, agents, requests, entries, debug };
+        reader.end().map_err(|source| damaged(0, source))?;
+        let module = Self { constants, types, shapes, functions, agents, requests, entries, schedules, debug };
         Ok((module, hash_of(&bytes[..hashed])))
     }
+}
+
+fn damaged(section: u8, source: WireError) -> LoadError {
+    LoadError::Damaged { section, source }
+}
+
+/// A list that is in a section of its own, or empty where that section is left out.
+fn said_section<T>(
+    reader: &mut Reader<'_>,
+    minor: u8,
+    number: u8,
+    read: impl FnMut(&mut Reader<'_>) -> Result<T, WireError>,
+) -> Result<Vec<T>, LoadError> {
+    if minor == 0 || reader.peek() != Some(number) {
+        return Ok(Vec::new());
+    }
+    let said = in_section(reader, number, |reader| reader.list(max::FUNCTIONS, read))?;
+    if said.is_empty() { Err(damaged(number, reader.bad("a section that says something"))) } else { Ok(said) }
 }
 
 fn in_section<T>(
@@ -76,7 +99,7 @@ fn in_section<T>(
     number: u8,
     read: impl FnOnce(&mut Reader<'_>) -> Result<T, WireError>,
 ) -> Result<T, LoadError> {
-    let damaged = |source| LoadError::Damaged { section: number, source };
+    let damaged = |source| damaged(number, source);
     if reader.u8().map_err(damaged)? != number {
         return Err(damaged(reader.bad("the number of the next section")));
     }
@@ -146,6 +169,7 @@ fn read_function(reader: &mut Reader<'_>) -> Result<Function, WireError> {
         captures: reader.u8()?,
         stack: reader.u16()?,
         pure_: reader.bool()?,
+        param_kinds: Vec::new(),
         code: reader.list(MODULE_BYTES_MAX / 4, Reader::fixed_u32)?,
     })
 }

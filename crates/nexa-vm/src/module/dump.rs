@@ -20,8 +20,12 @@ impl Module {
     }
 
     fn dump_function(&self, out: &mut String, index: usize, function: &Function) {
-        let Function { name, arity, locals, captures, stack, .. } = function;
-        let mark = if function.pure_ { " pure" } else { "" };
+        let Function { name, arity, locals, captures, stack, param_kinds, .. } = function;
+        let mut mark = if function.pure_ { " pure" } else { "" }.to_owned();
+        if !param_kinds.is_empty() {
+            let kinds: Vec<&str> = param_kinds.iter().map(|kind| kind.name()).collect();
+            mark.push_str(&format!(" ({})", kinds.join(", ")));
+        }
         // Writing to a String cannot fail.
         let _infallible = writeln!(
             out,

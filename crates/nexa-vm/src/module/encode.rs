@@ -6,13 +6,13 @@
 use nexa_types::limits::MODULE_BYTES_MAX;
 use nexa_types::{Budget, ModuleHash};
 
-use super::{Agent, Constant, Debug, Entry, Function, ModelRequestSpec, Module, RecordType, Type};
+use super::{Agent, Constant, Debug, Entry, Function, Kind, ModelRequestSpec, Module, RecordType, Type, statics};
 use crate::codec::write_shape;
 use crate::wire::Writer;
 
 pub(super) const MAGIC: [u8; 4] = *b"NXB1";
 /// A loader accepts this major version and a lower or equal minor one.
-pub const VERSION: (u8, u8) = (1, 0);
+pub const VERSION: (u8, u8) = (1, 1);
 
 /// Section numbers; stored and never reused.
 pub(super) mod section {
@@ -23,6 +23,9 @@ pub(super) mod section {
     pub(crate) const AGENTS: u8 = 5;
     pub(crate) const REQUESTS: u8 = 6;
     pub(crate) const ENTRIES: u8 = 7;
+    // Since 1.1. A section that would say nothing is left out.
+    pub(crate) const KINDS: u8 = 8;
+    pub(crate) const SCHEDULES: u8 = 9;
     pub(crate) const DEBUG: u8 = 100;
 }
 
@@ -56,7 +59,7 @@ impl Module {
         let mut writer = Writer::new();
         writer.raw(&MAGIC);
         writer.u8(VERSION.0);
-        writer.u8(VERSION.1);
+        writer.u8(self.minor());
         section(&mut writer, section::CONSTANTS, |writer| list(writer, &self.constants, write_constant));
         section(&mut writer, section::TYPES, |writer| list(writer, &self.types, write_type));
         section(&mut writer, section::SHAPES, |writer| list(writer, &self.shapes, write_shape));
@@ -64,7 +67,27 @@ impl Module {
         section(&mut writer, section::AGENTS, |writer| list(writer, &self.agents, write_agent));
         section(&mut writer, section::REQUESTS, |writer| list(writer, &self.requests, write_request));
         section(&mut writer, section::ENTRIES, |writer| list(writer, &self.entries, write_entry));
+        let kinds = self.known_kinds();
+        if !kinds.is_empty() {
+            section(&mut writer, section::KINDS, |writer| list(writer, &kinds, statics::write_kinds));
+        }
+        if !self.schedules.is_empty() {
+            section(&mut writer, section::SCHEDULES, |writer| list(writer, &self.schedules, statics::write_schedule));
+        }
         writer
+    }
+
+    /// The lowest minor version that can say what is in the module, so that what an older compiler made keeps its hash.
+    fn minor(&self) -> u8 {
+        let has_statics = !self.schedules.is_empty() || !self.known_kinds().is_empty();
+        u8::from(has_statics)
+    }
+
+    /// The functions of whose arguments something is known.
+    fn known_kinds(&self) -> Vec<(u32, &[Kind])> {
+        let numbered = (0u32..).zip(&self.functions);
+        let known = numbered.filter(|(_, function)| function.param_kinds.iter().any(|kind| *kind != Kind::Any));
+        known.map(|(number, function)| (number, function.param_kinds.as_slice())).collect()
     }
 
     /// Whether the encoded module is within [`MODULE_BYTES_MAX`].

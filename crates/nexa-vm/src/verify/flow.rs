@@ -1,7 +1,7 @@
 //! Code, function by function: an abstract run that knows heights and kinds instead of values.
 
 use super::{UNREACHED, VerifyError};
-use crate::module::{Function, Module};
+use crate::module::{self, Function, Module};
 use crate::op::{Op, Word};
 
 /// Slots that may be copied or compared in one module. Far beyond what a compiler needs; it bounds a hostile module.
@@ -23,6 +23,16 @@ pub(super) enum Kind {
 }
 
 impl Kind {
+    /// What is known of an argument: the machine looks at it before the function starts.
+    pub(super) fn of_param(function: &Function, place: usize) -> Self {
+        match function.param_kinds.get(place) {
+            None | Some(module::Kind::Any) => Self::Any,
+            Some(module::Kind::Int) => Self::Int,
+            Some(module::Kind::Float) => Self::Float,
+            Some(module::Kind::Bool) => Self::Bool,
+        }
+    }
+
     fn join(self, other: Self) -> Self {
         if self == other { self } else { Self::Any }
     }
@@ -150,7 +160,7 @@ impl Pass<'_, '_> {
         let locals = usize::from(self.function.locals);
         let mut point = Some(Point {
             stack: Vec::new(),
-            locals: (0..locals).map(|slot| (slot < arity).then_some(Kind::Any)).collect(),
+            locals: (0..locals).map(|slot| (slot < arity).then(|| Kind::of_param(self.function, slot))).collect(),
             tries: Vec::new(),
         });
         if self.function.code.is_empty() {

@@ -4,15 +4,17 @@
 //! and what kind an operand is where that is certain. It follows jumps forwards only; a backward jump must lead to a
 //! `LoopTick` that was seen before with the same stack, so nothing is visited twice.
 //!
-//! What a function's parameters are is not written in a module, so a typed operation is refused only if an operand is
-//! *known* to be of another kind; where nothing is known the machine looks and raises `type_mismatch`.
+//! A typed operation is refused only if an operand is *known* to be of another kind; where nothing is known the machine
+//! looks and raises `type_mismatch`. Of a function's parameters the module says the kinds ([`crate::module::Kind`]): a
+//! call with operands that are known to be others is refused, and the machine looks at each argument before the
+//! function starts, so inside of it they are certain.
 //!
 //! | rule | says | code |
 //! |---|---|---|
 //! | V2, V12 | known operations, operands in range, constants and patterns valid | E1004 |
 //! | V3 | jumps land on instruction starts of the same function | E1002 |
 //! | V4, V8, V11 | one stack height and one nesting of tries at every point, never below zero or above what is declared | E1003 |
-//! | V5, V6 | locals are set before they are read, typed operations do not get other kinds | E1003 |
+//! | V5, V6 | locals are set before they are read, typed operations and calls do not get other kinds | E1003 |
 //! | V7 | a backward jump leads to a `LoopTick` | E1005 |
 //! | V9 | no effect in a function marked pure | E1003 |
 //! | V13 | every path ends in `Return`, `Raise`, `TailCall` or `Trap` | E1002 |

@@ -186,6 +186,7 @@ impl Pass<'_, '_> {
             }
             Op::Trap => return Ok(None),
             Op::TailCall => {
+                self.arguments(&point, word)?;
                 self.change(&mut point, count, Any)?;
                 return Ok(None);
             }
@@ -214,7 +215,11 @@ impl Pass<'_, '_> {
                 }
             }
             Op::IsFallback | Op::IsTransient => self.change(&mut point, 1, Bool)?,
-            Op::Call | Op::CallStd => self.change(&mut point, count, Any)?,
+            Op::Call => {
+                self.arguments(&point, word)?;
+                self.change(&mut point, count, Any)?;
+            }
+            Op::CallStd => self.change(&mut point, count, Any)?,
             Op::CallValue => self.change(&mut point, a + 1, Any)?,
             Op::Closure => self.change(&mut point, count, Other)?,
             Op::MakeStage => self.change(&mut point, count + 1, Other)?,
@@ -311,6 +316,22 @@ impl Pass<'_, '_> {
             let found = self.pop(point)?;
             if found != wanted && found != Kind::Any {
                 return Err(stack_error(format!("an operand is known to be {found:?} and must be {wanted:?}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// No argument of a call is known to be of another kind than its function takes.
+    fn arguments(&self, point: &Point, word: &Word) -> Result<(), VerifyError> {
+        let Some(callee) = self.module.functions.get(usize::from(word.b)) else { return Ok(()) };
+        let count = usize::from(word.count);
+        let from = point.stack.len().checked_sub(count).ok_or_else(|| stack_error("an operand is missing"))?;
+        for (place, found) in point.stack[from..].iter().enumerate() {
+            let wanted = Kind::of_param(callee, place);
+            if *found != wanted && *found != Kind::Any && wanted != Kind::Any {
+                let what =
+                    format!("argument {place} of `{}` is known to be {found:?} and must be {wanted:?}", callee.name);
+                return Err(stack_error(what));
             }
         }
         Ok(())

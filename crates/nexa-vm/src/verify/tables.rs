@@ -1,6 +1,6 @@
 //! Everything in a module that is not code.
 
-use nexa_types::limits::{CONSTANT_BYTES_MAX, LOCALS_MAX, MODULE_BYTES_MAX};
+use nexa_types::limits::{CONSTANT_BYTES_MAX, HEAP_BYTES_MAX, LOCALS_MAX, MODULE_BYTES_MAX};
 
 use super::VerifyError;
 use crate::codec::{self, FIELDS_MAX};
@@ -12,6 +12,8 @@ const FUNCTION_WORDS_MAX: usize = 1 << 16;
 const FUNCTION_STACK_MAX: u16 = 4096;
 /// Patterns of semantic types in one module.
 const PATTERNS_MAX: usize = 256;
+/// The most weight that one agent may have.
+const WEIGHT_MAX: f64 = 1e9;
 
 fn limit(what: impl Into<String>) -> VerifyError {
     VerifyError::new("E1006", what)
@@ -58,6 +60,7 @@ pub(super) fn check(module: &Module) -> Result<(), VerifyError> {
     }
     types(module)?;
     functions(module)?;
+    schedules(module)?;
     agents(module)?;
     for request in &module.requests {
         known_type(module, request.answer.unwrap_or(0), request.answer.is_some())?;
@@ -156,12 +159,32 @@ fn functions(module: &Module) -> Result<(), VerifyError> {
         if usize::from(function.arity) > locals {
             return refuse(format!("{} arguments and only {locals} locals", function.arity));
         }
+        let kinds = function.param_kinds.len();
+        if kinds > 0 && kinds != usize::from(function.arity) {
+            let what = format!("{} arguments and {kinds} kinds of them", function.arity);
+            return Err(VerifyError { code: "E1004", what, function: function.name.clone(), at: None });
+        }
         if function.code.len() > FUNCTION_WORDS_MAX {
             return refuse(format!("{} instructions, more than {FUNCTION_WORDS_MAX}", function.code.len()));
         }
         if function.stack > FUNCTION_STACK_MAX {
             return refuse(format!("{} operands, more than {FUNCTION_STACK_MAX}", function.stack));
         }
+    }
+    Ok(())
+}
+
+fn schedules(module: &Module) -> Result<(), VerifyError> {
+    let mut next = 0;
+    for (number, schedule) in &module.schedules {
+        let Some(function) = module.functions.get(*number as usize).filter(|_| *number >= next) else {
+            return Err(range(format!("a schedule of function {number}, which does not exist or has one already")));
+        };
+        let is_sane = (0.0..=WEIGHT_MAX).contains(&schedule.weight) && schedule.memory_bytes <= HEAP_BYTES_MAX;
+        if !is_sane {
+            return Err(range(format!("the schedule of `{}` has a weight or memory out of range", function.name)));
+        }
+        next = number + 1;
     }
     Ok(())
 }

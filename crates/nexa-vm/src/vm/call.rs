@@ -6,6 +6,7 @@ use nexa_types::limits::{FRAMES_MAX, STACK_VALUES_MAX};
 use super::raise::Fault;
 use super::{CHAIN, Frame, StartError, Stop, Vm};
 use crate::json::validate::describe;
+use crate::module::Kind;
 use crate::value::{Stage, Value};
 
 /// What a call led to.
@@ -32,6 +33,11 @@ impl Vm {
         if found != code.arity as usize {
             let name = program.module().functions.get(entry as usize).map_or_else(String::new, |f| f.name.clone());
             return Err(StartError::WrongArguments { name, wanted: code.arity, found });
+        }
+        if let Some(place) = wrong_place(&code.param_kinds, &self.stack) {
+            let name = program.module().functions.get(entry as usize).map_or_else(String::new, |f| f.name.clone());
+            let wanted = code.param_kinds.get(place).copied().unwrap_or_default().name();
+            return Err(StartError::WrongKind { name, place: place + 1, wanted });
         }
         self.enter(entry, found, 0).map_err(|_| StartError::NotCallable)
     }
@@ -66,6 +72,11 @@ impl Vm {
         let Some(code) = self.program.functions.get(function as usize) else {
             return Err(Fault::internal("a call of no function"));
         };
+        if !code.param_kinds.is_empty()
+            && let Some(fault) = wrong_kind(&code.param_kinds, &self.stack[self.stack.len() - argc..])
+        {
+            return Err(fault);
+        }
         let base = self.stack.len() - argc;
         let top = base + code.locals as usize;
         if self.frames.len() >= FRAMES_MAX || top + code.stack as usize > STACK_VALUES_MAX {
@@ -203,6 +214,18 @@ impl Vm {
             None => Ok(None),
         }
     }
+}
+
+/// The first argument that is not of the kind that the function takes.
+fn wrong_place(kinds: &[Kind], args: &[Value]) -> Option<usize> {
+    kinds.iter().zip(args).position(|(kind, value)| !kind.holds(value))
+}
+
+/// What a call with such an argument raises.
+fn wrong_kind(kinds: &[Kind], args: &[Value]) -> Option<Fault> {
+    let place = wrong_place(kinds, args)?;
+    let (wanted, found) = (kinds.get(place)?.name(), describe(args.get(place)?));
+    Some(Fault::mismatch(format!("argument {} of the function is {found}, and must be of type {wanted}", place + 1)))
 }
 
 /// The arguments of a partial stage with the given one, if it waits for one, in its place.

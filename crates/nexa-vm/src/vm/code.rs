@@ -10,7 +10,7 @@ use std::sync::Arc;
 use nexa_types::ModuleHash;
 
 use super::heap::AddressMap;
-use crate::module::{Constant, LoadError, Module};
+use crate::module::{Constant, Kind, LoadError, Module};
 use crate::op::{Op, Word};
 use crate::value::{Shape, Value};
 use crate::verify::{self, VerifyError};
@@ -41,6 +41,8 @@ pub(super) struct Code {
     pub(super) captures: u32,
     pub(super) stack: u32,
     pub(super) is_pure: bool,
+    /// The kinds of the arguments; empty if nothing is known of them.
+    pub(super) param_kinds: Vec<Kind>,
 }
 
 impl Program {
@@ -87,6 +89,7 @@ impl Program {
                 captures: u32::from(function.captures),
                 stack: u32::from(function.stack),
                 is_pure: function.pure_,
+                param_kinds: function.param_kinds.clone(),
             })
             .collect();
         let mut constant_addresses = AddressMap::default();

@@ -97,6 +97,16 @@ pub enum StartError {
         /// How many there are.
         found: usize,
     },
+    /// An argument is of another kind than the function takes.
+    #[error("argument {place} of `{name}` must be of type {wanted}")]
+    WrongKind {
+        /// The function's name.
+        name: String,
+        /// The argument, from 1.
+        place: usize,
+        /// The kind that it must be of.
+        wanted: &'static str,
+    },
     /// The callable of [`ENTRY_CALLABLE`] is none, or does not take these arguments.
     #[error("the value to be run is not a callable that takes these arguments")]
     NotCallable,

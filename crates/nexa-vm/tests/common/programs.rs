@@ -5,7 +5,7 @@ use std::sync::Arc;
 use nexa_types::{Budget, Millis, Tokens};
 use nexa_vm::Program;
 use nexa_vm::module::build::{Assembler, ModuleBuilder};
-use nexa_vm::module::{Agent, Constant, ModelRequestSpec, Type};
+use nexa_vm::module::{Agent, Constant, Kind, ModelRequestSpec, Schedule, Type};
 use nexa_vm::op::{MergeStrategy, Op};
 use nexa_vm::value::{Stage, Value};
 
@@ -39,7 +39,34 @@ pub(crate) fn all() -> Vec<Case> {
         iterate_dict_and_text(),
         ready_stages(),
         most_branches(),
+        typed_calls(),
     ]
+}
+
+/// Functions that say what kinds their arguments are, and one with a schedule: `if big { n + n } else { n }`, then as a
+/// closure, then with an argument of another kind.
+pub(crate) fn typed_calls() -> Case {
+    let mut module = ModuleBuilder::new();
+    let mut code = Assembler::new("pick", 3).kinds(&[Kind::Int, Kind::Any, Kind::Bool]);
+    let no = code.label();
+    code.a(Op::LoadLocal, 2).jump(Op::JumpIfNot, no);
+    code.a(Op::LoadLocal, 0).a(Op::LoadLocal, 0).op(Op::AddInt).op(Op::Return);
+    code.place(no).a(Op::LoadLocal, 0).op(Op::Return);
+    let pick = module.add(code);
+    let mut code = Assembler::new("main", 1);
+    let caught = code.label();
+    code.int(4).op(Op::NoneValue).op(Op::True).ab(Op::Call, 3, pick);
+    code.ab(Op::Closure, 0, pick).int(5).op(Op::NoneValue).op(Op::False).a(Op::CallValue, 3);
+    code.jump(Op::EnterTry, caught);
+    code.a(Op::LoadLocal, 0).op(Op::NoneValue).op(Op::True).ab(Op::Call, 3, pick);
+    code.op(Op::LeaveTry).a(Op::NewList, 3).op(Op::Return);
+    let message = module.text("message");
+    code.place(caught).a(Op::GetField, message).a(Op::NewList, 3).op(Op::Return);
+    let main = module.add(code);
+    let schedule = Schedule { weight: 2.5, memory_bytes: 1 << 20, ..Schedule::default() };
+    module.module.schedules.push((u32::from(main), schedule));
+    let end = r#"[8,5,"argument 1 of the function is the text \"seven\", and must be of type int"]"#;
+    case("typed_calls", module, main, vec![super::text("seven")], end)
 }
 
 /// `while i < n { s = s + i * 3 % 7 - 1; i += 1 }`
