@@ -6,10 +6,12 @@
 //! - [`demo`]: the main job on the embedded model.
 //! - [`test`]: everything that must pass before a change lands.
 //! - [`bench`]: figures, beside those of peers.
+//! - [`fuzz`]: damaged inputs from a seed.
 //! - [`tidy`]: what a compiler does not check: names in documents, lengths of files, words that must not appear.
 
 mod bench;
 mod demo;
+mod fuzz;
 mod process;
 mod setup;
 mod test;
@@ -26,6 +28,8 @@ usage: cargo xtask COMMAND
   test            format, tidy, lints, unit and process tests
   test --quick    the same without lints and without tests of whole processes
   bench NAME      build for release and measure: language; the last line is one JSON object
+  fuzz NAME [--cases N] [--seed N] [--first N]
+                  damaged inputs from a seed: lang
   tidy            check documents and files against the rules of CONTRIBUTING.md
 ";
 
@@ -39,6 +43,7 @@ fn main() -> ExitCode {
         ["demo", file] => demo::run(file),
         ["test"] => test::run(test::Tier::Full),
         ["test", "--quick"] => test::run(test::Tier::Quick),
+        ["fuzz", target, options @ ..] => fuzz::run(target, options),
         ["bench", suite] => bench::run(suite),
         ["tidy"] => tidy::run(),
         [] | ["help" | "--help" | "-h"] => {
