@@ -38,6 +38,10 @@ pub enum Ty {
     Bool,
     /// Duration.
     Duration,
+    /// A secret: a handle without a text.
+    Secret,
+    /// A state that the agent saved.
+    Snapshot,
     /// `list[T]`
     List(Rc<Ty>),
     /// `dict[K, V]`
@@ -185,7 +189,12 @@ impl Default for TypeTable {
             kind: NamedKind::Enum(vec![("approved".into(), Rc::clone(&decision)), ("denied".into(), decision)]),
             declared: None,
         };
-        TypeTable { named: vec![error, approval] }
+        let hit = NamedType {
+            name: "Hit".into(),
+            kind: NamedKind::Struct([field("key", Ty::Str), field("text", Ty::Str), field("score", Ty::Float)].into()),
+            declared: None,
+        };
+        TypeTable { named: vec![error, approval, hit] }
     }
 }
 
@@ -194,6 +203,8 @@ impl TypeTable {
     pub const ERROR: NamedId = NamedId(0);
     /// The built-in `Approval`.
     pub const APPROVAL: NamedId = NamedId(1);
+    /// The built-in `Hit` of a recall.
+    pub const HIT: NamedId = NamedId(2);
 
     /// Adds a type whose fields may be set later with [`TypeTable::define`].
     pub fn declare(&mut self, ty: NamedType) -> NamedId {
@@ -215,7 +226,7 @@ impl TypeTable {
     /// The built-in types by name.
     #[must_use]
     pub fn built_in(&self, name: &str) -> Option<NamedId> {
-        [Self::ERROR, Self::APPROVAL].into_iter().find(|id| &*self.named(*id).name == name)
+        [Self::ERROR, Self::APPROVAL, Self::HIT].into_iter().find(|id| &*self.named(*id).name == name)
     }
 
     /// The fields of a record-like type.
@@ -254,8 +265,8 @@ impl TypeTable {
         };
         match (from, to) {
             (Ty::Broken | Ty::Never, _) | (_, Ty::Broken | Ty::Any) => Fit::Same,
-            // Functions cannot be checked when the program runs.
-            (Ty::Any, Ty::Function(..) | Ty::Stage(..)) => Fit::No,
+            // Functions and handles cannot be checked when the program runs.
+            (Ty::Any, Ty::Function(..) | Ty::Stage(..) | Ty::Secret | Ty::Snapshot) => Fit::No,
             (Ty::Any, _) => Fit::Check,
             (Ty::Int, Ty::Float) => Fit::Widen,
             (Ty::Option(from), Ty::Option(to)) => inside(from, to),
@@ -365,7 +376,7 @@ impl TypeTable {
     fn not_json(&self, ty: &Ty, is_asked: bool, seen: &mut Vec<NamedId>) -> Option<Ty> {
         let mut all = |fields: &[Field]| fields.iter().find_map(|field| self.not_json(&field.ty, is_asked, seen));
         match ty {
-            Ty::Function(..) | Ty::Stage(..) | Ty::Never => Some(ty.clone()),
+            Ty::Function(..) | Ty::Stage(..) | Ty::Never | Ty::Secret | Ty::Snapshot => Some(ty.clone()),
             Ty::Unit | Ty::Result(..) if is_asked => Some(ty.clone()),
             Ty::List(inner) | Ty::Option(inner) => self.not_json(inner, is_asked, seen),
             Ty::Result(value, error) => {
@@ -391,6 +402,39 @@ impl TypeTable {
                 }
             }
             Ty::Broken | Ty::Any | Ty::Unit | Ty::Str | Ty::Int | Ty::Float | Ty::Bool | Ty::Duration => None,
+        }
+    }
+
+    /// Whether a value of a type is or holds a secret, as far as the type tells: what is behind `any` it does not.
+    #[must_use]
+    pub fn holds_secret(&self, ty: &Ty) -> bool {
+        self.secret_within(ty, &mut Vec::new())
+    }
+
+    fn secret_within(&self, ty: &Ty, seen: &mut Vec<NamedId>) -> bool {
+        match ty {
+            Ty::Secret => true,
+            Ty::List(inner) | Ty::Option(inner) => self.secret_within(inner, seen),
+            Ty::Dict(a, b) | Ty::Result(a, b) => self.secret_within(a, seen) || self.secret_within(b, seen),
+            Ty::Tuple(items) | Ty::Union(items) => items.iter().any(|item| self.secret_within(item, seen)),
+            Ty::Record(fields) => fields.iter().any(|field| self.secret_within(&field.ty, seen)),
+            Ty::Named(id) if seen.contains(id) => false,
+            Ty::Named(id) => {
+                seen.push(*id);
+                match &self.named(*id).kind {
+                    NamedKind::Protocol(fields) | NamedKind::Struct(fields) => {
+                        fields.iter().any(|field| self.secret_within(&field.ty, seen))
+                    }
+                    NamedKind::Enum(variants) => {
+                        let mut fields = variants.iter().flat_map(|(_, fields)| fields.iter());
+                        fields.any(|field| self.secret_within(&field.ty, seen))
+                    }
+                }
+            }
+            Ty::Broken | Ty::Never | Ty::Any | Ty::Unit | Ty::Str | Ty::Int | Ty::Float | Ty::Bool | Ty::Duration => {
+                false
+            }
+            Ty::Function(..) | Ty::Stage(..) | Ty::Snapshot => false,
         }
     }
 
@@ -421,6 +465,8 @@ impl TypeTable {
             Ty::Float => out.push_str("float"),
             Ty::Bool => out.push_str("bool"),
             Ty::Duration => out.push_str("duration"),
+            Ty::Secret => out.push_str("secret"),
+            Ty::Snapshot => out.push_str("snapshot"),
             Ty::List(item) => {
                 out.push_str("list[");
                 self.write(item, out);

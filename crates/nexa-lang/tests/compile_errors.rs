@@ -368,8 +368,6 @@ fn what_this_release_does_not_have_is_refused_by_name() {
         "return [q] && J",
         "return q ?> \"is a greeting\" => A : B",
         "return A.stream(q)",
-        "return secret(\"X\")",
-        "return memory.load(\"x\")",
         "try (timeout: 1s) { print(q) } catch (e) { print(e) }; return q",
         "return match q { intent(\"greets\") => 1, _ => 2 }",
         "return Brief.check(q)",

@@ -38,3 +38,18 @@ pub const LIST_AGENTS_MAX: usize = 10_000;
 pub const SNAPSHOT_EVERY_EVENTS: u64 = 256;
 /// How deep agents may start agents.
 pub const AGENT_DEPTH_MAX: u32 = 64;
+/// States that one VM holds saved; a further `snapshot()` is `restore_limit`.
+pub const SAVED_STATES_MAX: usize = 64;
+/// How often one saved state can be restored; once more is `restore_limit`.
+pub const RESTORES_MAX: u32 = 16;
+/// Keys of one memory. A further one is refused in an agent's, and replaces the one stored longest ago in a workload's
+/// or a tenant's.
+pub const MEMORY_ENTRIES_MAX: usize = 1_024;
+/// A key of a memory, in bytes.
+pub const MEMORY_KEY_BYTES_MAX: usize = 256;
+/// A value in a workload's or a tenant's memory when written out, in bytes.
+pub const MEMORY_VALUE_BYTES_MAX: usize = 64 << 10;
+/// Hits of one recall; more are cut off.
+pub const RECALL_HITS_MAX: usize = 100;
+/// The name of a secret, in bytes.
+pub const SECRET_NAME_BYTES_MAX: usize = 256;

@@ -8,8 +8,8 @@
 
 use std::sync::Arc;
 
-use nexa_types::Payload;
-use nexa_types::limits::{DEPTH_MAX, FRAMES_MAX, STRING_BYTES_MAX};
+use nexa_types::limits::{DEPTH_MAX, FRAMES_MAX, SECRET_NAME_BYTES_MAX, STRING_BYTES_MAX};
+use nexa_types::{Payload, RunCode};
 
 use crate::value::{Closure, Dict, Key, Record, Shape, Stage, Value};
 use crate::wire::{Reader, WireError, Writer};
@@ -33,6 +33,19 @@ pub enum EncodeError {
     /// An iterator is in it.
     #[error("an iteration that is under way cannot leave its agent")]
     Iterator,
+    /// A saved state is in it.
+    #[error("a snapshot belongs to the agent that made it and cannot leave it")]
+    Saved,
+}
+
+impl EncodeError {
+    /// The error that a program ends with.
+    pub const fn code(self) -> RunCode {
+        match self {
+            Self::TooLong | Self::TooDeep | Self::Iterator => RunCode::OutOfMemory,
+            Self::Saved => RunCode::DeadHandle,
+        }
+    }
 }
 
 /// Why bytes are not a value.
@@ -54,7 +67,7 @@ pub fn encode(value: &Value) -> Payload {
 /// Encodes any value.
 ///
 /// # Errors
-/// [`EncodeError`] if it is too long, too deep, or holds an iteration.
+/// [`EncodeError`] if it is too long, too deep, or holds an iteration or a saved state.
 pub fn try_encode(value: &Value) -> Result<Payload, EncodeError> {
     let mut writer = Writer::new();
     writer.u8(FORMAT);
@@ -109,6 +122,8 @@ pub(crate) mod tag {
     pub(crate) const PARTIAL: u8 = 17;
     pub(crate) const CHAIN: u8 = 18;
     pub(crate) const ITERATOR: u8 = 19;
+    pub(crate) const SECRET: u8 = 20;
+    pub(crate) const SAVED: u8 = 21;
 }
 
 /// Writes a value without parts; `false` if it has parts.
@@ -133,6 +148,14 @@ pub(crate) fn write_scalar(writer: &mut Writer, value: &Value) -> bool {
             writer.u8(tag::AGENT);
             writer.u32(*index);
         }
+        Value::Secret(name) => {
+            writer.u8(tag::SECRET);
+            writer.str(name);
+        }
+        Value::Saved(number) => {
+            writer.u8(tag::SAVED);
+            writer.u64(*number);
+        }
         _ => return false,
     }
     true
@@ -149,6 +172,14 @@ pub(crate) fn read_scalar(reader: &mut Reader<'_>, tag: u8) -> Result<Option<Val
         tag::FLOAT => Value::Float(reader.f64()?),
         tag::DURATION => Value::Duration(reader.i64()?),
         tag::AGENT => Value::Agent(reader.u32()?),
+        tag::SECRET => {
+            let name = reader.str()?;
+            if name.len() > SECRET_NAME_BYTES_MAX {
+                return Err(reader.bad("a secret's name"));
+            }
+            Value::Secret(name.into())
+        }
+        tag::SAVED => Value::Saved(reader.u64()?),
         _ => return Ok(None),
     }))
 }
@@ -161,6 +192,9 @@ fn write(writer: &mut Writer, value: &Value, depth: usize) -> Result<(), EncodeE
         writer.count(values.len());
         values.iter().try_for_each(|value| write(writer, value, depth + 1))
     };
+    if matches!(value, Value::Saved(_)) {
+        return Err(EncodeError::Saved);
+    }
     if !write_scalar(writer, value) {
         match value {
             Value::Str(text) => {
@@ -267,6 +301,9 @@ fn read(reader: &mut Reader<'_>, depth: usize) -> Result<Value, WireError> {
         return Err(reader.bad("a value that nests so deeply"));
     }
     let tag = reader.u8()?;
+    if tag == tag::SAVED {
+        return Err(reader.bad("a snapshot outside of its agent"));
+    }
     if let Some(value) = read_scalar(reader, tag)? {
         return Ok(value);
     }
@@ -356,6 +393,7 @@ pub(crate) mod tests {
             any::<i64>().prop_map(Value::Duration),
             "\\PC{0,12}".prop_map(|text| Value::Str(text.as_str().into())),
             (0u32..9).prop_map(Value::Agent),
+            "[A-Z_]{1,8}".prop_map(|name| Value::Secret(name.as_str().into())),
         ];
         leaf.prop_recursive(4, 40, 5, |inner| {
             let list = proptest::collection::vec(inner.clone(), 0..5);

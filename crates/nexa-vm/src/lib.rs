@@ -5,7 +5,7 @@
 //! - [`vm`]: the step machine. It runs until it wants an effect, has used its fuel, has ended, or has failed.
 //!   A stopped VM becomes bytes with [`Vm::snapshot`] and goes on from them, on any node, with [`Vm::restore`].
 //! - [`value`], [`codec`], [`json`], [`failure`]: values and errors, and how they travel.
-//! - [`stdlib`]: the pure functions that `CallStd` names.
+//! - [`stdlib`]: the pure functions that `CallStd` names; [`recall`]: finding texts in a memory.
 //!
 //! Holds:
 //!   VM-1  a run is a function of the module's hash, the arguments and the ordered answers to its effects
@@ -19,6 +19,7 @@ pub mod failure;
 pub mod json;
 pub mod module;
 pub mod op;
+pub mod recall;
 pub mod stdlib;
 pub mod value;
 pub mod verify;

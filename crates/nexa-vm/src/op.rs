@@ -289,6 +289,21 @@ ops! {
     141 Random None,
     /// `… x → … ()`
     142 Log None,
+    /// `… → … secret` whose name is `constant[a]`. Its value never enters the machine. Like all that follow but the
+    /// memory of a workload and a tenant, it is done in the machine and is no effect; still, a pure function may not.
+    144 Secret Const,
+    /// `… key value → … ()` in the memory of scope `a`; `none` forgets the key. See [`MemoryScope`].
+    156 MemStore A,
+    /// `… key → … value`, `none` if there is nothing.
+    157 MemLoad A,
+    /// `… query k → … list[Hit]`, the best first.
+    158 MemRecall A,
+    /// `… → … snapshot` of the stack, all frames and the agent's memory, as they are after this instruction.
+    159 Snapshot None,
+    /// `… snapshot →`: goes on just after the instruction that made it; raises `dead_handle`, `restore_limit`.
+    160 Restore None,
+    /// `… snapshot → … int`: how often it was restored; raises `dead_handle`.
+    162 Tries None,
 }
 
 /// How [`Op::Merge`] makes one value of the branches' results.
@@ -336,6 +351,30 @@ impl MergeStrategy {
             Self::All => 1,
             Self::Sections | Self::AtLeast | Self::Vote | Self::VoteWithoutTie => 2,
             Self::Concat | Self::WeightedAverage => 3,
+        }
+    }
+}
+
+/// Whose memory an instruction means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum MemoryScope {
+    /// This agent's: it lives in the machine and goes where the machine goes.
+    Agent = 0,
+    /// One run's, with all its children.
+    Workload = 1,
+    /// The tenant's, from run to run.
+    Tenant = 2,
+}
+
+impl MemoryScope {
+    /// The scope with this number.
+    pub const fn from_number(number: u64) -> Option<Self> {
+        match number {
+            0 => Some(Self::Agent),
+            1 => Some(Self::Workload),
+            2 => Some(Self::Tenant),
+            _ => None,
         }
     }
 }

@@ -35,6 +35,10 @@ pub enum Value {
     Err(Arc<Value>),
     /// A declared agent, by its index in the module.
     Agent(u32),
+    /// A secret, by its name; its value is never in a machine. It has no text.
+    Secret(Arc<str>),
+    /// A state that this machine saved, by its number. It means nothing to any other machine.
+    Saved(u64),
     /// A function with captured values.
     Closure(Arc<Closure>),
     /// A callable with some arguments in place, or several of them in a row.

@@ -134,6 +134,12 @@ impl Checker<'_> {
         let params = signature.params.iter().map(|param| (param.ty.clone(), param.span, false));
         for (ty, span, is_asked) in params.chain([(agent.result.clone(), result, true)]).collect::<Vec<_>>() {
             if let Some(culprit) = self.types.not_for_models(&ty, is_asked) {
+                if culprit == Ty::Secret && !is_asked {
+                    let message = format!("what `{}` takes is part of its prompt, and a secret is in it", agent.name);
+                    let leak = self.finding(Code::E0802, span, message);
+                    self.report(leak.help("hand it to a tool that the agent may call; a model must not see it"));
+                    continue;
+                }
                 let verb = if is_asked { "gives" } else { "takes" };
                 let message = format!("`{}` {verb} `{}`, which a model cannot", agent.name, self.show(&ty));
                 let cannot = self

@@ -86,6 +86,9 @@ impl Checker<'_> {
         let at = self.at_span(name.span());
         self.is_effect_in_fn(name.span(), "an agent");
         match self.arguments(&signature.name, &slots, args, piped, span) {
+            Some((_, values)) if values.iter().any(|value| self.is_prompted(value, span, &signature.name)) => {
+                self.broken(span)
+            }
             Some((statements, values)) => {
                 block_of(statements, Expr::new(ExprKind::Run(number as u32, values), result, at))
             }
@@ -313,6 +316,16 @@ impl Checker<'_> {
         if super::standard::is_effect(function.name) {
             self.is_effect_in_fn(span, &format!("`{}`", function.name));
         }
+        if let Some(into) = [("emit", "what is emitted"), ("print", "the log"), ("approve", "a question to a person")]
+            .into_iter()
+            .find_map(|(name, into)| (name == function.name).then_some(into))
+            && values.iter().any(|value| self.leaks(value, span, into))
+        {
+            return self.broken(span);
+        }
+        if let Some(made) = self.state_call(function.name, &mut values, &ty, span) {
+            return made;
+        }
         let mut take = || Box::new(if values.is_empty() { Expr::constant(Const::None, at) } else { values.remove(0) });
         let kind = match function.name {
             "str" => {
@@ -433,6 +446,7 @@ fn default_value(default: Default, at: At) -> Option<Expr> {
     match default {
         Default::LeftOut => None,
         Default::None => Some(Expr::constant(Const::None, at)),
+        Default::Int(int) => Some(Expr::constant(Const::Int(int), at)),
         Default::Text(text) => Some(Expr::text(text, at)),
     }
 }

@@ -249,6 +249,9 @@ impl Checker<'_> {
         if value.ty == Ty::Any {
             return Expr::new(ExprKind::Field(Box::new(value), text.into()), Ty::Any, at);
         }
+        if value.ty == Ty::Snapshot && text == "tries" {
+            return Expr::new(ExprKind::Tries(Box::new(value)), Ty::Int, at);
+        }
         let shown = self.show(&value.ty);
         let Some(fields) = self.types.fields(&value.ty) else {
             let mut unknown = self.finding(Code::E0305, name.span(), format!("`{shown}` has no field `{text}`"));

@@ -48,14 +48,23 @@ impl Checker<'_> {
         }
     }
 
-    /// A value that is about to become text: functions have none.
+    /// A value that is about to become text: functions, saved states and secrets have none.
     pub(super) fn shown(&mut self, value: Expr, span: crate::source::Span) -> Expr {
-        if !matches!(value.ty, Ty::Function(..) | Ty::Stage(..)) {
+        let is_secret = self.types.holds_secret(&value.ty);
+        if self.in_agent_text && is_secret {
+            let leak = self.finding(Code::E0802, span, "a secret flows into a prompt");
+            return self.refuse(leak.help("hand it to a tool that the agent may call; a model must not see it"));
+        }
+        if !is_secret && !matches!(value.ty, Ty::Function(..) | Ty::Stage(..) | Ty::Snapshot) {
             return value;
         }
         let message = format!("a value of type `{}` has no text", self.show(&value.ty));
-        let wrong = self.finding(Code::E0301, span, message).help("call it first, or run it with `>>`");
-        self.refuse(wrong)
+        let wrong = self.finding(Code::E0301, span, message);
+        self.refuse(match value.ty {
+            _ if is_secret => wrong.help("a secret can be handed to a tool, and to nothing else"),
+            Ty::Snapshot => wrong.help("go back to it with `restore(…)`, or read its `.tries`"),
+            _ => wrong.help("call it first, or run it with `>>`"),
+        })
     }
 
     pub(super) fn list(&mut self, node: &ast::ListExpr, want: Option<&Ty>) -> Expr {

@@ -32,6 +32,7 @@ mod pipes;
 mod places;
 mod scope;
 mod standard;
+mod state;
 mod statements;
 mod type_exprs;
 mod variants;

@@ -20,14 +20,20 @@ emit(value: any, channel: str = main) -> unit
 fail(message: str, code: str = failed) -> never
 approve(question: str, data: any = none, timeout: duration? = none) -> Approval
 time.now() -> int
+secret(name: str) -> secret
+snapshot() -> snapshot
+restore(snapshot: snapshot) -> never
+memory.store(key: str, value: any, scope: str = agent) -> unit
+memory.load(key: str, scope: str = agent) -> any?
+memory.recall(query: str, k: int = 5, scope: str = agent) -> list[Hit]
 ok(value: T) -> Result[T]
 err(error: Error) -> Result[never]
 ";
 
 /// Functions of the language that this release does not have.
-const LATER_FUNCTIONS: &[&str] = &["secret", "snapshot", "restore", "receive", "timer", "reflect"];
+const LATER_FUNCTIONS: &[&str] = &["receive", "timer", "reflect"];
 /// Modules of the language that this release does not have.
-const LATER_MODULES: &[&str] = &["memory", "std"];
+const LATER_MODULES: &[&str] = &["std"];
 
 /// A type in a signature.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +55,7 @@ pub(super) enum Default {
     /// The machine's function is called without it.
     LeftOut,
     None,
+    Int(i64),
     Text(&'static str),
 }
 
@@ -96,7 +103,7 @@ pub(super) fn functions_of(module: &str) -> impl Iterator<Item = &'static str> {
 /// Whether there is a standard module of this name.
 pub(super) fn is_module(name: &str) -> bool {
     // The methods' own modules are no modules of the language.
-    matches!(name, "text" | "json" | "math" | "time" | "hash" | "regex")
+    matches!(name, "text" | "json" | "math" | "time" | "hash" | "regex" | "memory")
 }
 
 /// Whether the language has this function or module, and this release has not.
@@ -106,7 +113,8 @@ pub(super) fn is_later(name: &str) -> bool {
 
 /// Whether a function of the list of effects has one: `ok`, `err` and `fail` are there because they are instructions.
 pub(super) fn is_effect(name: &str) -> bool {
-    matches!(name, "random" | "sleep" | "print" | "emit" | "approve" | "time.now")
+    matches!(name, "random" | "sleep" | "print" | "emit" | "approve" | "time.now" | "secret" | "snapshot" | "restore")
+        || name.starts_with("memory.")
 }
 
 /// The modules whose functions are methods of a type.
@@ -197,6 +205,9 @@ fn plain(name: &str) -> Ty {
         "unit" => Ty::Unit,
         "never" => Ty::Never,
         "duration" => Ty::Duration,
+        "secret" => Ty::Secret,
+        "snapshot" => Ty::Snapshot,
+        "Hit" => Ty::Named(TypeTable::HIT),
         "Error" => Ty::Named(TypeTable::ERROR),
         "Approval" => Ty::Named(TypeTable::APPROVAL),
         _ => Ty::Any,
@@ -250,7 +261,7 @@ fn read_line(line: &'static str) -> Option<Function> {
         let (ty, default) = rest.split_once(" = ").map_or((rest, None), |(ty, default)| (ty, Some(default)));
         let default = default.map(|text| match text {
             "none" => Default::None,
-            text => Default::Text(text),
+            text => text.parse().map_or(Default::Text(text), Default::Int),
         });
         Some(Param { name, ty: read_shape(ty), default })
     });

@@ -229,7 +229,9 @@ impl Checker<'_> {
                 }
                 Ty::Dict(Rc::new(key), Rc::new(arg(1)))
             }
-            "secret" | "stream" | "handle" => {
+            "secret" => Ty::Secret,
+            "snapshot" => Ty::Snapshot,
+            "stream" | "handle" => {
                 self.report_not_available(name.span(), &format!("the type `{text}`"));
                 Ty::Broken
             }

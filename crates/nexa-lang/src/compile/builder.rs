@@ -161,7 +161,7 @@ impl<'b, 't> Builder<'b, 't> {
             self.refuse("constants");
         }
         self.word(word_a(op, a), pops, pushes);
-        if matches!(op, Op::Return | Op::Raise | Op::Trap) {
+        if matches!(op, Op::Return | Op::Raise | Op::Restore | Op::Trap) {
             self.is_live = false;
         }
     }

@@ -5,7 +5,7 @@ use nexa_vm::op::{MergeStrategy, Op};
 use nexa_vm::value::Stage;
 
 use super::builder::Builder;
-use crate::hir::{Const, Expr, ExprKind, Operator, Rescue, Test};
+use crate::hir::{Const, Expr, ExprKind, MemoryUse, Operator, Rescue, Test};
 use crate::types::Ty;
 
 /// Ints that fit into an instruction.
@@ -184,6 +184,27 @@ impl Builder<'_, '_> {
             ExprKind::Now => self.emit(Op::Now, 0, 0, 1),
             ExprKind::Random(low, high) => self.simple(expr, &[low, high], Op::Random, 0),
             ExprKind::Log(value) => self.simple(expr, &[value], Op::Log, 0),
+            ExprKind::Secret(name) => {
+                let name = self.pool.str(name);
+                self.simple(expr, &[], Op::Secret, name);
+            }
+            ExprKind::Snapshot => self.simple(expr, &[], Op::Snapshot, 0),
+            ExprKind::Restore(handle) => {
+                self.expr(handle);
+                self.at(expr.at);
+                self.emit(Op::Restore, 0, 1, 0);
+            }
+            ExprKind::Tries(handle) => self.simple(expr, &[handle], Op::Tries, 0),
+            ExprKind::Memory(usage, scope, operands) => {
+                self.all(operands);
+                self.at(expr.at);
+                let op = match usage {
+                    MemoryUse::Store => Op::MemStore,
+                    MemoryUse::Load => Op::MemLoad,
+                    MemoryUse::Recall => Op::MemRecall,
+                };
+                self.emit(op, *scope as u32, operands.len() as u32, 1);
+            }
             // Everything else was written above.
             _ => self.emit(Op::Trap, 0, 0, 0),
         }

@@ -13,7 +13,7 @@ use std::rc::Rc;
 
 use nexa_types::Budget;
 use nexa_vm::module::Schedule;
-use nexa_vm::op::MergeStrategy;
+use nexa_vm::op::{MemoryScope, MergeStrategy};
 
 use crate::types::{Ty, TypeTable};
 
@@ -383,8 +383,29 @@ pub enum ExprKind {
     Random(Box<Expr>, Box<Expr>),
     /// Logs a value.
     Log(Box<Expr>),
+    /// The handle of a secret, by its name.
+    Secret(Rc<str>),
+    /// Saves the agent's state.
+    Snapshot,
+    /// Goes back to a saved state.
+    Restore(Box<Expr>),
+    /// How often a saved state was gone back to.
+    Tries(Box<Expr>),
+    /// A use of a memory, with its operands.
+    Memory(MemoryUse, MemoryScope, Vec<Expr>),
     /// Where the checker proved that nothing goes.
     Unreachable,
+}
+
+/// What is done with a memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemoryUse {
+    /// Key and value are kept.
+    Store,
+    /// The value of a key.
+    Load,
+    /// The texts that suit a query: the query and how many.
+    Recall,
 }
 
 /// `a otherwise b`, `a fallback b`.

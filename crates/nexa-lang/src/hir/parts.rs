@@ -70,6 +70,8 @@ impl Expr {
             | ExprKind::Capture(_)
             | ExprKind::Agent(_)
             | ExprKind::Now
+            | ExprKind::Secret(_)
+            | ExprKind::Snapshot
             | ExprKind::Unreachable => {}
             ExprKind::Concat(items)
             | ExprKind::List(items)
@@ -79,6 +81,7 @@ impl Expr {
             | ExprKind::Std(_, items)
             | ExprKind::Run(_, items)
             | ExprKind::Closure(_, items)
+            | ExprKind::Memory(_, _, items)
             | ExprKind::Chain(items) => items.iter().for_each(push),
             ExprKind::Dict(entries) => {
                 for (key, value) in entries {
@@ -101,6 +104,8 @@ impl Expr {
             | ExprKind::IsTransient(a)
             | ExprKind::MergeAll(a)
             | ExprKind::Sleep(a)
+            | ExprKind::Restore(a)
+            | ExprKind::Tries(a)
             | ExprKind::Log(a) => push(a),
             ExprKind::SetField(a, _, b)
             | ExprKind::Index(a, b)

@@ -13,7 +13,7 @@ pub(crate) mod write;
 pub use read::{JsonError, from_json};
 pub use schema::schema;
 pub use validate::{Violation, validate};
-pub use write::{TooLong, text_of, to_json, to_json_indented, try_to_json};
+pub use write::{NoText, text_of, to_json, to_json_indented, try_to_json};
 
 pub(crate) use read::from_json_charged;
 pub(crate) use validate::validate_within;

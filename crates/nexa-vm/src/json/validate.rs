@@ -374,6 +374,8 @@ pub(crate) fn describe(value: &Value) -> String {
         Value::Ok(_) => "an ok value".to_owned(),
         Value::Err(_) => "an err value".to_owned(),
         Value::Agent(_) => "an agent".to_owned(),
+        Value::Secret(_) => "a secret".to_owned(),
+        Value::Saved(_) => "a snapshot".to_owned(),
         Value::Closure(_) | Value::Stage(_) => "a function".to_owned(),
         Value::Iterator(_) => "an iteration".to_owned(),
     }

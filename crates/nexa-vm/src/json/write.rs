@@ -2,17 +2,34 @@
 
 use std::fmt::Write as _;
 
+use nexa_types::RunCode;
 use nexa_types::limits::STRING_BYTES_MAX;
 
 use crate::value::{Key, Value};
 
-/// A value whose text would be longer than a text may be.
+/// Why a value has no text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the text of the value is longer than {STRING_BYTES_MAX} bytes")]
-pub struct TooLong;
+pub enum NoText {
+    /// It would be longer than a text may be.
+    #[error("the text of the value is longer than {STRING_BYTES_MAX} bytes")]
+    TooLong,
+    /// A secret is in it, which never becomes text.
+    #[error("a secret would have become text; hand it to a tool as it is")]
+    Secret,
+}
+
+impl NoText {
+    /// The error that a program ends with.
+    pub const fn code(self) -> RunCode {
+        match self {
+            Self::TooLong => RunCode::OutOfMemory,
+            Self::Secret => RunCode::SecretLeak,
+        }
+    }
+}
 
 /// The canonical text of a value that is known to be small, such as one that was decoded; cut short at
-/// [`STRING_BYTES_MAX`]. Agents and functions, which JSON cannot say, read `"<agent>"` and `"<function>"`.
+/// [`STRING_BYTES_MAX`] and before a secret. Agents and functions, which JSON cannot say, read `"<agent>"` and `"<function>"`.
 pub fn to_json(value: &Value) -> String {
     let mut writer = JsonWriter { out: String::new(), indent: 0 };
     // The text so far is what there is when it grows too long.
@@ -23,16 +40,16 @@ pub fn to_json(value: &Value) -> String {
 /// The canonical text of any value.
 ///
 /// # Errors
-/// [`TooLong`] as soon as the text passes [`STRING_BYTES_MAX`].
-pub fn try_to_json(value: &Value) -> Result<String, TooLong> {
+/// [`NoText`] as soon as the text passes [`STRING_BYTES_MAX`], and at a secret.
+pub fn try_to_json(value: &Value) -> Result<String, NoText> {
     to_json_indented(value, 0)
 }
 
 /// The text with one element a line and `indent` spaces a level; 0 is canonical.
 ///
 /// # Errors
-/// [`TooLong`] as soon as the text passes [`STRING_BYTES_MAX`].
-pub fn to_json_indented(value: &Value, indent: usize) -> Result<String, TooLong> {
+/// [`NoText`] as soon as the text passes [`STRING_BYTES_MAX`], and at a secret.
+pub fn to_json_indented(value: &Value, indent: usize) -> Result<String, NoText> {
     let mut writer = JsonWriter { out: String::new(), indent };
     writer.value(value, 0)?;
     Ok(writer.out)
@@ -41,8 +58,8 @@ pub fn to_json_indented(value: &Value, indent: usize) -> Result<String, TooLong>
 /// How a value reads inside text: a str as it is, any other as canonical JSON.
 ///
 /// # Errors
-/// [`TooLong`] as soon as the text passes [`STRING_BYTES_MAX`].
-pub fn text_of(value: &Value) -> Result<String, TooLong> {
+/// [`NoText`] as soon as the text passes [`STRING_BYTES_MAX`], and at a secret.
+pub fn text_of(value: &Value) -> Result<String, NoText> {
     match value {
         Value::Str(text) => Ok(text.as_ref().to_owned()),
         other => try_to_json(other),
@@ -84,7 +101,7 @@ struct JsonWriter {
 }
 
 impl JsonWriter {
-    fn value(&mut self, value: &Value, depth: usize) -> Result<(), TooLong> {
+    fn value(&mut self, value: &Value, depth: usize) -> Result<(), NoText> {
         match value {
             Value::Unit | Value::None => self.out.push_str("null"),
             Value::Bool(value) => self.out.push_str(if *value { "true" } else { "false" }),
@@ -112,13 +129,15 @@ impl JsonWriter {
             Value::Ok(inner) => self.object(std::iter::once(("ok", &**inner)), depth)?,
             Value::Err(inner) => self.object(std::iter::once(("err", &**inner)), depth)?,
             Value::Agent(_) => self.out.push_str("\"<agent>\""),
+            Value::Saved(_) => self.out.push_str("\"<snapshot>\""),
+            Value::Secret(_) => return Err(NoText::Secret),
             Value::Closure(_) | Value::Stage(_) => self.out.push_str("\"<function>\""),
             Value::Iterator(_) => self.out.push_str("\"<iterator>\""),
         }
-        if self.out.len() > STRING_BYTES_MAX { Err(TooLong) } else { Ok(()) }
+        if self.out.len() > STRING_BYTES_MAX { Err(NoText::TooLong) } else { Ok(()) }
     }
 
-    fn list(&mut self, values: &[Value], depth: usize) -> Result<(), TooLong> {
+    fn list(&mut self, values: &[Value], depth: usize) -> Result<(), NoText> {
         self.out.push('[');
         for (index, value) in values.iter().enumerate() {
             if index > 0 {
@@ -134,7 +153,7 @@ impl JsonWriter {
         Ok(())
     }
 
-    fn object<'v>(&mut self, pairs: impl Iterator<Item = (&'v str, &'v Value)>, depth: usize) -> Result<(), TooLong> {
+    fn object<'v>(&mut self, pairs: impl Iterator<Item = (&'v str, &'v Value)>, depth: usize) -> Result<(), NoText> {
         self.out.push('{');
         let mut is_empty = true;
         for (name, value) in pairs {

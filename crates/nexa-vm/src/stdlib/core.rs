@@ -14,15 +14,15 @@ use crate::value::{Record, Value};
 use crate::vm::heap::{LIST_BYTES, VALUE_BYTES};
 use crate::vm::message_shape;
 
-fn too_long(error: json::TooLong) -> StdFault {
-    fail(RunCode::OutOfMemory, error.to_string())
+fn no_text(error: json::NoText) -> StdFault {
+    fail(error.code(), error.to_string())
 }
 
 /// A str as it is, any other value as canonical JSON.
 pub(super) fn str_of(context: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
     match any_arg(args, 0) {
         text @ Value::Str(_) => Ok(text.clone()),
-        other => context.text(text_of(other).map_err(too_long)?),
+        other => context.text(text_of(other).map_err(no_text)?),
     }
 }
 
@@ -41,7 +41,7 @@ pub(super) fn json_parse(context: &mut Context<'_>, args: &[Value]) -> Result<Va
 pub(super) fn json_text(context: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
     let indent = if args.len() > 1 { int_arg(args, 1)? } else { 0 };
     let indent = usize::try_from(indent.clamp(0, 16)).unwrap_or(0);
-    context.text(to_json_indented(any_arg(args, 0), indent).map_err(too_long)?)
+    context.text(to_json_indented(any_arg(args, 0), indent).map_err(no_text)?)
 }
 
 /// What a path such as `a.b[0].c` leads to; `none` if it leads nowhere.
@@ -199,7 +199,7 @@ pub(super) fn schema_text(context: &mut Context<'_>, args: &[Value]) -> Result<V
 }
 
 pub(super) fn json(context: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
-    context.text(to_json_indented(any_arg(args, 0), 0).map_err(too_long)?)
+    context.text(to_json_indented(any_arg(args, 0), 0).map_err(no_text)?)
 }
 
 /// An error value, to be raised.
@@ -208,7 +208,7 @@ pub(super) fn new_error(context: &mut Context<'_>, args: &[Value]) -> Result<Val
     let known = code.parse::<RunCode>().ok().filter(|code| code.is_catchable());
     let known = known.ok_or_else(|| mismatch("the code of an error that a program may raise", any_arg(args, 0)))?;
     if message.len() > STRING_BYTES_MAX {
-        return Err(too_long(json::TooLong));
+        return Err(no_text(json::NoText::TooLong));
     }
     context.charge(LIST_BYTES + 5 * VALUE_BYTES + message.len() as u64 + 64)?;
     Ok(error_value(known, message, ""))

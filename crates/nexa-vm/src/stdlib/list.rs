@@ -128,7 +128,7 @@ pub(super) fn contains(_: &mut Context<'_>, args: &[Value]) -> Result<Value, Std
 /// The elements' texts with a separator between them.
 pub(super) fn join(context: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
     let (values, separator) = (list_arg(args, 0)?, str_arg(args, 1)?);
-    let too_long = |error: crate::json::TooLong| fail(RunCode::OutOfMemory, error.to_string());
+    let no_text = |error: crate::json::NoText| fail(error.code(), error.to_string());
     let mut out = String::new();
     for (index, value) in values.iter().enumerate() {
         if index > 0 {
@@ -136,10 +136,10 @@ pub(super) fn join(context: &mut Context<'_>, args: &[Value]) -> Result<Value, S
         }
         match value {
             Value::Str(text) => out.push_str(text),
-            other => out.push_str(&text_of(other).map_err(too_long)?),
+            other => out.push_str(&text_of(other).map_err(no_text)?),
         }
         if out.len() > STRING_BYTES_MAX {
-            return Err(too_long(crate::json::TooLong));
+            return Err(no_text(crate::json::NoText::TooLong));
         }
     }
     context.text(out)

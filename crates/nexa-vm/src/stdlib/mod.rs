@@ -134,7 +134,7 @@ impl<'c> Context<'c> {
     fn text(&mut self, text: impl AsRef<str>) -> Result<Value, StdFault> {
         let text = text.as_ref();
         if text.len() > nexa_types::limits::STRING_BYTES_MAX {
-            return Err(fail(RunCode::OutOfMemory, crate::json::TooLong.to_string()));
+            return Err(fail(RunCode::OutOfMemory, crate::json::NoText::TooLong.to_string()));
         }
         self.charge(text_bytes(text.len()))?;
         Ok(Value::Str(text.into()))

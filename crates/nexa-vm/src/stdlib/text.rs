@@ -64,7 +64,7 @@ pub(super) fn replace(context: &mut Context<'_>, args: &[Value]) -> Result<Value
     let found = text.matches(from).count();
     let len = (text.len() - found * from.len()).saturating_add(found.saturating_mul(to.len()));
     if len > STRING_BYTES_MAX {
-        return Err(fail(RunCode::OutOfMemory, crate::json::TooLong.to_string()));
+        return Err(fail(RunCode::OutOfMemory, crate::json::NoText::TooLong.to_string()));
     }
     context.charge(text_bytes(len))?;
     Ok(Value::Str(text.replace(from, to).into()))

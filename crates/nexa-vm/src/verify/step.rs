@@ -1,11 +1,11 @@
 //! What each instruction needs and leaves.
 
-use nexa_types::limits::DEPTH_MAX;
+use nexa_types::limits::{DEPTH_MAX, SECRET_NAME_BYTES_MAX};
 
 use super::VerifyError;
 use super::flow::{Kind, Pass, Point, range_error, stack_error};
 use crate::module::Constant;
-use crate::op::{Form, MergeStrategy, Op, Word};
+use crate::op::{Form, MemoryScope, MergeStrategy, Op, Word};
 use crate::stdlib;
 use crate::value::Stage;
 
@@ -65,6 +65,11 @@ impl Pass<'_, '_> {
             Op::Pipeline => word.a > 0 && word.a <= 256,
             Op::Merge => MergeStrategy::from_number(word.b).is_some(),
             Op::GetField | Op::SetField => matches!(module.constants.get(word.a as usize), Some(Constant::Str(_))),
+            Op::Secret => match module.constants.get(word.a as usize) {
+                Some(Constant::Str(name)) => !name.is_empty() && name.len() <= SECRET_NAME_BYTES_MAX,
+                _ => false,
+            },
+            Op::MemStore | Op::MemLoad | Op::MemRecall => MemoryScope::from_number(word.a).is_some(),
             Op::CallValue | Op::AgentRun => word.a <= 255,
             Op::NewList | Op::NewTuple | Op::NewDict | Op::Concat | Op::Unpack | Op::Pick => word.a < 1 << 16,
             _ => true,
@@ -273,6 +278,14 @@ impl Pass<'_, '_> {
             Op::Emit => self.effect(&mut point, 2, Other)?,
             Op::Now => self.effect(&mut point, 0, Int)?,
             Op::Random => self.effect(&mut point, 2, Int)?,
+            Op::Secret | Op::Snapshot => self.effect(&mut point, 0, Other)?,
+            Op::Restore => {
+                self.effect(&mut point, 1, Other)?;
+                return Ok(None);
+            }
+            Op::Tries => self.change(&mut point, 1, Int)?,
+            Op::MemStore | Op::MemRecall => self.effect(&mut point, 2, Other)?,
+            Op::MemLoad => self.effect(&mut point, 1, Any)?,
         }
         Ok(Some(point))
     }

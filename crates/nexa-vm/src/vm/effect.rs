@@ -9,7 +9,9 @@ use nexa_event::effect::{
 use nexa_types::{Budget, Failure, Millis, Outcome, Payload, RunCode, Seq};
 
 use super::call::merge_arguments;
+use super::ops::no_text;
 use super::raise::Fault;
+use super::saved::{Hidden, hidden};
 use super::{CHAIN, ENTRY_CALLABLE, ResumeError, State, Vm};
 use crate::codec;
 use crate::failure::{self, field, text};
@@ -85,18 +87,18 @@ impl Vm {
             (Op::Random, [Value::Int(low), Value::Int(high)]) => {
                 return Err(Fault::new(RunCode::Index, format!("no number is at least {low} and below {high}")));
             }
-            (Op::Log, [value]) => EffectBody::Log(text_of(value).map_err(too_long)?),
+            (Op::Log, [value]) => EffectBody::Log(text_of(value).map_err(no_text)?),
             (Op::Emit, [value, Value::Str(channel)]) => {
-                EffectBody::Emit { channel: channel.as_ref().to_owned(), value: encode(value)? }
+                EffectBody::Emit { channel: channel.as_ref().to_owned(), value: without_secret(value)? }
             }
             (Op::Emit, [value, Value::None]) => {
-                EffectBody::Emit { channel: MAIN_CHANNEL.to_owned(), value: encode(value)? }
+                EffectBody::Emit { channel: MAIN_CHANNEL.to_owned(), value: without_secret(value)? }
             }
             (Op::Sleep, [Value::Duration(millis)]) => EffectBody::Sleep(span(*millis)),
             (Op::Approve, [Value::Str(question), data, timeout]) => {
                 let data = match data {
                     Value::None => None,
-                    data => Some(try_to_json(data).map_err(too_long)?),
+                    data => Some(try_to_json(data).map_err(no_text)?),
                 };
                 let timeout = match timeout {
                     Value::None => None,
@@ -334,15 +336,19 @@ fn reply_value(reply: &ModelReply, seq: Seq) -> Value {
 }
 
 fn encode(value: &Value) -> Result<Payload, Fault> {
-    codec::try_encode(value).map_err(|error| Fault::new(RunCode::OutOfMemory, error.to_string()))
+    codec::try_encode(value).map_err(|error| Fault::new(error.code(), error.to_string()))
+}
+
+/// A value for people to see.
+fn without_secret(value: &Value) -> Result<Payload, Fault> {
+    if hidden(value) == Some(Hidden::Secret) {
+        return Err(Fault::new(RunCode::SecretLeak, "a secret was about to be emitted"));
+    }
+    encode(value)
 }
 
 fn decode(payload: &Payload) -> Result<Value, &'static str> {
     codec::decode(payload).map_err(|_| "a child's value cannot be decoded")
-}
-
-fn too_long(error: crate::json::TooLong) -> Fault {
-    Fault::new(RunCode::OutOfMemory, error.to_string())
 }
 
 fn unfit(wanted: &str, found: &Value) -> Fault {

@@ -35,6 +35,8 @@ impl Work {
             (Value::Int(x), Value::Float(y)) | (Value::Float(y), Value::Int(x)) => *x as f64 == *y,
             (Value::Str(x), Value::Str(y)) => x == y,
             (Value::Agent(x), Value::Agent(y)) => x == y,
+            (Value::Secret(x), Value::Secret(y)) => x == y,
+            (Value::Saved(x), Value::Saved(y)) => x == y,
             (Value::List(x), Value::List(y)) | (Value::Tuple(x), Value::Tuple(y)) => {
                 Arc::ptr_eq(x, y) && !may_hold_nan(x) || self.all_equal(x, y)?
             }

@@ -90,10 +90,16 @@ impl Heap {
         self.depth_bound < DEPTH_BOUND_MAX
     }
 
-    /// Counts afresh what can be reached. `wanted` more bytes must fit with an eighth to spare, so that counting stays
-    /// cheap against allocating; no value may nest deeper than [`DEPTH_ALLOWED`].
-    pub(crate) fn count(&mut self, roots: &[Value], wanted: u64) -> Result<(), CountError> {
-        let mut counter = Counter::default();
+    /// Counts afresh what can be reached; `fixed` bytes are taken by what holds the roots. `wanted` more bytes must fit
+    /// with an eighth to spare, so that counting stays cheap against allocating; no value may nest deeper than
+    /// [`DEPTH_ALLOWED`].
+    pub(crate) fn count<'v>(
+        &mut self,
+        roots: impl IntoIterator<Item = &'v Value>,
+        fixed: u64,
+        wanted: u64,
+    ) -> Result<(), CountError> {
+        let mut counter = Counter { bytes: fixed, ..Counter::default() };
         let mut depth = 0;
         for root in roots {
             depth = depth.max(counter.value(root));
@@ -127,6 +133,8 @@ pub(crate) fn is_flat(value: &Value) -> bool {
             | Value::Duration(_)
             | Value::Str(_)
             | Value::Agent(_)
+            | Value::Secret(_)
+            | Value::Saved(_)
     )
 }
 
@@ -171,7 +179,7 @@ pub(crate) fn shared_address(value: &Value) -> Option<usize> {
         (Arc::strong_count(pointer) > 1).then(|| Arc::as_ptr(pointer).cast::<u8>() as usize)
     }
     match value {
-        Value::Str(text) => address(text),
+        Value::Str(text) | Value::Secret(text) => address(text),
         Value::List(values) | Value::Tuple(values) => address(values),
         Value::Record(record) | Value::Variant(record) => address(record),
         Value::Dict(dict) => address(dict),
@@ -187,7 +195,7 @@ pub(crate) fn shared_address(value: &Value) -> Option<usize> {
 pub(crate) fn own_bytes(value: &Value) -> u64 {
     let values = |count: usize| LIST_BYTES + VALUE_BYTES * count as u64;
     match value {
-        Value::Str(text) => text_bytes(text.len()),
+        Value::Str(text) | Value::Secret(text) => text_bytes(text.len()),
         Value::List(list) | Value::Tuple(list) => values(list.len()),
         Value::Record(record) | Value::Variant(record) => values(record.values.len()),
         Value::Dict(dict) => {
@@ -297,7 +305,7 @@ mod tests {
         let mut value = Value::Int(1);
         for level in 0.. {
             assert!(level < 2000, "nobody stopped it");
-            if !heap.nest(&value) && heap.count(std::slice::from_ref(&value), 0).is_err() {
+            if !heap.nest(&value) && heap.count([&value], 0, 0).is_err() {
                 break;
             }
             value = Value::Ok(Arc::new(value));

@@ -13,12 +13,12 @@ use super::Vm;
 use super::arithmetic::canonical;
 use super::equal::Work;
 use super::heap::{LIST_BYTES, VALUE_BYTES, text_bytes};
-use super::ops::{Flow, too_long, too_much_work};
+use super::ops::{Flow, no_text, too_much_work};
 use super::raise::Fault;
 use crate::codec;
 use crate::failure;
 use crate::json::validate::describe;
-use crate::json::{TooLong, text_of, to_json};
+use crate::json::{NoText, text_of, to_json};
 use crate::op::MergeStrategy;
 use crate::value::Value;
 
@@ -84,13 +84,13 @@ impl Vm {
             );
             let body = match branch {
                 Value::Err(error) => format!("failed: {}", failure::code_of(error).unwrap_or(RunCode::Failed)),
-                Value::Ok(value) => text_of(value).map_err(too_long)?,
-                value => text_of(value).map_err(too_long)?,
+                Value::Ok(value) => text_of(value).map_err(no_text)?,
+                value => text_of(value).map_err(no_text)?,
             };
             let gap = if index > 0 { "\n\n" } else { "" };
             out.push_str(&format!("{gap}## {name}\n\n{body}"));
             if out.len() > STRING_BYTES_MAX {
-                return Err(too_long(TooLong));
+                return Err(no_text(NoText::TooLong));
             }
         }
         self.charge(text_bytes(out.len()))?;
@@ -105,7 +105,7 @@ impl Vm {
             let gaps = separator.len().saturating_mul(texts.len().saturating_sub(1));
             let len = texts.iter().map(|text| text.len()).fold(gaps, usize::saturating_add);
             if len > STRING_BYTES_MAX {
-                return Err(too_long(TooLong));
+                return Err(no_text(NoText::TooLong));
             }
             self.charge(text_bytes(len))?;
             return Ok(Value::Str(texts.join(separator).into()));

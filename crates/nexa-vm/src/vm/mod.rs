@@ -15,6 +15,7 @@
 //! - `effect`: requests and answers.
 //! - `raise`: errors on their way to a handler.
 //! - `heap`: what the values take.
+//! - `saved`: states that the program saves and goes back to, and the agent's memory.
 //! - `snapshot`, `graph`: the whole state as bytes, and back.
 
 use std::sync::Arc;
@@ -38,6 +39,7 @@ mod merge;
 mod ops;
 mod raise;
 mod run;
+mod saved;
 pub(crate) mod snapshot;
 
 pub(crate) use arithmetic::order;
@@ -47,6 +49,7 @@ pub(crate) use effect::message_shape;
 pub use snapshot::SnapshotError;
 
 use heap::Heap;
+use saved::Saved;
 
 /// The entry of a child that runs a callable value instead of a function of the module: its arguments are the callable
 /// (a closure, a stage or an agent) and then the callable's own arguments.
@@ -153,6 +156,7 @@ pub struct Vm {
     frames: Vec<Frame>,
     handlers: Vec<Handler>,
     heap: Heap,
+    saved: Saved,
     next_seq: Seq,
     state: State,
 }
@@ -210,10 +214,11 @@ impl Vm {
             frames: Vec::new(),
             handlers: Vec::new(),
             heap: Heap::new(limit),
+            saved: Saved::default(),
             next_seq: Seq(1),
             state: State::Running,
         };
-        vm.heap.count(&vm.stack, 0).map_err(|_| StartError::TooLarge { limit })?;
+        vm.heap.count(&vm.stack, 0, 0).map_err(|_| StartError::TooLarge { limit })?;
         if entry == ENTRY_CALLABLE {
             vm.start_callable()?
         } else {
@@ -294,7 +299,7 @@ impl Vm {
         match codec::try_encode(value) {
             Ok(payload) => self.end(Outcome::Ok(payload)),
             Err(error) => {
-                self.end_with(Failure::new(RunCode::OutOfMemory, format!("the result cannot leave the agent: {error}")))
+                self.end_with(Failure::new(error.code(), format!("the result cannot leave the agent: {error}")))
             }
         }
     }
@@ -303,6 +308,7 @@ impl Vm {
         self.stack = Vec::new();
         self.frames = Vec::new();
         self.handlers = Vec::new();
+        self.saved = Saved::default();
         self.heap.charged = 0;
         self.heap.depth_bound = 0;
         self.state = State::Ended(outcome.clone());

@@ -17,7 +17,7 @@ use super::{Handler, Vm};
 use crate::failure;
 use crate::json::text_of;
 use crate::json::validate::{describe, validate_within};
-use crate::op::Op;
+use crate::op::{MemoryScope, Op};
 use crate::stdlib;
 use crate::value::{Closure, Iterator, Record, Shape, Stage, Value};
 
@@ -304,6 +304,22 @@ impl Vm {
             | Op::Now
             | Op::Random
             | Op::Log => self.effect(),
+            Op::Secret | Op::Snapshot | Op::Restore | Op::MemStore | Op::MemLoad | Op::MemRecall => {
+                self.refuse_in_pure()?;
+                match op {
+                    Op::Secret => {
+                        let name = Arc::clone(constant_str(&self.program, a)?);
+                        self.replace(0, Value::Secret(name))
+                    }
+                    Op::Snapshot => self.save(),
+                    Op::Restore => self.go_back(),
+                    _ if a != MemoryScope::Agent as u32 => self.effect(),
+                    Op::MemStore => self.store_own(),
+                    Op::MemLoad => self.load_own(),
+                    _ => self.recall_own(),
+                }
+            }
+            Op::Tries => self.tries(),
             _ => Err(Fault::internal("an operation with other operands")),
         }
     }
@@ -315,6 +331,7 @@ impl Vm {
             Op::TailCall => {
                 let Some(frame) = self.frames.pop() else { return Err(Fault::internal("a call without a frame")) };
                 self.handlers.truncate(frame.handlers as usize);
+                self.saved.keep(self.frames.len());
                 let from = self.stack.len().saturating_sub(count);
                 // The arguments move down to where this function's locals were; a closure below them stays.
                 self.stack.drain((frame.base as usize).min(from)..from);
@@ -339,10 +356,15 @@ impl Vm {
         }
     }
 
-    fn effect(&mut self) -> Result<Flow, Fault> {
+    fn refuse_in_pure(&self) -> Result<(), Fault> {
         if self.frames.last().is_some_and(|frame| frame.is_pure) {
             return Err(Fault::mismatch("a pure function may not run an agent or use another effect"));
         }
+        Ok(())
+    }
+
+    fn effect(&mut self) -> Result<Flow, Fault> {
+        self.refuse_in_pure()?;
         Ok(Flow::Effect(Box::new(self.effect_body()?)))
     }
 
@@ -404,10 +426,10 @@ impl Vm {
         for value in &self.stack[from..] {
             match value {
                 Value::Str(text) => out.push_str(text),
-                other => out.push_str(&text_of(other).map_err(too_long)?),
+                other => out.push_str(&text_of(other).map_err(no_text)?),
             }
             if out.len() > STRING_BYTES_MAX {
-                return Err(too_long(crate::json::TooLong));
+                return Err(no_text(crate::json::NoText::TooLong));
             }
         }
         self.charge(text_bytes(out.len()))?;
@@ -446,14 +468,18 @@ fn shape(program: &Program, index: u32) -> Result<Arc<Shape>, Fault> {
 }
 
 pub(super) fn constant_text(program: &Program, index: u32) -> Result<&str, Fault> {
+    constant_str(program, index).map(|text| &**text)
+}
+
+fn constant_str(program: &Program, index: u32) -> Result<&Arc<str>, Fault> {
     match program.constants.get(index as usize) {
         Some(Value::Str(text)) => Ok(text),
         _ => Err(Fault::internal("a name that is no text")),
     }
 }
 
-pub(super) fn too_long(error: crate::json::TooLong) -> Fault {
-    Fault::new(RunCode::OutOfMemory, error.to_string())
+pub(super) fn no_text(error: crate::json::NoText) -> Fault {
+    Fault::new(error.code(), error.to_string())
 }
 
 pub(super) fn too_much_work(_: TooMuchWork) -> Fault {

@@ -71,7 +71,9 @@ impl Vm {
     #[cold]
     pub(super) fn recount(&mut self, wanted: u64) -> Result<(), Fault> {
         let limit = self.heap.limit;
-        match self.heap.count(&self.stack, wanted) {
+        self.forget_unreachable();
+        let roots = self.stack.iter().chain(self.saved.values());
+        match self.heap.count(roots, self.saved.bytes(), wanted) {
             Ok(()) => {
                 // `count` has left more room than is wanted.
                 let _fits = self.heap.charge(wanted);
@@ -133,6 +135,7 @@ impl Vm {
         }
         if is_catchable && let Some(handler) = self.handlers.pop() {
             self.frames.truncate(handler.frame as usize + 1);
+            self.saved.keep(self.frames.len());
             self.stack.truncate(handler.height as usize);
             if let Some(frame) = self.frames.last_mut() {
                 frame.pc = handler.target;

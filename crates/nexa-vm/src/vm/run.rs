@@ -1,7 +1,7 @@
 //! The loop. What integer loops and calls are made of is here; everything else is in `ops`.
 //!
-//! Fuel is counted as instructions, a fused step as one, and looked at only where a backward jump lands and where a
-//! call starts. Code between those is straight, so its length is bounded by the function's.
+//! Fuel is counted as instructions, a fused step as one, and looked at only where a backward jump lands, where a call
+//! starts, and where a saved state is gone back to. Code between those is straight, so its length is bounded by the function's.
 
 use nexa_event::effect::EffectRequest;
 
@@ -450,6 +450,7 @@ impl Vm {
         if self.handlers.len() > frame.handlers as usize {
             self.handlers.truncate(frame.handlers as usize);
         }
+        self.saved.keep(self.frames.len());
         if self.frames.is_empty() {
             return Some(self.end_with_value(&value));
         }
@@ -476,7 +477,7 @@ impl Vm {
 }
 
 fn is_call(instr: Instr) -> bool {
-    matches!(instr, Instr::Other(Op::CallValue, _) | Instr::OtherAb(Op::TailCall, ..))
+    matches!(instr, Instr::Other(Op::CallValue | Op::Restore, _) | Instr::OtherAb(Op::TailCall, ..))
 }
 
 #[cold]

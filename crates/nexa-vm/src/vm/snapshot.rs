@@ -17,6 +17,7 @@ use nexa_types::{ModuleHash, Outcome, Payload, Seq};
 
 use super::graph::{Graph, Nodes};
 use super::heap::{DEPTH_ALLOWED, Heap};
+use super::saved::Saved;
 use super::{CHAIN, Frame, Handler, Program, State, Vm};
 use crate::codec::{self};
 use crate::failure;
@@ -34,6 +35,8 @@ mod section {
     pub(super) const STACK: u8 = 3;
     pub(super) const FRAMES: u8 = 4;
     pub(super) const HANDLERS: u8 = 5;
+    /// Saved states and the agent's memory; absent if there never were any.
+    pub(super) const SAVED: u8 = 6;
 }
 
 /// In a section's flags: a reader that does not know the section skips it.
@@ -77,6 +80,7 @@ impl Vm {
         for value in &self.stack {
             graph.reference(&mut stack, value);
         }
+        let saved = self.saved.write(&mut graph);
         let mut out = Writer::new();
         out.raw(&MAGIC);
         out.u8(VERSION);
@@ -86,24 +90,14 @@ impl Vm {
         section(&mut out, section::HEAP, &graph.finish());
         section(&mut out, section::STACK, &stack);
         let mut frames = Writer::new();
-        frames.count(self.frames.len());
-        for frame in &self.frames {
-            frames.u32(frame.function);
-            frames.u32(frame.pc);
-            frames.u32(frame.base);
-            frames.u32(frame.result);
-            frames.u32(frame.handlers);
-            frames.bool(frame.is_pure);
-        }
+        write_frames(&mut frames, &self.frames);
         section(&mut out, section::FRAMES, &frames);
         let mut handlers = Writer::new();
-        handlers.count(self.handlers.len());
-        for handler in &self.handlers {
-            handlers.u32(handler.frame);
-            handlers.u32(handler.height);
-            handlers.u32(handler.target);
-        }
+        write_handlers(&mut handlers, &self.handlers);
         section(&mut out, section::HANDLERS, &handlers);
+        if let Some(saved) = saved {
+            section(&mut out, section::SAVED, &saved);
+        }
         out.bytes
     }
 
@@ -141,24 +135,19 @@ impl Vm {
         let stack = reader.list(STACK_VALUES_MAX, |reader| nodes.reference(reader, &Cell::new(0), true))?;
         reader.end()?;
         let mut reader = sections.get(section::FRAMES)?;
-        let frames = reader.list(FRAMES_MAX, |reader| {
-            Ok(Frame {
-                function: reader.u32()?,
-                pc: reader.u32()?,
-                base: reader.u32()?,
-                result: reader.u32()?,
-                handlers: reader.u32()?,
-                is_pure: reader.bool()?,
-            })
-        })?;
+        let frames = read_frames(&mut reader)?;
         reader.end()?;
         let mut reader = sections.get(section::HANDLERS)?;
-        let handlers = reader.list(STACK_VALUES_MAX, |reader| {
-            Ok(Handler { frame: reader.u32()?, height: reader.u32()?, target: reader.u32()? })
-        })?;
+        let handlers = read_handlers(&mut reader)?;
         reader.end()?;
-        let vm = Self { program, stack, frames, handlers, heap, next_seq: sections.next_seq, state };
+        let saved = match sections.find(section::SAVED) {
+            Some(reader) => Saved::read(reader, &nodes, heap.limit)?,
+            None => Saved::default(),
+        };
+        drop(nodes);
+        let vm = Self { program, stack, frames, handlers, heap, saved, next_seq: sections.next_seq, state };
         vm.check_frames().ok_or_else(|| damaged("the frames do not fit the program"))?;
+        vm.saved.fits(&vm).ok_or_else(|| damaged("a saved state does not fit the program"))?;
         if vm.state == State::Waiting && (vm.next_seq.0 < 2 || vm.pending().is_none()) {
             return Err(damaged("the pending effect cannot be asked for"));
         }
@@ -166,7 +155,7 @@ impl Vm {
     }
 
     /// Whether every frame stands at an instruction, with as many operands as the verifier found there.
-    fn check_frames(&self) -> Option<()> {
+    pub(super) fn check_frames(&self) -> Option<()> {
         if matches!(self.state, State::Ended(_)) {
             let is_empty = self.frames.is_empty() && self.stack.is_empty() && self.handlers.is_empty();
             return is_empty.then_some(());
@@ -219,6 +208,46 @@ impl Vm {
     }
 }
 
+pub(super) fn write_frames(out: &mut Writer, frames: &[Frame]) {
+    out.count(frames.len());
+    for frame in frames {
+        out.u32(frame.function);
+        out.u32(frame.pc);
+        out.u32(frame.base);
+        out.u32(frame.result);
+        out.u32(frame.handlers);
+        out.bool(frame.is_pure);
+    }
+}
+
+pub(super) fn read_frames(reader: &mut Reader<'_>) -> Result<Vec<Frame>, WireError> {
+    reader.list(FRAMES_MAX, |reader| {
+        Ok(Frame {
+            function: reader.u32()?,
+            pc: reader.u32()?,
+            base: reader.u32()?,
+            result: reader.u32()?,
+            handlers: reader.u32()?,
+            is_pure: reader.bool()?,
+        })
+    })
+}
+
+pub(super) fn write_handlers(out: &mut Writer, handlers: &[Handler]) {
+    out.count(handlers.len());
+    for handler in handlers {
+        out.u32(handler.frame);
+        out.u32(handler.height);
+        out.u32(handler.target);
+    }
+}
+
+pub(super) fn read_handlers(reader: &mut Reader<'_>) -> Result<Vec<Handler>, WireError> {
+    reader.list(STACK_VALUES_MAX, |reader| {
+        Ok(Handler { frame: reader.u32()?, height: reader.u32()?, target: reader.u32()? })
+    })
+}
+
 fn section(out: &mut Writer, number: u8, body: &Writer) {
     out.u8(number);
     out.u8(0);
@@ -266,7 +295,7 @@ impl<'b> Sections<'b> {
             if checksum(body) != expected {
                 return Err(damaged(format!("the checksum of section {number}")));
             }
-            let is_known = (section::STATE..=section::HANDLERS).contains(&number);
+            let is_known = (section::STATE..=section::SAVED).contains(&number);
             if !is_known && flags & OPTIONAL == 0 {
                 return Err(damaged(format!("section {number} is unknown and not optional")));
             }
@@ -275,6 +304,10 @@ impl<'b> Sections<'b> {
             }
         }
         Ok(Self { next_seq, bodies })
+    }
+
+    fn find(&self, number: u8) -> Option<Reader<'b>> {
+        self.bodies.get(&number).map(|body| Reader::new(body))
     }
 
     fn get(&self, number: u8) -> Result<Reader<'b>, SnapshotError> {

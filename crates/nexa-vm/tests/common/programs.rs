@@ -40,6 +40,7 @@ pub(crate) fn all() -> Vec<Case> {
         ready_stages(),
         most_branches(),
         typed_calls(),
+        saved_states(),
     ]
 }
 
@@ -362,4 +363,39 @@ fn iterate_dict_and_text() -> Case {
     main.jump(Op::Jump, start).place(over).a(Op::LoadLocal, out).op(Op::Return);
     let main = module.add(main);
     case("iterate_dict_and_text", module, main, vec![], r#"[1,2,"d","í","a"]"#)
+}
+
+/// States saved in a call and in its caller, gone back to from a handler; a memory; a secret.
+fn saved_states() -> Case {
+    let mut module = ModuleBuilder::new();
+    let inner = module.declare("inner", 1);
+    let mut code = Assembler::new("inner", 1);
+    let (own, done) = (code.local(), code.label());
+    code.op(Op::Snapshot).a(Op::StoreLocal, own).op(Op::Now).op(Op::Pop);
+    // Twice from here, then once a call from the caller's.
+    let up = code.label();
+    code.a(Op::LoadLocal, own).op(Op::Tries).int(2).op(Op::LtInt).jump(Op::JumpIfNot, up);
+    code.a(Op::LoadLocal, own).op(Op::Restore);
+    code.place(up);
+    code.a(Op::LoadLocal, 0).op(Op::Tries).int(2).op(Op::LtInt).jump(Op::JumpIfNot, done);
+    code.a(Op::LoadLocal, 0).op(Op::Restore);
+    code.place(done).a(Op::LoadLocal, own).op(Op::Return);
+    module.define(inner, code);
+
+    let mut code = Assembler::new("main", 0);
+    let (own, dead, caught) = (code.local(), code.local(), code.label());
+    let key = module.constant(Constant::Str("key".to_owned()));
+    let secret = module.constant(Constant::Str("API".to_owned()));
+    let tea = module.constant(Constant::Str("a cup of tea".to_owned()));
+    code.a(Op::Secret, secret).op(Op::Pop);
+    code.a(Op::Const, key).a(Op::Const, tea).a(Op::MemStore, 0).op(Op::Pop);
+    code.op(Op::Snapshot).a(Op::StoreLocal, own);
+    code.a(Op::LoadLocal, own).ab(Op::Call, 1, inner).a(Op::StoreLocal, dead);
+    code.a(Op::Const, key).a(Op::MemLoad, 0).op(Op::NoneValue).op(Op::Emit).op(Op::Pop);
+    code.jump(Op::EnterTry, caught).a(Op::LoadLocal, dead).op(Op::Restore);
+    code.place(caught).op(Op::Pop);
+    code.a(Op::LoadLocal, own).op(Op::Tries);
+    code.a(Op::Const, tea).int(5).a(Op::MemRecall, 0).op(Op::Len).a(Op::NewTuple, 2).op(Op::Return);
+    let main = module.add(code);
+    case("saved_states", module, main, Vec::new(), "[2,1]")
 }
