@@ -357,11 +357,9 @@ impl Coordinator {
         let argument = if item.after.is_empty() {
             input
         } else {
-            let mut entries = Vec::new();
-            for after in distinct(&item.after) {
-                entries.extend(self.result(after as usize));
-            }
-            let results = Value::Dict(Arc::new(Dict { entries }));
+            let results: Dict =
+                distinct(&item.after).into_iter().filter_map(|after| self.result(after as usize)).collect();
+            let results = Value::Dict(Arc::new(results));
             let fields = vec!["input".to_owned(), "results".to_owned()];
             let shape = Arc::new(Shape { fields, ..Shape::default() });
             Value::Record(Arc::new(Record { shape, values: vec![input, results] }))
@@ -391,8 +389,7 @@ impl Coordinator {
     }
 
     fn results(&self) -> Value {
-        let entries = (0..self.items.len()).filter_map(|index| self.result(index)).collect();
-        Value::Dict(Arc::new(Dict { entries }))
+        Value::Dict(Arc::new((0..self.items.len()).filter_map(|index| self.result(index)).collect()))
     }
 
     /// How the list ends once everything has ended.

@@ -216,8 +216,8 @@ fn write(writer: &mut Writer, value: &Value, depth: usize) -> Result<(), EncodeE
             }
             Value::Dict(dict) => {
                 writer.u8(tag::DICT);
-                writer.count(dict.entries.len());
-                for (key, value) in &dict.entries {
+                writer.count(dict.len());
+                for (key, value) in dict.entries() {
                     match key {
                         Key::Str(text) => {
                             writer.u8(tag::STR);
@@ -289,13 +289,6 @@ pub(crate) fn read_key(reader: &mut Reader<'_>) -> Result<Key, WireError> {
     })
 }
 
-/// Whether no key stands twice.
-pub(crate) fn keys_differ(dict: &Dict) -> bool {
-    let mut keys: Vec<&Key> = dict.entries.iter().map(|(key, _)| key).collect();
-    keys.sort_unstable();
-    keys.windows(2).all(|pair| pair[0] != pair[1])
-}
-
 fn read(reader: &mut Reader<'_>, depth: usize) -> Result<Value, WireError> {
     if depth > DEPTH_MAX {
         return Err(reader.bad("a value that nests so deeply"));
@@ -329,11 +322,8 @@ fn read(reader: &mut Reader<'_>, depth: usize) -> Result<Value, WireError> {
         }
         tag::DICT => {
             let entries = reader.list(usize::MAX, |reader| Ok((read_key(reader)?, read(reader, depth + 1)?)))?;
-            let dict = Dict { entries };
-            if !keys_differ(&dict) {
-                return Err(reader.bad("a dict with a key that stands twice"));
-            }
-            Value::Dict(Arc::new(dict))
+            let dict = Dict::of_distinct(entries);
+            Value::Dict(Arc::new(dict.ok_or_else(|| reader.bad("a dict with a key that stands twice"))?))
         }
         tag::OK => Value::Ok(Arc::new(read(reader, depth + 1)?)),
         tag::ERR => Value::Err(Arc::new(read(reader, depth + 1)?)),
@@ -406,15 +396,8 @@ pub(crate) mod tests {
                 list.clone().prop_map(|values| {
                     Value::Variant(Arc::new(Record { shape: shape_for(&values, "E", "tag"), values }))
                 }),
-                proptest::collection::vec((key(), inner.clone()), 0..5).prop_map(|entries| {
-                    let mut dict = Dict::default();
-                    for (key, value) in entries {
-                        if dict.entries.iter().all(|(other, _)| *other != key) {
-                            dict.entries.push((key, value));
-                        }
-                    }
-                    Value::Dict(Arc::new(dict))
-                }),
+                proptest::collection::vec((key(), inner.clone()), 0..5)
+                    .prop_map(|entries| { Value::Dict(Arc::new(entries.into_iter().collect())) }),
                 inner.clone().prop_map(|value| Value::Ok(Arc::new(value))),
                 inner.clone().prop_map(|value| Value::Err(Arc::new(value))),
                 list.clone().prop_map(|captures| Value::Closure(Arc::new(Closure { function: 1, captures }))),

@@ -2,10 +2,16 @@
 
 use std::sync::Arc;
 
+mod dict;
+
+pub use dict::Dict;
+pub(crate) use dict::SEARCHED_MAX;
+
 /// A value of the language, or of the machine itself (iterators). 24 bytes; everything large is behind a shared pointer.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub enum Value {
     /// `()`
+    #[default]
     Unit,
     /// `none`
     None,
@@ -78,13 +84,6 @@ pub enum Key {
     Bool(bool),
 }
 
-/// A dict: entries in insertion order.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Dict {
-    /// The entries.
-    pub entries: Vec<(Key, Value)>,
-}
-
 /// A function with captured values.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Closure {
@@ -127,4 +126,12 @@ pub struct Iterator {
     pub over: Value,
     /// How many elements were taken.
     pub taken: u64,
+}
+
+/// Makes room for `more` elements: for a quarter of what is there if it must grow, so that a list that grows by one
+/// element again and again is copied few times and has little room to spare.
+pub(crate) fn reserve_a_quarter<T>(list: &mut Vec<T>, more: usize) {
+    if list.capacity() - list.len() < more {
+        list.reserve_exact(more.max(list.len() / 4).max(4));
+    }
 }

@@ -235,7 +235,8 @@ fn a_million_wrong_elements_are_a_few_violations() {
 
 #[test]
 fn values_have_canonical_text() {
-    let dict = Dict { entries: vec![(Key::Int(1), Value::Float(1e21)), (Key::Str("é\n".into()), Value::None)] };
+    let entries = [(Key::Int(1), Value::Float(1e21)), (Key::Str("é\n".into()), Value::None)];
+    let dict: Dict = entries.into_iter().collect();
     let value = Value::List(Arc::new(vec![
         Value::Dict(Arc::new(dict)),
         Value::Ok(Arc::new(Value::Float(0.1))),

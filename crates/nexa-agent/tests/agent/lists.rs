@@ -54,7 +54,7 @@ fn dict(payload: &Payload) -> String {
             other => panic!("{other:?}"),
         }
     };
-    dict.entries.iter().map(one).collect::<Vec<_>>().join(", ")
+    dict.entries().iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
 /// Names of the items that each effect started.

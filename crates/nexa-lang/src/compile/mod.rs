@@ -174,10 +174,7 @@ fn value_of(expr: &hir::Expr) -> Value {
                     _ => continue,
                 };
                 let value = value_of(value);
-                match dict.entries.iter_mut().find(|(known, _)| *known == key) {
-                    Some(entry) => entry.1 = value,
-                    None => dict.entries.push((key, value)),
-                }
+                dict.insert(key, value);
             }
             Value::Dict(dict.into())
         }

@@ -3,7 +3,6 @@
 //! Strict JSON with bounds: 128 levels, and every allocation is charged before it is made, so that a short hostile text
 //! (`[[[[…`) cannot take much more memory than its owner may use. Whole numbers that fit are ints, all others floats.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use nexa_types::limits::{HEAP_BYTES_MAX, STRING_BYTES_MAX};
@@ -142,7 +141,6 @@ impl Parser<'_, '_> {
         self.at += 1;
         self.charge(LIST_BYTES)?;
         let mut dict = Dict::default();
-        let mut places: BTreeMap<Arc<str>, usize> = BTreeMap::new();
         self.blanks();
         if !self.accept(b'}') {
             loop {
@@ -156,16 +154,10 @@ impl Parser<'_, '_> {
                     return Err(self.expected("`:`"));
                 }
                 self.blanks();
-                self.charge(VALUE_BYTES * if dict.entries.is_empty() { 8 } else { 4 })?;
+                self.charge(VALUE_BYTES * if dict.is_empty() { 8 } else { 4 })?;
                 let value = self.value(depth + 1)?;
                 // A name that stands twice keeps its first place and its last value.
-                match places.get(&name) {
-                    Some(&place) => dict.entries[place].1 = value,
-                    None => {
-                        places.insert(Arc::clone(&name), dict.entries.len());
-                        dict.entries.push((Key::Str(name), value));
-                    }
-                }
+                dict.insert(Key::Str(name), value);
                 self.blanks();
                 if self.accept(b'}') {
                     break;
@@ -175,7 +167,6 @@ impl Parser<'_, '_> {
                 }
             }
         }
-        dict.entries.shrink_to_fit();
         Ok(Value::Dict(Arc::new(dict)))
     }
 

@@ -140,13 +140,13 @@ impl Check<'_, '_> {
                 Value::Tuple(Arc::new(converted))
             }
             (Type::Dict(key, part), Value::Dict(dict)) => {
-                (self.charge)(LIST_BYTES + 2 * VALUE_BYTES * dict.entries.len() as u64)?;
-                let mut converted = Dict { entries: Vec::with_capacity(dict.entries.len()) };
-                for (name, value) in &dict.entries {
+                (self.charge)(LIST_BYTES + 2 * VALUE_BYTES * dict.len() as u64)?;
+                let mut converted = Dict::with_capacity(dict.len());
+                for (name, value) in dict.entries() {
                     let name = self.key(*key, name);
                     let step = Step::Field(key_text(&name).into_owned());
                     let value = self.within(step, *part, value)?;
-                    converted.entries.push((name, value));
+                    converted.insert(name, value);
                 }
                 Value::Dict(Arc::new(converted))
             }
@@ -154,7 +154,7 @@ impl Check<'_, '_> {
             (Type::Option(part), value) => self.convert(*part, value)?,
             (Type::Result(ok, _), Value::Ok(inner)) => Value::Ok(Arc::new(self.convert(*ok, inner)?)),
             (Type::Result(_, err), Value::Err(inner)) => Value::Err(Arc::new(self.convert(*err, inner)?)),
-            (Type::Result(ok, err), Value::Dict(dict)) if dict.entries.len() == 1 => match &dict.entries[0] {
+            (Type::Result(ok, err), Value::Dict(dict)) if dict.len() == 1 => match &dict.entries()[0] {
                 (Key::Str(name), inner) if &**name == "ok" => {
                     Value::Ok(Arc::new(self.within(Step::Field("ok".to_owned()), *ok, inner)?))
                 }
@@ -244,7 +244,7 @@ impl Check<'_, '_> {
         }
         // A record may have more fields than the type it is read as; JSON may not, so that a misspelt name is noticed.
         if let Value::Dict(dict) = value {
-            for (key, _) in &dict.entries {
+            for (key, _) in dict.entries() {
                 let name = key_text(key);
                 let is_known = record.fields.iter().any(|field| field.name == name) || ignored == Some(&*name);
                 if !is_known {
@@ -312,10 +312,7 @@ fn is_whole(number: f64) -> bool {
 /// A member of a dict, record or variant, by name.
 pub(crate) fn member<'v>(value: &'v Value, name: &str) -> Option<&'v Value> {
     match value {
-        Value::Dict(dict) => dict.entries.iter().find_map(|(key, value)| match key {
-            Key::Str(text) if &**text == name => Some(value),
-            _ => None,
-        }),
+        Value::Dict(dict) => dict.get_str(name),
         other => crate::failure::field(other, name),
     }
 }

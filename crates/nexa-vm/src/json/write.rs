@@ -122,8 +122,9 @@ impl JsonWriter {
                 self.object(std::iter::once(("tag", &tag)).chain(fields), depth)?;
             }
             Value::Dict(dict) => {
-                let names: Vec<std::borrow::Cow<'_, str>> = dict.entries.iter().map(|(key, _)| key_text(key)).collect();
-                let pairs = names.iter().map(AsRef::as_ref).zip(dict.entries.iter().map(|(_, value)| value));
+                let names: Vec<std::borrow::Cow<'_, str>> =
+                    dict.entries().iter().map(|(key, _)| key_text(key)).collect();
+                let pairs = names.iter().map(AsRef::as_ref).zip(dict.entries().iter().map(|(_, value)| value));
                 self.object(pairs, depth)?;
             }
             Value::Ok(inner) => self.object(std::iter::once(("ok", &**inner)), depth)?,

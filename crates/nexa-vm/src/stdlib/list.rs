@@ -2,13 +2,14 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use nexa_types::RunCode;
 use nexa_types::limits::STRING_BYTES_MAX;
 
 use super::{Context, StdFault, any_arg, fail, int_arg, list_arg, mismatch, part_of, str_arg};
 use crate::json::text_of;
-use crate::value::{Key, Value};
+use crate::value::{Key, Value, reserve_a_quarter};
 use crate::vm::equal::Work;
 use crate::vm::heap::{LIST_BYTES, VALUE_BYTES};
 use crate::vm::{key_of, order};
@@ -17,25 +18,50 @@ pub(super) fn len(_: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault
     Ok(Value::Int(list_arg(args, 0)?.len() as i64))
 }
 
-pub(super) fn first(_: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
+pub(super) fn first(context: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
+    context.is_no_deeper();
     Ok(list_arg(args, 0)?.first().cloned().unwrap_or(Value::None))
 }
 
-pub(super) fn last(_: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
+pub(super) fn last(context: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
+    context.is_no_deeper();
     Ok(list_arg(args, 0)?.last().cloned().unwrap_or(Value::None))
 }
 
-pub(super) fn push(context: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
-    let values = list_arg(args, 0)?;
-    context.charge_list(values.len() + 1)?;
-    let longer = values.iter().chain(std::iter::once(any_arg(args, 1))).cloned().collect();
-    Ok(Value::List(std::sync::Arc::new(longer)))
+pub(super) fn push(context: &mut Context<'_>, args: &mut [Value]) -> Result<Value, StdFault> {
+    let mut values = longer(context, args, 1)?;
+    let value = args.get_mut(1).map_or(Value::None, std::mem::take);
+    context.nests(&value);
+    Arc::make_mut(&mut values).push(value);
+    Ok(Value::List(values))
 }
 
-pub(super) fn concat(context: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
-    let (xs, ys) = (list_arg(args, 0)?, list_arg(args, 1)?);
-    context.charge_list(xs.len() + ys.len())?;
-    Ok(Value::List(std::sync::Arc::new(xs.iter().chain(ys).cloned().collect())))
+pub(super) fn concat(context: &mut Context<'_>, args: &mut [Value]) -> Result<Value, StdFault> {
+    let more = list_arg(args, 1)?.len();
+    let mut values = longer(context, args, more)?;
+    Arc::make_mut(&mut values).extend_from_slice(list_arg(args, 1)?);
+    context.is_no_deeper();
+    Ok(Value::List(values))
+}
+
+/// The first argument with room for more elements: the list itself if nobody else holds it, else a copy. Charged, so
+/// from here on the function may not fail.
+fn longer(context: &mut Context<'_>, args: &mut [Value], more: usize) -> Result<Arc<Vec<Value>>, StdFault> {
+    if let Some(first) = args.first_mut()
+        && let Value::List(values) = first
+        && let Some(values) = Arc::get_mut(values)
+    {
+        context.charge(VALUE_BYTES * more as u64)?;
+        reserve_a_quarter(values, more);
+        if let Value::List(values) = std::mem::take(first) {
+            return Ok(values);
+        }
+    }
+    let values = list_arg(args, 0)?;
+    context.charge_list(values.len() + more)?;
+    let mut copy = Vec::with_capacity(values.len() + more);
+    copy.extend_from_slice(values);
+    Ok(Arc::new(copy))
 }
 
 /// From one position up to another, both clamped to the list.
@@ -43,13 +69,15 @@ pub(super) fn slice(context: &mut Context<'_>, args: &[Value]) -> Result<Value, 
     let values = list_arg(args, 0)?;
     let part = part_of(values.len(), int_arg(args, 1)?, int_arg(args, 2)?);
     context.charge_list(part.len())?;
-    Ok(Value::List(std::sync::Arc::new(values[part].to_vec())))
+    context.is_no_deeper();
+    Ok(Value::List(Arc::new(values[part].to_vec())))
 }
 
 pub(super) fn reverse(context: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
     let values = list_arg(args, 0)?;
     context.charge_list(values.len())?;
-    Ok(Value::List(std::sync::Arc::new(values.iter().rev().cloned().collect())))
+    context.is_no_deeper();
+    Ok(Value::List(Arc::new(values.iter().rev().cloned().collect())))
 }
 
 /// Numbers, durations, texts or bools, in order; equal ones keep theirs.
@@ -57,10 +85,11 @@ pub(super) fn sort(context: &mut Context<'_>, args: &[Value]) -> Result<Value, S
     let values = list_arg(args, 0)?;
     comparable(values)?;
     context.charge_list(values.len())?;
+    context.is_no_deeper();
     let mut sorted = values.to_vec();
     // Every element was comparable to the first one, so they are of one kind and comparable to each other.
     sorted.sort_by(|x, y| order(x, y).unwrap_or(Ordering::Equal));
-    Ok(Value::List(std::sync::Arc::new(sorted)))
+    Ok(Value::List(Arc::new(sorted)))
 }
 
 /// A list in the order of its elements' keys, one for each; elements of equal keys keep theirs.
@@ -68,9 +97,10 @@ pub(super) fn sort_by_keys(context: &mut Context<'_>, args: &[Value]) -> Result<
     let (values, keys) = (list_arg(args, 0)?, list_arg(args, 1)?);
     comparable(keys)?;
     context.charge_list(2 * values.len())?;
+    context.is_no_deeper();
     let mut sorted: Vec<(&Value, &Value)> = keys.iter().zip(values).collect();
     sorted.sort_by(|(x, _), (y, _)| order(x, y).unwrap_or(Ordering::Equal));
-    Ok(Value::List(std::sync::Arc::new(sorted.into_iter().map(|(_, value)| value.clone()).collect())))
+    Ok(Value::List(Arc::new(sorted.into_iter().map(|(_, value)| value.clone()).collect())))
 }
 
 /// Whether every value can be compared with every other: they are of one kind if each can be with the first.
@@ -85,6 +115,7 @@ fn comparable(values: &[Value]) -> Result<(), StdFault> {
 pub(super) fn unique(context: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
     let values = list_arg(args, 0)?;
     context.charge(LIST_BYTES + 3 * VALUE_BYTES * values.len() as u64)?;
+    context.is_no_deeper();
     let mut keys: BTreeSet<Key> = BTreeSet::new();
     let mut others: Vec<&Value> = Vec::new();
     let mut work = Work::new();
@@ -112,7 +143,7 @@ pub(super) fn unique(context: &mut Context<'_>, args: &[Value]) -> Result<Value,
             kept.push(value.clone());
         }
     }
-    Ok(Value::List(std::sync::Arc::new(kept)))
+    Ok(Value::List(Arc::new(kept)))
 }
 
 pub(super) fn contains(_: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
@@ -150,8 +181,8 @@ pub(super) fn zip(context: &mut Context<'_>, args: &[Value]) -> Result<Value, St
     let (xs, ys) = (list_arg(args, 0)?, list_arg(args, 1)?);
     let len = xs.len().min(ys.len());
     context.charge(LIST_BYTES + (LIST_BYTES + 3 * VALUE_BYTES) * len as u64)?;
-    let pairs = xs.iter().zip(ys).map(|(x, y)| Value::Tuple(std::sync::Arc::new(vec![x.clone(), y.clone()])));
-    Ok(Value::List(std::sync::Arc::new(pairs.collect())))
+    let pairs = xs.iter().zip(ys).map(|(x, y)| Value::Tuple(Arc::new(vec![x.clone(), y.clone()])));
+    Ok(Value::List(Arc::new(pairs.collect())))
 }
 
 pub(super) fn flatten(context: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
@@ -163,13 +194,14 @@ pub(super) fn flatten(context: &mut Context<'_>, args: &[Value]) -> Result<Value
         }
     }
     context.charge_list(len)?;
+    context.is_no_deeper();
     let mut flat = Vec::with_capacity(len);
     for inner in list_arg(args, 0)? {
         if let Value::List(values) = inner {
             flat.extend(values.iter().cloned());
         }
     }
-    Ok(Value::List(std::sync::Arc::new(flat)))
+    Ok(Value::List(Arc::new(flat)))
 }
 
 /// Ints give an int, one float among them a float; nothing gives 0.

@@ -4,7 +4,8 @@
 //! function pointers. A function's number is its place in the table and is stored in modules: new ones go at the end.
 //!
 //! Every function charges what it is about to allocate before it does. When the meter is full it stops with
-//! `StdFault::Exhausted`, the machine counts what is alive and calls it again; so a function may not change anything.
+//! `StdFault::Exhausted`, the machine counts what is alive and calls it again; so a function may not change anything
+//! before its last charge. After that it may take an argument that nobody else holds and change it in place.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -91,7 +92,7 @@ pub struct StdFn {
     run: Run,
 }
 
-type Run = fn(&mut Context<'_>, &[Value]) -> Result<Value, StdFault>;
+type Run = fn(&mut Context<'_>, &mut [Value]) -> Result<Value, StdFault>;
 
 impl std::fmt::Debug for StdFn {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -111,15 +112,32 @@ pub fn by_number(number: u16) -> Option<&'static StdFn> {
     FUNCTIONS.get(usize::from(number))
 }
 
+/// The functions that change their first argument in place if nobody else holds it: `list.push`, `list.concat`,
+/// `dict.set`, `dict.remove`, `dict.merge`.
+pub(crate) const CHANGING: [u16; 5] = [32, 33, 45, 46, 47];
+
 /// What a standard function sees besides its arguments.
 pub(crate) struct Context<'c> {
     pub(crate) module: &'c Module,
     heap: &'c mut Heap,
+    /// What the function knows of how deep its result nests.
+    pub(crate) depth: Depth,
+}
+
+/// How deep a result nests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Depth {
+    /// Whoever wants to know must look.
+    Unknown,
+    /// No deeper than what is known already.
+    Known,
+    /// Known, and the bound is reached: the values must be measured.
+    Reached,
 }
 
 impl<'c> Context<'c> {
     pub(crate) fn new(module: &'c Module, heap: &'c mut Heap) -> Self {
-        Self { module, heap }
+        Self { module, heap, depth: Depth::Unknown }
     }
 
     fn charge(&mut self, bytes: u64) -> Result<(), StdFault> {
@@ -128,6 +146,16 @@ impl<'c> Context<'c> {
 
     fn charge_list(&mut self, len: usize) -> Result<(), StdFault> {
         self.charge(VALUE_BYTES.saturating_mul(len as u64).saturating_add(LIST_BYTES))
+    }
+
+    /// The result nests no deeper than the arguments.
+    fn is_no_deeper(&mut self) {
+        self.depth = Depth::Known;
+    }
+
+    /// The result nests no deeper than the arguments with `part` in one of them.
+    fn nests(&mut self, part: &Value) {
+        self.depth = if self.heap.nest(part) { Depth::Known } else { Depth::Reached };
     }
 
     /// A text, charged.
@@ -173,7 +201,7 @@ fn mismatch(wanted: &str, found: &Value) -> StdFault {
 }
 
 /// Calls a standard function. The verifier has seen that the number exists and takes so many arguments.
-pub(crate) fn call(context: &mut Context<'_>, number: u16, args: &[Value]) -> Result<Value, StdFault> {
+pub(crate) fn call(context: &mut Context<'_>, number: u16, args: &mut [Value]) -> Result<Value, StdFault> {
     match by_number(number) {
         Some(function) if (usize::from(function.arity.0)..=usize::from(function.arity.1)).contains(&args.len()) => {
             (function.run)(context, args).map_err(|fault| name_function(fault, function.name))
@@ -237,4 +265,16 @@ fn part_of(len: usize, from: i64, to: i64) -> std::ops::Range<usize> {
     let clamp = |place: i64| usize::try_from(place).unwrap_or(0).min(len);
     let from = clamp(from);
     from..clamp(to).max(from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_functions_that_change_an_argument_are_known_by_number() {
+        let names: Vec<&str> =
+            CHANGING.iter().filter_map(|number| by_number(*number)).map(|found| found.name).collect();
+        assert_eq!(names, ["list.push", "list.concat", "dict.set", "dict.remove", "dict.merge"]);
+    }
 }

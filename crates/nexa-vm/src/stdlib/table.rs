@@ -21,7 +21,7 @@ macro_rules! functions {
                 $name,
                 Sig { params: &[$((stringify!($param), $ty)),*], result: $result },
                 0 $(+ $optional)?,
-                $run,
+                |context, args| $run(context, args),
             ),
         )*];
     };

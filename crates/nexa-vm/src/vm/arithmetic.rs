@@ -1,13 +1,12 @@
 //! Arithmetic and order on values whose kinds are only known now.
 
 use std::cmp::Ordering;
-use std::sync::Arc;
 
 use nexa_types::RunCode;
 use nexa_types::limits::STRING_BYTES_MAX;
 
 use super::code::Math;
-use super::heap::{LIST_BYTES, VALUE_BYTES, text_bytes};
+use super::heap::text_bytes;
 use super::raise::Fault;
 use crate::json::validate::describe;
 use crate::op::Op;
@@ -75,12 +74,11 @@ pub(super) fn float_math(math: Math, x: f64, y: f64) -> Result<Value, Fault> {
 pub(super) fn cost(op: Op, x: &Value, y: &Value) -> u64 {
     match (op, x, y) {
         (Op::Add, Value::Str(x), Value::Str(y)) => text_bytes(x.len() + y.len()),
-        (Op::Add, Value::List(x), Value::List(y)) => LIST_BYTES + VALUE_BYTES * (x.len() + y.len()) as u64,
         _ => 0,
     }
 }
 
-/// `x op y` for numbers, durations, texts and lists.
+/// `x op y` for numbers, durations and texts.
 pub(super) fn dynamic(op: Op, x: &Value, y: &Value) -> Result<Value, Fault> {
     let math = match op {
         Op::Add => Math::Add,
@@ -111,9 +109,6 @@ pub(super) fn dynamic(op: Op, x: &Value, y: &Value) -> Result<Value, Fault> {
             joined.push_str(x);
             joined.push_str(y);
             Ok(Value::Str(joined.into()))
-        }
-        (Value::List(x), Value::List(y)) if math == Math::Add => {
-            Ok(Value::List(Arc::new(x.iter().chain(y.iter()).cloned().collect())))
         }
         _ => Err(undefined(op, x, y)),
     }

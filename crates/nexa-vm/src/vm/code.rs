@@ -36,6 +36,8 @@ pub(super) struct Code {
     pub(super) instrs: Vec<Instr>,
     /// How many operands are on the stack before each instruction; [`verify::UNREACHED`] where none ever is.
     pub(super) heights: Vec<u16>,
+    /// The local that is overwritten after each instruction, see `reuse`.
+    pub(super) overwritten: Vec<u16>,
     pub(super) arity: u32,
     pub(super) locals: u32,
     pub(super) captures: u32,
@@ -84,6 +86,7 @@ impl Program {
             .map(|(function, heights)| Code {
                 instrs: prepare_code(&function.code, &mut constants),
                 heights,
+                overwritten: super::reuse::overwritten(&function.code),
                 arity: u32::from(function.arity),
                 locals: u32::from(function.locals),
                 captures: u32::from(function.captures),

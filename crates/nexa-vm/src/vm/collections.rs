@@ -1,6 +1,5 @@
 //! Operations on records, dicts, lists and iterations.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use nexa_types::RunCode;
@@ -8,37 +7,106 @@ use nexa_types::RunCode;
 use super::Vm;
 use super::arithmetic::undefined;
 use super::equal::Work;
-use super::heap::{VALUE_BYTES, own_bytes};
+use super::heap::{LIST_BYTES, PLACE_BYTES, VALUE_BYTES, own_bytes, text_bytes};
 use super::ops::{Flow, constant_text, too_much_work};
 use super::raise::Fault;
 use crate::json::validate::describe;
 use crate::json::write::key_text;
 use crate::op::Op;
-use crate::value::{Dict, Key, Shape, Value};
+use crate::value::{Dict, Key, Shape, Value, reserve_a_quarter};
 
 impl Vm {
     pub(super) fn set_field(&mut self, constant: u32) -> Result<Flow, Fault> {
-        let bytes = own_bytes(self.two()?.0);
-        self.charge(bytes + VALUE_BYTES)?;
-        self.nest_top(1)?;
         let program = Arc::clone(&self.program);
         let name = constant_text(&program, constant)?;
-        let value = self.pop()?;
-        let changed = match self.pop()? {
-            Value::Record(mut record) => match record.shape.fields.iter().position(|field| field == name) {
-                Some(index) => {
-                    Arc::make_mut(&mut record).values[index] = value;
-                    Value::Record(record)
-                }
+        let changed = match self.two()?.0 {
+            Value::Record(record) => match record.shape.fields.iter().position(|field| field == name) {
+                Some(place) => self.change(1, |record| match record {
+                    Value::Record(record) => {
+                        let values = &mut Arc::make_mut(record).values;
+                        values.get_mut(place)
+                    }
+                    _ => None,
+                })?,
                 None => return Err(no_field(name)),
             },
-            Value::Dict(mut dict) => {
-                set_entry(Arc::make_mut(&mut dict), Key::Str(name.into()), value);
-                Value::Dict(dict)
-            }
-            other => return Err(Fault::mismatch(format!("{} has no field `{name}`", describe(&other)))),
+            Value::Dict(_) => self.set_entry(1, Key::Str(name.into()))?,
+            other => return Err(Fault::mismatch(format!("{} has no field `{name}`", describe(other)))),
         };
-        self.replace(0, changed)
+        self.replace(2, changed)
+    }
+
+    /// `xs + ys`.
+    pub(super) fn join_lists(&mut self) -> Result<Flow, Fault> {
+        let from = self.stack.len().saturating_sub(2);
+        let loan = self.lend(from);
+        let result = self.joined_lists();
+        if let (Err(_), Some(loan)) = (&result, loan) {
+            self.give_back(loan);
+        }
+        let joined = result?;
+        self.replace(2, joined)
+    }
+
+    fn joined_lists(&mut self) -> Result<Value, Fault> {
+        let (bytes, more) = match self.stack.as_mut_slice() {
+            [.., Value::List(x), Value::List(y)] => {
+                let is_own = Arc::get_mut(x).is_some();
+                let kept = if is_own { 0 } else { LIST_BYTES + VALUE_BYTES * x.len() as u64 };
+                (kept + VALUE_BYTES * y.len() as u64, y.len())
+            }
+            _ => return Err(Fault::internal("two lists that are none")),
+        };
+        self.charge(bytes)?;
+        match self.stack.as_mut_slice() {
+            [.., x, Value::List(y)] => {
+                let Value::List(mut x) = std::mem::take(x) else { return Err(Fault::internal("a list that is none")) };
+                let values = Arc::make_mut(&mut x);
+                reserve_a_quarter(values, more);
+                values.extend_from_slice(y);
+                Ok(Value::List(x))
+            }
+            _ => Err(Fault::internal("two lists that are none")),
+        }
+    }
+
+    /// Puts the top value into the collection that is `above + 1` values below it, at the place that `find` gives: in
+    /// place if nobody else holds the collection.
+    fn change(&mut self, above: usize, find: impl FnOnce(&mut Value) -> Option<&mut Value>) -> Result<Value, Fault> {
+        self.nest_top(1)?;
+        let at = self.stack.len().checked_sub(above + 1).ok_or_else(|| Fault::internal("an operand is missing"))?;
+        let loan = self.lend(at);
+        if !is_own(&mut self.stack[at]) {
+            let bytes = own_bytes(&self.stack[at]);
+            if let Err(fault) = self.charge(bytes) {
+                if let Some(loan) = loan {
+                    self.give_back(loan);
+                }
+                return Err(fault);
+            }
+        }
+        let value = self.pop()?;
+        let mut collection = std::mem::take(&mut self.stack[at]);
+        self.stack.push(Value::Unit);
+        match find(&mut collection) {
+            Some(place) => *place = value,
+            None => return Err(Fault::internal("a place that is none")),
+        }
+        Ok(collection)
+    }
+
+    /// The same for the entry of a dict.
+    fn set_entry(&mut self, above: usize, key: Key) -> Result<Value, Fault> {
+        let at = self.stack.len().checked_sub(above + 1).ok_or_else(|| Fault::internal("an operand is missing"))?;
+        let Some(Value::Dict(dict)) = self.stack.get(at) else { return Err(Fault::internal("no dict")) };
+        if dict.place_of(&key).is_none() {
+            let text = if let Key::Str(text) = &key { text_bytes(text.len()) } else { 0 };
+            self.charge(2 * VALUE_BYTES + PLACE_BYTES + text)?;
+        }
+        self.change(above, |dict| match dict {
+            Value::Dict(dict) => Some(Arc::make_mut(dict).entry(key)),
+            _ => None,
+        })
     }
 
     pub(super) fn new_dict(&mut self, pairs: usize) -> Result<Flow, Fault> {
@@ -46,47 +114,33 @@ impl Vm {
         let key_bytes: u64 = self.stack[keys..].iter().step_by(2).map(own_bytes).sum();
         self.charge(key_bytes)?;
         let mut parts = self.take_parts(2 * pairs)?.into_iter();
-        let mut dict = Dict { entries: Vec::with_capacity(pairs) };
-        let mut places: BTreeMap<Key, usize> = BTreeMap::new();
+        let mut dict = Dict::with_capacity(pairs);
         while let (Some(key), Some(value)) = (parts.next(), parts.next()) {
-            let key = key_of(&key)?;
-            // A key that stands twice keeps its first place and its last value.
-            match places.get(&key) {
-                Some(&place) => dict.entries[place].1 = value,
-                None => {
-                    places.insert(key.clone(), dict.entries.len());
-                    dict.entries.push((key, value));
-                }
-            }
+            dict.insert(key_of(&key)?, value);
         }
         self.replace(0, Value::Dict(Arc::new(dict)))
     }
 
     pub(super) fn set_index(&mut self) -> Result<Flow, Fault> {
-        let bytes = match self.stack.as_slice() {
-            [.., xs, _, _] => own_bytes(xs) + 2 * VALUE_BYTES,
-            _ => return Err(Fault::internal("an operand is missing")),
-        };
-        self.charge(bytes)?;
-        self.nest_top(1)?;
-        let value = self.pop()?;
-        let index = self.pop()?;
-        let changed = match (self.pop()?, &index) {
-            (Value::List(mut values), Value::Int(index)) => {
-                let place = list_place(&values, *index)?;
-                Arc::make_mut(&mut values)[place] = value;
-                Value::List(values)
+        let changed = match self.stack.as_slice() {
+            [.., Value::List(values), Value::Int(index), _] => {
+                let place = list_place(values, *index)?;
+                self.change(2, |list| match list {
+                    Value::List(values) => Arc::make_mut(values).get_mut(place),
+                    _ => None,
+                })?
             }
-            (Value::Dict(mut dict), key) => {
-                set_entry(Arc::make_mut(&mut dict), key_of(key)?, value);
-                Value::Dict(dict)
+            [.., Value::Dict(_), key, _] => {
+                let key = key_of(key)?;
+                self.set_entry(2, key)?
             }
-            (other, index) => {
-                let (xs, index) = (describe(&other), describe(index));
+            [.., other, index, _] => {
+                let (xs, index) = (describe(other), describe(index));
                 return Err(Fault::mismatch(format!("{xs} has no place {index} to put a value")));
             }
+            _ => return Err(Fault::internal("an operand is missing")),
         };
-        self.replace(0, changed)
+        self.replace(3, changed)
     }
 
     pub(super) fn iter_next(&mut self, target: u32) -> Result<Flow, Fault> {
@@ -98,9 +152,10 @@ impl Vm {
         let mut step = 1;
         let next = match &iterator.over {
             Value::List(values) | Value::Tuple(values) => values.get(index).cloned(),
-            Value::Dict(dict) => {
-                dict.entries.get(index).map(|(key, value)| Value::Tuple(Arc::new(vec![key_value(key), value.clone()])))
-            }
+            Value::Dict(dict) => dict
+                .entries()
+                .get(index)
+                .map(|(key, value)| Value::Tuple(Arc::new(vec![key_value(key), value.clone()]))),
             // Over a text it counts bytes, so that each step is cheap.
             Value::Str(text) => text.get(index..).and_then(|rest| rest.chars().next()).map(|character| {
                 step = character.len_utf8() as u64;
@@ -127,6 +182,16 @@ impl Vm {
                 Ok(Flow::Jump(target))
             }
         }
+    }
+}
+
+/// Whether nobody else holds a collection, so that it may be changed.
+fn is_own(collection: &mut Value) -> bool {
+    match collection {
+        Value::List(values) => Arc::get_mut(values).is_some(),
+        Value::Record(record) => Arc::get_mut(record).is_some(),
+        Value::Dict(dict) => Arc::get_mut(dict).is_some(),
+        _ => false,
     }
 }
 
@@ -162,14 +227,6 @@ pub(crate) fn key_of(value: &Value) -> Result<Key, Fault> {
     }
 }
 
-/// Puts an entry at its key's place, or at the end.
-pub(crate) fn set_entry(dict: &mut Dict, key: Key, value: Value) {
-    match dict.entries.iter_mut().find(|(other, _)| *other == key) {
-        Some(entry) => entry.1 = value,
-        None => dict.entries.push((key, value)),
-    }
-}
-
 fn list_place(values: &[Value], index: i64) -> Result<usize, Fault> {
     usize::try_from(index)
         .ok()
@@ -191,8 +248,9 @@ pub(super) fn index_value(xs: &Value, index: &Value) -> Result<Value, Fault> {
         }
         (Value::Dict(dict), key) => {
             let key = key_of(key)?;
-            let found = dict.entries.iter().find(|(other, _)| *other == key).map(|(_, value)| value.clone());
-            found.ok_or_else(|| Fault::new(RunCode::KeyMissing, format!("there is no key `{}`", key_text(&key))))
+            dict.get(&key)
+                .cloned()
+                .ok_or_else(|| Fault::new(RunCode::KeyMissing, format!("there is no key `{}`", key_text(&key))))
         }
         (xs, index) => Err(Fault::mismatch(format!("{} has no place {}", describe(xs), describe(index)))),
     }
@@ -212,7 +270,7 @@ pub(super) fn contains(x: &Value, xs: &Value) -> Result<bool, Fault> {
         }
         (key, Value::Dict(dict)) => {
             let key = key_of(key)?;
-            Ok(dict.entries.iter().any(|(other, _)| *other == key))
+            Ok(dict.get(&key).is_some())
         }
         (Value::Str(part), Value::Str(text)) => Ok(text.contains(part.as_ref())),
         (x, xs) => Err(undefined(Op::In, x, xs)),

@@ -1,14 +1,11 @@
 //! Deep equality of values, with a bound on its work.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::value::{Key, Record, Stage, Value};
+use crate::value::{Record, Stage, Value};
 
 /// Values that one instruction may look at. A value that shares parts with itself can have far more paths than parts.
 const WORK_MAX: u32 = 4 << 20;
-/// Dicts up to this size are compared entry by entry, larger ones through a map.
-const SMALL_DICT: usize = 8;
 
 /// Counts what a comparison looks at.
 #[derive(Debug)]
@@ -45,21 +42,11 @@ impl Work {
                 self.records_equal(x, y)?
             }
             (Value::Dict(x), Value::Dict(y)) => {
-                if x.entries.len() != y.entries.len() {
+                if x.len() != y.len() {
                     return Ok(false);
                 }
-                let places: BTreeMap<&Key, &Value> = if y.entries.len() > SMALL_DICT {
-                    y.entries.iter().map(|(key, value)| (key, value)).collect()
-                } else {
-                    BTreeMap::new()
-                };
-                for (key, value) in &x.entries {
-                    let other = if y.entries.len() > SMALL_DICT {
-                        places.get(key).copied()
-                    } else {
-                        y.entries.iter().find_map(|(other, value)| (other == key).then_some(value))
-                    };
-                    match other {
+                for (key, value) in x.entries() {
+                    match y.get(key) {
                         Some(other) if self.equal(value, other)? => {}
                         _ => return Ok(false),
                     }

@@ -12,7 +12,7 @@ use nexa_types::limits::{SNAPSHOT_BYTES_MAX, STRING_BYTES_MAX};
 use super::Program;
 use super::heap::{AddressMap, DEPTH_ALLOWED, own_bytes, shared_address};
 use super::snapshot::{SnapshotError, damaged};
-use crate::codec::{FIELDS_MAX, keys_differ, read_key, read_scalar, read_shape, tag, write_scalar, write_shape};
+use crate::codec::{FIELDS_MAX, read_key, read_scalar, read_shape, tag, write_scalar, write_shape};
 use crate::value::{Closure, Dict, Iterator, Key, Record, Shape, Stage, Value};
 use crate::wire::{Reader, WireError, Writer};
 
@@ -119,8 +119,8 @@ impl<'p> Graph<'p> {
             }
             Value::Dict(dict) => {
                 body.u8(tag::DICT);
-                body.count(dict.entries.len());
-                for (key, value) in &dict.entries {
+                body.count(dict.len());
+                for (key, value) in dict.entries() {
                     match key {
                         Key::Str(text) => {
                             body.u8(tag::STR);
@@ -297,11 +297,8 @@ impl<'p> Nodes<'p> {
                 let max = usize::try_from(self.room / (2 * size_of::<Value>() as u64)).unwrap_or(usize::MAX);
                 let entries =
                     reader.list(max, |reader| Ok((read_key(reader)?, self.reference(reader, depth, false)?)))?;
-                let dict = Dict { entries };
-                if !keys_differ(&dict) {
-                    return Err(reader.bad("a dict with a key that stands twice"));
-                }
-                Value::Dict(Arc::new(dict))
+                let dict = Dict::of_distinct(entries);
+                Value::Dict(Arc::new(dict.ok_or_else(|| reader.bad("a dict with a key that stands twice"))?))
             }
             tag::OK => Value::Ok(Arc::new(self.reference(reader, depth, false)?)),
             tag::ERR => Value::Err(Arc::new(self.reference(reader, depth, false)?)),

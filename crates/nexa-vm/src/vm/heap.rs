@@ -13,12 +13,14 @@ use std::sync::Arc;
 
 use nexa_types::limits::DEPTH_MAX;
 
-use crate::value::{Key, Stage, Value};
+use crate::value::{SEARCHED_MAX, Stage, Value};
 
 /// A value in a list.
 pub(crate) const VALUE_BYTES: u64 = size_of::<Value>() as u64;
 /// An empty list, record, dict or closure, its shared pointer's counters included.
 pub(crate) const LIST_BYTES: u64 = 48;
+/// What a large dict takes besides, for each key that it finds quickly.
+pub(crate) const PLACE_BYTES: u64 = 40;
 /// The depth bound that makes the heap measure how deep its values really nest.
 const DEPTH_BOUND_MAX: u32 = 2 * DEPTH_MAX as u32;
 /// How deep values may really nest: what an answer may bring, wrapped a few times.
@@ -143,7 +145,7 @@ pub(crate) fn for_each_part<'v>(value: &'v Value, mut visit: impl FnMut(&'v Valu
     match value {
         Value::List(values) | Value::Tuple(values) => values.iter().for_each(visit),
         Value::Record(record) | Value::Variant(record) => record.values.iter().for_each(visit),
-        Value::Dict(dict) => dict.entries.iter().for_each(|(_, value)| visit(value)),
+        Value::Dict(dict) => dict.entries().iter().for_each(|(_, value)| visit(value)),
         Value::Ok(inner) | Value::Err(inner) => visit(inner),
         Value::Closure(closure) => closure.captures.iter().for_each(visit),
         Value::Stage(stage) => match &**stage {
@@ -199,16 +201,9 @@ pub(crate) fn own_bytes(value: &Value) -> u64 {
         Value::List(list) | Value::Tuple(list) => values(list.len()),
         Value::Record(record) | Value::Variant(record) => values(record.values.len()),
         Value::Dict(dict) => {
-            let keys: u64 = dict
-                .entries
-                .iter()
-                .map(
-                    |(key, _)| {
-                        if let Key::Str(text) = key { VALUE_BYTES + text_bytes(text.len()) } else { VALUE_BYTES }
-                    },
-                )
-                .sum();
-            values(dict.entries.len()) + keys
+            let len = dict.len() as u64;
+            let places = if dict.len() > SEARCHED_MAX { PLACE_BYTES * len } else { 0 };
+            LIST_BYTES + 2 * VALUE_BYTES * len + dict.key_bytes() + places
         }
         Value::Ok(_) | Value::Err(_) => values(1),
         Value::Closure(closure) => values(closure.captures.len()),

@@ -14,6 +14,7 @@
 //! - `call`: frames, closures, stages and chains.
 //! - `effect`: requests and answers.
 //! - `raise`: errors on their way to a handler.
+//! - `reuse`: values that are changed in place when nobody could tell.
 //! - `heap`: what the values take.
 //! - `saved`: states that the program saves and goes back to, and the agent's memory.
 //! - `snapshot`, `graph`: the whole state as bytes, and back.
@@ -38,13 +39,14 @@ pub(crate) mod heap;
 mod merge;
 mod ops;
 mod raise;
+mod reuse;
 mod run;
 mod saved;
 pub(crate) mod snapshot;
 
 pub(crate) use arithmetic::order;
 pub use code::Program;
-pub(crate) use collections::{key_of, key_value, set_entry};
+pub(crate) use collections::{key_of, key_value};
 pub(crate) use effect::message_shape;
 pub use snapshot::SnapshotError;
 

@@ -141,6 +141,7 @@ impl Vm {
                 };
                 self.replace(1, negated)
             }
+            Op::Add if matches!(self.two()?, (Value::List(_), Value::List(_))) => self.join_lists(),
             Op::Add | Op::Sub | Op::Mul | Op::Div | Op::Rem => {
                 let (x, y) = self.two()?;
                 let bytes = cost(op, x, y);
@@ -235,7 +236,7 @@ impl Vm {
                 let len = match self.top()? {
                     Value::Str(text) => text.chars().count(),
                     Value::List(values) | Value::Tuple(values) => values.len(),
-                    Value::Dict(dict) => dict.entries.len(),
+                    Value::Dict(dict) => dict.len(),
                     other => return Err(Fault::mismatch(format!("{} has no length", describe(other)))),
                 };
                 self.replace(1, Value::Int(len as i64))
@@ -378,6 +379,9 @@ impl Vm {
 
     fn call_op(&mut self, argc: usize) -> Result<Flow, Fault> {
         let caller = self.frames.len().wrapping_sub(1);
+        if let Some(frame) = self.frames.last() {
+            self.lend_argument(frame.pc as usize, argc);
+        }
         match self.call_value(argc)? {
             Called::Agent => self.effect(),
             Called::Frame => {
@@ -391,12 +395,37 @@ impl Vm {
 
     fn call_std(&mut self, count: usize, number: u16) -> Result<Flow, Fault> {
         let from = self.stack.len().checked_sub(count).ok_or_else(|| Fault::internal("operands are missing"))?;
+        let loan = if count > 0 { self.lend(from) } else { None };
+        match self.standard(from, number) {
+            Ok((result, depth)) => {
+                let is_shallow = match depth {
+                    stdlib::Depth::Unknown => self.heap.note_result(&result),
+                    stdlib::Depth::Known => true,
+                    stdlib::Depth::Reached => false,
+                };
+                self.replace(count, result)?;
+                if !is_shallow {
+                    self.recount(0)?;
+                }
+                Ok(Flow::Next)
+            }
+            Err(fault) => {
+                if let Some(loan) = loan {
+                    self.give_back(loan);
+                }
+                Err(fault)
+            }
+        }
+    }
+
+    /// Calls a standard function with the operands from a place on.
+    fn standard(&mut self, from: usize, number: u16) -> Result<(Value, stdlib::Depth), Fault> {
         let mut is_counted = false;
-        let result = loop {
+        loop {
             let program = &self.program;
             let mut context = stdlib::Context::new(program.module(), &mut self.heap);
-            match stdlib::call(&mut context, number, &self.stack[from..]) {
-                Ok(result) => break result,
+            match stdlib::call(&mut context, number, &mut self.stack[from..]) {
+                Ok(result) => return Ok((result, context.depth)),
                 Err(stdlib::StdFault::Failure(failure)) => return Err(Fault::Failure(failure)),
                 // Its operands are still on the stack and it has done nothing yet that shows: count, and call again.
                 Err(stdlib::StdFault::Exhausted) if !is_counted => {
@@ -411,13 +440,7 @@ impl Vm {
                     return Err(Fault::new(RunCode::OutOfMemory, message));
                 }
             }
-        };
-        let is_shallow = self.heap.note_result(&result);
-        self.replace(count, result)?;
-        if !is_shallow {
-            self.recount(0)?;
         }
-        Ok(Flow::Next)
     }
 
     fn concat(&mut self, count: usize) -> Result<Flow, Fault> {

@@ -353,6 +353,9 @@ impl Vm {
                         // The caller goes on after the call; an error in making it is the caller's at the call.
                         self.keep_place(pc + 1);
                         let argc = usize::from(argc);
+                        if matches!(instrs.get(pc + 1), Some(Instr::Store(_))) {
+                            self.lend_argument(pc, argc);
+                        }
                         let result = self.stack.len().wrapping_sub(argc);
                         if let Err(fault) = self.enter(u32::from(function), argc, result) {
                             raise!(fault);
