@@ -147,7 +147,7 @@ impl Job {
         let main = module.entries.iter().find(|entry| entry.name == "main").expect("an example has a main");
         let Ok(Value::Dict(given)) = nexa_vm::json::from_json(self.input) else { panic!("{}: no object", self.name) };
         let value = |param: &EntryParam| {
-            let found = given.entries.iter().find(|(key, _)| matches!(key, Key::Str(name) if **name == *param.name));
+            let found = given.entries().iter().find(|(key, _)| matches!(key, Key::Str(name) if **name == *param.name));
             match (found, &param.default) {
                 (Some((_, value)), _) => nexa_vm::json::validate(module, param.ty, value).expect("the input fits"),
                 (None, default) => {

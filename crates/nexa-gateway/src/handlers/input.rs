@@ -38,7 +38,7 @@ pub(super) fn entry<'m>(module: &'m Module, name: &str) -> Result<&'m Entry, Ref
 pub(super) fn arguments(module: &Module, entry: &Entry, text: &str) -> Result<Payload, Refusal> {
     let given = if text.trim().is_empty() { Dict::default() } else { object(text)? };
     let mut wrong = Vec::new();
-    for (key, _) in &given.entries {
+    for (key, _) in given.entries() {
         let known = matches!(key, Key::Str(name) if entry.params.iter().any(|param| param.name == **name));
         if !known {
             let names: Vec<_> = entry.params.iter().map(|param| format!("`{}`", param.name)).collect();
@@ -47,7 +47,7 @@ pub(super) fn arguments(module: &Module, entry: &Entry, text: &str) -> Result<Pa
     }
     let mut values = Vec::with_capacity(entry.params.len());
     for param in &entry.params {
-        let given = given.entries.iter().find(|(key, _)| matches!(key, Key::Str(name) if **name == *param.name));
+        let given = given.entries().iter().find(|(key, _)| matches!(key, Key::Str(name) if **name == *param.name));
         match (given, &param.default) {
             (Some((_, value)), _) => match json::validate(module, param.ty, value) {
                 Ok(value) => values.push(value),
