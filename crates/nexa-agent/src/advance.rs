@@ -118,6 +118,7 @@ impl Agent {
             EffectBody::Children { branches, join } => self.spawn(seq, branches, join, draft),
             EffectBody::Model(request) => self.intend_model(seq, request, draft),
             EffectBody::Approval(request) => self.intend_approval(seq, request, draft),
+            EffectBody::Test(_) => self.wait(Pending::Test { seq }),
         }
     }
 

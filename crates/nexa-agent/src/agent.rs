@@ -156,6 +156,8 @@ impl Agent {
                 Kind::Approval => Waiting::Approval,
             }),
             Some(Pending::Timer { .. }) => AgentState::Waiting(Waiting::Timer),
+            // Its harness answers at once.
+            Some(Pending::Test { .. }) => AgentState::Running,
             // A list waits for its children without a wish of its own.
             Some(Pending::Children { .. }) | None => AgentState::Waiting(Waiting::Children),
         }
@@ -194,7 +196,7 @@ impl Agent {
         let own = match &self.life.pending {
             Some(Pending::Timer { due, .. }) => Some(*due),
             Some(Pending::Outside(outside)) => outside.expires,
-            Some(Pending::Children { .. }) | None => None,
+            Some(Pending::Children { .. } | Pending::Test { .. }) | None => None,
         };
         own.into_iter().chain(self.limit().map(|(at, _)| at)).min()
     }

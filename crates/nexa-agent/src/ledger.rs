@@ -9,7 +9,7 @@
 //! waits for one thing at a time, so all that came before it has ended.
 
 use minicbor::{Decode, Encode};
-use nexa_event::effect::{Answer, EffectBody};
+use nexa_event::effect::{Answer, EffectBody, TestRequest};
 use nexa_event::fact::{self, AgentEvent, EffectResult};
 use nexa_types::{EffectKey, Epoch, Failure, RunCode, Seq, Spend, Timestamp};
 
@@ -34,6 +34,12 @@ pub(crate) enum Pending {
     /// The children that this effect started.
     #[n(2)]
     Children {
+        #[n(0)]
+        seq: Seq,
+    },
+    /// The harness of the test that it is.
+    #[n(7)]
+    Test {
         #[n(0)]
         seq: Seq,
     },
@@ -115,6 +121,15 @@ impl Agent {
         let own = now.after(request.timeout);
         let deadline = self.deadline().map_or(own, |deadline| own.min(deadline));
         Some(OutsideEffect { seq: outside.seq, key: self.effect_key(outside.seq), attempt, body, deadline })
+    }
+
+    /// What it asks the harness of the test that it is. Answered by [`Input::EffectEnded`] with an answer to attempt 0,
+    /// which is recorded like any other, so a replay needs no harness.
+    pub fn test_request(&self) -> Option<(Seq, TestRequest)> {
+        match (&self.life.pending, self.brain.pending()?.body) {
+            (Some(Pending::Test { seq }), EffectBody::Test(request)) => Some((*seq, request)),
+            _ => None,
+        }
     }
 
     /// The ticket to send an effect that was wished for: record the event, then send. `None` if that effect does not
@@ -204,6 +219,9 @@ impl Agent {
         spend: Spend,
         draft: &mut Draft,
     ) -> Option<AgentEvent> {
+        if matches!(self.life.pending, Some(Pending::Test { seq: asked }) if asked == seq) {
+            return Some(AgentEvent::EffectEnded { seq, result, spend });
+        }
         let outside = self.outside()?;
         let was_sent = (1..=outside.attempt).contains(&attempt);
         if outside.seq != seq || outside.kind != Kind::Model || !was_sent {
@@ -239,6 +257,10 @@ impl Agent {
 
     /// An outside effect has ended: settles its reserve and hands the brain its answer. False if none was waited for.
     pub(crate) fn end_effect(&mut self, seq: Seq, result: &EffectResult, spend: &Spend, at: Timestamp) -> bool {
+        if matches!(self.life.pending, Some(Pending::Test { seq: asked }) if asked == seq) {
+            self.resume(seq, answer_of(result), at);
+            return true;
+        }
         let Some(outside) = self.outside().filter(|outside| outside.seq == seq && outside.attempt > 0).cloned() else {
             return false;
         };
@@ -246,12 +268,7 @@ impl Agent {
             self.life.waited += at.since(outside.since);
         }
         self.life.meter.settle(&outside.reserved, Some(spend));
-        let answer = match result {
-            EffectResult::Done(answer) => Ok(answer.clone()),
-            EffectResult::Failed(failure) => Err(failure.clone()),
-            EffectResult::Unknown(failure) => Err(unknown(failure)),
-        };
-        self.resume(seq, answer, at);
+        self.resume(seq, answer_of(result), at);
         true
     }
 
@@ -266,6 +283,15 @@ impl Agent {
                 draft.abandoned.push(self.effect_key(outside.seq));
             }
         }
+    }
+}
+
+/// What the program sees of how an effect ended.
+fn answer_of(result: &EffectResult) -> Result<Answer, Failure> {
+    match result {
+        EffectResult::Done(answer) => Ok(answer.clone()),
+        EffectResult::Failed(failure) => Err(failure.clone()),
+        EffectResult::Unknown(failure) => Err(unknown(failure)),
     }
 }
 

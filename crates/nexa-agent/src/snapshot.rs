@@ -172,7 +172,8 @@ impl Agent {
             (Pending::Children { seq }, EffectBody::Children { branches, .. }) => {
                 *seq == request.seq && self.life.families.has_unfinished_of(*seq, branches.len())
             }
-            (Pending::Timer { .. } | Pending::Children { .. }, _) => false,
+            (Pending::Test { seq }, EffectBody::Test(_)) => *seq == request.seq,
+            (Pending::Timer { .. } | Pending::Children { .. } | Pending::Test { .. }, _) => false,
         }
     }
 }

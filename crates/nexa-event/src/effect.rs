@@ -1,9 +1,10 @@
 //! What a VM asks for.
 //!
-//! Effects come in three classes, and the class decides what is recorded:
+//! Effects come in classes, and the class decides what is recorded:
 //!   *local*    computed in the step from the recorded input's time and the agent's seed; no record of its own
 //!   *log*      the appended event is the effect; carried out from the store's own tables
 //!   *outside*  goes through the ledger: intent → started → done | failed without effect | unknown
+//!   *test*     answered by a test harness; exists in test builds only
 //!
 //! A request is not stored. The VM is deterministic, so a replay makes the same request again, and the
 //! [`fingerprint`] in the ledger's intent proves that it is the same.
@@ -32,6 +33,8 @@ pub enum EffectClass {
     Log,
     /// Somebody outside does it.
     Outside,
+    /// A test harness answers at once; the answer is recorded as an input, without an intent.
+    Test,
 }
 
 /// What is asked for.
@@ -68,6 +71,8 @@ pub enum EffectBody {
     Model(Box<ModelRequest>),
     /// Ask a person.
     Approval(ApprovalRequest),
+    /// Ask the test that the program runs in. Only a test harness answers; no program that a node runs can ask.
+    Test(TestRequest),
 }
 
 impl EffectBody {
@@ -77,6 +82,7 @@ impl EffectBody {
             Self::Now | Self::Random { .. } | Self::Log(_) => EffectClass::Local,
             Self::Emit { .. } | Self::Children { .. } | Self::Sleep(_) => EffectClass::Log,
             Self::Model(_) | Self::Approval(_) => EffectClass::Outside,
+            Self::Test(_) => EffectClass::Test,
         }
     }
 }
@@ -380,6 +386,55 @@ pub struct Decision {
     pub note: String,
 }
 
+/// What a test asks of its harness. The numbers are stored in test builds and never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u16)]
+pub enum TestCall {
+    /// `script TARGET => turns`: kind of target, its name or question, turns.
+    Script = 0,
+    /// `calls()`: the agents and tools in the order in which they started.
+    Calls = 1,
+    /// `inputs(A)`: the first arguments of the calls of an agent or tool, by its name.
+    Inputs = 2,
+    /// `asks()`: the questions that models were asked about values, in order.
+    Asks = 3,
+    /// `models(A)`: the models that an agent's requests named, by its name.
+    Models = 4,
+    /// `events()`: what was told to the client.
+    Events = 5,
+    /// `clock()`: how much virtual time has passed.
+    Clock = 6,
+}
+
+impl TestCall {
+    /// Every call, by number.
+    pub const ALL: [Self; 7] =
+        [Self::Script, Self::Calls, Self::Inputs, Self::Asks, Self::Models, Self::Events, Self::Clock];
+
+    /// The call with this number.
+    pub fn from_number(number: u16) -> Option<Self> {
+        Self::ALL.get(usize::from(number)).copied()
+    }
+
+    /// How many arguments it takes.
+    pub const fn arity(self) -> u8 {
+        match self {
+            Self::Script => 3,
+            Self::Inputs | Self::Models => 1,
+            Self::Calls | Self::Asks | Self::Events | Self::Clock => 0,
+        }
+    }
+}
+
+/// A question of a test to its harness.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TestRequest {
+    /// What is asked.
+    pub call: TestCall,
+    /// Its arguments, an encoded list.
+    pub args: Payload,
+}
+
 /// What comes back for an effect that worked.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum Answer {
@@ -401,4 +456,7 @@ pub enum Answer {
     /// A person's answer.
     #[n(5)]
     Approval(#[n(0)] Decision),
+    /// A harness's answer to its test, an encoded value.
+    #[n(11)]
+    Tested(#[n(0)] Payload),
 }

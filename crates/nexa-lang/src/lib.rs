@@ -31,5 +31,6 @@ pub use source_set::{FileLoader, LoadError, SourceSet};
 pub use syntax::{Parse, SyntaxNode, SyntaxToken};
 pub use syntax_kind::SyntaxKind;
 
+pub use check::asserted_parts;
 pub use list::{AgentSpec, CompiledList, ListError, compile_list};
-pub use program::{CompileResult, Compiled, check, compile, compile_text};
+pub use program::{CompileResult, Compiled, check, compile, compile_tests, compile_text};

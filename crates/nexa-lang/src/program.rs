@@ -11,6 +11,7 @@ use crate::ast::AstNode;
 use crate::check as checker;
 use crate::compile::{self as compiler, Lines};
 use crate::diagnostic::{self, Code, Colour, Diagnostic};
+use crate::hir::TestEntry;
 use crate::source::{FileId, Span};
 use crate::source_set::{FileLoader, ParsedFile, SourceSet};
 
@@ -23,6 +24,8 @@ pub struct CompileResult {
     pub diagnostics: Vec<Diagnostic>,
     /// The module, unless there are errors or only a check was asked for.
     pub module: Option<Module>,
+    /// The tests in the module, file by file; only [`compile_tests`] keeps them.
+    pub tests: Vec<TestEntry>,
 }
 
 /// A program without errors.
@@ -36,18 +39,24 @@ pub struct Compiled {
 
 /// Compiles the program whose first file is at this path.
 pub fn compile(entry_path: &str, loader: &dyn FileLoader) -> CompileResult {
-    run(SourceSet::load(entry_path, loader), true)
+    run(SourceSet::load(entry_path, loader), Wanted::Module)
+}
+
+/// Compiles the program whose first file is at this path, with the tests of all its files. Only a test harness can run
+/// such a module.
+pub fn compile_tests(entry_path: &str, loader: &dyn FileLoader) -> CompileResult {
+    run(SourceSet::load(entry_path, loader), Wanted::Tests)
 }
 
 /// Checks the program whose first file is at this path, and makes no module.
 pub fn check(entry_path: &str, loader: &dyn FileLoader) -> CompileResult {
-    run(SourceSet::load(entry_path, loader), false)
+    run(SourceSet::load(entry_path, loader), Wanted::Nothing)
 }
 
 /// Compiles a program of one file without imports.
 #[must_use]
 pub fn compile_text(name: &str, text: &str) -> CompileResult {
-    run(SourceSet::single(name, text), true)
+    run(SourceSet::single(name, text), Wanted::Module)
 }
 
 impl CompileResult {
@@ -101,12 +110,20 @@ impl CompileResult {
     }
 }
 
-fn run(sources: SourceSet, wants_module: bool) -> CompileResult {
+/// What is to be made of a program.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    Nothing,
+    Module,
+    Tests,
+}
+
+fn run(sources: SourceSet, wanted: Wanted) -> CompileResult {
     let mut diagnostics: Vec<Diagnostic> = sources.diagnostics().into_iter().cloned().collect();
     let entry = sources.entry().map(|entry| entry.source.file());
-    let Some(entry) = entry else { return CompileResult { sources, diagnostics, module: None } };
+    let Some(entry) = entry else { return CompileResult { sources, diagnostics, module: None, tests: Vec::new() } };
     let files: Vec<checker::File> = sources.files().iter().map(checked_file).collect();
-    let (program, findings) = checker::check(&files, entry);
+    let (program, findings) = checker::check(&files, entry, wanted == Wanted::Tests);
     if diagnostics.iter().any(Diagnostic::is_error) {
         let findings = without_follow_ups(&sources, &diagnostics, findings);
         diagnostics.extend(findings);
@@ -114,7 +131,7 @@ fn run(sources: SourceSet, wants_module: bool) -> CompileResult {
         diagnostics.extend(findings);
     }
     let mut module = None;
-    if wants_module && !diagnostics.iter().any(Diagnostic::is_error) {
+    if wanted != Wanted::Nothing && !diagnostics.iter().any(Diagnostic::is_error) {
         match compiler::compile(&program, &lines(&sources)) {
             Ok(made) => module = Some(made),
             Err(fault) => {
@@ -127,7 +144,8 @@ fn run(sources: SourceSet, wants_module: bool) -> CompileResult {
             }
         }
     }
-    CompileResult { sources, diagnostics, module }
+    let tests = if module.is_some() { program.tests } else { Vec::new() };
+    CompileResult { sources, diagnostics, module, tests }
 }
 
 fn checked_file(file: &ParsedFile) -> checker::File {

@@ -147,6 +147,8 @@ pub struct Function {
     /// What kinds its arguments are, one for each; empty if nothing is known of any. Whoever calls it otherwise gets
     /// `type_mismatch` before its first instruction.
     pub param_kinds: Vec<Kind>,
+    /// Whether it belongs to a test: only then may it ask a test harness, and only a harness loads its module.
+    pub test: bool,
     /// Its instructions.
     pub code: Vec<u32>,
 }

@@ -292,6 +292,9 @@ ops! {
     /// `… → … secret` whose name is `constant[a]`. Its value never enters the machine. Like all that follow but the
     /// memory of a workload and a tenant, it is done in the machine and is no effect; still, a pure function may not.
     144 Secret Const,
+    /// `… arg(1) … arg(a) → … value`: asks the harness of a test, `b` being the number of a
+    /// [`nexa_event::effect::TestCall`]. Only in functions of test builds.
+    150 TestCall CountFlags,
     /// `… key value → … ()` in the memory of scope `a`; `none` forgets the key. See [`MemoryScope`].
     156 MemStore A,
     /// `… key → … value`, `none` if there is nothing.

@@ -23,7 +23,8 @@ pub fn fingerprint(body: &EffectBody) -> [u8; 32] {
         | EffectBody::Log(_)
         | EffectBody::Emit { .. }
         | EffectBody::Children { .. }
-        | EffectBody::Sleep(_) => parts.text("not outside"),
+        | EffectBody::Sleep(_)
+        | EffectBody::Test(_) => parts.text("not outside"),
     }
     *parts.0.finalize().as_bytes()
 }

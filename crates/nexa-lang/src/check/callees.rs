@@ -1,5 +1,7 @@
 //! What stands in front of the parentheses of a call: a declaration, a standard function, a method, or a value.
 
+use nexa_event::effect::TestCall;
+
 use super::Checker;
 use super::calls::Piped;
 use super::modules::Item;
@@ -22,6 +24,8 @@ pub(super) enum Callee {
     Walk(Walk, Piped),
     /// A value: a function or a stage.
     Value(Expr, Span),
+    /// A helper of a test.
+    Test(TestCall, Name),
     /// It was reported.
     Reported,
 }
@@ -57,6 +61,11 @@ impl Checker<'_> {
         {
             return Callee::Case(id, name.clone());
         }
+        if self.in_test
+            && let Some(call) = super::tests::helper(&text)
+        {
+            return Callee::Test(call, name.clone());
+        }
         if let Some(function) = standard::function(&text) {
             return Callee::Standard(function, None);
         }
@@ -65,6 +74,9 @@ impl Checker<'_> {
         } else if self.in_agent_text {
             let unseen = self.finding(Code::E0406, name.span(), format!("this text cannot see `{text}`"));
             self.report(unseen.help("an agent's texts see its parameters and the standard functions"));
+        } else if super::tests::helper(&text).is_some() {
+            let lost = self.finding(Code::E0208, name.span(), format!("`{text}` is known inside of a `test` only"));
+            self.report(lost);
         } else {
             self.unknown_name(name);
         }

@@ -63,6 +63,7 @@ impl Checker<'_> {
             Callee::Walk(walk, receiver) => self.walk(walk, receiver, args, piped, span),
             Callee::Standard(function, receiver) => self.call_standard(function, receiver, args, piped, span),
             Callee::Value(value, value_span) => self.call_value(value, value_span, args, piped, span),
+            Callee::Test(call, name) => self.test_helper(call, &name, args, span),
             Callee::Reported => {
                 self.look_at(args);
                 self.broken(span)
@@ -367,7 +368,7 @@ impl Checker<'_> {
     }
 
     /// A code that is written out must be one of the run-time codes.
-    fn check_code(&mut self, code: &Expr, span: Span) {
+    pub(super) fn check_code(&mut self, code: &Expr, span: Span) {
         if let ExprKind::Const(Const::Str(text)) = &code.kind
             && text.parse::<nexa_types::RunCode>().is_err()
         {

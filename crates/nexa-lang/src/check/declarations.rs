@@ -241,6 +241,7 @@ impl Checker<'_> {
             body,
             is_pure: kind == FrameKind::Fn,
             schedule: self.flows[number].schedule,
+            is_test: false,
             at: At { file: signature.file.0, start: signature.span.start },
         };
         (self.frames, self.file, self.depth, self.has_budget) = around;

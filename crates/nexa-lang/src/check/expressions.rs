@@ -467,6 +467,7 @@ impl Checker<'_> {
             body,
             is_pure: self.frames.first().is_some_and(|frame| frame.kind == FrameKind::Fn),
             schedule: Schedule::default(),
+            is_test: self.in_test,
             at,
         });
         Expr::new(ExprKind::Closure(number, captured), ty, at)

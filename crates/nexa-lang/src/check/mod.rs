@@ -15,6 +15,7 @@
 //! Not here: instructions (`compile`), reading files (`source_set`).
 
 mod agents;
+mod asserts;
 mod assignments;
 mod callees;
 mod calls;
@@ -34,6 +35,7 @@ mod scope;
 mod standard;
 mod state;
 mod statements;
+mod tests;
 mod type_exprs;
 mod variants;
 mod walks;
@@ -47,6 +49,7 @@ use crate::source::{FileId, Span};
 use crate::types::{NamedId, Ty, TypeTable};
 
 pub(crate) use agents::{model_name_fault, waits};
+pub use asserts::asserted_parts;
 use declarations::{AgentInfo, FlowInfo};
 use modules::Scope;
 use scope::Frame;
@@ -71,8 +74,8 @@ pub(crate) struct File {
     pub(crate) imports: BTreeMap<String, FileId>,
 }
 
-/// Checks a program. The first file is the one that was named.
-pub(crate) fn check(files: &[File], entry: FileId) -> (hir::Program, Vec<Diagnostic>) {
+/// Checks a program. The first file is the one that was named. Tests are always checked, and kept in test builds only.
+pub(crate) fn check(files: &[File], entry: FileId, keeps_tests: bool) -> (hir::Program, Vec<Diagnostic>) {
     let mut checker = Checker::new(files);
     checker.collect_names();
     checker.resolve_imports();
@@ -80,8 +83,16 @@ pub(crate) fn check(files: &[File], entry: FileId) -> (hir::Program, Vec<Diagnos
     checker.index_cases();
     checker.check_signatures();
     checker.check_flows();
+    let (functions, agents) = (checker.functions.len(), checker.agents.len());
+    let mut tests = checker.check_tests();
+    if !keeps_tests {
+        // Nothing before them refers to what they added, so a program is the same with tests and without.
+        tests.clear();
+        checker.functions.truncate(functions);
+        checker.agents.truncate(agents);
+    }
     checker.report_unused_imports();
-    let program = checker.program(entry);
+    let program = hir::Program { tests, ..checker.program(entry) };
     let mut diagnostics = checker.diagnostics;
     diagnostics.sort_by_key(|diagnostic| (diagnostic.file, diagnostic.span.start, diagnostic.span.end));
     (program, diagnostics)
@@ -112,6 +123,8 @@ pub(super) struct Checker<'f> {
     running: usize,
     /// Whether the flow being checked has caps of its own.
     has_budget: bool,
+    /// Whether a test is being checked.
+    in_test: bool,
     /// Whether names are limited to parameters and the prelude: inside an agent's texts.
     in_agent_text: bool,
 }
@@ -133,6 +146,7 @@ impl<'f> Checker<'f> {
             depth: 0,
             running: 0,
             has_budget: false,
+            in_test: false,
             in_agent_text: false,
         }
     }
@@ -204,7 +218,8 @@ impl<'f> Checker<'f> {
     fn program(&mut self, entry: FileId) -> hir::Program {
         let entries = self.entries(entry);
         let agents = std::mem::take(&mut self.agents).into_iter().map(|agent| agent.checked).collect();
-        hir::Program { types: self.types.clone(), functions: std::mem::take(&mut self.functions), agents, entries }
+        let (types, functions) = (self.types.clone(), std::mem::take(&mut self.functions));
+        hir::Program { types, functions, agents, entries, tests: Vec::new() }
     }
 }
 

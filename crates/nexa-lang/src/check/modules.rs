@@ -79,7 +79,7 @@ impl Checker<'_> {
 
     fn declare(&mut self, decl: &Decl) -> Option<Item> {
         match decl {
-            Decl::UseDecl(_) => None,
+            Decl::UseDecl(_) | Decl::TestDecl(_) => None,
             Decl::ProtocolDecl(_) | Decl::StructDecl(_) | Decl::EnumDecl(_) => {
                 let name = decl.name()?;
                 let declared = Some((self.file, name.span()));

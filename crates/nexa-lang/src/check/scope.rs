@@ -41,6 +41,8 @@ pub(super) struct Frame {
     /// How many functions were made inside, for their names.
     pub(super) inner: u32,
     pub(super) locals: u16,
+    /// Locals that are free again and may be used within one statement.
+    pub(super) scratch: Vec<u16>,
     variables: Vec<Variable>,
     captures: Vec<Capture>,
     /// Whether it was said that there are too many locals.
@@ -93,6 +95,7 @@ impl Frame {
             loops: 0,
             inner: 0,
             locals: 0,
+            scratch: Vec::new(),
             variables: Vec::new(),
             captures: Vec::new(),
             crowded: false,

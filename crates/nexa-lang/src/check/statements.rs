@@ -89,8 +89,8 @@ impl Checker<'_> {
             ast::Stmt::LoopStmt(node) => self.loop_statement(node, out),
             ast::Stmt::PassStmt(_) => self.statement_not_available(node, "`pass`"),
             ast::Stmt::VerifyStmt(_) => self.statement_not_available(node, "`verify`"),
-            ast::Stmt::AssertStmt(_) => self.statement_not_available(node, "`assert`"),
-            ast::Stmt::ScriptStmt(_) => self.statement_not_available(node, "`script`"),
+            ast::Stmt::AssertStmt(node) => self.assert_statement(node, out),
+            ast::Stmt::ScriptStmt(node) => self.script_statement(node, out),
         }
     }
 

@@ -64,6 +64,7 @@ pub(super) fn body(agent: &Agent, request: u32, pool: &mut Pool<'_>) -> Result<F
         body,
         is_pure: false,
         schedule: agent.schedule,
+        is_test: false,
         at: agent.at,
     })
 }

@@ -205,6 +205,11 @@ impl Builder<'_, '_> {
                 };
                 self.emit(op, *scope as u32, operands.len() as u32, 1);
             }
+            ExprKind::TestCall(call, args) => {
+                self.all(args);
+                self.at(expr.at);
+                self.emit_count(Op::TestCall, args.len(), *call as u16, args.len() as u32, 1);
+            }
             // Everything else was written above.
             _ => self.emit(Op::Trap, 0, 0, 0),
         }

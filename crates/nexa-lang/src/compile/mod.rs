@@ -212,6 +212,7 @@ fn empty_function(function: &hir::Function) -> Function {
         captures: function.captures.len() as u8,
         pure_: function.is_pure,
         param_kinds: kinds_of(&function.params),
+        test: function.is_test,
         ..Function::default()
     }
 }

@@ -13,7 +13,7 @@ mod render;
 pub use code::{Code, Severity};
 pub use json::to_json;
 pub use nearest::nearest;
-pub use render::{Colour, render};
+pub use render::{Colour, Shown, render, show};
 
 use crate::source::{FileId, Span};
 

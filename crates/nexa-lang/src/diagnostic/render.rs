@@ -44,6 +44,37 @@ pub fn render<'s>(diagnostic: &Diagnostic, find: impl Fn(FileId) -> Option<&'s S
     renderer.render(&[group])
 }
 
+/// Something to be shown like a diagnostic that is none, such as a failed test.
+#[derive(Clone, Copy, Debug)]
+pub struct Shown<'a> {
+    /// What stands in brackets after `error`.
+    pub id: &'a str,
+    /// What is wrong.
+    pub message: &'a str,
+    /// Where.
+    pub place: Option<(&'a Source, Span)>,
+    /// What else there is to know.
+    pub notes: &'a [String],
+    /// What to do.
+    pub helps: &'a [String],
+}
+
+/// The text of several lines, without a line end after the last.
+#[must_use]
+pub fn show(shown: &Shown<'_>, colour: Colour) -> String {
+    let mut group = Group::with_title(Level::ERROR.primary_title(shown.message).id(shown.id));
+    if let Some((source, span)) = shown.place {
+        group = group.element(snippet(source, &[Mark { span, kind: AnnotationKind::Primary, words: None }]));
+    }
+    group = group.elements(shown.notes.iter().map(|note| Level::NOTE.message(note.as_str())));
+    group = group.elements(shown.helps.iter().map(|help| Level::HELP.message(help.as_str())));
+    let renderer = match colour {
+        Colour::Off => Renderer::plain(),
+        Colour::On => Renderer::styled(),
+    };
+    renderer.render(&[group])
+}
+
 struct Mark<'d> {
     span: Span,
     kind: AnnotationKind,

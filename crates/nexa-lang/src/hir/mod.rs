@@ -11,6 +11,7 @@ mod parts;
 
 use std::rc::Rc;
 
+use nexa_event::effect::TestCall;
 use nexa_types::Budget;
 use nexa_vm::module::Schedule;
 use nexa_vm::op::{MemoryScope, MergeStrategy};
@@ -39,6 +40,19 @@ pub struct Program {
     pub agents: Vec<Agent>,
     /// What may be started from outside.
     pub entries: Vec<Entry>,
+    /// The tests, in a test build only.
+    pub tests: Vec<TestEntry>,
+}
+
+/// A test.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TestEntry {
+    /// Its name.
+    pub name: String,
+    /// The function that is its body.
+    pub function: u32,
+    /// Where it is declared.
+    pub at: At,
 }
 
 /// A flow, a lambda or a branch.
@@ -60,6 +74,8 @@ pub struct Function {
     pub is_pure: bool,
     /// What a scheduler should expect of it when it is started as an agent.
     pub schedule: Schedule,
+    /// Whether it is a test or a part of one.
+    pub is_test: bool,
     /// Where it is declared.
     pub at: At,
 }
@@ -393,6 +409,8 @@ pub enum ExprKind {
     Tries(Box<Expr>),
     /// A use of a memory, with its operands.
     Memory(MemoryUse, MemoryScope, Vec<Expr>),
+    /// Asks the harness of a test.
+    TestCall(TestCall, Vec<Expr>),
     /// Where the checker proved that nothing goes.
     Unreachable,
 }

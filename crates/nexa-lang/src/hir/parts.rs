@@ -82,6 +82,7 @@ impl Expr {
             | ExprKind::Run(_, items)
             | ExprKind::Closure(_, items)
             | ExprKind::Memory(_, _, items)
+            | ExprKind::TestCall(_, items)
             | ExprKind::Chain(items) => items.iter().for_each(push),
             ExprKind::Dict(entries) => {
                 for (key, value) in entries {

@@ -162,16 +162,15 @@ fn read_record(reader: &mut Reader<'_>) -> Result<RecordType, WireError> {
 }
 
 fn read_function(reader: &mut Reader<'_>) -> Result<Function, WireError> {
-    Ok(Function {
-        name: reader.string()?,
-        arity: reader.u8()?,
-        locals: reader.u16()?,
-        captures: reader.u8()?,
-        stack: reader.u16()?,
-        pure_: reader.bool()?,
-        param_kinds: Vec::new(),
-        code: reader.list(MODULE_BYTES_MAX / 4, Reader::fixed_u32)?,
-    })
+    let (name, arity) = (reader.string()?, reader.u8()?);
+    let (locals, captures, stack) = (reader.u16()?, reader.u8()?, reader.u16()?);
+    let flags = reader.u8()?;
+    if flags > 3 {
+        return Err(reader.bad("a function's flags"));
+    }
+    let code = reader.list(MODULE_BYTES_MAX / 4, Reader::fixed_u32)?;
+    let (pure_, test) = (flags & 1 != 0, flags & 2 != 0);
+    Ok(Function { name, arity, locals, captures, stack, pure_, test, param_kinds: Vec::new(), code })
 }
 
 fn read_agent(reader: &mut Reader<'_>) -> Result<Agent, WireError> {

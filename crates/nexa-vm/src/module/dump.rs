@@ -21,7 +21,12 @@ impl Module {
 
     fn dump_function(&self, out: &mut String, index: usize, function: &Function) {
         let Function { name, arity, locals, captures, stack, param_kinds, .. } = function;
-        let mut mark = if function.pure_ { " pure" } else { "" }.to_owned();
+        let mut mark = match (function.pure_, function.test) {
+            (true, _) => " pure",
+            (false, true) => " test",
+            (false, false) => "",
+        }
+        .to_owned();
         if !param_kinds.is_empty() {
             let kinds: Vec<&str> = param_kinds.iter().map(|kind| kind.name()).collect();
             mark.push_str(&format!(" ({})", kinds.join(", ")));

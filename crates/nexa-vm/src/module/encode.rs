@@ -207,7 +207,7 @@ fn write_function(writer: &mut Writer, function: &Function) {
     writer.u32(u32::from(function.locals));
     writer.u8(function.captures);
     writer.u32(u32::from(function.stack));
-    writer.bool(function.pure_);
+    writer.u8(u8::from(function.pure_) | u8::from(function.test) << 1);
     list(writer, &function.code, |writer, word| writer.fixed_u32(*word));
 }
 

@@ -16,7 +16,7 @@
 //! | V4, V8, V11 | one stack height and one nesting of tries at every point, never below zero or above what is declared | E1003 |
 //! | V5, V6 | locals are set before they are read, typed operations and calls do not get other kinds | E1003 |
 //! | V7 | a backward jump leads to a `LoopTick` | E1005 |
-//! | V9 | no effect in a function marked pure | E1003 |
+//! | V9 | no effect in a function marked pure, and no question to a test harness outside of tests | E1003 |
 //! | V13 | every path ends in `Return`, `Raise`, `TailCall` or `Trap` | E1002 |
 //! | V14 | limits | E1006 |
 //!

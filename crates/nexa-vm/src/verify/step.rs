@@ -1,5 +1,6 @@
 //! What each instruction needs and leaves.
 
+use nexa_event::effect::TestCall;
 use nexa_types::limits::{DEPTH_MAX, SECRET_NAME_BYTES_MAX};
 
 use super::VerifyError;
@@ -62,6 +63,7 @@ impl Pass<'_, '_> {
             Op::LoadCapture => word.a < u64::from(self.function.captures),
             Op::MakeStage => Stage::may_open(word.b, count),
             Op::Fork => word.b <= 1,
+            Op::TestCall => TestCall::from_number(word.b).is_some_and(|call| call.arity() == word.count),
             Op::Pipeline => word.a > 0 && word.a <= 256,
             Op::Merge => MergeStrategy::from_number(word.b).is_some(),
             Op::GetField | Op::SetField => matches!(module.constants.get(word.a as usize), Some(Constant::Str(_))),
@@ -286,6 +288,12 @@ impl Pass<'_, '_> {
             Op::Tries => self.change(&mut point, 1, Int)?,
             Op::MemStore | Op::MemRecall => self.effect(&mut point, 2, Other)?,
             Op::MemLoad => self.effect(&mut point, 1, Any)?,
+            Op::TestCall => {
+                if !self.function.test {
+                    return Err(stack_error("only a test asks a test harness"));
+                }
+                self.effect(&mut point, count, Any)?;
+            }
         }
         Ok(Some(point))
     }

@@ -54,6 +54,7 @@ impl Program {
     /// [`LoadError`] with an E10xx code; no instruction of a refused module ever runs.
     pub fn load(bytes: &[u8]) -> Result<Self, LoadError> {
         let (module, hash) = Module::decode_with_hash(bytes)?;
+        refuse_tests(&module)?;
         Ok(Self::prepare(module, hash)?)
     }
 
@@ -62,6 +63,15 @@ impl Program {
     /// # Errors
     /// [`VerifyError`] with an E10xx code.
     pub fn new(module: Module) -> Result<Self, VerifyError> {
+        refuse_tests(&module)?;
+        Self::for_tests(module)
+    }
+
+    /// Verifies a module that may be a test build, which only a harness that answers its tests can run.
+    ///
+    /// # Errors
+    /// [`VerifyError`] with an E10xx code.
+    pub fn for_tests(module: Module) -> Result<Self, VerifyError> {
         let hash = module.hash();
         Self::prepare(module, hash)
     }
@@ -139,6 +149,17 @@ impl Program {
         match debug.files.get(*file as usize).map_or("?", String::as_str) {
             "" => String::new(),
             file => format!("{file}:{line}"),
+        }
+    }
+}
+
+/// Nobody but a harness answers what a test asks, so nobody else loads a module with tests.
+fn refuse_tests(module: &Module) -> Result<(), VerifyError> {
+    match module.functions.iter().find(|function| function.test) {
+        None => Ok(()),
+        Some(test) => {
+            let what = "the module is a test build; compile the program without its tests";
+            Err(VerifyError { function: test.name.clone(), ..VerifyError::new("E1001", what) })
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::{Arc, LazyLock};
 
 use nexa_event::effect::{
     Answer, ApprovalRequest, ChildSpec, EffectBody, Finish, Join, Message, ModelReply, ModelRequest, Purpose, Role,
-    Sampling, Source, ToolChoice,
+    Sampling, Source, TestCall, TestRequest, ToolChoice,
 };
 use nexa_types::{Budget, Failure, Millis, Outcome, Payload, RunCode, Seq};
 
@@ -51,6 +51,7 @@ pub(super) fn operands(word: &Word) -> Option<usize> {
         Op::Approve => 3,
         Op::Sleep | Op::Log => 1,
         Op::Now => 0,
+        Op::TestCall => usize::from(word.count),
         _ => return None,
     })
 }
@@ -117,6 +118,10 @@ impl Vm {
                 let (input, branches) = operands.split_at(usize::from(word.b & 1));
                 let branches = branches.iter().map(|branch| self.child(branch, input.to_vec()));
                 EffectBody::Children { branches: branches.collect::<Result<_, _>>()?, join: Join::All }
+            }
+            (Op::TestCall, args) => {
+                let call = TestCall::from_number(word.b).ok_or_else(|| Fault::internal("no such call of a test"))?;
+                EffectBody::Test(TestRequest { call, args: encode(&Value::List(Arc::new(args.to_vec())))? })
             }
             (op, operands) => {
                 let found: Vec<String> = operands.iter().map(describe).collect();
@@ -310,6 +315,7 @@ impl Vm {
                 }
                 Ok(Value::List(Arc::new(values)))
             }
+            (Op::TestCall, Answer::Tested(payload)) => Ok(decode(&payload)?),
             _ => return Err("it answers another kind of effect"),
         })
     }
@@ -348,7 +354,7 @@ fn without_secret(value: &Value) -> Result<Payload, Fault> {
 }
 
 fn decode(payload: &Payload) -> Result<Value, &'static str> {
-    codec::decode(payload).map_err(|_| "a child's value cannot be decoded")
+    codec::decode(payload).map_err(|_| "its value cannot be decoded")
 }
 
 fn unfit(wanted: &str, found: &Value) -> Fault {

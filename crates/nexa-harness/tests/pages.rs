@@ -1,0 +1,43 @@
+//! The language's documentation is its conformance suite: every program of `docs/language/*.md` does what its page says.
+//!
+//! How a page is written stands in `docs/language/README.md`. With `UPDATE_EXPECT=1` the expectations are rewritten to
+//! what the programs do now.
+
+mod page;
+
+use std::path::PathBuf;
+
+use page::Page;
+
+fn folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/language")
+}
+
+/// Each page is a test of its own, so that they run side by side and a failure names its page.
+macro_rules! pages {
+    ($($name:ident)*) => {
+        $(#[test]
+        fn $name() {
+            Page::read(&folder().join(concat!(stringify!($name), ".md"))).check();
+        })*
+
+        const LISTED: &[&str] = &[$(stringify!($name)),*];
+    };
+}
+
+pages! {
+    pipelines
+}
+
+#[test]
+fn every_page_is_checked() {
+    let found = std::fs::read_dir(folder()).expect("the folder of the pages");
+    let found =
+        found.map(|entry| entry.expect("a file of the folder").file_name().into_string().expect("a plain name"));
+    let mut pages: Vec<String> =
+        found.filter_map(|name| name.strip_suffix(".md").map(str::to_owned)).filter(|name| name != "README").collect();
+    pages.sort();
+    let mut listed = LISTED.to_vec();
+    listed.sort_unstable();
+    assert_eq!(pages, listed, "every page of docs/language is in the list of this file");
+}
