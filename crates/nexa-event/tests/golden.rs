@@ -44,7 +44,7 @@ variants! {
     program(Program) in PROGRAMS { Function, List }
     intent(Intent) in INTENTS { Model, Approval }
     effect_result(EffectResult) in EFFECT_RESULTS { Done, Failed, Unknown }
-    answer(Answer) in ANSWERS { Done, Now, Random, Children, Model, Approval }
+    answer(Answer) in ANSWERS { Done, Now, Random, Children, Model, Approval, Tested }
     outcome(Outcome) in OUTCOMES { Ok, Err }
     stream(StreamId) in STREAMS { Agent, Workload, Cluster }
     source(Source) in SOURCES { Program, Answer, Derived }
@@ -139,8 +139,14 @@ fn answers() -> Vec<Answer> {
         Answer::Approval(Decision { approved: true, by: "ada".into(), note: "fine".into() }),
     ];
     samples.extend(finishes.map(reply));
-    all_named(&samples, answer, ANSWERS);
+    let all: Vec<Answer> = samples.iter().cloned().chain(later_answers()).collect();
+    all_named(&all, answer, ANSWERS);
     samples
+}
+
+/// Answers that came after files were numbered; theirs stand after all others. Add at the end.
+fn later_answers() -> Vec<Answer> {
+    vec![Answer::Tested(payload("value"))]
 }
 
 fn effect_results() -> Vec<EffectResult> {
@@ -238,6 +244,8 @@ fn agent_events() -> Vec<AgentEvent> {
     ]);
     samples.extend(outcomes().into_iter().map(|outcome| AgentEvent::Ended { outcome, spend }));
     samples.push(AgentEvent::EffectEnded { seq, result: EffectResult::Done(calling()), spend });
+    let later = later_answers().into_iter().map(EffectResult::Done);
+    samples.extend(later.map(|result| AgentEvent::EffectEnded { seq, result, spend }));
     all_named(&samples, agent_event, AGENT_EVENTS);
     samples
 }

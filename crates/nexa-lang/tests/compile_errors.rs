@@ -357,7 +357,7 @@ fn what_this_release_does_not_have_is_refused_by_name() {
     for statements in [
         "semantic_if \"c\" against q { return 1 } else { return 2 }",
         "verify q satisfies str; return q",
-        "assert n > 1; return q",
+        "assert \"it is polite\" against q; return q",
         "let h = spawn f(q, n, xs); return q",
         "return fork [A.run(q), B.run(q)] merge first",
         "return fork [A.run(q), B.run(q)] merge consensus(judge: J)",
@@ -382,7 +382,6 @@ fn what_this_release_does_not_have_is_refused_by_name() {
     for (declaration, name) in [
         ("tool t(q: str) -> str { source: builtin(\"time.now\") }", "`tool`"),
         ("type Email = str @ \"an address\"", "`type`"),
-        ("test \"x\" { assert true }", "`test`"),
         ("@id(\"x\")\nflow f() { }", "a decorator"),
         ("agent A requires true { prompt: \"x\" }", "`requires`"),
         ("agent A uses t { prompt: \"x\" }", "`uses`"),

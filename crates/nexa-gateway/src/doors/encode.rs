@@ -335,8 +335,10 @@ fn effect_result(result: &EffectResult) -> Option<v1::effect_ended::Result> {
             by: decision.by.clone(),
             note: decision.note.clone(),
         }),
-        // No other effect is outside, so no other answer is a fact of its own.
-        EffectResult::Done(Answer::Done | Answer::Now(_) | Answer::Random(_) | Answer::Children(_)) => return None,
+        // No other effect is outside, so no other answer is a fact of its own; tests do not run on nodes.
+        EffectResult::Done(
+            Answer::Done | Answer::Now(_) | Answer::Random(_) | Answer::Children(_) | Answer::Tested(_),
+        ) => return None,
         EffectResult::Failed(told) => Result::Failure(failure(told)),
         EffectResult::Unknown(told) => Result::Unknown(failure(told)),
     })

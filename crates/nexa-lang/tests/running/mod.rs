@@ -184,6 +184,7 @@ impl Desk {
                 self.clock += span;
                 Ok(Answer::Done)
             }
+            EffectBody::Test(_) => panic!("tests run in nexa-harness"),
             EffectBody::Approval(request) => {
                 note(format!("approve {} {}", request.question, request.data.unwrap_or_default()));
                 assert!(!self.decisions.is_empty(), "a decision for {}", request.question);

@@ -81,6 +81,7 @@ pub(crate) fn answer(program: &Arc<Program>, body: &EffectBody, seq: u64) -> Res
                 tool_calls: Vec::new(),
             })
         }
+        EffectBody::Test(_) => panic!("nobody tests here"),
         EffectBody::Approval(_) => {
             Answer::Approval(Decision { approved: true, by: "ada".to_owned(), note: String::new() })
         }
