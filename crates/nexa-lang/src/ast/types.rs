@@ -1,6 +1,7 @@
 //! Types as they are written.
 
 use super::{Field, FieldList, Name, StringExpr, child, children, choice, names, nodes};
+use crate::SyntaxKind;
 
 nodes! {
     /// `str`, `list[T]`, `t.Claim`.
@@ -73,6 +74,14 @@ impl TupleType {
     /// The types in order; none for `()`.
     pub fn items(&self) -> impl Iterator<Item = TypeExpr> + use<> {
         children(&self.0)
+    }
+
+    /// The type in parentheses that only group: `(int | str)?`.
+    #[must_use]
+    pub fn grouped(&self) -> Option<TypeExpr> {
+        let has_comma = self.0.children_with_tokens().any(|part| part.kind() == SyntaxKind::Comma);
+        let mut items = self.items();
+        items.next().filter(|_| !has_comma)
     }
 }
 

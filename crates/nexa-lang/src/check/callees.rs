@@ -152,6 +152,11 @@ impl Checker<'_> {
         if let Some(walk) = Walk::of(&value.ty, &text) {
             return Callee::Walk(walk, Piped { value, span });
         }
+        if matches!(value.ty, Ty::Union(_)) {
+            let wide = self.unnarrowed(name.span(), &value.ty, &format!("the method `{text}` is called"));
+            self.report(wide);
+            return Callee::Reported;
+        }
         let shown = self.show(&value.ty);
         let mut unknown = self.finding(Code::E0305, name.span(), format!("`{shown}` has no method `{text}`"));
         unknown = match &value.ty {

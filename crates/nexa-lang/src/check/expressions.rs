@@ -12,7 +12,7 @@ use super::places::Place;
 use super::scope::{Frame, FrameKind};
 use super::walks::Walk;
 use crate::ast::{self, AstNode, Body, Name};
-use crate::diagnostic::Code;
+use crate::diagnostic::{Code, Diagnostic};
 use crate::hir::{self, Const, Expr, ExprKind, Stmt};
 use crate::source::Span;
 use crate::types::Ty;
@@ -239,6 +239,12 @@ impl Checker<'_> {
         self.field_of(value, &name)
     }
 
+    /// E0312 for a union that is used as if it were one of its types.
+    pub(super) fn unnarrowed(&self, span: Span, ty: &Ty, what: &str) -> Diagnostic {
+        let message = format!("{what}, and which of `{}` this is is not known yet", self.show(ty));
+        self.finding(Code::E0312, span, message).help("narrow it with `match` first: `match x { n: int => …, … }`")
+    }
+
     /// A field of a value.
     pub(super) fn field_of(&mut self, value: Expr, name: &Name) -> Expr {
         let at = self.at_span(name.span());
@@ -254,6 +260,10 @@ impl Checker<'_> {
         }
         let shown = self.show(&value.ty);
         let Some(fields) = self.types.fields(&value.ty) else {
+            if matches!(value.ty, Ty::Union(_)) {
+                let wide = self.unnarrowed(name.span(), &value.ty, &format!("the field `{text}` is asked for"));
+                return self.refuse(wide);
+            }
             let mut unknown = self.finding(Code::E0305, name.span(), format!("`{shown}` has no field `{text}`"));
             if matches!(value.ty, Ty::Option(_) | Ty::Result(..)) {
                 unknown = unknown.help(format!("unwrap it first: `…?.{text}`"));
@@ -288,6 +298,10 @@ impl Checker<'_> {
             None => {
                 if let Ty::Tuple(items) = value.ty.clone() {
                     return self.tuple_index(value, &items, &index);
+                }
+                if matches!(value.ty, Ty::Union(_)) {
+                    let wide = self.unnarrowed(receiver.span(), &value.ty, "it is indexed");
+                    return self.refuse(wide);
                 }
                 let message = format!("`{}` cannot be indexed", self.show(&value.ty));
                 let wrong = self.finding(Code::E0305, receiver.span(), message);

@@ -4,7 +4,7 @@
 //! Out: a [`hir::Program`] and the findings; with an error among them the program must not be compiled.
 //!
 //! It walks twice. First the names and signatures of all files ([`modules`], [`declarations`], [`agents`]), then the
-//! bodies of flows ([`statements`], [`expressions`], [`operators`], [`calls`], [`pipes`], [`matches`]). A flow without
+//! bodies of flows ([`statements`], [`expressions`], [`operators`], [`calls`], [`pipes`], [`matches`], [`patterns`]). A flow without
 //! a written result type is checked when somebody first asks what it gives.
 //!
 //! Holds:
@@ -20,6 +20,7 @@ mod assignments;
 mod callees;
 mod calls;
 mod constants;
+mod coverage;
 mod declarations;
 mod expressions;
 mod forks;
@@ -29,6 +30,7 @@ mod matches;
 mod merges;
 mod modules;
 mod operators;
+mod patterns;
 mod pipes;
 mod places;
 mod scope;

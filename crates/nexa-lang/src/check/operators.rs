@@ -21,6 +21,10 @@ impl Checker<'_> {
         match &value.ty {
             Ty::Bool | Ty::Broken | Ty::Never => value,
             Ty::Any => Expr::new(ExprKind::Check(Box::new(value)), Ty::Bool, at),
+            union @ Ty::Union(_) => {
+                let wide = self.unnarrowed(span, union, "it is a condition");
+                self.refuse(wide)
+            }
             other => {
                 let help = match other {
                     Ty::Option(_) => "compare it: `… != none`",
@@ -158,6 +162,11 @@ impl Checker<'_> {
     }
 
     fn no_operator(&mut self, op: BinaryOp, at_op: Span, left: (&Ty, Span), right: (&Ty, Span)) -> crate::Diagnostic {
+        for (ty, span) in [left, right] {
+            if matches!(ty, Ty::Union(_)) && !matches!(op, BinaryOp::Equal | BinaryOp::NotEqual) {
+                return self.unnarrowed(span, ty, &format!("`{}` works on it", sign_of(op)));
+            }
+        }
         let (x, y) = (self.show(left.0), self.show(right.0));
         let sign = sign_of(op);
         let message = match op {

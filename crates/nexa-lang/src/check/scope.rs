@@ -198,6 +198,11 @@ impl Checker<'_> {
         self.frame().variables.len()
     }
 
+    /// Whether a name was bound since a block was opened.
+    pub(super) fn is_bound_since(&mut self, opened: usize, name: &str) -> bool {
+        self.frame().variables.iter().skip(opened).any(|variable| &*variable.name == name)
+    }
+
     /// Forgets the variables of a block and says which were never used.
     pub(super) fn close_block(&mut self, opened: usize) {
         let forgotten = self.frame().variables.split_off(opened);

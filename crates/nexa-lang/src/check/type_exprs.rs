@@ -118,6 +118,9 @@ impl Checker<'_> {
             TypeExpr::NamedType(named) => self.named_type(named),
             TypeExpr::OptionType(option) => Ty::option(option.inner().map_or(Ty::Broken, |inner| self.ty(&inner))),
             TypeExpr::TupleType(tuple) => {
+                if let Some(inner) = tuple.grouped() {
+                    return self.ty(&inner);
+                }
                 let items: Vec<Ty> = tuple.items().map(|item| self.ty(&item)).collect();
                 if items.is_empty() { Ty::Unit } else { Ty::Tuple(items.into()) }
             }

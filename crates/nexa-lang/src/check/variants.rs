@@ -29,10 +29,18 @@ impl Checker<'_> {
     pub(super) fn enum_of_case(&mut self, name: &Name, want: Option<&Ty>) -> Option<NamedId> {
         let text = name.text();
         let has = |id: NamedId| self.cases(id).is_some_and(|cases| cases.iter().any(|(tag, _)| **tag == *text));
-        if let Some(Ty::Named(id)) = want.map(Ty::without_option)
-            && has(*id)
-        {
-            return Some(*id);
+        match want.map(Ty::without_option) {
+            Some(Ty::Named(id)) if has(*id) => return Some(*id),
+            Some(Ty::Union(parts)) => {
+                let mut having = parts.iter().filter_map(|part| match part {
+                    Ty::Named(id) if has(*id) => Some(*id),
+                    _ => None,
+                });
+                if let (Some(id), None) = (having.next(), having.next()) {
+                    return Some(id);
+                }
+            }
+            _ => {}
         }
         let known = self.case_owners.get(self.place_of(self.file))?.get(&text)?.clone();
         let ids: BTreeSet<NamedId> = known.iter().map(|(_, id)| *id).collect();

@@ -339,6 +339,14 @@ impl Builder<'_, '_> {
                 self.emit(Op::Swap, 0, 2, 2);
                 self.emit(Op::Pop, 0, 1, 0);
             }
+            Test::Of(ty) => {
+                let ty = self.pool.ty(ty);
+                self.emit(Op::Int, ty, 0, 1);
+                self.expr(value);
+                self.at(whole.at);
+                let number = nexa_vm::stdlib::lookup("core.is_of").map_or(u16::MAX, |function| function.number);
+                self.emit_count(Op::CallStd, 2, number, 2, 1);
+            }
             Test::None => self.standard(whole, "option.is_none", value),
             Test::Ok => self.standard(whole, "result.is_ok", value),
             Test::Err => self.standard(whole, "result.is_err", value),

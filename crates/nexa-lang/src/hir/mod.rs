@@ -283,6 +283,8 @@ pub enum Test {
     None,
     /// Is it this variant: enum, tag, fields?
     Variant(Shape),
+    /// Is it of this type as it is, without any conversion?
+    Of(Ty),
 }
 
 /// The names of a record or variant.

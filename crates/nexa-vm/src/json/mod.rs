@@ -5,6 +5,7 @@
 //! - [`validate`]: a dynamic value as a value of a type, or every violation, in words for whoever has to repair it.
 //! - [`schema`]: a type as JSON Schema, for models.
 
+mod is_of;
 mod read;
 pub(crate) mod schema;
 pub(crate) mod validate;
@@ -15,5 +16,6 @@ pub use schema::schema;
 pub use validate::{Violation, validate};
 pub use write::{NoText, text_of, to_json, to_json_indented, try_to_json};
 
+pub(crate) use is_of::is_of;
 pub(crate) use read::from_json_charged;
 pub(crate) use validate::validate_within;

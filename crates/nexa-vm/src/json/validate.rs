@@ -290,6 +290,10 @@ impl Check<'_, '_> {
     }
 
     fn union(&mut self, parts: &[u32], value: &Value) -> Result<Value, Exhausted> {
+        // What is of one of the types already stays as it is: a float does not become the int that stands before it.
+        if parts.iter().any(|part| super::is_of(self.module, *part, value) == Some(true)) {
+            return Ok(value.clone());
+        }
         for part in parts {
             let known = self.violations.len();
             let full = known >= VIOLATIONS_MAX;

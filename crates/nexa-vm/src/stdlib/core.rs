@@ -184,6 +184,13 @@ pub(super) fn read_json(context: &mut Context<'_>, args: &[Value]) -> Result<Val
     Ok(Value::Err(Arc::new(lines)))
 }
 
+/// Whether a value is of a type as it is.
+pub(super) fn is_of(context: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
+    let ty = type_arg(context, args)?;
+    let is_of = json::is_of(context.module, ty, any_arg(args, 1));
+    is_of.map(Value::Bool).ok_or_else(|| fail(RunCode::OutOfMemory, "the value is too large to be told its type"))
+}
+
 /// What stands between the first two lines that start with three backticks.
 fn first_fenced_block(text: &str) -> Option<&str> {
     let (_, after) = text.split_once("```")?;

@@ -114,4 +114,5 @@ functions! {
     73 "core.error" (code: Str, message: Str) -> Error => core::new_error;
     74 "core.worth_fallback" (error: Any) -> Bool => core::worth_fallback;
     75 "core.sort_by_keys" (xs: LIST_T, keys: List(&U)) -> LIST_T => list::sort_by_keys;
+    76 "core.is_of" (ty: Int, v: Any) -> Bool => core::is_of;
 }
