@@ -611,7 +611,7 @@ impl Checker<'_> {
 /// Whether a value of a type is a function or holds one.
 fn holds_function(ty: &Ty) -> bool {
     match ty {
-        Ty::Function(..) | Ty::Stage(..) => true,
+        Ty::Function(..) | Ty::Stage(..) | Ty::Secret | Ty::Snapshot => true,
         Ty::List(inner) | Ty::Option(inner) => holds_function(inner),
         Ty::Dict(a, b) | Ty::Result(a, b) => holds_function(a) || holds_function(b),
         Ty::Tuple(items) | Ty::Union(items) => items.iter().any(holds_function),

@@ -52,8 +52,8 @@ impl Look<'_> {
             }
             (Type::Dict(key, part), Value::Dict(dict)) => {
                 let keys = module.types.get(*key as usize).unwrap_or(&Type::Any);
-                dict.entries.iter().all(|(key, _)| is_key(keys, key))
-                    && self.all(dict.entries.iter().map(|(_, value)| (*part, value)))?
+                dict.entries().iter().all(|(key, _)| is_key(keys, key))
+                    && self.all(dict.entries().iter().map(|(_, value)| (*part, value)))?
             }
             (Type::Result(part, _), Value::Ok(inner)) | (Type::Result(_, part), Value::Err(inner)) => {
                 self.is_of(*part, inner)?
