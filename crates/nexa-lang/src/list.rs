@@ -178,6 +178,7 @@ fn agent_of(item: &AgentSpec) -> hir::Agent {
         backoff: waits(i64::from(item.retry_max), 500, 2.0),
         repair: 0,
         stream: item.stream,
+        fallback: None,
         schedule: Schedule { priority: item.priority, ..Schedule::default() },
         at,
     }

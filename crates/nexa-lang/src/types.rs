@@ -42,6 +42,8 @@ pub enum Ty {
     Secret,
     /// A state that the agent saved.
     Snapshot,
+    /// `stream[T]`: what comes piece by piece. When the program runs it is the whole.
+    Stream(Rc<Ty>),
     /// `list[T]`
     List(Rc<Ty>),
     /// `dict[K, V]`
@@ -266,7 +268,7 @@ impl TypeTable {
         match (from, to) {
             (Ty::Broken | Ty::Never, _) | (_, Ty::Broken | Ty::Any) => Fit::Same,
             // Functions and handles cannot be checked when the program runs.
-            (Ty::Any, Ty::Function(..) | Ty::Stage(..) | Ty::Secret | Ty::Snapshot) => Fit::No,
+            (Ty::Any, Ty::Function(..) | Ty::Stage(..) | Ty::Secret | Ty::Snapshot | Ty::Stream(_)) => Fit::No,
             (Ty::Any, _) => Fit::Check,
             (Ty::Int, Ty::Float) => Fit::Widen,
             (Ty::Option(from), Ty::Option(to)) => inside(from, to),
@@ -376,7 +378,9 @@ impl TypeTable {
     fn not_json(&self, ty: &Ty, is_asked: bool, seen: &mut Vec<NamedId>) -> Option<Ty> {
         let mut all = |fields: &[Field]| fields.iter().find_map(|field| self.not_json(&field.ty, is_asked, seen));
         match ty {
-            Ty::Function(..) | Ty::Stage(..) | Ty::Never | Ty::Secret | Ty::Snapshot => Some(ty.clone()),
+            Ty::Function(..) | Ty::Stage(..) | Ty::Never | Ty::Secret | Ty::Snapshot | Ty::Stream(_) => {
+                Some(ty.clone())
+            }
             Ty::Unit | Ty::Result(..) if is_asked => Some(ty.clone()),
             Ty::List(inner) | Ty::Option(inner) => self.not_json(inner, is_asked, seen),
             Ty::Result(value, error) => {
@@ -434,7 +438,7 @@ impl TypeTable {
             Ty::Broken | Ty::Never | Ty::Any | Ty::Unit | Ty::Str | Ty::Int | Ty::Float | Ty::Bool | Ty::Duration => {
                 false
             }
-            Ty::Function(..) | Ty::Stage(..) | Ty::Snapshot => false,
+            Ty::Function(..) | Ty::Stage(..) | Ty::Snapshot | Ty::Stream(_) => false,
         }
     }
 
@@ -467,6 +471,11 @@ impl TypeTable {
             Ty::Duration => out.push_str("duration"),
             Ty::Secret => out.push_str("secret"),
             Ty::Snapshot => out.push_str("snapshot"),
+            Ty::Stream(item) => {
+                out.push_str("stream[");
+                self.write(item, out);
+                out.push(']');
+            }
             Ty::List(item) => {
                 out.push_str("list[");
                 self.write(item, out);

@@ -96,28 +96,28 @@ fn a_mistyped_property_finds_the_one_that_was_meant() {
     says(
         "agent A(t: str) -> int {\n    promt: \"x\"\n    temperature: 3.0\n    model: \"small\"\n}",
         expect![[r#"
-        error[E0401]: an agent has no property `promt`
-         --> main.nx:2:5
-          |
-        2 |     promt: "x"
-          |     ^^^^^
-          |
-          = note: an agent has `role`, `prompt`, `model`, `temperature`, `top_p`, `max_tokens`, `seed`, `stop`, `budget`, `schedule`, `timeout`, `retry`, `repair`, `stream` and `planner`
-          = help: did you mean `prompt`?
+            error[E0401]: an agent has no property `promt`
+             --> main.nx:2:5
+              |
+            2 |     promt: "x"
+              |     ^^^^^
+              |
+              = note: an agent has `role`, `prompt`, `model`, `temperature`, `top_p`, `max_tokens`, `seed`, `stop`, `budget`, `schedule`, `timeout`, `retry`, `repair`, `stream`, `planner` and `fallback`
+              = help: did you mean `prompt`?
 
-        error[E0403]: `temperature` is 3, and may be from 0 to 2
-         --> main.nx:3:18
-          |
-        3 |     temperature: 3.0
-          |                  ^^^
+            error[E0403]: `temperature` is 3, and may be from 0 to 2
+             --> main.nx:3:18
+              |
+            3 |     temperature: 3.0
+              |                  ^^^
 
-        error[E0405]: `small` is no model's name: it has no `/`
-         --> main.nx:4:12
-          |
-        4 |     model: "small"
-          |            ^^^^^^^
-          |
-          = help: write `provider/name`, such as "local/small""#]],
+            error[E0405]: `small` is no model's name: it has no `/`
+             --> main.nx:4:12
+              |
+            4 |     model: "small"
+              |            ^^^^^^^
+              |
+              = help: write `provider/name`, such as "local/small""#]],
     );
 }
 
@@ -367,7 +367,6 @@ fn what_this_release_does_not_have_is_refused_by_name() {
         "return q || [A, B]",
         "return [q] && J",
         "return q ?> \"is a greeting\" => A : B",
-        "return A.stream(q)",
         "try (timeout: 1s) { print(q) } catch (e) { print(e) }; return q",
         "return match q { intent(\"greets\") => 1, _ => 2 }",
         "return Brief.check(q)",

@@ -412,3 +412,110 @@ fn where_a_secret_must_not_go_is_known_before_the_program_runs() {
     assert_eq!(codes("fn f() -> int { memory.store(\"k\", 1); return 1 }"), ["E0320"]);
     assert_eq!(codes("fn f() -> int { let s = snapshot(); return s.tries }"), ["E0320"]);
 }
+
+#[test]
+fn c45_a_stream_has_the_text_of_a_run_in_the_same_chunks_each_time() {
+    let program = r##"
+        flow streamed(x: str) -> any {
+            let whole = A.run(x)
+            let parts: list[str] = []
+            for each i, part in A.stream(x) { parts += ["#{i}:#{part}"] }
+            let again = (x >> A.stream).collect()
+            emit(A.stream(x), channel: "words")
+            return [parts, [again.join("") == whole]]
+        }"##;
+    let make = || Desk::common(program).script("A", &["Once upon\n a  time, été. "]);
+    let (value, desk) = both_ways(make, "streamed", &[str("q")]);
+    assert_eq!(value, r#"[["0:Once ","1:upon\n ","2:a  ","3:time, ","4:été. "],[true]]"#);
+    assert_eq!(desk.emitted, [r#"words: "Once upon\n a  time, été. ""#]);
+    let streamed: Vec<bool> = desk.requests.iter().map(|request| request.stream).collect();
+    assert_eq!(streamed, [false, true, true, true], "A itself stays as it is");
+    assert_eq!(
+        codes("flow f(t: str) -> any { return J.stream([t]) }"),
+        ["E0301"],
+        "what is no text cannot be streamed"
+    );
+    assert_eq!(codes("flow f(t: str) -> any { return \"#{A.stream(t).len()}\" }"), ["E0305"]);
+}
+
+#[test]
+fn c45_a_clone_is_another_agent_and_the_first_one_stays_as_it_is() {
+    let program = r##"
+        agent Cold { prompt: "Cold.", temperature: 0.1, model: "a/one" }
+        flow main() -> any {
+            let b = Cold.clone(name: "Twin", temperature: 0.0)
+            let results = [
+                Cold.run("1"), b.run("2"), "3" >> b, "4" >> Cold.clone(model: ["x/two", "x/three"], max_tokens: 7),
+                Cold.clone(name: "Twin").clone(temperature: 2.0).run("5"), Cold.clone(prompt: "Other.")("6"), Cold.run("7"),
+            ]
+            return results
+        }"##;
+    let (value, desk) = both_ways(|| Desk::common(program).script("Cold", &["c"]).script("Twin", &["t"]), "main", &[]);
+    assert_eq!(value, r#"["c","t","t","c","t","c","c"]"#);
+    let asked: Vec<String> = desk
+        .requests
+        .iter()
+        .map(|request| {
+            let sampling = &request.sampling;
+            let system = &request.messages[0].text;
+            format!("{} {} {} {} {system}", request.agent, request.model, sampling.temperature, sampling.max_tokens)
+        })
+        .collect();
+    assert_eq!(
+        asked,
+        [
+            "Cold a/one 0.1 1024 Cold.",
+            "Twin a/one 0 1024 Cold.",
+            "Twin a/one 0 1024 Cold.",
+            "Cold x/two 0.1 7 Cold.",
+            "Twin a/one 2 1024 Cold.",
+            "Cold a/one 0.1 1024 Other.",
+            "Cold a/one 0.1 1024 Cold.",
+        ]
+    );
+    for (arguments, code) in [
+        ("temperature: 3.0", "E0403"),
+        ("t: 1", "E0401"),
+        ("temperature: 1.0, temperature: 0.5", "E0402"),
+        ("0.5", "E0304"),
+        ("temperature: 1.0 + 0.5", "E0404"),
+        ("name: \"\"", "E0403"),
+        ("model: \"small\"", "E0405"),
+    ] {
+        let found = codes(&format!("flow f(n: float) -> str {{ return A.clone({arguments}).run(\"x\") }}"));
+        let found: Vec<_> = found.into_iter().filter(|found| *found != "E0208").collect();
+        assert_eq!(found, [code], "{arguments}");
+    }
+}
+
+#[test]
+fn a_fallback_answers_when_all_models_have_failed() {
+    let program = r##"
+        agent Grand(q: str, n: int) -> int { prompt: "Grand.", model: ["a/one", "a/two"], retry: { max: 0 }, fallback: Plain }
+        agent Plain(q: str, n: int) -> int { prompt: "Plain.", repair: 0, retry: { max: 0 } }
+        flow ask(n: int) -> int { return Grand.run("q", n) }
+        flow code(n: int) -> str? { return (try Grand.run("q", n)).code() }
+    "##;
+    let run = |grand: &[&str], plain: &[&str], entry: &str| {
+        let make = || Desk::program(program).script("Grand", grand).script("Plain", plain);
+        let (value, desk) = both_ways(make, entry, &[Value::Int(1)]);
+        (value, desk.calls.join(" "))
+    };
+    let all = |calls: &str| calls.to_owned();
+    assert_eq!(run(&["5"], &["6"], "ask"), ("5".into(), all("Grand")));
+    assert_eq!(run(&["fail:unavailable"], &["6"], "ask"), ("6".into(), all("Grand Grand Plain")));
+    assert_eq!(run(&["fail:refused", "7"], &["6"], "ask"), ("7".into(), all("Grand Grand")));
+    assert_eq!(
+        run(&["fail:refused"], &["no number"], "code"),
+        (r#""output_invalid""#.into(), all("Grand Grand Plain"))
+    );
+    // What no other model would mend is no reason for another agent either.
+    assert_eq!(run(&["fail:budget_exceeded"], &["6"], "code"), (r#""budget_exceeded""#.into(), all("Grand")));
+    let with = |second: &str| codes(&format!("agent X(q: str) {{ prompt: \"x\", fallback: Y }}\n{second}"));
+    assert_eq!(with("agent Y(other: str) { prompt: \"y\" }"), [""; 0]);
+    assert_eq!(with("agent Y(q: int) { prompt: \"y\" }"), ["E0410"]);
+    assert_eq!(with("agent Y(q: str) -> int { prompt: \"y\" }"), ["E0410"]);
+    assert_eq!(with("agent Y(q: str) { prompt: \"y\", fallback: X }"), ["E0410", "E0410"]);
+    assert_eq!(with("flow Y(q: str) -> str { return q }"), ["E0410"]);
+    assert_eq!(with("agent Y(q: str) { prompt: \"y\", fallback: Y }"), ["E0410", "E0410"]);
+}

@@ -35,10 +35,10 @@ const PROPERTIES: &[&str] = &[
     "repair",
     "stream",
     "planner",
+    "fallback",
 ];
 /// Properties of the language that this release does not have.
-const LATER: &[&str] =
-    &["skills", "memory", "context", "validate", "max_tool_calls", "tool_choice", "fallback", "cache"];
+const LATER: &[&str] = &["skills", "memory", "context", "validate", "max_tool_calls", "tool_choice", "cache"];
 
 /// The defaults that the language gives.
 const TIMEOUT_MS: u64 = 60_000;
@@ -77,6 +77,7 @@ pub(super) fn empty(name: &str, at: At) -> hir::Agent {
         backoff: waits(RETRY_MAX, BACKOFF_MS, FACTOR),
         repair: REPAIR,
         stream: false,
+        fallback: None,
         schedule: Schedule::default(),
         at,
     }
@@ -127,6 +128,7 @@ impl Checker<'_> {
             self.property(&mut agent, &signature, &text, name.span(), &value);
         }
         self.agents[number].checked = agent;
+        self.own_fallback(number);
     }
 
     /// What goes to a model and comes from it must have a JSON form.
@@ -170,7 +172,7 @@ impl Checker<'_> {
         }
     }
 
-    fn property(
+    pub(super) fn property(
         &mut self,
         agent: &mut hir::Agent,
         signature: &super::declarations::Signature,
@@ -205,6 +207,7 @@ impl Checker<'_> {
             "stream" => agent.stream = self.bool_setting(value, name).unwrap_or(false),
             "schedule" => agent.schedule = self.schedule(value),
             "planner" => self.planner(value),
+            "fallback" => agent.fallback = self.fallback(value),
             _ if LATER.contains(&name) => self.report_not_available(span, &format!("the property `{name}`")),
             _ => {
                 let unknown = self.finding(Code::E0401, span, format!("an agent has no property `{name}`"));

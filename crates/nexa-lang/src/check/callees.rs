@@ -26,6 +26,12 @@ pub(super) enum Callee {
     Value(Expr, Span),
     /// A helper of a test.
     Test(TestCall, Name),
+    /// A copy of an agent with other properties.
+    Clone(usize, Name),
+    /// An agent whose answer is streamed.
+    Stream(usize, Name),
+    /// The chunks of a stream.
+    Collect(Expr),
     /// It was reported.
     Reported,
 }
@@ -39,6 +45,7 @@ impl Checker<'_> {
                 self.named_callee(&name)
             }
             ast::Expr::FieldExpr(field) => self.field_callee(field),
+            ast::Expr::CallExpr(_) if let Some((item, owner)) = self.static_item(node) => Callee::Item(item, owner),
             _ => {
                 let value = self.expr(node, None);
                 Callee::Value(value, node.span())
@@ -90,10 +97,8 @@ impl Checker<'_> {
             return match item {
                 Item::Module(place) => Callee::Item(self.item_of_module(place, &name), name),
                 Item::Agent(_) | Item::Flow(_) if text == "run" => Callee::Item(item, owner),
-                Item::Agent(_) if text == "stream" || text == "clone" => {
-                    self.report_not_available(name.span(), &format!("`{}.{text}`", owner.text()));
-                    Callee::Reported
-                }
+                Item::Agent(number) if text == "clone" => Callee::Clone(number, owner),
+                Item::Agent(number) if text == "stream" => Callee::Stream(number, owner),
                 Item::Agent(_) | Item::Flow(_) => {
                     let message = format!("`{}` has no method `{text}`", owner.text());
                     let unknown = self.finding(Code::E0305, name.span(), message);
@@ -149,6 +154,12 @@ impl Checker<'_> {
         if let Some(function) = standard::method(&value.ty, &text) {
             return Callee::Standard(function, Some(Piped { value, span }));
         }
+        if matches!(value.ty, Ty::Stage(..)) && text == "run" {
+            return Callee::Value(value, span);
+        }
+        if matches!(value.ty, Ty::Stream(_)) && text == "collect" {
+            return Callee::Collect(value);
+        }
         if let Some(walk) = Walk::of(&value.ty, &text) {
             return Callee::Walk(walk, Piped { value, span });
         }
@@ -161,7 +172,10 @@ impl Checker<'_> {
         let mut unknown = self.finding(Code::E0305, name.span(), format!("`{shown}` has no method `{text}`"));
         unknown = match &value.ty {
             Ty::Any => unknown.help("give the value a type first: `let x: list[str] = …`"),
-            Ty::Stage(..) if text == "run" => unknown.help("pipe a value into it: `x >> stage`"),
+            Ty::Stage(..) => unknown.help("run it with `.run(…)`, or pipe a value into it: `x >> stage`"),
+            Ty::Stream(_) => {
+                unknown.help("walk through it with `for each`, emit it, or take its chunks with `.collect()`")
+            }
             ty => {
                 let inner = ty.without_option();
                 if inner != ty && standard::method(inner, &text).is_some() {
@@ -185,6 +199,15 @@ impl Checker<'_> {
                     return None;
                 }
                 Some((self.item(&text)?.item, name))
+            }
+            ast::Expr::CallExpr(call) => {
+                // `A.clone(…)` names an agent as `A` does.
+                let ast::Expr::FieldExpr(method) = call.callee()? else { return None };
+                if method.field()?.text() != "clone" {
+                    return None;
+                }
+                let (Item::Agent(number), owner) = self.static_item(&method.receiver()?)? else { return None };
+                Some((Item::Agent(self.clone_agent(number, &owner, &call.args(), call.span())), owner))
             }
             ast::Expr::FieldExpr(field) => {
                 let ast::Expr::NameRef(module) = field.receiver()? else { return None };

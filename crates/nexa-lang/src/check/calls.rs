@@ -63,6 +63,20 @@ impl Checker<'_> {
             Callee::Walk(walk, receiver) => self.walk(walk, receiver, args, piped, span),
             Callee::Standard(function, receiver) => self.call_standard(function, receiver, args, piped, span),
             Callee::Value(value, value_span) => self.call_value(value, value_span, args, piped, span),
+            Callee::Clone(number, owner) => {
+                let made = self.clone_agent(number, &owner, args, span);
+                match piped {
+                    Some(piped) => self.run_agent(made, &owner, &[], Some(piped), span),
+                    None => self.item_value(Item::Agent(made), &owner),
+                }
+            }
+            Callee::Stream(number, owner) => self.stream(number, &owner, args, piped, span),
+            Callee::Collect(stream) if args.is_empty() && piped.is_none() => self.chunks(stream),
+            Callee::Collect(_) => {
+                self.look_at(args);
+                let wrong = self.finding(Code::E0304, span, "`collect` takes no arguments");
+                self.refuse(wrong)
+            }
             Callee::Test(call, name) => self.test_helper(call, &name, args, span),
             Callee::Reported => {
                 self.look_at(args);
@@ -80,7 +94,14 @@ impl Checker<'_> {
         }
     }
 
-    fn run_agent(&mut self, number: usize, name: &Name, args: &[ast::Arg], piped: Option<Piped>, span: Span) -> Expr {
+    pub(super) fn run_agent(
+        &mut self,
+        number: usize,
+        name: &Name,
+        args: &[ast::Arg],
+        piped: Option<Piped>,
+        span: Span,
+    ) -> Expr {
         let signature = Rc::clone(&self.agents[number].signature);
         let result = signature.result.as_ref().map_or(Ty::Str, |(ty, _)| ty.clone());
         let slots = slots_of(&signature);

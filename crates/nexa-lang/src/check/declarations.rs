@@ -134,6 +134,7 @@ impl Checker<'_> {
         for number in 0..self.agents.len() {
             self.check_agent(number);
         }
+        self.check_fallbacks();
     }
 
     fn check_flow_clauses(&mut self, number: usize, decl: &FlowDecl) {

@@ -19,6 +19,7 @@ mod asserts;
 mod assignments;
 mod callees;
 mod calls;
+mod clones;
 mod constants;
 mod coverage;
 mod declarations;
@@ -129,6 +130,12 @@ pub(super) struct Checker<'f> {
     in_test: bool,
     /// Whether names are limited to parameters and the prelude: inside an agent's texts.
     in_agent_text: bool,
+    /// The agents that clones are, by the places where they are written.
+    clones: BTreeMap<(FileId, Span), usize>,
+    /// The agents that stream what others give.
+    streams: BTreeMap<usize, usize>,
+    /// The fallbacks that were met.
+    fallbacks: Vec<clones::Fallback>,
 }
 
 impl<'f> Checker<'f> {
@@ -150,6 +157,9 @@ impl<'f> Checker<'f> {
             has_budget: false,
             in_test: false,
             in_agent_text: false,
+            clones: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            fallbacks: Vec::new(),
         }
     }
 

@@ -305,6 +305,7 @@ impl Checker<'_> {
         let at = self.at(node);
         let (Some(binding), Some(subject)) = (node.binding(), node.subject()) else { return false };
         let over = self.expr(&subject, None);
+        let over = if matches!(over.ty, Ty::Stream(_)) { self.chunks(over) } else { over };
         let opened = self.open_block();
         let (element, entry) = match &over.ty {
             Ty::List(item) => (Some((**item).clone()), None),

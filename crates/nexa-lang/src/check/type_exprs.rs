@@ -234,7 +234,14 @@ impl Checker<'_> {
             }
             "secret" => Ty::Secret,
             "snapshot" => Ty::Snapshot,
-            "stream" | "handle" => {
+            "stream" => {
+                let item = arg(0);
+                if !matches!(item, Ty::Str | Ty::Any | Ty::Broken) {
+                    self.report_not_available(name.span(), &format!("a stream of `{}`", self.show(&item)));
+                }
+                Ty::Stream(Rc::new(Ty::Str))
+            }
+            "handle" => {
                 self.report_not_available(name.span(), &format!("the type `{text}`"));
                 Ty::Broken
             }

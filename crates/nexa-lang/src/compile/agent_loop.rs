@@ -32,7 +32,7 @@
 //!         }
 //!     }
 //! }
-//! raise failure
+//! raise failure                                      // with `fallback: B` instead: return B(input)
 //! ```
 //!
 //! The system text is the role, the prompt, and for results that are no text what the answer must look like, with blank
@@ -98,7 +98,15 @@ impl Template {
             self.store(start, start_messages),
             self.store(failure, self.made(ExprKind::Const(Const::None), Ty::Any)),
             self.stmt(StmtKind::ForEach(Box::new(walk))),
-            self.stmt(StmtKind::Expr(self.made(ExprKind::Raise(Box::new(self.load(failure))), Ty::Never))),
+            match agent.fallback {
+                None => self.stmt(StmtKind::Expr(self.made(ExprKind::Raise(Box::new(self.load(failure))), Ty::Never))),
+                Some(fallback) => {
+                    let params = agent.params.iter().enumerate();
+                    let params = params.map(|(place, (_, ty))| Expr::local(place as u16, ty.clone(), self.at));
+                    let run = ExprKind::Run(fallback, params.collect());
+                    self.stmt(StmtKind::Return(self.made(run, agent.result.clone())))
+                }
+            },
         ]
     }
 

@@ -96,7 +96,7 @@ impl<'t> Pool<'t> {
         let made = match ty {
             Ty::Broken | Ty::Never | Ty::Any | Ty::Function(..) | Ty::Stage(..) => Type::Any,
             // The checker lets nothing else become one of these, so there is nothing to be checked later.
-            Ty::Secret | Ty::Snapshot => Type::Any,
+            Ty::Secret | Ty::Snapshot | Ty::Stream(_) => Type::Any,
             Ty::Unit => Type::Unit,
             Ty::Str => Type::Str,
             Ty::Int => Type::Int,

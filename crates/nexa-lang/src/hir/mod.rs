@@ -109,6 +109,8 @@ pub struct Agent {
     pub repair: u32,
     /// Whether pieces of the answer go to the client.
     pub stream: bool,
+    /// The agent that is run when all models have failed.
+    pub fallback: Option<u32>,
     /// What a scheduler should expect of it, and what it may use.
     pub schedule: Schedule,
     /// Where it is declared.
