@@ -210,8 +210,12 @@ fn a_pure_function_does_not_shed_its_purity_by_a_tail_call() {
     let mut effectful = Assembler::new("effectful", 0);
     effectful.op(Op::Now).op(Op::Return);
     let effectful = module.add(effectful);
+    let mut passing = Assembler::new("passing", 0);
+    passing.ab(Op::TailCall, 0, effectful);
+    let passing = module.add(passing);
+    // Only a call through a value gets past the verifier.
     let mut calling = Assembler::new("calling", 0).pure_();
-    calling.ab(Op::TailCall, 0, effectful);
+    calling.ab(Op::Closure, 0, passing).a(Op::CallValue, 0).op(Op::Return);
     let calling = module.add(calling);
     let program = Arc::new(Program::new(module.finish().unwrap()).unwrap());
     let trace = run(&program, u32::from(calling), vec![], 9, Restore::Never);

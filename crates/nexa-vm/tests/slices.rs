@@ -168,6 +168,8 @@ impl Writer {
             }
             Expression::Merge(strategy, results, option) => {
                 self.value(code, results);
+                // The same value, of which the verifier knows nothing: it refuses what is known to be no list.
+                code.op(Op::Dup).std("option.unwrap_or", 2);
                 match strategy {
                     MergeStrategy::All => {}
                     MergeStrategy::Sections => {

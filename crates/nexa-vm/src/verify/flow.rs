@@ -16,6 +16,7 @@ pub(super) enum Kind {
     Int,
     Float,
     Bool,
+    List,
     /// Known to be none of the above.
     Other,
     /// The machine's own; only `IterNext`, `Pop` and `Swap` may touch it.

@@ -13,10 +13,11 @@
 //! |---|---|---|
 //! | V2, V12 | known operations, operands in range, constants and patterns valid | E1004 |
 //! | V3 | jumps land on instruction starts of the same function | E1002 |
-//! | V4, V8, V11 | one stack height and one nesting of tries at every point, never below zero or above what is declared | E1003 |
+//! | V4, V8 | one stack height and one nesting of tries at every point, never below zero or above what is declared | E1003 |
 //! | V5, V6 | locals are set before they are read, typed operations and calls do not get other kinds | E1003 |
 //! | V7 | a backward jump leads to a `LoopTick` | E1005 |
-//! | V9 | no effect in a function marked pure, and no question to a test harness outside of tests | E1003 |
+//! | V9 | a function marked pure has no effect and calls only pure ones, and no question to a test harness outside of tests | E1003 |
+//! | V11 | a merge consumes branches' results, a list | E1003 |
 //! | V13 | every path ends in `Return`, `Raise`, `TailCall` or `Trap` | E1002 |
 //! | V14 | limits | E1006 |
 //!

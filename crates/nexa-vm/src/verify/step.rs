@@ -81,7 +81,7 @@ impl Pass<'_, '_> {
 
     /// What is known after an instruction on the way that falls through; `None` if nothing falls through.
     pub(super) fn step(&mut self, word: &Word, mut point: Point) -> Result<Option<Point>, VerifyError> {
-        use Kind::{Any, Bool, Float, Int, Other};
+        use Kind::{Any, Bool, Float, Int, List, Other};
         let a = word.a as usize;
         let count = usize::from(word.count);
         match word.op {
@@ -193,6 +193,7 @@ impl Pass<'_, '_> {
             }
             Op::Trap => return Ok(None),
             Op::TailCall => {
+                self.purity(word)?;
                 self.arguments(&point, word)?;
                 self.change(&mut point, count, Any)?;
                 return Ok(None);
@@ -223,6 +224,7 @@ impl Pass<'_, '_> {
             }
             Op::IsFallback | Op::IsTransient => self.change(&mut point, 1, Bool)?,
             Op::Call => {
+                self.purity(word)?;
                 self.arguments(&point, word)?;
                 self.change(&mut point, count, Any)?;
             }
@@ -236,10 +238,11 @@ impl Pass<'_, '_> {
             }
             Op::GetField => self.change(&mut point, 1, Any)?,
             Op::SetField => self.change(&mut point, 2, Other)?,
-            Op::NewList | Op::NewTuple | Op::Pipeline => self.change(&mut point, a, Other)?,
+            Op::NewList => self.change(&mut point, a, List)?,
+            Op::NewTuple | Op::Pipeline => self.change(&mut point, a, Other)?,
             Op::NewDict => self.change(&mut point, 2 * a, Other)?,
             Op::Index => self.change(&mut point, 2, Any)?,
-            Op::SetIndex => self.change(&mut point, 3, Other)?,
+            Op::SetIndex => self.change(&mut point, 3, Any)?,
             Op::Len => self.change(&mut point, 1, Int)?,
             Op::IterNew => self.change(&mut point, 1, Kind::Iterator)?,
             Op::IterNext => {
@@ -265,15 +268,23 @@ impl Pass<'_, '_> {
             }
             Op::Merge => {
                 let strategy = MergeStrategy::from_number(word.b);
+                let operands = strategy.map_or(1, MergeStrategy::operands);
+                // The results are below the options, but for sections, where they are above.
+                let place = if strategy == Some(MergeStrategy::Sections) { 1 } else { operands };
+                let results = point.stack.len().checked_sub(place).map(|from| point.stack[from]);
+                if !matches!(results, None | Some(List | Any)) {
+                    return Err(stack_error("a merge of what is known to be no list of branches' results"));
+                }
                 let kind = match strategy {
-                    Some(MergeStrategy::Vote | MergeStrategy::VoteWithoutTie) => Any,
+                    Some(MergeStrategy::All | MergeStrategy::AtLeast) => List,
+                    Some(MergeStrategy::Sections) => Other,
                     Some(MergeStrategy::WeightedAverage) => Float,
-                    _ => Other,
+                    _ => Any,
                 };
-                self.change(&mut point, strategy.map_or(1, MergeStrategy::operands), kind)?;
+                self.change(&mut point, operands, kind)?;
             }
             Op::AgentRun => self.effect(&mut point, a + 1, Any)?,
-            Op::Fork => self.effect(&mut point, word.branches() + usize::from(word.b & 1), Other)?,
+            Op::Fork => self.effect(&mut point, word.branches() + usize::from(word.b & 1), List)?,
             Op::LLMCall | Op::LLMStream => self.effect(&mut point, 2, Other)?,
             Op::Approve => self.effect(&mut point, 3, Other)?,
             Op::Sleep | Op::Log => self.effect(&mut point, 1, Other)?,
@@ -286,7 +297,8 @@ impl Pass<'_, '_> {
                 return Ok(None);
             }
             Op::Tries => self.change(&mut point, 1, Int)?,
-            Op::MemStore | Op::MemRecall => self.effect(&mut point, 2, Other)?,
+            Op::MemStore => self.effect(&mut point, 2, Other)?,
+            Op::MemRecall => self.effect(&mut point, 2, Any)?,
             Op::MemLoad => self.effect(&mut point, 1, Any)?,
             Op::TestCall => {
                 if !self.function.test {
@@ -356,6 +368,16 @@ impl Pass<'_, '_> {
             }
         }
         Ok(())
+    }
+
+    /// A pure function calls only pure ones. What it calls through a value the machine looks at.
+    fn purity(&self, word: &Word) -> Result<(), VerifyError> {
+        match self.module.functions.get(usize::from(word.b)) {
+            Some(callee) if self.function.pure_ && !callee.pure_ => {
+                Err(stack_error(format!("a function marked pure calls `{}`, which is not", callee.name)))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn effect(&mut self, point: &mut Point, pops: usize, kind: Kind) -> Result<(), VerifyError> {
