@@ -54,6 +54,11 @@ pub enum Command {
     Run(RunArgs),
     /// Check programs and print their diagnostics.
     Check(CheckArgs),
+    /// Write programs in the one way that programs are written.
+    ///
+    /// A file is replaced as a whole or not at all, and never if it has syntax errors. The program stays the same: its
+    /// module keeps its hash.
+    Fmt(FmtArgs),
     /// Submit a program or a list of agents to a server and print the workload's id.
     Submit(SubmitArgs),
     /// Follow a workload until it ends.
@@ -160,6 +165,17 @@ pub struct CheckArgs {
     /// The programs.
     #[arg(required = true)]
     pub files: Vec<PathBuf>,
+}
+
+/// `nexa fmt`
+#[derive(Debug, Args)]
+pub struct FmtArgs {
+    /// The programs; a folder stands for every .nx and .nexa file below it, `-` for standard input. Default: this folder.
+    #[arg(value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Change nothing; list the files that are written otherwise, and end with 1 if there are any.
+    #[arg(long)]
+    pub check: bool,
 }
 
 /// `nexa submit`

@@ -1,4 +1,4 @@
-//! Lossless syntax, checker, diagnostics and bytecode compiler.
+//! Lossless syntax, checker, diagnostics, formatter and bytecode compiler.
 //!
 //! ```text
 //! bytes ─► source ─► lexer ─► parser ─► tree ─► ast ─► checker ─► compiler ─► module
@@ -19,6 +19,7 @@ mod syntax_kind;
 
 mod check;
 mod compile;
+pub mod format;
 pub mod hir;
 pub mod list;
 mod program;

@@ -28,13 +28,18 @@ pub fn check(args: &CheckArgs, output: Output, color: Color) -> Result<(), Failu
     }
 }
 
-fn show(compilation: &Compilation, output: Output, color: Color) {
+/// Whether diagnostics carry colours.
+pub(super) fn is_colored(color: Color) -> bool {
     use std::io::IsTerminal;
-    let colored = match color {
+    match color {
         Color::Always => true,
         Color::Never => false,
         Color::Auto => std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()),
-    };
+    }
+}
+
+fn show(compilation: &Compilation, output: Output, color: Color) {
+    let colored = is_colored(color);
     for diagnostic in &compilation.diagnostics {
         match output {
             Output::Json => println!("{}", compilation.json(diagnostic)),

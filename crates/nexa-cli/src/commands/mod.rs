@@ -3,6 +3,7 @@
 mod agents;
 mod approve;
 mod check;
+mod fmt;
 mod follow;
 mod list;
 mod submit;
@@ -18,6 +19,7 @@ use crate::failure::{Exit, Failure};
 pub use agents::{cancel, send};
 pub use approve::approve;
 pub use check::check;
+pub use fmt::fmt;
 pub use follow::{Following, follow, watch};
 pub use list::{logs, ps};
 pub use submit::{Submission, compile, put, submit};

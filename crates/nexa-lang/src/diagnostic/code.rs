@@ -182,6 +182,12 @@ impl Code {
         }
     }
 
+    /// Whether it says that a construct was recognised and is refused, rather than that a text could not be read.
+    #[must_use]
+    pub fn is_about_refused_forms(self) -> bool {
+        matches!(self.name().get(1..3), Some("09"))
+    }
+
     /// The code of this name.
     #[must_use]
     pub fn named(name: &str) -> Option<Code> {
