@@ -83,7 +83,8 @@ impl Script {
     pub fn next(&mut self, target: &Target) -> Result<(Millis, Turn), Failure> {
         let written = target.written();
         let Some((turns, used)) = self.rules.get_mut(target) else {
-            let message = format!("this is asked and has no rule in the test: write `script {written} => …`");
+            let message =
+                format!("`{written}` is asked, and nothing is scripted for it: write `script {written} => …`");
             return Err(Failure::new(RunCode::UnscriptedCall, message));
         };
         let turn = match turns {

@@ -26,7 +26,7 @@ macro_rules! pages {
 }
 
 pages! {
-    pipelines
+    agents errors forks loops memory pipelines tests types values
 }
 
 #[test]
