@@ -51,12 +51,23 @@ impl Agent {
                 fits(self.end_child(*seq, *branch, outcome, spend, at), "there is no such child, or it had ended")?;
             }
             AgentEvent::TimerFired { seq } => {
-                let waits = matches!(&self.life.pending, Some(Pending::Timer { seq: waiting, .. }) if waiting == seq);
-                fits(waits, "no such timer is set")?;
-                self.resume(*seq, Ok(Answer::Done), at);
+                let answer = match &self.life.pending {
+                    Some(Pending::Timer { seq: waiting, .. }) if waiting == seq => Ok(Answer::Done),
+                    Some(Pending::Message { seq: waiting, due: Some(_) }) if waiting == seq => {
+                        Err(Failure::new(RunCode::Timeout, "no message came in time"))
+                    }
+                    _ => return Err(Misfit("no such timer is set")),
+                };
+                self.resume(*seq, answer, at);
             }
-            // No instruction receives messages yet: recorded, and seen in the history.
-            AgentEvent::MessageReceived { .. } => {}
+            AgentEvent::MessageReceived { value, number, .. } => {
+                let is_next = number.is_none_or(|number| number == self.life.mailbox.received() + 1);
+                fits(is_next, "a message of its parent is missing")?;
+                self.take_in(value, *number, at, draft);
+            }
+            AgentEvent::CreditReceived { seq, branch, taken } => {
+                fits(self.credit(*seq, *branch, *taken, at, draft), "there is no such child that runs")?;
+            }
             AgentEvent::CancelReceived { reason } => {
                 self.finish(Outcome::Err(Failure::new(RunCode::Cancelled, reason.clone())), draft);
             }
@@ -77,6 +88,9 @@ impl Agent {
             | AgentEvent::TimerSet { .. }
             | AgentEvent::Emitted { .. }
             | AgentEvent::ChildrenCancelled { .. }
+            | AgentEvent::WaitBegan { .. }
+            | AgentEvent::MessageSent { .. }
+            | AgentEvent::MailTaken { .. }
             | AgentEvent::Ended { .. } => return Err(Misfit("it is no input")),
         }
         Ok(())
@@ -113,12 +127,18 @@ impl Agent {
             EffectBody::Sleep(span) => {
                 let due = moment.after(span);
                 draft.facts.push(AgentEvent::TimerSet { seq, due });
-                self.wait(Pending::Timer { seq, due });
+                self.wait(Pending::Timer { seq, due }, draft);
             }
+            EffectBody::Timer(span) => self.set_timer(seq, span),
+            EffectBody::Await(handle) => self.await_handle(seq, handle, draft),
+            EffectBody::Receive { timeout } => self.receive(seq, timeout, draft),
+            EffectBody::Send { to, value } => self.pass(seq, to, value, draft),
+            EffectBody::Cancel(handle) => self.cancel_handle(seq, handle, draft),
+            EffectBody::Release(from) => self.release(seq, from, draft),
             EffectBody::Children { branches, join } => self.spawn(seq, branches, join, draft),
             EffectBody::Model(request) => self.intend_model(seq, request, draft),
             EffectBody::Approval(request) => self.intend_approval(seq, request, draft),
-            EffectBody::Test(_) => self.wait(Pending::Test { seq }),
+            EffectBody::Test(_) => self.wait(Pending::Test { seq }, draft),
         }
     }
 
@@ -131,7 +151,7 @@ impl Agent {
         let intent = Intent::Model { model: request.model.clone(), sources, reserved };
         let fingerprint = fingerprint(&EffectBody::Model(request));
         draft.facts.push(AgentEvent::EffectIntended { seq, intent, fingerprint });
-        self.wait(Pending::Outside(Outside {
+        let outside = Outside {
             seq,
             kind: Kind::Model,
             reserved,
@@ -139,7 +159,8 @@ impl Agent {
             started: None,
             since: self.life.moment,
             expires: None,
-        }));
+        };
+        self.wait(Pending::Outside(outside), draft);
     }
 
     /// Holds what a request may use: its worst case if that fits, and otherwise all that is left, if at least the least
@@ -165,13 +186,16 @@ impl Agent {
         let fingerprint = fingerprint(&EffectBody::Approval(request.clone()));
         draft.facts.push(AgentEvent::EffectIntended { seq, intent: Intent::Approval(request), fingerprint });
         let (kind, reserved) = (Kind::Approval, Spend::default());
-        self.wait(Pending::Outside(Outside { seq, kind, reserved, attempt: 0, started: None, since, expires }));
+        let outside = Outside { seq, kind, reserved, attempt: 0, started: None, since, expires };
+        self.wait(Pending::Outside(outside), draft);
         draft.facts.extend(self.ticket(seq));
     }
 
-    fn wait(&mut self, pending: Pending) {
+    /// It goes no further before an input. Every such place stands in the log.
+    pub(crate) fn wait(&mut self, pending: Pending, draft: &mut Draft) {
         self.life.pending = Some(pending);
         self.life.computing = false;
+        self.tell_what_was_read(draft);
     }
 
     /// Hands the brain its answer; it computes from here as of `at`.

@@ -3,19 +3,20 @@
 //! `born` and everything in [`Life`] together are the agent; the brain's own state stands beside them as bytes when the
 //! agent is frozen. There is nothing else, so equal parts make agents that go on equally.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use minicbor::{Decode, Encode};
 use nexa_event::fact::{AgentEvent, Spawned};
 use nexa_types::{
-    AgentId, AgentState, Epoch, Millis, ModuleHash, Outcome, RunCode, Spend, Timestamp, Version, Waiting,
+    AgentId, AgentState, Epoch, Millis, ModuleHash, Outcome, RunCode, Seq, Spend, Timestamp, Version, Waiting,
 };
 use nexa_vm::vm::Program;
 
 use crate::brain::Brain;
 use crate::children::Families;
 use crate::ledger::{Kind, Pending};
+use crate::mailbox::Mailbox;
 use crate::meter::Meter;
 use crate::step::End;
 
@@ -64,6 +65,13 @@ pub(crate) struct Life {
     pub(crate) quarantined: bool,
     #[n(11)]
     pub(crate) end: Option<End>,
+    #[n(12)]
+    #[cbor(skip_if = "Mailbox::is_untouched")]
+    pub(crate) mailbox: Mailbox,
+    /// Moments that the program holds a handle of, by the effect that made them.
+    #[n(13)]
+    #[cbor(skip_if = "BTreeMap::is_empty")]
+    pub(crate) timers: BTreeMap<Seq, Timestamp>,
 }
 
 /// Why an agent cannot be brought to life here.
@@ -158,8 +166,9 @@ impl Agent {
             Some(Pending::Timer { .. }) => AgentState::Waiting(Waiting::Timer),
             // Its harness answers at once.
             Some(Pending::Test { .. }) => AgentState::Running,
+            Some(Pending::Message { .. } | Pending::Room { .. }) => AgentState::Waiting(Waiting::Message),
             // A list waits for its children without a wish of its own.
-            Some(Pending::Children { .. }) | None => AgentState::Waiting(Waiting::Children),
+            Some(Pending::Children { .. } | Pending::Ending { .. }) | None => AgentState::Waiting(Waiting::Children),
         }
     }
 
@@ -195,8 +204,10 @@ impl Agent {
         }
         let own = match &self.life.pending {
             Some(Pending::Timer { due, .. }) => Some(*due),
+            Some(Pending::Message { due, .. }) => *due,
             Some(Pending::Outside(outside)) => outside.expires,
-            Some(Pending::Children { .. } | Pending::Test { .. }) | None => None,
+            Some(Pending::Children { .. } | Pending::Ending { .. } | Pending::Room { .. } | Pending::Test { .. })
+            | None => None,
         };
         own.into_iter().chain(self.limit().map(|(at, _)| at)).min()
     }

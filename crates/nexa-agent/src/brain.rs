@@ -83,6 +83,11 @@ impl Brain {
         }
     }
 
+    /// Whether messages mean anything to it.
+    pub(crate) fn reads_mail(&self) -> bool {
+        matches!(self, Self::Vm(_))
+    }
+
     /// The request that it waits for.
     pub(crate) fn pending(&self) -> Option<EffectRequest> {
         match self {

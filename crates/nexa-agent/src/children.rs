@@ -6,18 +6,24 @@ use std::collections::BTreeMap;
 
 use minicbor::{Decode, Encode};
 use nexa_event::effect::{Answer, ChildSpec, Join};
-use nexa_event::fact::{self, AgentEvent, ChildBorn, Parent, Program, Spawned};
-use nexa_types::limits::AGENT_DEPTH_MAX;
-use nexa_types::{AgentId, Budget, Epoch, Failure, InputId, Outcome, RunCode, Seq, Spend, Timestamp};
+use nexa_event::fact::{AgentEvent, ChildBorn, Parent, Program, Spawned};
+use nexa_types::limits::{AGENT_DEPTH_MAX, KEPT_RESULTS_BYTES_MAX};
+use nexa_types::{AgentId, Budget, Failure, InputId, Outcome, RunCode, Seq, Spend, Timestamp};
 use nexa_vm::codec::VALUE_BYTES_MAX;
 
 use crate::agent::Agent;
+use crate::handles::{Standing, cancel};
 use crate::ledger::Pending;
+use crate::mailbox::Outgoing;
 use crate::step::Draft;
 
 /// Arguments of the branches that start together, in bytes. More is answered with a failure that the program can catch:
 /// all of them are stored in one append, each in its own first event and in its parent's. One alone always fits.
 pub const BRANCHES_BYTES_MAX: usize = VALUE_BYTES_MAX;
+
+/// A child that runs beside its parent gets one of so many parts of what is left, or less if it has caps of its own: the
+/// parent and those that it starts later need something too.
+const HANDLE_SHARES: u64 = 4;
 
 /// One child, as its parent keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -28,9 +34,22 @@ struct Child {
     granted: Budget,
     #[n(2)]
     ended: bool,
-    /// Kept only until the call that waits for it has all.
+    /// Kept only until the call that waits for it has all, or lets go of its handle.
     #[n(3)]
     outcome: Option<Outcome>,
+    /// The messages that were passed to it.
+    #[n(4)]
+    #[cbor(skip_if = "Outgoing::is_unused")]
+    outgoing: Outgoing,
+    /// It was told to end.
+    #[n(5)]
+    #[cbor(skip_if = "is_false")]
+    told_to_end: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the encoder asks so")]
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 /// The children that one effect started, by branch.
@@ -42,9 +61,19 @@ struct Family {
     children: Vec<Child>,
     #[n(2)]
     unfinished: u32,
+    /// Nobody has a handle any more; it is kept until it has ended, for the budget.
+    #[n(3)]
+    #[cbor(skip_if = "is_false")]
+    released: bool,
 }
 
-/// All children that have not all ended, by the effect that started them.
+impl Family {
+    fn keeps_outcomes(&self) -> bool {
+        self.join == Join::All || (self.join == Join::Handle && !self.released)
+    }
+}
+
+/// All children that have not all ended, and those that a handle is held of, by the effect that started them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
 #[cbor(transparent)]
 pub(crate) struct Families(#[n(0)] BTreeMap<Seq, Family>);
@@ -65,9 +94,90 @@ impl Families {
     pub(crate) fn are_sound(&self) -> bool {
         self.0.values().all(|family| {
             let unfinished = family.children.iter().filter(|child| !child.ended).count();
-            let kept = |child: &Child| child.outcome.is_some() == (child.ended && family.join == Join::All);
-            unfinished == family.unfinished as usize && family.children.iter().all(kept)
+            let kept = |child: &Child| child.outcome.is_some() == (child.ended && family.keeps_outcomes());
+            let is_one = family.join != Join::Handle || family.children.len() == 1;
+            let is_needed = unfinished > 0 || (family.join == Join::Handle && !family.released);
+            let is_sound = |child: &Child| kept(child) && child.outgoing.is_sound();
+            unfinished == family.unfinished as usize && is_one && is_needed && family.children.iter().all(is_sound)
         })
+    }
+
+    /// What the handle of an effect stands for.
+    pub(crate) fn standing(&self, seq: Seq, agent: AgentId) -> Standing {
+        let Some(child) = self.held(seq).filter(|child| child.agent == agent) else { return Standing::Dead };
+        match &child.outcome {
+            Some(outcome) => Standing::Ended(outcome.clone()),
+            None if child.told_to_end => Standing::Ending,
+            None => Standing::Running(agent),
+        }
+    }
+
+    /// The child that a handle is held of.
+    fn held(&self, seq: Seq) -> Option<&Child> {
+        let family = self.0.get(&seq).filter(|family| family.join == Join::Handle && !family.released);
+        family?.children.first()
+    }
+
+    /// How many handles are held.
+    pub(crate) fn handles(&self) -> usize {
+        self.0.values().filter(|family| family.join == Join::Handle && !family.released).count()
+    }
+
+    pub(crate) fn outcome(&self, seq: Seq) -> Option<Outcome> {
+        self.held(seq)?.outcome.clone()
+    }
+
+    pub(crate) fn has_room(&self, seq: Seq) -> bool {
+        self.held(seq).is_some_and(|child| child.outgoing.has_room())
+    }
+
+    /// How many messages a child that runs has read, as far as is known.
+    pub(crate) fn taken_of(&self, seq: Seq, branch: u32) -> Option<u64> {
+        let child = self.0.get(&seq)?.children.get(branch as usize)?;
+        (!child.ended).then_some(child.outgoing.taken())
+    }
+
+    pub(crate) fn count_message(&mut self, seq: Seq, bytes: usize) -> u64 {
+        let child = self.0.get_mut(&seq).and_then(|family| family.children.first_mut());
+        child.map_or(0, |child| child.outgoing.send(bytes))
+    }
+
+    pub(crate) fn note_taken(&mut self, seq: Seq, branch: u32, taken: u64) -> bool {
+        let family = self.0.get_mut(&seq);
+        let child = family.and_then(|family| family.children.get_mut(branch as usize)).filter(|child| !child.ended);
+        child.map(|child| child.outgoing.note(taken)).is_some()
+    }
+
+    pub(crate) fn tell_to_end(&mut self, seq: Seq) {
+        if let Some(child) = self.0.get_mut(&seq).and_then(|family| family.children.first_mut()) {
+            child.told_to_end = true;
+        }
+    }
+
+    /// Lets go of the handles of this and later effects; gives the children that are still to be told to end.
+    pub(crate) fn release(&mut self, from: Seq) -> Vec<AgentId> {
+        let mut running = Vec::new();
+        for family in self.0.range_mut(from..).map(|(_, family)| family) {
+            if family.join != Join::Handle {
+                continue;
+            }
+            family.released = true;
+            for child in &mut family.children {
+                child.outcome = None;
+                if !child.ended && !std::mem::replace(&mut child.told_to_end, true) {
+                    running.push(child.agent);
+                }
+            }
+        }
+        self.0.retain(|_, family| !family.released || family.unfinished > 0);
+        running
+    }
+
+    /// Bytes of the endings that are kept for handles.
+    fn kept_bytes(&self) -> usize {
+        let held = self.0.values().filter(|family| family.join == Join::Handle);
+        let outcomes = held.flat_map(|family| &family.children).filter_map(|child| child.outcome.as_ref());
+        outcomes.map(outcome_bytes).sum()
     }
 
     /// Those that have not ended, in order of birth.
@@ -88,6 +198,11 @@ impl Agent {
         if branches.is_empty() {
             return self.resume(seq, Ok(Answer::Children(Vec::new())), moment);
         }
+        if join == Join::Handle
+            && let Some(failure) = self.too_many_handles()
+        {
+            return self.resume(seq, Err(failure), moment);
+        }
         let bytes = branches.iter().map(|branch| branch.args.len()).sum::<usize>();
         if bytes > BRANCHES_BYTES_MAX {
             let failure = too_long_together(branches.len(), bytes);
@@ -95,7 +210,7 @@ impl Agent {
         }
         // Once in this agent's fact and once in the births.
         draft.bytes += 2 * bytes;
-        let shares = self.brain.shares(branches.len());
+        let shares = if join == Join::Handle { HANDLE_SHARES } else { self.brain.shares(branches.len()) };
         let share = self.life.meter.grant(Budget { time: self.time_left(), ..Budget::default() }, shares);
         let mut born = Vec::with_capacity(branches.len());
         let mut children = Vec::with_capacity(branches.len());
@@ -106,18 +221,18 @@ impl Agent {
             draft
                 .births
                 .push((agent, self.first_event(agent, Parent { agent: self.id(), seq, branch }, &spec, granted)));
-            children.push(Child { agent, granted, ended: false, outcome: None });
+            let outgoing = Outgoing::default();
+            children.push(Child { agent, granted, ended: false, outcome: None, outgoing, told_to_end: false });
             born.push(ChildBorn { agent, spec, granted });
         }
         let unfinished = children.len() as u32;
-        self.life.families.0.insert(seq, Family { join, children, unfinished });
+        let first = children.first().map(|child| child.agent);
+        self.life.families.0.insert(seq, Family { join, children, unfinished, released: false });
         draft.facts.push(AgentEvent::ChildrenSpawned { seq, join, children: born });
-        match join {
-            Join::All => {
-                self.life.pending = Some(Pending::Children { seq });
-                self.life.computing = false;
-            }
-            Join::None => self.resume(seq, Ok(Answer::Done), moment),
+        match (join, first) {
+            (Join::All, _) => self.wait(Pending::Children { seq }, draft),
+            (Join::Handle, Some(child)) => self.resume(seq, Ok(Answer::Started(child)), moment),
+            (Join::None | Join::Handle, _) => self.resume(seq, Ok(Answer::Done), moment),
         }
     }
 
@@ -144,16 +259,26 @@ impl Agent {
     /// A child has ended: takes its grant back, and lets the brain know once it has what it waits for. False if there
     /// is no such child, or it had ended.
     pub(crate) fn end_child(&mut self, seq: Seq, branch: u32, outcome: &Outcome, spend: &Spend, at: Timestamp) -> bool {
+        let kept = self.life.families.kept_bytes();
         let Some(family) = self.life.families.0.get_mut(&seq) else { return false };
+        let keeps = family.keeps_outcomes();
         let Some(child) = family.children.get_mut(branch as usize).filter(|child| !child.ended) else { return false };
         child.ended = true;
         family.unfinished = family.unfinished.saturating_sub(1);
         self.life.meter.give_back(&child.granted, spend);
         let (join, complete) = (family.join, family.unfinished == 0);
-        if join == Join::All {
-            child.outcome = Some(outcome.clone());
-        } else {
-            self.child_news(seq, branch, outcome, at);
+        if keeps {
+            let fits = join == Join::All || kept + outcome_bytes(outcome) <= KEPT_RESULTS_BYTES_MAX;
+            child.outcome = Some(if fits { outcome.clone() } else { Outcome::Err(too_much_kept()) });
+        }
+        match join {
+            Join::All => {}
+            Join::None => self.child_news(seq, branch, outcome, at),
+            Join::Handle if keeps => {
+                self.handle_ended(seq, at);
+                return true;
+            }
+            Join::Handle => {}
         }
         if complete
             && let Some(family) = self.life.families.0.remove(&seq)
@@ -172,21 +297,31 @@ impl Agent {
         if children.is_empty() {
             return;
         }
-        for child in &children {
-            // Nobody raised its epoch, and 0 raises none.
-            let input = fact::Input::Cancel { reason: "its parent ended".to_owned(), epoch: Epoch(0) };
-            draft.posts.push((*child, cancelled_by_parent(*child), input));
-        }
-        draft.facts.push(AgentEvent::ChildrenCancelled { children });
+        cancel(children, "its parent ended", draft);
     }
 }
 
 /// The one input by which a parent cancels a child. Another than the workload's cancel, whose raised epoch must arrive.
-fn cancelled_by_parent(child: AgentId) -> InputId {
+pub(crate) fn cancelled_by_parent(child: AgentId) -> InputId {
     let mut bytes = [0; 16];
     let mut hasher = blake3::Hasher::new_derive_key("nexa.v1 input cancel by parent");
     hasher.update(child.as_bytes()).finalize_xof().fill(&mut bytes);
     InputId::from_bytes(bytes)
+}
+
+fn outcome_bytes(outcome: &Outcome) -> usize {
+    match outcome {
+        Outcome::Ok(value) => value.len(),
+        Outcome::Err(failure) => failure.message.len() + failure.data.as_ref().map_or(0, |data| data.len()),
+    }
+}
+
+fn too_much_kept() -> Failure {
+    let message = format!(
+        "the results of children that nobody let go of have more than {KEPT_RESULTS_BYTES_MAX} bytes together: start \
+         children in a flow of their own, whose end lets go of them, or have them give less"
+    );
+    Failure::new(RunCode::Failed, message)
 }
 
 fn too_long_together(branches: usize, bytes: usize) -> Failure {

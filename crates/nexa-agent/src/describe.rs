@@ -1,6 +1,6 @@
 //! An event in one line, for people: errors, transcripts, traces.
 
-use nexa_event::fact::{AgentEvent, EffectResult, Intent};
+use nexa_event::fact::{AgentEvent, EffectResult, Intent, WaitOn};
 use nexa_types::{Outcome, Spend};
 
 /// One line that names what happened and tells it from its neighbours. Not a format: nothing may parse it.
@@ -32,12 +32,28 @@ pub fn describe(event: &AgentEvent) -> String {
         AgentEvent::TimerSet { seq, due } => format!("timer_set #{seq} due {}", due.0),
         AgentEvent::TimerFired { seq } => format!("timer_fired #{seq}"),
         AgentEvent::Emitted { seq, channel, .. } => format!("emitted #{seq} {channel}"),
-        AgentEvent::MessageReceived { from, .. } => format!("message_received from {from}"),
+        AgentEvent::MessageReceived { from, number: None, .. } => format!("message_received from {from}"),
+        AgentEvent::MessageReceived { number: Some(number), .. } => {
+            format!("message_received {number} from its parent")
+        }
         AgentEvent::CancelReceived { reason } => format!("cancel_received {:?}", short(reason)),
         AgentEvent::DeadlinePassed => "deadline_passed".to_owned(),
         AgentEvent::ChildrenCancelled { children } => format!("children_cancelled {}", children.len()),
         AgentEvent::Ended { outcome, spend } => format!("ended {}{}", ending(outcome), used(spend)),
         AgentEvent::Quarantined { reason } => format!("quarantined {:?}", short(reason)),
+        AgentEvent::WaitBegan { seq, on, due } => {
+            let on = match on {
+                WaitOn::Child(child) => format!("for the child of #{child}"),
+                WaitOn::Timer => "for a timer".to_owned(),
+                WaitOn::Message => "for a message".to_owned(),
+                WaitOn::Room(child) => format!("for room at the child of #{child}"),
+            };
+            let due = due.map_or_else(String::new, |due| format!(", due {}", due.0));
+            format!("wait_began #{seq} {on}{due}")
+        }
+        AgentEvent::MessageSent { seq, number, .. } => format!("message_sent #{seq} message {number}"),
+        AgentEvent::MailTaken { seq, count } => format!("mail_taken #{seq} {count}"),
+        AgentEvent::CreditReceived { seq, branch, taken } => format!("credit_received #{seq}.{branch} {taken} taken"),
         AgentEvent::TakenOver { node, epoch } => format!("taken_over by {node} epoch {epoch}"),
     }
 }

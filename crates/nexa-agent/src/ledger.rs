@@ -43,6 +43,32 @@ pub(crate) enum Pending {
         #[n(0)]
         seq: Seq,
     },
+    /// The end of a child that has a handle.
+    #[n(3)]
+    Ending {
+        #[n(0)]
+        seq: Seq,
+        /// The effect that started it.
+        #[n(1)]
+        child: Seq,
+    },
+    /// A message.
+    #[n(4)]
+    Message {
+        #[n(0)]
+        seq: Seq,
+        #[n(1)]
+        due: Option<Timestamp>,
+    },
+    /// Room for a message in a child's mailbox. The message itself stands in the brain's request.
+    #[n(5)]
+    Room {
+        #[n(0)]
+        seq: Seq,
+        /// The effect that started the child.
+        #[n(1)]
+        child: Seq,
+    },
 }
 
 /// An outside effect that has not ended.
@@ -202,7 +228,16 @@ impl Agent {
                 wanted.then(|| AgentEvent::EffectEnded { seq, result, spend: Spend::default() })
             }
             Input::Inbox(input, fact::Input::Message { from, value }) => {
-                Some(AgentEvent::MessageReceived { input, from, value })
+                Some(AgentEvent::MessageReceived { input, from, value, number: None })
+            }
+            Input::Inbox(input, fact::Input::Passed { number, value }) => {
+                let from = self.spawned().parent.map(|parent| parent.agent.to_string()).unwrap_or_default();
+                let is_next = number == self.life.mailbox.received() + 1;
+                is_next.then_some(AgentEvent::MessageReceived { input, from, value, number: Some(number) })
+            }
+            Input::Inbox(_, fact::Input::Credit { seq, branch, taken }) => {
+                let is_news = self.life.families.taken_of(seq, branch).is_some_and(|known| known < taken);
+                is_news.then_some(AgentEvent::CreditReceived { seq, branch, taken })
             }
             Input::EffectEnded { seq, attempt, result, spend } => self.admit_answer(seq, attempt, result, spend, draft),
             Input::Due => self.whats_due(now),
@@ -245,7 +280,9 @@ impl Agent {
             return Some(AgentEvent::DeadlinePassed);
         }
         match &self.life.pending {
-            Some(Pending::Timer { seq, due }) if *due <= now => Some(AgentEvent::TimerFired { seq: *seq }),
+            Some(Pending::Timer { seq, due } | Pending::Message { seq, due: Some(due) }) if *due <= now => {
+                Some(AgentEvent::TimerFired { seq: *seq })
+            }
             Some(Pending::Outside(Outside { seq, expires: Some(expires), .. })) if *expires <= now => {
                 let failure = Failure::new(RunCode::ApprovalTimeout, "nobody answered the approval in time");
                 let result = EffectResult::Failed(failure);

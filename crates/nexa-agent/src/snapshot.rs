@@ -8,7 +8,7 @@ use std::sync::Arc;
 use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 use nexa_event::codec::{self, DecodeError};
-use nexa_event::effect::{EffectBody, EffectRequest};
+use nexa_event::effect::{EffectBody, EffectRequest, Handle};
 use nexa_event::fact::{self, Spawned};
 use nexa_types::{AgentId, Failure};
 use nexa_vm::vm::{Program, Vm};
@@ -16,6 +16,7 @@ use nexa_vm::vm::{Program, Vm};
 use crate::agent::{Agent, BirthError, Life, check_module};
 use crate::brain::Brain;
 use crate::coordinator::{Coordinator, Progress};
+use crate::handles::Standing;
 use crate::ledger::{Kind, Pending};
 
 const MAGIC: [u8; 4] = *b"NXA1";
@@ -151,10 +152,17 @@ impl Agent {
             Brain::List(list) => far(list.next().0),
             _ => true,
         };
-        waits && ended && list && counters.into_iter().all(far) && life.families.are_sound() && life.meter.is_sound()
+        waits
+            && ended
+            && list
+            && counters.into_iter().all(far)
+            && life.families.are_sound()
+            && life.mailbox.is_sound()
+            && life.meter.is_sound()
     }
 
     fn fits(&self, pending: &Pending, request: &EffectRequest) -> bool {
+        let life = &self.life;
         match (pending, &request.body) {
             (Pending::Outside(outside), body) => {
                 let kind = match body {
@@ -173,7 +181,29 @@ impl Agent {
                 *seq == request.seq && self.life.families.has_unfinished_of(*seq, branches.len())
             }
             (Pending::Test { seq }, EffectBody::Test(_)) => *seq == request.seq,
-            (Pending::Timer { .. } | Pending::Children { .. } | Pending::Test { .. }, _) => false,
+            (Pending::Timer { seq, due }, EffectBody::Await(Handle { agent: None, seq: timer })) => {
+                *seq == request.seq && life.timers.get(timer) == Some(due)
+            }
+            (Pending::Ending { seq, child }, EffectBody::Await(Handle { agent: Some(agent), seq: of })) => {
+                let standing = life.families.standing(*child, *agent);
+                *seq == request.seq && child == of && matches!(standing, Standing::Running(_) | Standing::Ending)
+            }
+            (Pending::Message { seq, .. }, EffectBody::Receive { .. }) => {
+                *seq == request.seq && life.mailbox.is_empty()
+            }
+            (Pending::Room { seq, child }, EffectBody::Send { to: Handle { agent: Some(agent), seq: of }, .. }) => {
+                let runs = matches!(life.families.standing(*child, *agent), Standing::Running(_));
+                *seq == request.seq && child == of && runs && !life.families.has_room(*child)
+            }
+            (
+                Pending::Timer { .. }
+                | Pending::Children { .. }
+                | Pending::Ending { .. }
+                | Pending::Message { .. }
+                | Pending::Room { .. }
+                | Pending::Test { .. },
+                _,
+            ) => false,
         }
     }
 }

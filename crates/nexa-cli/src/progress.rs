@@ -159,6 +159,10 @@ impl Progress {
             | Event::ChildrenSpawned(_)
             | Event::ChildEnded(_)
             | Event::TimerFired(_)
+            | Event::WaitBegan(_)
+            | Event::MessageSent(_)
+            | Event::MailTaken(_)
+            | Event::CreditReceived(_)
             | Event::WorkloadSubmitted(_) => Vec::new(),
             other => vec![news(words::event(other))],
         }

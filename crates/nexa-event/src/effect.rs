@@ -13,7 +13,7 @@ mod fingerprint;
 
 pub use fingerprint::fingerprint;
 use minicbor::{CborLen, Decode, Encode};
-use nexa_types::{Budget, Millis, Payload, Seq, Spend, Timestamp, Tokens};
+use nexa_types::{AgentId, Budget, Millis, Payload, Seq, Spend, Timestamp, Tokens};
 
 /// One effect that a VM yielded and now waits for.
 #[derive(Debug, Clone, PartialEq)]
@@ -73,14 +73,50 @@ pub enum EffectBody {
     Approval(ApprovalRequest),
     /// Ask the test that the program runs in. Only a test harness answers; no program that a node runs can ask.
     Test(TestRequest),
+    /// Wait for how a child ended, or for a timer. Any number of times.
+    Await(Handle),
+    /// A message for a child that runs; waits while its mailbox is full.
+    Send {
+        /// The child.
+        to: Handle,
+        /// The message.
+        value: Payload,
+    },
+    /// Wait for the next message.
+    Receive {
+        /// Not longer than this.
+        timeout: Option<Millis>,
+    },
+    /// End a child that runs, or forget a timer.
+    Cancel(Handle),
+    /// A moment that can be waited for later.
+    Timer(Millis),
+    /// What was started with this number or a later one belongs to a call that has ended: end what runs, forget the rest.
+    Release(Seq),
+}
+
+/// What a program holds of something that it started: a child, or a timer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Handle {
+    /// The child; nothing for a timer.
+    pub agent: Option<AgentId>,
+    /// The effect that started it.
+    pub seq: Seq,
 }
 
 impl EffectBody {
     /// The class that decides how it is recorded.
     pub fn class(&self) -> EffectClass {
         match self {
-            Self::Now | Self::Random { .. } | Self::Log(_) => EffectClass::Local,
-            Self::Emit { .. } | Self::Children { .. } | Self::Sleep(_) => EffectClass::Log,
+            Self::Now | Self::Random { .. } | Self::Log(_) | Self::Timer(_) => EffectClass::Local,
+            Self::Emit { .. }
+            | Self::Children { .. }
+            | Self::Sleep(_)
+            | Self::Await(_)
+            | Self::Send { .. }
+            | Self::Receive { .. }
+            | Self::Cancel(_)
+            | Self::Release(_) => EffectClass::Log,
             Self::Model(_) | Self::Approval(_) => EffectClass::Outside,
             Self::Test(_) => EffectClass::Test,
         }
@@ -97,6 +133,9 @@ pub enum Join {
     /// Goes on at once; each ending arrives as an input of its own. Used by the list coordinator.
     #[n(1)]
     None,
+    /// Goes on at once with a handle. The ending is kept until the call that started the child has ended.
+    #[n(2)]
+    Handle,
 }
 
 /// A child to start.
@@ -459,4 +498,10 @@ pub enum Answer {
     /// A harness's answer to its test, an encoded value.
     #[n(11)]
     Tested(#[n(0)] Payload),
+    /// A child that runs on by itself.
+    #[n(7)]
+    Started(#[n(0)] AgentId),
+    /// A message.
+    #[n(8)]
+    Message(#[n(0)] Payload),
 }

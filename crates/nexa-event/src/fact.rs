@@ -263,6 +263,9 @@ pub enum AgentEvent {
         /// The value.
         #[n(2)]
         value: Payload,
+        /// Which of its parent's messages it is, from 1; nothing for one from outside.
+        #[n(3)]
+        number: Option<u64>,
     },
     /// Input: its workload was cancelled, or its parent cancelled it.
     #[n(11)]
@@ -308,6 +311,56 @@ pub enum AgentEvent {
         #[n(1)]
         epoch: Epoch,
     },
+    /// Decision: it goes no further before something that it started ends, a message comes, or there is room for one.
+    #[n(18)]
+    WaitBegan {
+        /// The number of the wait.
+        #[n(0)]
+        seq: Seq,
+        /// What it waits for.
+        #[n(1)]
+        on: WaitOn,
+        /// When it ends by itself.
+        #[n(2)]
+        due: Option<Timestamp>,
+    },
+    /// Decision: a message for a child. The message itself is an inbox entry of the same append.
+    #[n(20)]
+    MessageSent {
+        /// Its number.
+        #[n(0)]
+        seq: Seq,
+        /// The child.
+        #[n(1)]
+        to: AgentId,
+        /// Which message to this child it is, from 1.
+        #[n(2)]
+        number: u64,
+    },
+    /// Decision: it has taken messages from outside. Those of its parent need no record, as nothing hangs on when they
+    /// were taken.
+    #[n(21)]
+    MailTaken {
+        /// The number of the taking.
+        #[n(0)]
+        seq: Seq,
+        /// How many.
+        #[n(1)]
+        count: u32,
+    },
+    /// Input: a child has taken messages, so there is room for more.
+    #[n(25)]
+    CreditReceived {
+        /// The effect that started the child.
+        #[n(0)]
+        seq: Seq,
+        /// Which branch of it.
+        #[n(1)]
+        branch: u32,
+        /// How many it has taken in its whole life.
+        #[n(2)]
+        taken: u64,
+    },
 }
 
 impl AgentEvent {
@@ -323,16 +376,37 @@ impl AgentEvent {
             | Self::CancelReceived { .. }
             | Self::DeadlinePassed
             | Self::Quarantined { .. }
-            | Self::TakenOver { .. } => true,
+            | Self::TakenOver { .. }
+            | Self::CreditReceived { .. } => true,
             Self::EffectIntended { .. }
             | Self::EffectStarted { .. }
             | Self::ChildrenSpawned { .. }
             | Self::TimerSet { .. }
             | Self::Emitted { .. }
             | Self::ChildrenCancelled { .. }
-            | Self::Ended { .. } => false,
+            | Self::Ended { .. }
+            | Self::WaitBegan { .. }
+            | Self::MessageSent { .. }
+            | Self::MailTaken { .. } => false,
         }
     }
+}
+
+/// What an agent waits for that is no effect of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub enum WaitOn {
+    /// The end of the child that this effect started.
+    #[n(0)]
+    Child(#[n(0)] Seq),
+    /// A moment.
+    #[n(1)]
+    Timer,
+    /// A message.
+    #[n(2)]
+    Message,
+    /// Room for a message in the mailbox of the child that this effect started.
+    #[n(3)]
+    Room(#[n(0)] Seq),
 }
 
 /// What kind of outside effect, with as much as people and dispatchers must know without the VM.
@@ -497,5 +571,28 @@ pub enum Input {
         /// The agent's epoch after the cancel.
         #[n(1)]
         epoch: Epoch,
+    },
+    /// A message from its parent.
+    #[n(4)]
+    Passed {
+        /// Which of its parent's messages it is, from 1. They come in this order.
+        #[n(0)]
+        number: u64,
+        /// The value.
+        #[n(1)]
+        value: Payload,
+    },
+    /// A child has taken messages, so there is room for more.
+    #[n(5)]
+    Credit {
+        /// The effect that started the child.
+        #[n(0)]
+        seq: Seq,
+        /// Which branch of it.
+        #[n(1)]
+        branch: u32,
+        /// How many it has taken in its whole life.
+        #[n(2)]
+        taken: u64,
     },
 }

@@ -13,7 +13,7 @@ use nexa_event::effect::{Answer, ApprovalRequest, ChildSpec, Decision, Finish, J
 use nexa_event::envelope::{FORMAT, Fact, Header, TraceContext};
 use nexa_event::fact::{
     AgentEvent, ChildBorn, ClusterEvent, EffectResult, Input, Intent, ListItem, OnFailure, Parent, Program, Spawned,
-    WorkloadEvent,
+    WaitOn, WorkloadEvent,
 };
 use nexa_types::{
     AgentId, BlobHash, Budget, EffectKey, Epoch, Failure, InputId, Millis, ModuleHash, NodeId, Outcome, Payload,
@@ -35,20 +35,20 @@ variants! {
     agent_event(AgentEvent) in AGENT_EVENTS {
         Spawned, Started, EffectIntended, EffectStarted, EffectEnded, ChildrenSpawned, ChildEnded, TimerSet,
         TimerFired, Emitted, MessageReceived, CancelReceived, DeadlinePassed, ChildrenCancelled, Ended, Quarantined,
-        TakenOver,
+        TakenOver, WaitBegan, MessageSent, MailTaken, CreditReceived,
     }
     workload_event(WorkloadEvent) in WORKLOAD_EVENTS { Submitted, CancelRequested, Ended }
     cluster_event(ClusterEvent) in CLUSTER_EVENTS { ProgramPut }
     fact(Fact) in FACTS { Agent, Workload, Cluster }
-    input(Input) in INPUTS { ChildEnded, Answered, Message, Cancel }
+    input(Input) in INPUTS { ChildEnded, Answered, Message, Cancel, Passed, Credit }
     program(Program) in PROGRAMS { Function, List }
     intent(Intent) in INTENTS { Model, Approval }
     effect_result(EffectResult) in EFFECT_RESULTS { Done, Failed, Unknown }
-    answer(Answer) in ANSWERS { Done, Now, Random, Children, Model, Approval, Tested }
+    answer(Answer) in ANSWERS { Done, Now, Random, Children, Model, Approval, Tested, Started, Message }
     outcome(Outcome) in OUTCOMES { Ok, Err }
     stream(StreamId) in STREAMS { Agent, Workload, Cluster }
     source(Source) in SOURCES { Program, Answer, Derived }
-    join(Join) in JOINS { All, None }
+    join(Join) in JOINS { All, None, Handle }
     on_failure(OnFailure) in ON_FAILURES { FailFast, SkipDependents, Continue }
     finish(Finish) in FINISHES { Stop, Length, ToolCalls, Filtered }
 }
@@ -146,7 +146,7 @@ fn answers() -> Vec<Answer> {
 
 /// Answers that came after files were numbered; theirs stand after all others. Add at the end.
 fn later_answers() -> Vec<Answer> {
-    vec![Answer::Tested(payload("value"))]
+    vec![Answer::Tested(payload("value")), Answer::Started(agent()), Answer::Message(payload("hi"))]
 }
 
 fn effect_results() -> Vec<EffectResult> {
@@ -214,7 +214,7 @@ fn intents() -> Vec<Intent> {
 fn agent_events() -> Vec<AgentEvent> {
     let (seq, branch, epoch, spend) = (Seq(3), 1, Epoch(2), spend());
     let joins = [Join::All, Join::None];
-    all_named(&joins, join, JOINS);
+    all_named(&[Join::All, Join::None, Join::Handle], join, JOINS);
     let born = || vec![ChildBorn { agent: AgentId::child(agent(), Seq(3), 0), spec: child_spec(), granted: budget() }];
     let mut samples: Vec<AgentEvent> = programs().into_iter().map(spawned).collect();
     samples.push(AgentEvent::Started { node: node(), epoch });
@@ -235,6 +235,7 @@ fn agent_events() -> Vec<AgentEvent> {
             input: InputId::from_bytes([5; 16]),
             from: "user:ada".into(),
             value: payload("hi"),
+            number: None,
         },
         AgentEvent::CancelReceived { reason: "enough".into() },
         AgentEvent::DeadlinePassed,
@@ -246,6 +247,21 @@ fn agent_events() -> Vec<AgentEvent> {
     samples.push(AgentEvent::EffectEnded { seq, result: EffectResult::Done(calling()), spend });
     let later = later_answers().into_iter().map(EffectResult::Done);
     samples.extend(later.map(|result| AgentEvent::EffectEnded { seq, result, spend }));
+    samples.push(AgentEvent::ChildrenSpawned { seq, join: Join::Handle, children: born() });
+    let waits = [WaitOn::Child(Seq(2)), WaitOn::Timer, WaitOn::Message, WaitOn::Room(Seq(2))];
+    samples.extend(waits.map(|on| AgentEvent::WaitBegan { seq, on, due: None }));
+    samples.extend([
+        AgentEvent::WaitBegan { seq, on: WaitOn::Message, due: Some(Timestamp(1_700_000_000_500)) },
+        AgentEvent::MessageReceived {
+            input: InputId::from_bytes([5; 16]),
+            from: agent().to_string(),
+            value: payload("hi"),
+            number: Some(7),
+        },
+        AgentEvent::MessageSent { seq, to: agent(), number: 7 },
+        AgentEvent::MailTaken { seq, count: 2 },
+        AgentEvent::CreditReceived { seq, branch, taken: 512 },
+    ]);
     all_named(&samples, agent_event, AGENT_EVENTS);
     samples
 }
@@ -283,6 +299,8 @@ fn inputs() -> Vec<Input> {
         Input::Answered { seq, key, result: EffectResult::Failed(failure()) },
         Input::Message { from: "user:ada".into(), value: payload("hi") },
         Input::Cancel { reason: "enough".into(), epoch: Epoch(3) },
+        Input::Passed { number: 7, value: payload("hi") },
+        Input::Credit { seq, branch, taken: 512 },
     ]);
     all_named(&samples, input, INPUTS);
     samples

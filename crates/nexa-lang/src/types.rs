@@ -64,6 +64,8 @@ pub enum Ty {
     Function(Rc<[Ty]>, Rc<Ty>),
     /// `stage[I, O]`
     Stage(Rc<Ty>, Rc<Ty>),
+    /// `handle[T]`
+    Handle(Rc<Ty>),
 }
 
 /// A field of a record type.
@@ -268,7 +270,9 @@ impl TypeTable {
         match (from, to) {
             (Ty::Broken | Ty::Never, _) | (_, Ty::Broken | Ty::Any) => Fit::Same,
             // Functions and handles cannot be checked when the program runs.
-            (Ty::Any, Ty::Function(..) | Ty::Stage(..) | Ty::Secret | Ty::Snapshot | Ty::Stream(_)) => Fit::No,
+            (Ty::Any, Ty::Function(..) | Ty::Stage(..) | Ty::Secret | Ty::Snapshot | Ty::Stream(_) | Ty::Handle(_)) => {
+                Fit::No
+            }
             (Ty::Any, _) => Fit::Check,
             (Ty::Int, Ty::Float) => Fit::Widen,
             (Ty::Option(from), Ty::Option(to)) => inside(from, to),
@@ -301,6 +305,10 @@ impl TypeTable {
                     _ => Fit::No,
                 }
             }
+            (Ty::Handle(from), Ty::Handle(to)) => match inside(from, to) {
+                Fit::Same => Fit::Same,
+                _ => Fit::No,
+            },
             (from, Ty::Record(wanted)) => self.fit_fields(from, wanted, compared),
             (from, Ty::Named(id)) => match &self.named(*id).kind {
                 NamedKind::Protocol(wanted) => match from {
@@ -378,9 +386,13 @@ impl TypeTable {
     fn not_json(&self, ty: &Ty, is_asked: bool, seen: &mut Vec<NamedId>) -> Option<Ty> {
         let mut all = |fields: &[Field]| fields.iter().find_map(|field| self.not_json(&field.ty, is_asked, seen));
         match ty {
-            Ty::Function(..) | Ty::Stage(..) | Ty::Never | Ty::Secret | Ty::Snapshot | Ty::Stream(_) => {
-                Some(ty.clone())
-            }
+            Ty::Function(..)
+            | Ty::Stage(..)
+            | Ty::Never
+            | Ty::Secret
+            | Ty::Snapshot
+            | Ty::Stream(_)
+            | Ty::Handle(_) => Some(ty.clone()),
             Ty::Unit | Ty::Result(..) if is_asked => Some(ty.clone()),
             Ty::List(inner) | Ty::Option(inner) => self.not_json(inner, is_asked, seen),
             Ty::Result(value, error) => {
@@ -418,7 +430,7 @@ impl TypeTable {
     fn secret_within(&self, ty: &Ty, seen: &mut Vec<NamedId>) -> bool {
         match ty {
             Ty::Secret => true,
-            Ty::List(inner) | Ty::Option(inner) => self.secret_within(inner, seen),
+            Ty::List(inner) | Ty::Option(inner) | Ty::Handle(inner) => self.secret_within(inner, seen),
             Ty::Dict(a, b) | Ty::Result(a, b) => self.secret_within(a, seen) || self.secret_within(b, seen),
             Ty::Tuple(items) | Ty::Union(items) => items.iter().any(|item| self.secret_within(item, seen)),
             Ty::Record(fields) => fields.iter().any(|field| self.secret_within(&field.ty, seen)),
@@ -523,6 +535,11 @@ impl TypeTable {
                 list(params, out, ", ");
                 out.push_str(") -> ");
                 self.write(result, out);
+            }
+            Ty::Handle(value) => {
+                out.push_str("handle[");
+                self.write(value, out);
+                out.push(']');
             }
             Ty::Stage(input, output) => {
                 out.push_str("stage[");

@@ -358,7 +358,6 @@ fn what_this_release_does_not_have_is_refused_by_name() {
         "semantic_if \"c\" against q { return 1 } else { return 2 }",
         "verify q satisfies str; return q",
         "assert \"it is polite\" against q; return q",
-        "let h = spawn f(q, n, xs); return q",
         "return fork [A.run(q), B.run(q)] merge first",
         "return fork [A.run(q), B.run(q)] merge consensus(judge: J)",
         "return fork [A.run(q), B.run(q)] merge best_of(judge: J)",

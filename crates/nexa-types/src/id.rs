@@ -178,6 +178,16 @@ impl InputId {
     pub fn message(agent: AgentId, request: RequestId) -> Self {
         Self(derive("nexa.v1 input message", &[agent.as_bytes(), request.as_bytes()]))
     }
+
+    /// A message that a parent passes to its child; `number` counts them.
+    pub fn passed(child: AgentId, number: u64) -> Self {
+        Self(derive("nexa.v1 input passed", &[child.as_bytes(), &number.to_le_bytes()]))
+    }
+
+    /// A child's note to its parent that it has taken so many messages.
+    pub fn credit(child: AgentId, taken: u64) -> Self {
+        Self(derive("nexa.v1 input credit", &[child.as_bytes(), &taken.to_le_bytes()]))
+    }
 }
 
 macro_rules! counter {

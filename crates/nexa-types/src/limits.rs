@@ -28,6 +28,13 @@ pub const SNAPSHOT_BYTES_MAX: usize = 64 << 20;
 pub const SLICE_FUEL: u64 = 10_000;
 /// Messages that may wait in an agent's inbox; a further one is refused with `OVERLOADED`.
 pub const INBOX_ENTRIES_MAX: usize = 1_024;
+/// Messages of its parent that an agent may have before it, unread; the parent waits with a further one. And messages
+/// from outside, of which a further one is kept in the history and not read by the program.
+pub const MAILBOX_MESSAGES_MAX: usize = 1_024;
+/// Children with a handle and timers that one agent holds at a time; a further `spawn` or `timer` fails.
+pub const HANDLES_MAX: usize = 1_024;
+/// What the ended children of one agent gave and nobody has released, in bytes; a further result is an error.
+pub const KEPT_RESULTS_BYTES_MAX: usize = 64 << 20;
 /// Payloads up to this size stand in the event; longer ones go to a blob, in bytes.
 pub const INLINE_BYTES_MAX: usize = 64 << 10;
 /// The input of a workload, in bytes.

@@ -2,7 +2,7 @@
 
 use minicbor::{Decode, Encode};
 use nexa_event::effect::Join;
-use nexa_event::fact::{AgentEvent, EffectResult, Intent, Program};
+use nexa_event::fact::{AgentEvent, EffectResult, Intent, Program, WaitOn};
 use nexa_types::{
     AgentId, AgentState, Epoch, Failure, GlobalSeq, NodeId, Outcome, PrincipalId, RunCode, Seq, Spend, TenantId,
     Timestamp, Version, Waiting, WorkloadId,
@@ -43,6 +43,20 @@ pub enum Pending {
         /// How many have not ended.
         #[n(1)]
         left: u32,
+    },
+    /// A message.
+    #[n(4)]
+    Message {
+        /// The wait.
+        #[n(0)]
+        seq: Seq,
+    },
+    /// Room for a message in a child's mailbox.
+    #[n(5)]
+    Room {
+        /// The effect that started the child.
+        #[n(0)]
+        child: Seq,
     },
 }
 
@@ -190,18 +204,33 @@ impl AgentView {
                 self.pending = (left > 0).then_some(Pending::Children { seq: *seq, left });
             }
             AgentEvent::ChildEnded { seq, outcome, .. } => {
-                if let Some(Pending::Children { seq: waited, left }) = self.pending
-                    && waited == *seq
-                {
-                    self.pending =
-                        (left > 1).then_some(Pending::Children { seq: waited, left: left.saturating_sub(1) });
+                match self.pending {
+                    Some(Pending::Children { seq: waited, left }) if waited == *seq => {
+                        self.pending =
+                            (left > 1).then_some(Pending::Children { seq: waited, left: left.saturating_sub(1) });
+                    }
+                    Some(Pending::Room { child }) if child == *seq => self.pending = None,
+                    _ => {}
                 }
                 if let Outcome::Err(failure) = outcome {
                     self.last_failure = Some(one_line(failure));
                 }
             }
             AgentEvent::TimerSet { seq, .. } => self.pending = Some(Pending::Timer { seq: *seq }),
-            AgentEvent::TimerFired { .. } => self.pending = None,
+            AgentEvent::WaitBegan { seq, on, .. } => {
+                self.pending = Some(match on {
+                    WaitOn::Child(child) => Pending::Children { seq: *child, left: 1 },
+                    WaitOn::Timer => Pending::Timer { seq: *seq },
+                    WaitOn::Message => Pending::Message { seq: *seq },
+                    WaitOn::Room(child) => Pending::Room { child: *child },
+                });
+            }
+            AgentEvent::TimerFired { .. } | AgentEvent::MessageSent { .. } => self.pending = None,
+            AgentEvent::MessageReceived { .. } => {
+                if matches!(self.pending, Some(Pending::Message { .. })) {
+                    self.pending = None;
+                }
+            }
             AgentEvent::Quarantined { reason } => self.quarantined = Some(reason.clone()),
             AgentEvent::Ended { outcome, spend } => {
                 self.spend = *spend;
@@ -211,9 +240,10 @@ impl AgentView {
             }
             AgentEvent::Spawned(_)
             | AgentEvent::EffectStarted { .. }
-            | AgentEvent::ChildrenSpawned { join: Join::None, .. }
+            | AgentEvent::ChildrenSpawned { join: Join::None | Join::Handle, .. }
             | AgentEvent::Emitted { .. }
-            | AgentEvent::MessageReceived { .. }
+            | AgentEvent::MailTaken { .. }
+            | AgentEvent::CreditReceived { .. }
             | AgentEvent::CancelReceived { .. }
             | AgentEvent::DeadlinePassed
             | AgentEvent::ChildrenCancelled { .. } => {}
@@ -239,6 +269,7 @@ impl AgentView {
             Some(Pending::Approval { .. }) => AgentState::Waiting(Waiting::Approval),
             Some(Pending::Timer { .. }) => AgentState::Waiting(Waiting::Timer),
             Some(Pending::Children { .. }) => AgentState::Waiting(Waiting::Children),
+            Some(Pending::Message { .. } | Pending::Room { .. }) => AgentState::Waiting(Waiting::Message),
             None if self.coordinates => AgentState::Waiting(Waiting::Children),
             None => AgentState::Running,
         }

@@ -91,7 +91,11 @@ fn agent_line(event: &AgentEvent) -> Option<(&'static str, String)> {
         | AgentEvent::DeadlinePassed
         | AgentEvent::ChildrenCancelled { .. }
         | AgentEvent::Ended { outcome: Outcome::Ok(_), .. }
-        | AgentEvent::TakenOver { .. } => None,
+        | AgentEvent::TakenOver { .. }
+        | AgentEvent::WaitBegan { .. }
+        | AgentEvent::MessageSent { .. }
+        | AgentEvent::MailTaken { .. }
+        | AgentEvent::CreditReceived { .. } => None,
     }
 }
 

@@ -292,9 +292,26 @@ ops! {
     /// `… → … secret` whose name is `constant[a]`. Its value never enters the machine. Like all that follow but the
     /// memory of a workload and a tenant, it is done in the machine and is no effect; still, a pure function may not.
     144 Secret Const,
+    /// `… f arg(1) … arg(a) → … handle`: starts a child and goes on.
+    147 Spawn A,
+    /// `… handle → … value`: how the child ended, or `()` when the moment has come; raises what the child raised, and
+    /// `dead_handle`.
+    148 Await None,
+    /// `… value handle → … ()`: passes a message; raises `dead_handle`.
+    149 Send None,
     /// `… arg(1) … arg(a) → … value`: asks the harness of a test, `b` being the number of a
     /// [`nexa_event::effect::TestCall`]. Only in functions of test builds.
     150 TestCall CountFlags,
+    /// `… timeout → … value`, the next message; the timeout may be `none`, and raises `timeout`.
+    151 Receive None,
+    /// `… handle → … ()`: ends the child, forgets the timer.
+    152 Cancel None,
+    /// `… duration → … handle` of a moment.
+    153 Timer None,
+    /// `… int → … ()`: lets go of the handles that were made by this effect and later ones; children that run are ended.
+    154 Release None,
+    /// `… → … int`, the number that the next effect will have. No effect itself.
+    155 NextSeq None,
     /// `… key value → … ()` in the memory of scope `a`; `none` forgets the key. See [`MemoryScope`].
     156 MemStore A,
     /// `… key → … value`, `none` if there is nothing.

@@ -231,6 +231,14 @@ fn details(event: &v1::watch_event::Event) -> (&'static str, Value) {
         Event::MessageReceived(e) => ("message_received", json!({ "from": e.from, "value": value(&e.value_json) })),
         Event::CancelReceived(e) => ("cancel_received", json!({ "reason": e.reason })),
         Event::DeadlinePassed(_) => ("deadline_passed", json!({})),
+        Event::WaitBegan(e) => ("wait_began", json!({ "effect_seq": e.effect_seq, "due": time(e.due.as_ref()) })),
+        Event::MessageSent(e) => {
+            ("message_sent", json!({ "effect_seq": e.effect_seq, "to_agent_id": e.to_agent_id, "number": e.number }))
+        }
+        Event::MailTaken(e) => ("mail_taken", json!({ "effect_seq": e.effect_seq, "count": e.count })),
+        Event::CreditReceived(e) => {
+            ("credit_received", json!({ "effect_seq": e.effect_seq, "branch": e.branch, "taken": e.taken }))
+        }
     }
 }
 

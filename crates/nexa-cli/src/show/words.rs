@@ -140,6 +140,17 @@ pub fn event(event: &v1::watch_event::Event) -> String {
         Event::MessageReceived(message) => format!("message from {}: {}", message.from, shortened(&message.value_json)),
         Event::CancelReceived(cancel) => format!("cancelled: {}", cancel.reason),
         Event::DeadlinePassed(_) => "its deadline passed".to_owned(),
+        Event::WaitBegan(wait) => match &wait.due {
+            Some(due) => format!("#{} waits until {}", wait.effect_seq, time_of_day(due)),
+            None => format!("#{} waits", wait.effect_seq),
+        },
+        Event::MessageSent(sent) => {
+            format!("#{} passed message {} to {}", sent.effect_seq, sent.number, sent.to_agent_id)
+        }
+        Event::MailTaken(taken) => format!("#{} read {} messages", taken.effect_seq, taken.count),
+        Event::CreditReceived(credit) => {
+            format!("branch {} of #{} has read {} messages", credit.branch, credit.effect_seq, credit.taken)
+        }
     }
 }
 

@@ -24,7 +24,13 @@ pub fn fingerprint(body: &EffectBody) -> [u8; 32] {
         | EffectBody::Emit { .. }
         | EffectBody::Children { .. }
         | EffectBody::Sleep(_)
-        | EffectBody::Test(_) => parts.text("not outside"),
+        | EffectBody::Test(_)
+        | EffectBody::Await(_)
+        | EffectBody::Send { .. }
+        | EffectBody::Receive { .. }
+        | EffectBody::Cancel(_)
+        | EffectBody::Timer(_)
+        | EffectBody::Release(_) => parts.text("not outside"),
     }
     *parts.0.finalize().as_bytes()
 }

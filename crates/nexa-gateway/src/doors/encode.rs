@@ -313,6 +313,18 @@ fn agent_event(event: &AgentEvent, agent: Option<AgentId>) -> Event {
         }
         AgentEvent::CancelReceived { reason } => Event::CancelReceived(v1::CancelReceived { reason: reason.clone() }),
         AgentEvent::DeadlinePassed => Event::DeadlinePassed(v1::DeadlinePassed {}),
+        AgentEvent::WaitBegan { seq, due, .. } => {
+            Event::WaitBegan(v1::WaitBegan { effect_seq: seq.0, due: due.map(timestamp) })
+        }
+        AgentEvent::MessageSent { seq, to, number } => {
+            Event::MessageSent(v1::MessageSent { effect_seq: seq.0, to_agent_id: to.to_string(), number: *number })
+        }
+        AgentEvent::MailTaken { seq, count } => {
+            Event::MailTaken(v1::MailTaken { effect_seq: seq.0, count: u64::from(*count) })
+        }
+        AgentEvent::CreditReceived { seq, branch, taken } => {
+            Event::CreditReceived(v1::CreditReceived { effect_seq: seq.0, branch: *branch, taken: *taken })
+        }
     }
 }
 
@@ -337,7 +349,13 @@ fn effect_result(result: &EffectResult) -> Option<v1::effect_ended::Result> {
         }),
         // No other effect is outside, so no other answer is a fact of its own; tests do not run on nodes.
         EffectResult::Done(
-            Answer::Done | Answer::Now(_) | Answer::Random(_) | Answer::Children(_) | Answer::Tested(_),
+            Answer::Done
+            | Answer::Now(_)
+            | Answer::Random(_)
+            | Answer::Children(_)
+            | Answer::Started(_)
+            | Answer::Message(_)
+            | Answer::Tested(_),
         ) => return None,
         EffectResult::Failed(told) => Result::Failure(failure(told)),
         EffectResult::Unknown(told) => Result::Unknown(failure(told)),

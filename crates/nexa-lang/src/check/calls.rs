@@ -367,6 +367,9 @@ impl Checker<'_> {
                 }
                 ExprKind::Approve(question, data, timeout)
             }
+            "receive" => ExprKind::Receive(take()),
+            "timer" => ExprKind::Timer(take()),
+            "handle.cancel" => ExprKind::Cancel(take()),
             "time.now" => ExprKind::Now,
             "ok" => ExprKind::WrapOk(take()),
             "err" => ExprKind::WrapErr(take()),

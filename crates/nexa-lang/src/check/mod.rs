@@ -25,6 +25,7 @@ mod coverage;
 mod declarations;
 mod expressions;
 mod forks;
+mod handles;
 mod literals;
 mod loops;
 mod matches;

@@ -19,6 +19,9 @@ print(value: any) -> unit
 emit(value: any, channel: str = main) -> unit
 fail(message: str, code: str = failed) -> never
 approve(question: str, data: any = none, timeout: duration? = none) -> Approval
+receive(timeout: duration? = none) -> any
+timer(span: duration) -> timer
+handle.cancel(handle: any) -> unit
 time.now() -> int
 secret(name: str) -> secret
 snapshot() -> snapshot
@@ -31,7 +34,7 @@ err(error: Error) -> Result[never]
 ";
 
 /// Functions of the language that this release does not have.
-const LATER_FUNCTIONS: &[&str] = &["receive", "timer", "reflect"];
+const LATER_FUNCTIONS: &[&str] = &["reflect"];
 /// Modules of the language that this release does not have.
 const LATER_MODULES: &[&str] = &["std"];
 
@@ -114,6 +117,7 @@ pub(super) fn is_later(name: &str) -> bool {
 /// Whether a function of the list of effects has one: `ok`, `err` and `fail` are there because they are instructions.
 pub(super) fn is_effect(name: &str) -> bool {
     matches!(name, "random" | "sleep" | "print" | "emit" | "approve" | "time.now" | "secret" | "snapshot" | "restore")
+        || matches!(name, "receive" | "timer" | "handle.cancel")
         || name.starts_with("memory.")
 }
 
@@ -125,6 +129,7 @@ fn method_modules(ty: &Ty) -> &'static [&'static str] {
         Ty::Dict(..) => &["dict"],
         Ty::Option(_) => &["option"],
         Ty::Result(..) => &["result"],
+        Ty::Handle(_) => &["handle"],
         _ => &[],
     }
 }
@@ -210,6 +215,7 @@ fn plain(name: &str) -> Ty {
         "Hit" => Ty::Named(TypeTable::HIT),
         "Error" => Ty::Named(TypeTable::ERROR),
         "Approval" => Ty::Named(TypeTable::APPROVAL),
+        "timer" => Ty::Handle(Rc::new(Ty::Unit)),
         _ => Ty::Any,
     }
 }

@@ -87,7 +87,7 @@ impl Checker<'_> {
             ast::Stmt::DeferStmt(node) => self.deferred(node, &[], None, out),
             ast::Stmt::SemanticIfStmt(_) => self.statement_not_available(node, "`semantic_if`"),
             ast::Stmt::LoopStmt(node) => self.loop_statement(node, out),
-            ast::Stmt::PassStmt(_) => self.statement_not_available(node, "`pass`"),
+            ast::Stmt::PassStmt(node) => self.pass_statement(node, out),
             ast::Stmt::VerifyStmt(_) => self.statement_not_available(node, "`verify`"),
             ast::Stmt::AssertStmt(node) => self.assert_statement(node, out),
             ast::Stmt::ScriptStmt(node) => self.script_statement(node, out),
@@ -397,6 +397,8 @@ pub(super) fn breaks(body: &[Stmt]) -> bool {
 
 /// Whether some statement runs an agent or forks.
 fn asks_a_model(body: &[Stmt]) -> bool {
-    let asks = |part: Part<'_>| matches!(part, Part::Expr(Expr { kind: ExprKind::Run(..) | ExprKind::Fork(..), .. }));
+    let asks = |part: Part<'_>| {
+        matches!(part, Part::Expr(Expr { kind: ExprKind::Run(..) | ExprKind::Fork(..) | ExprKind::Spawn(..), .. }))
+    };
     Part::any(body, &|_| true, &asks)
 }

@@ -162,7 +162,7 @@ impl Checker<'_> {
         };
         let count = match ty {
             Some(_) if args.is_empty() => return ty.unwrap_or(Ty::Broken),
-            Some(Ty::List(_)) => 1..=1,
+            Some(Ty::List(_) | Ty::Handle(_)) => 1..=1,
             Some(Ty::Dict(..) | Ty::Stage(..)) => 2..=2,
             Some(Ty::Result(..)) => 1..=2,
             Some(Ty::Option(_) | Ty::Any | Ty::Broken) if path.last().is_some_and(|name| name.text() == "Option") => {
@@ -241,10 +241,7 @@ impl Checker<'_> {
                 }
                 Ty::Stream(Rc::new(Ty::Str))
             }
-            "handle" => {
-                self.report_not_available(name.span(), &format!("the type `{text}`"));
-                Ty::Broken
-            }
+            "handle" => Ty::Handle(Rc::new(arg(0))),
             _ => Ty::Named(self.types.built_in(&text)?),
         })
     }

@@ -105,7 +105,7 @@ impl<'b, 't> Builder<'b, 't> {
             known_line: (At::default(), 0),
             fault: None,
         };
-        builder.statements(&function.body);
+        builder.body(&function.body);
         if builder.is_live {
             builder.emit(Op::Unit, 0, 0, 1);
             builder.emit(Op::Return, 0, 1, 0);
@@ -130,6 +130,11 @@ impl<'b, 't> Builder<'b, 't> {
     /// What comes next stands here in the text.
     pub(super) fn at(&mut self, at: At) {
         self.at = at;
+    }
+
+    /// Where what was written last stands in the text.
+    pub(super) fn here(&self) -> At {
+        self.at
     }
 
     fn note_line(&mut self) {

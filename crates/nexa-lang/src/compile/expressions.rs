@@ -210,6 +210,26 @@ impl Builder<'_, '_> {
                 self.at(expr.at);
                 self.emit_count(Op::TestCall, args.len(), *call as u16, args.len() as u32, 1);
             }
+            _ => self.handle_here(expr),
+        }
+    }
+
+    /// What makes handles and what they are good for.
+    fn handle_here(&mut self, expr: &Expr) {
+        match &expr.kind {
+            ExprKind::Spawn(callee, args) => {
+                self.expr(callee);
+                self.all(args);
+                self.at(expr.at);
+                self.emit(Op::Spawn, args.len() as u32, args.len() as u32 + 1, 1);
+            }
+            ExprKind::Await(handle) => self.simple(expr, &[handle], Op::Await, 0),
+            ExprKind::Pass(value, handle) => self.simple(expr, &[value, handle], Op::Send, 0),
+            ExprKind::Receive(timeout) => self.simple(expr, &[timeout], Op::Receive, 0),
+            ExprKind::Cancel(handle) => self.simple(expr, &[handle], Op::Cancel, 0),
+            ExprKind::Timer(span) => self.simple(expr, &[span], Op::Timer, 0),
+            ExprKind::NextSeq => self.emit(Op::NextSeq, 0, 0, 1),
+            ExprKind::Release(from) => self.simple(expr, &[from], Op::Release, 0),
             // Everything else was written above.
             _ => self.emit(Op::Trap, 0, 0, 0),
         }

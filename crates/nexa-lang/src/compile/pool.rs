@@ -94,9 +94,9 @@ impl<'t> Pool<'t> {
         self.types.push(Type::Any);
         self.type_numbers.insert(ty.clone(), number);
         let made = match ty {
-            Ty::Broken | Ty::Never | Ty::Any | Ty::Function(..) | Ty::Stage(..) => Type::Any,
             // The checker lets nothing else become one of these, so there is nothing to be checked later.
-            Ty::Secret | Ty::Snapshot | Ty::Stream(_) => Type::Any,
+            Ty::Secret | Ty::Snapshot | Ty::Stream(_) | Ty::Handle(_) => Type::Any,
+            Ty::Broken | Ty::Never | Ty::Any | Ty::Function(..) | Ty::Stage(..) => Type::Any,
             Ty::Unit => Type::Unit,
             Ty::Str => Type::Str,
             Ty::Int => Type::Int,

@@ -5,9 +5,32 @@ use std::rc::Rc;
 use nexa_vm::op::Op;
 
 use super::builder::{Builder, Deferred, Loop};
-use crate::hir::{Expr, ForEach, Item, Stmt, StmtKind};
+use crate::hir::{Expr, ExprKind, ForEach, Item, Part, Stmt, StmtKind};
+use crate::types::Ty;
 
 impl Builder<'_, '_> {
+    /// A function's statements. What it starts ends with it, whatever way that is:
+    ///
+    /// ```text
+    /// let first = <number of the next effect>
+    /// defer <let go of all handles since first>
+    /// …
+    /// ```
+    pub(super) fn body(&mut self, statements: &[Stmt]) {
+        let makes_handles =
+            |part: Part<'_>| matches!(part, Part::Expr(Expr { kind: ExprKind::Spawn(..) | ExprKind::Timer(_), .. }));
+        if !Part::any(statements, &|_| true, &makes_handles) {
+            return self.statements(statements);
+        }
+        let at = self.here();
+        let first = self.hidden_local();
+        self.emit(Op::NextSeq, 0, 0, 1);
+        self.emit(Op::StoreLocal, u32::from(first), 1, 0);
+        let release = ExprKind::Release(Box::new(Expr::local(first, Ty::Int, at)));
+        let release = Stmt { kind: StmtKind::Expr(Expr::new(release, Ty::Unit, at)), at };
+        self.defer(&Rc::from([release]), statements);
+    }
+
     pub(super) fn statements(&mut self, statements: &[Stmt]) {
         for statement in statements {
             self.statement(statement);

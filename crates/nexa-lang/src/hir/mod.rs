@@ -415,6 +415,22 @@ pub enum ExprKind {
     Memory(MemoryUse, MemoryScope, Vec<Expr>),
     /// Asks the harness of a test.
     TestCall(TestCall, Vec<Expr>),
+    /// A callable starts as a child that runs beside this; gives its handle.
+    Spawn(Box<Expr>, Vec<Expr>),
+    /// How what a handle stands for ends.
+    Await(Box<Expr>),
+    /// A value for the child of a handle.
+    Pass(Box<Expr>, Box<Expr>),
+    /// The next message; not longer than this.
+    Receive(Box<Expr>),
+    /// Ends the child of a handle.
+    Cancel(Box<Expr>),
+    /// A handle of a moment.
+    Timer(Box<Expr>),
+    /// The number of the next effect.
+    NextSeq,
+    /// Lets go of all handles that were made since the effect of this number.
+    Release(Box<Expr>),
     /// Where the checker proved that nothing goes.
     Unreachable,
 }

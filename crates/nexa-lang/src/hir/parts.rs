@@ -72,6 +72,7 @@ impl Expr {
             | ExprKind::Now
             | ExprKind::Secret(_)
             | ExprKind::Snapshot
+            | ExprKind::NextSeq
             | ExprKind::Unreachable => {}
             ExprKind::Concat(items)
             | ExprKind::List(items)
@@ -107,6 +108,11 @@ impl Expr {
             | ExprKind::Sleep(a)
             | ExprKind::Restore(a)
             | ExprKind::Tries(a)
+            | ExprKind::Await(a)
+            | ExprKind::Receive(a)
+            | ExprKind::Cancel(a)
+            | ExprKind::Timer(a)
+            | ExprKind::Release(a)
             | ExprKind::Log(a) => push(a),
             ExprKind::SetField(a, _, b)
             | ExprKind::Index(a, b)
@@ -117,11 +123,13 @@ impl Expr {
             | ExprKind::MergeSections(a, b)
             | ExprKind::Model(_, a, b, _)
             | ExprKind::Emit(a, b)
+            | ExprKind::Pass(a, b)
             | ExprKind::Random(a, b) => [a, b].into_iter().for_each(|part| push(part)),
             ExprKind::SetIndex(a, b, c) | ExprKind::If(a, b, c) | ExprKind::Approve(a, b, c) => {
                 [a, b, c].into_iter().for_each(|part| push(part));
             }
             ExprKind::CallValue(callee, args)
+            | ExprKind::Spawn(callee, args)
             | ExprKind::Partial(callee, args, _)
             | ExprKind::Merge(_, callee, args) => {
                 push(callee);

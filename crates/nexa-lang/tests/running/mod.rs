@@ -202,6 +202,12 @@ impl Desk {
                 }
                 Ok(Answer::Children(outcomes))
             }
+            EffectBody::Await(_)
+            | EffectBody::Send { .. }
+            | EffectBody::Receive { .. }
+            | EffectBody::Cancel(_)
+            | EffectBody::Timer(_)
+            | EffectBody::Release(_) => panic!("this desk runs nobody beside the program"),
             EffectBody::Model(request) => {
                 let agent = request.agent.clone();
                 let last = request.messages.last().expect("a message");

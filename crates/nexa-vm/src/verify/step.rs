@@ -72,7 +72,7 @@ impl Pass<'_, '_> {
                 _ => false,
             },
             Op::MemStore | Op::MemLoad | Op::MemRecall => MemoryScope::from_number(word.a).is_some(),
-            Op::CallValue | Op::AgentRun => word.a <= 255,
+            Op::CallValue | Op::AgentRun | Op::Spawn => word.a <= 255,
             Op::NewList | Op::NewTuple | Op::NewDict | Op::Concat | Op::Unpack | Op::Pick => word.a < 1 << 16,
             _ => true,
         };
@@ -306,6 +306,12 @@ impl Pass<'_, '_> {
                 }
                 self.effect(&mut point, count, Any)?;
             }
+            Op::Spawn => self.effect(&mut point, a + 1, Other)?,
+            Op::Await | Op::Receive => self.effect(&mut point, 1, Any)?,
+            Op::Send => self.effect(&mut point, 2, Other)?,
+            Op::Cancel | Op::Timer | Op::Release => self.effect(&mut point, 1, Other)?,
+            // Reveals what effects were made before, which a pure function must not know.
+            Op::NextSeq => self.effect(&mut point, 0, Int)?,
         }
         Ok(Some(point))
     }

@@ -3,10 +3,10 @@
 use std::sync::{Arc, LazyLock};
 
 use nexa_event::effect::{
-    Answer, ApprovalRequest, ChildSpec, EffectBody, Finish, Join, Message, ModelReply, ModelRequest, Purpose, Role,
-    Sampling, Source, TestCall, TestRequest, ToolChoice,
+    Answer, ApprovalRequest, ChildSpec, EffectBody, Finish, Handle, Join, Message, ModelReply, ModelRequest, Purpose,
+    Role, Sampling, Source, TestCall, TestRequest, ToolChoice,
 };
-use nexa_types::{Budget, Failure, Millis, Outcome, Payload, RunCode, Seq};
+use nexa_types::{AgentId, Budget, Failure, Millis, Outcome, Payload, RunCode, Seq};
 
 use super::call::merge_arguments;
 use super::ops::no_text;
@@ -35,6 +35,8 @@ static REPLY: LazyLock<Arc<Shape>> =
     LazyLock::new(|| shape("", "", &["text", "finish", "from", "tokens_in", "tokens_out"]));
 static APPROVED: LazyLock<Arc<Shape>> = LazyLock::new(|| shape("Approval", "approved", &["by", "note"]));
 static DENIED: LazyLock<Arc<Shape>> = LazyLock::new(|| shape("Approval", "denied", &["by", "note"]));
+/// What a program holds of something that it started. No text and no model can make one.
+static HANDLE: LazyLock<Arc<Shape>> = LazyLock::new(|| shape("$handle", "", &["agent", "seq"]));
 static MESSAGE: LazyLock<Arc<Shape>> = LazyLock::new(|| shape("", "", &["role", "text", "from"]));
 
 /// The shape of a message of a conversation: `{ role, text, from }`.
@@ -45,11 +47,11 @@ pub(crate) fn message_shape() -> Arc<Shape> {
 /// How many operands an effect's instruction pops; `None` if it is no effect.
 pub(super) fn operands(word: &Word) -> Option<usize> {
     Some(match word.op {
-        Op::AgentRun | Op::CallValue => word.a as usize + 1,
+        Op::AgentRun | Op::CallValue | Op::Spawn => word.a as usize + 1,
         Op::Fork => word.branches() + usize::from(word.b & 1),
-        Op::LLMCall | Op::LLMStream | Op::Emit | Op::Random => 2,
+        Op::LLMCall | Op::LLMStream | Op::Emit | Op::Random | Op::Send => 2,
         Op::Approve => 3,
-        Op::Sleep | Op::Log => 1,
+        Op::Sleep | Op::Log | Op::Await | Op::Receive | Op::Cancel | Op::Timer | Op::Release => 1,
         Op::Now => 0,
         Op::TestCall => usize::from(word.count),
         _ => return None,
@@ -123,6 +125,16 @@ impl Vm {
                 let call = TestCall::from_number(word.b).ok_or_else(|| Fault::internal("no such call of a test"))?;
                 EffectBody::Test(TestRequest { call, args: encode(&Value::List(Arc::new(args.to_vec())))? })
             }
+            (Op::Spawn, [callee, args @ ..]) => {
+                EffectBody::Children { branches: vec![self.child(callee, args.to_vec())?], join: Join::Handle }
+            }
+            (Op::Await, [handle]) => EffectBody::Await(handle_of(handle)?),
+            (Op::Send, [value, handle]) => EffectBody::Send { to: handle_of(handle)?, value: encode(value)? },
+            (Op::Receive, [Value::None]) => EffectBody::Receive { timeout: None },
+            (Op::Receive, [Value::Duration(millis)]) => EffectBody::Receive { timeout: Some(span(*millis)) },
+            (Op::Cancel, [handle]) => EffectBody::Cancel(handle_of(handle)?),
+            (Op::Timer, [Value::Duration(millis)]) => EffectBody::Timer(span(*millis)),
+            (Op::Release, [Value::Int(from)]) => EffectBody::Release(Seq(u64::try_from(*from).unwrap_or(0))),
             (op, operands) => {
                 let found: Vec<String> = operands.iter().map(describe).collect();
                 return Err(Fault::mismatch(format!("{} got {}", op.name(), found.join(", "))));
@@ -282,7 +294,12 @@ impl Vm {
         answer: Answer,
     ) -> Result<Result<Value, Fault>, &'static str> {
         Ok(match (word.op, answer) {
-            (Op::Log | Op::Emit | Op::Sleep, Answer::Done) => Ok(Value::Unit),
+            (Op::Log | Op::Emit | Op::Sleep | Op::Send | Op::Cancel | Op::Release | Op::Await, Answer::Done) => {
+                Ok(Value::Unit)
+            }
+            (Op::Timer, Answer::Done) => Ok(handle_value(None, seq)),
+            (Op::Spawn, Answer::Started(agent)) => Ok(handle_value(Some(agent), seq)),
+            (Op::Receive, Answer::Message(payload)) => Ok(decode(&payload)?),
             (Op::Now, Answer::Now(time)) => Ok(Value::Int(i64::try_from(time.0).unwrap_or(i64::MAX))),
             (Op::Random, Answer::Random(number)) => {
                 let from = self.stack.len().saturating_sub(count);
@@ -297,11 +314,13 @@ impl Vm {
                 let values = vec![Value::Str(decision.by.as_str().into()), Value::Str(decision.note.as_str().into())];
                 Ok(Value::Variant(Arc::new(Record { shape: Arc::clone(shape), values })))
             }
-            (Op::AgentRun | Op::CallValue, Answer::Children(outcomes)) => match <[Outcome; 1]>::try_from(outcomes) {
-                Ok([Outcome::Ok(payload)]) => Ok(decode(&payload)?),
-                Ok([Outcome::Err(failure)]) => Err(Fault::Failure(Box::new(failure))),
-                Err(_) => return Err("one child was started"),
-            },
+            (Op::AgentRun | Op::CallValue | Op::Await, Answer::Children(outcomes)) => {
+                match <[Outcome; 1]>::try_from(outcomes) {
+                    Ok([Outcome::Ok(payload)]) => Ok(decode(&payload)?),
+                    Ok([Outcome::Err(failure)]) => Err(Fault::Failure(Box::new(failure))),
+                    Err(_) => return Err("one child was started"),
+                }
+            }
             (Op::Fork, Answer::Children(outcomes)) => {
                 if outcomes.len() != word.branches() {
                     return Err("there is not one outcome for each branch");
@@ -339,6 +358,27 @@ fn reply_value(reply: &ModelReply, seq: Seq) -> Value {
             count(reply.spend.tokens_out.0),
         ],
     }))
+}
+
+fn handle_value(agent: Option<AgentId>, seq: Seq) -> Value {
+    let agent = agent.map(|agent| agent.to_string()).unwrap_or_default();
+    let seq = Value::Int(i64::try_from(seq.0).unwrap_or(i64::MAX));
+    Value::Record(Arc::new(Record { shape: Arc::clone(&HANDLE), values: vec![Value::Str(agent.as_str().into()), seq] }))
+}
+
+fn handle_of(value: &Value) -> Result<Handle, Fault> {
+    let unfit = || unfit("a handle", value);
+    let Value::Record(record) = value else { return Err(unfit()) };
+    match record.values.as_slice() {
+        [Value::Str(agent), Value::Int(seq)] if record.shape == *HANDLE => {
+            let agent = match &**agent {
+                "" => None,
+                agent => Some(agent.parse().map_err(|_| unfit())?),
+            };
+            Ok(Handle { agent, seq: Seq(u64::try_from(*seq).map_err(|_| unfit())?) })
+        }
+        _ => Err(unfit()),
+    }
 }
 
 fn encode(value: &Value) -> Result<Payload, Fault> {

@@ -304,7 +304,15 @@ impl Vm {
             | Op::Emit
             | Op::Now
             | Op::Random
-            | Op::Log => self.effect(),
+            | Op::Log
+            | Op::Spawn
+            | Op::Await
+            | Op::Send
+            | Op::Receive
+            | Op::Cancel
+            | Op::Timer
+            | Op::Release => self.effect(),
+            Op::NextSeq => self.replace(0, Value::Int(i64::try_from(self.next_seq.0).unwrap_or(i64::MAX))),
             Op::Secret | Op::Snapshot | Op::Restore | Op::MemStore | Op::MemLoad | Op::MemRecall => {
                 self.refuse_in_pure()?;
                 match op {

@@ -6,8 +6,8 @@ pub(crate) mod programs;
 
 use std::sync::Arc;
 
-use nexa_event::effect::{Answer, Decision, EffectBody, Finish, ModelReply};
-use nexa_types::{Failure, Outcome, RunCode, Spend, Timestamp, Tokens};
+use nexa_event::effect::{Answer, Decision, EffectBody, Finish, Handle, Join, ModelReply};
+use nexa_types::{AgentId, Failure, Outcome, RunCode, Spend, Timestamp, Tokens};
 use nexa_vm::value::Value;
 use nexa_vm::{Limits, Program, Stop, Vm, codec, json};
 
@@ -59,6 +59,18 @@ pub(crate) fn answer(program: &Arc<Program>, body: &EffectBody, seq: u64) -> Res
         EffectBody::Now => Answer::Now(Timestamp(1_000 * seq)),
         EffectBody::Random { low, .. } => Answer::Random(*low),
         EffectBody::Log(_) | EffectBody::Emit { .. } | EffectBody::Sleep(_) => Answer::Done,
+        EffectBody::Children { branches, join: Join::Handle } => {
+            Answer::Started(AgentId::from_bytes([branches.len() as u8; 16]))
+        }
+        EffectBody::Await(Handle { agent: Some(_), .. }) => {
+            Answer::Children(vec![Outcome::Ok(codec::encode(&Value::Int(seq as i64)))])
+        }
+        EffectBody::Receive { .. } => Answer::Message(codec::encode(&Value::Int(seq as i64))),
+        EffectBody::Await(_)
+        | EffectBody::Send { .. }
+        | EffectBody::Cancel(_)
+        | EffectBody::Timer(_)
+        | EffectBody::Release(_) => Answer::Done,
         EffectBody::Children { branches, .. } => {
             let outcomes = branches.iter().map(|branch| {
                 let Ok(Value::List(args)) = codec::decode(&branch.args) else { panic!("arguments that are no list") };

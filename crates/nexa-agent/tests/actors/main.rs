@@ -1,0 +1,4 @@
+//! Programs with children that run beside them: handles, messages, ends.
+
+mod handles;
+mod town;
