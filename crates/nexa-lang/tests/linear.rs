@@ -58,6 +58,18 @@ flow inner_fields(n: int) -> int {
     }
     return house.shelf.books.len()
 }
+flow texts(n: int) -> int {
+    let s = ""
+    let t = ""
+    let pair = { text: "" }
+    for each i in range(0, n) {
+        s = s + "line\n"
+        t = "#{t}line #{i}\n"
+        pair.text = pair.text + "x"
+        s += "."
+    }
+    return s.len() + t.len() + pair.text.len()
+}
 fn with_one_more(xs: list[int], x: int) -> list[int] {
     return xs.push(x)
 }
@@ -132,15 +144,21 @@ flow main() -> list[any] {
     let text = "t"
     let shorter = text
     text = text + "u"
+    let long = range(0, 200).join("")
+    let kept_long = long
+    long = long + "!"
+    let longer = long
+    long = "#{long}?"
+    long += "."
     let kept = [1, 2]
     try { kept = fails(kept) } catch (e) { kept = kept.push(5) }
     try { kept[9] = 1 } catch (e) { kept = kept + kept }
     let same = [[1]]
     same[0] = same[0] + same[0]
-    return [before, old.books, shelf.books, grown, xs, earlier, counts, shorter, text, kept, same]
+    return [before, old.books, shelf.books, grown, xs, earlier, counts, shorter, text, kept_long.slice(486, 500), longer.slice(486, 500), long.slice(486, 500), kept, same]
 }
 "##;
-    let expected = r##"[[1],[1,2],[7,2,3],[1,2],[1,2,10,20],{"a":1},{"b":2},"t","tu",[1,2,5,1,2,5],[[1,1]]]"##;
+    let expected = r##"[[1],[1,2],[7,2,3],[1,2],[1,2,10,20],{"a":1},{"b":2},"t","tu","8199","8199!","8199!?.",[1,2,5,1,2,5],[[1,1]]]"##;
     assert_eq!(Desk::program(program).run("main", &[]), expected);
     assert_eq!(Desk::program(program).stepping().run("main", &[]), expected);
 }

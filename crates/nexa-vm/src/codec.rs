@@ -79,8 +79,10 @@ pub fn try_encode(value: &Value) -> Result<Payload, EncodeError> {
 ///
 /// # Errors
 /// [`DecodeError`] for bytes that [`encode`] did not make. Nothing longer than the bytes themselves is reserved.
+///
+/// A text that is most of the payload is not copied out of it: all who decode one payload share it.
 pub fn decode(payload: &Payload) -> Result<Value, DecodeError> {
-    decode_bytes(payload.as_bytes())
+    read_all(Reader::of(payload))
 }
 
 /// Decodes a value that stands in other bytes.
@@ -88,8 +90,11 @@ pub fn decode(payload: &Payload) -> Result<Value, DecodeError> {
 /// # Errors
 /// As [`decode`].
 pub fn decode_bytes(bytes: &[u8]) -> Result<Value, DecodeError> {
-    let mut reader = Reader::new(bytes);
-    if bytes.len() > VALUE_BYTES_MAX {
+    read_all(Reader::new(bytes))
+}
+
+fn read_all(mut reader: Reader<'_>) -> Result<Value, DecodeError> {
+    if reader.left() > VALUE_BYTES_MAX {
         return Err(reader.bad("a value of this length").into());
     }
     if reader.u8()? != FORMAT {
@@ -303,11 +308,11 @@ fn read(reader: &mut Reader<'_>, depth: usize) -> Result<Value, WireError> {
     let list = |reader: &mut Reader<'_>| reader.list(usize::MAX, |reader| read(reader, depth + 1));
     Ok(match tag {
         tag::STR => {
-            let text = reader.str()?;
+            let text = reader.text()?;
             if text.len() > STRING_BYTES_MAX {
                 return Err(reader.bad("a text of this length"));
             }
-            Value::Str(text.into())
+            Value::Str(text)
         }
         tag::LIST => Value::List(Arc::new(list(reader)?)),
         tag::TUPLE => Value::Tuple(Arc::new(list(reader)?)),

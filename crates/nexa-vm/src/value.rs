@@ -3,9 +3,12 @@
 use std::sync::Arc;
 
 mod dict;
+mod text;
 
 pub use dict::Dict;
 pub(crate) use dict::SEARCHED_MAX;
+pub(crate) use text::GROWING_MIN;
+pub use text::Text;
 
 /// A value of the language, or of the machine itself (iterators). 24 bytes; everything large is behind a shared pointer.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -24,7 +27,7 @@ pub enum Value {
     /// Whole milliseconds.
     Duration(i64),
     /// Text.
-    Str(Arc<str>),
+    Str(Text),
     /// `[a, b]`
     List(Arc<Vec<Value>>),
     /// `(a, b)`
@@ -42,7 +45,7 @@ pub enum Value {
     /// A declared agent, by its index in the module.
     Agent(u32),
     /// A secret, by its name; its value is never in a machine. It has no text.
-    Secret(Arc<str>),
+    Secret(Text),
     /// A state that this machine saved, by its number. It means nothing to any other machine.
     Saved(u64),
     /// A function with captured values.
@@ -77,7 +80,7 @@ pub struct Shape {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Key {
     /// Text.
-    Str(Arc<str>),
+    Str(Text),
     /// Integer.
     Int(i64),
     /// Bool.

@@ -4,6 +4,15 @@
 //! and their bytes. A reader never trusts a length: it refuses one that is longer than the bytes that are left, and it
 //! accepts only the shortest form of a number, so equal things have equal bytes.
 
+use bytes::Bytes;
+use bytestring::ByteString;
+use nexa_types::Payload;
+
+use crate::value::Text;
+
+/// From this many bytes on a text may share the bytes that it is read from.
+const SHARED_MIN: usize = 4096;
+
 /// Why bytes could not be read. The edges (`codec`, `module`, `snapshot`) wrap it in errors of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
@@ -99,11 +108,27 @@ impl Writer {
 pub(crate) struct Reader<'b> {
     bytes: &'b [u8],
     at: usize,
+    /// Whose bytes they are, if texts may share them.
+    payload: Option<&'b Payload>,
+}
+
+/// A payload as the owner of bytes that texts share.
+struct Owner(Payload);
+
+impl AsRef<[u8]> for Owner {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
 }
 
 impl<'b> Reader<'b> {
     pub(crate) fn new(bytes: &'b [u8]) -> Self {
-        Self { bytes, at: 0 }
+        Self { bytes, at: 0, payload: None }
+    }
+
+    /// Reads a payload, with which a text that makes up most of it may share its bytes.
+    pub(crate) fn of(payload: &'b Payload) -> Self {
+        Self { payload: Some(payload), ..Self::new(payload.as_bytes()) }
     }
 
     pub(crate) fn bad(&self, what: &'static str) -> WireError {
@@ -202,6 +227,19 @@ impl<'b> Reader<'b> {
     pub(crate) fn str(&mut self) -> Result<&'b str, WireError> {
         let part = self.bytes()?;
         std::str::from_utf8(part).map_err(|_| self.bad("a text"))
+    }
+
+    /// A text, that shares the payload's bytes if it is long and most of them: so nobody holds much more than what he
+    /// reads, and what was sent to many is there once.
+    pub(crate) fn text(&mut self) -> Result<Text, WireError> {
+        let text = self.str()?;
+        match self.payload {
+            Some(payload) if text.len() >= SHARED_MIN && text.len() > self.bytes.len() / 2 => {
+                let bytes = Bytes::from_owner(Owner(payload.clone())).slice(self.at - text.len()..self.at);
+                ByteString::try_from(bytes).map(Text::part).map_err(|_| self.bad("a text"))
+            }
+            _ => Ok(text.into()),
+        }
     }
 
     pub(crate) fn string(&mut self) -> Result<String, WireError> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use nexa_types::limits::{HEAP_BYTES_MAX, STRING_BYTES_MAX};
 
-use crate::value::{Dict, Key, Value};
+use crate::value::{Dict, Key, Text, Value};
 use crate::vm::heap::{Exhausted, LIST_BYTES, VALUE_BYTES, text_bytes};
 
 /// The deepest nesting that is read.
@@ -148,7 +148,7 @@ impl Parser<'_, '_> {
                 if self.peek() != Some(b'"') {
                     return Err(self.expected("a name in quotes"));
                 }
-                let name: Arc<str> = self.string()?.into();
+                let name: Text = self.string()?.into();
                 self.blanks();
                 if !self.accept(b':') {
                     return Err(self.expected("`:`"));

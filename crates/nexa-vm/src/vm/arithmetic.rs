@@ -3,10 +3,8 @@
 use std::cmp::Ordering;
 
 use nexa_types::RunCode;
-use nexa_types::limits::STRING_BYTES_MAX;
 
 use super::code::Math;
-use super::heap::text_bytes;
 use super::raise::Fault;
 use crate::json::validate::describe;
 use crate::op::Op;
@@ -70,15 +68,7 @@ pub(super) fn float_math(math: Math, x: f64, y: f64) -> Result<Value, Fault> {
     }))
 }
 
-/// What a dynamic operation allocates, so that it can be charged before.
-pub(super) fn cost(op: Op, x: &Value, y: &Value) -> u64 {
-    match (op, x, y) {
-        (Op::Add, Value::Str(x), Value::Str(y)) => text_bytes(x.len() + y.len()),
-        _ => 0,
-    }
-}
-
-/// `x op y` for numbers, durations and texts.
+/// `x op y` for numbers and durations.
 pub(super) fn dynamic(op: Op, x: &Value, y: &Value) -> Result<Value, Fault> {
     let math = match op {
         Op::Add => Math::Add,
@@ -97,18 +87,6 @@ pub(super) fn dynamic(op: Op, x: &Value, y: &Value) -> Result<Value, Fault> {
         }
         (Value::Duration(x), Value::Int(y)) | (Value::Int(y), Value::Duration(x)) if math == Math::Mul => {
             int_math(math, *x, *y).map(Value::Duration)
-        }
-        (Value::Str(x), Value::Str(y)) if math == Math::Add => {
-            if x.len() + y.len() > STRING_BYTES_MAX {
-                return Err(Fault::new(
-                    RunCode::OutOfMemory,
-                    format!("a text would be longer than {STRING_BYTES_MAX} bytes"),
-                ));
-            }
-            let mut joined = String::with_capacity(x.len() + y.len());
-            joined.push_str(x);
-            joined.push_str(y);
-            Ok(Value::Str(joined.into()))
         }
         _ => Err(undefined(op, x, y)),
     }

@@ -108,7 +108,7 @@ impl Program {
         let mut constant_addresses = AddressMap::default();
         for (index, constant) in constants.iter().enumerate() {
             if let Value::Str(text) = constant {
-                constant_addresses.insert(Arc::as_ptr(text).cast::<u8>() as usize, index as u32);
+                constant_addresses.insert(text.address(), index as u32);
             }
         }
         let mut shape_numbers = BTreeMap::new();

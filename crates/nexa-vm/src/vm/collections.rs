@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use nexa_types::RunCode;
+use nexa_types::limits::STRING_BYTES_MAX;
 
 use super::Vm;
 use super::arithmetic::undefined;
@@ -36,11 +37,11 @@ impl Vm {
         self.replace(2, changed)
     }
 
-    /// `xs + ys`.
-    pub(super) fn join_lists(&mut self) -> Result<Flow, Fault> {
+    /// `xs + ys` of two lists or two texts.
+    pub(super) fn join(&mut self) -> Result<Flow, Fault> {
         let from = self.stack.len().saturating_sub(2);
         let loan = self.lend(from);
-        let result = self.joined_lists();
+        let result = self.join_top();
         if let (Err(_), Some(loan)) = (&result, loan) {
             self.give_back(loan);
         }
@@ -48,25 +49,35 @@ impl Vm {
         self.replace(2, joined)
     }
 
-    fn joined_lists(&mut self) -> Result<Value, Fault> {
-        let (bytes, more) = match self.stack.as_mut_slice() {
+    fn join_top(&mut self) -> Result<Value, Fault> {
+        let bytes = match self.stack.as_mut_slice() {
             [.., Value::List(x), Value::List(y)] => {
-                let is_own = Arc::get_mut(x).is_some();
-                let kept = if is_own { 0 } else { LIST_BYTES + VALUE_BYTES * x.len() as u64 };
-                (kept + VALUE_BYTES * y.len() as u64, y.len())
+                let kept = if Arc::get_mut(x).is_some() { 0 } else { LIST_BYTES + VALUE_BYTES * x.len() as u64 };
+                kept + VALUE_BYTES * y.len() as u64
             }
-            _ => return Err(Fault::internal("two lists that are none")),
+            [.., Value::Str(x), Value::Str(y)] => {
+                let len = x.len() + y.len();
+                if len > STRING_BYTES_MAX {
+                    let why = format!("a text would be longer than {STRING_BYTES_MAX} bytes");
+                    return Err(Fault::new(RunCode::OutOfMemory, why));
+                }
+                if x.is_own() { y.len() as u64 } else { text_bytes(len) }
+            }
+            _ => return Err(Fault::internal("operands that cannot be joined")),
         };
         self.charge(bytes)?;
         match self.stack.as_mut_slice() {
-            [.., x, Value::List(y)] => {
-                let Value::List(mut x) = std::mem::take(x) else { return Err(Fault::internal("a list that is none")) };
-                let values = Arc::make_mut(&mut x);
-                reserve_a_quarter(values, more);
-                values.extend_from_slice(y);
-                Ok(Value::List(x))
-            }
-            _ => Err(Fault::internal("two lists that are none")),
+            [.., x, y] => match (std::mem::take(x), y) {
+                (Value::List(mut x), Value::List(y)) => {
+                    let values = Arc::make_mut(&mut x);
+                    reserve_a_quarter(values, y.len());
+                    values.extend_from_slice(y);
+                    Ok(Value::List(x))
+                }
+                (Value::Str(x), Value::Str(y)) => Ok(Value::Str(x.append(y))),
+                _ => Err(Fault::internal("operands that cannot be joined")),
+            },
+            _ => Err(Fault::internal("an operand is missing")),
         }
     }
 
@@ -211,7 +222,7 @@ pub(super) fn get_field(value: &Value, name: &str) -> Result<Value, Fault> {
 /// A dict's key as a value.
 pub(crate) fn key_value(key: &Key) -> Value {
     match key {
-        Key::Str(text) => Value::Str(Arc::clone(text)),
+        Key::Str(text) => Value::Str(text.clone()),
         Key::Int(number) => Value::Int(*number),
         Key::Bool(value) => Value::Bool(*value),
     }
@@ -220,7 +231,7 @@ pub(crate) fn key_value(key: &Key) -> Value {
 /// A value as a dict's key.
 pub(crate) fn key_of(value: &Value) -> Result<Key, Fault> {
     match value {
-        Value::Str(text) => Ok(Key::Str(Arc::clone(text))),
+        Value::Str(text) => Ok(Key::Str(text.clone())),
         Value::Int(number) => Ok(Key::Int(*number)),
         Value::Bool(value) => Ok(Key::Bool(*value)),
         other => Err(Fault::mismatch(format!("{} cannot be a key; keys are str, int or bool", describe(other)))),

@@ -9,8 +9,10 @@ use nexa_event::effect::{
 use nexa_types::{AgentId, Budget, Failure, Millis, Outcome, Payload, RunCode, Seq};
 
 use super::call::merge_arguments;
+use super::heap::is_flat;
 use super::ops::no_text;
 use super::raise::Fault;
+use super::reuse::is_same;
 use super::saved::{Hidden, hidden};
 use super::{CHAIN, ENTRY_CALLABLE, ResumeError, State, Vm};
 use crate::codec;
@@ -113,21 +115,24 @@ impl Vm {
             (Op::LLMCall | Op::LLMStream, [model, Value::List(messages)]) => {
                 EffectBody::Model(Box::new(self.model_request(&word, model, messages)?))
             }
-            (Op::AgentRun | Op::CallValue, [callee, args @ ..]) => {
-                EffectBody::Children { branches: vec![self.child(callee, args.to_vec())?], join: Join::All }
-            }
+            (Op::AgentRun | Op::CallValue, [callee, args @ ..]) => EffectBody::Children {
+                branches: vec![self.child(callee, args.to_vec(), &mut Encoded::default())?],
+                join: Join::All,
+            },
             (Op::Fork, operands) => {
                 let (input, branches) = operands.split_at(usize::from(word.b & 1));
-                let branches = branches.iter().map(|branch| self.child(branch, input.to_vec()));
+                let mut encoded = Encoded::default();
+                let branches = branches.iter().map(|branch| self.child(branch, input.to_vec(), &mut encoded));
                 EffectBody::Children { branches: branches.collect::<Result<_, _>>()?, join: Join::All }
             }
             (Op::TestCall, args) => {
                 let call = TestCall::from_number(word.b).ok_or_else(|| Fault::internal("no such call of a test"))?;
                 EffectBody::Test(TestRequest { call, args: encode(&Value::List(Arc::new(args.to_vec())))? })
             }
-            (Op::Spawn, [callee, args @ ..]) => {
-                EffectBody::Children { branches: vec![self.child(callee, args.to_vec())?], join: Join::Handle }
-            }
+            (Op::Spawn, [callee, args @ ..]) => EffectBody::Children {
+                branches: vec![self.child(callee, args.to_vec(), &mut Encoded::default())?],
+                join: Join::Handle,
+            },
             (Op::Await, [handle]) => EffectBody::Await(handle_of(handle)?),
             (Op::Send, [value, handle]) => EffectBody::Send { to: handle_of(handle)?, value: encode(value)? },
             (Op::Receive, [Value::None]) => EffectBody::Receive { timeout: None },
@@ -190,7 +195,7 @@ impl Vm {
 
     /// What starts a callable as a child. An agent starts as its function; a function without captures as itself; any
     /// other callable as [`ENTRY_CALLABLE`].
-    fn child(&self, callee: &Value, args: Vec<Value>) -> Result<ChildSpec, Fault> {
+    fn child(&self, callee: &Value, args: Vec<Value>, encoded: &mut Encoded) -> Result<ChildSpec, Fault> {
         let module = self.program.module();
         let mut callee = callee.clone();
         let mut args = args;
@@ -200,8 +205,8 @@ impl Vm {
             callee = inner.clone();
         }
         let name = self.name_of(&callee);
-        let plain = |name, entry, args, budget, timeout| {
-            Ok(ChildSpec { name, entry, args: encode(&Value::List(Arc::new(args)))?, budget, timeout })
+        let mut plain = |name, entry, args, budget, timeout| {
+            Ok(ChildSpec { name, entry, args: encoded.arguments(args)?, budget, timeout })
         };
         let check = |wanted: usize, found: usize| {
             if wanted == found {
@@ -378,6 +383,29 @@ fn handle_of(value: &Value) -> Result<Handle, Fault> {
             Ok(Handle { agent, seq: Seq(u64::try_from(*seq).map_err(|_| unfit())?) })
         }
         _ => Err(unfit()),
+    }
+}
+
+/// The arguments that were encoded last. Branches with the same ones share one payload.
+#[derive(Default)]
+struct Encoded {
+    args: Arc<Vec<Value>>,
+    payload: Option<Payload>,
+}
+
+impl Encoded {
+    fn arguments(&mut self, args: Vec<Value>) -> Result<Payload, Fault> {
+        let is_same = |(x, y)| is_same(x, y) || is_flat(x) && x == y;
+        if let Some(payload) = &self.payload
+            && args.len() == self.args.len()
+            && args.iter().zip(self.args.iter()).all(is_same)
+        {
+            return Ok(payload.clone());
+        }
+        self.args = Arc::new(args);
+        let payload = encode(&Value::List(Arc::clone(&self.args)))?;
+        self.payload = Some(payload.clone());
+        Ok(payload)
     }
 }
 

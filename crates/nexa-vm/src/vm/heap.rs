@@ -181,7 +181,7 @@ pub(crate) fn shared_address(value: &Value) -> Option<usize> {
         (Arc::strong_count(pointer) > 1).then(|| Arc::as_ptr(pointer).cast::<u8>() as usize)
     }
     match value {
-        Value::Str(text) | Value::Secret(text) => address(text),
+        Value::Str(text) | Value::Secret(text) => text.shared_address(),
         Value::List(values) | Value::Tuple(values) => address(values),
         Value::Record(record) | Value::Variant(record) => address(record),
         Value::Dict(dict) => address(dict),

@@ -6,7 +6,7 @@ use nexa_event::effect::EffectBody;
 use nexa_types::RunCode;
 use nexa_types::limits::STRING_BYTES_MAX;
 
-use super::arithmetic::{canonical, compare, cost, dynamic, float_math, int_math, overflow, undefined};
+use super::arithmetic::{canonical, compare, dynamic, float_math, int_math, overflow, undefined};
 use super::call::Called;
 use super::code::{Instr, Math, Program};
 use super::collections::{contains, fits_shape, get_field, index_value};
@@ -19,7 +19,7 @@ use crate::json::text_of;
 use crate::json::validate::{describe, validate_within};
 use crate::op::{MemoryScope, Op};
 use crate::stdlib;
-use crate::value::{Closure, Iterator, Record, Shape, Stage, Value};
+use crate::value::{Closure, GROWING_MIN, Iterator, Record, Shape, Stage, Text, Value};
 
 /// Where the machine goes on after an operation.
 pub(super) enum Flow {
@@ -141,13 +141,10 @@ impl Vm {
                 };
                 self.replace(1, negated)
             }
-            Op::Add if matches!(self.two()?, (Value::List(_), Value::List(_))) => self.join_lists(),
+            Op::Add if matches!(self.two()?, (Value::List(_), Value::List(_)) | (Value::Str(_), Value::Str(_))) => {
+                self.join()
+            }
             Op::Add | Op::Sub | Op::Mul | Op::Div | Op::Rem => {
-                let (x, y) = self.two()?;
-                let bytes = cost(op, x, y);
-                if bytes > 0 {
-                    self.charge(bytes)?;
-                }
                 let (x, y) = self.two()?;
                 let result = dynamic(op, x, y)?;
                 self.replace(2, result)
@@ -317,7 +314,7 @@ impl Vm {
                 self.refuse_in_pure()?;
                 match op {
                     Op::Secret => {
-                        let name = Arc::clone(constant_str(&self.program, a)?);
+                        let name = constant_str(&self.program, a)?.clone();
                         self.replace(0, Value::Secret(name))
                     }
                     Op::Snapshot => self.save(),
@@ -453,18 +450,50 @@ impl Vm {
 
     fn concat(&mut self, count: usize) -> Result<Flow, Fault> {
         let from = self.stack.len().checked_sub(count).ok_or_else(|| Fault::internal("operands are missing"))?;
+        // A long text that is about to be overwritten is made longer where it is.
+        let loan = match self.stack.get(from) {
+            Some(Value::Str(text)) if text.len() >= GROWING_MIN => self.lend(from),
+            _ => None,
+        };
+        let is_own = match self.stack.get_mut(from) {
+            Some(Value::Str(text)) => text.len() >= GROWING_MIN && text.is_own(),
+            _ => false,
+        };
+        match self.concatenated(from, is_own) {
+            Ok(text) => self.replace(count, Value::Str(text)),
+            Err(fault) => {
+                if let Some(loan) = loan {
+                    self.give_back(loan);
+                }
+                Err(fault)
+            }
+        }
+    }
+
+    /// The texts of the operands from a place on. The first one is a text that may be changed if `is_own`.
+    fn concatenated(&mut self, from: usize, is_own: bool) -> Result<Text, Fault> {
+        let kept = usize::from(is_own);
+        let mut len: usize = self.stack[from..from + kept]
+            .iter()
+            .map(|text| if let Value::Str(text) = text { text.len() } else { 0 })
+            .sum();
         let mut out = String::new();
-        for value in &self.stack[from..] {
+        for value in &self.stack[from + kept..] {
+            let before = out.len();
             match value {
                 Value::Str(text) => out.push_str(text),
                 other => out.push_str(&text_of(other).map_err(no_text)?),
             }
-            if out.len() > STRING_BYTES_MAX {
+            len += out.len() - before;
+            if len > STRING_BYTES_MAX {
                 return Err(no_text(crate::json::NoText::TooLong));
             }
         }
-        self.charge(text_bytes(out.len()))?;
-        self.replace(count, Value::Str(out.into()))
+        self.charge(if is_own { out.len() as u64 } else { text_bytes(out.len()) })?;
+        if is_own && let Some(Value::Str(first)) = self.stack.get_mut(from).map(std::mem::take) {
+            return Ok(first.append(&out));
+        }
+        Ok(out.into())
     }
 
     fn check_type(&mut self, ty: u32) -> Result<Flow, Fault> {
@@ -502,7 +531,7 @@ pub(super) fn constant_text(program: &Program, index: u32) -> Result<&str, Fault
     constant_str(program, index).map(|text| &**text)
 }
 
-fn constant_str(program: &Program, index: u32) -> Result<&Arc<str>, Fault> {
+fn constant_str(program: &Program, index: u32) -> Result<&Text, Fault> {
     match program.constants.get(index as usize) {
         Some(Value::Str(text)) => Ok(text),
         _ => Err(Fault::internal("a name that is no text")),

@@ -38,7 +38,7 @@ pub(super) fn overwritten(code: &[u32]) -> Vec<u16> {
     while let Some(word) = Word::read(code, at) {
         let changes = match word.op {
             Op::CallStd => stdlib::CHANGING.contains(&word.b),
-            op => matches!(op, Op::Add | Op::SetField | Op::SetIndex | Op::Call | Op::CallValue),
+            op => matches!(op, Op::Add | Op::Concat | Op::SetField | Op::SetIndex | Op::Call | Op::CallValue),
         };
         if changes {
             // With `Wide` the machine stands at the second word.
@@ -223,11 +223,11 @@ impl Vm {
 }
 
 /// Whether both are one value in memory.
-fn is_same(x: &Value, y: &Value) -> bool {
+pub(super) fn is_same(x: &Value, y: &Value) -> bool {
     match (x, y) {
-        (Value::Str(x), Value::Str(y)) => Arc::ptr_eq(x, y),
-        (Value::List(x), Value::List(y)) => Arc::ptr_eq(x, y),
-        (Value::Record(x), Value::Record(y)) => Arc::ptr_eq(x, y),
+        (Value::Str(x), Value::Str(y)) => x.is_same(y),
+        (Value::List(x), Value::List(y)) | (Value::Tuple(x), Value::Tuple(y)) => Arc::ptr_eq(x, y),
+        (Value::Record(x), Value::Record(y)) | (Value::Variant(x), Value::Variant(y)) => Arc::ptr_eq(x, y),
         (Value::Dict(x), Value::Dict(y)) => Arc::ptr_eq(x, y),
         _ => false,
     }

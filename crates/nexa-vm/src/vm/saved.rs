@@ -26,7 +26,7 @@ use crate::json::text_of;
 use crate::json::validate::describe;
 use crate::op::{Op, Word};
 use crate::recall;
-use crate::value::Value;
+use crate::value::{Text, Value};
 use crate::wire::{Reader, Writer};
 
 /// What a saved state takes besides its stack, its frames and its handlers.
@@ -35,7 +35,7 @@ const STATE_BYTES: u64 = 128;
 const ENTRY_BYTES: u64 = 64 + VALUE_BYTES;
 
 /// The memory of one agent, by key.
-type Memory = BTreeMap<Arc<str>, Value>;
+type Memory = BTreeMap<Text, Value>;
 
 /// All saved states of one VM, the oldest first, and the agent's memory.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -202,7 +202,7 @@ fn read_memory(reader: &mut Reader<'_>, nodes: &Nodes<'_>) -> Result<Memory, Sna
         if key.len() > MEMORY_KEY_BYTES_MAX {
             return Err(reader.bad("a key of the agent's memory"));
         }
-        Ok((Arc::from(key), nodes.reference(reader, &Cell::new(0), false)?))
+        Ok((key.into(), nodes.reference(reader, &Cell::new(0), false)?))
     })?;
     if entries.windows(2).any(|pair| pair[0].0 >= pair[1].0) {
         return Err(damaged("the order of the agent's memory"));
@@ -294,7 +294,7 @@ impl Vm {
     /// `… key value → … ()` in the agent's own memory.
     pub(super) fn store_own(&mut self) -> Result<Flow, Fault> {
         let (key, value) = match self.two()? {
-            (Value::Str(key), value) => (Arc::clone(key), value.clone()),
+            (Value::Str(key), value) => (key.clone(), value.clone()),
             _ => return Err(Fault::mismatch("the key of a memory must be a text")),
         };
         keepable(&key, &value)?;
@@ -326,7 +326,7 @@ impl Vm {
     /// `… query k → … list[Hit]` from the agent's own memory.
     pub(super) fn recall_own(&mut self) -> Result<Flow, Fault> {
         let (query, count) = match self.two()? {
-            (Value::Str(query), Value::Int(count)) => (Arc::clone(query), recall::hits_wanted(*count)),
+            (Value::Str(query), Value::Int(count)) => (query.clone(), recall::hits_wanted(*count)),
             _ => return Err(Fault::mismatch("a recall takes a text and a number")),
         };
         let texts = self.saved.memory.iter().map(|(key, value)| Ok((&**key, text_of(value).map_err(no_text)?)));
