@@ -355,9 +355,6 @@ fn every_mistake_has_its_code() {
 fn what_this_release_does_not_have_is_refused_by_name() {
     let mut wrong = Vec::new();
     for statements in [
-        "semantic_if \"c\" against q { return 1 } else { return 2 }",
-        "verify q satisfies str; return q",
-        "assert \"it is polite\" against q; return q",
         "return fork [A.run(q), B.run(q)] merge first",
         "return fork [A.run(q), B.run(q)] merge consensus(judge: J)",
         "return fork [A.run(q), B.run(q)] merge best_of(judge: J)",
@@ -365,9 +362,7 @@ fn what_this_release_does_not_have_is_refused_by_name() {
         "return q |>> [A, B] merge all(timeout: 1s)",
         "return q || [A, B]",
         "return [q] && J",
-        "return q ?> \"is a greeting\" => A : B",
         "try (timeout: 1s) { print(q) } catch (e) { print(e) }; return q",
-        "return match q { intent(\"greets\") => 1, _ => 2 }",
         "return Brief.check(q)",
     ] {
         let found = in_flow(statements);

@@ -367,12 +367,6 @@ fn a_loop_is_bounded() {
               |
               = help: write `loop (max: 10) { … } until (…)`
 
-            error[E0906]: a condition in words is not available in this release
-             --> main.nx:4:59
-              |
-            4 |     loop (max: 2, timeout: 3s, most: 1) { n += 1 } until ("done" against n)
-              |                                                           ^^^^^^
-
             error[E0507]: this is never reached
              --> main.nx:6:5
               |

@@ -324,6 +324,39 @@ ops! {
     160 Restore None,
     /// `… snapshot → … int`: how often it was restored; raises `dead_handle`.
     162 Tries None,
+    /// `… question subject rejected → … reply`: asks a model a question about a value; `a` says what for, see [`Asking`].
+    /// `rejected` is a list of earlier replies that were not accepted, which the model is shown.
+    145 SemanticIf A,
+    /// `… question subject labels rejected → … reply`: asks which one of some labels fits; `a` is
+    /// [`Asking::Question`] or [`Asking::Intent`].
+    146 Classify A,
+}
+
+/// What a model is asked by [`Op::SemanticIf`] and [`Op::Classify`]: their operand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Asking {
+    /// Whether something said in words holds, or which label fits.
+    Question = 0,
+    /// Which intent a value has, or whether it has one.
+    Intent = 1,
+    /// Which of several candidates is the best; `SemanticIf` only.
+    Judge = 2,
+    /// What can be said against a value; `SemanticIf` only.
+    Reflect = 3,
+}
+
+impl Asking {
+    /// What is asked by an operand.
+    pub const fn from_number(number: u64) -> Option<Self> {
+        match number {
+            0 => Some(Self::Question),
+            1 => Some(Self::Intent),
+            2 => Some(Self::Judge),
+            3 => Some(Self::Reflect),
+            _ => None,
+        }
+    }
 }
 
 /// How [`Op::Merge`] makes one value of the branches' results.

@@ -18,8 +18,9 @@ impl Checker<'_> {
     pub(super) fn assert_statement(&mut self, node: &ast::AssertStmt, out: &mut Vec<Stmt>) -> bool {
         let at = self.at(node);
         if let Some(subject) = node.subject() {
-            self.expr(&subject, None);
-            self.report_not_available(Span::new(at.start, at.start + "assert".len() as u32), "`assert … against`");
+            let Some(condition) = node.condition() else { return false };
+            let word = Span::new(at.start, at.start + "assert".len() as u32);
+            self.demand(&condition, &subject, word, "assertion_failed", node.reason().as_ref(), out);
             return false;
         }
         let Some(condition) = node.condition() else { return false };

@@ -370,6 +370,11 @@ impl Checker<'_> {
             "receive" => ExprKind::Receive(take()),
             "timer" => ExprKind::Timer(take()),
             "handle.cancel" => ExprKind::Cancel(take()),
+            "reflect" => {
+                let (question, subject) = (*take(), *take());
+                let subject = self.as_subject(subject, span);
+                return self.ask(nexa_vm::op::Asking::Reflect, question, subject, None, span);
+            }
             "time.now" => ExprKind::Now,
             "ok" => ExprKind::WrapOk(take()),
             "err" => ExprKind::WrapErr(take()),
@@ -384,6 +389,7 @@ impl Checker<'_> {
                 ExprKind::Raise(Box::new(error))
             }
             name => match nexa_vm::stdlib::lookup(name) {
+                Some(_) if !self.check_constant_pattern(name, &values, span) => return self.broken(span),
                 Some(function) => ExprKind::Std(function.number, values),
                 None => return self.missing(span, &format!("`{name}`")),
             },

@@ -3,13 +3,16 @@
 //! A loop becomes a `while` that counts its rounds: the first one is not asked about, and a round more than `max` raises
 //! `loop_limit`. So `continue` leads to the test, as in every other loop.
 
+use nexa_vm::op::Asking;
+
 use super::Checker;
 use super::places::Place;
 use crate::ast::{self, AstNode};
 use crate::diagnostic::Code;
-use crate::hir::{At, Const, Expr, ExprKind, Operator, Part, Stmt, StmtKind};
+use crate::hir::{At, Const, Expr, ExprKind, Operator, Part, Shape, Stmt, StmtKind};
 use crate::source::Span;
-use crate::types::{Ty, TypeTable};
+use crate::syntax::SyntaxNode;
+use crate::types::{Field, Ty, TypeTable};
 
 impl Checker<'_> {
     /// The answer says whether what follows is never reached.
@@ -132,16 +135,47 @@ impl Checker<'_> {
         most
     }
 
+    /// A record of the variables that a loop's body assigns and that are there after it.
+    fn assigned_in(&mut self, node: &ast::LoopStmt, span: Span) -> Expr {
+        let at = self.at_span(span);
+        let assignments = node.body().map(|body| body.syntax().clone());
+        let assignments = assignments.iter().flat_map(SyntaxNode::descendants).filter_map(ast::AssignStmt::cast);
+        let mut names: Vec<ast::Name> = Vec::new();
+        for name in assignments.filter_map(|assignment| root_name(assignment.target()?)) {
+            if !names.iter().any(|known| known.text() == name.text()) && self.is_variable(&name.text()) {
+                names.push(name);
+            }
+        }
+        let mut fields = Vec::new();
+        let mut values = Vec::new();
+        for name in names {
+            let Some(value) = self.variable(&name.text(), name.span()) else { continue };
+            let value = self.as_subject(value, name.span());
+            fields.push(Field { name: name.text().into(), ty: value.ty.clone(), doc: "".into() });
+            values.push(value);
+        }
+        if values.is_empty() {
+            let nothing =
+                self.finding(Code::E0304, span, "this condition is about nothing: the loop assigns no variable");
+            return self.refuse(nothing.help("say what it is about: `until (\"it is done\" against x)`"));
+        }
+        let shape = Shape { fields: fields.iter().map(|field| field.name.clone()).collect(), ..Shape::default() };
+        Expr::new(ExprKind::Record(shape, values), Ty::Record(fields.into()), at)
+    }
+
     /// The test after the body.
     fn until(&mut self, node: &ast::LoopStmt) -> Option<Expr> {
         let until = node.until()?;
         let condition = until.condition()?;
-        if let (ast::Expr::StringExpr(_), subject) | (_, subject @ Some(_)) = (&condition, until.subject()) {
-            if let Some(subject) = subject {
-                self.expr(&subject, None);
+        let is_words = matches!(condition, ast::Expr::StringExpr(_));
+        match until.subject() {
+            Some(subject) => return Some(self.holds(&condition, &subject, condition.span())),
+            None if is_words => {
+                let question = self.expect(&condition, &Ty::Str, Place::Arm);
+                let subject = self.assigned_in(node, until.span());
+                return Some(self.ask(Asking::Question, question, subject, None, condition.span()));
             }
-            self.report_not_available(condition.span(), "a condition in words");
-            return None;
+            None => {}
         }
         Some(self.condition(Some(condition), until.span()))
     }
@@ -154,4 +188,17 @@ fn limit_reached(at: At) -> Expr {
     let words = words.map(|text| Expr::text(text, at)).to_vec();
     let error = Expr::new(ExprKind::Std(number, words), Ty::Named(TypeTable::ERROR), at);
     Expr::new(ExprKind::Raise(Box::new(error)), Ty::Never, at)
+}
+
+/// The variable that an assignment changes, whatever part of it.
+fn root_name(target: ast::Expr) -> Option<ast::Name> {
+    let mut target = target;
+    loop {
+        target = match target {
+            ast::Expr::NameRef(name) => return name.name(),
+            ast::Expr::FieldExpr(field) => field.receiver()?,
+            ast::Expr::IndexExpr(index) => index.receiver()?,
+            _ => return None,
+        };
+    }
 }

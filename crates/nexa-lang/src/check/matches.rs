@@ -1,11 +1,15 @@
 //! `match`: patterns become tests and bindings (`patterns`), and the arms a chain of choices.
 
+use nexa_vm::op::Asking;
+
 use super::Checker;
 use super::coverage::{self, Cover};
 use super::expressions::Use;
 use super::literals::block_of;
+use super::patterns::Tested;
 use super::places::Place;
-use crate::ast::{self, AstNode};
+use super::questions::Run;
+use crate::ast::{self, AstNode, Pattern};
 use crate::diagnostic::{Code, Diagnostic};
 use crate::hir::{Expr, ExprKind};
 use crate::source::Span;
@@ -28,11 +32,24 @@ impl Checker<'_> {
         let mut ty = Ty::Never;
         // What is wrong with a pattern was said; nothing is said of what that leads to.
         let mut is_judged = !subject.ty.is_silent();
-        for arm in node.arms() {
+        let nodes = node.arms();
+        let mut run: Option<(Run, usize)> = None;
+        for (place, arm) in nodes.iter().enumerate() {
             let (Some(pattern), Some(body)) = (arm.pattern(), arm.body()) else { continue };
+            if intent_of(arm).is_none() {
+                run = None;
+            } else if run.is_none() {
+                let labels: Vec<_> = nodes[place..].iter().map_while(intent_of).collect();
+                let labels = labels.iter().map(|words| self.words(words)).collect();
+                let about = self.as_subject(subject.clone(), subject_node.span());
+                run = Some((self.run_of(Asking::Intent, labels, &about, pattern.span()), place));
+            }
             let opened = self.open_block();
             let known = self.diagnostics.len();
-            let tested = self.pattern(&pattern, &subject, &covers);
+            let tested = match &run {
+                Some((run, first)) => Tested::asked(self.run_test(run, place - first, pattern.span())),
+                None => self.pattern(&pattern, &subject, &covers),
+            };
             if self.diagnostics[known..].iter().any(Diagnostic::is_error) {
                 is_judged = false;
                 self.bind_rest(&pattern, opened);
@@ -61,7 +78,8 @@ impl Checker<'_> {
             arms.push((test, value, arm.span()));
         }
         if is_judged {
-            self.check_exhaustive(&subject, &covers, node);
+            let asks = nodes.iter().any(|arm| intent_of(arm).is_some());
+            self.check_exhaustive(&subject, &covers, asks, node);
         }
         let mut chain = Expr::new(ExprKind::Unreachable, Ty::Never, at);
         for (test, value, span) in arms.into_iter().rev() {
@@ -93,11 +111,15 @@ impl Checker<'_> {
     }
 
     /// T7: what every value of the subject meets.
-    fn check_exhaustive(&mut self, subject: &Expr, covers: &[Cover], node: &ast::MatchExpr) {
+    fn check_exhaustive(&mut self, subject: &Expr, covers: &[Cover], asks: bool, node: &ast::MatchExpr) {
         if node.is_broken() {
             return;
         }
-        let missing = coverage::left_out(&self.types, covers, &subject.ty);
+        let mut missing = coverage::left_out(&self.types, covers, &subject.ty);
+        // Where a model has a say, there is always something left.
+        if missing.is_empty() && asks && !covers.contains(&Cover::All) {
+            missing = vec![coverage::ANYTHING.into()];
+        }
         if missing.is_empty() {
             return;
         }
@@ -108,5 +130,13 @@ impl Checker<'_> {
         let lacks =
             self.finding(Code::E0315, span, message).help("add an arm for each, or `_ => …` for all that is left");
         self.report(lacks);
+    }
+}
+
+/// The words of an arm `intent("…")`.
+fn intent_of(arm: &ast::Arm) -> Option<ast::StringExpr> {
+    match arm.pattern()? {
+        Pattern::IntentPat(intent) => intent.question(),
+        _ => None,
     }
 }

@@ -35,6 +35,7 @@ mod operators;
 mod patterns;
 mod pipes;
 mod places;
+mod questions;
 mod scope;
 mod standard;
 mod state;

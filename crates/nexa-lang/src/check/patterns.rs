@@ -6,6 +6,8 @@
 
 use std::rc::Rc;
 
+use nexa_vm::op::Asking;
+
 use super::Checker;
 use super::coverage::{self, ANYTHING, Cover};
 use super::literals::block_of;
@@ -26,6 +28,11 @@ pub(super) struct Tested {
 }
 
 impl Tested {
+    /// Takes what a model says.
+    pub(super) fn asked(test: Expr) -> Self {
+        Tested { test: Some(test), cover: Cover::Some }
+    }
+
     /// Takes every value and binds nothing. Also stands for what was reported: the rest of the `match` is judged as if
     /// the arm were right.
     fn anything() -> Self {
@@ -45,9 +52,11 @@ impl Checker<'_> {
             Pattern::ListPat(list) => self.list_pattern(list, subject),
             Pattern::RecordPat(record) => self.record_pattern(record, subject),
             Pattern::TypedPat(typed) => self.typed_pattern(typed, subject),
-            Pattern::IntentPat(_) => {
-                self.report_not_available(pattern.span(), "`intent`");
-                Tested::anything()
+            Pattern::IntentPat(intent) => {
+                let labels = intent.question().iter().map(|words| self.words(words)).collect();
+                let about = self.as_subject(subject.clone(), pattern.span());
+                let run = self.run_of(Asking::Intent, labels, &about, pattern.span());
+                Tested::asked(self.run_test(&run, 0, pattern.span()))
             }
         }
     }

@@ -2,11 +2,14 @@
 
 use std::rc::Rc;
 
+use nexa_vm::op::Asking;
+
 use super::Checker;
 use super::calls::Piped;
 use super::literals::block_of;
 use super::modules::Item;
 use super::places::Place;
+use super::questions::Run;
 use super::scope::FrameKind;
 use crate::ast::{self, AstNode, PipeOp, PipeTarget};
 use crate::diagnostic::{Code, Diagnostic};
@@ -262,9 +265,25 @@ impl Checker<'_> {
         }
         let mut made: Vec<(Option<Expr>, Expr, Span)> = Vec::new();
         let mut joined = Ty::Never;
-        for (condition, stage) in arms {
+        let mut run: Option<(Run, usize)> = None;
+        for place in 0..arms.len() {
+            let (condition, stage) = arms[place].clone();
+            let words = |(condition, _): &(Option<ast::Expr>, ast::Expr)| match condition {
+                Some(ast::Expr::StringExpr(words)) => Some(words.clone()),
+                _ => None,
+            };
+            if words(&arms[place]).is_none() {
+                run = None;
+            } else if run.is_none() {
+                let labels: Vec<_> = arms[place..].iter().map_while(words).collect();
+                let labels = labels.iter().map(|words| self.words(words)).collect();
+                let subject = self.as_subject(piped.value.clone(), span);
+                run = Some((self.run_of(Asking::Question, labels, &subject, span), place));
+            }
             let condition = match condition {
-                Some(words @ ast::Expr::StringExpr(_)) => Some(self.missing(words.span(), "a condition in words")),
+                Some(words @ ast::Expr::StringExpr(_)) => {
+                    run.as_ref().map(|(run, first)| self.run_test(run, place - first, words.span()))
+                }
                 Some(condition) => {
                     let opened = self.open_block();
                     self.bind_word("it", span, ty.clone(), slot);

@@ -22,6 +22,7 @@ approve(question: str, data: any = none, timeout: duration? = none) -> Approval
 receive(timeout: duration? = none) -> any
 timer(span: duration) -> timer
 handle.cancel(handle: any) -> unit
+reflect(question: str, on: any) -> str
 time.now() -> int
 secret(name: str) -> secret
 snapshot() -> snapshot
@@ -33,8 +34,6 @@ ok(value: T) -> Result[T]
 err(error: Error) -> Result[never]
 ";
 
-/// Functions of the language that this release does not have.
-const LATER_FUNCTIONS: &[&str] = &["reflect"];
 /// Modules of the language that this release does not have.
 const LATER_MODULES: &[&str] = &["std"];
 
@@ -109,12 +108,13 @@ pub(super) fn is_module(name: &str) -> bool {
     matches!(name, "text" | "json" | "math" | "time" | "hash" | "regex" | "memory")
 }
 
-/// Whether the language has this function or module, and this release has not.
+/// Whether the language has this module, and this release has not.
 pub(super) fn is_later(name: &str) -> bool {
-    LATER_FUNCTIONS.contains(&name) || LATER_MODULES.contains(&name)
+    LATER_MODULES.contains(&name)
 }
 
-/// Whether a function of the list of effects has one: `ok`, `err` and `fail` are there because they are instructions.
+/// Whether a function of the list of effects has one: `ok`, `err` and `fail` are there because they are instructions,
+/// and `reflect` is refused as the question that it is.
 pub(super) fn is_effect(name: &str) -> bool {
     matches!(name, "random" | "sleep" | "print" | "emit" | "approve" | "time.now" | "secret" | "snapshot" | "restore")
         || matches!(name, "receive" | "timer" | "handle.cancel")

@@ -85,21 +85,13 @@ impl Checker<'_> {
             ast::Stmt::ForStmt(node) => self.for_statement(node, out),
             // A block hands over what stands after it, see `statements`.
             ast::Stmt::DeferStmt(node) => self.deferred(node, &[], None, out),
-            ast::Stmt::SemanticIfStmt(_) => self.statement_not_available(node, "`semantic_if`"),
+            ast::Stmt::SemanticIfStmt(node) => self.semantic_if(node, out),
             ast::Stmt::LoopStmt(node) => self.loop_statement(node, out),
             ast::Stmt::PassStmt(node) => self.pass_statement(node, out),
-            ast::Stmt::VerifyStmt(_) => self.statement_not_available(node, "`verify`"),
+            ast::Stmt::VerifyStmt(node) => self.verify_statement(node, out),
             ast::Stmt::AssertStmt(node) => self.assert_statement(node, out),
             ast::Stmt::ScriptStmt(node) => self.script_statement(node, out),
         }
-    }
-
-    /// Only the word is marked: its block may be long.
-    fn statement_not_available(&mut self, node: &ast::Stmt, construct: &str) -> bool {
-        let start = node.span().start;
-        let length = construct.trim_matches('`').len() as u32;
-        self.report_not_available(Span::new(start, start + length), construct);
-        false
     }
 
     /// An expression whose value is dropped.
@@ -132,7 +124,8 @@ impl Checker<'_> {
         }
     }
 
-    fn body_statements(&mut self, body: &Body) -> (Vec<Stmt>, bool) {
+    /// The statements of an arm, or of one side of an `if`.
+    pub(super) fn body_statements(&mut self, body: &Body) -> (Vec<Stmt>, bool) {
         match body {
             Body::Block(block) => self.block(block),
             Body::Expr(expr) => {
@@ -398,7 +391,13 @@ pub(super) fn breaks(body: &[Stmt]) -> bool {
 /// Whether some statement runs an agent or forks.
 fn asks_a_model(body: &[Stmt]) -> bool {
     let asks = |part: Part<'_>| {
-        matches!(part, Part::Expr(Expr { kind: ExprKind::Run(..) | ExprKind::Fork(..) | ExprKind::Spawn(..), .. }))
+        matches!(
+            part,
+            Part::Expr(Expr {
+                kind: ExprKind::Run(..) | ExprKind::Fork(..) | ExprKind::Spawn(..) | ExprKind::Ask(_),
+                ..
+            })
+        )
     };
     Part::any(body, &|_| true, &asks)
 }

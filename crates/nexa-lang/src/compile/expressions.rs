@@ -5,6 +5,7 @@ use nexa_vm::op::{MergeStrategy, Op};
 use nexa_vm::value::Stage;
 
 use super::builder::Builder;
+use super::questions::Kind;
 use crate::hir::{Const, Expr, ExprKind, MemoryUse, Operator, Rescue, Test};
 use crate::types::Ty;
 
@@ -177,6 +178,19 @@ impl Builder<'_, '_> {
             ExprKind::Model(request, model, messages, stream) => {
                 let op = if *stream { Op::LLMStream } else { Op::LLMCall };
                 self.simple(expr, &[model, messages], op, *request);
+            }
+            ExprKind::Ask(ask) => {
+                let operands: Vec<&Expr> = [&ask.question, &ask.subject].into_iter().chain(&ask.labels).collect();
+                operands.iter().for_each(|operand| self.expr(operand));
+                self.at(expr.at);
+                let kind = Kind { asking: ask.asking, has_labels: ask.labels.is_some() };
+                let function = self.pool.question(kind);
+                self.emit_count(Op::Call, operands.len(), function as u16, operands.len() as u32, 1);
+            }
+            ExprKind::Question(asking, operands) => {
+                let op = if operands.len() == 4 { Op::Classify } else { Op::SemanticIf };
+                let operands: Vec<&Expr> = operands.iter().collect();
+                self.simple(expr, &operands, op, *asking as u32);
             }
             ExprKind::Approve(question, data, timeout) => self.simple(expr, &[question, data, timeout], Op::Approve, 0),
             ExprKind::Sleep(span) => self.simple(expr, &[span], Op::Sleep, 0),

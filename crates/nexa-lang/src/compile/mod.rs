@@ -18,6 +18,7 @@ mod conditions;
 mod expressions;
 mod limits;
 mod pool;
+mod questions;
 mod statements;
 
 use nexa_types::{Millis, Tokens};
@@ -63,11 +64,12 @@ impl Lines {
 /// Makes the module of a program. `files` are by number, for lines in messages.
 pub(crate) fn compile(program: &hir::Program, files: &[Lines]) -> Result<Module, TooLarge> {
     let flows = program.functions.len();
-    if flows + program.agents.len() > FUNCTIONS_MAX {
+    let own = flows + program.agents.len();
+    if own + questions::KINDS > FUNCTIONS_MAX {
         let at = program.functions.last().map(|function| function.at).unwrap_or_default();
         return Err(TooLarge { at, what: format!("more than {FUNCTIONS_MAX} flows, branches and agents") });
     }
-    let mut pool = Pool::new(&program.types);
+    let mut pool = Pool::new(&program.types, own);
     let mut functions = Vec::new();
     let mut lines = Vec::new();
     for function in &program.functions {
@@ -86,6 +88,14 @@ pub(crate) fn compile(program: &hir::Program, files: &[Lines]) -> Result<Module,
         lines.push(debug);
         requests.push(request(agent, &mut pool));
         agents.push(declared(agent, (flows + number) as u32, &mut pool));
+    }
+    let mut next = 0;
+    while let Some(kind) = pool.questions.get(next).copied() {
+        let function = questions::function(kind, &mut pool);
+        let (made, debug) = Builder::function(&mut pool, files, &function)?;
+        functions.push(made);
+        lines.push(debug);
+        next += 1;
     }
     let mut entries = Vec::new();
     for entry in &program.entries {

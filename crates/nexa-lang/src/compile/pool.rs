@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use nexa_vm::module::{Constant, Field, RecordType, Type};
 use nexa_vm::value::Shape;
 
+use super::questions::Kind;
 use crate::hir;
 use crate::types::{NamedKind, Ty, TypeTable};
 
@@ -19,6 +20,10 @@ pub(super) struct Pool<'t> {
     number_numbers: HashMap<NumberKey, u32>,
     type_numbers: HashMap<Ty, u32>,
     shape_numbers: HashMap<hir::Shape, u32>,
+    /// The kinds of questions that the program asks, in the order they are met.
+    pub(super) questions: Vec<Kind>,
+    /// The number of the function of the first of them.
+    questions_from: u32,
 }
 
 #[derive(PartialEq, Eq, Hash)]
@@ -30,7 +35,8 @@ enum NumberKey {
 }
 
 impl<'t> Pool<'t> {
-    pub(super) fn new(table: &'t TypeTable) -> Self {
+    /// `declared` is how many functions the program has before those that its questions need.
+    pub(super) fn new(table: &'t TypeTable, declared: usize) -> Self {
         Pool {
             table,
             constants: Vec::new(),
@@ -40,7 +46,19 @@ impl<'t> Pool<'t> {
             number_numbers: HashMap::new(),
             type_numbers: HashMap::new(),
             shape_numbers: HashMap::new(),
+            questions: Vec::new(),
+            questions_from: declared as u32,
         }
+    }
+
+    /// The number of the function that asks a kind of question.
+    pub(super) fn question(&mut self, kind: Kind) -> u32 {
+        let known = self.questions.iter().position(|known| *known == kind);
+        let place = known.unwrap_or_else(|| {
+            self.questions.push(kind);
+            self.questions.len() - 1
+        });
+        self.questions_from + place as u32
     }
 
     fn number(&mut self, key: NumberKey, constant: Constant) -> u32 {

@@ -14,7 +14,7 @@ use std::rc::Rc;
 use nexa_event::effect::TestCall;
 use nexa_types::Budget;
 use nexa_vm::module::Schedule;
-use nexa_vm::op::{MemoryScope, MergeStrategy};
+use nexa_vm::op::{Asking, MemoryScope, MergeStrategy};
 
 use crate::types::{Ty, TypeTable};
 
@@ -391,6 +391,11 @@ pub enum ExprKind {
     MergeSections(Box<Expr>, Box<Expr>),
     /// A model request: which one, the model's name, the messages, whether pieces go to the client.
     Model(u32, Box<Expr>, Box<Expr>, bool),
+    /// A question to a model, asked until its answer can be read: a bool without labels, the number of the label with
+    /// them, the number of the best for a judge, a text for a critique.
+    Ask(Box<Ask>),
+    /// One request for such a question: its operands, then the replies that were not accepted.
+    Question(Asking, Vec<Expr>),
     /// A person's decision: question, data, timeout.
     Approve(Box<Expr>, Box<Expr>, Box<Expr>),
     /// Waits.
@@ -444,6 +449,19 @@ pub enum MemoryUse {
     Load,
     /// The texts that suit a query: the query and how many.
     Recall,
+}
+
+/// A question to a model.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    /// What is asked for.
+    pub asking: Asking,
+    /// The question, a text.
+    pub question: Expr,
+    /// What it is about.
+    pub subject: Expr,
+    /// What may be answered, a list of texts; without them yes or no.
+    pub labels: Option<Expr>,
 }
 
 /// `a otherwise b`, `a fallback b`.

@@ -84,7 +84,9 @@ impl Expr {
             | ExprKind::Closure(_, items)
             | ExprKind::Memory(_, _, items)
             | ExprKind::TestCall(_, items)
+            | ExprKind::Question(_, items)
             | ExprKind::Chain(items) => items.iter().for_each(push),
+            ExprKind::Ask(ask) => [&ask.question, &ask.subject].into_iter().chain(&ask.labels).for_each(push),
             ExprKind::Dict(entries) => {
                 for (key, value) in entries {
                     push(key);

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use nexa_event::effect::{Answer, Decision, EffectBody, Finish, ModelReply, ModelRequest, Role};
+use nexa_event::effect::{Answer, Decision, EffectBody, Finish, ModelReply, ModelRequest, Purpose, Role};
 use nexa_lang::diagnostic::Colour;
 use nexa_lang::{CompileResult, compile, compile_text};
 use nexa_types::{Failure, Millis, Outcome, RunCode, Spend, Timestamp, Tokens};
@@ -42,6 +42,8 @@ pub(crate) struct Desk {
     /// Agents in the order in which they were asked, with what they were asked.
     pub(crate) calls: Vec<String>,
     pub(crate) inputs: Vec<(String, String)>,
+    /// Questions to the model that no agent asks, by what they are scripted under.
+    pub(crate) asks: Vec<String>,
     pub(crate) requests: Vec<ModelRequest>,
     /// Everything that happened, a line each.
     pub(crate) trace: Vec<String>,
@@ -97,6 +99,7 @@ impl Desk {
             is_stepping: false,
             calls: Vec::new(),
             inputs: Vec::new(),
+            asks: Vec::new(),
             requests: Vec::new(),
             trace: Vec::new(),
             logs: Vec::new(),
@@ -112,7 +115,7 @@ impl Desk {
         self
     }
 
-    /// An agent's answers.
+    /// An agent's answers, or those to a question: `semantic …`, `intent`, `judge`, `reflect`.
     pub(crate) fn script(mut self, agent: &str, turns: &[&str]) -> Self {
         let script = self.scripts.entry(agent.to_owned()).or_default();
         script.turns.extend(turns.iter().map(|turn| match turn.strip_prefix("fail:") {
@@ -209,19 +212,29 @@ impl Desk {
             | EffectBody::Timer(_)
             | EffectBody::Release(_) => panic!("this desk runs nobody beside the program"),
             EffectBody::Model(request) => {
-                let agent = request.agent.clone();
+                let target = match &request.purpose {
+                    Purpose::Agent => request.agent.clone(),
+                    Purpose::Semantic { question } => format!("semantic {question}"),
+                    Purpose::Intent => "intent".to_owned(),
+                    Purpose::Judge => "judge".to_owned(),
+                    Purpose::Reflect => "reflect".to_owned(),
+                };
                 let last = request.messages.last().expect("a message");
                 assert_eq!(last.role, Role::User, "the last word is the user's");
                 note(format!(
-                    "{}ask {agent} [{}] {}",
+                    "{}ask {target} [{}] {}",
                     if request.stream { "stream " } else { "" },
                     request.model,
                     last.text
                 ));
-                self.calls.push(agent.clone());
-                self.inputs.push((agent.clone(), last.text.clone()));
+                if request.purpose == Purpose::Agent {
+                    self.calls.push(target.clone());
+                    self.inputs.push((target.clone(), last.text.clone()));
+                } else {
+                    self.asks.push(target.clone());
+                }
                 self.requests.push(*request);
-                self.turn(&agent)
+                self.turn(&target)
             }
         }
     }

@@ -6,7 +6,8 @@
 //! script Judge => [{ verdict: "keep", score: 7 }, after(200ms, true), fail("rate_limited")]
 //! ```
 //!
-//! TARGET is an agent's name. A turn is a text, a record, a number, a bool or a label; `fail("code")`;
+//! TARGET is an agent's name, or `semantic "question"`, `intent`, `judge`, `reflect` for questions that no agent asks: a
+//! program's own, the choice of an intent, the built-in judge's, a critique. A turn is a text, a record, a number, a bool or a label; `fail("code")`;
 //! `call(tool, { args })`, which asks for a tool that the agent is offered; `after(200ms, turn)`. A list *value* is written `[[…]]`. A text is the answer as it stands; any other value is
 //! answered as JSON. No rule for an agent: `unscripted_call`; a list that is used up: `script_exhausted`.
 //!
@@ -25,6 +26,7 @@ mod text;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use nexa_event::effect::{ModelRequest, Purpose};
 use nexa_types::{EffectKey, RunCode};
 use thiserror::Error;
 
@@ -101,6 +103,23 @@ impl Miss {
             Self::Unscripted { .. } => RunCode::UnscriptedCall,
             Self::Exhausted { .. } => RunCode::ScriptExhausted,
         }
+    }
+}
+
+/// The target of a question of the program.
+fn semantic(question: &str) -> String {
+    // A seating is written down line by line.
+    format!("semantic {question:?}")
+}
+
+/// Under which target a request is scripted.
+pub fn target_of(request: &ModelRequest) -> String {
+    match &request.purpose {
+        Purpose::Agent => request.agent.clone(),
+        Purpose::Semantic { question } => semantic(question),
+        Purpose::Intent => "intent".to_owned(),
+        Purpose::Judge => "judge".to_owned(),
+        Purpose::Reflect => "reflect".to_owned(),
     }
 }
 

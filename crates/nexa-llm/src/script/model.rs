@@ -11,7 +11,7 @@ use nexa_ports::model::{Chunks, Model, ModelCall, ModelError};
 use nexa_types::{EffectKey, RunCode, Spend, Tokens, UsdMicro};
 use thiserror::Error;
 
-use super::{Miss, Say, Script, Seating, Turn};
+use super::{Miss, Say, Script, Seating, Turn, target_of};
 use crate::tools::{self, Called};
 
 /// Calls at once; a script has no machine behind it that could be busy.
@@ -83,7 +83,7 @@ impl ScriptedModel {
     }
 
     async fn answer(&self, call: ModelCall, chunks: &dyn Chunks) -> Result<ModelReply, ModelError> {
-        let turn = self.turn(&call.request.agent, call.key)?;
+        let turn = self.turn(&target_of(&call.request), call.key)?;
         tokio::select! {
             biased;
             () = call.cancel.cancelled() => return Err(ModelError::new(RunCode::Cancelled, "the call was cancelled")),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use nexa_types::RunCode;
 use serde_json::{Map, Value};
 
-use super::{SCRIPT_BYTES_MAX, Say, Script, ScriptError, Turn, Turns};
+use super::{SCRIPT_BYTES_MAX, Say, Script, ScriptError, Turn, Turns, semantic};
 
 /// Lists and records within each other.
 const DEPTH_MAX: usize = 64;
@@ -50,8 +50,16 @@ impl<'s> Reader<'s> {
         self.space();
         self.from = self.at;
         let target = match self.word() {
-            Some(word @ ("semantic" | "intent" | "judge" | "approve")) => {
-                return Err(self.wrong(&format!("`{word}` cannot be scripted in a file; only agents can")));
+            Some("approve") => {
+                return Err(self.wrong("`approve` cannot be scripted in a file; only models can"));
+            }
+            Some("semantic") => {
+                self.space_on_line();
+                self.from = self.at;
+                match self.text()? {
+                    Some(question) => semantic(&question),
+                    None => return Err(self.wrong("after `script semantic` stands the question in quotes")),
+                }
             }
             Some(word) => word.to_owned(),
             None => return Err(self.wrong("after `script` stands the name of an agent")),

@@ -2,12 +2,12 @@ use std::fs;
 use std::time::Duration;
 
 use expect_test::expect;
-use nexa_event::effect::{Finish, ModelReply, ModelRequest, ToolCall, ToolChoice};
+use nexa_event::effect::{Finish, ModelReply, ModelRequest, Purpose, ToolCall, ToolChoice};
 use nexa_ports::model::{Model, ModelError, NoChunks};
 use nexa_types::RunCode;
 use proptest::prelude::*;
 
-use super::{Miss, Say, Script, ScriptedModel, Seating};
+use super::{Miss, Say, Script, ScriptedModel, Seating, target_of};
 use crate::testing::{Pieces, call, offering, request};
 use crate::tools::call_id;
 
@@ -71,10 +71,31 @@ fn every_kind_of_turn_is_read() {
 }
 
 #[test]
+fn questions_are_answered_by_what_they_are_for() {
+    let script = script(
+        r#"
+        script semantic "is it \"so\"?" => [true, "no"]; script intent => greets
+        script judge => { best: 1 }; script reflect => "too short"; script Greeter => "hello"
+        "#,
+    );
+    let target = |purpose| target_of(&ModelRequest { purpose, ..request("hi") });
+    let semantic = |question: &str| target(Purpose::Semantic { question: question.to_owned() });
+    assert_eq!(answers(&script, &semantic("is it \"so\"?"))[..2], ["true", "no"]);
+    assert_eq!(answers(&script, &semantic("is it?"))[0], "unscripted_call");
+    assert_eq!(answers(&script, &target(Purpose::Intent))[0], "greets");
+    assert_eq!(answers(&script, &target(Purpose::Judge))[0], r#"{"best":1}"#);
+    assert_eq!(answers(&script, &target(Purpose::Reflect))[0], "too short");
+    assert_eq!(answers(&script, &target(Purpose::Agent))[0], "hello");
+    // A seating has one line a seat.
+    assert!(!semantic("two\nlines").contains('\n'));
+}
+
+#[test]
 fn a_mistake_is_named_with_its_place() {
     let mistakes = [
         "scrpt A => \"x\"",
-        "script semantic \"q\" => true",
+        "script semantic => true",
+        "script approve => true",
         "script A = \"x\"",
         "script A => \"x\" script B => \"y\"",
         "script A => \"x\"\nscript A => \"y\"",
@@ -100,7 +121,8 @@ fn a_mistake_is_named_with_its_place() {
     let seen: Vec<String> = mistakes.iter().map(|text| Script::parse(text).expect_err(text).to_string()).collect();
     expect![[r#"
         line 1, column 1: a rule is written `script TARGET => turns`
-        line 1, column 8: `semantic` cannot be scripted in a file; only agents can
+        line 1, column 17: after `script semantic` stands the question in quotes
+        line 1, column 8: `approve` cannot be scripted in a file; only models can
         line 1, column 10: after `script A` stands `=>`
         line 1, column 17: a rule ends at the end of its line or with `;`
         line 2, column 13: `A` has a rule already; a list gives it several turns

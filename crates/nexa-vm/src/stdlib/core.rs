@@ -191,6 +191,33 @@ pub(super) fn is_of(context: &mut Context<'_>, args: &[Value]) -> Result<Value, 
     is_of.map(Value::Bool).ok_or_else(|| fail(RunCode::OutOfMemory, "the value is too large to be told its type"))
 }
 
+/// A model's yes or no: a JSON bool, or `true`, `false`, `yes`, `no` in any case; `none` for anything else.
+pub(super) fn read_bool(_: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
+    let word = str_arg(args, 0)?.trim();
+    let is = |words: [&str; 2]| words.iter().any(|known| word.eq_ignore_ascii_case(known));
+    Ok(match (is(["true", "yes"]), is(["false", "no"])) {
+        (true, _) => Value::Bool(true),
+        (_, true) => Value::Bool(false),
+        _ => Value::None,
+    })
+}
+
+/// The place of the label that a model answered with: exactly one of them, bare or as a JSON text; `none` for anything
+/// else.
+pub(super) fn read_label(context: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
+    let word = str_arg(args, 0)?.trim();
+    let Value::List(labels) = any_arg(args, 1) else { return Err(mismatch("a list of labels", any_arg(args, 1))) };
+    let place = |word: &str| labels.iter().position(|label| text(label) == Some(word));
+    let found = match place(word) {
+        None if word.starts_with('"') => match parse(context, word)? {
+            Ok(Value::Str(word)) => place(&word),
+            _ => None,
+        },
+        found => found,
+    };
+    Ok(found.map_or(Value::None, |place| Value::Int(place as i64)))
+}
+
 /// What stands between the first two lines that start with three backticks.
 fn first_fenced_block(text: &str) -> Option<&str> {
     let (_, after) = text.split_once("```")?;

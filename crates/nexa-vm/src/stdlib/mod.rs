@@ -26,6 +26,7 @@ mod table;
 mod text;
 mod time;
 
+pub use patterns::check_pattern;
 pub(crate) use patterns::compile_regex;
 pub use table::FUNCTIONS;
 

@@ -18,6 +18,14 @@ pub(crate) fn compile_regex(pattern: &str) -> Result<Regex, String> {
     })
 }
 
+/// Whether a pattern can be compiled; otherwise one line about what is wrong with it.
+///
+/// # Errors
+/// The line.
+pub fn check_pattern(pattern: &str) -> Result<(), String> {
+    compile_regex(pattern).map(|_| ())
+}
+
 fn pattern_arg(args: &[Value]) -> Result<Regex, StdFault> {
     let pattern = str_arg(args, 0)?;
     compile_regex(pattern).map_err(|error| fail(RunCode::ParseFailed, format!("not a valid pattern: {error}")))

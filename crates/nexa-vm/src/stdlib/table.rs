@@ -115,4 +115,6 @@ functions! {
     74 "core.worth_fallback" (error: Any) -> Bool => core::worth_fallback;
     75 "core.sort_by_keys" (xs: LIST_T, keys: List(&U)) -> LIST_T => list::sort_by_keys;
     76 "core.is_of" (ty: Int, v: Any) -> Bool => core::is_of;
+    77 "core.read_bool" (text: Str) -> Option(&Bool) => core::read_bool;
+    78 "core.read_label" (text: Str, labels: LIST_STR) -> Option(&Int) => core::read_label;
 }

@@ -6,7 +6,7 @@ use nexa_types::limits::{DEPTH_MAX, SECRET_NAME_BYTES_MAX};
 use super::VerifyError;
 use super::flow::{Kind, Pass, Point, range_error, stack_error};
 use crate::module::Constant;
-use crate::op::{Form, MemoryScope, MergeStrategy, Op, Word};
+use crate::op::{Asking, Form, MemoryScope, MergeStrategy, Op, Word};
 use crate::stdlib;
 use crate::value::Stage;
 
@@ -66,6 +66,8 @@ impl Pass<'_, '_> {
             Op::TestCall => TestCall::from_number(word.b).is_some_and(|call| call.arity() == word.count),
             Op::Pipeline => word.a > 0 && word.a <= 256,
             Op::Merge => MergeStrategy::from_number(word.b).is_some(),
+            Op::SemanticIf => Asking::from_number(word.a).is_some(),
+            Op::Classify => matches!(Asking::from_number(word.a), Some(Asking::Question | Asking::Intent)),
             Op::GetField | Op::SetField => matches!(module.constants.get(word.a as usize), Some(Constant::Str(_))),
             Op::Secret => match module.constants.get(word.a as usize) {
                 Some(Constant::Str(name)) => !name.is_empty() && name.len() <= SECRET_NAME_BYTES_MAX,
@@ -286,7 +288,8 @@ impl Pass<'_, '_> {
             Op::AgentRun => self.effect(&mut point, a + 1, Any)?,
             Op::Fork => self.effect(&mut point, word.branches() + usize::from(word.b & 1), List)?,
             Op::LLMCall | Op::LLMStream => self.effect(&mut point, 2, Other)?,
-            Op::Approve => self.effect(&mut point, 3, Other)?,
+            Op::Approve | Op::SemanticIf => self.effect(&mut point, 3, Other)?,
+            Op::Classify => self.effect(&mut point, 4, Other)?,
             Op::Sleep | Op::Log => self.effect(&mut point, 1, Other)?,
             Op::Emit => self.effect(&mut point, 2, Other)?,
             Op::Now => self.effect(&mut point, 0, Int)?,

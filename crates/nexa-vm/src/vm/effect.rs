@@ -11,6 +11,7 @@ use nexa_types::{AgentId, Budget, Failure, Millis, Outcome, Payload, RunCode, Se
 use super::call::merge_arguments;
 use super::heap::is_flat;
 use super::ops::no_text;
+use super::question::Question;
 use super::raise::Fault;
 use super::reuse::is_same;
 use super::saved::{Hidden, hidden};
@@ -19,7 +20,7 @@ use crate::codec;
 use crate::failure::{self, field, text};
 use crate::json::validate::describe;
 use crate::json::{schema, text_of, try_to_json};
-use crate::op::{Op, Word};
+use crate::op::{Asking, Op, Word};
 use crate::value::{Record, Shape, Stage, Value};
 
 /// The channel of `emit` when the program names none.
@@ -52,7 +53,8 @@ pub(super) fn operands(word: &Word) -> Option<usize> {
         Op::AgentRun | Op::CallValue | Op::Spawn => word.a as usize + 1,
         Op::Fork => word.branches() + usize::from(word.b & 1),
         Op::LLMCall | Op::LLMStream | Op::Emit | Op::Random | Op::Send => 2,
-        Op::Approve => 3,
+        Op::Approve | Op::SemanticIf => 3,
+        Op::Classify => 4,
         Op::Sleep | Op::Log | Op::Await | Op::Receive | Op::Cancel | Op::Timer | Op::Release => 1,
         Op::Now => 0,
         Op::TestCall => usize::from(word.count),
@@ -114,6 +116,14 @@ impl Vm {
             }
             (Op::LLMCall | Op::LLMStream, [model, Value::List(messages)]) => {
                 EffectBody::Model(Box::new(self.model_request(&word, model, messages)?))
+            }
+            (Op::SemanticIf, [question, subject, rejected]) => {
+                let question = Question { asking: asking(&word)?, question, subject, labels: None, rejected };
+                EffectBody::Model(Box::new(self.question_request(&question)?))
+            }
+            (Op::Classify, [question, subject, labels, rejected]) => {
+                let question = Question { asking: asking(&word)?, question, subject, labels: Some(labels), rejected };
+                EffectBody::Model(Box::new(self.question_request(&question)?))
             }
             (Op::AgentRun | Op::CallValue, [callee, args @ ..]) => EffectBody::Children {
                 branches: vec![self.child(callee, args.to_vec(), &mut Encoded::default())?],
@@ -313,7 +323,9 @@ impl Vm {
                     _ => return Err("the number is outside the range that was asked for"),
                 }
             }
-            (Op::LLMCall | Op::LLMStream, Answer::Model(reply)) => Ok(reply_value(&reply, seq)),
+            (Op::LLMCall | Op::LLMStream | Op::SemanticIf | Op::Classify, Answer::Model(reply)) => {
+                Ok(reply_value(&reply, seq))
+            }
             (Op::Approve, Answer::Approval(decision)) => {
                 let shape = if decision.approved { &*APPROVED } else { &*DENIED };
                 let values = vec![Value::Str(decision.by.as_str().into()), Value::Str(decision.note.as_str().into())];
@@ -343,6 +355,11 @@ impl Vm {
             _ => return Err("it answers another kind of effect"),
         })
     }
+}
+
+/// What a question is for; the verifier lets no other operand through.
+fn asking(word: &Word) -> Result<Asking, Fault> {
+    Asking::from_number(word.a).ok_or_else(|| Fault::internal("a question without a purpose"))
 }
 
 fn reply_value(reply: &ModelReply, seq: Seq) -> Value {
@@ -425,7 +442,7 @@ fn decode(payload: &Payload) -> Result<Value, &'static str> {
     codec::decode(payload).map_err(|_| "its value cannot be decoded")
 }
 
-fn unfit(wanted: &str, found: &Value) -> Fault {
+pub(super) fn unfit(wanted: &str, found: &Value) -> Fault {
     Fault::mismatch(format!("expected {wanted}, found {}", describe(found)))
 }
 

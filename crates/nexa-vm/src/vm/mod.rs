@@ -38,6 +38,7 @@ mod graph;
 pub(crate) mod heap;
 mod merge;
 mod ops;
+mod question;
 mod raise;
 mod reuse;
 mod run;
@@ -52,6 +53,9 @@ pub use snapshot::SnapshotError;
 
 use heap::Heap;
 use saved::Saved;
+
+/// Functions that the compiler adds have names that begin like this. What they do is done in the name of their caller.
+const HIDDEN: char = '$';
 
 /// The entry of a child that runs a callable value instead of a function of the module: its arguments are the callable
 /// (a closure, a stage or an agent) and then the callable's own arguments.

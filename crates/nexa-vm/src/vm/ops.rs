@@ -297,6 +297,8 @@ impl Vm {
             | Op::LLMCall
             | Op::LLMStream
             | Op::Approve
+            | Op::SemanticIf
+            | Op::Classify
             | Op::Sleep
             | Op::Emit
             | Op::Now

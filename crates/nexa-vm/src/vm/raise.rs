@@ -5,7 +5,7 @@ use std::sync::Arc;
 use nexa_types::{Failure, RunCode};
 
 use super::heap::{self, CountError, Exhausted};
-use super::{CHAIN, Stop, Vm};
+use super::{CHAIN, HIDDEN, Stop, Vm};
 use crate::failure;
 use crate::value::Value;
 
@@ -93,7 +93,10 @@ impl Vm {
     pub(super) fn place(&self) -> String {
         let mut is_innermost = true;
         for frame in self.frames.iter().rev() {
-            if frame.function != CHAIN {
+            let functions = &self.program.module().functions;
+            let name = functions.get(frame.function as usize).map(|function| function.name.as_str());
+            // What the compiler adds is in no line of the program: its caller is where it happened.
+            if frame.function != CHAIN && !name.is_some_and(|name| name.starts_with(HIDDEN)) {
                 let pc = if is_innermost { frame.pc } else { frame.pc.saturating_sub(1) };
                 return self.program.place(frame.function, pc);
             }
