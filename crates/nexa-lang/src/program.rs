@@ -9,9 +9,10 @@ use nexa_vm::module::Module;
 
 use crate::ast::AstNode;
 use crate::check as checker;
+use crate::check::cost::{Costs, Prices};
 use crate::compile::{self as compiler, Lines};
 use crate::diagnostic::{self, Code, Colour, Diagnostic};
-use crate::hir::TestEntry;
+use crate::hir::{self, TestEntry};
 use crate::source::{FileId, Span};
 use crate::source_set::{FileLoader, ParsedFile, SourceSet};
 
@@ -39,24 +40,32 @@ pub struct Compiled {
 
 /// Compiles the program whose first file is at this path.
 pub fn compile(entry_path: &str, loader: &dyn FileLoader) -> CompileResult {
-    run(SourceSet::load(entry_path, loader), Wanted::Module)
+    run(SourceSet::load(entry_path, loader), Wanted::Module, &Prices::new()).0
 }
 
 /// Compiles the program whose first file is at this path, with the tests of all its files. Only a test harness can run
 /// such a module.
 pub fn compile_tests(entry_path: &str, loader: &dyn FileLoader) -> CompileResult {
-    run(SourceSet::load(entry_path, loader), Wanted::Tests)
+    run(SourceSet::load(entry_path, loader), Wanted::Tests, &Prices::new()).0
 }
 
 /// Checks the program whose first file is at this path, and makes no module.
 pub fn check(entry_path: &str, loader: &dyn FileLoader) -> CompileResult {
-    run(SourceSet::load(entry_path, loader), Wanted::Nothing)
+    run(SourceSet::load(entry_path, loader), Wanted::Nothing, &Prices::new()).0
+}
+
+/// Checks the program whose first file is at this path, with what its models cost, and says what it may ask of them.
+/// There are no costs of a program with errors.
+pub fn check_costs(entry_path: &str, loader: &dyn FileLoader, prices: &Prices) -> (CompileResult, Option<Costs>) {
+    let (result, program) = run(SourceSet::load(entry_path, loader), Wanted::Nothing, prices);
+    let costs = (!result.has_errors()).then(|| checker::cost::costs(&program, prices));
+    (result, costs)
 }
 
 /// Compiles a program of one file without imports.
 #[must_use]
 pub fn compile_text(name: &str, text: &str) -> CompileResult {
-    run(SourceSet::single(name, text), Wanted::Module)
+    run(SourceSet::single(name, text), Wanted::Module, &Prices::new()).0
 }
 
 impl CompileResult {
@@ -118,12 +127,15 @@ enum Wanted {
     Tests,
 }
 
-fn run(sources: SourceSet, wanted: Wanted) -> CompileResult {
+fn run(sources: SourceSet, wanted: Wanted, prices: &Prices) -> (CompileResult, hir::Program) {
     let mut diagnostics: Vec<Diagnostic> = sources.diagnostics().into_iter().cloned().collect();
     let entry = sources.entry().map(|entry| entry.source.file());
-    let Some(entry) = entry else { return CompileResult { sources, diagnostics, module: None, tests: Vec::new() } };
+    let Some(entry) = entry else {
+        let result = CompileResult { sources, diagnostics, module: None, tests: Vec::new() };
+        return (result, hir::Program::default());
+    };
     let files: Vec<checker::File> = sources.files().iter().map(checked_file).collect();
-    let (program, findings) = checker::check(&files, entry, wanted == Wanted::Tests);
+    let (program, findings) = checker::check(&files, entry, wanted == Wanted::Tests, prices);
     if diagnostics.iter().any(Diagnostic::is_error) {
         let findings = without_follow_ups(&sources, &diagnostics, findings);
         diagnostics.extend(findings);
@@ -144,8 +156,8 @@ fn run(sources: SourceSet, wanted: Wanted) -> CompileResult {
             }
         }
     }
-    let tests = if module.is_some() { program.tests } else { Vec::new() };
-    CompileResult { sources, diagnostics, module, tests }
+    let tests = if module.is_some() { program.tests.clone() } else { Vec::new() };
+    (CompileResult { sources, diagnostics, module, tests }, program)
 }
 
 fn checked_file(file: &ParsedFile) -> checker::File {

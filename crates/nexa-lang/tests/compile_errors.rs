@@ -414,7 +414,7 @@ fn declarations_are_checked() {
         ("protocol P { a: int } agent A -> str implements P { prompt: \"x\" }", vec!["E0407"]),
         ("agent A(f: fn(int) -> int) { prompt: \"x\" }", vec!["E0416"]),
         ("agent A { timeout: 30 }", vec!["W0415"]),
-        ("agent A { budget: { tokens: 10, cost: 0.5, time: 1m, calls: 3, steps: 2 } }", vec![]),
+        ("agent A { budget: { tokens: 1_000_000, cost: 0.5, time: 1m, calls: 3, steps: 2 } }", vec![]),
         ("flow f() budget { calls: 1 } { }\nflow g() { f() }", vec!["E0906"]),
     ] {
         let result = compile_text("main.nx", program);

@@ -25,15 +25,16 @@ impl Checker<'_> {
             self.report(unbounded.help("write `loop (max: 10) { … }`, or give the flow a `budget { calls: … }`"));
         }
         let rounds = self.temporary(word);
-        out.push(Stmt { kind: StmtKind::Store(rounds, Expr::constant(Const::Int(0), at)), at });
         let mut statements = Vec::new();
         if let Some(Some(most)) = most {
-            let most = self.set_aside(most, out, at);
+            let most = if most.is_inert() { most } else { self.set_aside(most, out, at) };
             let count = Expr::local(rounds, Ty::Int, at);
             let is_over = Expr::new(ExprKind::Binary(Operator::Ge, Box::new(count), Box::new(most)), Ty::Bool, at);
             let raise = Stmt { kind: StmtKind::Expr(limit_reached(at)), at };
             statements.push(Stmt { kind: StmtKind::If(is_over, vec![raise], Vec::new()), at });
         }
+        // Right before the loop, where `cost` looks for it.
+        out.push(Stmt { kind: StmtKind::Store(rounds, Expr::constant(Const::Int(0), at)), at });
         statements.push(Stmt { kind: StmtKind::Increment(rounds, 1), at });
         self.frame().loops += 1;
         let (body, _) = node.body().map_or((Vec::new(), false), |body| self.block(&body));

@@ -21,6 +21,7 @@ mod callees;
 mod calls;
 mod clones;
 mod constants;
+pub(crate) mod cost;
 mod coverage;
 mod declarations;
 mod expressions;
@@ -80,7 +81,12 @@ pub(crate) struct File {
 }
 
 /// Checks a program. The first file is the one that was named. Tests are always checked, and kept in test builds only.
-pub(crate) fn check(files: &[File], entry: FileId, keeps_tests: bool) -> (hir::Program, Vec<Diagnostic>) {
+pub(crate) fn check(
+    files: &[File],
+    entry: FileId,
+    keeps_tests: bool,
+    prices: &cost::Prices,
+) -> (hir::Program, Vec<Diagnostic>) {
     let mut checker = Checker::new(files);
     checker.collect_names();
     checker.resolve_imports();
@@ -98,6 +104,9 @@ pub(crate) fn check(files: &[File], entry: FileId, keeps_tests: bool) -> (hir::P
     }
     checker.report_unused_imports();
     let program = hir::Program { tests, ..checker.program(entry) };
+    if !checker.diagnostics.iter().any(Diagnostic::is_error) {
+        cost::find(&mut checker, &program, prices);
+    }
     let mut diagnostics = checker.diagnostics;
     diagnostics.sort_by_key(|diagnostic| (diagnostic.file, diagnostic.span.start, diagnostic.span.end));
     (program, diagnostics)

@@ -284,11 +284,6 @@ impl Checker<'_> {
         self.frame().loops += 1;
         let (body, _) = node.body().map_or((Vec::new(), false), |body| self.block(&body));
         self.frame().loops -= 1;
-        if asks_a_model(&body) && !self.has_budget {
-            let span = Span::new(at.start, at.start + 5);
-            let unbounded = self.finding(Code::E0601, span, "this loop asks a model and nothing bounds it");
-            self.report(unbounded.help("give the flow a `budget { calls: … }`, or use `for each x in range(0, n)`"));
-        }
         let ends = is_endless && !breaks(&body);
         out.push(Stmt { kind: StmtKind::While(condition, body), at });
         ends
@@ -386,18 +381,4 @@ pub(super) fn breaks(body: &[Stmt]) -> bool {
     let enter =
         |part: Part<'_>| !matches!(part, Part::Stmt(Stmt { kind: StmtKind::While(..) | StmtKind::ForEach(_), .. }));
     Part::any(body, &enter, &|part| matches!(part, Part::Stmt(Stmt { kind: StmtKind::Break, .. })))
-}
-
-/// Whether some statement runs an agent or forks.
-fn asks_a_model(body: &[Stmt]) -> bool {
-    let asks = |part: Part<'_>| {
-        matches!(
-            part,
-            Part::Expr(Expr {
-                kind: ExprKind::Run(..) | ExprKind::Fork(..) | ExprKind::Spawn(..) | ExprKind::Ask(_),
-                ..
-            })
-        )
-    };
-    Part::any(body, &|_| true, &asks)
 }

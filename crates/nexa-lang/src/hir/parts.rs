@@ -33,7 +33,7 @@ impl<'p> Part<'p> {
 }
 
 impl Stmt {
-    fn parts<'p>(&'p self, out: &mut Vec<Part<'p>>) {
+    pub(crate) fn parts<'p>(&'p self, out: &mut Vec<Part<'p>>) {
         match &self.kind {
             StmtKind::Store(_, value)
             | StmtKind::Unpack(value, _)
@@ -62,7 +62,7 @@ impl Stmt {
 }
 
 impl Expr {
-    fn parts<'p>(&'p self, out: &mut Vec<Part<'p>>) {
+    pub(crate) fn parts<'p>(&'p self, out: &mut Vec<Part<'p>>) {
         let mut push = |expr: &'p Expr| out.push(Part::Expr(expr));
         match &self.kind {
             ExprKind::Const(_)

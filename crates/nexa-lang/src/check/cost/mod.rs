@@ -1,0 +1,183 @@
+//! What a program asks of models: bounds of requests, tokens and money, of each entry and each agent.
+//!
+//! ```text
+//! checked program + prices ─► least (what every run that ends well needs), most (what no run exceeds) ─► Costs
+//!                                                                                      └─► findings E0601–E0605
+//! ```
+//!
+//! The most of an agent is `(window + max_tokens) × models × (1 + repair) × (1 + retries)`, of a loop its body times its
+//! rounds, of a fork the sum of its branches. What depends on the input has no most, and [`Unknown`] says why. The
+//! least is one request for each agent that runs whatever the input is. A budget caps both.
+//!
+//! Holds:
+//!   CB-1  a run makes no more requests than the most that is told
+//!   CB-2  a run that ends with a value makes no fewer requests than the least that is told
+//!
+//! Not here: what is spent (`nexa-agent` meters it), where prices come from.
+
+mod findings;
+mod graph;
+mod least;
+mod most;
+
+use std::collections::BTreeMap;
+
+use nexa_types::{Budget, UsdMicro};
+
+use crate::hir::{Agent, At, Program, Target};
+
+pub(super) use findings::find;
+use least::LeastOf;
+use most::MostOf;
+
+/// The window of an agent whose model's window is not known, in tokens: what the language gives an agent's memory.
+const WINDOW_TOKENS: u64 = 6_000;
+
+/// What a model costs, and how much it reads at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Price {
+    /// A million tokens read.
+    pub input: UsdMicro,
+    /// A million tokens written.
+    pub output: UsdMicro,
+    /// The most tokens of one request, if that is known.
+    pub window: Option<u64>,
+}
+
+/// Prices by the names of models; the empty name is the project's default model.
+pub type Prices = BTreeMap<String, Price>;
+
+/// Requests, and what they take. Without a price for each of the models the cost is not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Amounts {
+    /// Model requests.
+    pub requests: u64,
+    /// Tokens, read and written.
+    pub tokens: u64,
+    /// Money.
+    pub cost: Option<UsdMicro>,
+}
+
+/// Why there is no upper bound.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unknown {
+    /// Where it is.
+    pub at: At,
+    /// What cannot be known, as a sentence without a full stop.
+    pub why: String,
+}
+
+/// The bounds of something that is run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// What every run that ends with a value needs. Of tokens and money it is what the largest of its requests has to
+    /// reserve for its answer: a budget below that lets none be sent.
+    pub least: Amounts,
+    /// What no run exceeds, or why that is not known.
+    pub most: Result<Amounts, Unknown>,
+}
+
+/// The bounds of a program.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Costs {
+    /// What may be started from outside, by name, in the order of the program.
+    pub entries: Vec<(String, Bounds)>,
+    /// Each agent by itself.
+    pub agents: Vec<(String, Bounds)>,
+}
+
+impl Amounts {
+    const NOTHING: Amounts = Amounts { requests: 0, tokens: 0, cost: Some(UsdMicro(0)) };
+
+    fn plus(self, other: Amounts) -> Amounts {
+        Amounts {
+            requests: self.requests.saturating_add(other.requests),
+            tokens: self.tokens.saturating_add(other.tokens),
+            cost: self.cost.zip(other.cost).map(|(a, b)| UsdMicro(a.0.saturating_add(b.0))),
+        }
+    }
+
+    fn times(self, count: u64) -> Amounts {
+        Amounts {
+            requests: self.requests.saturating_mul(count),
+            tokens: self.tokens.saturating_mul(count),
+            cost: self.cost.map(|cost| UsdMicro(cost.0.saturating_mul(count))),
+        }
+    }
+
+    /// One after the other, where tokens and money are what one request needs.
+    fn then(self, other: Amounts) -> Amounts {
+        Amounts { requests: self.requests.saturating_add(other.requests), ..self.larger(other) }
+    }
+
+    fn larger(self, other: Amounts) -> Amounts {
+        Amounts {
+            requests: self.requests.max(other.requests),
+            tokens: self.tokens.max(other.tokens),
+            cost: self.cost.zip(other.cost).map(|(a, b)| a.max(b)),
+        }
+    }
+
+    fn smaller(self, other: Amounts) -> Amounts {
+        Amounts {
+            requests: self.requests.min(other.requests),
+            tokens: self.tokens.min(other.tokens),
+            cost: self.cost.zip(other.cost).map(|(a, b)| a.min(b)),
+        }
+    }
+
+    /// No more than a budget allows.
+    fn capped(self, budget: &Budget) -> Amounts {
+        Amounts {
+            requests: budget.calls.map_or(self.requests, |calls| self.requests.min(calls)),
+            tokens: budget.tokens.map_or(self.tokens, |tokens| self.tokens.min(tokens.0)),
+            cost: match (self.cost, budget.cost) {
+                (Some(cost), Some(cap)) => Some(cost.min(cap)),
+                (cost, cap) => cost.or(cap),
+            },
+        }
+    }
+}
+
+/// The price of some tokens, rounded up.
+fn price_of(tokens: u64, million: UsdMicro) -> UsdMicro {
+    let exact = u128::from(tokens) * u128::from(million.0);
+    UsdMicro(u64::try_from(exact.div_ceil(1_000_000)).unwrap_or(u64::MAX))
+}
+
+/// What one request of an agent takes at most, the dearest of its models taken.
+fn one_request(agent: &Agent, prices: &Prices) -> Amounts {
+    let of = |model: &String| {
+        let price = prices.get(model);
+        let window = price.and_then(|price| price.window).unwrap_or(WINDOW_TOKENS);
+        let output = agent.sampling.max_tokens;
+        Amounts {
+            requests: 1,
+            tokens: window.saturating_add(output),
+            cost: price.map(|price| {
+                UsdMicro(price_of(window, price.input).0.saturating_add(price_of(output, price.output).0))
+            }),
+        }
+    };
+    let requests = agent.models.iter().map(of);
+    requests.reduce(Amounts::larger).unwrap_or(Amounts { requests: 1, tokens: agent.sampling.max_tokens, cost: None })
+}
+
+/// The bounds of every entry and agent of a checked program.
+pub(crate) fn costs(program: &Program, prices: &Prices) -> Costs {
+    let mut most = MostOf::new(program, prices);
+    let mut least = LeastOf::new(program, prices);
+    let mut bounds = |target: Target, budget: &Budget| {
+        let (least, uncapped) = match target {
+            Target::Flow(flow) => (least.run_of(flow, budget), most.run_of(flow)),
+            Target::Agent(agent) => (least.agent(agent), most.agent(agent)),
+        };
+        let most = most.capped(uncapped, budget).into_result();
+        Bounds { least: least.capped(budget), most }
+    };
+    let entries = program.entries.iter().map(|entry| (entry.name.clone(), bounds(entry.target, &entry.budget)));
+    let entries = entries.collect();
+    let agents = (0u32..).zip(&program.agents);
+    let agents = agents.map(|(number, agent)| (agent.name.clone(), bounds(Target::Agent(number), &agent.budget)));
+    Costs { entries, agents: agents.collect() }
+}
