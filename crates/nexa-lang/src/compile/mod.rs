@@ -29,6 +29,7 @@ use crate::hir::{self, At, Const, ExprKind};
 use crate::types::Ty;
 use builder::Builder;
 use pool::Pool;
+pub(crate) use questions::REPAIRS as QUESTION_REPAIRS;
 
 /// Functions are named by 16 bits in a call.
 const FUNCTIONS_MAX: usize = 1 << 16;

@@ -24,7 +24,7 @@ use crate::hir::{At, Const, Expr, ExprKind, Function, MemoryUse, Operator, Stmt,
 use crate::types::{Field, Ty};
 
 /// How often a model is asked again for an answer that can be read.
-const REPAIRS: i64 = 2;
+pub(crate) const REPAIRS: i64 = 2;
 
 /// A kind of question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -23,9 +23,6 @@ struct Scope {
 
 /// Reports what the bounds of a program say against it. The program has no errors.
 pub(in crate::check) fn find(checker: &mut Checker<'_>, program: &Program, prices: &Prices) {
-    if program.agents.is_empty() {
-        return;
-    }
     let edges: Vec<BTreeSet<u32>> = program.functions.iter().map(callees).collect();
     let owners = owners(checker.flows.len(), &edges);
     let is_capped = |checker: &Checker<'_>, function: u32| {

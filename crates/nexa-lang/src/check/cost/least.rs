@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use nexa_types::Budget;
+use nexa_types::{Budget, UsdMicro};
 
 use super::most::length_of;
 use super::{Amounts, Prices, price_of};
@@ -186,6 +186,7 @@ impl<'p> LeastOf<'p> {
             ExprKind::Call(function, _) => self.function(*function),
             ExprKind::Run(agent, _) => self.agent(*agent),
             ExprKind::CallValue(callee, _) => self.called(callee),
+            ExprKind::Ask(_) => Amounts { requests: 1, tokens: 0, cost: Some(UsdMicro(0)) },
             ExprKind::Fork(_, branches, _) => {
                 branches.iter().fold(Amounts::NOTHING, |least, branch| least.then(self.sure_call(branch)))
             }

@@ -33,6 +33,11 @@ use most::MostOf;
 /// The window of an agent whose model's window is not known, in tokens: what the language gives an agent's memory.
 const WINDOW_TOKENS: u64 = 6_000;
 
+/// Tokens that the answer to a question of a program is given at most.
+const ANSWER_TOKENS: u64 = 1_024;
+/// How often a question is asked until its answer can be read.
+const QUESTION_TURNS: u64 = 1 + crate::compile::QUESTION_REPAIRS as u64;
+
 /// What a model costs, and how much it reads at once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Price {
@@ -161,6 +166,15 @@ fn one_request(agent: &Agent, prices: &Prices) -> Amounts {
     };
     let requests = agent.models.iter().map(of);
     requests.reduce(Amounts::larger).unwrap_or(Amounts { requests: 1, tokens: agent.sampling.max_tokens, cost: None })
+}
+
+/// What one question of a program takes at most: it goes to the default model.
+fn one_question(prices: &Prices) -> Amounts {
+    let price = prices.get("");
+    let window = price.and_then(|price| price.window).unwrap_or(WINDOW_TOKENS);
+    let cost = price
+        .map(|price| UsdMicro(price_of(window, price.input).0.saturating_add(price_of(ANSWER_TOKENS, price.output).0)));
+    Amounts { requests: 1, tokens: window.saturating_add(ANSWER_TOKENS), cost }
 }
 
 /// The bounds of every entry and agent of a checked program.

@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use nexa_types::Budget;
 
-use super::{Amounts, Prices, Unknown, one_request};
+use super::{Amounts, Prices, QUESTION_TURNS, Unknown, one_question, one_request};
 use crate::hir::{At, Const, Entry, Expr, ExprKind, Function, Item, Operator, Part, Program, Stmt, StmtKind, Target};
 use crate::types::Ty;
 
@@ -123,7 +123,7 @@ impl<'p> MostOf<'p> {
             (None, _) => Most::known(most.amounts.capped(budget)),
             (Some(_), Some(calls)) => {
                 let each = self.program.agents.iter().map(|agent| one_request(agent, self.prices));
-                let each = each.reduce(Amounts::larger).unwrap_or(Amounts::NOTHING);
+                let each = each.fold(one_question(self.prices), Amounts::larger);
                 Most::known(each.times(calls).capped(budget))
             }
             (Some(_), None) => most,
@@ -236,6 +236,8 @@ impl<'p> MostOf<'p> {
                 ExprKind::Fork(_, branches, _) => {
                     branches.iter().fold(Most::NOTHING, |most, branch| most.plus(self.child(branch, known, expr.at)))
                 }
+                ExprKind::Spawn(callee, _) => self.child(callee, known, expr.at),
+                ExprKind::Ask(_) => Most::known(one_question(self.prices).times(QUESTION_TURNS)),
                 // A request that a program makes itself, which only the loops of agents do.
                 ExprKind::Model(..) => Most::unknown(expr.at, "a request of its own"),
                 _ => Most::NOTHING,
