@@ -15,6 +15,13 @@ fn programs_in_the_readme_are_good() {
 }
 
 #[test]
+fn the_tests_of_the_examples_pass() {
+    let examples = root().join("examples");
+    let told = Desk::new().run(&["test", "--thorough", examples.to_str().expect("a plain path")]).good();
+    assert!(told.ends_with("passed\n") && !told.contains("FAILED"), "{told}");
+}
+
+#[test]
 fn commands_in_the_readme_have_flags_that_exist() {
     let readme = std::fs::read_to_string(root().join("README.md")).expect("the README can be read");
     let desk = Desk::new();

@@ -59,6 +59,11 @@ pub enum Command {
     /// A file is replaced as a whole or not at all, and never if it has syntax errors. The program stays the same: its
     /// module keeps its hash.
     Fmt(FmtArgs),
+    /// Run the tests of programs: no model, no waiting.
+    ///
+    /// A `test "…" { … }` scripts what models, tools and people answer, and time is virtual. Ends with 1 if a test fails or
+    /// a file does not compile.
+    Test(TestArgs),
     /// Submit a program or a list of agents to a server and print the workload's id.
     Submit(SubmitArgs),
     /// Follow a workload until it ends.
@@ -176,6 +181,20 @@ pub struct FmtArgs {
     /// Change nothing; list the files that are written otherwise, and end with 1 if there are any.
     #[arg(long)]
     pub check: bool,
+}
+
+/// `nexa test`
+#[derive(Debug, Args)]
+pub struct TestArgs {
+    /// The programs; a folder stands for every .nx and .nexa file below it. Default: this folder.
+    #[arg(value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Only tests with these words in their name, or in that of their file.
+    #[arg(long, value_name = "WORDS")]
+    pub filter: Option<String>,
+    /// Run each test twice more: stopped at every safepoint, and from what was recorded. All must end alike.
+    #[arg(long)]
+    pub thorough: bool,
 }
 
 /// `nexa submit`

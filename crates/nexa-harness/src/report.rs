@@ -144,7 +144,8 @@ fn first_difference(left: &Value, right: &Value) -> Option<String> {
         let next = match (&left, &right) {
             (Value::List(a), Value::List(b)) | (Value::Tuple(a), Value::Tuple(b)) => {
                 if a.len() != b.len() && a.iter().zip(b.iter()).all(|(a, b)| to_json(a) == to_json(b)) {
-                    return Some(format!("{path} has {} items on the left and {} on the right", a.len(), b.len()));
+                    let whose = if path == "$" { String::new() } else { format!("at {path} ") };
+                    return Some(format!("{whose}the left has {} items and the right {}", a.len(), b.len()));
                 }
                 let place = a.iter().zip(b.iter()).position(|(a, b)| to_json(a) != to_json(b));
                 place.map(|place| (format!("[{place}]"), a[place].clone(), b[place].clone()))

@@ -57,6 +57,7 @@ async fn execute(cli: Cli) -> Result<(), Failure> {
         Command::Run(args) => run::run(args, output, color).await,
         Command::Check(args) => commands::check(args, output, color),
         Command::Fmt(args) => commands::fmt(args, output, color),
+        Command::Test(args) => commands::test(args, output, color),
         Command::Submit(args) => commands::submit(args, output, color).await,
         Command::Watch(args) => commands::watch(args, output, color).await,
         Command::Ps(args) => commands::ps(args, output).await,

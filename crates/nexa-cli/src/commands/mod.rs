@@ -7,6 +7,7 @@ mod fmt;
 mod follow;
 mod list;
 mod submit;
+mod test;
 
 use std::path::Path;
 
@@ -23,6 +24,7 @@ pub use fmt::fmt;
 pub use follow::{Following, follow, watch};
 pub use list::{logs, ps};
 pub use submit::{Submission, compile, put, submit};
+pub use test::test;
 
 /// The longest token, in bytes.
 const TOKEN_BYTES_MAX: usize = 4 << 10;

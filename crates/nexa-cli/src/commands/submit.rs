@@ -45,7 +45,7 @@ impl Compilation {
 }
 
 /// Reads files below one folder.
-struct Folder(PathBuf);
+pub(super) struct Folder(pub(super) PathBuf);
 
 impl FileLoader for Folder {
     fn load(&self, path: &str) -> Result<Vec<u8>, LoadError> {
