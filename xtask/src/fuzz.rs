@@ -3,7 +3,7 @@
 use crate::process::{self, Outcome};
 
 /// What can be fuzzed: a name, the package and its example that does it.
-const TARGETS: &[(&str, &str, &str)] = &[("lang", "nexa-lang", "fuzz_programs")];
+const TARGETS: &[(&str, &str, &str)] = &[("lang", "nexa-lang", "fuzz_programs"), ("vm", "nexa-vm", "fuzz_modules")];
 
 /// Runs a target with its own options, such as `--cases 1000000 --seed 1`.
 pub(crate) fn run(target: &str, options: &[&str]) -> Outcome {

@@ -124,7 +124,7 @@ fn a_damaged_snapshot_is_refused_or_goes_on_without_a_panic() {
         let (program, good) = &stopped[usize::from(*which) % stopped.len()];
         let mut bytes = damage(good, &changes[..changes.len().min(3)]);
         if *mend {
-            mend_checksums(&mut bytes);
+            common::damage::mend_checksums(&mut bytes);
         }
         if let Ok(mut vm) = Vm::restore(Arc::clone(program), &bytes) {
             for _ in 0..5 {
@@ -142,24 +142,13 @@ fn a_damaged_snapshot_is_refused_or_goes_on_without_a_panic() {
     });
 }
 
-/// Makes every section's checksum right again, so that the damage gets past the first gate.
-fn mend_checksums(bytes: &mut [u8]) {
-    let mut at = 4 + 1 + 32 + 1;
-    while at + 11 < bytes.len() {
-        let (mut len, mut shift) = (0usize, 0);
-        let mut body = at + 2;
-        while let Some(byte) = bytes.get(body) {
-            len |= usize::from(byte & 0x7F) << shift;
-            shift += 7;
-            body += 1;
-            if byte & 0x80 == 0 || shift > 28 {
-                break;
-            }
-        }
-        let Some(content) = bytes.get(body + 8..body + 8 + len) else { return };
-        let hash = blake3::hash(content);
-        bytes[body..body + 8].copy_from_slice(&hash.as_bytes()[..8]);
-        at = body + 8 + len;
+/// The first of the cases that `cargo xtask fuzz vm` runs a million of.
+#[test]
+fn damaged_modules_and_snapshots_take_no_more_than_their_length_allows() {
+    let [modules, snapshots] = common::damage::Good::new().run(1, 0..1_000, |_, _| ());
+    for tally in [modules, snapshots] {
+        assert_eq!(tally.refused + tally.accepted, 1_000);
+        assert!(tally.accepted > 50 && tally.refused > 50 && tally.ended > 50 && tally.asked > 5, "{tally:?}");
     }
 }
 

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub(crate) mod damage;
 pub(crate) mod programs;
 
 use std::sync::Arc;
