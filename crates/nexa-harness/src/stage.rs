@@ -13,8 +13,8 @@ use nexa_event::effect::{Answer, EffectBody, ModelRequest, Purpose};
 use nexa_event::fact::{self, AgentEvent, EffectResult, Intent, Program as Runs, Spawned};
 use nexa_types::limits::SLICE_FUEL;
 use nexa_types::{
-    AgentId, Budget, Epoch, Failure, InputId, Millis, NodeId, Outcome, RequestId, RunCode, Seq, Spend, TenantId,
-    Timestamp, WorkloadId,
+    AgentId, AgentState, Budget, Epoch, Failure, InputId, Millis, NodeId, Outcome, RequestId, RunCode, Seq, Spend,
+    TenantId, Timestamp, WorkloadId,
 };
 use nexa_vm::codec;
 use nexa_vm::value::Value;
@@ -193,7 +193,11 @@ impl Stage {
             return Failure::new(RunCode::Timeout, message);
         }
         let waits = self.seats.values().filter(|seat| seat.agent.end().is_none());
-        let waits: Vec<String> = waits.map(|seat| format!("`{}` is {}", seat.name, seat.agent.state())).collect();
+        let told = |seat: &Seat| match seat.agent.state() {
+            AgentState::Waiting(what) => format!("`{}` waits ({what})", seat.name),
+            state => format!("`{}` is {state}", seat.name),
+        };
+        let waits: Vec<String> = waits.map(told).collect();
         let message = format!("nothing more will happen, and the test has not ended: {}", waits.join(", "));
         Failure::new(RunCode::Timeout, message)
     }

@@ -3,6 +3,8 @@
 mod running;
 
 use expect_test::expect;
+use nexa_event::effect::Source;
+use nexa_types::Seq;
 use nexa_vm::value::Value;
 use running::{Desk, both_ways, str};
 
@@ -467,4 +469,21 @@ fn a_merged_fork_stands_where_a_value_stands() {
     assert_eq!(desk.inputs.last(), Some(&("M".to_owned(), r#"["a","b"]"#.to_owned())));
     expect![[r#"["a","b"]"#]].assert_eq(&both_ways(make, "nested", &[str("q")]).0);
     expect![[r#""merge_failed""#]].assert_eq(&both_ways(make, "rescued", &[str("q")]).0);
+}
+
+#[test]
+fn a_repair_turn_says_where_its_texts_are_from() {
+    let program = r#"
+        protocol Score { value: int, why: str }
+        agent Rater -> Score { prompt: "Rate it.", repair: 1 }
+        flow main(t: str) -> int { return Rater.run(t).value }
+    "#;
+    let make = || Desk::program(program).script("Rater", &["seven", r#"{ "value": 7, "why": "clear" }"#]);
+    let (value, desk) = both_ways(make, "main", &[str("a")]);
+    assert_eq!(value, "7");
+    let repair = &desk.requests[1].messages;
+    assert_eq!(repair.len(), 4);
+    assert_eq!((repair[2].text.as_str(), repair[2].source), ("seven", Source::Answer(Seq(1))));
+    assert_eq!(repair[3].source, Source::Derived);
+    assert!(repair[0].text.contains(r#""required":["value","why"]"#), "{}", repair[0].text);
 }
