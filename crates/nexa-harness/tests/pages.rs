@@ -26,7 +26,7 @@ macro_rules! pages {
 }
 
 pages! {
-    agents concurrency errors forks loops memory pipelines questions tests types values
+    agents concurrency contracts errors forks loops memory pipelines questions tests types values
 }
 
 #[test]

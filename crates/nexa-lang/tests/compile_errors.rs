@@ -376,7 +376,6 @@ fn what_this_release_does_not_have_is_refused_by_name() {
         ("tool t(q: str) -> str { source: builtin(\"time.now\") }", "`tool`"),
         ("type Email = str @ \"an address\"", "`type`"),
         ("@id(\"x\")\nflow f() { }", "a decorator"),
-        ("agent A requires true { prompt: \"x\" }", "`requires`"),
         ("agent A uses t { prompt: \"x\" }", "`uses`"),
         ("agent A { prompt: \"x\", memory: { window: 1 } }", "the property `memory`"),
         ("agent A { prompt: \"x\", planner: \"tectonic\" }", "a planner other than \"react\""),

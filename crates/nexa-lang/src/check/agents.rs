@@ -77,6 +77,9 @@ pub(super) fn empty(name: &str, at: At) -> hir::Agent {
         backoff: waits(RETRY_MAX, BACKOFF_MS, FACTOR),
         repair: REPAIR,
         stream: false,
+        requires: Vec::new(),
+        ensures: Vec::new(),
+        contract_locals: 0,
         fallback: None,
         schedule: Schedule::default(),
         at,
@@ -127,6 +130,9 @@ impl Checker<'_> {
             given.insert(text.clone(), name.span());
             self.property(&mut agent, &signature, &text, name.span(), &value);
         }
+        let contracts = self.contracts(&decl.requires(), &decl.ensures(), &signature, &agent.result);
+        (agent.requires, agent.ensures) = (contracts.requires, contracts.ensures);
+        agent.contract_locals = contracts.locals;
         self.agents[number].checked = agent;
         self.own_fallback(number);
     }

@@ -154,12 +154,6 @@ impl Checker<'_> {
         for grant in decl.grants() {
             self.report_not_available(grant.span(), "`uses`");
         }
-        for condition in decl.requires() {
-            self.report_not_available(condition.span(), "`requires`");
-        }
-        for condition in decl.ensures() {
-            self.report_not_available(condition.span(), "`ensures`");
-        }
         let params = match decl.param_list() {
             Some(_) => self.params(&decl.params(), &first.name),
             // An agent without a list takes one input of any kind. A flow without one was refused by the parser.
@@ -223,6 +217,7 @@ impl Checker<'_> {
         let signature = Rc::clone(&self.flows[number].signature);
         let decl = self.flows[number].decl.clone();
         let around = (std::mem::take(&mut self.frames), self.file, std::mem::take(&mut self.depth), self.has_budget);
+        let contract = self.in_contract.take();
         self.running += 1;
         self.has_budget = self.flows[number].budget.is_some();
         self.file = signature.file;
@@ -233,7 +228,7 @@ impl Checker<'_> {
         }
         let (body, result) = self.flow_body(&decl, &signature);
         let locals = self.frame().locals;
-        self.functions[number] = hir::Function {
+        let function = hir::Function {
             name: signature.name.to_string(),
             arity: signature.params.len() as u8,
             params: signature.params.iter().map(|param| param.ty.clone()).collect(),
@@ -245,7 +240,15 @@ impl Checker<'_> {
             is_test: false,
             at: At { file: signature.file.0, start: signature.span.start },
         };
+        self.functions[number] = match &decl {
+            Written::Flow(flow) if !(flow.requires().is_empty() && flow.ensures().is_empty()) => {
+                let contracts = self.contracts(&flow.requires(), &flow.ensures(), &signature, &result);
+                self.guarded(contracts, function, &result)
+            }
+            _ => function,
+        };
         (self.frames, self.file, self.depth, self.has_budget) = around;
+        self.in_contract = contract;
         self.running -= 1;
         self.flows[number].progress = Progress::Done(result);
     }
@@ -287,6 +290,9 @@ impl Checker<'_> {
 
     /// E0320 where a `fn` would do more than compute; the answer says whether it would.
     pub(super) fn is_effect_in_fn(&mut self, span: Span, what: &str) -> bool {
+        if self.is_effect_in_contract(span, what) {
+            return true;
+        }
         let Some(name) = self.frames.first().filter(|frame| frame.kind == FrameKind::Fn).map(|frame| &frame.name)
         else {
             return false;

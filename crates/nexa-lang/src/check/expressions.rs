@@ -189,6 +189,13 @@ impl Checker<'_> {
 
     pub(super) fn unknown_name(&mut self, name: &Name) -> Expr {
         let text = name.text();
+        if let Some(clause) = self.in_contract {
+            let visible = self.visible();
+            let unseen = self.finding(Code::E0413, name.span(), format!("`{clause}` cannot see `{text}`"));
+            let unseen = self.suggest(unseen, &text, visible.iter().map(String::as_str));
+            let sees = if clause == "ensures" { "the parameters and `result`" } else { "the parameters" };
+            return self.refuse(unseen.help(format!("it sees {sees}, and functions that only compute")));
+        }
         if self.diagnostics.len() > super::SUGGESTIONS_MAX {
             let unknown = self.finding(Code::E0208, name.span(), format!("there is no `{text}` here"));
             return self.refuse(unknown);

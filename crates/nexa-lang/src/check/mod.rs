@@ -21,6 +21,7 @@ mod callees;
 mod calls;
 mod clones;
 mod constants;
+mod contracts;
 pub(crate) mod cost;
 mod coverage;
 mod declarations;
@@ -141,6 +142,8 @@ pub(super) struct Checker<'f> {
     in_test: bool,
     /// Whether names are limited to parameters and the prelude: inside an agent's texts.
     in_agent_text: bool,
+    /// The clause whose condition is being looked at, see [`contracts`].
+    in_contract: Option<&'static str>,
     /// The agents that clones are, by the places where they are written.
     clones: BTreeMap<(FileId, Span), usize>,
     /// The agents that stream what others give.
@@ -168,6 +171,7 @@ impl<'f> Checker<'f> {
             has_budget: false,
             in_test: false,
             in_agent_text: false,
+            in_contract: None,
             clones: BTreeMap::new(),
             streams: BTreeMap::new(),
             fallbacks: Vec::new(),

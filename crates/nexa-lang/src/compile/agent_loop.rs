@@ -19,7 +19,7 @@
 //!         try {
 //!             let reply = <model request>(model, messages)
 //!             let read = <read reply.text as T>      // for `-> str`: return reply.text
-//!             if (read is ok) { return its value }
+//!             if (read is ok and what is ensured holds of it) { return its value }
 //!             failure = output_invalid, listing what does not fit
 //!             if (repairs == 1) { break }            // the next model
 //!             repairs += 1
@@ -44,7 +44,9 @@ use std::rc::Rc;
 
 use super::TooLarge;
 use super::pool::Pool;
-use crate::hir::{Agent, At, Const, Expr, ExprKind, ForEach, Function, Item, Operator, Shape, Stmt, StmtKind};
+use crate::hir::{
+    Agent, At, Const, Contract, Expr, ExprKind, ForEach, Function, Item, Operator, Shape, Stmt, StmtKind,
+};
 use crate::types::Ty;
 
 /// Where a message's text comes from, see `nexa_vm::module::ModelRequestSpec`.
@@ -53,7 +55,7 @@ const FROM_MACHINE: i64 = -1;
 
 /// Makes the function that runs an agent. `request` is the number of its model request.
 pub(super) fn body(agent: &Agent, request: u32, pool: &mut Pool<'_>) -> Result<Function, TooLarge> {
-    let mut template = Template { at: agent.at, locals: agent.params.len() as u16 };
+    let mut template = Template { at: agent.at, locals: (agent.params.len() as u16).max(agent.contract_locals) };
     let body = template.agent(agent, request, pool);
     Ok(Function {
         name: agent.name.clone(),
@@ -94,7 +96,8 @@ impl Template {
         ];
         let models = self.list(agent.models.iter().map(|model| self.text(model)).collect());
         let walk = ForEach { over: models, index: None, item: Item::One(model), body: each_model };
-        vec![
+        let mut body: Vec<Stmt> = agent.requires.iter().map(|contract| self.required(contract)).collect();
+        body.extend([
             self.store(start, start_messages),
             self.store(failure, self.made(ExprKind::Const(Const::None), Ty::Any)),
             self.stmt(StmtKind::ForEach(Box::new(walk))),
@@ -107,7 +110,17 @@ impl Template {
                     self.stmt(StmtKind::Return(self.made(run, agent.result.clone())))
                 }
             },
-        ]
+        ]);
+        body
+    }
+
+    /// No model is asked unless this holds.
+    fn required(&self, contract: &Contract) -> Stmt {
+        let fails = self.made(ExprKind::Not(Box::new(contract.holds.clone())), Ty::Bool);
+        let message = self.text(&format!("`requires` does not hold: {}", contract.text));
+        let error = self.standard("core.error", vec![self.text("contract_violated"), message]);
+        let raise = self.stmt(StmtKind::Expr(self.made(ExprKind::Raise(Box::new(error)), Ty::Never)));
+        self.stmt(StmtKind::If(fails, vec![raise], Vec::new()))
     }
 
     /// Role, prompt, and what the answer must look like; nothing if there is nothing to say.
@@ -160,13 +173,14 @@ impl Template {
     ) -> Vec<Stmt> {
         let text = self.field(self.load(reply), "text");
         if agent.result == Ty::Str {
-            return vec![self.stmt(StmtKind::Return(text))];
+            return self.give(agent, text, reply, failure, repairs, messages);
         }
         let (read, violations) = (self.local(), self.local());
         let ty = pool.ty(&agent.result);
         let read_json = self.standard("core.read_json", vec![self.int(i64::from(ty)), text.clone()]);
         let fits = self.made(ExprKind::Is(crate::hir::Test::Ok, Box::new(self.load(read))), Ty::Bool);
         let value = self.made(ExprKind::Unwrap(Box::new(self.load(read))), agent.result.clone());
+        let give = self.give(agent, value, reply, failure, repairs, messages);
         let list = self.made(ExprKind::ErrorOf(Box::new(self.load(read))), Ty::Any);
         let joined = |between: &str| self.standard("list.join", vec![self.load(violations), self.text(between)]);
         let invalid = vec![self.text("the answer does not fit its type: "), joined("; ")];
@@ -187,13 +201,58 @@ impl Template {
         ]);
         vec![
             self.store(read, read_json),
-            self.stmt(StmtKind::If(fits, vec![self.stmt(StmtKind::Return(value))], Vec::new())),
+            self.stmt(StmtKind::If(fits, give, Vec::new())),
             self.store(violations, list),
             self.store(failure, invalid),
             self.stmt(StmtKind::If(is_last, vec![self.stmt(StmtKind::Break)], Vec::new())),
             self.stmt(StmtKind::Increment(repairs, 1)),
             self.store(messages, self.binary(Operator::Add, self.load(messages), turn, Ty::Any)),
         ]
+    }
+
+    /// Returns a value for which all that is ensured holds. For another one the model is asked again while there are
+    /// repair turns; then `contract_violated` is raised, and no other model is tried.
+    fn give(&mut self, agent: &Agent, value: Expr, reply: u16, failure: u16, repairs: u16, messages: u16) -> Vec<Stmt> {
+        if agent.ensures.is_empty() {
+            return vec![self.stmt(StmtKind::Return(value))];
+        }
+        let (result, broken) = (agent.params.len() as u16, self.local());
+        let mut out = vec![self.store(result, value), self.store(broken, self.list(Vec::new()))];
+        for contract in &agent.ensures {
+            let fails = self.made(ExprKind::Not(Box::new(contract.holds.clone())), Ty::Bool);
+            let one = self.list(vec![self.text(&contract.text)]);
+            let note = self.store(broken, self.binary(Operator::Add, self.load(broken), one, Ty::Any));
+            out.push(self.stmt(StmtKind::If(fails, vec![note], Vec::new())));
+        }
+        let joined = |between: &str| self.standard("list.join", vec![self.load(broken), self.text(between)]);
+        let none = self.binary(Operator::Eq, self.load(broken), self.list(Vec::new()), Ty::Bool);
+        let done = self.stmt(StmtKind::Return(Expr::local(result, agent.result.clone(), self.at)));
+        let message = vec![self.text("`ensures` does not hold: "), joined("; ")];
+        let message = self.made(ExprKind::Concat(message), Ty::Str);
+        let error = self.standard("core.error", vec![self.text("contract_violated"), message]);
+        let is_last = self.binary(Operator::Ge, self.int_local(repairs), self.int(i64::from(agent.repair)), Ty::Bool);
+        let raise = self.stmt(StmtKind::Expr(self.made(ExprKind::Raise(Box::new(self.load(failure))), Ty::Never)));
+        let asked = self.made(
+            ExprKind::Concat(vec![
+                self.text("This must hold of the answer, and does not:\n- "),
+                joined("\n- "),
+                self.text("\nAnswer again, with the whole corrected answer and no other words."),
+            ]),
+            Ty::Str,
+        );
+        let turn = self.list(vec![
+            self.message("assistant", self.field(self.load(reply), "text"), self.field(self.load(reply), "from")),
+            self.message("user", asked, self.int(FROM_MACHINE)),
+        ]);
+        out.extend([
+            self.stmt(StmtKind::If(none, vec![done], Vec::new())),
+            self.store(failure, error),
+            self.stmt(StmtKind::If(is_last, vec![raise], Vec::new())),
+            self.stmt(StmtKind::Increment(repairs, 1)),
+            self.store(messages, self.binary(Operator::Add, self.load(messages), turn, Ty::Any)),
+            self.stmt(StmtKind::Continue),
+        ]);
+        out
     }
 
     /// The same model again after a wait, the next model, or the end.

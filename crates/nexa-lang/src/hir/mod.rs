@@ -109,12 +109,27 @@ pub struct Agent {
     pub repair: u32,
     /// Whether pieces of the answer go to the client.
     pub stream: bool,
+    /// What must hold before a model is asked; reads the parameters as locals `0..`.
+    pub requires: Vec<Contract>,
+    /// What must hold of a result, which is the local after the parameters.
+    pub ensures: Vec<Contract>,
+    /// How many locals these conditions take, parameters and result included; 0 without conditions.
+    pub contract_locals: u16,
     /// The agent that is run when all models have failed.
     pub fallback: Option<u32>,
     /// What a scheduler should expect of it, and what it may use.
     pub schedule: Schedule,
     /// Where it is declared.
     pub at: At,
+}
+
+/// A condition of a contract.
+#[derive(Clone, Debug)]
+pub struct Contract {
+    /// Whether it holds.
+    pub holds: Expr,
+    /// What it says, for people and models.
+    pub text: String,
 }
 
 /// How a model is asked to choose its words.
