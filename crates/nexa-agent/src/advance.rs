@@ -1,8 +1,10 @@
 //! One decision at a time: runs the brain to its next wish and carries out what a wish means for the log.
 
-use nexa_event::effect::{Answer, ApprovalRequest, EffectBody, EffectRequest, ModelRequest, fingerprint};
+use nexa_event::effect::{
+    Answer, ApprovalRequest, EffectBody, EffectRequest, ModelRequest, RecallRequest, fingerprint,
+};
 use nexa_event::fact::{self, AgentEvent, Intent};
-use nexa_types::{Failure, InputId, Outcome, RunCode, Seq, Spend, Timestamp, Tokens};
+use nexa_types::{Failure, InputId, Outcome, Payload, RunCode, Seq, Spend, Timestamp, Tokens};
 use nexa_vm::vm::Stop;
 
 use crate::agent::Agent;
@@ -87,6 +89,7 @@ impl Agent {
             | AgentEvent::ChildrenSpawned { .. }
             | AgentEvent::TimerSet { .. }
             | AgentEvent::Emitted { .. }
+            | AgentEvent::MemoryStored { .. }
             | AgentEvent::ChildrenCancelled { .. }
             | AgentEvent::WaitBegan { .. }
             | AgentEvent::MessageSent { .. }
@@ -139,6 +142,12 @@ impl Agent {
             EffectBody::Model(request) => self.intend_model(seq, request, draft),
             EffectBody::Approval(request) => self.intend_approval(seq, request, draft),
             EffectBody::Test(_) => self.wait(Pending::Test { seq }, draft),
+            EffectBody::Remember(entry) => {
+                draft.bytes += entry.key.len() + entry.value.as_ref().map_or(0, Payload::len);
+                draft.facts.push(AgentEvent::MemoryStored { seq, entry });
+                self.resume(seq, Ok(Answer::Done), moment);
+            }
+            EffectBody::Recall(request) => self.intend_recall(seq, request, draft),
         }
     }
 
@@ -188,6 +197,18 @@ impl Agent {
         let (kind, reserved) = (Kind::Approval, Spend::default());
         let outside = Outside { seq, kind, reserved, attempt: 0, started: None, since, expires };
         self.wait(Pending::Outside(outside), draft);
+        draft.facts.extend(self.ticket(seq));
+    }
+
+    /// A look into a memory needs no sending slot: whoever holds the agent looks.
+    fn intend_recall(&mut self, seq: Seq, request: RecallRequest, draft: &mut Draft) {
+        let fingerprint = fingerprint(&EffectBody::Recall(request.clone()));
+        draft.facts.push(AgentEvent::EffectIntended { seq, intent: Intent::Recall(request), fingerprint });
+        let (kind, reserved, since) = (Kind::Memory, Spend::default(), self.life.moment);
+        self.wait(
+            Pending::Outside(Outside { seq, kind, reserved, attempt: 0, started: None, since, expires: None }),
+            draft,
+        );
         draft.facts.extend(self.ticket(seq));
     }
 

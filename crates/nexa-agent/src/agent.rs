@@ -159,10 +159,12 @@ impl Agent {
         match &self.life.pending {
             _ if self.life.started.is_none() => AgentState::Placed,
             _ if self.life.computing => AgentState::Running,
-            Some(Pending::Outside(outside)) => AgentState::Waiting(match outside.kind {
-                Kind::Model => Waiting::Model,
-                Kind::Approval => Waiting::Approval,
-            }),
+            Some(Pending::Outside(outside)) => match outside.kind {
+                Kind::Model => AgentState::Waiting(Waiting::Model),
+                Kind::Approval => AgentState::Waiting(Waiting::Approval),
+                // Its node looks at once.
+                Kind::Memory => AgentState::Running,
+            },
             Some(Pending::Timer { .. }) => AgentState::Waiting(Waiting::Timer),
             // Its harness answers at once.
             Some(Pending::Test { .. }) => AgentState::Running,

@@ -1,5 +1,6 @@
 //! An event in one line, for people: errors, transcripts, traces.
 
+use nexa_event::effect::Wanted;
 use nexa_event::fact::{AgentEvent, EffectResult, Intent, WaitOn};
 use nexa_types::{Outcome, Spend};
 
@@ -12,6 +13,15 @@ pub fn describe(event: &AgentEvent) -> String {
             Intent::Model { reserved, .. } => {
                 format!("effect_intended #{seq} model, reserves {} tokens", reserved.tokens())
             }
+            Intent::Recall(request) => match &request.what {
+                Wanted::Key(key) => {
+                    format!("effect_intended #{seq} {} memory at {:?}", request.scope.as_str(), short(key))
+                }
+                Wanted::Best { query, count } => {
+                    let scope = request.scope.as_str();
+                    format!("effect_intended #{seq} {scope} memory, best {count} for {:?}", short(query))
+                }
+            },
             Intent::Approval(request) => format!("effect_intended #{seq} approval {:?}", short(&request.question)),
         },
         AgentEvent::EffectStarted { seq, attempt, epoch } => {
@@ -35,6 +45,10 @@ pub fn describe(event: &AgentEvent) -> String {
         AgentEvent::MessageReceived { from, number: None, .. } => format!("message_received from {from}"),
         AgentEvent::MessageReceived { number: Some(number), .. } => {
             format!("message_received {number} from its parent")
+        }
+        AgentEvent::MemoryStored { seq, entry } => {
+            let verb = if entry.value.is_some() { "memory_stored" } else { "memory_forgotten" };
+            format!("{verb} #{seq} {} {:?}", entry.scope.as_str(), short(&entry.key))
         }
         AgentEvent::CancelReceived { reason } => format!("cancel_received {:?}", short(reason)),
         AgentEvent::DeadlinePassed => "deadline_passed".to_owned(),

@@ -9,7 +9,7 @@
 //! waits for one thing at a time, so all that came before it has ended.
 
 use minicbor::{Decode, Encode};
-use nexa_event::effect::{Answer, EffectBody, TestRequest};
+use nexa_event::effect::{Answer, EffectBody, RecallRequest, TestRequest};
 use nexa_event::fact::{self, AgentEvent, EffectResult};
 use nexa_types::{EffectKey, Epoch, Failure, RunCode, Seq, Spend, Timestamp};
 
@@ -105,6 +105,9 @@ pub(crate) enum Kind {
     /// A person: the question stays asked, whoever owns the agent.
     #[n(1)]
     Approval,
+    /// A memory beyond the agent: looked into as soon as the question is recorded, and again whenever it gets lost.
+    #[n(3)]
+    Memory,
 }
 
 impl Kind {
@@ -112,7 +115,12 @@ impl Kind {
     fn fits(self, result: &EffectResult) -> bool {
         match result {
             EffectResult::Done(answer) => {
-                matches!((self, answer), (Self::Model, Answer::Model(_)) | (Self::Approval, Answer::Approval(_)))
+                matches!(
+                    (self, answer),
+                    (Self::Model, Answer::Model(_))
+                        | (Self::Approval, Answer::Approval(_))
+                        | (Self::Memory, Answer::Memory(_))
+                )
             }
             EffectResult::Failed(_) | EffectResult::Unknown(_) => true,
         }
@@ -137,6 +145,15 @@ impl Agent {
     pub fn in_flight(&self, now: Timestamp) -> Option<OutsideEffect> {
         match self.outside()? {
             outside if outside.started.is_some() => self.outside_effect(outside, outside.attempt, now),
+            _ => None,
+        }
+    }
+
+    /// The look into a memory that waits for its answer, and its attempt.
+    pub fn recall(&self) -> Option<(Seq, u32, RecallRequest)> {
+        let outside = self.outside().filter(|outside| outside.kind == Kind::Memory && outside.started.is_some())?;
+        match self.brain.pending()?.body {
+            EffectBody::Recall(request) => Some((outside.seq, outside.attempt, request)),
             _ => None,
         }
     }
@@ -259,7 +276,7 @@ impl Agent {
         }
         let outside = self.outside()?;
         let was_sent = (1..=outside.attempt).contains(&attempt);
-        if outside.seq != seq || outside.kind != Kind::Model || !was_sent {
+        if outside.seq != seq || outside.kind == Kind::Approval || !was_sent {
             return None;
         }
         if attempt < outside.attempt && outside.started.is_some() {

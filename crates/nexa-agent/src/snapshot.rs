@@ -168,6 +168,7 @@ impl Agent {
                 let kind = match body {
                     EffectBody::Model(_) => Some(Kind::Model),
                     EffectBody::Approval(_) => Some(Kind::Approval),
+                    EffectBody::Recall(_) => Some(Kind::Memory),
                     _ => None,
                 };
                 let was_started = outside.attempt > 0 || outside.started.is_none();

@@ -163,6 +163,7 @@ impl Progress {
             | Event::MessageSent(_)
             | Event::MailTaken(_)
             | Event::CreditReceived(_)
+            | Event::MemoryStored(_)
             | Event::WorkloadSubmitted(_) => Vec::new(),
             other => vec![news(words::event(other))],
         }

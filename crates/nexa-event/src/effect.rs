@@ -71,6 +71,10 @@ pub enum EffectBody {
     Model(Box<ModelRequest>),
     /// Ask a person.
     Approval(ApprovalRequest),
+    /// Keep something in a memory beyond the agent.
+    Remember(Remembered),
+    /// Look into a memory beyond the agent.
+    Recall(RecallRequest),
     /// Ask the test that the program runs in. Only a test harness answers; no program that a node runs can ask.
     Test(TestRequest),
     /// Wait for how a child ended, or for a timer. Any number of times.
@@ -112,12 +116,13 @@ impl EffectBody {
             Self::Emit { .. }
             | Self::Children { .. }
             | Self::Sleep(_)
+            | Self::Remember(_)
             | Self::Await(_)
             | Self::Send { .. }
             | Self::Receive { .. }
             | Self::Cancel(_)
             | Self::Release(_) => EffectClass::Log,
-            Self::Model(_) | Self::Approval(_) => EffectClass::Outside,
+            Self::Model(_) | Self::Approval(_) | Self::Recall(_) => EffectClass::Outside,
             Self::Test(_) => EffectClass::Test,
         }
     }
@@ -474,6 +479,71 @@ pub struct TestRequest {
     pub args: Payload,
 }
 
+/// A memory beyond one agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Encode, Decode, CborLen)]
+#[cbor(index_only)]
+pub enum MemoryScope {
+    /// One run's, with all its children; forgotten when the run has ended.
+    #[n(0)]
+    Workload,
+    /// The tenant's, from run to run.
+    #[n(1)]
+    Tenant,
+}
+
+impl MemoryScope {
+    /// The scope's name in a program.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Workload => "workload",
+            Self::Tenant => "tenant",
+        }
+    }
+}
+
+/// An entry of a memory.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Remembered {
+    /// Whose memory.
+    #[n(0)]
+    pub scope: MemoryScope,
+    /// Its key.
+    #[n(1)]
+    pub key: String,
+    /// Its value, encoded; `None` forgets the key.
+    #[n(2)]
+    pub value: Option<Payload>,
+}
+
+/// A look into a memory.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct RecallRequest {
+    /// Whose memory.
+    #[n(0)]
+    pub scope: MemoryScope,
+    /// What is looked for.
+    #[n(1)]
+    pub what: Wanted,
+}
+
+/// What is looked for in a memory.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum Wanted {
+    /// The value of a key.
+    #[n(0)]
+    Key(#[n(0)] String),
+    /// The best texts for a query.
+    #[n(1)]
+    Best {
+        /// The query.
+        #[n(0)]
+        query: String,
+        /// How many at most.
+        #[n(1)]
+        count: u32,
+    },
+}
+
 /// What comes back for an effect that worked.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum Answer {
@@ -495,6 +565,9 @@ pub enum Answer {
     /// A person's answer.
     #[n(5)]
     Approval(#[n(0)] Decision),
+    /// What a memory has, an encoded value: the key's, or a list of hits.
+    #[n(10)]
+    Memory(#[n(0)] Option<Payload>),
     /// A harness's answer to its test, an encoded value.
     #[n(11)]
     Tested(#[n(0)] Payload),

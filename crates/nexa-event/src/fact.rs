@@ -9,7 +9,7 @@ use nexa_types::{
     Spend, Timestamp, WorkloadId,
 };
 
-use crate::effect::{Answer, ApprovalRequest, ChildSpec, Join, Source};
+use crate::effect::{Answer, ApprovalRequest, ChildSpec, Join, RecallRequest, Remembered, Source};
 
 /// What an agent runs.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -301,6 +301,16 @@ pub enum AgentEvent {
         #[n(0)]
         reason: String,
     },
+    /// Decision: something is kept in a memory beyond the agent.
+    #[n(26)]
+    MemoryStored {
+        /// Its number.
+        #[n(0)]
+        seq: Seq,
+        /// What is kept, and where.
+        #[n(1)]
+        entry: Remembered,
+    },
     /// Input: a new owner took it over and looked at its effects in flight.
     #[n(16)]
     TakenOver {
@@ -383,6 +393,7 @@ impl AgentEvent {
             | Self::ChildrenSpawned { .. }
             | Self::TimerSet { .. }
             | Self::Emitted { .. }
+            | Self::MemoryStored { .. }
             | Self::ChildrenCancelled { .. }
             | Self::Ended { .. }
             | Self::WaitBegan { .. }
@@ -428,6 +439,9 @@ pub enum Intent {
     /// A question to a person.
     #[n(1)]
     Approval(#[n(0)] ApprovalRequest),
+    /// A look into a memory beyond the agent.
+    #[n(4)]
+    Recall(#[n(0)] RecallRequest),
 }
 
 /// How an outside effect ended.

@@ -9,7 +9,10 @@ use std::path::PathBuf;
 
 use minicbor::{Decode, Encode};
 use nexa_event::codec::{decode, encode};
-use nexa_event::effect::{Answer, ApprovalRequest, ChildSpec, Decision, Finish, Join, ModelReply, Source, ToolCall};
+use nexa_event::effect::{
+    Answer, ApprovalRequest, ChildSpec, Decision, Finish, Join, MemoryScope, ModelReply, RecallRequest, Remembered,
+    Source, ToolCall, Wanted,
+};
 use nexa_event::envelope::{FORMAT, Fact, Header, TraceContext};
 use nexa_event::fact::{
     AgentEvent, ChildBorn, ClusterEvent, EffectResult, Input, Intent, ListItem, OnFailure, Parent, Program, Spawned,
@@ -35,16 +38,16 @@ variants! {
     agent_event(AgentEvent) in AGENT_EVENTS {
         Spawned, Started, EffectIntended, EffectStarted, EffectEnded, ChildrenSpawned, ChildEnded, TimerSet,
         TimerFired, Emitted, MessageReceived, CancelReceived, DeadlinePassed, ChildrenCancelled, Ended, Quarantined,
-        TakenOver, WaitBegan, MessageSent, MailTaken, CreditReceived,
+        TakenOver, WaitBegan, MessageSent, MailTaken, CreditReceived, MemoryStored,
     }
     workload_event(WorkloadEvent) in WORKLOAD_EVENTS { Submitted, CancelRequested, Ended }
     cluster_event(ClusterEvent) in CLUSTER_EVENTS { ProgramPut }
     fact(Fact) in FACTS { Agent, Workload, Cluster }
     input(Input) in INPUTS { ChildEnded, Answered, Message, Cancel, Passed, Credit }
     program(Program) in PROGRAMS { Function, List }
-    intent(Intent) in INTENTS { Model, Approval }
+    intent(Intent) in INTENTS { Model, Approval, Recall }
     effect_result(EffectResult) in EFFECT_RESULTS { Done, Failed, Unknown }
-    answer(Answer) in ANSWERS { Done, Now, Random, Children, Model, Approval, Tested, Started, Message }
+    answer(Answer) in ANSWERS { Done, Now, Random, Children, Model, Approval, Tested, Started, Message, Memory }
     outcome(Outcome) in OUTCOMES { Ok, Err }
     stream(StreamId) in STREAMS { Agent, Workload, Cluster }
     source(Source) in SOURCES { Program, Answer, Derived }
@@ -146,7 +149,13 @@ fn answers() -> Vec<Answer> {
 
 /// Answers that came after files were numbered; theirs stand after all others. Add at the end.
 fn later_answers() -> Vec<Answer> {
-    vec![Answer::Tested(payload("value")), Answer::Started(agent()), Answer::Message(payload("hi"))]
+    vec![
+        Answer::Tested(payload("value")),
+        Answer::Started(agent()),
+        Answer::Message(payload("hi")),
+        Answer::Memory(Some(payload("kept"))),
+        Answer::Memory(None),
+    ]
 }
 
 fn effect_results() -> Vec<EffectResult> {
@@ -207,8 +216,18 @@ fn intents() -> Vec<Intent> {
     all_named(&sources, source, SOURCES);
     let model = Intent::Model { model: "embedded/smol".into(), sources, reserved: spend() };
     let samples = vec![model, Intent::Approval(approval())];
-    all_named(&samples, intent, INTENTS);
+    let all: Vec<Intent> = samples.iter().cloned().chain(later_intents()).collect();
+    all_named(&all, intent, INTENTS);
     samples
+}
+
+/// Intents that came after files were numbered. Add at the end.
+fn later_intents() -> Vec<Intent> {
+    let best = Wanted::Best { query: "tea".into(), count: 5 };
+    vec![
+        Intent::Recall(RecallRequest { scope: MemoryScope::Workload, what: Wanted::Key("who".into()) }),
+        Intent::Recall(RecallRequest { scope: MemoryScope::Tenant, what: best }),
+    ]
 }
 
 fn agent_events() -> Vec<AgentEvent> {
@@ -262,6 +281,12 @@ fn agent_events() -> Vec<AgentEvent> {
         AgentEvent::MailTaken { seq, count: 2 },
         AgentEvent::CreditReceived { seq, branch, taken: 512 },
     ]);
+    let fingerprint = [9; 32];
+    samples.extend(later_intents().into_iter().map(|intent| AgentEvent::EffectIntended { seq, intent, fingerprint }));
+    samples.extend([Some(payload("value")), None].map(|value| AgentEvent::MemoryStored {
+        seq,
+        entry: Remembered { scope: MemoryScope::Workload, key: "who".into(), value },
+    }));
     all_named(&samples, agent_event, AGENT_EVENTS);
     samples
 }

@@ -8,7 +8,7 @@ use std::convert::Infallible;
 
 use nexa_ports::store::Recorded;
 use nexa_types::AgentId;
-use nexa_view::{AgentView, HistoryLine, Key, Seen, Shelf, View, WorkloadView, fold};
+use nexa_view::{AgentView, HistoryLine, Key, MemoryEntry, MemoryPlace, Seen, Shelf, View, WorkloadView, fold};
 
 /// A workload and its agents, as far as they were folded.
 #[derive(Debug, Default)]
@@ -56,6 +56,14 @@ impl Shelf for Standings {
     }
 
     fn save_line(&mut self, _: HistoryLine) -> Result<(), Infallible> {
+        Ok(())
+    }
+
+    fn keep_memory(&mut self, _: MemoryEntry) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
+    fn forget_memory(&mut self, _: &MemoryPlace) -> Result<(), Self::Error> {
         Ok(())
     }
 }

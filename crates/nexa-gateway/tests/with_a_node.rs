@@ -109,7 +109,9 @@ impl House {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
         let dice: Arc<dyn Dice> = Arc::new(SeededDice::new(7));
         let echo = Arc::new(Echo { open: tokio::sync::watch::Sender::new(false) });
-        let ports = Ports { store: store.clone(), model: echo.clone(), clock: clock.clone(), dice: dice.clone() };
+        let memories = Arc::new(MemoryViews::new(store.clone()));
+        let (model, clock, dice) = (echo.clone(), clock.clone(), dice.clone());
+        let ports = Ports { store: store.clone(), memories, model, clock: clock.clone(), dice: dice.clone() };
         let config = NodeConfig::new(NodeId::new("n1").expect("a good name"));
         let node = Node::start(config, ports).await.expect("the node starts");
         let handlers = Handlers::new(store, views, Arc::new(node.clone()), clock.clone());

@@ -13,10 +13,12 @@ use nexa_event::effect::{Answer, EffectBody, ModelRequest, Purpose};
 use nexa_event::fact::{self, AgentEvent, EffectResult, Intent, Program as Runs, Spawned};
 use nexa_types::limits::SLICE_FUEL;
 use nexa_types::{
-    AgentId, AgentState, Budget, Epoch, Failure, InputId, Millis, NodeId, Outcome, RequestId, RunCode, Seq, Spend,
-    TenantId, Timestamp, WorkloadId,
+    AgentId, AgentState, Budget, Epoch, Failure, GlobalSeq, InputId, Millis, NodeId, Outcome, RequestId, RunCode, Seq,
+    Spend, TenantId, Timestamp, WorkloadId,
 };
+use nexa_view::{MemoryBook, MemoryEntry, MemoryPlace};
 use nexa_vm::codec;
+use nexa_vm::recall::look_up;
 use nexa_vm::value::Value;
 use nexa_vm::vm::Program;
 
@@ -70,6 +72,9 @@ pub struct Stage {
     steps: u64,
     script: Script,
     seen: Seen,
+    memories: MemoryBook,
+    /// How many entries were stored, which is their order.
+    stored: u64,
 }
 
 /// A run that is over.
@@ -114,6 +119,8 @@ impl Stage {
             steps: 0,
             script: Script::default(),
             seen: Seen::default(),
+            memories: MemoryBook::default(),
+            stored: 0,
         };
         stage.seat(AgentId::root(workload), first);
         stage
@@ -267,6 +274,11 @@ impl Stage {
         match fact {
             AgentEvent::Started { .. } => self.seen.calls.extend(called(seat.agent.spawned(), &self.program)),
             AgentEvent::Emitted { channel, value, .. } => self.seen.emitted(&seat.name, channel, value),
+            AgentEvent::MemoryStored { entry, .. } => {
+                self.stored += 1;
+                let (tenant, workload) = (TenantId::local(), seat.agent.spawned().workload);
+                self.memories.keep(MemoryEntry::new(entry, tenant, workload, GlobalSeq(self.stored)));
+            }
             AgentEvent::EffectIntended { seq, intent: Intent::Approval(_), .. } => {
                 let (seq, key) = (*seq, seat.agent.effect_key(*seq));
                 let (delay, turn) = self.turn(&Target::new("approve", ""));
@@ -280,6 +292,13 @@ impl Stage {
     /// Sends what the agent waits to send, and queues the answer.
     fn send(&mut self, id: AgentId) {
         let Some(seat) = self.seats.get_mut(&id) else { return };
+        if let Some((seq, attempt, request)) = seat.agent.recall() {
+            let place = MemoryPlace::of(request.scope, TenantId::local(), seat.agent.spawned().workload);
+            let answer = look_up(&request.what, self.memories.entries(&place));
+            let result = EffectResult::Done(Answer::Memory(answer));
+            let input = Input::EffectEnded { seq, attempt, result, spend: Spend::default() };
+            return self.push(self.now, id, Event::Wake(input));
+        }
         if let Some((seq, _)) = seat.agent.test_request() {
             return self.push(self.now, id, Event::Asked(seq));
         }

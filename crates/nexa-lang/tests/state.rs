@@ -519,3 +519,51 @@ fn a_fallback_answers_when_all_models_have_failed() {
     assert_eq!(with("flow Y(q: str) -> str { return q }"), ["E0410"]);
     assert_eq!(with("agent Y(q: str) { prompt: \"y\", fallback: Y }"), ["E0410", "E0410"]);
 }
+
+#[test]
+fn c43_siblings_share_the_memory_of_their_workload_and_not_their_own() {
+    let program = r##"
+        flow writes() -> str {
+            memory.store("own", 1)
+            memory.store("shared", { by: "writes" }, scope: "workload")
+            return "done"
+        }
+        flow reads() -> any { return [memory.load("own"), memory.load("shared", scope: "workload")] }
+        flow main() -> any { let first = writes >> reads_after; return fork [writes(), reads()] }
+        flow reads_after(x: str) -> any { return reads() }
+        flow ties() -> any {
+            for each key in ["b", "c", "a"] { memory.store(key, "tea", scope: "workload") }
+            memory.store("d", "tea", scope: "workload")
+            memory.store("d", none, scope: "workload")
+            return memory.recall("tea", k: 2, scope: "workload").map(fn(hit) => hit.key)
+        }
+        flow tenants() -> any uses memory.tenant {
+            memory.store("who", "Ada", scope: "tenant")
+            memory.store("who", "Bob", scope: "workload")
+            return [memory.load("who", scope: "tenant"), memory.load("who", scope: "workload"), memory.load("who")]
+        }
+        flow too_large() -> any {
+            let big = "x"
+            for each i in range(0, 17) { big = big + big }
+            try { memory.store("k", big, scope: "workload") } catch (e) { return e.message }
+        }
+        flow leaks() -> any {
+            let hidden: any = { key: secret("API") }
+            memory.store("k", hidden, scope: "workload")
+            return none
+        }"##
+    .replace("let first = writes >> reads_after; ", "");
+    let run = |entry: &str| both_ways(|| Desk::program(&program), entry, &[]).0;
+    assert_eq!(run("main"), r#"[{"ok":"done"},{"ok":[null,{"by":"writes"}]}]"#);
+    assert_eq!(run("ties"), r#"["a","b"]"#);
+    assert_eq!(run("tenants"), r#"["Ada","Bob",null]"#);
+    assert_eq!(run("too_large"), "\"a value of 131077 bytes; this memory takes up to 65536\"");
+    assert!(run("leaks").starts_with("secret_leak: "));
+    assert_eq!(codes("flow f() -> any { return memory.load(\"k\", scope: \"tenant\") }"), ["E0807"]);
+    assert_eq!(codes("flow f() { memory.store(\"k\", 1, scope: \"tenant\") }"), ["E0807"]);
+    assert_eq!(
+        codes("flow g() uses memory.tenant { f() }\nflow f() { memory.store(\"k\", 1, scope: \"tenant\") }"),
+        ["E0807"],
+        "a flow has grants of its own"
+    );
+}

@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use nexa_event::codec;
-use nexa_types::{AgentId, AgentState, EffectKey, GlobalSeq, ModuleHash, TenantId, WorkloadId, WorkloadState};
-use nexa_view::{AgentView, ApprovalView, HistoryLine, ProgramView, View, WorkloadView};
+use nexa_types::{AgentId, AgentState, EffectKey, GlobalSeq, ModuleHash, Payload, TenantId, WorkloadId, WorkloadState};
+use nexa_view::{AgentView, ApprovalView, HistoryLine, MemoryPlace, ProgramView, View, WorkloadView};
 
 use crate::store::StoreError;
 
@@ -219,10 +219,12 @@ fn words(text: &str) -> Vec<String> {
     text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).map(str::to_lowercase).collect()
 }
 
-/// A hash over views in the order of their keys and lines in the order of their positions, of one tenant.
+/// A hash over views in the order of their keys, lines in the order of their positions, and memories in the order of
+/// their places and keys, of one tenant.
 pub fn digest<'a>(
     views: impl Iterator<Item = &'a View>,
     lines: impl Iterator<Item = &'a HistoryLine>,
+    memories: impl Iterator<Item = (&'a MemoryPlace, &'a str, &'a Payload)>,
     tenant: &TenantId,
 ) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new_derive_key("nexa.v1 read models");
@@ -243,6 +245,11 @@ pub fn digest<'a>(
         part(&line.position.0.to_le_bytes());
         part(line.kind.as_bytes());
         part(line.text.as_bytes());
+    }
+    for (place, key, value) in memories.filter(|(place, ..)| place.tenant == *tenant) {
+        part(place.workload.as_ref().map_or(&[], |workload| workload.as_bytes().as_slice()));
+        part(key.as_bytes());
+        part(value.as_bytes());
     }
     *hasher.finalize().as_bytes()
 }

@@ -57,6 +57,7 @@ async fn main() {
     }
     let ports = Ports {
         store: desk.store.clone(),
+        memories: Arc::new(nexa_ports::view::MemoryViews::new(desk.store.clone())),
         model: Arc::new(Silent),
         clock: Arc::new(SystemClock::default()),
         dice: Arc::new(SystemDice),

@@ -73,6 +73,7 @@ async fn main() {
     let (store, model) = (desk.store.clone(), Arc::new(Quick::default()));
     let ports = Ports {
         store: store.clone(),
+        memories: Arc::new(nexa_ports::view::MemoryViews::new(store.clone())),
         model: model.clone(),
         clock: Arc::new(SystemClock::default()),
         dice: Arc::new(SystemDice),

@@ -14,6 +14,7 @@ use nexa_event::envelope::Fact;
 use nexa_event::fact::AgentEvent;
 use nexa_ports::clock::Clock;
 use nexa_ports::dice::Dice;
+use nexa_ports::memories::Memories;
 use nexa_ports::model::Model;
 use nexa_ports::store::{Append, AppendError, Guard, RowChange, Stamp, Store, StoreError};
 use nexa_types::{AgentId, AgentState, Millis, ModuleHash, NodeId, StreamId, TenantId};
@@ -46,6 +47,8 @@ const QUARANTINE_TRIES_MAX: usize = 20;
 pub struct Ports {
     /// Streams, rows, inboxes, snapshots, blobs.
     pub store: Arc<dyn Store>,
+    /// What workloads and tenants remember: a fold of what is in the store.
+    pub memories: Arc<dyn Memories>,
     /// Language models.
     pub model: Arc<dyn Model>,
     /// Time.
@@ -86,6 +89,7 @@ impl Drop for Handle {
 pub(crate) struct Core {
     pub(crate) config: NodeConfig,
     pub(crate) store: Arc<dyn Store>,
+    pub(crate) memories: Arc<dyn Memories>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) dice: Arc<dyn Dice>,
     pub(crate) live: LiveHub,
@@ -218,7 +222,7 @@ impl Core {
         supervisors: Vec<Supervisor>,
         supervised: Arc<SuperviseCounters>,
     ) -> Arc<Self> {
-        let Ports { store, model, clock, dice } = ports;
+        let Ports { store, memories, model, clock, dice } = ports;
         Arc::new_cyclic(|core| {
             let (live, stop) = (LiveHub::default(), CancellationToken::new());
             let limits = ModelLimits {
@@ -240,6 +244,7 @@ impl Core {
                 failed: CancellationToken::new(),
                 config,
                 store,
+                memories,
                 clock,
                 dice,
                 live,

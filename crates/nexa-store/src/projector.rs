@@ -23,12 +23,13 @@ use std::time::{Duration, Instant};
 use nexa_event::codec;
 use nexa_ports::store::StoreError;
 use nexa_types::GlobalSeq;
-use nexa_view::{HistoryLine, Key, Seen, Shelf, View, fold};
+use nexa_view::{HistoryLine, Key, MemoryEntry, MemoryPlace, Seen, Shelf, View, fold};
 use rusqlite::{Connection, OptionalExtension, ToSql, params};
 use tokio::sync::{oneshot, watch};
 use tracing::{info, warn};
 
 use crate::column::{count, counter, damaged, moment, state_word};
+use crate::memories;
 use crate::read;
 use crate::readers::Readers;
 use crate::trouble::refusal;
@@ -287,6 +288,14 @@ impl Shelf for SqlShelf<'_> {
 
     fn save_line(&mut self, line: HistoryLine) -> Result<(), StoreError> {
         self.save_line_sql(&line).map_err(|error| refusal(&error))
+    }
+
+    fn keep_memory(&mut self, entry: MemoryEntry) -> Result<(), StoreError> {
+        memories::keep(self.views, &entry).map_err(|error| refusal(&error))
+    }
+
+    fn forget_memory(&mut self, place: &MemoryPlace) -> Result<(), StoreError> {
+        memories::forget(self.views, place).map_err(|error| refusal(&error))
     }
 }
 

@@ -16,6 +16,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, params_from_iter};
 
 use crate::column::{count, counter, state_word};
+use crate::memories;
 use crate::open::SqliteStore;
 use crate::projector::{decode, line, load};
 use crate::trouble::refusal;
@@ -71,7 +72,7 @@ impl Query {
 
 impl SqliteStore {
     /// Asks the read models. Damage is told to the projector, which makes them again.
-    async fn look<T: Send + 'static>(
+    pub(crate) async fn look<T: Send + 'static>(
         &self,
         question: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
@@ -275,7 +276,9 @@ impl Views for SqliteStore {
                  ORDER BY position",
             )
             .run(connection, line)?;
-            Ok(digest(views.iter(), lines.iter(), &tenant))
+            let kept = memories::all(connection, &tenant)?;
+            let kept = kept.iter().map(|(place, key, value)| (place, key.as_str(), value));
+            Ok(digest(views.iter(), lines.iter(), kept, &tenant))
         };
         Box::pin(async move { Ok(self.look(read).await?) })
     }

@@ -15,7 +15,7 @@ use crate::open::connect;
 use crate::trouble::{Trouble, trouble};
 
 /// Grows with every change of the tables or of what the folds mean; the file is then made again.
-const VIEWS_VERSION: i64 = 1;
+const VIEWS_VERSION: i64 = 2;
 
 const TABLES: &str = "
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID, STRICT;
@@ -40,6 +40,11 @@ CREATE TABLE programs (
     PRIMARY KEY (tenant, name, module)
 ) STRICT;
 CREATE INDEX programs_by_tenant ON programs (tenant, seq);
+CREATE TABLE memories (
+    tenant TEXT NOT NULL, workload BLOB NOT NULL, key TEXT NOT NULL, seq INTEGER NOT NULL, value BLOB NOT NULL,
+    PRIMARY KEY (tenant, workload, key)
+) STRICT;
+CREATE INDEX memories_by_age ON memories (tenant, workload, seq);
 CREATE TABLE history (
     position INTEGER PRIMARY KEY, at INTEGER NOT NULL, tenant TEXT NOT NULL, workload BLOB, agent BLOB,
     kind TEXT NOT NULL, text TEXT NOT NULL
@@ -55,6 +60,7 @@ DELETE FROM workloads;
 DELETE FROM agents;
 DELETE FROM approvals;
 DELETE FROM programs;
+DELETE FROM memories;
 DELETE FROM history;
 INSERT INTO history_words (history_words) VALUES ('delete-all');
 UPDATE meta SET value = '0' WHERE key = 'applied';

@@ -58,5 +58,7 @@ pub const MEMORY_KEY_BYTES_MAX: usize = 256;
 pub const MEMORY_VALUE_BYTES_MAX: usize = 64 << 10;
 /// Hits of one recall; more are cut off.
 pub const RECALL_HITS_MAX: usize = 100;
+/// The texts of all hits of one recall from a workload's or a tenant's memory, in bytes; the rest is cut off.
+pub const RECALL_BYTES_MAX: usize = 1 << 20;
 /// The name of a secret, in bytes.
 pub const SECRET_NAME_BYTES_MAX: usize = 256;

@@ -187,10 +187,12 @@ impl AgentView {
                 self.quarantined = None;
             }
             AgentEvent::EffectIntended { seq, intent, .. } => {
-                self.pending = Some(match intent {
-                    Intent::Model { .. } => Pending::Model { seq: *seq },
-                    Intent::Approval(_) => Pending::Approval { seq: *seq },
-                });
+                self.pending = match intent {
+                    Intent::Model { .. } => Some(Pending::Model { seq: *seq }),
+                    Intent::Approval(_) => Some(Pending::Approval { seq: *seq }),
+                    // Its node looks at once.
+                    Intent::Recall(_) => None,
+                };
             }
             AgentEvent::EffectEnded { result, spend, .. } => {
                 self.spend += *spend;
@@ -244,6 +246,7 @@ impl AgentView {
             | AgentEvent::Emitted { .. }
             | AgentEvent::MailTaken { .. }
             | AgentEvent::CreditReceived { .. }
+            | AgentEvent::MemoryStored { .. }
             | AgentEvent::CancelReceived { .. }
             | AgentEvent::DeadlinePassed
             | AgentEvent::ChildrenCancelled { .. } => {}

@@ -1,12 +1,13 @@
 //! One fact at a time: which views it touches, and what they say afterwards.
 
 use nexa_event::envelope::{Envelope, Fact};
-use nexa_event::fact::{AgentEvent, ClusterEvent, Intent};
+use nexa_event::fact::{AgentEvent, ClusterEvent, Intent, WorkloadEvent};
 use nexa_types::{AgentId, EffectKey, GlobalSeq, ModuleHash, Seq, StreamId, TenantId, WorkloadId};
 
 use crate::agent::AgentView;
 use crate::approval::ApprovalView;
 use crate::history::{HistoryLine, line};
+use crate::memory::{MemoryEntry, MemoryPlace};
 use crate::program::ProgramView;
 use crate::workload::WorkloadView;
 
@@ -81,6 +82,18 @@ pub trait Shelf {
     /// # Errors
     /// If it cannot be kept.
     fn save_line(&mut self, line: HistoryLine) -> Result<(), Self::Error>;
+
+    /// Takes over one more entry of a memory, or forgets its key, and keeps the memory within its bound.
+    ///
+    /// # Errors
+    /// If it cannot be kept.
+    fn keep_memory(&mut self, entry: MemoryEntry) -> Result<(), Self::Error>;
+
+    /// Forgets all of a memory.
+    ///
+    /// # Errors
+    /// If it cannot be forgotten.
+    fn forget_memory(&mut self, place: &MemoryPlace) -> Result<(), Self::Error>;
 }
 
 /// Brings every view up to one more fact.
@@ -93,7 +106,13 @@ pub fn fold<S: Shelf>(shelf: &mut S, seen: &Seen<'_>) -> Result<(), S::Error> {
     }
     match (&seen.envelope.header.stream, &seen.envelope.fact) {
         (StreamId::Agent(agent), Fact::Agent(event)) => fold_agent(shelf, *agent, event, seen),
-        (StreamId::Workload(workload), Fact::Workload(_)) => fold_workload(shelf, *workload, seen),
+        (StreamId::Workload(workload), Fact::Workload(event)) => {
+            if matches!(event, WorkloadEvent::Ended { .. }) {
+                let tenant = seen.envelope.header.tenant.clone();
+                shelf.forget_memory(&MemoryPlace { tenant, workload: Some(*workload) })?;
+            }
+            fold_workload(shelf, *workload, seen)
+        }
         (StreamId::Cluster(tenant), Fact::Cluster(event)) => {
             let ClusterEvent::ProgramPut { module, name, .. } = event;
             let before = match shelf.load(&Key::Program(tenant.clone(), name.clone(), *module))? {
@@ -120,6 +139,7 @@ fn fold_agent<S: Shelf>(shelf: &mut S, agent: AgentId, event: &AgentEvent, seen:
         Some(View::Agent(view)) => Some(view),
         _ => None,
     };
+    let is_new = before.as_ref().is_none_or(|view| view.applied < seen.position);
     let asked_before = before.as_ref().and_then(AgentView::asking);
     let Some(view) = AgentView::apply(before, agent, event, seen) else { return Ok(()) };
     if let Some(seq) = question(event, asked_before) {
@@ -133,6 +153,11 @@ fn fold_agent<S: Shelf>(shelf: &mut S, agent: AgentId, event: &AgentEvent, seen:
         }
     }
     let workload = view.workload;
+    if let AgentEvent::MemoryStored { entry, .. } = event
+        && is_new
+    {
+        shelf.keep_memory(MemoryEntry::new(entry, view.tenant.clone(), workload, seen.position))?;
+    }
     shelf.save(View::Agent(view))?;
     match event {
         AgentEvent::Spawned(_)

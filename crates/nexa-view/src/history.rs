@@ -77,12 +77,13 @@ fn agent_line(event: &AgentEvent) -> Option<(&'static str, String)> {
             EffectResult::Unknown(failure) => Some(("effect_unknown", failed(failure))),
         },
         AgentEvent::Emitted { channel, .. } => Some(("emitted", channel.clone())),
+        AgentEvent::MemoryStored { entry, .. } => Some(("memory_stored", entry.key.clone())),
         AgentEvent::MessageReceived { from, .. } => Some(("message_received", from.clone())),
         AgentEvent::CancelReceived { reason } => Some(("cancel_received", reason.clone())),
         AgentEvent::Ended { outcome: Outcome::Err(failure), .. } => Some(("agent_failed", failed(failure))),
         AgentEvent::Quarantined { reason } => Some(("quarantined", reason.clone())),
         AgentEvent::Started { .. }
-        | AgentEvent::EffectIntended { intent: Intent::Model { .. }, .. }
+        | AgentEvent::EffectIntended { intent: Intent::Model { .. } | Intent::Recall(_), .. }
         | AgentEvent::EffectStarted { .. }
         | AgentEvent::ChildrenSpawned { .. }
         | AgentEvent::ChildEnded { .. }

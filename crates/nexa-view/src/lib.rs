@@ -1,7 +1,8 @@
 //! Read models: what people list and search, folded from facts.
 //!
 //! In:  facts in the store's reading order, each with its position.
-//! Out: one view a workload, agent, approval and program, and one line a fact for the search of history.
+//! Out: one view a workload, agent, approval and program, one line a fact for the search of history, and what workloads
+//!      and tenants remember.
 //!
 //! Holds:
 //!   VW-1  folding the same facts in the same order gives the same views, byte for byte
@@ -15,6 +16,7 @@ mod agent;
 mod approval;
 mod fold;
 mod history;
+mod memory;
 mod program;
 mod workload;
 
@@ -22,5 +24,6 @@ pub use agent::{AgentView, Pending};
 pub use approval::{ApprovalView, Closed, Closing};
 pub use fold::{Key, Seen, Shelf, View, fold};
 pub use history::{HISTORY_TEXT_BYTES_MAX, HistoryLine, line};
+pub use memory::{MemoryBook, MemoryEntry, MemoryPlace};
 pub use program::ProgramView;
 pub use workload::WorkloadView;

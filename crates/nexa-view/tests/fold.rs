@@ -13,13 +13,14 @@ use nexa_types::{
     AgentId, BlobHash, Budget, EffectKey, Epoch, Failure, GlobalSeq, Millis, ModuleHash, NodeId, Outcome, Payload,
     PrincipalId, RequestId, RunCode, Seq, Spend, StreamId, TenantId, Timestamp, Tokens, Version, WorkloadId,
 };
-use nexa_view::{Closing, HistoryLine, Key, Seen, Shelf, View, fold};
+use nexa_view::{Closing, HistoryLine, Key, MemoryBook, MemoryEntry, MemoryPlace, Seen, Shelf, View, fold};
 
 /// Tells facts to the fold and shows what came of them.
 #[derive(Default)]
 struct Desk {
     views: BTreeMap<Key, View>,
     lines: Vec<HistoryLine>,
+    memories: MemoryBook,
     facts: Vec<(GlobalSeq, Envelope)>,
     versions: BTreeMap<StreamId, u64>,
 }
@@ -40,6 +41,16 @@ impl Shelf for Desk {
         if !self.lines.iter().any(|known| known.position == line.position) {
             self.lines.push(line);
         }
+        Ok(())
+    }
+
+    fn keep_memory(&mut self, entry: MemoryEntry) -> Result<(), Infallible> {
+        self.memories.keep(entry);
+        Ok(())
+    }
+
+    fn forget_memory(&mut self, place: &MemoryPlace) -> Result<(), Infallible> {
+        self.memories.forget(place);
         Ok(())
     }
 }

@@ -10,8 +10,12 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
-use nexa_types::limits::RECALL_HITS_MAX;
+use nexa_event::effect::Wanted;
+use nexa_types::Payload;
+use nexa_types::limits::{RECALL_BYTES_MAX, RECALL_HITS_MAX};
 
+use crate::codec;
+use crate::json::text_of;
 use crate::value::{Record, Shape, Value};
 
 const K1: f64 = 1.2;
@@ -81,6 +85,28 @@ pub fn rank<'t>(query: &str, texts: impl IntoIterator<Item = (&'t str, &'t str)>
     hits.sort_by(|x, y| y.score.total_cmp(&x.score).then_with(|| x.key.cmp(&y.key)));
     hits.truncate(count);
     hits
+}
+
+/// What a memory answers to a request. An entry that is no value, or has no text, is passed over; hits whose texts take
+/// more than [`RECALL_BYTES_MAX`] together are cut off after the last that fits.
+pub fn look_up<'e>(wanted: &Wanted, entries: impl IntoIterator<Item = (&'e str, &'e Payload)>) -> Option<Payload> {
+    match wanted {
+        Wanted::Key(wanted) => entries.into_iter().find(|(key, _)| key == wanted).map(|(_, value)| value.clone()),
+        Wanted::Best { query, count } => {
+            let text = |value: &Payload| text_of(&codec::decode(value).ok()?).ok();
+            let texts = entries.into_iter().filter_map(|(key, value)| Some((key, text(value)?)));
+            let texts: Vec<(&str, String)> = texts.collect();
+            let texts = texts.iter().map(|(key, text)| (*key, text.as_str()));
+            let mut hits = rank(query, texts, *count as usize);
+            let mut room = RECALL_BYTES_MAX;
+            hits.retain(|hit| {
+                let fits = hit.text.len() <= room;
+                room = if fits { room - hit.text.len() } else { 0 };
+                fits
+            });
+            Some(codec::encode(&hits_value(&hits)))
+        }
+    }
 }
 
 /// The hits as a program sees them: `list[Hit]`.

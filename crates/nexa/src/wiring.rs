@@ -1,7 +1,7 @@
 //! Which adapter stands behind which port.
 //!
 //! ```text
-//! store, views ─ SQLite in the data folder      model ─ script │ embedded + endpoints, by name
+//! store, views, memories ─ SQLite in the data folder      model ─ script │ embedded + endpoints, by name
 //! clock, dice  ─ the operating system           doors ─ the mediator over gRPC
 //! ```
 
@@ -54,6 +54,7 @@ pub(crate) async fn wire(data: &Path, project: &Project, args: &ModelArgs, liste
     let dice: Arc<dyn Dice> = Arc::new(SystemDice);
     let ports = Ports {
         store: Arc::clone(&store) as _,
+        memories: Arc::clone(&store) as _,
         model: Arc::new(model),
         clock: Arc::clone(&clock),
         dice: Arc::clone(&dice),

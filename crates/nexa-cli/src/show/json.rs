@@ -227,6 +227,10 @@ fn details(event: &v1::watch_event::Event) -> (&'static str, Value) {
         Event::ChildrenCancelled(e) => ("children_cancelled", json!({ "agent_ids": e.agent_ids })),
         Event::TimerSet(e) => ("timer_set", json!({ "effect_seq": e.effect_seq, "due": time(e.due.as_ref()) })),
         Event::TimerFired(e) => ("timer_fired", json!({ "effect_seq": e.effect_seq })),
+        Event::MemoryStored(e) => (
+            "memory_stored",
+            json!({ "effect_seq": e.effect_seq, "scope": e.scope, "key": e.key, "forgotten": e.forgotten }),
+        ),
         Event::ValueEmitted(e) => ("value_emitted", json!({ "channel": e.channel, "value": value(&e.value_json) })),
         Event::MessageReceived(e) => ("message_received", json!({ "from": e.from, "value": value(&e.value_json) })),
         Event::CancelReceived(e) => ("cancel_received", json!({ "reason": e.reason })),

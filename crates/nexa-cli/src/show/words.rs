@@ -136,6 +136,10 @@ pub fn event(event: &v1::watch_event::Event) -> String {
             None => format!("#{} sleeps", timer.effect_seq),
         },
         Event::TimerFired(timer) => format!("#{} woke up", timer.effect_seq),
+        Event::MemoryStored(memory) => {
+            let verb = if memory.forgotten { "forgot" } else { "remembered" };
+            format!("{verb} {:?} ({} memory)", memory.key, memory.scope)
+        }
         Event::ValueEmitted(emitted) => format!("emitted to {}: {}", emitted.channel, shortened(&emitted.value_json)),
         Event::MessageReceived(message) => format!("message from {}: {}", message.from, shortened(&message.value_json)),
         Event::CancelReceived(cancel) => format!("cancelled: {}", cancel.reason),

@@ -1,6 +1,6 @@
 //! The hash of a request, by which a replay shows that it asks for the same.
 
-use super::{EffectBody, ModelRequest, Purpose};
+use super::{EffectBody, ModelRequest, Purpose, Wanted};
 
 /// A hash of a request, so that a replay can show that it asks for the same.
 ///
@@ -17,6 +17,21 @@ pub fn fingerprint(body: &EffectBody) -> [u8; 32] {
             parts.text(&request.question);
             parts.text(request.data.as_deref().unwrap_or(""));
         }
+        EffectBody::Recall(request) => {
+            parts.text("recall");
+            parts.text(request.scope.as_str());
+            match &request.what {
+                Wanted::Key(key) => {
+                    parts.text("key");
+                    parts.text(key);
+                }
+                Wanted::Best { query, count } => {
+                    parts.text("best");
+                    parts.text(query);
+                    parts.count(*count as usize);
+                }
+            }
+        }
         // Local effects have no record, and the record of a log effect holds the effect itself.
         EffectBody::Now
         | EffectBody::Random { .. }
@@ -24,6 +39,7 @@ pub fn fingerprint(body: &EffectBody) -> [u8; 32] {
         | EffectBody::Emit { .. }
         | EffectBody::Children { .. }
         | EffectBody::Sleep(_)
+        | EffectBody::Remember(_)
         | EffectBody::Test(_)
         | EffectBody::Await(_)
         | EffectBody::Send { .. }

@@ -274,6 +274,9 @@ fn agent_event(event: &AgentEvent, agent: Option<AgentId>) -> Event {
         AgentEvent::EffectIntended { seq, intent: Intent::Model { model, .. }, .. } => {
             Event::EffectIntended(v1::EffectIntended { effect_seq: seq.0, model: model.clone() })
         }
+        AgentEvent::EffectIntended { seq, intent: Intent::Recall(_), .. } => {
+            Event::EffectIntended(v1::EffectIntended { effect_seq: seq.0, model: String::new() })
+        }
         AgentEvent::EffectIntended { seq, intent: Intent::Approval(request), .. } => {
             let approval = agent.map(|agent| ApprovalId { agent, seq: *seq }.to_string());
             Event::ApprovalRequested(v1::ApprovalRequested {
@@ -308,6 +311,12 @@ fn agent_event(event: &AgentEvent, agent: Option<AgentId>) -> Event {
         AgentEvent::Emitted { channel, value, .. } => {
             Event::ValueEmitted(v1::ValueEmitted { channel: channel.clone(), value_json: value_json(value) })
         }
+        AgentEvent::MemoryStored { seq, entry } => Event::MemoryStored(v1::MemoryStored {
+            effect_seq: seq.0,
+            scope: entry.scope.as_str().to_owned(),
+            key: entry.key.clone(),
+            forgotten: entry.value.is_none(),
+        }),
         AgentEvent::MessageReceived { from, value, .. } => {
             Event::MessageReceived(v1::MessageReceived { from: from.clone(), value_json: value_json(value) })
         }
@@ -347,6 +356,8 @@ fn effect_result(result: &EffectResult) -> Option<v1::effect_ended::Result> {
             by: decision.by.clone(),
             note: decision.note.clone(),
         }),
+        // What a memory has stays between it and the agent.
+        EffectResult::Done(Answer::Memory(_)) => return None,
         // No other effect is outside, so no other answer is a fact of its own; tests do not run on nodes.
         EffectResult::Done(
             Answer::Done

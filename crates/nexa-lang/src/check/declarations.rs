@@ -10,7 +10,9 @@ use super::Checker;
 use super::modules::Item;
 use super::places::Place;
 use super::scope::{Frame, FrameKind};
-use crate::ast::{self, AgentDecl, AstNode, Decl, FlowDecl, FnDecl, Param as ParamNode, Signature as SignatureNode};
+use crate::ast::{
+    self, AgentDecl, AstNode, Decl, FlowDecl, FnDecl, Name, Param as ParamNode, Signature as SignatureNode,
+};
 use crate::diagnostic::Code;
 use crate::hir::{self, At, Expr, Stmt, StmtKind};
 use crate::source::{FileId, Span};
@@ -151,7 +153,7 @@ impl Checker<'_> {
     }
 
     fn signature(&mut self, decl: &impl SignatureNode, first: &Signature) -> Signature {
-        for grant in decl.grants() {
+        for grant in decl.grants().iter().filter(|grant| !is_tenant_memory(grant)) {
             self.report_not_available(grant.span(), "`uses`");
         }
         let params = match decl.param_list() {
@@ -218,6 +220,11 @@ impl Checker<'_> {
         let decl = self.flows[number].decl.clone();
         let around = (std::mem::take(&mut self.frames), self.file, std::mem::take(&mut self.depth), self.has_budget);
         let contract = self.in_contract.take();
+        let is_granted = match &decl {
+            Written::Flow(flow) => flow.grants().iter().any(is_tenant_memory),
+            Written::Fn(_) => false,
+        };
+        let was_granted = std::mem::replace(&mut self.may_use_tenant_memory, is_granted);
         self.running += 1;
         self.has_budget = self.flows[number].budget.is_some();
         self.file = signature.file;
@@ -249,6 +256,7 @@ impl Checker<'_> {
         };
         (self.frames, self.file, self.depth, self.has_budget) = around;
         self.in_contract = contract;
+        self.may_use_tenant_memory = was_granted;
         self.running -= 1;
         self.flows[number].progress = Progress::Done(result);
     }
@@ -390,6 +398,11 @@ impl Checker<'_> {
         }
         entries
     }
+}
+
+/// `memory.tenant` in a `uses`.
+fn is_tenant_memory(grant: &ast::Grant) -> bool {
+    grant.path().iter().map(Name::text).eq(["memory", "tenant"]) && grant.args().is_empty()
 }
 
 fn entry_of(signature: &Signature, target: hir::Target, result: Ty, budget: Budget) -> hir::Entry {

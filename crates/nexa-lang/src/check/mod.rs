@@ -144,6 +144,8 @@ pub(super) struct Checker<'f> {
     in_agent_text: bool,
     /// The clause whose condition is being looked at, see [`contracts`].
     in_contract: Option<&'static str>,
+    /// Whether the flow being checked has the grant `memory.tenant`.
+    may_use_tenant_memory: bool,
     /// The agents that clones are, by the places where they are written.
     clones: BTreeMap<(FileId, Span), usize>,
     /// The agents that stream what others give.
@@ -172,6 +174,7 @@ impl<'f> Checker<'f> {
             in_test: false,
             in_agent_text: false,
             in_contract: None,
+            may_use_tenant_memory: false,
             clones: BTreeMap::new(),
             streams: BTreeMap::new(),
             fallbacks: Vec::new(),

@@ -75,10 +75,13 @@ impl Checker<'_> {
         let wrong = match &scope.kind {
             ExprKind::Const(Const::Str(text)) => match &**text {
                 "agent" => return Some(MemoryScope::Agent),
-                "workload" | "tenant" => {
-                    let construct = format!("memory with the scope \"{text}\"");
-                    self.report_not_available(span, &construct);
-                    return Some(MemoryScope::Agent);
+                "workload" => return Some(MemoryScope::Workload),
+                "tenant" => {
+                    if !self.may_use_tenant_memory {
+                        let lacks = self.finding(Code::E0807, span, "the tenant's memory is used without a grant");
+                        self.report(lacks.help("write `uses memory.tenant` after the parameters of the flow"));
+                    }
+                    return Some(MemoryScope::Tenant);
                 }
                 text => self.finding(Code::E0412, span, format!("a memory has no scope `{text}`")),
             },

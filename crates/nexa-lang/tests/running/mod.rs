@@ -8,10 +8,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use nexa_event::effect::{Answer, Decision, EffectBody, Finish, ModelReply, ModelRequest, Purpose, Role};
+use nexa_event::effect::{Answer, Decision, EffectBody, Finish, MemoryScope, ModelReply, ModelRequest, Purpose, Role};
 use nexa_lang::diagnostic::Colour;
 use nexa_lang::{CompileResult, compile, compile_text};
-use nexa_types::{Failure, Millis, Outcome, RunCode, Spend, Timestamp, Tokens};
+use nexa_types::{Failure, Millis, Outcome, Payload, RunCode, Spend, Timestamp, Tokens};
 use nexa_vm::module::Module;
 use nexa_vm::value::Value;
 use nexa_vm::{Limits, Program, Stop, Vm};
@@ -52,6 +52,7 @@ pub(crate) struct Desk {
     /// The names of children, in the order in which they were started.
     pub(crate) children: Vec<String>,
     pub(crate) clock: u64,
+    memories: BTreeMap<MemoryScope, BTreeMap<String, Payload>>,
 }
 
 /// The shared file of the conformance programs.
@@ -106,6 +107,7 @@ impl Desk {
             emitted: Vec::new(),
             children: Vec::new(),
             clock: 0,
+            memories: BTreeMap::new(),
         }
     }
 
@@ -181,6 +183,21 @@ impl Desk {
                 note(format!("emit {line}"));
                 self.emitted.push(line);
                 Ok(Answer::Done)
+            }
+            EffectBody::Remember(entry) => {
+                note(format!("remember {}", entry.key));
+                let memory = self.memories.entry(entry.scope).or_default();
+                match entry.value {
+                    Some(value) => drop(memory.insert(entry.key, value)),
+                    None => drop(memory.remove(&entry.key)),
+                }
+                Ok(Answer::Done)
+            }
+            EffectBody::Recall(request) => {
+                note(format!("recall {:?}", request.what));
+                let memory = self.memories.entry(request.scope).or_default();
+                let entries = memory.iter().map(|(key, value)| (key.as_str(), value));
+                Ok(Answer::Memory(nexa_vm::recall::look_up(&request.what, entries)))
             }
             EffectBody::Sleep(Millis(span)) => {
                 note(format!("sleep {span}"));

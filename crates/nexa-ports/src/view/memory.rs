@@ -4,14 +4,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nexa_types::{AgentId, EffectKey, GlobalSeq, ModuleHash, TenantId, WorkloadId, WorkloadState};
-use nexa_view::{AgentView, ApprovalView, HistoryLine, Key, ProgramView, Seen, Shelf, View, WorkloadView, fold};
+use nexa_types::{AgentId, EffectKey, GlobalSeq, ModuleHash, Payload, TenantId, WorkloadId, WorkloadState};
+use nexa_view::{
+    AgentView, ApprovalView, HistoryLine, Key, MemoryBook, MemoryEntry, MemoryPlace, ProgramView, Seen, Shelf, View,
+    WorkloadView, fold,
+};
 use tokio::sync::{Mutex, MutexGuard};
 
 use super::{
     AgentFilter, Answer, ApprovalFilter, HistoryHit, ListKind, Listed, Page, ViewError, Views, digest, search_terms,
     token, words,
 };
+use crate::memories::Memories;
 use crate::store::{Store, StoreError};
 
 /// Folds what is new before each answer, and so is never behind. Works over any store.
@@ -24,6 +28,7 @@ pub struct MemoryViews {
 struct Kept {
     views: BTreeMap<Key, View>,
     lines: BTreeMap<GlobalSeq, HistoryLine>,
+    memories: MemoryBook,
     applied: GlobalSeq,
 }
 
@@ -41,6 +46,16 @@ impl Shelf for Kept {
 
     fn save_line(&mut self, line: HistoryLine) -> Result<(), Self::Error> {
         self.lines.insert(line.position, line);
+        Ok(())
+    }
+
+    fn keep_memory(&mut self, entry: MemoryEntry) -> Result<(), Self::Error> {
+        self.memories.keep(entry);
+        Ok(())
+    }
+
+    fn forget_memory(&mut self, place: &MemoryPlace) -> Result<(), Self::Error> {
+        self.memories.forget(place);
         Ok(())
     }
 }
@@ -244,7 +259,27 @@ impl Views for MemoryViews {
     fn digest(&self, tenant: TenantId) -> Answer<'_, [u8; 32]> {
         Box::pin(async move {
             let kept = self.caught_up().await?;
-            Ok(digest(kept.views.values(), kept.lines.values(), &tenant))
+            Ok(digest(kept.views.values(), kept.lines.values(), kept.memories.all(), &tenant))
+        })
+    }
+}
+
+impl Memories for MemoryViews {
+    fn entries(
+        &self,
+        place: MemoryPlace,
+        key: Option<String>,
+        seen: GlobalSeq,
+        _: Duration,
+    ) -> Answer<'_, Vec<(String, Payload)>> {
+        Box::pin(async move {
+            let kept = self.caught_up().await?;
+            if kept.applied < seen {
+                return Err(ViewError::Behind { wanted: seen, applied: kept.applied });
+            }
+            let wanted =
+                kept.memories.entries(&place).filter(|(known, _)| key.as_deref().is_none_or(|key| key == *known));
+            Ok(wanted.map(|(key, value)| (key.to_owned(), value.clone())).collect())
         })
     }
 }

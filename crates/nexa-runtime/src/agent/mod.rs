@@ -15,13 +15,21 @@ mod record;
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use nexa_agent::{Agent, Input, OutsideEffect};
+use nexa_event::effect::{Answer, RecallRequest, Wanted};
 use nexa_event::envelope::TraceContext;
+use nexa_event::fact::EffectResult;
+use nexa_ports::memories::MemoryPlace;
 use nexa_ports::store::{InboxEntry, RowChange, StoreError};
+use nexa_ports::view::ViewError;
 use nexa_types::limits::SNAPSHOT_EVERY_EVENTS;
-use nexa_types::{AgentState, EffectKey, Millis, PrincipalId, TenantId, Timestamp, Version, Waiting, WorkloadId};
+use nexa_types::{
+    AgentState, EffectKey, Millis, Payload, PrincipalId, Spend, TenantId, Timestamp, Version, Waiting, WorkloadId,
+};
+use nexa_vm::recall::look_up;
 use ractor::{ActorCell, SpawnErr};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info, warn};
@@ -37,6 +45,8 @@ use crate::waits::until_shown;
 
 /// Steps that an agent takes before orders and other agents have their turn.
 const STEPS_PER_TURN_MAX: usize = 32;
+/// How long one look into a memory waits for the read models; after that it pauses as if the store were away.
+const MEMORY_WAIT: Duration = Duration::from_millis(500);
 /// Pauses while the store is away: 50 ms, doubling to 5 s, ±20 %. Without a limit, because agents wait for the store.
 const STORE_PAUSES: RestartPolicy = RestartPolicy::SERVICE;
 
@@ -259,6 +269,11 @@ impl AgentActor {
         if loaded.more {
             return Ok(Next::Hear(Input::Continue, None));
         }
+        if let Some((seq, attempt, request)) = loaded.agent.recall() {
+            let answer = self.recall(loaded, &request).await?;
+            let result = EffectResult::Done(Answer::Memory(answer));
+            return Ok(Next::Hear(Input::EffectEnded { seq, attempt, result, spend: Spend::default() }, None));
+        }
         if loaded.wish.is_some() {
             // The deadline counts from the sending and not from the wish.
             loaded.wish = loaded.agent.wish(now);
@@ -271,6 +286,22 @@ impl AgentActor {
             return Ok(loaded.agent.in_flight(now).map_or(Next::Nothing, Next::SendLost));
         }
         Ok(Next::Nothing)
+    }
+
+    /// Looks into a memory, as everything left it that was stored by now: so an agent finds what it stored itself, and
+    /// what was stored before it was told of.
+    async fn recall(&self, loaded: &Loaded, request: &RecallRequest) -> Result<Option<Payload>, StoreError> {
+        let place = MemoryPlace::of(request.scope, loaded.tenant.clone(), loaded.workload);
+        let key = match &request.what {
+            Wanted::Key(key) => Some(key.clone()),
+            Wanted::Best { .. } => None,
+        };
+        let seen = *self.core.store.head().borrow();
+        match self.core.memories.entries(place, key, seen, MEMORY_WAIT).await {
+            Ok(entries) => Ok(look_up(&request.what, entries.iter().map(|(key, value)| (key.as_str(), value)))),
+            Err(ViewError::Store(error)) => Err(error),
+            Err(behind) => Err(StoreError::Unavailable { detail: behind.to_string() }),
+        }
     }
 
     /// Decides, and records what was decided.

@@ -18,6 +18,7 @@ use nexa_ports::clock::{Clock, SimClock, SystemClock};
 use nexa_ports::dice::SeededDice;
 use nexa_ports::memory::MemoryStore;
 use nexa_ports::store::{AgentRow, Append, Birth, Cancelled, Guard, Post, Posted, Stamp, Store};
+use nexa_ports::view::MemoryViews;
 use nexa_runtime::{Node, NodeConfig, Ports, programs};
 use nexa_types::*;
 use nexa_vm::codec;
@@ -73,7 +74,9 @@ impl Desk {
     }
 
     pub fn ports(&self, store: Arc<dyn Store>) -> Ports {
-        Ports { store, model: self.model.clone(), clock: self.clock.clone(), dice: Arc::new(SeededDice::new(7)) }
+        let memories = Arc::new(MemoryViews::new(store.clone()));
+        let (clock, dice) = (self.clock.clone(), Arc::new(SeededDice::new(7)));
+        Ports { store, memories, model: self.model.clone(), clock, dice }
     }
 
     pub async fn start(&self, config: NodeConfig) -> Node {

@@ -3,9 +3,10 @@
 use std::sync::{Arc, LazyLock};
 
 use nexa_event::effect::{
-    Answer, ApprovalRequest, ChildSpec, EffectBody, Finish, Handle, Join, Message, ModelReply, ModelRequest, Purpose,
-    Role, Sampling, Source, TestCall, TestRequest, ToolChoice,
+    self, Answer, ApprovalRequest, ChildSpec, EffectBody, Finish, Handle, Join, Message, ModelReply, ModelRequest,
+    Purpose, RecallRequest, Remembered, Role, Sampling, Source, TestCall, TestRequest, ToolChoice, Wanted,
 };
+use nexa_types::limits::MEMORY_VALUE_BYTES_MAX;
 use nexa_types::{AgentId, Budget, Failure, Millis, Outcome, Payload, RunCode, Seq};
 
 use super::call::merge_arguments;
@@ -14,13 +15,13 @@ use super::ops::no_text;
 use super::question::Question;
 use super::raise::Fault;
 use super::reuse::is_same;
-use super::saved::{Hidden, hidden};
+use super::saved::{Hidden, hidden, keepable};
 use super::{CHAIN, ENTRY_CALLABLE, ResumeError, State, Vm};
 use crate::codec;
 use crate::failure::{self, field, text};
 use crate::json::validate::describe;
 use crate::json::{schema, text_of, try_to_json};
-use crate::op::{Asking, Op, Word};
+use crate::op::{Asking, MemoryScope, Op, Word};
 use crate::value::{Record, Shape, Stage, Value};
 
 /// The channel of `emit` when the program names none.
@@ -55,6 +56,8 @@ pub(super) fn operands(word: &Word) -> Option<usize> {
         Op::LLMCall | Op::LLMStream | Op::Emit | Op::Random | Op::Send => 2,
         Op::Approve | Op::SemanticIf => 3,
         Op::Classify => 4,
+        Op::MemStore | Op::MemRecall if word.a != MemoryScope::Agent as u64 => 2,
+        Op::MemLoad if word.a != MemoryScope::Agent as u64 => 1,
         Op::Sleep | Op::Log | Op::Await | Op::Receive | Op::Cancel | Op::Timer | Op::Release => 1,
         Op::Now => 0,
         Op::TestCall => usize::from(word.count),
@@ -100,6 +103,29 @@ impl Vm {
             }
             (Op::Emit, [value, Value::None]) => {
                 EffectBody::Emit { channel: MAIN_CHANNEL.to_owned(), value: without_secret(value)? }
+            }
+            (Op::MemStore, [Value::Str(key), value]) => {
+                keepable(key, value)?;
+                let kept = if *value == Value::None { None } else { Some(encode(value)?) };
+                let len = kept.as_ref().map_or(0, Payload::len);
+                if len > MEMORY_VALUE_BYTES_MAX {
+                    let message = format!("a value of {len} bytes; this memory takes up to {MEMORY_VALUE_BYTES_MAX}");
+                    return Err(Fault::new(RunCode::Failed, message));
+                }
+                EffectBody::Remember(Remembered {
+                    scope: outer_scope(&word)?,
+                    key: key.as_ref().to_owned(),
+                    value: kept,
+                })
+            }
+            (Op::MemLoad, [Value::Str(key)]) => {
+                let what = Wanted::Key(key.as_ref().to_owned());
+                EffectBody::Recall(RecallRequest { scope: outer_scope(&word)?, what })
+            }
+            (Op::MemRecall, [Value::Str(query), Value::Int(count)]) => {
+                let count = crate::recall::hits_wanted(*count) as u32;
+                let what = Wanted::Best { query: query.as_ref().to_owned(), count };
+                EffectBody::Recall(RecallRequest { scope: outer_scope(&word)?, what })
             }
             (Op::Sleep, [Value::Duration(millis)]) => EffectBody::Sleep(span(*millis)),
             (Op::Approve, [Value::Str(question), data, timeout]) => {
@@ -309,12 +335,19 @@ impl Vm {
         answer: Answer,
     ) -> Result<Result<Value, Fault>, &'static str> {
         Ok(match (word.op, answer) {
-            (Op::Log | Op::Emit | Op::Sleep | Op::Send | Op::Cancel | Op::Release | Op::Await, Answer::Done) => {
-                Ok(Value::Unit)
-            }
+            (
+                Op::Log | Op::Emit | Op::Sleep | Op::Send | Op::Cancel | Op::Release | Op::Await | Op::MemStore,
+                Answer::Done,
+            ) => Ok(Value::Unit),
             (Op::Timer, Answer::Done) => Ok(handle_value(None, seq)),
             (Op::Spawn, Answer::Started(agent)) => Ok(handle_value(Some(agent), seq)),
             (Op::Receive, Answer::Message(payload)) => Ok(decode(&payload)?),
+            (Op::MemLoad, Answer::Memory(None)) => Ok(Value::None),
+            (Op::MemLoad, Answer::Memory(Some(payload))) => Ok(remembered(&payload)?),
+            (Op::MemRecall, Answer::Memory(Some(payload))) => match remembered(&payload)? {
+                hits @ Value::List(_) => Ok(hits),
+                _ => return Err("a recall gives a list"),
+            },
             (Op::Now, Answer::Now(time)) => Ok(Value::Int(i64::try_from(time.0).unwrap_or(i64::MAX))),
             (Op::Random, Answer::Random(number)) => {
                 let from = self.stack.len().saturating_sub(count);
@@ -440,6 +473,18 @@ fn without_secret(value: &Value) -> Result<Payload, Fault> {
 
 fn decode(payload: &Payload) -> Result<Value, &'static str> {
     codec::decode(payload).map_err(|_| "its value cannot be decoded")
+}
+
+fn remembered(payload: &Payload) -> Result<Value, &'static str> {
+    codec::decode(payload).map_err(|_| "what a memory has cannot be decoded")
+}
+
+fn outer_scope(word: &Word) -> Result<effect::MemoryScope, Fault> {
+    match MemoryScope::from_number(word.a) {
+        Some(MemoryScope::Workload) => Ok(effect::MemoryScope::Workload),
+        Some(MemoryScope::Tenant) => Ok(effect::MemoryScope::Tenant),
+        _ => Err(Fault::internal("a memory that is nobody's")),
+    }
 }
 
 pub(super) fn unfit(wanted: &str, found: &Value) -> Fault {

@@ -59,7 +59,7 @@ pub(crate) fn answer(program: &Arc<Program>, body: &EffectBody, seq: u64) -> Res
     Ok(match body {
         EffectBody::Now => Answer::Now(Timestamp(1_000 * seq)),
         EffectBody::Random { low, .. } => Answer::Random(*low),
-        EffectBody::Log(_) | EffectBody::Emit { .. } | EffectBody::Sleep(_) => Answer::Done,
+        EffectBody::Log(_) | EffectBody::Emit { .. } | EffectBody::Sleep(_) | EffectBody::Remember(_) => Answer::Done,
         EffectBody::Children { branches, join: Join::Handle } => {
             Answer::Started(AgentId::from_bytes([branches.len() as u8; 16]))
         }
@@ -72,6 +72,11 @@ pub(crate) fn answer(program: &Arc<Program>, body: &EffectBody, seq: u64) -> Res
         | EffectBody::Cancel(_)
         | EffectBody::Timer(_)
         | EffectBody::Release(_) => Answer::Done,
+        // A memory that has the same whatever was stored in it.
+        EffectBody::Recall(request) => {
+            let kept = codec::encode(&Value::Str("kept".into()));
+            Answer::Memory(nexa_vm::recall::look_up(&request.what, [("key", &kept)]))
+        }
         EffectBody::Children { branches, .. } => {
             let outcomes = branches.iter().map(|branch| {
                 let Ok(Value::List(args)) = codec::decode(&branch.args) else { panic!("arguments that are no list") };
