@@ -54,6 +54,8 @@ pub enum Command {
     Run(RunArgs),
     /// Check programs and print their diagnostics.
     Check(CheckArgs),
+    /// Say what a diagnostic's code means, with an example; without a code, list them all.
+    Explain(ExplainArgs),
     /// Write programs in the one way that programs are written.
     ///
     /// A file is replaced as a whole or not at all, and never if it has syntax errors. The program stays the same: its
@@ -167,9 +169,25 @@ pub struct InputArgs {
 /// `nexa check`
 #[derive(Debug, Args)]
 pub struct CheckArgs {
-    /// The programs.
-    #[arg(required = true)]
+    /// The programs; a folder stands for every .nx and .nexa file below it. Default: this folder.
+    #[arg(value_name = "FILE")]
     pub files: Vec<PathBuf>,
+    /// One JSON object a line for each diagnostic; the same as `-o json`.
+    #[arg(long)]
+    pub json: bool,
+    /// Make the changes that diagnostics offer, also in imported files, and say which.
+    #[arg(long)]
+    pub fix: bool,
+    /// Take a parameter without a type for an error.
+    #[arg(long)]
+    pub strict: bool,
+}
+
+/// `nexa explain`
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// The code of a diagnostic, such as E0501. Without one, all codes are listed.
+    pub code: Option<String>,
 }
 
 /// `nexa fmt`
@@ -181,6 +199,9 @@ pub struct FmtArgs {
     /// Change nothing; list the files that are written otherwise, and end with 1 if there are any.
     #[arg(long)]
     pub check: bool,
+    /// Write forms of the earlier dialect anew first. Without this they stay as they are.
+    #[arg(long)]
+    pub migrate: bool,
 }
 
 /// `nexa test`

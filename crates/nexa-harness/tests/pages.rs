@@ -34,8 +34,11 @@ fn every_page_is_checked() {
     let found = std::fs::read_dir(folder()).expect("the folder of the pages");
     let found =
         found.map(|entry| entry.expect("a file of the folder").file_name().into_string().expect("a plain name"));
-    let mut pages: Vec<String> =
-        found.filter_map(|name| name.strip_suffix(".md").map(str::to_owned)).filter(|name| name != "README").collect();
+    // The diagnostics have programs that do not compile; `nexa-lang` checks what they print.
+    let mut pages: Vec<String> = found
+        .filter_map(|name| name.strip_suffix(".md").map(str::to_owned))
+        .filter(|name| !matches!(name.as_str(), "README" | "diagnostics"))
+        .collect();
     pages.sort();
     let mut listed = LISTED.to_vec();
     listed.sort_unstable();

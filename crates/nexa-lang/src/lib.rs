@@ -19,6 +19,8 @@ mod syntax_kind;
 
 mod check;
 mod compile;
+pub mod explain;
+pub mod fix;
 pub mod format;
 pub mod hir;
 pub mod list;

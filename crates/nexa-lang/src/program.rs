@@ -136,6 +136,7 @@ fn run(sources: SourceSet, wanted: Wanted, prices: &Prices) -> (CompileResult, h
     };
     let files: Vec<checker::File> = sources.files().iter().map(checked_file).collect();
     let (program, findings) = checker::check(&files, entry, wanted == Wanted::Tests, prices);
+    let findings = without_unused(findings);
     if diagnostics.iter().any(Diagnostic::is_error) {
         let findings = without_follow_ups(&sources, &diagnostics, findings);
         diagnostics.extend(findings);
@@ -180,6 +181,14 @@ fn lines(sources: &SourceSet) -> Vec<Lines> {
     lines
 }
 
+/// Findings without those that call something unused in a file with errors: what is used is known once they are mended.
+fn without_unused(mut findings: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    let wrong: BTreeSet<FileId> =
+        findings.iter().filter(|finding| finding.is_error()).map(|finding| finding.file).collect();
+    findings.retain(|finding| finding.code != Code::W0212 || !wrong.contains(&finding.file));
+    findings
+}
+
 /// What the checker finds in a program with syntax errors, as far as it does not follow from them: no warnings, nothing
 /// inside a declaration that could not be read whole, and no unknown names, since the parser may have lost theirs.
 fn without_follow_ups(sources: &SourceSet, known: &[Diagnostic], findings: Vec<Diagnostic>) -> Vec<Diagnostic> {
@@ -196,12 +205,17 @@ fn without_follow_ups(sources: &SourceSet, known: &[Diagnostic], findings: Vec<D
             }
         }
     }
-    let follows = |finding: &Diagnostic| {
+    let is_follow_up = |finding: &Diagnostic| {
         !finding.is_error()
             || matches!(finding.code, Code::E0208 | Code::E0302)
             || broken.iter().any(|(file, span)| {
                 *file == finding.file && span.start <= finding.span.start && finding.span.start <= span.end
             })
+    };
+    let follows = |finding: &Diagnostic| {
+        // What is refused on purpose follows from nothing else.
+        let is_own = finding.code.is_about_refused_forms() && finding.code != Code::E0906;
+        !is_own && is_follow_up(finding)
     };
     findings.into_iter().filter(|finding| !follows(finding)).collect()
 }

@@ -412,7 +412,7 @@ fn declarations_are_checked() {
         ("agent A(t: str) { prompt: \"see #{t.upper()} #{range(0, 2)}\" }", vec![]),
         ("protocol P { a: int } agent A -> str implements P { prompt: \"x\" }", vec!["E0407"]),
         ("agent A(f: fn(int) -> int) { prompt: \"x\" }", vec!["E0416"]),
-        ("agent A { timeout: 30 }", vec!["W0415"]),
+        ("agent A { timeout: 30 }", vec!["E0902"]),
         ("agent A { budget: { tokens: 1_000_000, cost: 0.5, time: 1m, calls: 3, steps: 2 } }", vec![]),
         ("flow f() budget { calls: 1 } { }\nflow g() { f() }", vec!["E0906"]),
     ] {

@@ -196,14 +196,6 @@ fn a_case_that_is_wrong_is_pointed_at() {
               |             |
               |             it is defined here first
 
-            warning[W0212]: `one` is not used
-             --> main.nx:4:9
-              |
-            4 |     let one = a
-              |         ^^^
-              |
-              = help: remove it, or call it `_one`
-
             error[E0208]: `a` is a case of `V` and `W`
              --> main.nx:4:15
               |
@@ -219,14 +211,6 @@ fn a_case_that_is_wrong_is_pointed_at() {
               |               ^
               |
               = help: write `b(…)`
-
-            warning[W0212]: `three` is not used
-             --> main.nx:6:9
-              |
-            6 |     let three = b("x")
-              |         ^^^^^
-              |
-              = help: remove it, or call it `_three`
 
             error[E0301]: `b` takes `int` for `x`, not `str`
              --> main.nx:6:19

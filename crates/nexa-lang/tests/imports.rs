@@ -72,13 +72,13 @@ fn what_is_not_there_or_not_used_is_said() {
         codes("use \"shared/claims.nx\" { _is_sure }\nflow main() -> bool { return _is_sure(\"x\") }"),
         ["E0208"]
     );
-    assert_eq!(codes("use \"shared/claims.nx\"\nflow main() -> bool { return _is_sure(\"x\") }"), ["W0212", "E0208"]);
+    assert_eq!(codes("use \"shared/claims.nx\"\nflow main() -> bool { return _is_sure(\"x\") }"), ["E0208"]);
     assert_eq!(codes("use \"shared/claims.nx\" as c\nflow main() -> any { return c.claims(\"x\") }"), ["E0208"]);
     assert_eq!(
         codes("use \"shared/claims.nx\" { Claim, claim }\nflow main() -> any { return claim(\"x\") }"),
         ["W0212"]
     );
-    assert_eq!(codes("use \"shared/claims.nx\"\nflow claim() -> int { return 1 }"), ["E0207", "W0212"]);
+    assert_eq!(codes("use \"shared/claims.nx\"\nflow claim() -> int { return 1 }"), ["E0207"]);
     assert_eq!(codes("use \"gone.nx\" { a }\nflow main() -> any { return a(1) }"), ["E0206"]);
     assert_eq!(codes("use \"gone.nx\" as g\nflow main() -> g.T { return g.a(1) }"), ["E0206"]);
 }

@@ -515,9 +515,9 @@ fn a_fallback_answers_when_all_models_have_failed() {
     assert_eq!(with("agent Y(other: str) { prompt: \"y\" }"), [""; 0]);
     assert_eq!(with("agent Y(q: int) { prompt: \"y\" }"), ["E0410"]);
     assert_eq!(with("agent Y(q: str) -> int { prompt: \"y\" }"), ["E0410"]);
-    assert_eq!(with("agent Y(q: str) { prompt: \"y\", fallback: X }"), ["E0410", "E0410"]);
+    assert_eq!(with("agent Y(q: str) { prompt: \"y\", fallback: X }"), ["E0410"]);
     assert_eq!(with("flow Y(q: str) -> str { return q }"), ["E0410"]);
-    assert_eq!(with("agent Y(q: str) { prompt: \"y\", fallback: Y }"), ["E0410", "E0410"]);
+    assert_eq!(with("agent Y(q: str) { prompt: \"y\", fallback: Y }"), ["E0410"]);
 }
 
 #[test]

@@ -56,6 +56,7 @@ async fn execute(cli: Cli) -> Result<(), Failure> {
         Command::Dev(args) => dev::run(args, output).await,
         Command::Run(args) => run::run(args, output, color).await,
         Command::Check(args) => commands::check(args, output, color),
+        Command::Explain(args) => commands::explain(args, output),
         Command::Fmt(args) => commands::fmt(args, output, color),
         Command::Test(args) => commands::test(args, output, color),
         Command::Submit(args) => commands::submit(args, output, color).await,

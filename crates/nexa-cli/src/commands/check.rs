@@ -1,30 +1,117 @@
 //! `nexa check`.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use nexa_lang::diagnostic::{Code, Severity};
+use nexa_lang::source_set::{FileLoader, LoadError};
+use nexa_lang::{Diagnostic, fix};
 use serde_json::json;
 
-use super::submit::{Compilation, compile_file};
+use super::submit::{Compilation, Folder};
 use crate::args::{CheckArgs, Color, Output};
 use crate::failure::{Exit, Failure};
+use crate::{files, program};
 
-/// `nexa check`: diagnostics on standard output, one JSON object a line with `-o json`.
+/// `nexa check`: diagnostics on standard output, one JSON object a line with `--json` or `-o json`.
 pub fn check(args: &CheckArgs, output: Output, color: Color) -> Result<(), Failure> {
+    let output = if args.json { Output::Json } else { output };
+    let programs = files::programs(&args.files)?;
     let mut wrong = 0;
-    for file in &args.files {
-        let compilation = compile_file(file)?;
+    for file in &programs {
+        if args.fix {
+            mend(file, output)?;
+        }
+        let mut compilation = super::submit::compile_file(file)?;
+        if args.strict {
+            compilation.diagnostics.iter_mut().for_each(take_strictly);
+        }
         show(&compilation, output, color);
-        wrong += usize::from(compilation.module.is_none());
+        wrong += usize::from(compilation.module.is_none() || compilation.diagnostics.iter().any(Diagnostic::is_error));
     }
     match (output, wrong) {
         (_, 1..) => Err(Failure::told(Exit::Error)),
         (Output::Table, 0) => {
-            let programs = if args.files.len() == 1 { "the program is" } else { "the programs are" };
-            eprintln!("{programs} good");
+            match programs.len() {
+                0 => eprintln!("there are no programs here"),
+                1 => eprintln!("the program is good"),
+                _ => eprintln!("the programs are good"),
+            }
             Ok(())
         }
         (Output::Json, 0) => {
-            println!("{}", json!({ "good": args.files.len() }));
+            println!("{}", json!({ "good": programs.len() }));
             Ok(())
         }
+    }
+}
+
+/// Where a type was expected and is not written, any value passes: an error for those who ask for it.
+fn take_strictly(finding: &mut Diagnostic) {
+    if finding.code == Code::W0318 {
+        finding.severity = Severity::Error;
+    }
+}
+
+/// Files of a folder, some of them changed and not written yet.
+struct Changed {
+    folder: Folder,
+    texts: RefCell<BTreeMap<String, String>>,
+}
+
+impl FileLoader for Changed {
+    fn load(&self, path: &str) -> Result<Vec<u8>, LoadError> {
+        match self.texts.borrow().get(path) {
+            Some(text) => Ok(text.as_bytes().to_vec()),
+            None => self.folder.load(path),
+        }
+    }
+}
+
+/// Makes the changes that the diagnostics of a program offer, and those that are offered then, at most
+/// [`fix::ROUNDS_MAX`] times. Files are replaced at the end, each as a whole.
+fn mend(file: &Path, output: Output) -> Result<(), Failure> {
+    let (root, path) = program::project_of(file)?;
+    let loader = Changed { folder: Folder(root.clone()), texts: RefCell::default() };
+    for _ in 0..fix::ROUNDS_MAX {
+        let result = nexa_lang::check(&path, &loader);
+        let mut count = 0;
+        for parsed in result.sources.files() {
+            let source = &parsed.source;
+            let own = result.diagnostics.iter().filter(|finding| finding.file == source.file());
+            let (text, mended) = fix::apply(source.text(), own);
+            if mended.is_empty() {
+                continue;
+            }
+            count += mended.len();
+            for finding in mended {
+                tell_mended(&root, source, finding, output);
+            }
+            loader.texts.borrow_mut().insert(source.name().to_owned(), text);
+        }
+        if count == 0 {
+            break;
+        }
+    }
+    for (path, text) in loader.texts.into_inner() {
+        files::replace(&PathBuf::from(&root).join(path), &text)?;
+    }
+    Ok(())
+}
+
+fn tell_mended(root: &Path, source: &nexa_lang::Source, finding: &Diagnostic, output: Output) {
+    let title = finding.fixes.first().map(|fix| fix.title.as_str()).unwrap_or_default();
+    let at = source.line_column(finding.span.start);
+    match output {
+        Output::Table => println!("fixed[{}]: {}:{}:{}: {title}", finding.code, source.name(), at.line, at.column),
+        Output::Json => println!(
+            "{}",
+            json!({
+                "fixed": finding.code.name(), "title": title, "file": root.join(source.name()).display().to_string(),
+                "line": at.line, "column": at.column,
+            })
+        ),
     }
 }
 
@@ -43,7 +130,7 @@ fn show(compilation: &Compilation, output: Output, color: Color) {
     for diagnostic in &compilation.diagnostics {
         match output {
             Output::Json => println!("{}", compilation.json(diagnostic)),
-            Output::Table => println!("{}", compilation.text(diagnostic, colored)),
+            Output::Table => println!("{}\n", compilation.text(diagnostic, colored)),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use nexa_lang::diagnostic::{self, Colour};
+use nexa_lang::fix::migrate;
 use nexa_lang::format::{FormatError, format};
 use nexa_lang::{Diagnostic, FileId, Source};
 use serde_json::json;
@@ -35,7 +36,7 @@ pub fn fmt(args: &FmtArgs, output: Output, color: Color) -> Result<(), Failure> 
                 continue;
             }
         };
-        match format(&source) {
+        match written_anew(&source, args.migrate) {
             Ok(text) if text == source.text() => {}
             Ok(text) => {
                 changed += 1;
@@ -63,6 +64,17 @@ pub fn fmt(args: &FmtArgs, output: Output, color: Color) -> Result<(), Failure> 
     if refused > 0 || (args.check && changed > 0) { Err(Failure::told(Exit::Error)) } else { Ok(()) }
 }
 
+/// The text of a program as it should be.
+fn written_anew(source: &Source, migrates: bool) -> Result<String, FormatError> {
+    if !migrates {
+        return format(source);
+    }
+    match Source::from_text(FileId(0), source.name(), &migrate(source)) {
+        Ok(migrated) => format(&migrated),
+        Err(finding) => Err(FormatError::Syntax(vec![*finding])),
+    }
+}
+
 fn summary(is_check: bool, all: usize, changed: usize, refused: usize) {
     let files = |count: usize| if count == 1 { "1 file".to_owned() } else { format!("{count} files") };
     let what = if is_check { "would be written anew" } else { "written anew" };
@@ -83,7 +95,7 @@ fn standard_input(args: &FmtArgs, colour: Colour) -> Result<(), Failure> {
             return Err(Failure::told(Exit::Error));
         }
     };
-    match format(&source) {
+    match written_anew(&source, args.migrate) {
         Ok(text) if args.check && text != source.text() => {
             println!("-");
             Err(Failure::told(Exit::Error))

@@ -3,6 +3,7 @@
 mod agents;
 mod approve;
 mod check;
+mod explain;
 mod fmt;
 mod follow;
 mod list;
@@ -20,6 +21,7 @@ use crate::failure::{Exit, Failure};
 pub use agents::{cancel, send};
 pub use approve::approve;
 pub use check::check;
+pub use explain::explain;
 pub use fmt::fmt;
 pub use follow::{Following, follow, watch};
 pub use list::{logs, ps};

@@ -154,6 +154,8 @@ impl Checker<'_> {
     /// E0410: an agent that stands in for another takes and gives the same, and no way leads back.
     pub(super) fn check_fallbacks(&mut self) {
         let here = self.file;
+        // A circle is one mistake, however many agents it goes through.
+        let mut told: Vec<usize> = Vec::new();
         for Fallback { agent, to, file, span } in std::mem::take(&mut self.fallbacks) {
             let Some(agent) = agent else { continue };
             self.file = file;
@@ -165,7 +167,10 @@ impl Checker<'_> {
                     let back = &self.agents[number as usize].signature.name;
                     let message = format!("the fallbacks of `{}` lead back to `{back}`", from.name);
                     let cycle = self.finding(Code::E0410, span, message);
-                    self.report(cycle.help("the last agent of the row has no fallback"));
+                    if !seen.iter().any(|agent| told.contains(agent)) {
+                        self.report(cycle.help("the last agent of the row has no fallback"));
+                    }
+                    told.append(&mut seen);
                     break;
                 }
                 seen.push(number as usize);

@@ -8,7 +8,7 @@ use super::Checker;
 use super::places::Place;
 use super::scope::{Frame, FrameKind};
 use crate::ast::{self, AstNode};
-use crate::diagnostic::Code;
+use crate::diagnostic::{Code, Edit};
 use crate::hir::{Const, Expr, ExprKind};
 use crate::source::Span;
 use crate::types::Ty;
@@ -73,7 +73,7 @@ impl Checker<'_> {
         None
     }
 
-    /// A constant duration within bounds, in milliseconds. A bare number stands for seconds, with W0415.
+    /// A constant duration within bounds, in milliseconds. A bare number is an older form, with E0902.
     pub(super) fn duration_setting(
         &mut self,
         value: &ast::Expr,
@@ -85,14 +85,12 @@ impl Checker<'_> {
                 let seconds =
                     literal.int_magnitude().and_then(|seconds| i64::try_from(seconds).ok()).unwrap_or(i64::MAX);
                 let bare = self
-                    .finding(
-                        Code::W0415,
-                        value.span(),
-                        format!("`{name}` is a duration; a bare number is read as seconds"),
-                    )
-                    .help(format!("write `{seconds}s`"));
+                    .finding(Code::E0902, value.span(), format!("`{name}` as a bare number is an older form"))
+                    .note("a duration has a unit, of which there are `ms`, `s`, `m`, `h` and `d`")
+                    .help(format!("write `{seconds}s`"))
+                    .fix(format!("write `{seconds}s`"), vec![Edit::replace(value.span(), format!("{seconds}s"))]);
                 self.report(bare);
-                seconds.saturating_mul(1000)
+                return None;
             }
             _ => match self.constant(value, &Ty::Duration, Place::Property(name)).kind {
                 ExprKind::Const(Const::Duration(millis)) => millis,

@@ -189,6 +189,9 @@ impl Checker<'_> {
 
     pub(super) fn unknown_name(&mut self, name: &Name) -> Expr {
         let text = name.text();
+        if let Some(older) = self.older_name(name) {
+            return self.refuse(older);
+        }
         if let Some(clause) = self.in_contract {
             let visible = self.visible();
             let unseen = self.finding(Code::E0413, name.span(), format!("`{clause}` cannot see `{text}`"));

@@ -28,6 +28,7 @@ mod declarations;
 mod expressions;
 mod forks;
 mod handles;
+mod legacy;
 mod literals;
 mod loops;
 mod matches;

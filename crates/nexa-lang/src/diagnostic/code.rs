@@ -91,7 +91,7 @@ codes! {
     E0412 "a memory setting is wrong",
     E0413 "a contract uses a name it cannot see",
     E0414 "there is no `flow main` to run",
-    W0415 "a bare number stands for a duration",
+    // W0415 said that a bare number stands for a duration, which E0902 says now.
     E0416 "a type cannot be sent to a model",
     // 05: pipelines and forks
     E0501 "a stage takes another type than it is given",
@@ -130,8 +130,9 @@ codes! {
     E0807 "the tenant's memory is used without a grant",
     W0808 "a tool's output reaches a risky argument unchecked",
     // 09: older forms
-    W0901 "the older form of a branch",
-    W0902 "an older form",
+    // W0901 and W0902 are E0901 and E0902 now: an older form has no meaning, so it stops the program.
+    E0901 "the older form of a branch",
+    E0902 "an older form",
     E0903 "embedded Python is refused",
     E0904 "a shell outside the sandbox is refused",
     E0905 "an infrastructure block is refused",

@@ -42,6 +42,8 @@ pub(super) struct Parser<'s> {
     /// Where a bracket was last found open.
     pub(super) unclosed_at: Option<usize>,
     pub(super) mode: Mode,
+    /// What the declaration has said that is being read.
+    pub(super) declared: super::legacy::Declared,
     depth: u32,
     deepest: u32,
 }
@@ -98,6 +100,7 @@ impl<'s> Parser<'s> {
             last_report: None,
             unclosed_at: None,
             mode: Mode::STATEMENT,
+            declared: super::legacy::Declared::default(),
             depth: 0,
             deepest: 0,
         }
@@ -154,6 +157,10 @@ impl<'s> Parser<'s> {
     pub(super) fn span(&self) -> Span {
         let end = self.source.text().len() as u32;
         self.word(0).map_or(Span::new(end, end), |word| word.span)
+    }
+
+    pub(super) fn nth_span(&self, ahead: usize) -> Span {
+        self.word(ahead).map_or_else(|| self.span(), |word| word.span)
     }
 
     fn previous(&self) -> Option<&Word> {

@@ -7,6 +7,7 @@ use super::{
 use crate::{
     SyntaxKind,
     diagnostic::{Code, nearest},
+    source::Span,
 };
 
 /// The words a declaration can begin with, besides `fn` and decorators.
@@ -28,6 +29,9 @@ impl Parser<'_> {
         while !self.at(SyntaxKind::EndOfFile) {
             self.begin_statement();
             if self.eat(SyntaxKind::Semicolon) {
+                continue;
+            }
+            if self.older_import() {
                 continue;
             }
             if self.at_declaration() || self.head(0).is_some() {
@@ -114,6 +118,7 @@ impl Parser<'_> {
 
     fn declaration(&mut self) {
         let place = self.checkpoint();
+        self.declared = super::legacy::Declared::default();
         self.within(Mode::BRACKET, |parser| {
             while parser.at(SyntaxKind::At) {
                 parser.decorator();
@@ -138,6 +143,7 @@ impl Parser<'_> {
             }
         };
         self.start_at(place, kind);
+        let (head_span, name_span) = (self.span(), self.nth_span(1));
         self.bump_as(head.unwrap_or(SyntaxKind::FnKw));
         self.within(Mode::BRACKET, |parser| match kind {
             SyntaxKind::UseDecl => parser.use_rest(),
@@ -156,21 +162,35 @@ impl Parser<'_> {
             }
             _ => parser.signature_and_body(kind),
         });
+        self.end_declaration(kind, head_span, name_span);
         self.finish();
     }
 
     fn decorator(&mut self) {
         self.start(SyntaxKind::Decorator);
+        let start = self.span().start;
         self.bump();
+        let name = self.span();
         self.name("the name of a decorator");
+        let mut args = None;
         if self.at(SyntaxKind::ParenOpen) {
+            let open = self.span().start;
             self.arg_list();
+            args = Some(Span::new(open, self.previous_span().end));
         }
         self.finish();
+        self.tell_decorator(Span::new(start, self.previous_span().end), name, args);
     }
 
     fn use_rest(&mut self) {
+        let start = self.span().start;
         self.expect_string();
+        let path = Span::new(start, self.previous_span().end);
+        if self.slice(path).ends_with(".nxs\"") {
+            self.report(Code::E0906, path, "a `.nxs` file is not supported", |diagnostic| {
+                diagnostic.help("write it anew as a `.nx` file, and import that")
+            });
+        }
         if self.at(SyntaxKind::BraceOpen) {
             self.start(SyntaxKind::UseList);
             self.list(SyntaxKind::BraceClose, |parser| {
@@ -246,9 +266,11 @@ impl Parser<'_> {
         self.name("the name of the declaration");
         if self.at(SyntaxKind::ParenOpen) {
             self.param_list(Parser::param);
-        } else if kind != SyntaxKind::AgentDecl {
+        } else if kind != SyntaxKind::AgentDecl && !(kind == SyntaxKind::ToolDecl && self.at(SyntaxKind::BraceOpen)) {
             self.unexpected("the parameters in parentheses");
         }
+        self.declared.signature_end = self.previous_span().end;
+        self.declared.has_result = self.at(SyntaxKind::ThinArrow);
         self.result_type();
         self.clauses(kind);
         match kind {
@@ -266,7 +288,10 @@ impl Parser<'_> {
             match self.text(0) {
                 _ if !self.at(SyntaxKind::Ident) => {}
                 "uses" => self.clause(SyntaxKind::UsesClause, SyntaxKind::UsesKw, Parser::grants),
-                "implements" => self.clause(SyntaxKind::ImplementsClause, SyntaxKind::ImplementsKw, Parser::ty),
+                "implements" => {
+                    self.tell_implements(self.span());
+                    self.clause(SyntaxKind::ImplementsClause, SyntaxKind::ImplementsKw, Parser::ty)
+                }
                 "requires" => self.clause(SyntaxKind::RequiresClause, SyntaxKind::RequiresKw, |parser| {
                     parser.within(HEAD, Parser::expr)
                 }),
@@ -303,7 +328,17 @@ impl Parser<'_> {
     }
 
     fn grants(&mut self) {
+        if self.at(SyntaxKind::StrOpen) {
+            return self.older_skills();
+        }
         loop {
+            if self.at_word("mcp") && self.nth(1) == SyntaxKind::Colon {
+                self.older_server();
+                if !self.eat(SyntaxKind::Comma) {
+                    return;
+                }
+                continue;
+            }
             self.start(SyntaxKind::Grant);
             self.name("the name of a tool, a flow, or a part of `std`");
             while self.eat(SyntaxKind::Dot) {
@@ -360,11 +395,15 @@ impl Parser<'_> {
             return self.unexpected("the properties in braces");
         }
         self.start(SyntaxKind::PropertyList);
+        self.declared.brace = Some(self.span());
         self.entries(SyntaxKind::BraceClose, |parser| {
             parser.start(SyntaxKind::Property);
+            let name = parser.span();
             parser.name("the name of a property");
-            if parser.expect(SyntaxKind::Colon) {
+            if !parser.older_context(name) && parser.expect(SyntaxKind::Colon) {
+                let start = parser.span().start;
                 parser.expr();
+                parser.tell_property(name, Span::new(start, parser.previous_span().end));
             }
             parser.finish();
         });

@@ -24,21 +24,23 @@ impl Parser<'_> {
         let outer = self.begin_measure();
         let place = self.checkpoint();
         let before = self.position();
+        let start = self.span().start;
         self.prefix();
         if self.position() > before {
-            self.infixes(place, least);
+            self.infixes(place, start, least);
         }
         self.end_measure(outer);
         self.leave();
     }
 
-    fn infixes(&mut self, place: Checkpoint, least: u8) {
+    fn infixes(&mut self, place: Checkpoint, start: u32, least: u8) {
         let mut last_comparison: Option<Span> = None;
         while let Some(Infix { level, right, node }) = self.infix_here() {
             if level < least || !self.wrap() {
                 return;
             }
             let operator = self.span();
+            let is_coalesce = self.at(SyntaxKind::QuestionQuestion);
             if level == operators::COMPARE
                 && let Some(first) = last_comparison.replace(operator)
             {
@@ -47,8 +49,16 @@ impl Parser<'_> {
                 });
             }
             self.start_at(place, node);
-            self.operator_and_right(node, right);
+            if is_coalesce && self.at_older_table(1) {
+                self.bump();
+                self.older_table(start, operator);
+            } else {
+                self.operator_and_right(node, right);
+            }
             self.finish();
+            if is_coalesce && self.at(SyntaxKind::Colon) {
+                self.older_branch(place, start, operator, least > operators::PIPE);
+            }
         }
     }
 
@@ -98,7 +108,7 @@ impl Parser<'_> {
     }
 
     /// A stage of a branch: a name, a call, `_`, or something in parentheses.
-    fn stage(&mut self) {
+    pub(super) fn stage(&mut self) {
         if self.enter() {
             self.postfix();
             self.leave();
@@ -277,7 +287,7 @@ impl Parser<'_> {
     }
 
     /// An arm of a branch table: a condition, then a stage.
-    fn table_arm(&mut self) {
+    pub(super) fn table_arm(&mut self) {
         self.start(SyntaxKind::Arm);
         self.expr_at(operators::OR);
         if self.expect(SyntaxKind::FatArrow) {

@@ -9,11 +9,13 @@
 //!   P-3  the tree is at most [`NESTING_MAX`] levels and [`DEPTH_MAX`] operators deep, so no reader overflows its stack
 //!   P-4  one mistake gives one error: follow-ups within a statement are dropped
 //!
-//! [`cursor`] walks the tokens and builds the tree, [`recovery`] reports and skips; the rest is grammar.
+//! [`cursor`] walks the tokens and builds the tree, [`recovery`] reports and skips, [`legacy`] knows the forms that are no
+//! longer written; the rest is grammar.
 
 mod cursor;
 mod declarations;
 mod expressions;
+mod legacy;
 mod operands;
 mod operators;
 mod patterns;

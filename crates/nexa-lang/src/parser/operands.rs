@@ -7,6 +7,7 @@ impl Parser<'_> {
     pub(super) fn operand(&mut self) {
         match self.current() {
             SyntaxKind::Ident if self.nth(1) == SyntaxKind::Bang && self.at_word("python") => self.embedded_python(),
+            SyntaxKind::Ident if self.at_tagged_text() => self.tagged_text(),
             SyntaxKind::Ident => {
                 self.start(SyntaxKind::NameRef);
                 self.bump();
@@ -29,7 +30,12 @@ impl Parser<'_> {
             SyntaxKind::ParenOpen => self.parens_or_tuple(),
             SyntaxKind::BracketOpen => {
                 self.start(SyntaxKind::ListExpr);
-                self.list(SyntaxKind::BracketClose, Parser::expr);
+                self.list(SyntaxKind::BracketClose, |parser| {
+                    if parser.at_word("fallback") && parser.nth(1) == SyntaxKind::Colon {
+                        parser.older_fallback();
+                    }
+                    parser.expr();
+                });
                 self.finish();
             }
             SyntaxKind::BraceOpen => self.record_or_dict(),
@@ -206,6 +212,8 @@ impl Parser<'_> {
         if self.nth(1) == SyntaxKind::Colon && (self.at(SyntaxKind::Ident) || self.current().is_reserved_word()) {
             self.name("the name of an argument");
             self.bump();
+        } else if self.at_older_name() {
+            self.older_name(if node == SyntaxKind::Arg { "in an argument" } else { "in a branch" });
         }
         self.expr();
         self.finish();

@@ -10,6 +10,10 @@ use crate::{
 /// How many tokens are looked at to guess which of two mistakes was made.
 const LOOKAHEAD_MAX: usize = 64;
 
+/// What takes the place of code that would run outside of the sandbox.
+pub(super) const SANDBOXED: &str =
+    "it would run outside of the sandbox; declare a tool with `source: wasm(…)` or `source: mcp(…)`";
+
 /// Why a construct of other languages is not in this one.
 pub(super) struct Refused {
     pub(super) code: Code,
@@ -68,18 +72,52 @@ impl Parser<'_> {
             return None;
         }
         match self.text(0) {
-            "python" if self.nth(1) == SyntaxKind::Bang => Some(Refused {
-                code: Code::E0903,
-                message: "embedded Python is refused".to_owned(),
-                help: "it would run outside of the sandbox; declare a tool with `source: wasm(…)` or `source: mcp(…)`",
-            }),
+            "python" if self.nth(1) == SyntaxKind::Bang => {
+                Some(Refused { code: Code::E0903, message: "embedded Python is refused".to_owned(), help: SANDBOXED })
+            }
             word @ ("server" | "job" | "db" | "kv" | "auth") => Some(Refused {
                 code: Code::E0905,
                 message: format!("a `{word}` block is refused"),
                 help: "servers, stores and queues run beside a program, which uses them as tools",
             }),
-            _ => None,
+            word => not_supported(word),
         }
+    }
+
+    /// The same at the start of a statement, where most of these words may be names: only where no statement could begin
+    /// like this.
+    pub(super) fn refused_construct(&self) -> Option<Refused> {
+        let is_refused = match (self.text(0), self.nth(1)) {
+            ("with_context", SyntaxKind::BraceOpen | SyntaxKind::Ident | SyntaxKind::StrOpen) => true,
+            ("with_context", SyntaxKind::ParenOpen) => self.is_call_with_block(),
+            ("unharnessed", next) => matches!(next, SyntaxKind::BraceOpen | SyntaxKind::Ident),
+            ("img" | "hook", next) => matches!(next, SyntaxKind::StrOpen | SyntaxKind::Ident),
+            ("trait" | "impl", next) => next == SyntaxKind::Ident,
+            _ => false,
+        };
+        if is_refused { not_supported(self.text(0)) } else { None }
+    }
+
+    /// Whether `name(…) {` stands here. Looks at a bounded number of tokens.
+    fn is_call_with_block(&self) -> bool {
+        let mut open = 0usize;
+        for ahead in 1..LOOKAHEAD_MAX {
+            match self.nth(ahead) {
+                SyntaxKind::ParenOpen => open += 1,
+                SyntaxKind::ParenClose if open == 1 => return self.nth(ahead + 1) == SyntaxKind::BraceOpen,
+                SyntaxKind::ParenClose => open -= 1,
+                SyntaxKind::EndOfFile => return false,
+                _ => {}
+            }
+        }
+        false
+    }
+
+    /// `template"""…"""` or `img"…"`: a text with a word that touches its quotes.
+    pub(super) fn at_tagged_text(&self) -> bool {
+        matches!(self.text(0), "template" | "img")
+            && self.nth(1) == SyntaxKind::StrOpen
+            && self.nth_span(1).start == self.span().end
     }
 
     /// How the current token is called in a message.
@@ -269,4 +307,23 @@ impl Parser<'_> {
             is_end || (lines && parser.follows_newline())
         });
     }
+}
+
+/// Constructs of other dialects that this language has no place for, and what takes theirs.
+fn not_supported(word: &str) -> Option<Refused> {
+    let (what, help) = match word {
+        "template" => ("`template` texts are", "write a text with `#{…}`, which every text can hold"),
+        "img" => ("`img` is", "pass the picture to a tool, and its answer to the agent"),
+        "trait" => ("a `trait` is", "declare a `protocol`: a record with its fields has it without saying so"),
+        "impl" => ("an `impl` is", "declare a `fn` or `flow` that takes the value as its first parameter"),
+        "hook" | "hooks" => {
+            ("a hook is", "call what it does in a flow around the agent, or say it with `requires` and `ensures`")
+        }
+        "with_context" => {
+            ("`with_context` is", "pass what the agent shall know as a parameter, or set its property `context`")
+        }
+        "unharnessed" => ("`unharnessed` is", "leave it out: every effect is recorded, budgeted and checked"),
+        _ => return None,
+    };
+    Some(Refused { code: Code::E0906, message: format!("{what} not supported"), help })
 }

@@ -163,6 +163,7 @@ impl Parser<'_> {
                 "pass" => self.pass_statement(),
                 "verify" => self.verify_statement(),
                 "assert" => self.assert_statement(),
+                _ if self.older_statement() || self.refused_statement() => {}
                 "script" if self.nth(1) == SyntaxKind::Ident => self.script_statement(),
                 _ => self.expression_statement(),
             },
@@ -210,12 +211,16 @@ impl Parser<'_> {
     fn let_statement(&mut self) {
         self.start(SyntaxKind::LetStmt);
         self.bump();
+        let pattern = self.span();
         self.pattern(Typed::No);
+        let pattern = pattern.to(self.previous_span());
         if self.eat(SyntaxKind::Colon) {
             self.ty();
         }
         if self.expect(SyntaxKind::Equals) {
+            let start = self.span().start;
             self.expr();
+            self.older_receive(pattern, Span::new(start, self.previous_span().end));
         }
         self.finish();
     }
@@ -337,7 +342,11 @@ impl Parser<'_> {
         self.within(HEAD, |parser| {
             parser.expr();
             if parser.eat_word("fast_match", SyntaxKind::FastMatchKw) {
-                parser.expr();
+                if parser.at(SyntaxKind::Colon) {
+                    parser.older_pattern();
+                } else {
+                    parser.expr();
+                }
             }
             if parser.at_word("against") {
                 parser.bump_as(SyntaxKind::AgainstKw);

@@ -54,6 +54,7 @@ impl Parser<'_> {
                 self.result_type();
                 self.finish();
             }
+            SyntaxKind::StrOpen if self.nth(1) == SyntaxKind::StrText => self.older_type(),
             _ => self.unexpected("a type"),
         }
     }

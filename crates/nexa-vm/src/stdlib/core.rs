@@ -64,6 +64,19 @@ pub(super) fn json_get(_: &mut Context<'_>, args: &[Value]) -> Result<Value, Std
     Ok(value.clone())
 }
 
+/// Whether a value is anything but `none`, `false`, zero, an empty text, list or dict, or an `err`.
+pub(super) fn truthy(_: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
+    let is_empty = match any_arg(args, 0) {
+        Value::None | Value::Bool(false) | Value::Int(0) | Value::Err(_) => true,
+        Value::Float(number) => *number == 0.0,
+        Value::Str(text) => text.is_empty(),
+        Value::List(values) => values.is_empty(),
+        Value::Dict(dict) => dict.is_empty(),
+        _ => false,
+    };
+    Ok(Value::Bool(!is_empty))
+}
+
 pub(super) fn is_none(_: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
     Ok(Value::Bool(matches!(any_arg(args, 0), Value::None)))
 }

@@ -117,4 +117,6 @@ functions! {
     76 "core.is_of" (ty: Int, v: Any) -> Bool => core::is_of;
     77 "core.read_bool" (text: Str) -> Option(&Bool) => core::read_bool;
     78 "core.read_label" (text: Str, labels: LIST_STR) -> Option(&Int) => core::read_label;
+
+    79 "truthy" (v: Any) -> Bool => core::truthy;
 }
