@@ -38,7 +38,11 @@ fn go_on(program: &Arc<Program>, vm: &mut Vm) {
                     }
                     body => common::answer(program, body, request.seq.0),
                 };
-                vm.resume(request.seq, answer).unwrap();
+                // An effect of another kind than this knows gets a failure, which any takes.
+                if vm.resume(request.seq, answer).is_err() {
+                    let failure = nexa_types::Failure::new(nexa_types::RunCode::Refused, "not here");
+                    vm.resume(request.seq, Err(failure)).unwrap();
+                }
             }
         }
         let bytes = vm.snapshot();

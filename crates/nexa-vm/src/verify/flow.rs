@@ -202,6 +202,11 @@ impl Pass<'_, '_> {
         Ok(())
     }
 
+    /// How many operands there are before an instruction that was reached.
+    pub(super) fn height_at(&self, at: u32) -> usize {
+        self.heights.get(at as usize).map_or(0, |height| usize::from(*height))
+    }
+
     fn spend(&mut self, slots: usize) -> Result<(), VerifyError> {
         match self.work.checked_sub(slots as u64) {
             Some(left) => {

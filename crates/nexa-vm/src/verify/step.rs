@@ -103,8 +103,8 @@ impl Pass<'_, '_> {
                 self.raw_pop(&mut point)?;
             }
             Op::Dup => {
-                let kind = self.pop(&mut point)?;
-                self.push(&mut point, kind)?;
+                self.need(&point, 1)?;
+                let kind = point.stack.last().copied().unwrap_or(Any);
                 self.push(&mut point, kind)?;
             }
             Op::Swap => {
@@ -252,7 +252,7 @@ impl Pass<'_, '_> {
                     return Err(stack_error("the operand is no iterator"));
                 }
                 let mut done = point.clone();
-                done.stack.pop();
+                self.raw_pop(&mut done)?;
                 self.jump(word.a, done)?;
                 self.push(&mut point, Any)?;
             }
@@ -330,6 +330,12 @@ impl Pass<'_, '_> {
     }
 
     fn raw_pop(&mut self, point: &mut Point) -> Result<Kind, VerifyError> {
+        // A handler finds what was there when its try was entered, so the try may not take any of that.
+        if let Some(entered) = point.tries.last()
+            && point.stack.len() <= self.height_at(*entered)
+        {
+            return Err(stack_error("an operand is missing: it is from before the try, whose handler needs it"));
+        }
         point.stack.pop().ok_or_else(|| stack_error("an operand is missing"))
     }
 
