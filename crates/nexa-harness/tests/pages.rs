@@ -26,7 +26,20 @@ macro_rules! pages {
 }
 
 pages! {
-    agents concurrency contracts errors forks loops memory pipelines questions tests types values
+    agents
+    concurrency
+    contracts
+    costs
+    errors
+    forks
+    loops
+    memory
+    pipelines
+    questions
+    refused
+    tests
+    types
+    values
 }
 
 #[test]

@@ -43,12 +43,24 @@ fn a_test_that_waits_for_what_never_comes_says_who_waits() {
 
 #[test]
 fn a_node_refuses_a_test_build_and_a_program_has_no_tests_in_it() {
-    let text = "flow main() -> int { return 1 } test \"x\" { assert main() == 1 and calls() == [] }";
+    // A test may make functions, agents and questions of its own.
+    let text = "flow main() -> int { return 1 }
+        agent A { prompt: \"x\" }
+        test \"x\" {
+            let b = A.clone(name: \"B\")
+            script B => \"b\"
+            assert main() == 1 and [1].map(fn(n) => n + 1) == [2] and (\"q\" >> b) == \"b\"
+            semantic_if \"it is short\" against \"q\" { print(1) } else { print(2) }
+            let _ = \"q\" |>> [A, (fn(s) => s)]
+            assert calls() == [\"B\"]
+        }";
     let tested = compile_tests("main.nx", &files(text)).module.expect("it compiles");
     let refused = Program::load(&tested.encode()).expect_err("a node loads no tests");
     assert!(format!("{refused:?}").contains("test build"), "{refused:?}");
     let plain = compile("main.nx", &files(text)).module.expect("it compiles");
-    let without = compile("main.nx", &files("flow main() -> int { return 1 }")).module.expect("it compiles");
+    let without = compile("main.nx", &files("flow main() -> int { return 1 }\n        agent A { prompt: \"x\" }"))
+        .module
+        .expect("it compiles");
     assert_eq!(plain.encode(), without.encode(), "tests leave no trace in a program");
 }
 

@@ -126,6 +126,7 @@ impl Checker<'_> {
         }
         match WORDS.iter().find(|word| **word == text) {
             Some(word) => Some((word, String::new())),
+            None if self.is_clone(&text) => Some(("agent", text)),
             None if text == "semantic" => {
                 let lacks = self.finding(Code::E0201, name.span(), "`script semantic` needs the question");
                 self.report(lacks.help("write `script semantic \"is it polite\" => …`"));
@@ -136,6 +137,11 @@ impl Checker<'_> {
                 None
             }
         }
+    }
+
+    /// Whether an agent that is a clone was given this name, in a flow or further up in the test.
+    fn is_clone(&self, name: &str) -> bool {
+        self.agents.iter().any(|agent| agent.checked.name == name)
     }
 
     /// The kind and the declared name of something that calls can be counted of.
@@ -281,6 +287,14 @@ impl Checker<'_> {
         }
         let mut values = Vec::new();
         for value in args.iter().filter_map(ast::Arg::value) {
+            if let ast::Expr::NameRef(reference) = &value
+                && let Some(name) = reference.name().map(|name| name.text())
+                && self.item(&name).is_none()
+                && self.is_clone(&name)
+            {
+                values.push(Expr::text(&name, at));
+                continue;
+            }
             let Some((item, named)) = self.static_item(&value) else {
                 let wrong =
                     self.finding(Code::E0208, value.span(), format!("`{word}` takes the name of an agent or tool"));
