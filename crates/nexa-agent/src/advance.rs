@@ -1,9 +1,9 @@
 //! One decision at a time: runs the brain to its next wish and carries out what a wish means for the log.
 
 use nexa_event::effect::{
-    Answer, ApprovalRequest, EffectBody, EffectRequest, ModelRequest, RecallRequest, fingerprint,
+    Answer, ApprovalRequest, EffectBody, EffectRequest, ModelRequest, RecallRequest, ToolRequest, fingerprint,
 };
-use nexa_event::fact::{self, AgentEvent, Intent};
+use nexa_event::fact::{self, AgentEvent, Intent, TOOL_PREVIEW_BYTES_MAX};
 use nexa_types::{Failure, InputId, Outcome, Payload, RunCode, Seq, Spend, Timestamp, Tokens};
 use nexa_vm::vm::Stop;
 
@@ -40,11 +40,7 @@ impl Agent {
                 )?;
                 self.life.epoch = *epoch;
                 self.life.quarantined = false;
-                if let Some(Pending::Outside(outside)) = &mut self.life.pending
-                    && outside.kind == Kind::Model
-                {
-                    outside.started = None;
-                }
+                self.take_over_pending(at, draft);
             }
             AgentEvent::EffectEnded { seq, result, spend } => {
                 fits(self.end_effect(*seq, result, spend, at), "no such effect is started")?;
@@ -94,6 +90,7 @@ impl Agent {
             | AgentEvent::WaitBegan { .. }
             | AgentEvent::MessageSent { .. }
             | AgentEvent::MailTaken { .. }
+            | AgentEvent::EffectLost { .. }
             | AgentEvent::Ended { .. } => return Err(Misfit("it is no input")),
         }
         Ok(())
@@ -141,6 +138,7 @@ impl Agent {
             EffectBody::Children { branches, join } => self.spawn(seq, branches, join, draft),
             EffectBody::Model(request) => self.intend_model(seq, request, draft),
             EffectBody::Approval(request) => self.intend_approval(seq, request, draft),
+            EffectBody::Tool(request) => self.intend_tool(seq, request, draft),
             EffectBody::Test(_) => self.wait(Pending::Test { seq }, draft),
             EffectBody::Remember(entry) => {
                 draft.bytes += entry.key.len() + entry.value.as_ref().map_or(0, Payload::len);
@@ -164,6 +162,31 @@ impl Agent {
             seq,
             kind: Kind::Model,
             reserved,
+            attempt: 0,
+            started: None,
+            since: self.life.moment,
+            expires: None,
+        };
+        self.wait(Pending::Outside(outside), draft);
+    }
+
+    /// A call of a tool waits for a sending slot, as a model request does; it uses nothing that a budget counts.
+    fn intend_tool(&mut self, seq: Seq, request: Box<ToolRequest>, draft: &mut Draft) {
+        let preview = request.args[..request.args.floor_char_boundary(TOOL_PREVIEW_BYTES_MAX)].to_owned();
+        let intent = Intent::Tool {
+            tool: request.tool.clone(),
+            source: request.source.to_string(),
+            preview,
+            risk: request.risk,
+            effect: request.effect,
+            key: request.key.clone(),
+        };
+        let fingerprint = fingerprint(&EffectBody::Tool(request));
+        draft.facts.push(AgentEvent::EffectIntended { seq, intent, fingerprint });
+        let outside = Outside {
+            seq,
+            kind: Kind::Tool,
+            reserved: Spend::default(),
             attempt: 0,
             started: None,
             since: self.life.moment,

@@ -162,6 +162,7 @@ impl Agent {
             Some(Pending::Outside(outside)) => match outside.kind {
                 Kind::Model => AgentState::Waiting(Waiting::Model),
                 Kind::Approval => AgentState::Waiting(Waiting::Approval),
+                Kind::Tool => AgentState::Waiting(Waiting::Tool),
                 // Its node looks at once.
                 Kind::Memory => AgentState::Running,
             },

@@ -22,6 +22,9 @@ pub fn describe(event: &AgentEvent) -> String {
                     format!("effect_intended #{seq} {scope} memory, best {count} for {:?}", short(query))
                 }
             },
+            Intent::Tool { tool, preview, .. } => {
+                format!("effect_intended #{seq} tool {tool} {}", short(preview))
+            }
             Intent::Approval(request) => format!("effect_intended #{seq} approval {:?}", short(&request.question)),
         },
         AgentEvent::EffectStarted { seq, attempt, epoch } => {
@@ -32,6 +35,7 @@ pub fn describe(event: &AgentEvent) -> String {
             EffectResult::Failed(failure) => format!("effect_ended #{seq} failed {}{}", failure.code, used(spend)),
             EffectResult::Unknown(failure) => format!("effect_ended #{seq} unknown {}{}", failure.code, used(spend)),
         },
+        AgentEvent::EffectLost { seq } => format!("effect_lost #{seq}"),
         AgentEvent::ChildrenSpawned { seq, children, .. } => {
             let names: Vec<&str> = children.iter().map(|child| child.spec.name.as_str()).collect();
             format!("children_spawned #{seq} {}", short(&names.join(", ")))

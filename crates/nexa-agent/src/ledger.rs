@@ -7,6 +7,9 @@
 //! The key is the same for every attempt, so whoever answers can tell a second sending from a second request; that is
 //! why sending again takes no second reserve, and a run's result does not depend on which nodes were lost. A brain
 //! waits for one thing at a time, so all that came before it has ended.
+//!
+//! A call of a tool that is not idempotent is sent once. When its owner is lost while it is in flight, its outcome is
+//! unknown, and the program sees `outcome_unknown`; what the tool's `on_unknown` says then is code of the program.
 
 use minicbor::{Decode, Encode};
 use nexa_event::effect::{Answer, EffectBody, RecallRequest, TestRequest};
@@ -20,7 +23,7 @@ use crate::step::{Draft, Input, OutsideEffect};
 /// What the brain waits for.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub(crate) enum Pending {
-    /// A model or a person.
+    /// A model, a person or a tool.
     #[n(0)]
     Outside(#[n(0)] Outside),
     /// A moment.
@@ -108,6 +111,9 @@ pub(crate) enum Kind {
     /// A memory beyond the agent: looked into as soon as the question is recorded, and again whenever it gets lost.
     #[n(3)]
     Memory,
+    /// A tool: whether it may be called again under the same key, its declaration says.
+    #[n(2)]
+    Tool,
 }
 
 impl Kind {
@@ -120,6 +126,7 @@ impl Kind {
                     (Self::Model, Answer::Model(_))
                         | (Self::Approval, Answer::Approval(_))
                         | (Self::Memory, Answer::Memory(_))
+                        | (Self::Tool, Answer::Value(_))
                 )
             }
             EffectResult::Failed(_) | EffectResult::Unknown(_) => true,
@@ -141,7 +148,7 @@ impl Agent {
         }
     }
 
-    /// The model request that was started and has not ended, for a dispatcher that lost it.
+    /// The model request or tool call that was started and has not ended, for a dispatcher that lost it.
     pub fn in_flight(&self, now: Timestamp) -> Option<OutsideEffect> {
         match self.outside()? {
             outside if outside.started.is_some() => self.outside_effect(outside, outside.attempt, now),
@@ -160,8 +167,12 @@ impl Agent {
 
     fn outside_effect(&self, outside: &Outside, attempt: u32, now: Timestamp) -> Option<OutsideEffect> {
         let body = self.brain.pending()?.body;
-        let EffectBody::Model(request) = &body else { return None };
-        let own = now.after(request.timeout);
+        let timeout = match &body {
+            EffectBody::Model(request) => request.timeout,
+            EffectBody::Tool(request) => request.timeout,
+            _ => return None,
+        };
+        let own = now.after(timeout);
         let deadline = self.deadline().map_or(own, |deadline| own.min(deadline));
         Some(OutsideEffect { seq: outside.seq, key: self.effect_key(outside.seq), attempt, body, deadline })
     }
@@ -193,7 +204,8 @@ impl Agent {
         let attempt = outside.attempt + 1;
         outside.attempt = attempt;
         outside.started = Some(epoch);
-        self.life.reissued += u32::from(attempt > 1);
+        let is_model = outside.kind == Kind::Model;
+        self.life.reissued += u32::from(attempt > 1 && is_model);
         invariant!(AG1, self.life.end.is_none() && epoch >= self.life.epoch);
         Some(AgentEvent::EffectStarted { seq, attempt, epoch })
     }
@@ -324,6 +336,31 @@ impl Agent {
         self.life.meter.settle(&outside.reserved, Some(spend));
         self.resume(seq, answer_of(result), at);
         true
+    }
+
+    /// A new owner deals with what was in flight: a model is asked again, a question stays asked, a memory is looked into again by itself, a tool is called again
+    /// if that is as good as once. Any other call of a tool counts as ended, and nobody can say how.
+    pub(crate) fn take_over_pending(&mut self, at: Timestamp, draft: &mut Draft) {
+        let Some(outside) = self.outside().filter(|outside| outside.started.is_some()) else { return };
+        let (seq, kind) = (outside.seq, outside.kind);
+        let is_sent_again = match kind {
+            Kind::Model => true,
+            Kind::Approval | Kind::Memory => return,
+            Kind::Tool => match self.brain.pending().map(|request| request.body) {
+                Some(EffectBody::Tool(request)) => request.idempotent,
+                _ => false,
+            },
+        };
+        if is_sent_again {
+            if let Some(Pending::Outside(outside)) = &mut self.life.pending {
+                outside.started = None;
+            }
+            return;
+        }
+        draft.facts.push(AgentEvent::EffectLost { seq });
+        let message = "the tool was called, and its owner was lost before the answer came: it may have done its work";
+        let lost = EffectResult::Unknown(Failure::new(RunCode::OutcomeUnknown, message));
+        self.end_effect(seq, &lost, &Spend::default(), at);
     }
 
     /// Gives up what is pending because the agent ends. A request in flight is billed at its worst case: nobody will

@@ -169,6 +169,7 @@ impl Agent {
                     EffectBody::Model(_) => Some(Kind::Model),
                     EffectBody::Approval(_) => Some(Kind::Approval),
                     EffectBody::Recall(_) => Some(Kind::Memory),
+                    EffectBody::Tool(_) => Some(Kind::Tool),
                     _ => None,
                 };
                 let was_started = outside.attempt > 0 || outside.started.is_none();

@@ -10,10 +10,12 @@
 //! [`fingerprint`] in the ledger's intent proves that it is the same.
 
 mod fingerprint;
+mod tool;
 
 pub use fingerprint::fingerprint;
 use minicbor::{CborLen, Decode, Encode};
 use nexa_types::{AgentId, Budget, Millis, Payload, Seq, Spend, Timestamp, Tokens};
+pub use tool::{Risk, ToolEffect, ToolLimits, ToolRequest, ToolSource};
 
 /// One effect that a VM yielded and now waits for.
 #[derive(Debug, Clone, PartialEq)]
@@ -75,6 +77,8 @@ pub enum EffectBody {
     Remember(Remembered),
     /// Look into a memory beyond the agent.
     Recall(RecallRequest),
+    /// Call a tool.
+    Tool(Box<ToolRequest>),
     /// Ask the test that the program runs in. Only a test harness answers; no program that a node runs can ask.
     Test(TestRequest),
     /// Wait for how a child ended, or for a timer. Any number of times.
@@ -122,7 +126,7 @@ impl EffectBody {
             | Self::Receive { .. }
             | Self::Cancel(_)
             | Self::Release(_) => EffectClass::Log,
-            Self::Model(_) | Self::Approval(_) | Self::Recall(_) => EffectClass::Outside,
+            Self::Model(_) | Self::Approval(_) | Self::Recall(_) | Self::Tool(_) => EffectClass::Outside,
             Self::Test(_) => EffectClass::Test,
         }
     }
@@ -568,6 +572,9 @@ pub enum Answer {
     /// What a memory has, an encoded value: the key's, or a list of hits.
     #[n(10)]
     Memory(#[n(0)] Option<Payload>),
+    /// An encoded value: what a tool gave.
+    #[n(6)]
+    Value(#[n(0)] Payload),
     /// A harness's answer to its test, an encoded value.
     #[n(11)]
     Tested(#[n(0)] Payload),

@@ -9,7 +9,7 @@ use nexa_types::{
     Spend, Timestamp, WorkloadId,
 };
 
-use crate::effect::{Answer, ApprovalRequest, ChildSpec, Join, RecallRequest, Remembered, Source};
+use crate::effect::{Answer, ApprovalRequest, ChildSpec, Join, RecallRequest, Remembered, Risk, Source, ToolEffect};
 
 /// What an agent runs.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -321,6 +321,14 @@ pub enum AgentEvent {
         #[n(1)]
         epoch: Epoch,
     },
+    /// Decision: a tool call was in flight when its owner was lost, must not be sent again, and counts as ended with an
+    /// unknown outcome.
+    #[n(17)]
+    EffectLost {
+        /// Its number.
+        #[n(0)]
+        seq: Seq,
+    },
     /// Decision: it goes no further before something that it started ends, a message comes, or there is room for one.
     #[n(18)]
     WaitBegan {
@@ -396,6 +404,7 @@ impl AgentEvent {
             | Self::MemoryStored { .. }
             | Self::ChildrenCancelled { .. }
             | Self::Ended { .. }
+            | Self::EffectLost { .. }
             | Self::WaitBegan { .. }
             | Self::MessageSent { .. }
             | Self::MailTaken { .. } => false,
@@ -439,10 +448,35 @@ pub enum Intent {
     /// A question to a person.
     #[n(1)]
     Approval(#[n(0)] ApprovalRequest),
+    /// A call of a tool.
+    #[n(2)]
+    Tool {
+        /// The tool, as the program calls it.
+        #[n(0)]
+        tool: String,
+        /// Who provides it, for people.
+        #[n(1)]
+        source: String,
+        /// The beginning of the arguments' JSON text, at most [`TOOL_PREVIEW_BYTES_MAX`]; the fingerprint covers all.
+        #[n(2)]
+        preview: String,
+        /// How much harm it can do.
+        #[n(3)]
+        risk: Risk,
+        /// Whether it changes anything outside.
+        #[n(4)]
+        effect: ToolEffect,
+        /// The business key that goes along.
+        #[n(5)]
+        key: Option<String>,
+    },
     /// A look into a memory beyond the agent.
     #[n(4)]
     Recall(#[n(0)] RecallRequest),
 }
+
+/// The most bytes of a tool call's arguments that its intent shows.
+pub const TOOL_PREVIEW_BYTES_MAX: usize = 1 << 10;
 
 /// How an outside effect ended.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]

@@ -11,7 +11,7 @@ use minicbor::{Decode, Encode};
 use nexa_event::codec::{decode, encode};
 use nexa_event::effect::{
     Answer, ApprovalRequest, ChildSpec, Decision, Finish, Join, MemoryScope, ModelReply, RecallRequest, Remembered,
-    Source, ToolCall, Wanted,
+    Risk, Source, ToolCall, ToolEffect, Wanted,
 };
 use nexa_event::envelope::{FORMAT, Fact, Header, TraceContext};
 use nexa_event::fact::{
@@ -38,16 +38,16 @@ variants! {
     agent_event(AgentEvent) in AGENT_EVENTS {
         Spawned, Started, EffectIntended, EffectStarted, EffectEnded, ChildrenSpawned, ChildEnded, TimerSet,
         TimerFired, Emitted, MessageReceived, CancelReceived, DeadlinePassed, ChildrenCancelled, Ended, Quarantined,
-        TakenOver, WaitBegan, MessageSent, MailTaken, CreditReceived, MemoryStored,
+        TakenOver, EffectLost, WaitBegan, MessageSent, MailTaken, CreditReceived, MemoryStored,
     }
     workload_event(WorkloadEvent) in WORKLOAD_EVENTS { Submitted, CancelRequested, Ended }
     cluster_event(ClusterEvent) in CLUSTER_EVENTS { ProgramPut }
     fact(Fact) in FACTS { Agent, Workload, Cluster }
     input(Input) in INPUTS { ChildEnded, Answered, Message, Cancel, Passed, Credit }
     program(Program) in PROGRAMS { Function, List }
-    intent(Intent) in INTENTS { Model, Approval, Recall }
+    intent(Intent) in INTENTS { Model, Approval, Recall, Tool }
     effect_result(EffectResult) in EFFECT_RESULTS { Done, Failed, Unknown }
-    answer(Answer) in ANSWERS { Done, Now, Random, Children, Model, Approval, Tested, Started, Message, Memory }
+    answer(Answer) in ANSWERS { Done, Now, Random, Children, Model, Approval, Tested, Started, Message, Memory, Value }
     outcome(Outcome) in OUTCOMES { Ok, Err }
     stream(StreamId) in STREAMS { Agent, Workload, Cluster }
     source(Source) in SOURCES { Program, Answer, Derived }
@@ -155,6 +155,7 @@ fn later_answers() -> Vec<Answer> {
         Answer::Message(payload("hi")),
         Answer::Memory(Some(payload("kept"))),
         Answer::Memory(None),
+        Answer::Value(payload("value")),
     ]
 }
 
@@ -227,6 +228,14 @@ fn later_intents() -> Vec<Intent> {
     vec![
         Intent::Recall(RecallRequest { scope: MemoryScope::Workload, what: Wanted::Key("who".into()) }),
         Intent::Recall(RecallRequest { scope: MemoryScope::Tenant, what: best }),
+        Intent::Tool {
+            tool: "find".into(),
+            source: "mcp(\"docs\", name: \"find\")".into(),
+            preview: "{\"q\":\"cats\"}".into(),
+            risk: Risk::High,
+            effect: ToolEffect::Read,
+            key: Some("cats".into()),
+        },
     ]
 }
 
@@ -278,6 +287,7 @@ fn agent_events() -> Vec<AgentEvent> {
             number: Some(7),
         },
         AgentEvent::MessageSent { seq, to: agent(), number: 7 },
+        AgentEvent::EffectLost { seq },
         AgentEvent::MailTaken { seq, count: 2 },
         AgentEvent::CreditReceived { seq, branch, taken: 512 },
     ]);

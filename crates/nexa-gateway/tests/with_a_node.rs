@@ -111,7 +111,8 @@ impl House {
         let echo = Arc::new(Echo { open: tokio::sync::watch::Sender::new(false) });
         let memories = Arc::new(MemoryViews::new(store.clone()));
         let (model, clock, dice) = (echo.clone(), clock.clone(), dice.clone());
-        let ports = Ports { store: store.clone(), memories, model, clock: clock.clone(), dice: dice.clone() };
+        let tools = Arc::new(nexa_ports::tool::NoTools);
+        let ports = Ports { store: store.clone(), memories, model, tools, clock: clock.clone(), dice: dice.clone() };
         let config = NodeConfig::new(NodeId::new("n1").expect("a good name"));
         let node = Node::start(config, ports).await.expect("the node starts");
         let handlers = Handlers::new(store, views, Arc::new(node.clone()), clock.clone());

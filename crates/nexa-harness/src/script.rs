@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use nexa_event::effect::{Answer, Decision, Finish, ModelReply, ModelRequest, ToolCall};
 use nexa_event::fact::EffectResult;
 use nexa_types::{Failure, Millis, RunCode, Spend, Tokens};
-use nexa_vm::json::{text_of, to_json};
+use nexa_vm::codec;
+use nexa_vm::json::{from_json, text_of, to_json};
 use nexa_vm::value::Value;
 
 /// Who is asked.
@@ -139,6 +140,25 @@ pub(crate) fn model_result(turn: Result<Turn, Failure>, request: &ModelRequest, 
     let spend = spend(&text);
     let reply = ModelReply { text, finish, model, spend, tokens_left_out: Tokens(0), tool_calls };
     (EffectResult::Done(Answer::Model(reply)), spend)
+}
+
+/// What a tool gives by a turn: a value as JSON has it, so that the program must read it as its type.
+pub(crate) fn tool_result(turn: Result<Turn, Failure>) -> EffectResult {
+    match turn {
+        Ok(Turn::Say(value)) => {
+            let plain = from_json(&to_json(&value)).map_err(|error| error.to_string());
+            match plain.and_then(|value| codec::try_encode(&value).map_err(|error| error.to_string())) {
+                Ok(payload) => EffectResult::Done(Answer::Value(payload)),
+                Err(why) => EffectResult::Failed(Failure::new(RunCode::UnscriptedCall, why)),
+            }
+        }
+        Ok(Turn::Fail(RunCode::OutcomeUnknown)) => {
+            EffectResult::Unknown(Failure::new(RunCode::OutcomeUnknown, "the script says so"))
+        }
+        Ok(Turn::Fail(code)) => EffectResult::Failed(Failure::new(code, "the script says so")),
+        Ok(other) => EffectResult::Failed(misplaced(&other, "a tool")),
+        Err(failure) => EffectResult::Failed(failure),
+    }
 }
 
 /// A person's answer by a turn.

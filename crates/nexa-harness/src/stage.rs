@@ -8,8 +8,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use nexa_agent::{Agent, Input, Step, describe};
-use nexa_event::effect::{Answer, EffectBody, ModelRequest, Purpose};
+use nexa_agent::{Agent, Input, OutsideEffect, Step, describe};
+use nexa_event::effect::{Answer, EffectBody, ModelRequest, Purpose, ToolEffect, ToolRequest};
 use nexa_event::fact::{self, AgentEvent, EffectResult, Intent, Program as Runs, Spawned};
 use nexa_types::limits::SLICE_FUEL;
 use nexa_types::{
@@ -17,12 +17,12 @@ use nexa_types::{
     Spend, TenantId, Timestamp, WorkloadId,
 };
 use nexa_view::{MemoryBook, MemoryEntry, MemoryPlace};
-use nexa_vm::codec;
 use nexa_vm::recall::look_up;
 use nexa_vm::value::Value;
 use nexa_vm::vm::Program;
+use nexa_vm::{codec, json};
 
-use crate::script::{Script, Target, decision_result, model_result};
+use crate::script::{Script, Target, decision_result, model_result, tool_result};
 use crate::seen::{Call, Seen};
 
 /// The most steps of one run at full pace; a stopping one may take [`Pace::Stopping`]'s factor more. A test that needs
@@ -308,7 +308,11 @@ impl Stage {
         if self.pace == Pace::Stopping {
             seat.freeze(&self.program);
         }
-        let EffectBody::Model(request) = &wish.body else { return };
+        let request = match &wish.body {
+            EffectBody::Model(request) => request,
+            EffectBody::Tool(request) => return self.call_tool(id, &wish, request),
+            _ => return,
+        };
         self.seen.models.push((request.agent.clone(), request.model.clone()));
         if let Purpose::Semantic { question } = &request.purpose {
             self.seen.asks.push(question.clone());
@@ -322,6 +326,23 @@ impl Stage {
             (due, model_result(turn, request, wish.seq.0))
         };
         let input = Input::EffectEnded { seq: wish.seq, attempt: wish.attempt, result, spend };
+        self.push(due, id, Event::Wake(input));
+    }
+
+    /// Calls a tool by its script. One that does not answer in time may have done its work.
+    fn call_tool(&mut self, id: AgentId, wish: &OutsideEffect, request: &ToolRequest) {
+        self.seen.calls.push(Call { name: request.tool.clone(), input: first_argument(request) });
+        let (delay, turn) = self.turn(&Target::new("tool", &request.tool));
+        let due = self.now.after(delay);
+        let (due, result) = if due > wish.deadline {
+            let repeats = request.idempotent || request.effect != ToolEffect::Write;
+            let code = if repeats { RunCode::Timeout } else { RunCode::OutcomeUnknown };
+            let failure = Failure::new(code, "the tool did not answer in time");
+            (wish.deadline, if repeats { EffectResult::Failed(failure) } else { EffectResult::Unknown(failure) })
+        } else {
+            (due, tool_result(turn))
+        };
+        let input = Input::EffectEnded { seq: wish.seq, attempt: wish.attempt, result, spend: Spend::default() };
         self.push(due, id, Event::Wake(input));
     }
 
@@ -340,6 +361,14 @@ impl Seat {
         let bytes = self.agent.snapshot();
         self.agent = Agent::restore(&bytes, Arc::clone(program)).expect("what an agent wrote can be read");
         assert_eq!(self.agent.snapshot(), bytes, "equal agents make equal bytes");
+    }
+}
+
+/// The first argument of a call, `()` if it has none.
+fn first_argument(request: &ToolRequest) -> Value {
+    match json::from_json(&request.args) {
+        Ok(Value::Dict(args)) => args.entries().first().map_or(Value::Unit, |(_, value)| value.clone()),
+        _ => Value::Unit,
     }
 }
 

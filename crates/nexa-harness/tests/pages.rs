@@ -38,6 +38,7 @@ pages! {
     questions
     refused
     tests
+    tools
     types
     values
 }

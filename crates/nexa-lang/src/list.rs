@@ -8,6 +8,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use nexa_event::effect::ToolChoice;
 use nexa_types::Budget;
 use nexa_types::limits::LIST_AGENTS_MAX;
 use nexa_vm::module::{Module, Schedule};
@@ -182,6 +183,10 @@ fn agent_of(item: &AgentSpec) -> hir::Agent {
         ensures: Vec::new(),
         contract_locals: 0,
         fallback: None,
+        tools: Vec::new(),
+        tool_choice: ToolChoice::Auto,
+        max_tool_calls: 0,
+        max_steps: None,
         schedule: Schedule { priority: item.priority, ..Schedule::default() },
         at,
     }

@@ -6,6 +6,7 @@
 //! - [`view`]: read models, which are folds and can be rebuilt.
 //! - [`memories`]: what workloads and tenants remember; a fold as well.
 //! - [`model`]: language models.
+//! - [`tool`]: tools.
 //!
 //! Adapters never see each other; the `nexa` binary chooses them in one place.
 
@@ -15,4 +16,5 @@ pub mod memories;
 pub mod memory;
 pub mod model;
 pub mod store;
+pub mod tool;
 pub mod view;

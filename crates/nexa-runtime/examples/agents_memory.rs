@@ -59,6 +59,7 @@ async fn main() {
         store: desk.store.clone(),
         memories: Arc::new(nexa_ports::view::MemoryViews::new(desk.store.clone())),
         model: Arc::new(Silent),
+        tools: Arc::new(nexa_ports::tool::NoTools),
         clock: Arc::new(SystemClock::default()),
         dice: Arc::new(SystemDice),
     };

@@ -75,6 +75,7 @@ async fn main() {
         store: store.clone(),
         memories: Arc::new(nexa_ports::view::MemoryViews::new(store.clone())),
         model: model.clone(),
+        tools: Arc::new(nexa_ports::tool::NoTools),
         clock: Arc::new(SystemClock::default()),
         dice: Arc::new(SystemDice),
     };

@@ -71,6 +71,8 @@ pub struct NodeStats {
     pub model_calls_waiting: usize,
     /// Answers that no agent has recorded yet.
     pub results_unrecorded: usize,
+    /// Tool calls sent.
+    pub tool_calls: u64,
     /// Model calls sent.
     pub model_calls: u64,
     /// Of these, sent with an attempt above 1: an earlier one was in flight when its node was lost.

@@ -17,6 +17,7 @@ use nexa_ports::dice::Dice;
 use nexa_ports::memories::Memories;
 use nexa_ports::model::Model;
 use nexa_ports::store::{Append, AppendError, Guard, RowChange, Stamp, Store, StoreError};
+use nexa_ports::tool::Tools;
 use nexa_types::{AgentId, AgentState, Millis, ModuleHash, NodeId, StreamId, TenantId};
 use nexa_vm::module::Module;
 use nexa_vm::vm::Program;
@@ -51,6 +52,8 @@ pub struct Ports {
     pub memories: Arc<dyn Memories>,
     /// Language models.
     pub model: Arc<dyn Model>,
+    /// Tools.
+    pub tools: Arc<dyn Tools>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Randomness, for pauses.
@@ -161,16 +164,18 @@ impl Node {
     /// A program by its hash, loaded and verified once.
     ///
     /// # Errors
-    /// [`ProgramError`]: nobody put it, its bytes are damaged, or the store failed.
+    /// [`ProgramError`]: nobody put it, its bytes are damaged, a tool of it does not exist here, or the store failed.
     pub async fn program(&self, tenant: &TenantId, module: ModuleHash) -> Result<Arc<Program>, ProgramError> {
-        self.core().programs.get(tenant, module).await
+        let program = self.core().programs.get(tenant, module).await?;
+        self.core().programs.check_tools(&program)?;
+        Ok(program)
     }
 
     /// Keeps a program of a tenant under a name. Putting the same again writes nothing; puts of one tenant take turns.
     /// Dropping the future leaves open whether it was stored.
     ///
     /// # Errors
-    /// [`ProgramError`]: the verifier refuses it, or the store failed.
+    /// [`ProgramError`]: the verifier refuses it, a tool of it does not exist here, or the store failed.
     pub async fn put_program(
         &self,
         tenant: &TenantId,
@@ -222,7 +227,7 @@ impl Core {
         supervisors: Vec<Supervisor>,
         supervised: Arc<SuperviseCounters>,
     ) -> Arc<Self> {
-        let Ports { store, memories, model, clock, dice } = ports;
+        let Ports { store, memories, model, tools, clock, dice } = ports;
         Arc::new_cyclic(|core| {
             let (live, stop) = (LiveHub::default(), CancellationToken::new());
             let limits = ModelLimits {
@@ -231,13 +236,13 @@ impl Core {
             };
             let bell = Arc::new(Bell(core.clone()));
             Self {
-                programs: Programs::new(store.clone()),
+                programs: Programs::new(store.clone(), tools.clone()),
                 residency: Residency::new(SeatLimits {
                     live_max: config.live_agents_max.max(1),
                     loading_max: config.loading_agents_max.max(1),
                     waiting_max: config.waiting_agents_max,
                 }),
-                models: Models::new(model, clock.clone(), live.clone(), bell, limits, stop.clone()),
+                models: Models::new((model, tools), clock.clone(), live.clone(), bell, limits, stop.clone()),
                 timers: Arc::new(Timers::new(config.timers_max)),
                 ownership: Ownership::default(),
                 counters: Counters::default(),
@@ -382,6 +387,7 @@ impl Core {
             model_calls_in_flight: load.in_flight,
             model_calls_waiting: load.waiting,
             results_unrecorded: load.held,
+            tool_calls: models.tools.load(Ordering::Relaxed),
             model_calls: models.sent.load(Ordering::Relaxed),
             reissued_model_calls: models.reissued.load(Ordering::Relaxed),
             adapter_panics: models.panics.load(Ordering::Relaxed),

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use nexa_event::envelope::Fact;
 use nexa_event::fact::ClusterEvent;
 use nexa_ports::store::{Append, AppendError, Guard, Stamp, Store, StoreError};
+use nexa_ports::tool::{NoTool, Tools};
 use nexa_types::{BlobHash, ModuleHash, StreamId, TenantId, Version};
 use nexa_vm::module::{LoadError, Module};
 use nexa_vm::vm::Program;
@@ -44,6 +45,14 @@ pub enum ProgramError {
         module: ModuleHash,
         /// What the loader or the verifier said.
         source: LoadError,
+    },
+    /// A tool that it declares does not exist on this node.
+    #[error("the tool `{tool}` cannot be used: {source}")]
+    NoTool {
+        /// The tool, as the program calls it.
+        tool: String,
+        /// What is missing.
+        source: NoTool,
     },
     /// Too many others put programs at the same moment.
     #[error("the list of programs changes too fast; try again")]
@@ -150,6 +159,7 @@ fn load(module: ModuleHash, bytes: &[u8]) -> Result<Program, ProgramError> {
 /// The programs that a node has loaded, and what its tenants have put.
 pub(crate) struct Programs {
     store: Arc<dyn Store>,
+    tools: Arc<dyn Tools>,
     cache: Mutex<Cache>,
 }
 
@@ -162,8 +172,17 @@ struct Cache {
 }
 
 impl Programs {
-    pub(crate) fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, cache: Mutex::default() }
+    pub(crate) fn new(store: Arc<dyn Store>, tools: Arc<dyn Tools>) -> Self {
+        Self { store, tools, cache: Mutex::default() }
+    }
+
+    /// Whether every tool that a program declares exists here.
+    pub(crate) fn check_tools(&self, program: &Program) -> Result<(), ProgramError> {
+        for tool in &program.module().tools {
+            let found = self.tools.find(&tool.source, &tool.params);
+            found.map_err(|source| ProgramError::NoTool { tool: tool.name.clone(), source })?;
+        }
+        Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, Cache> {
@@ -184,6 +203,7 @@ impl Programs {
     ) -> Result<Arc<Program>, ProgramError> {
         let bytes = module.encode();
         let program = Arc::new(load(module.hash(), &bytes)?);
+        self.check_tools(&program)?;
         let catalog = self.catalog(tenant);
         catalog.lock().await.put(&*self.store, tenant, program.hash(), bytes, name, stamp).await?;
         self.lock().keep(tenant, program.clone());

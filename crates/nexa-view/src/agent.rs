@@ -58,6 +58,13 @@ pub enum Pending {
         #[n(0)]
         child: Seq,
     },
+    /// A tool.
+    #[n(6)]
+    Tool {
+        /// The effect.
+        #[n(0)]
+        seq: Seq,
+    },
 }
 
 /// An agent.
@@ -190,6 +197,7 @@ impl AgentView {
                 self.pending = match intent {
                     Intent::Model { .. } => Some(Pending::Model { seq: *seq }),
                     Intent::Approval(_) => Some(Pending::Approval { seq: *seq }),
+                    Intent::Tool { .. } => Some(Pending::Tool { seq: *seq }),
                     // Its node looks at once.
                     Intent::Recall(_) => None,
                 };
@@ -219,6 +227,11 @@ impl AgentView {
                 }
             }
             AgentEvent::TimerSet { seq, .. } => self.pending = Some(Pending::Timer { seq: *seq }),
+            AgentEvent::EffectLost { seq } => {
+                self.pending = None;
+                self.last_failure =
+                    Some(format!("outcome_unknown: effect #{seq} was in flight when its owner was lost"));
+            }
             AgentEvent::WaitBegan { seq, on, .. } => {
                 self.pending = Some(match on {
                     WaitOn::Child(child) => Pending::Children { seq: *child, left: 1 },
@@ -271,6 +284,7 @@ impl AgentView {
             Some(Pending::Model { .. }) => AgentState::Waiting(Waiting::Model),
             Some(Pending::Approval { .. }) => AgentState::Waiting(Waiting::Approval),
             Some(Pending::Timer { .. }) => AgentState::Waiting(Waiting::Timer),
+            Some(Pending::Tool { .. }) => AgentState::Waiting(Waiting::Tool),
             Some(Pending::Children { .. }) => AgentState::Waiting(Waiting::Children),
             Some(Pending::Message { .. } | Pending::Room { .. }) => AgentState::Waiting(Waiting::Message),
             None if self.coordinates => AgentState::Waiting(Waiting::Children),

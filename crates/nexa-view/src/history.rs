@@ -66,6 +66,12 @@ fn agent_line(event: &AgentEvent) -> Option<(&'static str, String)> {
             let data = request.data.as_deref().unwrap_or_default();
             Some(("approval_asked", format!("{} {data}", request.question)))
         }
+        AgentEvent::EffectIntended { intent: Intent::Tool { tool, preview, .. }, .. } => {
+            Some(("tool_called", format!("{tool} {preview}")))
+        }
+        AgentEvent::EffectLost { seq } => {
+            Some(("effect_unknown", format!("outcome_unknown: #{seq} was in flight when its owner was lost")))
+        }
         AgentEvent::EffectEnded { result, .. } => match result {
             EffectResult::Done(Answer::Model(reply)) => Some(("model_replied", reply.text.clone())),
             EffectResult::Done(Answer::Approval(decision)) => {

@@ -1,9 +1,10 @@
 //! A compiled program.
 //!
 //! Magic `NXB1`, major.minor version, then sections: constants, types, shapes, functions, agents, requests, entries,
-//! since 1.1 those that say something of kinds and schedules, debug. The module hash is BLAKE3-256 over all sections but debug, so comments and line numbers do not change it;
-//! equal source and compiler give equal bytes. A loader accepts an equal major and a lower or equal minor version. A
-//! module is written in the lowest version that can say what is in it.
+//! since 1.1 those of kinds, schedules, tools, grants and offers that say something, debug. The module hash is BLAKE3-256
+//! over all sections but debug, so comments and line numbers do not change it; equal source and compiler give equal
+//! bytes. A loader accepts an equal major and a lower or equal minor version. A module is written in the lowest version
+//! that can say what is in it.
 
 use nexa_types::{Budget, Millis, Tokens};
 
@@ -14,11 +15,13 @@ mod decode;
 mod dump;
 mod encode;
 mod statics;
+mod tools;
 
 pub use decode::LoadError;
 pub use encode::VERSION;
 pub(crate) use encode::max;
 pub use statics::{Kind, Schedule};
+pub use tools::{Grant, Offer, OfferedTool, Tool};
 
 /// A compiled program, decoded. [`crate::verify`] must accept it before it runs.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -41,6 +44,12 @@ pub struct Module {
     /// What a scheduler should know of functions that are started as agents, in ascending order of the functions. One
     /// that is not there has the defaults.
     pub schedules: Vec<(u32, Schedule)>,
+    /// Declared tools.
+    pub tools: Vec<Tool>,
+    /// Which functions may call which tools, by function. What is not listed is not granted.
+    pub grants: Vec<Grant>,
+    /// The tools that model requests offer, by request.
+    pub offers: Vec<Offer>,
     /// Names and lines; not part of the hash.
     pub debug: Debug,
 }
@@ -180,7 +189,9 @@ pub struct Agent {
 ///
 /// `LLMCall` pops `messages`, a list of records `{ role, text, from }` (`from`: the number of the effect whose answer
 /// the text is, 0 for the program's own text, -1 for text derived by the VM), and below it `model`, a text, empty for
-/// the default. It pushes a record `{ text, finish, from, tokens_in, tokens_out }`.
+/// the default. A message of a model that asked for tools also has `calls`, a list of records `{ id, name, arguments }`,
+/// and one of what a tool gave has `call`, the id of the call. It pushes a record
+/// `{ text, finish, from, tokens_in, tokens_out, calls }`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelRequestSpec {
     /// The agent that asks, as declared.

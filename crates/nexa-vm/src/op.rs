@@ -62,12 +62,14 @@ pub enum Form {
     CountStd,
     /// `a`: a count (8 bits), `b`: flags, see the instruction.
     CountFlags,
+    /// `a`: a count (8 bits), `b`: an index into the module's tools.
+    CountTool,
 }
 
 impl Form {
     /// Whether the word is `op:8 a:8 b:16`, which `Wide` does not widen.
     pub const fn has_count(self) -> bool {
-        matches!(self, Self::CountFunction | Self::CountStd | Self::CountFlags)
+        matches!(self, Self::CountFunction | Self::CountStd | Self::CountFlags | Self::CountTool)
     }
 }
 
@@ -289,6 +291,9 @@ ops! {
     141 Random None,
     /// `… x → … ()`
     142 Log None,
+    /// `… arg(1) … arg(a) → … value`: calls `tool[b]`, one argument a parameter; raises `tool_failed`, `timeout`,
+    /// `denied`, `unavailable`, `outcome_unknown`. Only in functions that are granted the tool.
+    143 ToolCall CountTool,
     /// `… → … secret` whose name is `constant[a]`. Its value never enters the machine. Like all that follow but the
     /// memory of a workload and a tenant, it is done in the machine and is no effect; still, a pure function may not.
     144 Secret Const,

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
+mod common;
+
 use expect_test::expect;
 use nexa_vm::module::build::{Assembler, ModuleBuilder};
 use nexa_vm::module::{Constant, Kind, LoadError, ModelRequestSpec, Module, Schedule, Type};
@@ -263,4 +265,71 @@ fn kinds_and_schedules_must_fit_their_functions() {
         E1004: the schedule of `f` has a weight or memory out of range
     "#]]
     .assert_eq(&all);
+}
+
+#[test]
+fn a_tool_is_called_where_it_is_granted() {
+    let module = common::programs::tools().program.module().clone();
+    let refused = |change: &dyn Fn(&mut Module)| {
+        let mut module = module.clone();
+        change(&mut module);
+        match Program::new(module) {
+            Ok(_) => "accepted".to_owned(),
+            Err(error) => error.to_string(),
+        }
+    };
+    let changes: &[&dyn Fn(&mut Module)] = &[
+        &|_| {},
+        &|module| module.grants.clear(),
+        &|module| module.functions[1].code = vec![word_ab(Op::Closure, 0, 0), word_a(Op::Return, 0)],
+        &|module| {
+            // Not through its function.
+            let find = module.functions[0].clone();
+            module.functions.push(find);
+        },
+        &|module| module.grants[0].tools.push(1),
+        &|module| module.grants.push(module.grants[0].clone()),
+        &|module| module.tools[0].function = 1,
+        &|module| module.tools[0].key = Some(2),
+        &|module| module.tools[0].params[1] = "q".to_owned(),
+        &|module| module.tools.clear(),
+        &|module| module.offers[0].tools[0].args = 0,
+        &|module| module.offers[0].request = 1,
+        &|module| module.functions[0].pure_ = true,
+    ];
+    let all: String = changes.iter().map(|change| refused(change) + "\n").collect();
+    expect![[r#"
+        accepted
+        E1004: the tool `find` is called and was not granted, in `main` at instruction 2
+        accepted
+        E1004: the tool `find` is called and was not granted, in `find` at instruction 2
+        E1004: the grants of function 1 are out of range or order
+        E1004: the grants of function 1 are out of range or order
+        E1004: the tool `find` has no function that takes its parameters
+        E1004: the key of the tool `find` is none of its parameters
+        E1004: the tool `find` has two parameters of one name
+        E1004: the grants of function 1 are out of range or order
+        E1004: the offer of model request 0 is not valid
+        E1004: the offer of model request 1 is not valid
+        E1003: an effect in a function marked pure, in `find` at instruction 2
+    "#]]
+    .assert_eq(&all);
+}
+
+#[test]
+fn a_dump_names_tools_grants_and_offers() {
+    let module = common::programs::tools().program.module().clone();
+    let head: String = module.dump().lines().take(9).map(|line| line.to_owned() + "\n").collect();
+    expect![[r#"
+        tool find(q, limit): mcp("docs", name: "search"), risk low, effect read, within 9000 ms
+        grant main: find
+        offer A auto: find
+
+        fn 0 find: 2 arguments, 2 locals, 0 captures, 2 operands
+             0 LoadLocal 0
+             1 LoadLocal 1
+             2 ToolCall 2 find
+             3 Return
+    "#]]
+    .assert_eq(&head);
 }

@@ -56,6 +56,7 @@ pub(crate) async fn wire(data: &Path, project: &Project, args: &ModelArgs, liste
         store: Arc::clone(&store) as _,
         memories: Arc::clone(&store) as _,
         model: Arc::new(model),
+        tools: Arc::new(nexa_ports::tool::NoTools),
         clock: Arc::clone(&clock),
         dice: Arc::clone(&dice),
     };

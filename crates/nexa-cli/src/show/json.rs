@@ -195,6 +195,14 @@ fn details(event: &v1::watch_event::Event) -> (&'static str, Value) {
             ("agent_ended", json!({ "outcome": outcome(e.outcome.as_ref()), "spend": spend(e.spend.as_ref()) }))
         }
         Event::AgentQuarantined(e) => ("agent_quarantined", json!({ "reason": e.reason })),
+        Event::EffectIntended(v1::EffectIntended { effect_seq, tool: Some(tool), .. }) => {
+            let (name, source, arguments) = (&tool.name, &tool.source, &tool.arguments_preview);
+            let (risk, effect) = (&tool.risk, &tool.effect);
+            let tool = json!({
+                "name": name, "source": source, "arguments_preview": arguments, "risk": risk, "effect": effect,
+            });
+            ("effect_intended", json!({ "effect_seq": effect_seq, "tool": tool }))
+        }
         Event::EffectIntended(e) => ("effect_intended", json!({ "effect_seq": e.effect_seq, "model": e.model })),
         Event::EffectStarted(e) => ("effect_started", json!({ "effect_seq": e.effect_seq, "attempt": e.attempt })),
         Event::EffectEnded(e) => {
@@ -202,6 +210,7 @@ fn details(event: &v1::watch_event::Event) -> (&'static str, Value) {
             let result = match &e.result {
                 Some(Result::Model(a)) => json!({ "model": a.model, "text": a.text, "finish": a.finish }),
                 Some(Result::Approval(d)) => json!({ "approved": d.approved, "by": d.by, "note": d.note }),
+                Some(Result::Tool(a)) => json!({ "value": serde_json::from_str(&a.value_json).unwrap_or(Value::Null) }),
                 Some(Result::Failure(error)) => json!({ "failed": failure(error) }),
                 Some(Result::Unknown(error)) => json!({ "unknown": failure(error) }),
                 None => Value::Null,

@@ -113,6 +113,9 @@ pub fn event(event: &v1::watch_event::Event) -> String {
             None => "ended".to_owned(),
         },
         Event::AgentQuarantined(quarantined) => format!("quarantined: {}", quarantined.reason),
+        Event::EffectIntended(v1::EffectIntended { effect_seq, tool: Some(tool), .. }) => {
+            format!("#{effect_seq} wants {} {}", tool.name, tool.arguments_preview)
+        }
         Event::EffectIntended(intended) if intended.model.is_empty() => {
             format!("#{} wants an answer", intended.effect_seq)
         }
@@ -169,6 +172,7 @@ fn effect_result(ended: &v1::EffectEnded) -> String {
             let note = if decision.note.is_empty() { String::new() } else { format!(": {}", decision.note) };
             format!("{word} by {}{note}", decision.by)
         }
+        Some(Result::Tool(answer)) => format!("gave {}", shortened(&answer.value_json)),
         Some(Result::Failure(failure)) => format!("failed: {}", self::failure(failure)),
         Some(Result::Unknown(failure)) => format!("has an unknown outcome: {}", self::failure(failure)),
         None => "ended".to_owned(),

@@ -1,6 +1,6 @@
 //! The hash of a request, by which a replay shows that it asks for the same.
 
-use super::{EffectBody, ModelRequest, Purpose, Wanted};
+use super::{EffectBody, ModelRequest, Purpose, ToolRequest, Wanted};
 
 /// A hash of a request, so that a replay can show that it asks for the same.
 ///
@@ -31,6 +31,10 @@ pub fn fingerprint(body: &EffectBody) -> [u8; 32] {
                     parts.count(*count as usize);
                 }
             }
+        }
+        EffectBody::Tool(request) => {
+            parts.text("tool");
+            parts.tool(request);
         }
         // Local effects have no record, and the record of a log effect holds the effect itself.
         EffectBody::Now
@@ -100,6 +104,13 @@ impl Parts {
         }
     }
 
+    fn tool(&mut self, request: &ToolRequest) {
+        self.text(&request.tool);
+        self.text(&request.source.to_string());
+        self.text(&request.args);
+        self.option(request.key.as_deref());
+    }
+
     fn text(&mut self, text: &str) {
         self.count(text.len());
         self.0.update(text.as_bytes());
@@ -123,7 +134,9 @@ mod tests {
     use nexa_types::{Millis, Seq, Tokens};
 
     use super::*;
-    use crate::effect::{Message, Role, Sampling, Source, ToolCall, ToolChoice, ToolOffer};
+    use crate::effect::{
+        Message, Risk, Role, Sampling, Source, ToolCall, ToolChoice, ToolEffect, ToolLimits, ToolOffer, ToolSource,
+    };
 
     fn request() -> ModelRequest {
         let sampling =
@@ -202,6 +215,36 @@ mod tests {
             })
             .collect();
         assert_eq!(prints.len(), CHANGES.len());
+    }
+
+    #[test]
+    fn calls_of_tools_that_differ_have_other_fingerprints() {
+        let call = ToolRequest {
+            tool: "find".into(),
+            source: ToolSource::Builtin { name: "x".into() },
+            args: "{}".into(),
+            risk: Risk::Medium,
+            effect: ToolEffect::Write,
+            idempotent: false,
+            key: None,
+            limits: ToolLimits::default(),
+            timeout: Millis(1),
+        };
+        let changes: &[fn(&mut ToolRequest)] = &[
+            |_| {},
+            |it| it.tool.push('2'),
+            |it| it.source = ToolSource::Builtin { name: "y".into() },
+            |it| it.source = ToolSource::Mcp { server: "x".into(), name: "x".into() },
+            |it| it.args = r#"{"q":1}"#.into(),
+            |it| it.key = Some(String::new()),
+            |it| it.key = Some("k".into()),
+        ];
+        let print = |change: &fn(&mut ToolRequest)| {
+            let mut changed = call.clone();
+            change(&mut changed);
+            fingerprint(&EffectBody::Tool(Box::new(changed)))
+        };
+        assert_eq!(changes.iter().map(print).collect::<BTreeSet<_>>().len(), changes.len());
     }
 
     #[test]

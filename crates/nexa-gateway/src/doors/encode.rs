@@ -272,10 +272,31 @@ fn agent_event(event: &AgentEvent, agent: Option<AgentId>) -> Event {
         }
         AgentEvent::Quarantined { reason } => Event::AgentQuarantined(v1::AgentQuarantined { reason: reason.clone() }),
         AgentEvent::EffectIntended { seq, intent: Intent::Model { model, .. }, .. } => {
-            Event::EffectIntended(v1::EffectIntended { effect_seq: seq.0, model: model.clone() })
+            Event::EffectIntended(v1::EffectIntended { effect_seq: seq.0, model: model.clone(), tool: None })
+        }
+        AgentEvent::EffectIntended {
+            seq, intent: Intent::Tool { tool, source, preview, risk, effect, .. }, ..
+        } => {
+            let tool = v1::ToolIntended {
+                name: tool.clone(),
+                source: source.clone(),
+                arguments_preview: preview.clone(),
+                risk: risk.as_str().to_owned(),
+                effect: effect.as_str().to_owned(),
+            };
+            Event::EffectIntended(v1::EffectIntended { effect_seq: seq.0, model: String::new(), tool: Some(tool) })
+        }
+        AgentEvent::EffectLost { seq } => {
+            let lost =
+                Failure::new(RunCode::OutcomeUnknown, "the tool was called, and its owner was lost before it answered");
+            Event::EffectEnded(v1::EffectEnded {
+                effect_seq: seq.0,
+                spend: None,
+                result: Some(v1::effect_ended::Result::Unknown(failure(&lost))),
+            })
         }
         AgentEvent::EffectIntended { seq, intent: Intent::Recall(_), .. } => {
-            Event::EffectIntended(v1::EffectIntended { effect_seq: seq.0, model: String::new() })
+            Event::EffectIntended(v1::EffectIntended { effect_seq: seq.0, model: String::new(), tool: None })
         }
         AgentEvent::EffectIntended { seq, intent: Intent::Approval(request), .. } => {
             let approval = agent.map(|agent| ApprovalId { agent, seq: *seq }.to_string());
@@ -358,6 +379,7 @@ fn effect_result(result: &EffectResult) -> Option<v1::effect_ended::Result> {
         }),
         // What a memory has stays between it and the agent.
         EffectResult::Done(Answer::Memory(_)) => return None,
+        EffectResult::Done(Answer::Value(value)) => Result::Tool(v1::ToolAnswer { value_json: value_json(value) }),
         // No other effect is outside, so no other answer is a fact of its own; tests do not run on nodes.
         EffectResult::Done(
             Answer::Done

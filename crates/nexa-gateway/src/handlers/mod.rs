@@ -195,6 +195,8 @@ fn program_refusal(error: ProgramError) -> Refusal {
         ProgramError::Unknown { module } => Refusal::not_found("program", module).hint("put the program first"),
         ProgramError::Missing { .. } => Refusal::new(Reason::DataCorrupt, message).hint("put the program again"),
         ProgramError::Refused { .. } => Refusal::new(Reason::ProgramInvalid, message),
+        ProgramError::NoTool { .. } => Refusal::new(Reason::ProgramInvalid, message)
+            .hint("run it on a node that has the tool, or change the tool's `source`"),
         ProgramError::Contended => overloaded(message),
         ProgramError::Store(error) => store_refusal(error),
     }

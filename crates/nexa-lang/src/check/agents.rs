@@ -5,6 +5,8 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use nexa_event::effect::ToolChoice;
+
 use super::Checker;
 use super::constants::Setting;
 use super::places::Place;
@@ -36,9 +38,11 @@ const PROPERTIES: &[&str] = &[
     "stream",
     "planner",
     "fallback",
+    "max_tool_calls",
+    "tool_choice",
 ];
 /// Properties of the language that this release does not have.
-const LATER: &[&str] = &["skills", "memory", "context", "validate", "max_tool_calls", "tool_choice", "cache"];
+const LATER: &[&str] = &["skills", "memory", "context", "validate", "cache"];
 
 /// The defaults that the language gives.
 const TIMEOUT_MS: u64 = 60_000;
@@ -46,6 +50,7 @@ const RETRY_MAX: i64 = 2;
 const BACKOFF_MS: u64 = 500;
 const FACTOR: f64 = 2.0;
 const REPAIR: u32 = 2;
+const TOOL_CALLS: u32 = 16;
 
 /// Bounds of settings, so that no agent retries for ever.
 const RETRIES_ALLOWED_MAX: i64 = 16;
@@ -54,6 +59,7 @@ const TOKENS_ALLOWED_MAX: i64 = 1_000_000;
 const WAIT_ALLOWED_MAX_MS: u64 = 30 * 24 * 3_600_000;
 const MODELS_ALLOWED_MAX: usize = 16;
 const STOPS_ALLOWED_MAX: usize = 16;
+const TOOL_CALLS_ALLOWED_MAX: i64 = 1_000;
 /// The most that one agent may count beside others.
 pub(super) const WEIGHT_MAX: f64 = 1e9;
 const CORES_MAX: f64 = 1024.0;
@@ -81,6 +87,10 @@ pub(super) fn empty(name: &str, at: At) -> hir::Agent {
         ensures: Vec::new(),
         contract_locals: 0,
         fallback: None,
+        tools: Vec::new(),
+        tool_choice: ToolChoice::Auto,
+        max_tool_calls: TOOL_CALLS,
+        max_steps: None,
         schedule: Schedule::default(),
         at,
     }
@@ -114,6 +124,7 @@ impl Checker<'_> {
         agent.params = signature.params.iter().map(|param| (param.name.to_string(), param.ty.clone())).collect();
         agent.result = signature.result.as_ref().map_or(Ty::Str, |(ty, _)| ty.clone());
         let result_span = signature.result.as_ref().map_or(signature.span, |(_, span)| *span);
+        agent.tools = self.offers(&decl.grants());
         self.check_wire_types(&agent, &signature, result_span);
         self.check_implemented(&decl, &agent.result, result_span);
         let mut given: BTreeMap<String, Span> = BTreeMap::new();
@@ -212,8 +223,13 @@ impl Checker<'_> {
             }
             "stream" => agent.stream = self.bool_setting(value, name).unwrap_or(false),
             "schedule" => agent.schedule = self.schedule(value),
-            "planner" => self.planner(value),
             "fallback" => agent.fallback = self.fallback(value),
+            "planner" => self.planner(agent, value),
+            "max_tool_calls" => {
+                let calls = self.int_setting(value, name, 0..=TOOL_CALLS_ALLOWED_MAX);
+                agent.max_tool_calls = calls.map_or(agent.max_tool_calls, |calls| calls as u32);
+            }
+            "tool_choice" => self.tool_choice(agent, value),
             _ if LATER.contains(&name) => self.report_not_available(span, &format!("the property `{name}`")),
             _ => {
                 let unknown = self.finding(Code::E0401, span, format!("an agent has no property `{name}`"));
@@ -266,7 +282,7 @@ impl Checker<'_> {
         names
     }
 
-    fn texts(&mut self, value: &ast::Expr, name: &str, most: usize) -> Vec<String> {
+    pub(super) fn texts(&mut self, value: &ast::Expr, name: &str, most: usize) -> Vec<String> {
         let made = self.constant(value, &Ty::list(Ty::Str), Place::Property(name));
         let ExprKind::List(items) = made.kind else { return Vec::new() };
         if items.len() > most {
@@ -284,7 +300,7 @@ impl Checker<'_> {
         items.into_iter().take(most).filter_map(text).collect()
     }
 
-    fn retry(&mut self, value: &ast::Expr) -> Vec<u64> {
+    pub(super) fn retry(&mut self, value: &ast::Expr) -> Vec<u64> {
         let (mut max, mut backoff, mut factor) = (RETRY_MAX, BACKOFF_MS, FACTOR);
         for Setting { name, value, .. } in self.settings(value, "retry", &["max", "backoff", "factor"]) {
             match name.as_str() {
@@ -332,13 +348,47 @@ impl Checker<'_> {
         schedule
     }
 
-    /// The default planner may be named.
-    fn planner(&mut self, value: &ast::Expr) {
-        if let ast::Expr::StringExpr(text) = value
-            && text.plain().as_deref() == Some("react")
-        {
-            return;
+    /// The default planner may be named, and told how many steps it may take.
+    fn planner(&mut self, agent: &mut hir::Agent, value: &ast::Expr) {
+        match value {
+            ast::Expr::StringExpr(text) if text.plain().as_deref() == Some("react") => return,
+            ast::Expr::CallExpr(call) => {
+                let name = match call.callee() {
+                    Some(ast::Expr::NameRef(name)) => name.name().map(|name| name.text()),
+                    _ => None,
+                };
+                if name.as_deref() == Some("react") {
+                    for arg in call.args() {
+                        match (arg.name(), arg.value()) {
+                            (Some(name), Some(value)) if name.text() == "max_steps" => {
+                                let steps = self.int_setting(&value, "max_steps", 1..=TOOL_CALLS_ALLOWED_MAX);
+                                agent.max_steps = steps.map(|steps| steps as u32);
+                            }
+                            _ => {
+                                let unknown =
+                                    self.finding(Code::E0411, arg.span(), "`react` has the setting `max_steps`");
+                                self.report(unknown.help("write `react(max_steps: 16)`"));
+                            }
+                        }
+                    }
+                    return;
+                }
+            }
+            _ => {}
         }
         self.report_not_available(value.span(), "a planner other than \"react\"");
+    }
+
+    fn tool_choice(&mut self, agent: &mut hir::Agent, value: &ast::Expr) {
+        let Some(word) = self.text_setting(value, "tool_choice") else { return };
+        agent.tool_choice = match word.as_str() {
+            "auto" => ToolChoice::Auto,
+            "required" => ToolChoice::Required,
+            "none" => ToolChoice::None,
+            _ => {
+                self.out_of_range(value.span(), "tool_choice", &format!("\"{word}\""), "`auto`, `required` and `none`");
+                ToolChoice::Auto
+            }
+        };
     }
 }

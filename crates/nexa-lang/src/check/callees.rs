@@ -93,13 +93,16 @@ impl Checker<'_> {
     fn field_callee(&mut self, node: &ast::FieldExpr) -> Callee {
         let (Some(receiver), Some(name)) = (node.receiver(), node.field()) else { return Callee::Reported };
         let text = name.text();
+        if let Some(tool) = self.std_tool(node) {
+            return tool.map_or(Callee::Reported, |number| Callee::Item(Item::Tool(number), name));
+        }
         if let Some((item, owner)) = self.static_item(&receiver) {
             return match item {
                 Item::Module(place) => Callee::Item(self.item_of_module(place, &name), name),
-                Item::Agent(_) | Item::Flow(_) if text == "run" => Callee::Item(item, owner),
+                Item::Agent(_) | Item::Tool(_) | Item::Flow(_) if text == "run" => Callee::Item(item, owner),
                 Item::Agent(number) if text == "clone" => Callee::Clone(number, owner),
                 Item::Agent(number) if text == "stream" => Callee::Stream(number, owner),
-                Item::Agent(_) | Item::Flow(_) => {
+                Item::Agent(_) | Item::Tool(_) | Item::Flow(_) => {
                     let message = format!("`{}` has no method `{text}`", owner.text());
                     let unknown = self.finding(Code::E0305, name.span(), message);
                     self.report(unknown.help(format!("run it with `{}.run(…)`", owner.text())));

@@ -54,6 +54,7 @@ impl Checker<'_> {
     ) -> Expr {
         match self.callee(callee) {
             Callee::Item(Item::Agent(number), name) => self.run_agent(number, &name, args, piped, span),
+            Callee::Item(Item::Tool(number), name) => self.call_tool(number, name.span(), args, piped, span),
             Callee::Item(Item::Flow(number), name) => self.call_flow(number, &name, args, piped, span),
             Callee::Item(item, name) => {
                 self.look_at(args);
@@ -463,7 +464,7 @@ impl Checker<'_> {
     }
 }
 
-fn slots_of(signature: &super::declarations::Signature) -> Vec<Slot<'_>> {
+pub(super) fn slots_of(signature: &super::declarations::Signature) -> Vec<Slot<'_>> {
     let slots = signature.params.iter().map(|param| Slot {
         name: &param.name,
         ty: param.ty.clone(),

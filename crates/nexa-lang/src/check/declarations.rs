@@ -7,6 +7,7 @@ use nexa_types::Budget;
 use nexa_vm::module::Schedule;
 
 use super::Checker;
+use super::grants::Holder;
 use super::modules::Item;
 use super::places::Place;
 use super::scope::{Frame, FrameKind};
@@ -14,7 +15,7 @@ use crate::ast::{
     self, AgentDecl, AstNode, Decl, FlowDecl, FnDecl, Name, Param as ParamNode, Signature as SignatureNode,
 };
 use crate::diagnostic::Code;
-use crate::hir::{self, At, Expr, Stmt, StmtKind};
+use crate::hir::{self, At, Expr, Granted, Stmt, StmtKind};
 use crate::source::{FileId, Span};
 use crate::types::Ty;
 
@@ -54,7 +55,7 @@ enum Progress {
 
 /// How a flow is written.
 #[derive(Clone, Debug)]
-enum Written {
+pub(super) enum Written {
     Flow(FlowDecl),
     Fn(FnDecl),
 }
@@ -62,12 +63,14 @@ enum Written {
 /// A declared flow, or a `fn`: a flow that has no effects and is not started from outside.
 #[derive(Debug)]
 pub(super) struct FlowInfo {
-    decl: Written,
+    pub(super) decl: Written,
     pub(super) signature: Rc<Signature>,
     /// Caps of its own, and where they are written.
     pub(super) budget: Option<(Budget, Span)>,
     /// What a scheduler should expect.
     pub(super) schedule: Schedule,
+    /// The tools that it may call.
+    granted: Vec<u32>,
     progress: Progress,
 }
 
@@ -88,8 +91,14 @@ impl Checker<'_> {
         };
         let signature = Rc::new(signature);
         self.functions.push(hir::Function { name: signature.name.to_string(), ..hir::Function::default() });
-        let flow =
-            FlowInfo { decl, signature, budget: None, schedule: Schedule::default(), progress: Progress::Waiting };
+        let flow = FlowInfo {
+            decl,
+            signature,
+            budget: None,
+            schedule: Schedule::default(),
+            granted: Vec::new(),
+            progress: Progress::Waiting,
+        };
         self.flows.push(flow);
         Some(self.flows.len() - 1)
     }
@@ -102,7 +111,7 @@ impl Checker<'_> {
     }
 
     /// A signature of which only the name is known.
-    fn unnamed_signature(&self, decl: &impl SignatureNode) -> Option<Signature> {
+    pub(super) fn unnamed_signature(&self, decl: &impl SignatureNode) -> Option<Signature> {
         let name = decl.name()?;
         Some(Signature {
             name: name.text().into(),
@@ -113,8 +122,21 @@ impl Checker<'_> {
         })
     }
 
-    /// Parameters, results, clauses and properties of every flow and agent.
+    /// Parameters, results, clauses and properties of every tool, flow and agent.
     pub(super) fn check_signatures(&mut self) {
+        for number in 0..self.tools.len() {
+            let first = Rc::clone(&self.tools[number].signature);
+            let Some(decl) = self.tools[number].decl.clone() else { continue };
+            self.file = first.file;
+            self.refuse_grants(&decl, "a tool");
+            for condition in decl.requires().into_iter().chain(decl.ensures()) {
+                self.report_not_available(condition.span(), "a contract of a tool");
+            }
+            self.tools[number].signature = Rc::new(self.signature(&decl, &first));
+        }
+        for number in 0..self.tools.len() {
+            self.check_tool(number);
+        }
         for number in 0..self.agents.len() {
             let (decl, first) = (self.agents[number].decl.clone(), Rc::clone(&self.agents[number].signature));
             self.file = first.file;
@@ -126,17 +148,35 @@ impl Checker<'_> {
             self.file = first.file;
             let signature = match &decl {
                 Written::Flow(flow) => self.signature(flow, &first),
-                Written::Fn(function) => self.signature(function, &first),
+                Written::Fn(function) => {
+                    self.refuse_grants(function, "a `fn`");
+                    self.signature(function, &first)
+                }
             };
             self.flows[number].signature = Rc::new(signature);
             if let Written::Flow(flow) = decl {
                 self.check_flow_clauses(number, &flow);
             }
         }
+        // Grants name anything that is declared, so they come last.
+        for number in 0..self.flows.len() {
+            if let Written::Flow(flow) = self.flows[number].decl.clone() {
+                self.file = self.flows[number].signature.file;
+                let granted = self.grants(&flow.grants(), Holder::Flow);
+                self.flows[number].granted = granted.into_iter().filter_map(Granted::tool).collect();
+            }
+        }
         for number in 0..self.agents.len() {
             self.check_agent(number);
         }
         self.check_fallbacks();
+    }
+
+    /// `uses` where nothing could be granted.
+    fn refuse_grants(&mut self, decl: &impl SignatureNode, what: &str) {
+        for grant in decl.grants() {
+            self.report_not_available(grant.span(), &format!("`uses` on {what}"));
+        }
     }
 
     fn check_flow_clauses(&mut self, number: usize, decl: &FlowDecl) {
@@ -153,9 +193,6 @@ impl Checker<'_> {
     }
 
     fn signature(&mut self, decl: &impl SignatureNode, first: &Signature) -> Signature {
-        for grant in decl.grants().iter().filter(|grant| !is_tenant_memory(grant)) {
-            self.report_not_available(grant.span(), "`uses`");
-        }
         let params = match decl.param_list() {
             Some(_) => self.params(&decl.params(), &first.name),
             // An agent without a list takes one input of any kind. A flow without one was refused by the parser.
@@ -227,6 +264,7 @@ impl Checker<'_> {
         let was_granted = std::mem::replace(&mut self.may_use_tenant_memory, is_granted);
         self.running += 1;
         self.has_budget = self.flows[number].budget.is_some();
+        let granted = std::mem::replace(&mut self.granted, self.flows[number].granted.clone());
         self.file = signature.file;
         let kind = if self.is_fn(number) { FrameKind::Fn } else { FrameKind::Flow };
         self.frames.push(Frame::new(signature.name.to_string(), kind, signature.result.clone()));
@@ -245,6 +283,7 @@ impl Checker<'_> {
             is_pure: kind == FrameKind::Fn,
             schedule: self.flows[number].schedule,
             is_test: false,
+            grants: self.granted_tools(),
             at: At { file: signature.file.0, start: signature.span.start },
         };
         self.functions[number] = match &decl {
@@ -257,6 +296,7 @@ impl Checker<'_> {
         (self.frames, self.file, self.depth, self.has_budget) = around;
         self.in_contract = contract;
         self.may_use_tenant_memory = was_granted;
+        self.granted = granted;
         self.running -= 1;
         self.flows[number].progress = Progress::Done(result);
     }

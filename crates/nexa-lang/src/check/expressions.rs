@@ -151,6 +151,7 @@ impl Checker<'_> {
                 let params = self.flows[number].signature.params.iter().map(|param| param.ty.clone()).collect();
                 Expr::new(ExprKind::Closure(number as u32, Vec::new()), Ty::Function(params, Rc::new(result)), at)
             }
+            Item::Tool(number) => self.tool_value(number, name.span()),
             Item::Type(id) => {
                 let message = format!("`{}` is a type, not a value", name.text());
                 let wrong = self.finding(Code::E0208, name.span(), message);
@@ -492,6 +493,7 @@ impl Checker<'_> {
             is_pure: self.frames.first().is_some_and(|frame| frame.kind == FrameKind::Fn),
             schedule: Schedule::default(),
             is_test: self.in_test,
+            grants: self.granted_tools(),
             at,
         });
         Expr::new(ExprKind::Closure(number, captured), ty, at)

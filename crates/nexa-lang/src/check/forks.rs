@@ -374,6 +374,7 @@ impl Checker<'_> {
         };
         match self.static_item(&callee)?.0 {
             Item::Agent(number) => Some(Rc::clone(&self.agents[number].signature)),
+            Item::Tool(number) => Some(Rc::clone(&self.tools[number].signature)),
             Item::Flow(number) => Some(Rc::clone(&self.flows[number].signature)),
             _ => None,
         }

@@ -27,6 +27,7 @@ mod coverage;
 mod declarations;
 mod expressions;
 mod forks;
+mod grants;
 mod handles;
 mod legacy;
 mod literals;
@@ -43,7 +44,9 @@ mod scope;
 mod standard;
 mod state;
 mod statements;
+mod std_tools;
 mod tests;
+mod tools;
 mod type_exprs;
 mod variants;
 mod walks;
@@ -126,6 +129,7 @@ pub(super) struct Checker<'f> {
     /// For each file, the enums that have a case of a name, by that name: the enum's own name there, and its number.
     case_owners: Vec<BTreeMap<String, Vec<(String, NamedId)>>>,
     agents: Vec<AgentInfo>,
+    tools: Vec<tools::ToolInfo>,
     flows: Vec<FlowInfo>,
     /// Functions by number; a flow's number is its place in `flows`.
     functions: Vec<hir::Function>,
@@ -141,6 +145,8 @@ pub(super) struct Checker<'f> {
     has_budget: bool,
     /// Whether a test is being checked.
     in_test: bool,
+    /// The tools that the flow being checked may call.
+    granted: Vec<u32>,
     /// Whether names are limited to parameters and the prelude: inside an agent's texts.
     in_agent_text: bool,
     /// The clause whose condition is being looked at, see [`contracts`].
@@ -165,6 +171,7 @@ impl<'f> Checker<'f> {
             scopes: files.iter().map(|_| Scope::default()).collect(),
             case_owners: Vec::new(),
             agents: Vec::new(),
+            tools: Vec::new(),
             flows: Vec::new(),
             functions: Vec::new(),
             file: files.first().map(|file| file.id).unwrap_or_default(),
@@ -173,6 +180,7 @@ impl<'f> Checker<'f> {
             running: 0,
             has_budget: false,
             in_test: false,
+            granted: Vec::new(),
             in_agent_text: false,
             in_contract: None,
             may_use_tenant_memory: false,
@@ -249,8 +257,9 @@ impl<'f> Checker<'f> {
     fn program(&mut self, entry: FileId) -> hir::Program {
         let entries = self.entries(entry);
         let agents = std::mem::take(&mut self.agents).into_iter().map(|agent| agent.checked).collect();
+        let tools = std::mem::take(&mut self.tools).into_iter().map(|tool| tool.checked).collect();
         let (types, functions) = (self.types.clone(), std::mem::take(&mut self.functions));
-        hir::Program { types, functions, agents, entries, tests: Vec::new() }
+        hir::Program { types, functions, agents, tools, entries, tests: Vec::new() }
     }
 }
 

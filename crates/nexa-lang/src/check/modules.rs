@@ -15,6 +15,8 @@ pub(super) enum Item {
     Type(NamedId),
     /// An agent, by number.
     Agent(usize),
+    /// A tool, by number.
+    Tool(usize),
     /// A flow or a `fn`, by number.
     Flow(usize),
     /// Another file, by its place: `use "f.nx" as t`.
@@ -91,6 +93,7 @@ impl Checker<'_> {
                 Some(Item::Type(self.types.declare(NamedType { name: name.text().into(), kind, declared })))
             }
             Decl::AgentDecl(agent) => self.declare_agent(agent).map(Item::Agent),
+            Decl::ToolDecl(tool) => self.declare_tool(tool).map(Item::Tool),
             Decl::FlowDecl(_) | Decl::FnDecl(_) => self.declare_flow(decl).map(Item::Flow),
             _ => {
                 // The word alone is marked: a whole declaration may be pages long.

@@ -162,7 +162,7 @@ impl Checker<'_> {
 
     fn names_a_stage(&mut self, node: &ast::Expr) -> bool {
         matches!(node, ast::Expr::NameRef(_) | ast::Expr::FieldExpr(_))
-            && matches!(self.static_item_quietly(node), Some(Item::Agent(_) | Item::Flow(_)))
+            && matches!(self.static_item_quietly(node), Some(Item::Agent(_) | Item::Tool(_) | Item::Flow(_)))
     }
 
     /// As `static_item`, for a look that must not report anything.
@@ -220,6 +220,7 @@ impl Checker<'_> {
             _ => {
                 let signature = match self.static_item_quietly(first) {
                     Some(Item::Agent(number)) => Rc::clone(&self.agents[number].signature),
+                    Some(Item::Tool(number)) => Rc::clone(&self.tools[number].signature),
                     Some(Item::Flow(number)) => Rc::clone(&self.flows[number].signature),
                     _ => return Ty::Any,
                 };

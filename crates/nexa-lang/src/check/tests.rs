@@ -148,6 +148,7 @@ impl Checker<'_> {
     fn scriptable(&mut self, item: Item, name: &Name) -> Option<(&'static str, String)> {
         match item {
             Item::Agent(number) => Some(("agent", self.agents[number].signature.name.to_string())),
+            Item::Tool(number) => Some(("tool", self.tools[number].signature.name.to_string())),
             Item::Reported => None,
             _ => {
                 let message = format!("`{}` is neither an agent nor a tool", name.text());
@@ -229,6 +230,7 @@ impl Checker<'_> {
         let [tool, given @ ..] = args.as_slice() else { return self.bad_turn(node.span(), "`call(tool, { … })`") };
         let Some(tool) = tool.value() else { return self.broken(node.span()) };
         let name: String = tool.syntax().text().to_string().split_whitespace().collect();
+        let name = super::grants::wire_name(&name);
         // Marks an import as used. A tool that is not declared may be asked for: models do that.
         self.static_item(&tool);
         let arguments = match given {

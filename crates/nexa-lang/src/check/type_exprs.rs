@@ -250,9 +250,10 @@ impl Checker<'_> {
         match item {
             Item::Type(id) => Ty::Named(id),
             Item::Reported => Ty::Broken,
-            Item::Agent(_) | Item::Flow(_) | Item::Module(_) => {
+            Item::Agent(_) | Item::Tool(_) | Item::Flow(_) | Item::Module(_) => {
                 let what = match item {
                     Item::Agent(_) => "an agent",
+                    Item::Tool(_) => "a tool",
                     Item::Flow(_) => "a flow",
                     _ => "a file",
                 };

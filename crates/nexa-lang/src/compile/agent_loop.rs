@@ -18,6 +18,7 @@
 //!     while (true) {
 //!         try {
 //!             let reply = <model request>(model, messages)
+//!             <what the reply asks of tools, see `tool_loop`>
 //!             let read = <read reply.text as T>      // for `-> str`: return reply.text
 //!             if (read is ok and what is ensured holds of it) { return its value }
 //!             failure = output_invalid, listing what does not fit
@@ -44,19 +45,25 @@ use std::rc::Rc;
 
 use super::TooLarge;
 use super::pool::Pool;
-use crate::hir::{
-    Agent, At, Const, Contract, Expr, ExprKind, ForEach, Function, Item, Operator, Shape, Stmt, StmtKind,
-};
+use super::template::Template;
+use super::tool_loop::Slots;
+use crate::hir::{Agent, Const, Contract, Expr, ExprKind, ForEach, Function, Item, Operator, Shape, Stmt, StmtKind};
 use crate::types::Ty;
 
 /// Where a message's text comes from, see `nexa_vm::module::ModelRequestSpec`.
 const FROM_PROGRAM: i64 = 0;
-const FROM_MACHINE: i64 = -1;
+pub(super) const FROM_MACHINE: i64 = -1;
 
-/// Makes the function that runs an agent. `request` is the number of its model request.
-pub(super) fn body(agent: &Agent, request: u32, pool: &mut Pool<'_>) -> Result<Function, TooLarge> {
+/// Makes the function that runs an agent. `request` is the number of its model request, `forced` that of the same
+/// request that wants a tool to be called, which is made until one was.
+pub(super) fn body(
+    agent: &Agent,
+    request: u32,
+    forced: Option<u32>,
+    pool: &mut Pool<'_>,
+) -> Result<Function, TooLarge> {
     let mut template = Template { at: agent.at, locals: (agent.params.len() as u16).max(agent.contract_locals) };
-    let body = template.agent(agent, request, pool);
+    let body = template.agent(agent, request, forced, pool);
     Ok(Function {
         name: agent.name.clone(),
         arity: agent.params.len() as u8,
@@ -67,24 +74,35 @@ pub(super) fn body(agent: &Agent, request: u32, pool: &mut Pool<'_>) -> Result<F
         is_pure: false,
         schedule: agent.schedule,
         is_test: false,
+        grants: agent.tools.iter().filter_map(|offered| offered.granted.tool()).collect(),
         at: agent.at,
     })
 }
 
-/// Small words to write the loop with.
-struct Template {
-    at: At,
-    locals: u16,
-}
-
 impl Template {
-    fn agent(&mut self, agent: &Agent, request: u32, pool: &mut Pool<'_>) -> Vec<Stmt> {
+    fn agent(&mut self, agent: &Agent, request: u32, forced: Option<u32>, pool: &mut Pool<'_>) -> Vec<Stmt> {
         let [start, failure, model, messages, tries, repairs, reply, error] = std::array::from_fn(|_| self.local());
         let system = self.system_text(agent, pool).map(|text| self.message("system", text, self.int(FROM_PROGRAM)));
         let user = self.message("user", self.user_text(agent), self.int(FROM_PROGRAM));
         let start_messages = self.list(system.into_iter().chain([user]).collect());
-        let ask = ExprKind::Model(request, Box::new(self.load(model)), Box::new(self.load(messages)), agent.stream);
-        let mut attempt = vec![self.store(reply, self.made(ask, Ty::Any))];
+        // An agent without tools has no use for counters of their calls.
+        let has_tools = !agent.tools.is_empty();
+        let (calls, steps) = if has_tools { (self.local(), self.local()) } else { (0, 0) };
+        let ask = |request| {
+            let ask = ExprKind::Model(request, Box::new(self.load(model)), Box::new(self.load(messages)), agent.stream);
+            self.made(ask, Ty::Any)
+        };
+        let ask = match forced {
+            None => ask(request),
+            Some(forced) => {
+                let is_first = self.binary(Operator::Eq, self.int_local(calls), self.int(0), Ty::Bool);
+                let either = ExprKind::If(Box::new(is_first), Box::new(ask(forced)), Box::new(ask(request)));
+                self.made(either, Ty::Any)
+            }
+        };
+        let mut attempt = vec![self.store(reply, ask)];
+        let slots = Slots { start, messages, reply, calls, steps };
+        attempt.extend(self.tool_calls(agent, slots, pool));
         attempt.extend(self.read_reply(agent, reply, failure, repairs, messages, pool));
         let handler = self.on_error(agent, error, failure, tries);
         let turn = self.stmt(StmtKind::Try(attempt, error, handler));
@@ -97,12 +115,15 @@ impl Template {
         let models = self.list(agent.models.iter().map(|model| self.text(model)).collect());
         let walk = ForEach { over: models, index: None, item: Item::One(model), body: each_model };
         let mut body: Vec<Stmt> = agent.requires.iter().map(|contract| self.required(contract)).collect();
+        if has_tools {
+            body.extend([self.zero(calls), self.zero(steps)]);
+        }
         body.extend([
             self.store(start, start_messages),
             self.store(failure, self.made(ExprKind::Const(Const::None), Ty::Any)),
             self.stmt(StmtKind::ForEach(Box::new(walk))),
             match agent.fallback {
-                None => self.stmt(StmtKind::Expr(self.made(ExprKind::Raise(Box::new(self.load(failure))), Ty::Never))),
+                None => self.raise(self.load(failure)),
                 Some(fallback) => {
                     let params = agent.params.iter().enumerate();
                     let params = params.map(|(place, (_, ty))| Expr::local(place as u16, ty.clone(), self.at));
@@ -259,84 +280,12 @@ impl Template {
     fn on_error(&self, agent: &Agent, error: u16, failure: u16, tries: u16) -> Vec<Stmt> {
         let mut handler = vec![self.store(failure, self.load(error))];
         let is_transient = || self.made(ExprKind::IsTransient(Box::new(self.load(error))), Ty::Bool);
-        if !agent.backoff.is_empty() {
-            let wait = |millis: &u64| {
-                let millis = i64::try_from(*millis).unwrap_or(i64::MAX);
-                self.made(ExprKind::Const(Const::Duration(millis)), Ty::Duration)
-            };
-            let waits = self.list(agent.backoff.iter().map(wait).collect());
-            let wait = self.made(ExprKind::Index(Box::new(waits), Box::new(self.int_local(tries))), Ty::Duration);
-            let may_try =
-                self.binary(Operator::Lt, self.int_local(tries), self.int(agent.backoff.len() as i64), Ty::Bool);
-            let again = self.made(ExprKind::And(Box::new(is_transient()), Box::new(may_try)), Ty::Bool);
-            let then = vec![
-                self.stmt(StmtKind::Expr(self.made(ExprKind::Sleep(Box::new(wait)), Ty::Unit))),
-                self.stmt(StmtKind::Increment(tries, 1)),
-                self.stmt(StmtKind::Continue),
-            ];
-            handler.push(self.stmt(StmtKind::If(again, then, Vec::new())));
-        }
-        let has_code =
-            |code: &str| self.binary(Operator::Eq, self.field(self.load(error), "code"), self.text(code), Ty::Bool);
+        handler.extend(self.again_if_transient(&agent.backoff, error, tries));
         let either = |a: Expr, b: Expr| self.made(ExprKind::Or(Box::new(a), Box::new(b)), Ty::Bool);
-        let is_this_models = either(either(is_transient(), has_code("refused")), has_code("output_invalid"));
+        let is_this_models =
+            either(either(is_transient(), self.has_code(error, "refused")), self.has_code(error, "output_invalid"));
         handler.push(self.stmt(StmtKind::If(is_this_models, vec![self.stmt(StmtKind::Break)], Vec::new())));
-        handler.push(self.stmt(StmtKind::Expr(self.made(ExprKind::Raise(Box::new(self.load(error))), Ty::Never))));
+        handler.push(self.raise(self.load(error)));
         handler
-    }
-
-    fn local(&mut self) -> u16 {
-        self.locals += 1;
-        self.locals - 1
-    }
-
-    fn stmt(&self, kind: StmtKind) -> Stmt {
-        Stmt { kind, at: self.at }
-    }
-
-    fn made(&self, kind: ExprKind, ty: Ty) -> Expr {
-        Expr::new(kind, ty, self.at)
-    }
-
-    fn store(&self, slot: u16, value: Expr) -> Stmt {
-        self.stmt(StmtKind::Store(slot, value))
-    }
-
-    fn load(&self, slot: u16) -> Expr {
-        Expr::local(slot, Ty::Any, self.at)
-    }
-
-    fn int_local(&self, slot: u16) -> Expr {
-        Expr::local(slot, Ty::Int, self.at)
-    }
-
-    fn int(&self, int: i64) -> Expr {
-        Expr::constant(Const::Int(int), self.at)
-    }
-
-    fn text(&self, text: &str) -> Expr {
-        Expr::text(text, self.at)
-    }
-
-    fn list(&self, items: Vec<Expr>) -> Expr {
-        self.made(ExprKind::List(items), Ty::list(Ty::Any))
-    }
-
-    fn field(&self, record: Expr, name: &str) -> Expr {
-        self.made(ExprKind::Field(Box::new(record), name.into()), Ty::Any)
-    }
-
-    fn binary(&self, operator: Operator, left: Expr, right: Expr, ty: Ty) -> Expr {
-        self.made(ExprKind::Binary(operator, Box::new(left), Box::new(right)), ty)
-    }
-
-    fn message(&self, role: &str, text: Expr, from: Expr) -> Expr {
-        let shape = Shape { fields: ["role", "text", "from"].map(Rc::from).to_vec(), ..Shape::default() };
-        self.made(ExprKind::Record(shape, vec![self.text(role), text, from]), Ty::Any)
-    }
-
-    fn standard(&self, name: &str, args: Vec<Expr>) -> Expr {
-        let number = nexa_vm::stdlib::lookup(name).map_or(u16::MAX, |function| function.number);
-        self.made(ExprKind::Std(number, args), Ty::Any)
     }
 }

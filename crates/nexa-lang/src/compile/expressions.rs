@@ -136,6 +136,21 @@ impl Builder<'_, '_> {
                 self.at(expr.at);
                 self.emit(Op::AgentRun, args.len() as u32, args.len() as u32 + 1, 1);
             }
+            ExprKind::Tool(tool, args) => {
+                self.all(args);
+                self.at(expr.at);
+                let function = self.pool.tools_at + tool;
+                self.emit_count(Op::Call, args.len(), function as u16, args.len() as u32, 1);
+            }
+            ExprKind::ToolValue(tool) => {
+                let function = self.pool.tools_at + tool;
+                self.emit_count(Op::Closure, 0, function as u16, 0, 1);
+            }
+            ExprKind::ToolCall(tool, args) => {
+                self.all(args);
+                self.at(expr.at);
+                self.emit_count(Op::ToolCall, args.len(), *tool as u16, args.len() as u32, 1);
+            }
             ExprKind::Closure(function, captures) => {
                 self.all(captures);
                 self.emit_count(Op::Closure, captures.len(), *function as u16, captures.len() as u32, 1);

@@ -20,9 +20,16 @@ mod limits;
 mod pool;
 mod questions;
 mod statements;
+mod template;
+mod tool;
+mod tool_loop;
 
+use nexa_event::effect::ToolChoice;
 use nexa_types::{Millis, Tokens};
-use nexa_vm::module::{Agent, Debug, Entry, EntryParam, Function, Kind, ModelRequestSpec, Module, Schedule};
+use nexa_vm::module::{
+    Agent, Debug, Entry, EntryParam, Function, Grant, Kind, ModelRequestSpec, Module, Offer, OfferedTool, Schedule,
+    Tool,
+};
 use nexa_vm::value::{Dict, Key, Record, Value};
 
 use crate::hir::{self, At, Const, ExprKind};
@@ -65,12 +72,13 @@ impl Lines {
 /// Makes the module of a program. `files` are by number, for lines in messages.
 pub(crate) fn compile(program: &hir::Program, files: &[Lines]) -> Result<Module, TooLarge> {
     let flows = program.functions.len();
-    let own = flows + program.agents.len();
+    let own = flows + program.agents.len() + program.tools.len();
     if own + questions::KINDS > FUNCTIONS_MAX {
         let at = program.functions.last().map(|function| function.at).unwrap_or_default();
-        return Err(TooLarge { at, what: format!("more than {FUNCTIONS_MAX} flows, branches and agents") });
+        return Err(TooLarge { at, what: format!("more than {FUNCTIONS_MAX} flows, branches, agents and tools") });
     }
     let mut pool = Pool::new(&program.types, own);
+    pool.tools_at = (flows + program.agents.len()) as u32;
     let mut functions = Vec::new();
     let mut lines = Vec::new();
     for function in &program.functions {
@@ -81,14 +89,35 @@ pub(crate) fn compile(program: &hir::Program, files: &[Lines]) -> Result<Module,
     }
     let mut agents = Vec::new();
     let mut requests = Vec::new();
+    let mut offers = Vec::new();
+    let mut grants = grants_of(0, &program.functions);
     for (number, agent) in program.agents.iter().enumerate() {
-        let body = agent_loop::body(agent, number as u32, &mut pool)?;
+        let at = requests.len() as u32;
+        let forced = (agent.tool_choice == ToolChoice::Required && !agent.tools.is_empty()).then_some(at + 1);
+        let body = agent_loop::body(agent, at, forced, &mut pool)?;
+        grants.extend(grants_of(flows + number, std::slice::from_ref(&body)));
         let (made, debug) = Builder::function(&mut pool, files, &body)?;
         limits::check_function(&made, agent.at)?;
         functions.push(made);
         lines.push(debug);
         requests.push(request(agent, &mut pool));
+        offers.extend(offer(agent, at, if forced.is_some() { ToolChoice::Auto } else { agent.tool_choice }, &mut pool));
+        if let Some(forced) = forced {
+            requests.push(request(agent, &mut pool));
+            offers.extend(offer(agent, forced, ToolChoice::Required, &mut pool));
+        }
         agents.push(declared(agent, (flows + number) as u32, &mut pool));
+    }
+    let mut tools = Vec::new();
+    for (number, tool) in program.tools.iter().enumerate() {
+        let body = tool::body(tool, number as u32, &mut pool);
+        let function = pool.tools_at + number as u32;
+        grants.extend(grants_of(function as usize, std::slice::from_ref(&body)));
+        let (made, debug) = Builder::function(&mut pool, files, &body)?;
+        limits::check_function(&made, tool.at)?;
+        functions.push(made);
+        lines.push(debug);
+        tools.push(declared_tool(tool, function));
     }
     let mut next = 0;
     while let Some(kind) = pool.questions.get(next).copied() {
@@ -105,9 +134,58 @@ pub(crate) fn compile(program: &hir::Program, files: &[Lines]) -> Result<Module,
     let debug = Debug { files: files.iter().map(|file| file.name.clone()).collect(), lines };
     let schedules = schedules(program);
     let Pool { constants, types, shapes, .. } = pool;
-    let module = Module { constants, types, shapes, functions, agents, requests, entries, schedules, debug };
+    let module = Module {
+        constants,
+        types,
+        shapes,
+        functions,
+        agents,
+        requests,
+        entries,
+        schedules,
+        tools,
+        grants,
+        offers,
+        debug,
+    };
     limits::check_module(&module)?;
     Ok(module)
+}
+
+/// The grants of functions, the first of which has this number.
+fn grants_of(first: usize, functions: &[hir::Function]) -> Vec<Grant> {
+    let grant = |(number, function): (usize, &hir::Function)| {
+        let mut tools = function.grants.clone();
+        tools.sort_unstable();
+        tools.dedup();
+        (!tools.is_empty()).then_some(Grant { function: (first + number) as u32, tools })
+    };
+    functions.iter().enumerate().filter_map(grant).collect()
+}
+
+fn offer(agent: &hir::Agent, request: u32, choice: ToolChoice, pool: &mut Pool<'_>) -> Option<Offer> {
+    let tool = |offered: &hir::Offered| OfferedTool {
+        name: offered.name.clone(),
+        description: offered.doc.clone(),
+        args: pool.ty(&tool_loop::args_type(offered)),
+    };
+    let tools: Vec<OfferedTool> = agent.tools.iter().map(tool).collect();
+    (!tools.is_empty()).then_some(Offer { request, choice, tools })
+}
+
+fn declared_tool(tool: &hir::Tool, function: u32) -> Tool {
+    Tool {
+        name: tool.name.clone(),
+        source: tool.source.clone(),
+        function,
+        params: tool.params.iter().map(|param| param.name.clone()).collect(),
+        risk: tool.risk,
+        effect: tool.effect,
+        idempotent: tool.idempotent,
+        key: tool.key,
+        limits: tool.limits.clone(),
+        timeout: Millis(tool.timeout),
+    }
 }
 
 fn request(agent: &hir::Agent, pool: &mut Pool<'_>) -> ModelRequestSpec {

@@ -15,6 +15,8 @@ pub(super) struct Pool<'t> {
     pub(super) constants: Vec<Constant>,
     pub(super) types: Vec<Type>,
     pub(super) shapes: Vec<Shape>,
+    /// The function around the first tool; those of the others follow.
+    pub(super) tools_at: u32,
     // Looked up only, never walked through, so their order does not matter.
     text_numbers: HashMap<String, u32>,
     number_numbers: HashMap<NumberKey, u32>,
@@ -42,6 +44,7 @@ impl<'t> Pool<'t> {
             constants: Vec::new(),
             types: Vec::new(),
             shapes: Vec::new(),
+            tools_at: 0,
             text_numbers: HashMap::new(),
             number_numbers: HashMap::new(),
             type_numbers: HashMap::new(),
@@ -59,6 +62,11 @@ impl<'t> Pool<'t> {
             self.questions.len() - 1
         });
         self.questions_from + place as u32
+    }
+
+    /// A type as people read it.
+    pub(super) fn show(&self, ty: &Ty) -> String {
+        self.table.show(ty)
     }
 
     fn number(&mut self, key: NumberKey, constant: Constant) -> u32 {

@@ -11,7 +11,7 @@ mod parts;
 
 use std::rc::Rc;
 
-use nexa_event::effect::TestCall;
+use nexa_event::effect::{Risk, TestCall, ToolChoice, ToolEffect, ToolLimits, ToolSource};
 use nexa_types::Budget;
 use nexa_vm::module::Schedule;
 use nexa_vm::op::{Asking, MemoryScope, MergeStrategy};
@@ -38,6 +38,8 @@ pub struct Program {
     pub functions: Vec<Function>,
     /// Declared agents.
     pub agents: Vec<Agent>,
+    /// Declared tools, and those of `std` that were granted.
+    pub tools: Vec<Tool>,
     /// What may be started from outside.
     pub entries: Vec<Entry>,
     /// The tests, in a test build only.
@@ -76,6 +78,8 @@ pub struct Function {
     pub schedule: Schedule,
     /// Whether it is a test or a part of one.
     pub is_test: bool,
+    /// The tools that it may call.
+    pub grants: Vec<u32>,
     /// Where it is declared.
     pub at: At,
 }
@@ -117,6 +121,14 @@ pub struct Agent {
     pub contract_locals: u16,
     /// The agent that is run when all models have failed.
     pub fallback: Option<u32>,
+    /// What its model is offered.
+    pub tools: Vec<Offered>,
+    /// Whether its model is to call them.
+    pub tool_choice: ToolChoice,
+    /// Calls of tools in one run, after which it fails.
+    pub max_tool_calls: u32,
+    /// Answers of its model that ask for tools, after which it fails; `None` leaves it to `max_tool_calls`.
+    pub max_steps: Option<u32>,
     /// What a scheduler should expect of it, and what it may use.
     pub schedule: Schedule,
     /// Where it is declared.
@@ -130,6 +142,99 @@ pub struct Contract {
     pub holds: Expr,
     /// What it says, for people and models.
     pub text: String,
+}
+
+/// Something that an agent's model may call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Granted {
+    /// A tool, by its index.
+    Tool(u32),
+    /// A flow, by its function's index.
+    Flow(u32),
+}
+
+impl Granted {
+    /// The tool, if it is one.
+    #[must_use]
+    pub fn tool(self) -> Option<u32> {
+        match self {
+            Granted::Tool(tool) => Some(tool),
+            Granted::Flow(_) => None,
+        }
+    }
+}
+
+/// A tool or a flow as an agent's model sees it.
+#[derive(Clone, Debug)]
+pub struct Offered {
+    /// What it is.
+    pub granted: Granted,
+    /// What the model calls it: letters, digits, `_` and `-`.
+    pub name: String,
+    /// What it does.
+    pub doc: String,
+    /// Its parameters.
+    pub params: Vec<ToolParam>,
+}
+
+/// A tool as declared; the function around its call is made by the compiler.
+#[derive(Clone, Debug)]
+pub struct Tool {
+    /// Its name.
+    pub name: String,
+    /// What it does, for models to read.
+    pub doc: String,
+    /// Who provides it.
+    pub source: ToolSource,
+    /// Its parameters.
+    pub params: Vec<ToolParam>,
+    /// Result type.
+    pub result: Ty,
+    /// How much harm it can do.
+    pub risk: Risk,
+    /// Whether it changes anything outside.
+    pub effect: ToolEffect,
+    /// Whether a person is asked before each call.
+    pub asks: bool,
+    /// Whether a call is sent again when its owner was lost.
+    pub idempotent: bool,
+    /// What happens to a call whose outcome nobody knows.
+    pub on_unknown: OnUnknown,
+    /// The parameter that is the business key.
+    pub key: Option<u32>,
+    /// Waits before each further try after a transient failure, in milliseconds.
+    pub backoff: Vec<u64>,
+    /// What it may reach and use.
+    pub limits: ToolLimits,
+    /// It must answer within this, in milliseconds.
+    pub timeout: u64,
+    /// Where it is declared.
+    pub at: At,
+}
+
+/// A parameter of a tool.
+#[derive(Clone, Debug)]
+pub struct ToolParam {
+    /// Its name.
+    pub name: String,
+    /// What it means, for models to read.
+    pub doc: String,
+    /// Its type.
+    pub ty: Ty,
+    /// A constant for when it is left out.
+    pub default: Option<Expr>,
+}
+
+/// What happens to a call whose outcome nobody knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum OnUnknown {
+    /// The program sees `outcome_unknown`.
+    #[default]
+    Fail,
+    /// A person says whether to call again.
+    Ask,
+    /// This tool, called with these parameters of the call, finds out.
+    Probe(u32, Vec<u16>),
 }
 
 /// How a model is asked to choose its words.
@@ -390,6 +495,12 @@ pub enum ExprKind {
     Agent(u32),
     /// An agent runs as a child.
     Run(u32, Vec<Expr>),
+    /// A tool is called, as its declaration says.
+    Tool(u32, Vec<Expr>),
+    /// A tool as a value.
+    ToolValue(u32),
+    /// The call of a tool itself, in the function around it.
+    ToolCall(u32, Vec<Expr>),
     /// A function with captured values.
     Closure(u32, Vec<Expr>),
     /// A callable with these arguments in place, the one at this position left open; without a position all are.
@@ -530,7 +641,7 @@ impl Expr {
     #[must_use]
     pub fn is_inert(&self) -> bool {
         match &self.kind {
-            ExprKind::Const(_) | ExprKind::Agent(_) | ExprKind::Capture(_) => true,
+            ExprKind::Const(_) | ExprKind::Agent(_) | ExprKind::ToolValue(_) | ExprKind::Capture(_) => true,
             ExprKind::Widen(inner) => inner.is_inert(),
             ExprKind::Closure(_, captures) => captures.iter().all(Expr::is_inert),
             _ => false,

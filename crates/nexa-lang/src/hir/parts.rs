@@ -69,6 +69,7 @@ impl Expr {
             | ExprKind::Local(_)
             | ExprKind::Capture(_)
             | ExprKind::Agent(_)
+            | ExprKind::ToolValue(_)
             | ExprKind::Now
             | ExprKind::Secret(_)
             | ExprKind::Snapshot
@@ -81,6 +82,8 @@ impl Expr {
             | ExprKind::Call(_, items)
             | ExprKind::Std(_, items)
             | ExprKind::Run(_, items)
+            | ExprKind::Tool(_, items)
+            | ExprKind::ToolCall(_, items)
             | ExprKind::Closure(_, items)
             | ExprKind::Memory(_, _, items)
             | ExprKind::TestCall(_, items)

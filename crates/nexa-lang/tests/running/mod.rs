@@ -222,6 +222,17 @@ impl Desk {
                 }
                 Ok(Answer::Children(outcomes))
             }
+            EffectBody::Tool(request) => {
+                note(format!("call {} {}", request.tool, request.args));
+                self.calls.push(request.tool.clone());
+                match self.turn(&request.tool)? {
+                    Answer::Model(reply) => {
+                        let value = nexa_vm::json::from_json(&reply.text).expect("a tool is scripted with JSON");
+                        Ok(Answer::Value(nexa_vm::codec::encode(&value)))
+                    }
+                    other => Ok(other),
+                }
+            }
             EffectBody::Await(_)
             | EffectBody::Send { .. }
             | EffectBody::Receive { .. }
@@ -237,7 +248,7 @@ impl Desk {
                     Purpose::Reflect => "reflect".to_owned(),
                 };
                 let last = request.messages.last().expect("a message");
-                assert_eq!(last.role, Role::User, "the last word is the user's");
+                assert!(matches!(last.role, Role::User | Role::Tool), "the last word is the user's or a tool's");
                 note(format!(
                     "{}ask {target} [{}] {}",
                     if request.stream { "stream " } else { "" },

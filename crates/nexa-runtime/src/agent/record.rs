@@ -18,7 +18,7 @@ use super::{AgentActor, Body, Loaded};
 use crate::bounded::Fault;
 use crate::config::Counters;
 use crate::dispatch::Hint;
-use crate::dispatch::models::Sending;
+use crate::dispatch::models::{Sending, Work};
 use crate::dispatch::slots::Reserve;
 use crate::live::{LiveKind, LivePiece, cut};
 use crate::supervise::Failed;
@@ -136,8 +136,13 @@ impl AgentActor {
 
     /// Whether a slot is held for this effect now.
     pub(super) fn reserve_for(&self, effect: &OutsideEffect, priority: u8) -> bool {
-        let EffectBody::Model(request) = &effect.body else { return false };
-        match self.core.models.reserve(self.seat.agent, &request.model, priority) {
+        let (models, agent) = (&self.core.models, self.seat.agent);
+        let reserved = match &effect.body {
+            EffectBody::Model(request) => models.reserve(agent, &request.model, priority),
+            EffectBody::Tool(request) => models.reserve_tool(agent, &request.source, priority),
+            _ => return false,
+        };
+        match reserved {
             Reserve::Granted => true,
             Reserve::Waiting => false,
             Reserve::Full => {
@@ -274,7 +279,11 @@ impl AgentActor {
 
     /// Sends an effect whose start is recorded, with the slot that is held for it.
     pub(super) fn send(&self, loaded: &Loaded, effect: OutsideEffect) {
-        let EffectBody::Model(request) = effect.body else { return };
+        let work = match effect.body {
+            EffectBody::Model(request) => Work::Model(request),
+            EffectBody::Tool(request) => Work::Tool(request),
+            _ => return,
+        };
         let sending = Sending {
             agent: self.seat.agent,
             name: loaded.name.clone(),
@@ -282,7 +291,7 @@ impl AgentActor {
             workload: loaded.workload,
             seq: effect.seq,
             attempt: effect.attempt,
-            request: *request,
+            work,
             deadline: effect.deadline,
         };
         self.core.models.send(effect.key, sending);

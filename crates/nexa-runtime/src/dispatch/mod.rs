@@ -1,7 +1,8 @@
 //! Carries out what agents wish for. An agent never waits in its own turn: it hands a wish over and is nudged.
 //!
-//! - [`models`]: asks models, with slots and waiting lists. Effects in flight live here and not in the agent's actor,
-//!   so a restart of the actor loses none of them.
+//! - [`models`]: asks models and calls tools, with slots and waiting lists. Effects in flight live here and not in the
+//!   agent's actor, so a restart of the actor loses none of them.
+//! - [`tools`]: one call of a tool, and what its end means.
 //! - [`slots`]: who may send now and who waits; pure.
 //! - [`timers`]: nudges agents when they are due. Sleeps, deadlines and the expiry of approvals are all due times in
 //!   the agent's row, so one timer an agent is enough, and losing this table loses nothing.
@@ -12,6 +13,7 @@
 pub(crate) mod models;
 pub(crate) mod slots;
 pub(crate) mod timers;
+pub(crate) mod tools;
 
 use nexa_types::AgentId;
 

@@ -1,4 +1,4 @@
-//! Asks models on behalf of agents.
+//! Asks models, and calls tools, on behalf of agents.
 //!
 //! In:  `reserve` a slot of a lane, `send` with it, `settle` once the answer is recorded, `abandon` when it is not
 //!      wanted any more.
@@ -16,10 +16,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt;
-use nexa_event::effect::{Answer, ModelReply, ModelRequest};
+use nexa_event::effect::{Answer, ModelReply, ModelRequest, ToolRequest, ToolSource};
 use nexa_event::fact::EffectResult;
 use nexa_ports::clock::Clock;
 use nexa_ports::model::{Model, ModelCall, ModelError};
+use nexa_ports::tool::Tools;
 use nexa_types::{AgentId, EffectKey, Failure, Millis, RunCode, Seq, Spend, TenantId, Timestamp, WorkloadId};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
@@ -30,7 +31,7 @@ use crate::live::{LiveChunks, LiveHub};
 use crate::waits::until_shown;
 
 /// How long a cancelled call may take to end by itself before its future is dropped.
-const CANCEL_GRACE: Millis = Millis(1_000);
+pub(super) const CANCEL_GRACE: Millis = Millis(1_000);
 /// The longest pause that a provider may impose on a lane with one answer.
 const RETRY_AFTER_MAX: Millis = Millis(300_000);
 
@@ -41,8 +42,19 @@ pub(crate) struct ModelCounters {
     pub(crate) sent: AtomicU64,
     /// Calls sent with an attempt above 1.
     pub(crate) reissued: AtomicU64,
+    /// Tool calls sent.
+    pub(crate) tools: AtomicU64,
     /// Panics in adapters.
     pub(crate) panics: AtomicU64,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone)]
+pub(crate) enum Work {
+    /// Ask a model.
+    Model(Box<ModelRequest>),
+    /// Call a tool.
+    Tool(Box<ToolRequest>),
 }
 
 /// One sending of one effect.
@@ -54,7 +66,7 @@ pub(crate) struct Sending {
     pub(crate) workload: WorkloadId,
     pub(crate) seq: Seq,
     pub(crate) attempt: u32,
-    pub(crate) request: ModelRequest,
+    pub(crate) work: Work,
     /// Nobody waits for the answer after this.
     pub(crate) deadline: Timestamp,
 }
@@ -65,19 +77,20 @@ pub(crate) struct Models {
     shared: Arc<Shared>,
 }
 
-struct Shared {
+pub(super) struct Shared {
     slots: Mutex<Slots>,
     model: Arc<dyn Model>,
-    clock: Arc<dyn Clock>,
+    pub(super) tools: Arc<dyn Tools>,
+    pub(super) clock: Arc<dyn Clock>,
     live: LiveHub,
     nudge: Arc<dyn Nudge>,
     stop: CancellationToken,
-    counters: ModelCounters,
+    pub(super) counters: ModelCounters,
 }
 
 impl Models {
     pub(crate) fn new(
-        model: Arc<dyn Model>,
+        (model, tools): (Arc<dyn Model>, Arc<dyn Tools>),
         clock: Arc<dyn Clock>,
         live: LiveHub,
         nudge: Arc<dyn Nudge>,
@@ -86,7 +99,7 @@ impl Models {
     ) -> Self {
         let counters = ModelCounters::default();
         let slots = Mutex::new(Slots::new(limits));
-        Self { shared: Arc::new(Shared { slots, model, clock, live, nudge, stop, counters }) }
+        Self { shared: Arc::new(Shared { slots, model, tools, clock, live, nudge, stop, counters }) }
     }
 
     pub(crate) fn counters(&self) -> &ModelCounters {
@@ -107,8 +120,17 @@ impl Models {
 
     /// Wants a slot to send a request to `model`. Asking again while waiting or holding changes nothing.
     pub(crate) fn reserve(&self, agent: AgentId, model: &str, priority: u8) -> Reserve {
-        let lane = self.shared.model.lane(model);
         let slots = self.shared.model.slots(model).max(1);
+        self.reserve_in(agent, self.shared.model.lane(model), slots, priority)
+    }
+
+    /// The same for a call of a tool.
+    pub(crate) fn reserve_tool(&self, agent: AgentId, source: &ToolSource, priority: u8) -> Reserve {
+        let slots = self.shared.tools.slots(source).max(1);
+        self.reserve_in(agent, format!("tool {}", self.shared.tools.lane(source)), slots, priority)
+    }
+
+    fn reserve_in(&self, agent: AgentId, lane: String, slots: usize, priority: u8) -> Reserve {
         let now = self.shared.clock.now();
         let (mine, others) = self.lock().reserve(agent, lane, slots, priority, now);
         self.tell(others);
@@ -128,9 +150,15 @@ impl Models {
         let flight = self.lock().take_off(sending.agent, key, sending.attempt, cancel.clone(), now);
         let Some((lane, granted)) = flight else { return false };
         self.tell(granted);
-        self.shared.counters.sent.fetch_add(1, Ordering::Relaxed);
-        if sending.attempt > 1 {
-            self.shared.counters.reissued.fetch_add(1, Ordering::Relaxed);
+        let counters = &self.shared.counters;
+        match &sending.work {
+            Work::Model(_) => {
+                counters.sent.fetch_add(1, Ordering::Relaxed);
+                counters.reissued.fetch_add(u64::from(sending.attempt > 1), Ordering::Relaxed);
+            }
+            Work::Tool(_) => {
+                counters.tools.fetch_add(1, Ordering::Relaxed);
+            }
         }
         tokio::spawn(self.clone().carry(lane, key, sending, cancel));
         true
@@ -186,8 +214,20 @@ impl Models {
     async fn carry(self, lane: String, key: EffectKey, sending: Sending, cancel: CancellationToken) {
         let agent = sending.agent;
         let (seq, attempt) = (sending.seq, sending.attempt);
-        // Nothing else stands between a panic in here and the slot: `ask` catches what the adapter does.
-        let asked = self.ask(key, sending, &cancel).await;
+        // Nothing else stands between a panic in here and the slot: `ask` and `call` catch what an adapter does.
+        let request = match &sending.work {
+            Work::Model(request) => request.as_ref().clone(),
+            Work::Tool(request) => {
+                let result = super::tools::call(&self.shared, key, &sending, request, &cancel).await;
+                return self.landed(
+                    &lane,
+                    agent,
+                    Finished { key, seq, attempt, result, spend: Spend::default() },
+                    None,
+                );
+            }
+        };
+        let asked = self.ask(key, sending, request, &cancel).await;
         let pause = match &asked {
             Err(error) => error.retry_after,
             Ok(_) => None,
@@ -210,6 +250,7 @@ impl Models {
         &self,
         key: EffectKey,
         sending: Sending,
+        request: ModelRequest,
         cancel: &CancellationToken,
     ) -> Result<ModelReply, ModelError> {
         if cancel.is_cancelled() {
@@ -226,7 +267,7 @@ impl Models {
             attempt: sending.attempt,
         };
         let call = ModelCall {
-            request: sending.request,
+            request,
             key,
             attempt: sending.attempt,
             tenant: sending.tenant,
@@ -274,7 +315,7 @@ impl Models {
     }
 }
 
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+pub(super) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     match (panic.downcast_ref::<String>(), panic.downcast_ref::<&str>()) {
         (Some(text), _) => text.clone(),
         (None, Some(text)) => (*text).to_owned(),

@@ -81,7 +81,7 @@ impl Desk {
             })
         };
         let models = Models::new(
-            Arc::new(Oracle { slots, answer: answer.unwrap_or(patient) }),
+            (Arc::new(Oracle { slots, answer: answer.unwrap_or(patient) }), Arc::new(nexa_ports::tool::NoTools)),
             clock.clone(),
             LiveHub::default(),
             Arc::new(Bell(bell)),
@@ -118,7 +118,7 @@ fn sending(n: u8, attempt: u32) -> Sending {
         workload: WorkloadId::from_bytes([1; 16]),
         seq: Seq(1),
         attempt,
-        request: ModelRequest {
+        work: Work::Model(Box::new(ModelRequest {
             agent: "Reader".into(),
             purpose: Purpose::Agent,
             model: "lane/model".into(),
@@ -129,7 +129,7 @@ fn sending(n: u8, attempt: u32) -> Sending {
             sampling,
             stream: false,
             timeout: Millis(60_000),
-        },
+        })),
         deadline: Timestamp(61_000),
     }
 }

@@ -76,7 +76,7 @@ impl Desk {
     pub fn ports(&self, store: Arc<dyn Store>) -> Ports {
         let memories = Arc::new(MemoryViews::new(store.clone()));
         let (clock, dice) = (self.clock.clone(), Arc::new(SeededDice::new(7)));
-        Ports { store, memories, model: self.model.clone(), clock, dice }
+        Ports { store, memories, model: self.model.clone(), tools: Arc::new(nexa_ports::tool::NoTools), clock, dice }
     }
 
     pub async fn start(&self, config: NodeConfig) -> Node {

@@ -6,6 +6,7 @@ use nexa_types::{Budget, Millis, ModuleHash, Tokens, UsdMicro};
 use super::encode::{MAGIC, VERSION, hash_of, max, section};
 use super::{
     Agent, Constant, Debug, Entry, EntryParam, Field, Function, ModelRequestSpec, Module, RecordType, Type, statics,
+    tools,
 };
 use crate::codec::read_shape;
 use crate::verify::VerifyError;
@@ -65,13 +66,30 @@ impl Module {
         let agents = in_section(&mut reader, section::AGENTS, |r| r.list(max::AGENTS, read_agent))?;
         let requests = in_section(&mut reader, section::REQUESTS, |r| r.list(max::REQUESTS, read_request))?;
         let entries = in_section(&mut reader, section::ENTRIES, |r| r.list(max::ENTRIES, read_entry))?;
-        let kinds = said_section(&mut reader, header[5], section::KINDS, statics::read_kinds)?;
+        let minor = header[5];
+        let kinds = said_section(&mut reader, minor, section::KINDS, max::FUNCTIONS, statics::read_kinds)?;
         statics::put_kinds(&mut functions, kinds).map_err(|source| damaged(section::KINDS, source))?;
-        let schedules = said_section(&mut reader, header[5], section::SCHEDULES, statics::read_schedule)?;
+        let schedules = said_section(&mut reader, minor, section::SCHEDULES, max::FUNCTIONS, statics::read_schedule)?;
+        let tools = said_section(&mut reader, minor, section::TOOLS, max::TOOLS, tools::read_tool)?;
+        let grants = said_section(&mut reader, minor, section::GRANTS, max::FUNCTIONS, tools::read_grant)?;
+        let offers = said_section(&mut reader, minor, section::OFFERS, max::REQUESTS, tools::read_offer)?;
         let hashed = bytes.len() - reader.left();
         let debug = in_section(&mut reader, section::DEBUG, read_debug)?;
         reader.end().map_err(|source| damaged(0, source))?;
-        let module = Self { constants, types, shapes, functions, agents, requests, entries, schedules, debug };
+        let module = Self {
+            constants,
+            types,
+            shapes,
+            functions,
+            agents,
+            requests,
+            entries,
+            schedules,
+            tools,
+            grants,
+            offers,
+            debug,
+        };
         Ok((module, hash_of(&bytes[..hashed])))
     }
 }
@@ -85,12 +103,13 @@ fn said_section<T>(
     reader: &mut Reader<'_>,
     minor: u8,
     number: u8,
+    most: usize,
     read: impl FnMut(&mut Reader<'_>) -> Result<T, WireError>,
 ) -> Result<Vec<T>, LoadError> {
     if minor == 0 || reader.peek() != Some(number) {
         return Ok(Vec::new());
     }
-    let said = in_section(reader, number, |reader| reader.list(max::FUNCTIONS, read))?;
+    let said = in_section(reader, number, |reader| reader.list(most, read))?;
     if said.is_empty() { Err(damaged(number, reader.bad("a section that says something"))) } else { Ok(said) }
 }
 

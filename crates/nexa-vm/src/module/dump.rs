@@ -2,14 +2,36 @@
 
 use std::fmt::Write as _;
 
-use super::{Constant, Function, Module};
+use super::{Constant, Function, Grant, Module};
 use crate::op::{Form, Op, Word};
 use crate::stdlib;
 
 impl Module {
-    /// The functions with their instructions, one a line, operands spelt out.
+    /// The tools, then the functions with their instructions, one a line, operands spelt out.
     pub fn dump(&self) -> String {
         let mut out = String::new();
+        for tool in &self.tools {
+            let (risk, effect) = (tool.risk.as_str(), tool.effect.as_str());
+            let _infallible = writeln!(
+                out,
+                "tool {}({}): {}, risk {risk}, effect {effect}, within {} ms",
+                tool.name,
+                tool.params.join(", "),
+                tool.source,
+                tool.timeout
+            );
+        }
+        for grant in &self.grants {
+            let _infallible = writeln!(out, "grant {}: {}", self.function_name(grant.function), self.tool_names(grant));
+        }
+        for offer in &self.offers {
+            let names: Vec<&str> = offer.tools.iter().map(|tool| tool.name.as_str()).collect();
+            let request = self.requests.get(offer.request as usize).map_or("?", |request| &request.agent);
+            let _infallible = writeln!(out, "offer {request} {}: {}", offer.choice.as_str(), names.join(", "));
+        }
+        if !out.is_empty() {
+            out.push('\n');
+        }
         for (index, function) in self.functions.iter().enumerate() {
             if index > 0 {
                 out.push('\n');
@@ -17,6 +39,15 @@ impl Module {
             self.dump_function(&mut out, index, function);
         }
         out
+    }
+
+    fn function_name(&self, function: u32) -> &str {
+        self.functions.get(function as usize).map_or("?", |function| &function.name)
+    }
+
+    fn tool_names(&self, grant: &Grant) -> String {
+        let name = |tool: &u32| self.tools.get(*tool as usize).map_or("?", |tool| &tool.name);
+        grant.tools.iter().map(name).collect::<Vec<_>>().join(", ")
     }
 
     fn dump_function(&self, out: &mut String, index: usize, function: &Function) {
@@ -85,6 +116,10 @@ impl Module {
             }
             Form::CountStd => {
                 format!("{name} {} {}", word.count, stdlib::by_number(word.b).map_or("?", |function| function.name))
+            }
+            Form::CountTool => {
+                let tool = self.tools.get(usize::from(word.b)).map_or("?", |tool| &tool.name);
+                format!("{name} {} {tool}", word.count)
             }
             Form::CountFlags => format!("{name} {} {}", word.count, word.b as i16),
         }

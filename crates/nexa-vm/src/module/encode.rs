@@ -1,12 +1,15 @@
 //! Modules as bytes, their hash, and the limits that both directions keep.
 //!
 //! `NXB1`, major and minor version as one byte each, then sections in the order of their numbers: a number, a length
-//! (4 bytes), the bytes. The hash covers everything but the debug section.
+//! (4 bytes), the bytes. Sections since 1.1 are left out when they are empty, and a module without any of them is written
+//! as 1.0. The hash covers everything but the debug section.
 
 use nexa_types::limits::MODULE_BYTES_MAX;
 use nexa_types::{Budget, ModuleHash};
 
-use super::{Agent, Constant, Debug, Entry, Function, Kind, ModelRequestSpec, Module, RecordType, Type, statics};
+use super::{
+    Agent, Constant, Debug, Entry, Function, Kind, ModelRequestSpec, Module, RecordType, Type, statics, tools,
+};
 use crate::codec::write_shape;
 use crate::wire::Writer;
 
@@ -26,6 +29,9 @@ pub(super) mod section {
     // Since 1.1. A section that would say nothing is left out.
     pub(crate) const KINDS: u8 = 8;
     pub(crate) const SCHEDULES: u8 = 9;
+    pub(crate) const TOOLS: u8 = 10;
+    pub(crate) const GRANTS: u8 = 11;
+    pub(crate) const OFFERS: u8 = 12;
     pub(crate) const DEBUG: u8 = 100;
 }
 
@@ -38,6 +44,9 @@ pub(crate) mod max {
     pub(crate) const AGENTS: usize = 1 << 14;
     pub(crate) const REQUESTS: usize = 1 << 14;
     pub(crate) const ENTRIES: usize = 1 << 14;
+    pub(crate) const TOOLS: usize = 1 << 12;
+    /// Tools that one function is granted, or one request offers.
+    pub(crate) const GRANTED: usize = 64;
     pub(crate) const PARTS: usize = 1 << 10;
     pub(crate) const FILES: usize = 1 << 12;
 }
@@ -68,19 +77,19 @@ impl Module {
         section(&mut writer, section::REQUESTS, |writer| list(writer, &self.requests, write_request));
         section(&mut writer, section::ENTRIES, |writer| list(writer, &self.entries, write_entry));
         let kinds = self.known_kinds();
-        if !kinds.is_empty() {
-            section(&mut writer, section::KINDS, |writer| list(writer, &kinds, statics::write_kinds));
-        }
-        if !self.schedules.is_empty() {
-            section(&mut writer, section::SCHEDULES, |writer| list(writer, &self.schedules, statics::write_schedule));
-        }
+        said_section(&mut writer, section::KINDS, &kinds, statics::write_kinds);
+        said_section(&mut writer, section::SCHEDULES, &self.schedules, statics::write_schedule);
+        said_section(&mut writer, section::TOOLS, &self.tools, tools::write_tool);
+        said_section(&mut writer, section::GRANTS, &self.grants, tools::write_grant);
+        said_section(&mut writer, section::OFFERS, &self.offers, tools::write_offer);
         writer
     }
 
     /// The lowest minor version that can say what is in the module, so that what an older compiler made keeps its hash.
     fn minor(&self) -> u8 {
         let has_statics = !self.schedules.is_empty() || !self.known_kinds().is_empty();
-        u8::from(has_statics)
+        let has_tools = !self.tools.is_empty() || !self.grants.is_empty() || !self.offers.is_empty();
+        u8::from(has_statics || has_tools)
     }
 
     /// The functions of whose arguments something is known.
@@ -110,7 +119,14 @@ fn section(writer: &mut Writer, number: u8, write: impl FnOnce(&mut Writer)) {
     writer.raw(&inner.bytes);
 }
 
-fn list<T>(writer: &mut Writer, items: &[T], mut write: impl FnMut(&mut Writer, &T)) {
+/// A section that older versions do not have: left out if it would say nothing.
+fn said_section<T>(writer: &mut Writer, number: u8, items: &[T], write: impl FnMut(&mut Writer, &T)) {
+    if !items.is_empty() {
+        section(writer, number, |writer| list(writer, items, write));
+    }
+}
+
+pub(super) fn list<T>(writer: &mut Writer, items: &[T], mut write: impl FnMut(&mut Writer, &T)) {
     writer.count(items.len());
     for item in items {
         write(writer, item);

@@ -178,6 +178,23 @@ pub(super) fn read_json(context: &mut Context<'_>, args: &[Value]) -> Result<Val
         (Err(_), Some(block)) => parse(context, block)?,
         (Err(error), None) => Err(error),
     };
+    fitting(context, ty, parsed.map_err(|error| format!("the answer is {error}; answer with the JSON value alone")))
+}
+
+/// The arguments that a model wants a tool to be called with, read as a record type: the whole text, and no text at all
+/// counts as no arguments. `ok` of the record, or `err` of the violations.
+pub(super) fn read_args(context: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
+    let ty = type_arg(context, args)?;
+    let text = match str_arg(args, 1)?.trim() {
+        "" => "{}",
+        text => text,
+    };
+    let parsed = parse(context, text)?;
+    fitting(context, ty, parsed.map_err(|error| format!("the arguments are {error}")))
+}
+
+/// `ok` of a value as a type, or `err` of what does not fit.
+fn fitting(context: &mut Context<'_>, ty: u32, parsed: Result<Value, String>) -> Result<Value, StdFault> {
     let violations = match parsed {
         Ok(value) => {
             let module = context.module;
@@ -189,7 +206,7 @@ pub(super) fn read_json(context: &mut Context<'_>, args: &[Value]) -> Result<Val
                 Err(violations) => violations.iter().map(ToString::to_string).collect(),
             }
         }
-        Err(error) => vec![format!("the answer is {error}; answer with the JSON value alone")],
+        Err(error) => vec![error],
     };
     let lines = violations.iter().map(|line| context.text(line)).collect::<Result<Vec<_>, _>>()?;
     let lines = context.list(lines)?;

@@ -119,4 +119,5 @@ functions! {
     78 "core.read_label" (text: Str, labels: LIST_STR) -> Option(&Int) => core::read_label;
 
     79 "truthy" (v: Any) -> Bool => core::truthy;
+    80 "core.read_args" (ty: Int, text: Str) -> Result(&Any, &LIST_STR) => core::read_args;
 }

@@ -17,13 +17,15 @@
 //! | V5, V6 | locals are set before they are read, typed operations and calls do not get other kinds | E1003 |
 //! | V7 | a backward jump leads to a `LoopTick` | E1005 |
 //! | V9 | a function marked pure has no effect and calls only pure ones, and no question to a test harness outside of tests | E1003 |
+//! | V10 | a tool is called where it is granted, directly or through its function | E1004 |
 //! | V11 | a merge consumes branches' results, a list | E1003 |
 //! | V13 | every path ends in `Return`, `Raise`, `TailCall` or `Trap` | E1002 |
 //! | V14 | limits | E1006 |
 //!
-//! V1 (header, sections, hash) is the decoder's, V10 (grants) comes with tools.
+//! V1 (header, sections, hash) is the decoder's.
 
 mod flow;
+mod grants;
 mod step;
 mod tables;
 
@@ -68,6 +70,7 @@ impl VerifyError {
 /// The first rule that does not hold.
 pub fn verify(module: &Module) -> Result<Vec<Vec<u16>>, VerifyError> {
     tables::check(module)?;
+    grants::check(module)?;
     let mut work = flow::WORK_MAX;
     (0..module.functions.len()).map(|index| flow::check(module, index, &mut work)).collect()
 }

@@ -53,6 +53,15 @@ impl Pass<'_, '_> {
                     return Err(range_error(format!("`{}` gets {} arguments", found.name, word.count)));
                 }
             }
+            Form::CountTool => {
+                let Some(tool) = module.tools.get(usize::from(word.b)) else {
+                    return Err(range_error(format!("there is no tool {}", word.b)));
+                };
+                if tool.params.len() != usize::from(word.count) {
+                    let (name, wanted) = (&tool.name, tool.params.len());
+                    return Err(range_error(format!("`{name}` takes {wanted} values and gets {}", word.count)));
+                }
+            }
             Form::CountFlags => {}
         }
         let locals = u64::from(self.function.locals);
@@ -294,6 +303,7 @@ impl Pass<'_, '_> {
             Op::Emit => self.effect(&mut point, 2, Other)?,
             Op::Now => self.effect(&mut point, 0, Int)?,
             Op::Random => self.effect(&mut point, 2, Int)?,
+            Op::ToolCall => self.effect(&mut point, count, Any)?,
             Op::Secret | Op::Snapshot => self.effect(&mut point, 0, Other)?,
             Op::Restore => {
                 self.effect(&mut point, 1, Other)?;

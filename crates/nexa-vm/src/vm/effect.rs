@@ -4,7 +4,8 @@ use std::sync::{Arc, LazyLock};
 
 use nexa_event::effect::{
     self, Answer, ApprovalRequest, ChildSpec, EffectBody, Finish, Handle, Join, Message, ModelReply, ModelRequest,
-    Purpose, RecallRequest, Remembered, Role, Sampling, Source, TestCall, TestRequest, ToolChoice, Wanted,
+    Purpose, RecallRequest, Remembered, Role, Sampling, Source, TestCall, TestRequest, ToolCall, ToolChoice, ToolOffer,
+    ToolRequest, Wanted,
 };
 use nexa_types::limits::MEMORY_VALUE_BYTES_MAX;
 use nexa_types::{AgentId, Budget, Failure, Millis, Outcome, Payload, RunCode, Seq};
@@ -18,7 +19,7 @@ use super::reuse::is_same;
 use super::saved::{Hidden, hidden, keepable};
 use super::{CHAIN, ENTRY_CALLABLE, ResumeError, State, Vm};
 use crate::codec;
-use crate::failure::{self, field, text};
+use crate::failure::{self, field, text as text_field};
 use crate::json::validate::describe;
 use crate::json::{schema, text_of, try_to_json};
 use crate::op::{Asking, MemoryScope, Op, Word};
@@ -36,7 +37,8 @@ fn shape(type_name: &str, tag: &str, fields: &[&str]) -> Arc<Shape> {
 }
 
 static REPLY: LazyLock<Arc<Shape>> =
-    LazyLock::new(|| shape("", "", &["text", "finish", "from", "tokens_in", "tokens_out"]));
+    LazyLock::new(|| shape("", "", &["text", "finish", "from", "tokens_in", "tokens_out", "calls"]));
+static CALL: LazyLock<Arc<Shape>> = LazyLock::new(|| shape("", "", &["id", "name", "arguments"]));
 static APPROVED: LazyLock<Arc<Shape>> = LazyLock::new(|| shape("Approval", "approved", &["by", "note"]));
 static DENIED: LazyLock<Arc<Shape>> = LazyLock::new(|| shape("Approval", "denied", &["by", "note"]));
 /// What a program holds of something that it started. No text and no model can make one.
@@ -60,7 +62,7 @@ pub(super) fn operands(word: &Word) -> Option<usize> {
         Op::MemLoad if word.a != MemoryScope::Agent as u64 => 1,
         Op::Sleep | Op::Log | Op::Await | Op::Receive | Op::Cancel | Op::Timer | Op::Release => 1,
         Op::Now => 0,
-        Op::TestCall => usize::from(word.count),
+        Op::TestCall | Op::ToolCall => usize::from(word.count),
         _ => return None,
     })
 }
@@ -155,6 +157,7 @@ impl Vm {
                 branches: vec![self.child(callee, args.to_vec(), &mut Encoded::default())?],
                 join: Join::All,
             },
+            (Op::ToolCall, args) => EffectBody::Tool(Box::new(self.tool_request(&word, args)?)),
             (Op::Fork, operands) => {
                 let (input, branches) = operands.split_at(usize::from(word.b & 1));
                 let mut encoded = Encoded::default();
@@ -191,14 +194,15 @@ impl Vm {
             Value::None => String::new(),
             other => return Err(unfit("the name of a model", other)),
         };
+        let (tools, tool_choice) = self.offered(word.a as u32);
         Ok(ModelRequest {
             agent: spec.agent.clone(),
             purpose: Purpose::Agent,
             model,
             messages: messages.iter().map(|value| self.message(value)).collect::<Result<_, _>>()?,
             schema: spec.answer.map(|ty| schema(module, ty)),
-            tools: Vec::new(),
-            tool_choice: ToolChoice::Auto,
+            tools,
+            tool_choice,
             sampling: Sampling {
                 temperature: spec.temperature,
                 top_p: spec.top_p,
@@ -211,8 +215,45 @@ impl Vm {
         })
     }
 
+    /// What a model request offers.
+    fn offered(&self, request: u32) -> (Vec<ToolOffer>, ToolChoice) {
+        let module = self.program.module();
+        let Ok(at) = module.offers.binary_search_by_key(&request, |offer| offer.request) else {
+            return (Vec::new(), ToolChoice::Auto);
+        };
+        let offer = &module.offers[at];
+        let tools = offer.tools.iter().map(|tool| ToolOffer {
+            name: tool.name.clone(),
+            description: tool.description.clone(),
+            schema: schema(module, tool.args),
+        });
+        (tools.collect(), offer.choice)
+    }
+
+    fn tool_request(&self, word: &Word, args: &[Value]) -> Result<ToolRequest, Fault> {
+        let module = self.program.module();
+        let tool = module.tools.get(usize::from(word.b)).ok_or_else(|| Fault::internal("no such tool"))?;
+        let shape = Shape { fields: tool.params.clone(), ..Shape::default() };
+        let record = Value::Record(Arc::new(Record { shape: Arc::new(shape), values: args.to_vec() }));
+        let key = match tool.key.and_then(|key| args.get(key as usize)) {
+            None | Some(Value::None) => None,
+            Some(value) => Some(text_of(value).map_err(no_text)?),
+        };
+        Ok(ToolRequest {
+            tool: tool.name.clone(),
+            source: tool.source.clone(),
+            args: try_to_json(&record).map_err(no_text)?,
+            risk: tool.risk,
+            effect: tool.effect,
+            idempotent: tool.idempotent,
+            key,
+            limits: tool.limits.clone(),
+            timeout: tool.timeout,
+        })
+    }
+
     fn message(&self, value: &Value) -> Result<Message, Fault> {
-        let role = match field(value, "role").and_then(text) {
+        let role = match field(value, "role").and_then(text_field) {
             Some("system") => Role::System,
             Some("user") => Role::User,
             Some("assistant") => Role::Assistant,
@@ -225,8 +266,19 @@ impl Vm {
             Some(Value::Int(seq)) if *seq > 0 && (*seq as u64) < self.next_seq.0 => Source::Answer(Seq(*seq as u64)),
             _ => return Err(unfit("a message that says where its text is from", value)),
         };
-        let text = field(value, "text").and_then(text).ok_or_else(|| unfit("a message with a text", value))?;
-        Ok(Message::new(role, text, source))
+        let text = field(value, "text").and_then(text_field).ok_or_else(|| unfit("a message with a text", value))?;
+        let mut message = Message::new(role, text, source);
+        if let Some(Value::List(calls)) = field(value, "calls") {
+            let of = |call: &Value, name| field(call, name).and_then(text_field).map(str::to_owned);
+            let call = |call: &Value| {
+                let (id, name, arguments) = (of(call, "id")?, of(call, "name")?, of(call, "arguments")?);
+                Some(ToolCall { id, name, arguments })
+            };
+            let calls: Option<Vec<ToolCall>> = calls.iter().map(call).collect();
+            message.tool_calls = calls.ok_or_else(|| unfit("a message with calls of tools", value))?;
+        }
+        message.tool_call_id = field(value, "call").and_then(text_field).map(str::to_owned);
+        Ok(message)
     }
 
     /// What starts a callable as a child. An agent starts as its function; a function without captures as itself; any
@@ -359,6 +411,9 @@ impl Vm {
             (Op::LLMCall | Op::LLMStream | Op::SemanticIf | Op::Classify, Answer::Model(reply)) => {
                 Ok(reply_value(&reply, seq))
             }
+            (Op::ToolCall, Answer::Value(payload)) => {
+                Ok(codec::decode(&payload).map_err(|_| "a tool's value cannot be decoded")?)
+            }
             (Op::Approve, Answer::Approval(decision)) => {
                 let shape = if decision.approved { &*APPROVED } else { &*DENIED };
                 let values = vec![Value::Str(decision.by.as_str().into()), Value::Str(decision.note.as_str().into())];
@@ -411,6 +466,7 @@ fn reply_value(reply: &ModelReply, seq: Seq) -> Value {
             count(seq.0),
             count(reply.spend.tokens_in.0),
             count(reply.spend.tokens_out.0),
+            Value::List(Arc::new(reply.tool_calls.iter().map(call_value).collect())),
         ],
     }))
 }
@@ -457,6 +513,11 @@ impl Encoded {
         self.payload = Some(payload.clone());
         Ok(payload)
     }
+}
+
+fn call_value(call: &ToolCall) -> Value {
+    let values = [&call.id, &call.name, &call.arguments].map(|text| Value::Str(text.as_str().into())).to_vec();
+    Value::Record(Arc::new(Record { shape: Arc::clone(&CALL), values }))
 }
 
 fn encode(value: &Value) -> Result<Payload, Fault> {

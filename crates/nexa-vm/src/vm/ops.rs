@@ -358,7 +358,7 @@ impl Vm {
                 let callee = args.remove(0);
                 self.replace(0, Value::Stage(Arc::new(Stage::Partial { callee, args, open: b })))
             }
-            Op::Fork | Op::TestCall => self.effect(),
+            Op::Fork | Op::TestCall | Op::ToolCall => self.effect(),
             Op::Merge => self.merge(b),
             _ => Err(Fault::internal("an operation with other operands")),
         }

@@ -103,6 +103,12 @@ pub(crate) fn answer(program: &Arc<Program>, body: &EffectBody, seq: u64) -> Res
         EffectBody::Approval(_) => {
             Answer::Approval(Decision { approved: true, by: "ada".to_owned(), note: String::new() })
         }
+        EffectBody::Tool(request) if request.args.contains("fail") => {
+            return Err(Failure::new(RunCode::ToolFailed, "it says no"));
+        }
+        EffectBody::Tool(request) => {
+            Answer::Value(codec::encode(&text(&format!("{}: {}", request.tool, request.args))))
+        }
     })
 }
 

@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use nexa_event::effect::{Risk, ToolChoice, ToolEffect, ToolLimits, ToolSource};
 use nexa_types::{Budget, Millis, Tokens};
 use nexa_vm::Program;
 use nexa_vm::module::build::{Assembler, ModuleBuilder};
-use nexa_vm::module::{Agent, Constant, Kind, ModelRequestSpec, Schedule, Type};
+use nexa_vm::module::{
+    Agent, Constant, Field, Grant, Kind, ModelRequestSpec, Offer, OfferedTool, RecordType, Schedule, Tool, Type,
+};
 use nexa_vm::op::{MergeStrategy, Op};
 use nexa_vm::value::{Stage, Value};
 
@@ -41,6 +44,7 @@ pub(crate) fn all() -> Vec<Case> {
         most_branches(),
         typed_calls(),
         saved_states(),
+        tools(),
     ]
 }
 
@@ -342,6 +346,57 @@ fn most_branches() -> Case {
     main.a(Op::NewList, 3).op(Op::Return);
     let main = module.add(main);
     case("most_branches", module, main, vec![], "[256,45,45.0]")
+}
+
+/// A tool called through its function and offered to a model, and one that says no.
+pub(crate) fn tools() -> Case {
+    let mut module = ModuleBuilder::new();
+    let find = module.add({
+        let mut code = Assembler::new("find", 2);
+        code.a(Op::LoadLocal, 0).a(Op::LoadLocal, 1).ab(Op::ToolCall, 2, 0).op(Op::Return);
+        code
+    });
+    let asked = request(&mut module, "A");
+    module.module.types.clear();
+    module.module.types.extend([Type::Str, Type::Int, Type::Option(1)]);
+    let field = |name: &str, ty, doc: &str| Field { name: name.to_owned(), ty, doc: doc.to_owned() };
+    let fields = vec![field("q", 0, "What to look for."), field("limit", 2, "")];
+    module.module.types.push(Type::Record(RecordType { name: "find".to_owned(), nominal: false, fields }));
+    module.module.tools.push(Tool {
+        name: "find".to_owned(),
+        source: ToolSource::Mcp { server: "docs".to_owned(), name: "search".to_owned() },
+        function: u32::from(find),
+        params: vec!["q".to_owned(), "limit".to_owned()],
+        risk: Risk::Low,
+        effect: ToolEffect::Read,
+        idempotent: true,
+        key: Some(0),
+        limits: ToolLimits { hosts: vec!["docs.example".to_owned()], memory: Some(1 << 24), ..ToolLimits::default() },
+        timeout: Millis(9_000),
+    });
+    let offered = OfferedTool { name: "find".to_owned(), description: "Finds.".to_owned(), args: 3 };
+    module.module.offers.push(Offer { request: asked, choice: ToolChoice::Auto, tools: vec![offered] });
+    let (q, fail, none) = (module.text("cats"), module.text("fail"), module.text(""));
+    let (user, args) = (module.text("user"), module.text(r#"{"q":"dogs"}"#));
+    let message = module.record(&["role", "text", "from"]);
+    let calls = module.text("calls");
+    let mut main = Assembler::new("main", 0);
+    let (caught, over) = (main.label(), main.label());
+    main.a(Op::Const, q).int(3).ab(Op::Call, 2, find);
+    main.jump(Op::EnterTry, caught).a(Op::Const, fail).int(1).ab(Op::Call, 2, find).op(Op::LeaveTry);
+    main.jump(Op::Jump, over).place(caught).op(Op::WrapErr).std("result.code", 1).place(over);
+    main.a(Op::Const, none).a(Op::Const, user).a(Op::Const, q).int(0).a(Op::NewRecord, message).a(Op::NewList, 1);
+    main.a(Op::LLMCall, asked).a(Op::GetField, calls).op(Op::Len);
+    main.int(3).a(Op::Const, args).std("core.read_args", 2).op(Op::Unwrap);
+    main.int(3).a(Op::Const, q).std("core.read_args", 2).std("result.error", 1);
+    main.a(Op::NewList, 5).op(Op::Return);
+    let main = module.add(main);
+    module.module.grants.push(Grant { function: u32::from(main), tools: vec![0] });
+    let end = concat!(
+        r#"["find: {\"q\":\"cats\",\"limit\":3}","tool_failed",0,{"q":"dogs","limit":null},"#,
+        r#"["the arguments are not valid JSON at character 1: a value expected"]]"#
+    );
+    case("tools", module, main, vec![], end)
 }
 
 fn iterate_dict_and_text() -> Case {

@@ -1,0 +1,178 @@
+//! What stands around the call of a tool: approval before it, further tries and what its declaration says of an unknown
+//! outcome after it, and a check of what it gave. Calls in code and calls of models both go through here.
+//!
+//! Written out in the language, the tool
+//!
+//! ```text
+//! tool T(q: str) -> R { source: …, risk: "high", idempotent: true, retry: { max: 2, … }, on_unknown: "ask" }
+//! ```
+//!
+//! is called like this:
+//!
+//! ```text
+//! match approve("Call the tool `T`?", { tool, source, risk, effect, arguments: { q } }, timeout: 1d) {
+//!     denied(by, note) => raise denied
+//! }
+//! let value = none
+//! let tries = 0
+//! let asked = 0
+//! while (true) {
+//!     try {
+//!         value = <call>(q)
+//!         break
+//!     } catch (e) {
+//!         if (e is transient and tries < 2) { sleep(waits[tries]); tries += 1; continue }
+//!         if (e.code == "outcome_unknown" and asked < 3) {
+//!             asked += 1
+//!             // "ask": a person says whether to call again
+//!             // "probe": let found = P(q); if (found is none) { continue } else { return found }
+//!         }
+//!         raise e
+//!     }
+//! }
+//! return <value checked as R, or tool_failed>
+//! ```
+
+use super::pool::Pool;
+use super::template::Template;
+use crate::hir::{Const, Expr, ExprKind, Function, OnUnknown, Operator, Shape, Stmt, StmtKind, Test, Tool};
+use crate::types::Ty;
+
+/// How long a person has to say whether a tool may be called.
+const APPROVAL_TIMEOUT_MS: i64 = 24 * 3_600_000;
+/// How often one call is made again because its outcome was unknown.
+const UNKNOWN_CALLS_MAX: i64 = 3;
+
+/// Makes the function around the call of a tool.
+pub(super) fn body(tool: &Tool, number: u32, pool: &mut Pool<'_>) -> Function {
+    let mut template = Template { at: tool.at, locals: tool.params.len() as u16 };
+    let body = template.tool(tool, number, pool);
+    Function {
+        name: tool.name.clone(),
+        arity: tool.params.len() as u8,
+        params: tool.params.iter().map(|param| param.ty.clone()).collect(),
+        locals: template.locals,
+        body,
+        grants: match &tool.on_unknown {
+            OnUnknown::Probe(probe, _) => vec![*probe],
+            OnUnknown::Fail | OnUnknown::Ask => Vec::new(),
+        },
+        at: tool.at,
+        ..Function::default()
+    }
+}
+
+impl Template {
+    fn tool(&mut self, tool: &Tool, number: u32, pool: &mut Pool<'_>) -> Vec<Stmt> {
+        let (value, error, tries, asked) = (self.local(), self.local(), self.local(), self.local());
+        let mut body = Vec::new();
+        if tool.asks {
+            let denied = format!("`{}` was not called: a person said no", tool.name);
+            let question = format!("Call the tool `{}`?", tool.name);
+            body.extend(self.approval(tool, &question, |this, note| {
+                this.raise(this.error("denied", vec![this.text(&denied), note]))
+            }));
+        }
+        let params: Vec<Expr> = self.params(tool);
+        let call = self.made(ExprKind::ToolCall(number, params), Ty::Any);
+        if tool.backoff.is_empty() && tool.on_unknown == OnUnknown::Fail {
+            body.push(self.store(value, call));
+        } else {
+            body.push(self.store(tries, self.int(0)));
+            body.push(self.store(asked, self.int(0)));
+            let attempt = vec![self.store(value, call), self.stmt(StmtKind::Break)];
+            let mut handler = self.again_if_transient(&tool.backoff, error, tries);
+            handler.extend(self.when_unknown(tool, error, asked, value));
+            handler.push(self.raise(self.load(error)));
+            let turn = self.stmt(StmtKind::Try(attempt, error, handler));
+            let forever = self.made(ExprKind::Const(Const::Bool(true)), Ty::Bool);
+            body.push(self.stmt(StmtKind::While(forever, vec![turn])));
+        }
+        body.extend(self.checked(tool, value, pool));
+        body
+    }
+
+    /// Asks a person; `otherwise` is what happens after a no, given the person's words.
+    fn approval(&mut self, tool: &Tool, question: &str, otherwise: impl Fn(&Self, Expr) -> Stmt) -> Vec<Stmt> {
+        let decision = self.local();
+        let record = |fields: Vec<&str>, values: Vec<Expr>| {
+            let fields = fields.into_iter().map(Into::into).collect();
+            self.made(ExprKind::Record(Shape { fields, ..Shape::default() }, values), Ty::Any)
+        };
+        let names = tool.params.iter().map(|param| param.name.as_str()).collect();
+        let arguments = record(names, self.params(tool));
+        let words = [&tool.name, &tool.source.to_string(), tool.risk.as_str(), tool.effect.as_str()];
+        let mut values: Vec<Expr> = words.into_iter().map(|word| self.text(word)).collect();
+        values.push(arguments);
+        let data = record(vec!["tool", "source", "risk", "effect", "arguments"], values);
+        let timeout = self.made(ExprKind::Const(Const::Duration(APPROVAL_TIMEOUT_MS)), Ty::Duration);
+        let ask = ExprKind::Approve(Box::new(self.text(question)), Box::new(data), Box::new(timeout));
+        let denied =
+            Shape { type_name: "Approval".into(), tag: "denied".into(), fields: vec!["by".into(), "note".into()] };
+        let is_no = self.made(ExprKind::Is(Test::Variant(denied), Box::new(self.load(decision))), Ty::Bool);
+        let note = self.field(self.load(decision), "note");
+        let has_note = self.binary(Operator::Ne, note.clone(), self.text(""), Ty::Bool);
+        let note = self.made(ExprKind::Concat(vec![self.text(": "), note]), Ty::Str);
+        let note = self.made(ExprKind::If(Box::new(has_note), Box::new(note), Box::new(self.text(""))), Ty::Str);
+        vec![
+            self.store(decision, self.made(ask, Ty::Any)),
+            self.stmt(StmtKind::If(is_no, vec![otherwise(self, note)], Vec::new())),
+        ]
+    }
+
+    /// Finds out what became of a call, or has a person say what to do.
+    fn when_unknown(&mut self, tool: &Tool, error: u16, asked: u16, value: u16) -> Vec<Stmt> {
+        let mut then = vec![self.stmt(StmtKind::Increment(asked, 1))];
+        match &tool.on_unknown {
+            OnUnknown::Fail => return Vec::new(),
+            OnUnknown::Ask => {
+                let question = format!("Call the tool `{}` again? Nobody can say whether it was called", tool.name);
+                then.extend(self.approval(tool, &question, |this, _| this.raise(this.load(error))));
+                then.push(self.stmt(StmtKind::Continue));
+            }
+            OnUnknown::Probe(probe, places) => {
+                let all = self.params(tool);
+                let args = places.iter().filter_map(|place| all.get(usize::from(*place)).cloned()).collect();
+                then.push(self.store(value, self.made(ExprKind::Tool(*probe, args), Ty::Any)));
+                let is_none = self.made(ExprKind::Is(Test::None, Box::new(self.load(value))), Ty::Bool);
+                then.push(self.stmt(StmtKind::If(is_none, vec![self.stmt(StmtKind::Continue)], Vec::new())));
+                then.push(self.stmt(StmtKind::Break));
+            }
+        }
+        let is_unknown = self.has_code(error, "outcome_unknown");
+        let may_ask = self.binary(Operator::Lt, self.int_local(asked), self.int(UNKNOWN_CALLS_MAX), Ty::Bool);
+        let both = self.made(ExprKind::And(Box::new(is_unknown), Box::new(may_ask)), Ty::Bool);
+        vec![self.stmt(StmtKind::If(both, then, Vec::new()))]
+    }
+
+    /// Returns the value as the type that the tool promises.
+    fn checked(&mut self, tool: &Tool, value: u16, pool: &mut Pool<'_>) -> Vec<Stmt> {
+        match &tool.result {
+            Ty::Any => return vec![self.stmt(StmtKind::Return(self.load(value)))],
+            Ty::Unit => {
+                let unit = self.made(ExprKind::Const(Const::Unit), Ty::Unit);
+                return vec![self.stmt(StmtKind::Return(unit))];
+            }
+            _ => {}
+        }
+        let checked = self.local();
+        let check = self.made(ExprKind::Check(Box::new(self.load(value))), tool.result.clone());
+        let fits = self.made(ExprKind::Is(Test::Ok, Box::new(self.load(checked))), Ty::Bool);
+        let found = self.made(ExprKind::Unwrap(Box::new(self.load(checked))), tool.result.clone());
+        let why = self.made(ExprKind::ErrorOf(Box::new(self.load(checked))), Ty::Any);
+        let (name, ty) = (&tool.name, pool.show(&tool.result));
+        let message =
+            vec![self.text(&format!("`{name}` gave something else than `{ty}`: ")), self.field(why, "message")];
+        vec![
+            self.store(checked, self.made(ExprKind::Try(Box::new(check)), Ty::Any)),
+            self.stmt(StmtKind::If(fits, vec![self.stmt(StmtKind::Return(found))], Vec::new())),
+            self.raise(self.error("tool_failed", message)),
+        ]
+    }
+
+    fn params(&self, tool: &Tool) -> Vec<Expr> {
+        let param =
+            |(place, param): (usize, &crate::hir::ToolParam)| Expr::local(place as u16, param.ty.clone(), self.at);
+        tool.params.iter().enumerate().map(param).collect()
+    }
+}
