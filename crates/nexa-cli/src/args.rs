@@ -181,6 +181,9 @@ pub struct CheckArgs {
     /// Take a parameter without a type for an error.
     #[arg(long)]
     pub strict: bool,
+    /// Also say how many requests and tokens each flow and agent needs at least, and takes at most.
+    #[arg(long)]
+    pub cost: bool,
 }
 
 /// `nexa explain`

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use nexa_lang::diagnostic::{Code, Severity};
 use nexa_lang::source_set::{FileLoader, LoadError};
-use nexa_lang::{Diagnostic, fix};
+use nexa_lang::{Diagnostic, Prices, fix};
 use serde_json::json;
 
 use super::submit::{Compilation, Folder};
@@ -28,6 +28,9 @@ pub fn check(args: &CheckArgs, output: Output, color: Color) -> Result<(), Failu
             compilation.diagnostics.iter_mut().for_each(take_strictly);
         }
         show(&compilation, output, color);
+        if args.cost {
+            show_costs(file, output)?;
+        }
         wrong += usize::from(compilation.module.is_none() || compilation.diagnostics.iter().any(Diagnostic::is_error));
     }
     match (output, wrong) {
@@ -45,6 +48,38 @@ pub fn check(args: &CheckArgs, output: Output, color: Color) -> Result<(), Failu
             Ok(())
         }
     }
+}
+
+/// Prints the bounds of a program without errors; one with errors has none.
+fn show_costs(file: &Path, output: Output) -> Result<(), Failure> {
+    let (root, path) = program::project_of(file)?;
+    let (_, costs) = nexa_lang::check_costs(&path, &Folder(root), &Prices::new());
+    for (name, bounds) in costs.iter().flat_map(|costs| &costs.entries) {
+        let (least, most) = (bounds.least, bounds.most.as_ref());
+        match output {
+            Output::Table => {
+                let most = match most {
+                    Ok(most) => format!("at most {} and {} tokens", requests(most.requests), most.tokens),
+                    Err(unknown) => format!("at most it is not known: {}", unknown.why),
+                };
+                println!("{name}: at least {}; {most}", requests(least.requests));
+            }
+            Output::Json => println!(
+                "{}",
+                json!({
+                    "entry": name, "requests_min": least.requests,
+                    "requests_max": most.ok().map(|most| most.requests),
+                    "tokens_max": most.ok().map(|most| most.tokens),
+                    "unknown": most.err().map(|unknown| unknown.why.as_str()),
+                })
+            ),
+        }
+    }
+    Ok(())
+}
+
+fn requests(count: u64) -> String {
+    if count == 1 { "1 request".to_owned() } else { format!("{count} requests") }
 }
 
 /// Where a type was expected and is not written, any value passes: an error for those who ask for it.
