@@ -168,6 +168,8 @@ impl Ty {
 #[derive(Clone, Debug)]
 pub struct TypeTable {
     named: Vec<NamedType>,
+    /// The names that values of struct and enum types carry where the type's own name is taken.
+    run_names: BTreeMap<NamedId, Rc<str>>,
 }
 
 impl Default for TypeTable {
@@ -198,7 +200,7 @@ impl Default for TypeTable {
             kind: NamedKind::Struct([field("key", Ty::Str), field("text", Ty::Str), field("score", Ty::Float)].into()),
             declared: None,
         };
-        TypeTable { named: vec![error, approval, hit] }
+        TypeTable { named: vec![error, approval, hit], run_names: BTreeMap::new() }
     }
 }
 
@@ -212,8 +214,19 @@ impl TypeTable {
 
     /// Adds a type whose fields may be set later with [`TypeTable::define`].
     pub fn declare(&mut self, ty: NamedType) -> NamedId {
+        let id = NamedId(self.named.len() as u32);
+        let namesakes = self.named.iter().filter(|known| known.name == ty.name).count();
+        if namesakes > 0 {
+            self.run_names.insert(id, format!("{}#{}", ty.name, namesakes + 1).into());
+        }
         self.named.push(ty);
-        NamedId(self.named.len() as u32 - 1)
+        id
+    }
+
+    /// The name that values of a struct or enum carry: the type's own, unless another file has one of that name too.
+    #[must_use]
+    pub fn run_name(&self, id: NamedId) -> Rc<str> {
+        self.run_names.get(&id).cloned().unwrap_or_else(|| Rc::clone(&self.named(id).name))
     }
 
     /// Sets what a declared type is.

@@ -103,6 +103,7 @@ impl Checker<'_> {
         piped: Option<Piped>,
         span: Span,
     ) -> Expr {
+        self.note_use(Item::Agent(number), name.span());
         let signature = Rc::clone(&self.agents[number].signature);
         let result = signature.result.as_ref().map_or(Ty::Str, |(ty, _)| ty.clone());
         let slots = slots_of(&signature);
@@ -120,6 +121,7 @@ impl Checker<'_> {
     }
 
     fn call_flow(&mut self, number: usize, name: &Name, args: &[ast::Arg], piped: Option<Piped>, span: Span) -> Expr {
+        self.note_use(Item::Flow(number), name.span());
         let signature = Rc::clone(&self.flows[number].signature);
         if let Some((_, budget)) = self.flows[number].budget {
             let message = format!("a call of `{}`, which has a budget of its own,", signature.name);

@@ -61,7 +61,11 @@ pub(super) fn cases(types: &TypeTable, ty: &Ty) -> Vec<Case> {
 
 /// In a union a case says whose it is, and what has no cases goes by the name of its type.
 fn cases_in_union(types: &TypeTable, ty: &Ty) -> Vec<Case> {
-    let owner = types.show(ty);
+    let owner = match ty {
+        // Two files may have types of one name.
+        Ty::Named(id) => types.run_name(*id).to_string(),
+        ty => types.show(ty),
+    };
     let is_enum = matches!(ty, Ty::Named(id) if matches!(types.named(*id).kind, NamedKind::Enum(_)));
     let named = |(case, parts): Case| match &*case {
         ANYTHING => (Rc::from(owner.as_str()), parts),

@@ -136,6 +136,7 @@ impl Checker<'_> {
 
     /// A declared agent or flow as a value.
     pub(super) fn item_value(&mut self, item: Item, name: &Name) -> Expr {
+        self.note_use(item, name.span());
         let at = self.at_span(name.span());
         match item {
             Item::Agent(number) => {

@@ -165,6 +165,7 @@ impl Checker<'_> {
     /// An agent or flow by its name: it is the child itself.
     fn plain_branch(&mut self, branch: &Branch, piped: &Piped, at: At) -> Option<(Expr, Ty)> {
         let (item, name) = self.static_item(&branch.value)?;
+        self.note_use(item, name.span());
         let signature = match item {
             Item::Agent(number) => Rc::clone(&self.agents[number].signature),
             Item::Flow(number) if self.flows[number].budget.is_none() => Rc::clone(&self.flows[number].signature),

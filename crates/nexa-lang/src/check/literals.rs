@@ -334,7 +334,10 @@ impl Checker<'_> {
             _ => return None,
         };
         match item {
-            Some(Item::Type(id)) if !matches!(self.types.named(id).kind, NamedKind::Enum(_)) => Some(Ty::Named(id)),
+            Some(Item::Type(id)) if !matches!(self.types.named(id).kind, NamedKind::Enum(_)) => {
+                self.note_use(Item::Type(id), name.span());
+                Some(Ty::Named(id))
+            }
             Some(Item::Reported) => None,
             _ => {
                 let message = format!("there is no record type `{}`", name.text());
@@ -350,9 +353,7 @@ impl Checker<'_> {
     /// The name that values of a type carry: only nominal types have one.
     pub(super) fn shape_name(&self, ty: &Ty) -> Rc<str> {
         match ty {
-            Ty::Named(id) if !matches!(self.types.named(*id).kind, NamedKind::Protocol(_)) => {
-                Rc::clone(&self.types.named(*id).name)
-            }
+            Ty::Named(id) if !matches!(self.types.named(*id).kind, NamedKind::Protocol(_)) => self.types.run_name(*id),
             _ => "".into(),
         }
     }

@@ -25,6 +25,7 @@ mod contracts;
 pub(crate) mod cost;
 mod coverage;
 mod declarations;
+mod decorators;
 mod expressions;
 mod forks;
 mod grants;
@@ -112,6 +113,7 @@ pub(crate) fn check(
     if !checker.diagnostics.iter().any(Diagnostic::is_error) {
         cost::find(&mut checker, &program, prices);
     }
+    checker.drop_allowed();
     let mut diagnostics = checker.diagnostics;
     diagnostics.sort_by_key(|diagnostic| (diagnostic.file, diagnostic.span.start, diagnostic.span.end));
     (program, diagnostics)
@@ -135,6 +137,7 @@ pub(super) struct Checker<'f> {
     functions: Vec<hir::Function>,
     /// The file whose text is being looked at.
     file: FileId,
+    decorated: decorators::Decorated,
     /// The function being checked, below it those that it stands in.
     frames: Vec<Frame>,
     /// How deep the walk is, see [`DEPTH_MAX`].
@@ -175,6 +178,7 @@ impl<'f> Checker<'f> {
             flows: Vec::new(),
             functions: Vec::new(),
             file: files.first().map(|file| file.id).unwrap_or_default(),
+            decorated: decorators::Decorated::default(),
             frames: Vec::new(),
             depth: 0,
             running: 0,

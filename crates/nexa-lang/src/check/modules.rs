@@ -68,10 +68,8 @@ impl Checker<'_> {
         for (place, file) in self.files.iter().enumerate() {
             self.file = file.id;
             for decl in file.tree.declarations() {
-                for decorator in decl.decorators() {
-                    self.report_not_available(decorator.span(), "a decorator");
-                }
                 let item = self.declare(&decl);
+                self.decorate(&decl, item);
                 if let (Some(item), Some(name)) = (item, decl.name()) {
                     self.enter(place, &name, Known { item, file: file.id, span: name.span(), import: None });
                 }

@@ -247,6 +247,7 @@ impl Checker<'_> {
     }
 
     fn type_of_item(&mut self, item: Item, name: &Name) -> Ty {
+        self.note_use(item, name.span());
         match item {
             Item::Type(id) => Ty::Named(id),
             Item::Reported => Ty::Broken,

@@ -92,6 +92,7 @@ impl Checker<'_> {
 
     /// A case that is named without parentheses.
     pub(super) fn case_value(&mut self, id: NamedId, name: &Name) -> Expr {
+        self.note_use(Item::Type(id), name.span());
         let Some((tag, fields)) = self.case_of(id, name) else { return self.broken(name.span()) };
         if !fields.is_empty() {
             let names = super::listed(fields.iter().map(|field| &*field.name));
@@ -111,6 +112,7 @@ impl Checker<'_> {
         piped: Option<Piped>,
         span: Span,
     ) -> Expr {
+        self.note_use(Item::Type(id), name.span());
         let Some((tag, fields)) = self.case_of(id, name) else {
             self.look_at(args);
             return self.broken(span);

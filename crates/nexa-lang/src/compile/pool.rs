@@ -140,10 +140,10 @@ impl<'t> Pool<'t> {
                 let named = self.table.named(*id).clone();
                 match &named.kind {
                     NamedKind::Protocol(fields) => Type::Record(self.record(&named.name, false, fields)),
-                    NamedKind::Struct(fields) => Type::Record(self.record(&named.name, true, fields)),
+                    NamedKind::Struct(fields) => Type::Record(self.record(&self.table.run_name(*id), true, fields)),
                     NamedKind::Enum(variants) => {
                         let variants = variants.iter().map(|(tag, fields)| self.record(tag, false, fields)).collect();
-                        Type::Enum { name: named.name.to_string(), variants }
+                        Type::Enum { name: self.table.run_name(*id).to_string(), variants }
                     }
                 }
             }

@@ -53,6 +53,7 @@ codes! {
     E0210 "the program nests too deep",
     E0211 "comparisons are chained",
     W0212 "a name or an import is not used",
+    W0213 "a declaration that is used is deprecated",
     // 03: names and types
     E0301 "a value has another type than its place",
     E0302 "a type is not known",
