@@ -15,6 +15,8 @@ use crate::stage::Run;
 
 /// Calls that are listed; of more, the first ones and their number.
 const CALLS_SHOWN_MAX: usize = 12;
+/// Lines that a program printed.
+const LINES_SHOWN_MAX: usize = 20;
 /// Characters of a value in a list of calls.
 const INPUT_CHARS_MAX: usize = 40;
 /// Characters of a side of a comparison.
@@ -38,6 +40,7 @@ pub fn failure(run: &Run, test: &TestEntry, sources: &SourceSet, colour: Colour)
         cause = inner.cause.as_deref();
     }
     notes.push(calls(run));
+    notes.extend(printed(run));
     let message = match (&failure.code, &sides) {
         // The message has both sides, which the notes show better; what stands before them is the reason.
         (RunCode::AssertionFailed, Some(_)) => reason(failure, sources, test),
@@ -186,6 +189,15 @@ fn calls(run: &Run) -> String {
     let more = calls.len().saturating_sub(CALLS_SHOWN_MAX);
     let more = if more == 0 { String::new() } else { format!(" and {more} more") };
     format!("calls in {} ms: {shown}{more}", clock.0)
+}
+
+/// What the program printed on the way: the last lines, since those are nearest to the failure.
+fn printed(run: &Run) -> Option<String> {
+    let lines = &run.seen.printed;
+    let left_out = lines.len().saturating_sub(LINES_SHOWN_MAX);
+    let shown = lines.iter().skip(left_out).map(|(by, line)| format!("\n{by}: {}", cut(line, SIDE_CHARS_MAX)));
+    let left_out = if left_out == 0 { String::new() } else { format!(" ({left_out} lines before these)") };
+    (!lines.is_empty()).then(|| format!("printed{left_out}:{}", shown.collect::<String>()))
 }
 
 fn cut(text: &str, most: usize) -> String {

@@ -36,6 +36,8 @@ pub struct Seen {
     pub asks: Vec<String>,
     /// For each request of an agent to a model: the agent, and the model that it named.
     pub models: Vec<(String, String)>,
+    /// What was printed, and by whom.
+    pub printed: Vec<(String, String)>,
     told: Vec<Told>,
 }
 

@@ -225,6 +225,7 @@ impl Stage {
             facts.extend(more_facts);
             births.extend(more_births);
             posts.extend(more_posts);
+            self.seen.printed.extend(logs.iter().map(|line| (seat.name.clone(), line.clone())));
             seat.logs.extend(logs);
             next = more.then_some(Input::Continue);
             if self.pace == Pace::Stopping {
