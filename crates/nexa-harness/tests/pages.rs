@@ -32,6 +32,7 @@ pages! {
     costs
     errors
     forks
+    judges
     loops
     memory
     pipelines

@@ -182,6 +182,7 @@ fn agent_of(item: &AgentSpec) -> hir::Agent {
         requires: Vec::new(),
         ensures: Vec::new(),
         contract_locals: 0,
+        is_told: false,
         fallback: None,
         tools: Vec::new(),
         tool_choice: ToolChoice::Auto,

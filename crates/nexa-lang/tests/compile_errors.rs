@@ -255,7 +255,7 @@ flow option(n: int) -> any {\n    return fork [n, n] merge all(minok: 2)\n}";
         9 |     return fork [n, n] merge weighted_averag(wieghts: [1, 2])
           |                              ^^^^^^^^^^^^^^^
           |
-          = note: the strategies are `all`, `concat`, `vote`, `best_of` and `weighted_average`
+          = note: the strategies are `all`, `concat`, `vote`, `best_of`, `weighted_average` and `consensus`
           = help: did you mean `weighted_average`?
 
         error[E0304]: `merge all` has no option `minok`
@@ -356,12 +356,8 @@ fn what_this_release_does_not_have_is_refused_by_name() {
     let mut wrong = Vec::new();
     for statements in [
         "return fork [A.run(q), B.run(q)] merge first",
-        "return fork [A.run(q), B.run(q)] merge consensus(judge: J)",
-        "return fork [A.run(q), B.run(q)] merge best_of(judge: J)",
-        "return fork [A.run(q), B.run(q)] merge best_of",
         "return q |>> [A, B] merge all(timeout: 1s)",
         "return q || [A, B]",
-        "return [q] && J",
         "try (timeout: 1s) { print(q) } catch (e) { print(e) }; return q",
         "return Brief.check(q)",
     ] {

@@ -351,3 +351,25 @@ fn questions_that_cannot_be_asked() {
         assert_eq!(codes(program), *wanted, "{program}");
     }
 }
+
+#[test]
+fn branches_that_run_again_are_told_the_reason_after_their_input() {
+    let program = r##"
+        agent D(text: str, tone: str = "kind") -> str ensures result != "" { prompt: "View." }
+        flow main(q: str) -> str { return fork [A.run(q), "#{q}!" >> D] merge consensus(judge: J) }"##;
+    let make = || {
+        Desk::common(program).script("A", &["a"]).script("D", &["d"]).script(
+            "J",
+            &[r#"{"agreed":false,"value":"","reason":"too far apart"}"#, r#"{"agreed":true,"value":"j","reason":""}"#],
+        )
+    };
+    let (outcome, desk) = both_ways(make, "main", &[str("q")]);
+    assert_eq!((outcome.as_str(), desk.calls.join(" ")), (r#""j""#, "A D J A D J".to_owned()));
+    let texts = |place: usize| -> Vec<&str> {
+        desk.requests[place].messages.iter().skip(1).map(|message| message.text.as_str()).collect()
+    };
+    assert_eq!(texts(0), ["q"]);
+    assert_eq!(texts(3), ["q", "too far apart"]);
+    assert_eq!(texts(1), [r#"{"text":"q!","tone":"kind"}"#]);
+    assert_eq!(texts(4), [r#"{"text":"q!","tone":"kind"}"#, "too far apart"]);
+}

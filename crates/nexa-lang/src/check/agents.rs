@@ -86,6 +86,7 @@ pub(super) fn empty(name: &str, at: At) -> hir::Agent {
         requires: Vec::new(),
         ensures: Vec::new(),
         contract_locals: 0,
+        is_told: false,
         fallback: None,
         tools: Vec::new(),
         tool_choice: ToolChoice::Auto,

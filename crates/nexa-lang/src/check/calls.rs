@@ -113,7 +113,14 @@ impl Checker<'_> {
             Some((_, values)) if values.iter().any(|value| self.is_prompted(value, span, &signature.name)) => {
                 self.broken(span)
             }
-            Some((statements, values)) => {
+            Some((statements, mut values)) => {
+                let number = match self.reason(span) {
+                    Some(reason) => {
+                        values.push(reason);
+                        self.told(number)
+                    }
+                    None => number,
+                };
                 block_of(statements, Expr::new(ExprKind::Run(number as u32, values), result, at))
             }
             None => Expr::new(ExprKind::Const(Const::Unit), Ty::Broken, at),

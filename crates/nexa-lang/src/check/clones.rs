@@ -123,7 +123,7 @@ impl Checker<'_> {
         Expr::new(ExprKind::Std(number, vec![Expr::text(CHUNK, at), text]), Ty::list(Ty::Str), at)
     }
 
-    fn derived(&mut self, number: usize, signature: Signature, checked: crate::hir::Agent) -> usize {
+    pub(super) fn derived(&mut self, number: usize, signature: Signature, checked: crate::hir::Agent) -> usize {
         let decl = self.agents[number].decl.clone();
         self.agents.push(AgentInfo { decl, signature: Rc::new(signature), checked });
         self.agents.len() - 1

@@ -22,9 +22,9 @@ const PLAIN_LEVELS: u32 = 16;
 const PIPED: u16 = u16::MAX;
 
 /// A branch as written.
-struct Branch {
+pub(super) struct Branch {
     name: Option<Name>,
-    value: ast::Expr,
+    pub(super) value: ast::Expr,
 }
 
 impl Checker<'_> {
@@ -62,7 +62,7 @@ impl Checker<'_> {
     }
 
     /// E0505 and E0511.
-    fn check_branches(&mut self, branches: &[Branch], span: Span) -> bool {
+    pub(super) fn check_branches(&mut self, branches: &[Branch], span: Span) -> bool {
         if !(BRANCHES_MIN..=BRANCHES_MAX).contains(&branches.len()) {
             let message =
                 format!("a fork has from {BRANCHES_MIN} to {BRANCHES_MAX} branches, and this has {}", branches.len());
@@ -106,6 +106,9 @@ impl Checker<'_> {
         if piped.as_ref().is_some_and(|piped| piped.value.ty.is_silent()) {
             return Expr::new(ExprKind::Const(crate::hir::Const::Unit), Ty::Broken, at);
         }
+        if let Some(clause) = merge.filter(|clause| clause.strategy().is_some_and(|name| name.text() == "consensus")) {
+            return self.consensus(clause, branches, piped, at);
+        }
         let values = self.branch_values(branches, piped.as_ref());
         let input = piped.map(|piped| Box::new(piped.value));
         let list = values.into_iter().unzip();
@@ -116,7 +119,7 @@ impl Checker<'_> {
     }
 
     /// Each branch as a callable, with the type of what it gives. Forks nest in forks: little else is on the stack.
-    fn branch_values(&mut self, branches: &[Branch], piped: Option<&Piped>) -> Vec<(Expr, Ty)> {
+    pub(super) fn branch_values(&mut self, branches: &[Branch], piped: Option<&Piped>) -> Vec<(Expr, Ty)> {
         let mut values = Vec::with_capacity(branches.len());
         for branch in branches {
             values.push(match piped {
@@ -175,9 +178,16 @@ impl Checker<'_> {
         if self.types.fit(&piped.value.ty, &first.ty) != Fit::Same {
             return None;
         }
-        let defaults: Vec<Expr> = rest.iter().map(|param| param.default.clone()).collect::<Option<_>>()?;
+        let mut defaults: Vec<Expr> = rest.iter().map(|param| param.default.clone()).collect::<Option<_>>()?;
         let (callee, ty) = match item {
             Item::Agent(number) => {
+                let number = match self.reason(name.span()) {
+                    Some(reason) => {
+                        defaults.push(reason);
+                        self.told(number)
+                    }
+                    None => number,
+                };
                 let ty = signature.result.as_ref().map_or(Ty::Str, |(ty, _)| ty.clone());
                 (Expr::new(ExprKind::Agent(number as u32), self.agent_stage(number), at), ty)
             }
@@ -310,7 +320,7 @@ impl Checker<'_> {
     }
 
     /// The results of a fork as a list; those of a named one are taken out of their record.
-    fn as_list(&mut self, value: Expr, statements: &mut Vec<Stmt>, at: At) -> Option<(Expr, Ty)> {
+    pub(super) fn as_list(&mut self, value: Expr, statements: &mut Vec<Stmt>, at: At) -> Option<(Expr, Ty)> {
         if let Ty::List(item) = value.ty.clone() {
             return Some((value, (*item).clone()));
         }
@@ -331,7 +341,7 @@ impl Checker<'_> {
     }
 
     /// What the parameter that gets the piped value takes, if that can be seen.
-    fn merged_input(&mut self, stage: &ast::Expr) -> Option<Ty> {
+    pub(super) fn merged_input(&mut self, stage: &ast::Expr) -> Option<Ty> {
         let (callee, place) = match stage {
             ast::Expr::CallExpr(call) => {
                 let args = call.args();
@@ -382,7 +392,7 @@ impl Checker<'_> {
     }
 
     /// The headings of the sections, if the branches are written right there: their names, or their callees'.
-    fn section_names(&self, left: &ast::Expr) -> Vec<String> {
+    pub(super) fn section_names(&self, left: &ast::Expr) -> Vec<String> {
         let branches: Vec<Branch> = match left {
             ast::Expr::PipeExpr(pipe) => match pipe.target() {
                 Some(ast::PipeTarget::Branches(list)) => branches_of(list.branches()),
@@ -396,15 +406,43 @@ impl Checker<'_> {
             },
             _ => Vec::new(),
         };
-        let mut names: Vec<String> = Vec::new();
-        for (place, branch) in branches.iter().enumerate() {
-            let label = branch_label(branch).unwrap_or_else(|| (place + 1).to_string());
-            let repeats = (2..).map(|nth| format!("{label}_{nth}"));
-            let free = std::iter::once(label.clone()).chain(repeats).find(|name| !names.contains(name));
-            names.extend(free);
-        }
-        names
+        names_of(&branches)
     }
+
+    /// The branches of a fork without `merge` that is written out, and the expression of its input.
+    pub(super) fn written_fork(&self, node: &ast::Expr) -> Option<(Vec<Branch>, Option<ast::Expr>, Span)> {
+        match node {
+            ast::Expr::ParenExpr(paren) => self.written_fork(&paren.inner()?),
+            ast::Expr::ForkExpr(fork) if fork.merge().is_none() => {
+                let list = fork.branches()?;
+                Some((branches_of(list.branches()), None, list.span()))
+            }
+            ast::Expr::PipeExpr(pipe) if pipe.merge().is_none() => match (pipe.op()?.0, pipe.target()?) {
+                (ast::PipeOp::Fork, ast::PipeTarget::Branches(list)) => {
+                    Some((branches_of(list.branches()), Some(pipe.left()?), list.span()))
+                }
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// The branches that a list of stages at the head of a chain means.
+    pub(super) fn listed_fork(&self, list: &ast::ListExpr) -> Vec<Branch> {
+        list.items().map(|value| Branch { name: None, value }).collect()
+    }
+}
+
+/// What branches are called, each by a name of its own.
+pub(super) fn names_of(branches: &[Branch]) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for (place, branch) in branches.iter().enumerate() {
+        let label = branch_label(branch).unwrap_or_else(|| (place + 1).to_string());
+        let repeats = (2..).map(|nth| format!("{label}_{nth}"));
+        let free = std::iter::once(label.clone()).chain(repeats).find(|name| !names.contains(name));
+        names.extend(free);
+    }
+    names
 }
 
 fn branches_of(nodes: impl Iterator<Item = ForkBranch>) -> Vec<Branch> {

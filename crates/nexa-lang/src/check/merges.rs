@@ -24,19 +24,20 @@ const STRATEGIES: &[(&str, &[&str])] = &[
     ("all", &["min_ok"]),
     ("concat", &["sep", "min_ok"]),
     ("vote", &["min_ok", "tie"]),
-    ("best_of", &["by", "min_ok"]),
+    ("best_of", &["by", "judge", "min_ok"]),
     ("weighted_average", &["weights", "min_ok"]),
+    ("consensus", &["judge", "rounds", "min_ok"]),
 ];
 /// Strategies of the language that this release does not have.
-const LATER_STRATEGIES: &[&str] = &["first", "consensus"];
+const LATER_STRATEGIES: &[&str] = &["first"];
 /// Options of the language that this release does not have.
 const LATER_OPTIONS: &[(&str, &str)] = &[
     ("all", "timeout"),
     ("concat", "timeout"),
     ("vote", "timeout"),
     ("best_of", "timeout"),
-    ("best_of", "judge"),
     ("weighted_average", "timeout"),
+    ("consensus", "timeout"),
 ];
 /// What stands between texts unless the program says otherwise.
 const SEPARATOR: &str = "\n\n";
@@ -48,7 +49,7 @@ const LEVELS: u32 = 10;
 pub(super) type BranchType = (Span, Ty);
 
 /// The options of a clause by their names, as written.
-type Options = BTreeMap<String, ast::Expr>;
+pub(super) type Options = BTreeMap<String, ast::Expr>;
 
 impl Checker<'_> {
     /// Merges a list of results, one for each of `branches`.
@@ -107,20 +108,24 @@ impl Checker<'_> {
             },
             "weighted_average" => self.weighted_average(&name, list, min_ok, branches, options.get("weights")),
             _ => match options.get("by") {
+                Some(by) if options.contains_key("judge") => {
+                    let both = self.finding(Code::E0304, by.span(), "`merge best_of` takes `by` or `judge`, not both");
+                    self.refuse(both)
+                }
                 Some(by) => {
                     let ok = merged(MergeStrategy::AtLeast, list, vec![min_ok], Ty::list(value.clone()), at);
                     self.best_of(ok, &value, by, at)
                 }
                 None => {
-                    let later = self.not_available(name.span(), "`merge best_of` without `by`, which asks a judge,");
-                    self.refuse(later.help("say what makes a value better: `best_of(by: fn(v) => v.score)`"))
+                    let names = (1..=branches.len()).map(|number| number.to_string()).collect();
+                    self.best_by_judge(list, &value, names, options.get("judge"), min_ok, at)
                 }
             },
         }
     }
 
     /// The options by their names; nothing if one of them is wrong.
-    fn merge_options(&mut self, clause: &MergeClause, strategy: &str, known: &[&str]) -> Option<Options> {
+    pub(super) fn merge_options(&mut self, clause: &MergeClause, strategy: &str, known: &[&str]) -> Option<Options> {
         let mut options = Options::new();
         let mut is_right = true;
         for arg in clause.options().into_iter().flat_map(|list| list.args()) {
@@ -333,13 +338,13 @@ impl Checker<'_> {
     }
 }
 
-fn merged(strategy: MergeStrategy, list: Expr, options: Vec<Expr>, ty: Ty, at: At) -> Expr {
+pub(super) fn merged(strategy: MergeStrategy, list: Expr, options: Vec<Expr>, ty: Ty, at: At) -> Expr {
     Expr::new(ExprKind::Merge(strategy, Box::new(list), options), ty, at)
 }
 
 /// The type of a value that may come from any of the branches: theirs if they agree. Branches that never give a value
 /// do not count.
-fn joint(branches: &[BranchType]) -> Ty {
+pub(super) fn joint(branches: &[BranchType]) -> Ty {
     let mut types = branches.iter().map(|(_, ty)| ty).filter(|ty| **ty != Ty::Never);
     match types.next() {
         Some(first) if types.all(|ty| ty == first) => first.clone(),

@@ -30,6 +30,7 @@ mod expressions;
 mod forks;
 mod grants;
 mod handles;
+mod judges;
 mod legacy;
 mod literals;
 mod loops;
@@ -158,6 +159,8 @@ pub(super) struct Checker<'f> {
     may_use_tenant_memory: bool,
     /// The agents that clones are, by the places where they are written.
     clones: BTreeMap<(FileId, Span), usize>,
+    /// For agents that a consensus runs again, the agents that are told why, see [`judges`].
+    told: BTreeMap<usize, usize>,
     /// The agents that stream what others give.
     streams: BTreeMap<usize, usize>,
     /// The fallbacks that were met.
@@ -189,6 +192,7 @@ impl<'f> Checker<'f> {
             in_contract: None,
             may_use_tenant_memory: false,
             clones: BTreeMap::new(),
+            told: BTreeMap::new(),
             streams: BTreeMap::new(),
             fallbacks: Vec::new(),
         }

@@ -23,6 +23,13 @@ impl Checker<'_> {
             return self.chain(node, &first);
         }
         let Some(left) = node.left() else { return self.broken(node.span()) };
+        if let Some((PipeOp::Consensus, at_op)) = node.op()
+            && let (Some(PipeTarget::Stage(judge)), Some((branches, input, span))) =
+                (node.target(), self.written_fork(&left))
+        {
+            let piped = input.map(|input| Piped { value: self.expr(&input, None), span: input.span() });
+            return self.rerun_until_agreed(&branches, piped, &judge, span, at_op);
+        }
         let value = self.expr(&left, None);
         self.operator(node, Piped { value, span: left.span() })
     }
@@ -44,7 +51,9 @@ impl Checker<'_> {
                 Some(left) => self.merge_into(&left, piped, &stage, at_op),
                 None => self.broken(node.span()),
             },
-            (PipeOp::Detach | PipeOp::Consensus, target) => self.bools_or_later(op, at_op, &piped, &target),
+            (PipeOp::Detach | PipeOp::Consensus, target) => {
+                self.bools_or_later(op, at_op, &piped, &target, node.left().as_ref())
+            }
             (_, PipeTarget::Branches(branches)) => {
                 let wrong = self.finding(Code::E0503, branches.span(), "this operator takes one stage");
                 self.refuse(wrong.help("`|>>` forks into several"))
@@ -52,8 +61,15 @@ impl Checker<'_> {
         }
     }
 
-    /// `||` and `&&` are no operators on bools, and not in this release as what they are.
-    fn bools_or_later(&mut self, op: PipeOp, at_op: Span, piped: &Piped, target: &PipeTarget) -> Expr {
+    /// `||` and `&&` are no operators on bools; `&&` asks a judge, and `||` is not in this release as what it is.
+    fn bools_or_later(
+        &mut self,
+        op: PipeOp,
+        at_op: Span,
+        piped: &Piped,
+        target: &PipeTarget,
+        left: Option<&ast::Expr>,
+    ) -> Expr {
         let (sign, word) = if op == PipeOp::Detach { ("||", "or") } else { ("&&", "and") };
         let is_bool = match target {
             PipeTarget::Stage(stage) if piped.value.ty == Ty::Bool => {
@@ -63,7 +79,12 @@ impl Checker<'_> {
             _ => piped.value.ty == Ty::Bool,
         };
         if !is_bool {
-            return self.missing(at_op, &format!("`{sign}`"));
+            return match (op, target, left) {
+                (PipeOp::Consensus, PipeTarget::Stage(judge), Some(left)) => {
+                    self.agree_on_results(left, piped.clone(), judge, at_op)
+                }
+                _ => self.missing(at_op, &format!("`{sign}`")),
+            };
         }
         let wrong =
             self.finding(Code::E0510, at_op, format!("`{sign}` is a pipeline operator; bools are joined by `{word}`"));
@@ -183,6 +204,19 @@ impl Checker<'_> {
         match node {
             ast::Expr::PipeExpr(pipe) => {
                 let Some(left) = pipe.left() else { return self.broken(node.span()) };
+                if let Some((PipeOp::Consensus, at_op)) = pipe.op()
+                    && let Some(PipeTarget::Stage(judge)) = pipe.target()
+                {
+                    if let ast::Expr::ListExpr(list) = &left {
+                        let branches = self.listed_fork(list);
+                        return self.rerun_until_agreed(&branches, Some(piped), &judge, list.span(), at_op);
+                    }
+                    if let Some((branches, Some(input), span)) = self.written_fork(&left) {
+                        let value = self.run_chain(&input, piped);
+                        let piped = Piped { value, span: input.span() };
+                        return self.rerun_until_agreed(&branches, Some(piped), &judge, span, at_op);
+                    }
+                }
                 let value = self.run_chain(&left, piped);
                 self.operator(pipe, Piped { value, span: left.span() })
             }

@@ -84,7 +84,14 @@ impl Template {
         let [start, failure, model, messages, tries, repairs, reply, error] = std::array::from_fn(|_| self.local());
         let system = self.system_text(agent, pool).map(|text| self.message("system", text, self.int(FROM_PROGRAM)));
         let user = self.message("user", self.user_text(agent), self.int(FROM_PROGRAM));
-        let start_messages = self.list(system.into_iter().chain([user]).collect());
+        let mut body = Vec::new();
+        let told = agent.is_told.then(|| {
+            // Its local is that of the result for contracts, which do not know of it.
+            let (given, kept) = (agent.inputs().len() as u16, self.local());
+            body.push(self.store(kept, self.load(given)));
+            self.message("user", self.load(kept), self.int(FROM_PROGRAM))
+        });
+        let start_messages = self.list(system.into_iter().chain([user]).chain(told).collect());
         // An agent without tools has no use for counters of their calls.
         let has_tools = !agent.tools.is_empty();
         let (calls, steps) = if has_tools { (self.local(), self.local()) } else { (0, 0) };
@@ -114,7 +121,7 @@ impl Template {
         ];
         let models = self.list(agent.models.iter().map(|model| self.text(model)).collect());
         let walk = ForEach { over: models, index: None, item: Item::One(model), body: each_model };
-        let mut body: Vec<Stmt> = agent.requires.iter().map(|contract| self.required(contract)).collect();
+        body.extend(agent.requires.iter().map(|contract| self.required(contract)));
         if has_tools {
             body.extend([self.zero(calls), self.zero(steps)]);
         }
@@ -125,7 +132,7 @@ impl Template {
             match agent.fallback {
                 None => self.raise(self.load(failure)),
                 Some(fallback) => {
-                    let params = agent.params.iter().enumerate();
+                    let params = agent.inputs().iter().enumerate();
                     let params = params.map(|(place, (_, ty))| Expr::local(place as u16, ty.clone(), self.at));
                     let run = ExprKind::Run(fallback, params.collect());
                     self.stmt(StmtKind::Return(self.made(run, agent.result.clone())))
@@ -169,7 +176,7 @@ impl Template {
 
     fn user_text(&self, agent: &Agent) -> Expr {
         let param = |place: usize, ty: &Ty| Expr::local(place as u16, ty.clone(), self.at);
-        let input = match agent.params.as_slice() {
+        let input = match agent.inputs() {
             [] => return self.text(""),
             [(_, ty)] => param(0, ty),
             params => {
@@ -237,7 +244,7 @@ impl Template {
         if agent.ensures.is_empty() {
             return vec![self.stmt(StmtKind::Return(value))];
         }
-        let (result, broken) = (agent.params.len() as u16, self.local());
+        let (result, broken) = (agent.inputs().len() as u16, self.local());
         let mut out = vec![self.store(result, value), self.store(broken, self.list(Vec::new()))];
         for contract in &agent.ensures {
             let fails = self.made(ExprKind::Not(Box::new(contract.holds.clone())), Ty::Bool);

@@ -119,6 +119,8 @@ pub struct Agent {
     pub ensures: Vec<Contract>,
     /// How many locals these conditions take, parameters and result included; 0 without conditions.
     pub contract_locals: u16,
+    /// Whether the last parameter is no input but a message that is added after it.
+    pub is_told: bool,
     /// The agent that is run when all models have failed.
     pub fallback: Option<u32>,
     /// What its model is offered.
@@ -133,6 +135,14 @@ pub struct Agent {
     pub schedule: Schedule,
     /// Where it is declared.
     pub at: At,
+}
+
+impl Agent {
+    /// The parameters that are its input.
+    #[must_use]
+    pub fn inputs(&self) -> &[(String, Ty)] {
+        &self.params[..self.params.len() - usize::from(self.is_told && !self.params.is_empty())]
+    }
 }
 
 /// A condition of a contract.
