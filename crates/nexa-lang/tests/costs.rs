@@ -104,6 +104,20 @@ fn bounds_follow_what_a_flow_does() {
 }
 
 #[test]
+fn tools_and_conditions_in_words_are_turns_of_their_own() {
+    let program = "tool find(q: str) -> str { source: mcp(\"docs\", name: \"find\"), risk: \"low\", effect: \"read\" }\n\
+        agent H uses find { prompt: \"x\", retry: { max: 0 }, repair: 0, max_tool_calls: 4 }\n\
+        agent C requires \"it is polite\" ensures \"it is short\" { prompt: \"x\", retry: { max: 0 }, repair: 1 }\n\
+        flow main(q: str) -> any { return try C.run(q) }";
+    let costs = costs(program, &Prices::new());
+    let most = |place: usize| costs.agents[place].1.most.clone().unwrap().requests;
+    // A request and one after each call of a tool; each question may be asked three times.
+    assert_eq!((most(0), most(1)), (5, 3 + 2 + 2 * 3));
+    let main = &costs.entries.iter().find(|(name, _)| name == "main").unwrap().1;
+    assert_eq!(main.least.requests, 0, "a condition may keep the agent from asking");
+}
+
+#[test]
 fn flows_that_are_called_count_and_recursion_without_models_is_nothing() {
     let program = format!(
         "{AGENTS}flow twice(q: str) -> str {{ A.run(q); return A.run(q) }}\n\

@@ -259,7 +259,9 @@ impl<'p> LeastOf<'p> {
     fn sure_agent(&mut self, number: u32) -> Amounts {
         let has_budget =
             self.program.agents.get(number as usize).is_some_and(|agent| agent.budget != Budget::default());
-        if self.is_capped || has_budget { Amounts::NOTHING } else { self.agent(number) }
+        // A condition that does not hold keeps it from asking at all.
+        let is_held = self.program.agents.get(number as usize).is_some_and(|agent| !agent.requires.is_empty());
+        if self.is_capped || has_budget || is_held { Amounts::NOTHING } else { self.agent(number) }
     }
 }
 

@@ -9,7 +9,9 @@ use std::rc::Rc;
 use nexa_types::Budget;
 
 use super::{Amounts, Prices, QUESTION_TURNS, Unknown, one_question, one_request};
-use crate::hir::{At, Const, Entry, Expr, ExprKind, Function, Item, Operator, Part, Program, Stmt, StmtKind, Target};
+use crate::hir::{
+    At, Const, Entry, Expr, ExprKind, Function, Granted, Item, Operator, Part, Program, Stmt, StmtKind, Target,
+};
 use crate::types::Ty;
 
 /// Times that a program may go back to a saved state.
@@ -108,8 +110,23 @@ impl<'p> MostOf<'p> {
             let Some(agent) = next.and_then(|number| self.program.agents.get(number as usize)) else { break };
             let turns = 1 + u64::from(agent.repair);
             let tries = 1 + agent.backoff.len() as u64;
+            let calls = if agent.tools.is_empty() { 0 } else { u64::from(agent.max_tool_calls) };
             let requests = turns.saturating_mul(tries).saturating_mul(agent.models.len() as u64);
-            let own = Most::known(one_request(agent, self.prices).times(requests));
+            let requests = requests.saturating_mul(1 + calls);
+            let mut own = Most::known(one_request(agent, self.prices).times(requests));
+            // Conditions in words are questions, those on the result at each answer.
+            let known = Rc::new(Known::default());
+            for contract in &agent.requires {
+                own = own.plus(self.expr(&contract.holds, &known));
+            }
+            for contract in &agent.ensures {
+                own = own.plus(self.expr(&contract.holds, &known).times(requests));
+            }
+            for offered in &agent.tools {
+                if let Granted::Flow(flow) = offered.granted {
+                    own = own.plus(self.function(flow).times(calls));
+                }
+            }
             let own = if self.counts_budgets { self.capped(own, &agent.budget) } else { own };
             total = total.plus(own);
             next = agent.fallback;
