@@ -67,8 +67,12 @@ impl Agent {
                 fits(self.credit(*seq, *branch, *taken, at, draft), "there is no such child that runs")?;
             }
             AgentEvent::CancelReceived { reason } => {
-                self.finish(Outcome::Err(Failure::new(RunCode::Cancelled, reason.clone())), draft);
+                self.stop(Failure::new(RunCode::Cancelled, reason.clone()), at, draft);
             }
+            AgentEvent::ScopeExpired { seq } => {
+                fits(self.expire(*seq, at, draft), "no such scope is open, or it does not wait")?;
+            }
+            AgentEvent::DeadlinePassed if self.is_stopping() => self.cut_short(draft),
             AgentEvent::DeadlinePassed => {
                 let failure = match self.limit() {
                     Some((_, RunCode::BudgetExceeded)) => {
@@ -76,7 +80,7 @@ impl Agent {
                     }
                     _ => Failure::new(RunCode::Timeout, "the deadline passed before the agent ended"),
                 };
-                self.finish(Outcome::Err(failure), draft);
+                self.stop(failure, at, draft);
             }
             AgentEvent::Quarantined { .. } => self.life.quarantined = true,
             AgentEvent::Spawned(_) => return Err(Misfit("an agent is born once, with the first event of its stream")),
@@ -91,6 +95,7 @@ impl Agent {
             | AgentEvent::MessageSent { .. }
             | AgentEvent::MailTaken { .. }
             | AgentEvent::EffectLost { .. }
+            | AgentEvent::Interrupted { .. }
             | AgentEvent::Ended { .. } => return Err(Misfit("it is no input")),
         }
         Ok(())
@@ -100,7 +105,7 @@ impl Agent {
     pub(crate) fn advance(&mut self, fuel: u64, draft: &mut Draft) -> bool {
         match self.brain.run(fuel) {
             Stop::Effect(request) => self.carry_out(request, draft),
-            Stop::Ended(outcome) => self.finish(outcome, draft),
+            Stop::Ended(outcome) => self.ended_by_itself(outcome, draft),
             Stop::OutOfFuel => return false,
         }
         true
@@ -108,6 +113,9 @@ impl Agent {
 
     fn carry_out(&mut self, request: EffectRequest, draft: &mut Draft) {
         let EffectRequest { seq, body } = request;
+        if self.is_stopped_at(seq, draft) {
+            return;
+        }
         let moment = self.life.moment;
         match body {
             EffectBody::Now => self.resume(seq, Ok(Answer::Now(moment)), moment),
@@ -128,6 +136,11 @@ impl Agent {
                 let due = moment.after(span);
                 draft.facts.push(AgentEvent::TimerSet { seq, due });
                 self.wait(Pending::Timer { seq, due }, draft);
+            }
+            EffectBody::Deadline(span) => {
+                // Time that people took before does not count for it, and what they take from now on is added.
+                let due = Timestamp(moment.after(span).0.saturating_sub(self.life.waited.0));
+                self.resume(seq, Ok(Answer::Now(due)), moment);
             }
             EffectBody::Timer(span) => self.set_timer(seq, span),
             EffectBody::Await(handle) => self.await_handle(seq, handle, draft),
@@ -152,7 +165,10 @@ impl Agent {
     fn intend_model(&mut self, seq: Seq, request: Box<ModelRequest>, draft: &mut Draft) {
         let reserved = match self.reserve(&request) {
             Ok(reserved) => reserved,
-            Err(shortage) => return self.finish(Outcome::Err(budget_exceeded(&shortage)), draft),
+            Err(shortage) if self.is_stopping() => {
+                return self.resume(seq, Err(budget_exceeded(&shortage)), self.life.moment);
+            }
+            Err(shortage) => return self.interrupt(budget_exceeded(&shortage), self.life.moment, draft),
         };
         let sources = request.messages.iter().map(|message| message.source).collect();
         let intent = Intent::Model { model: request.model.clone(), sources, reserved };

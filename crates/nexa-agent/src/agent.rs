@@ -9,7 +9,7 @@ use std::sync::Arc;
 use minicbor::{Decode, Encode};
 use nexa_event::fact::{AgentEvent, Spawned};
 use nexa_types::{
-    AgentId, AgentState, Epoch, Millis, ModuleHash, Outcome, RunCode, Seq, Spend, Timestamp, Version, Waiting,
+    AgentId, AgentState, Epoch, Failure, Millis, ModuleHash, Outcome, RunCode, Seq, Spend, Timestamp, Version, Waiting,
 };
 use nexa_vm::vm::Program;
 
@@ -29,6 +29,8 @@ pub struct Agent {
     pub(crate) life: Life,
     /// The epoch that a cancel raised. Only the end can be appended under it, so it is no part of the life.
     pub(crate) raised: Epoch,
+    /// While a replay makes a decision again: the effect at which the log has the agent stopped, if it does.
+    pub(crate) recorded_stop: Option<Option<Seq>>,
     /// Decisions that a replay has made again and not yet found in the log.
     pub(crate) expected: VecDeque<AgentEvent>,
 }
@@ -72,6 +74,12 @@ pub(crate) struct Life {
     #[n(13)]
     #[cbor(skip_if = "BTreeMap::is_empty")]
     pub(crate) timers: BTreeMap<Seq, Timestamp>,
+    /// It ends with this at its next effect.
+    #[n(14)]
+    pub(crate) stopping: Option<Failure>,
+    /// It ends, and has until then for what was deferred.
+    #[n(15)]
+    pub(crate) grace: Option<Timestamp>,
 }
 
 /// Why an agent cannot be brought to life here.
@@ -101,7 +109,7 @@ impl Agent {
     }
 
     pub(crate) fn assemble(id: AgentId, born: Spawned, brain: Brain, life: Life) -> Self {
-        Self { id, born, brain, life, raised: Epoch::default(), expected: VecDeque::new() }
+        Self { id, born, brain, life, raised: Epoch::default(), recorded_stop: None, expected: VecDeque::new() }
     }
 
     /// Its id.
@@ -183,6 +191,9 @@ impl Agent {
 
     /// When its time is over and by which rule. None while a person is waited for: that time counts for neither.
     pub(crate) fn limit(&self) -> Option<(Timestamp, RunCode)> {
+        if let Some(grace) = self.life.grace {
+            return Some((grace, RunCode::Cancelled));
+        }
         if self.outside().is_some_and(|outside| outside.kind == Kind::Approval) {
             return None;
         }
@@ -212,7 +223,8 @@ impl Agent {
             Some(Pending::Children { .. } | Pending::Ending { .. } | Pending::Room { .. } | Pending::Test { .. })
             | None => None,
         };
-        own.into_iter().chain(self.limit().map(|(at, _)| at)).min()
+        let scope = self.next_scope().map(|(_, due)| due);
+        own.into_iter().chain(self.limit().map(|(at, _)| at)).chain(scope).min()
     }
 }
 

@@ -69,7 +69,7 @@ struct Family {
 
 impl Family {
     fn keeps_outcomes(&self) -> bool {
-        self.join == Join::All || (self.join == Join::Handle && !self.released)
+        self.join != Join::None && !self.released
     }
 }
 
@@ -87,7 +87,9 @@ impl Families {
     /// Whether an effect waits for all of so many children, and not all have ended.
     pub(crate) fn has_unfinished_of(&self, seq: Seq, count: usize) -> bool {
         let family = self.0.get(&seq);
-        family.is_some_and(|family| family.join == Join::All && family.children.len() == count && family.unfinished > 0)
+        family.is_some_and(|family| {
+            family.join == Join::All && !family.released && family.children.len() == count && family.unfinished > 0
+        })
     }
 
     /// Whether each family counts its children rightly and has the outcomes that it keeps.
@@ -156,9 +158,23 @@ impl Families {
 
     /// Lets go of the handles of this and later effects; gives the children that are still to be told to end.
     pub(crate) fn release(&mut self, from: Seq) -> Vec<AgentId> {
+        self.let_go_of(|seq, family| *seq >= from && family.join == Join::Handle)
+    }
+
+    /// Nobody waits for the children of an effect any more; gives those that are still to be told to end.
+    pub(crate) fn let_go(&mut self, seq: Seq) -> Vec<AgentId> {
+        self.let_go_of(|known, _| *known == seq)
+    }
+
+    /// The agent ends: gives all children that are still to be told so.
+    pub(crate) fn tell_all_to_end(&mut self) -> Vec<AgentId> {
+        self.let_go_of(|_, _| true)
+    }
+
+    fn let_go_of(&mut self, is_meant: impl Fn(&Seq, &Family) -> bool) -> Vec<AgentId> {
         let mut running = Vec::new();
-        for family in self.0.range_mut(from..).map(|(_, family)| family) {
-            if family.join != Join::Handle {
+        for (seq, family) in &mut self.0 {
+            if !is_meant(seq, family) {
                 continue;
             }
             family.released = true;
@@ -183,7 +199,7 @@ impl Families {
     /// Those that have not ended, in order of birth.
     fn unfinished(&self) -> Vec<AgentId> {
         let children = self.0.values().flat_map(|family| &family.children);
-        children.filter(|child| !child.ended).map(|child| child.agent).collect()
+        children.filter(|child| !child.ended && !child.told_to_end).map(|child| child.agent).collect()
     }
 }
 
@@ -197,6 +213,10 @@ impl Agent {
         }
         if branches.is_empty() {
             return self.resume(seq, Ok(Answer::Children(Vec::new())), moment);
+        }
+        if self.is_stopping() {
+            let failure = Failure::new(RunCode::Unavailable, "an agent that ends starts no children");
+            return self.resume(seq, Err(failure), moment);
         }
         if join == Join::Handle
             && let Some(failure) = self.too_many_handles()
@@ -261,7 +281,7 @@ impl Agent {
     pub(crate) fn end_child(&mut self, seq: Seq, branch: u32, outcome: &Outcome, spend: &Spend, at: Timestamp) -> bool {
         let kept = self.life.families.kept_bytes();
         let Some(family) = self.life.families.0.get_mut(&seq) else { return false };
-        let keeps = family.keeps_outcomes();
+        let (keeps, is_released) = (family.keeps_outcomes(), family.released);
         let Some(child) = family.children.get_mut(branch as usize).filter(|child| !child.ended) else { return false };
         child.ended = true;
         family.unfinished = family.unfinished.saturating_sub(1);
@@ -273,6 +293,7 @@ impl Agent {
         }
         match join {
             Join::All => {}
+            Join::None if is_released => {}
             Join::None => self.child_news(seq, branch, outcome, at),
             Join::Handle if keeps => {
                 self.handle_ended(seq, at);
@@ -283,6 +304,7 @@ impl Agent {
         if complete
             && let Some(family) = self.life.families.0.remove(&seq)
             && join == Join::All
+            && !family.released
         {
             let outcomes = family.children.into_iter().filter_map(|child| child.outcome).collect();
             self.resume(seq, Ok(Answer::Children(outcomes)), at);

@@ -69,6 +69,8 @@ pub fn describe(event: &AgentEvent) -> String {
             let due = due.map_or_else(String::new, |due| format!(", due {}", due.0));
             format!("wait_began #{seq} {on}{due}")
         }
+        AgentEvent::ScopeExpired { seq } => format!("scope_expired #{seq}"),
+        AgentEvent::Interrupted { seq } => format!("interrupted #{seq}"),
         AgentEvent::MessageSent { seq, number, .. } => format!("message_sent #{seq} message {number}"),
         AgentEvent::MailTaken { seq, count } => format!("mail_taken #{seq} {count}"),
         AgentEvent::CreditReceived { seq, branch, taken } => format!("credit_received #{seq}.{branch} {taken} taken"),

@@ -240,8 +240,8 @@ impl Agent {
                 })
             }
             Input::Inbox(_, fact::Input::Cancel { reason, epoch }) => {
-                self.raised = epoch;
-                Some(AgentEvent::CancelReceived { reason })
+                self.raised = epoch.max(self.raised);
+                (!self.is_stopping()).then_some(AgentEvent::CancelReceived { reason })
             }
             _ if self.life.quarantined => None,
             Input::Inbox(_, fact::Input::ChildEnded { seq, branch, outcome, spend }) => {
@@ -307,6 +307,16 @@ impl Agent {
     fn whats_due(&self, now: Timestamp) -> Option<AgentEvent> {
         if self.limit().is_some_and(|(limit, _)| limit <= now) {
             return Some(AgentEvent::DeadlinePassed);
+        }
+        let own = match &self.life.pending {
+            Some(Pending::Timer { due, .. } | Pending::Message { due: Some(due), .. }) => Some(*due),
+            _ => None,
+        };
+        // A scope ends before what would end together with it.
+        if self.next_scope().is_some_and(|(_, due)| own.is_none_or(|own| due <= own))
+            && let Some(event) = self.scope_is_over(now)
+        {
+            return Some(event);
         }
         match &self.life.pending {
             Some(Pending::Timer { seq, due } | Pending::Message { seq, due: Some(due) }) if *due <= now => {

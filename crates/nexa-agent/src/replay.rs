@@ -90,8 +90,16 @@ impl Agent {
             let mut draft = Draft::default();
             self.apply(event, at, &mut draft).map_err(|Misfit(why)| misfit(why))?;
             self.expected.extend(draft.facts);
-        } else if self.replay_decision(slices_max, event, version)? == Replayed::More {
-            return Ok(Replayed::More);
+        } else {
+            self.recorded_stop = Some(match event {
+                AgentEvent::Interrupted { seq } => Some(*seq),
+                _ => None,
+            });
+            let replayed = self.replay_decision(slices_max, event, version);
+            self.recorded_stop = None;
+            if replayed? == Replayed::More {
+                return Ok(Replayed::More);
+            }
         }
         self.life.version = version;
         Ok(Replayed::Done)

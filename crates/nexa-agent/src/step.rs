@@ -146,7 +146,18 @@ impl Agent {
         let mut wishes = 0;
         let more = loop {
             if !self.is_computing() {
-                break false;
+                // What was wished for in a scope whose time is over is not even sent.
+                match self.scope_is_over(now) {
+                    Some(event) if self.end().is_none() && !self.life.quarantined => {
+                        draft.facts.push(event.clone());
+                        let fits = self.apply(&event, now, &mut draft);
+                        if invariant!(AG3, fits.is_ok()) {
+                            continue;
+                        }
+                        break false;
+                    }
+                    _ => break false,
+                }
             }
             let is_full = wishes == WISHES_PER_STEP_MAX || draft.bytes >= STEP_BYTES_MAX;
             if is_full || !self.advance(fuel, &mut draft) {

@@ -162,6 +162,7 @@ impl Progress {
             | Event::WaitBegan(_)
             | Event::MessageSent(_)
             | Event::MailTaken(_)
+            | Event::Interrupted(_)
             | Event::CreditReceived(_)
             | Event::MemoryStored(_)
             | Event::WorkloadSubmitted(_) => Vec::new(),

@@ -81,6 +81,8 @@ pub enum EffectBody {
     Tool(Box<ToolRequest>),
     /// Ask the test that the program runs in. Only a test harness answers; no program that a node runs can ask.
     Test(TestRequest),
+    /// When the time of a scope that begins here is over.
+    Deadline(Millis),
     /// Wait for how a child ended, or for a timer. Any number of times.
     Await(Handle),
     /// A message for a child that runs; waits while its mailbox is full.
@@ -116,7 +118,7 @@ impl EffectBody {
     /// The class that decides how it is recorded.
     pub fn class(&self) -> EffectClass {
         match self {
-            Self::Now | Self::Random { .. } | Self::Log(_) | Self::Timer(_) => EffectClass::Local,
+            Self::Now | Self::Random { .. } | Self::Log(_) | Self::Timer(_) | Self::Deadline(_) => EffectClass::Local,
             Self::Emit { .. }
             | Self::Children { .. }
             | Self::Sleep(_)

@@ -342,6 +342,20 @@ pub enum AgentEvent {
         #[n(2)]
         due: Option<Timestamp>,
     },
+    /// Input: the time of a block is over.
+    #[n(19)]
+    ScopeExpired {
+        /// The effect that began it.
+        #[n(0)]
+        seq: Seq,
+    },
+    /// Decision: it was to end while it computed, and does so instead of making this effect.
+    #[n(22)]
+    Interrupted {
+        /// The effect's number.
+        #[n(0)]
+        seq: Seq,
+    },
     /// Decision: a message for a child. The message itself is an inbox entry of the same append.
     #[n(20)]
     MessageSent {
@@ -395,7 +409,8 @@ impl AgentEvent {
             | Self::DeadlinePassed
             | Self::Quarantined { .. }
             | Self::TakenOver { .. }
-            | Self::CreditReceived { .. } => true,
+            | Self::CreditReceived { .. }
+            | Self::ScopeExpired { .. } => true,
             Self::EffectIntended { .. }
             | Self::EffectStarted { .. }
             | Self::ChildrenSpawned { .. }
@@ -407,7 +422,8 @@ impl AgentEvent {
             | Self::EffectLost { .. }
             | Self::WaitBegan { .. }
             | Self::MessageSent { .. }
-            | Self::MailTaken { .. } => false,
+            | Self::MailTaken { .. }
+            | Self::Interrupted { .. } => false,
         }
     }
 }

@@ -38,7 +38,8 @@ variants! {
     agent_event(AgentEvent) in AGENT_EVENTS {
         Spawned, Started, EffectIntended, EffectStarted, EffectEnded, ChildrenSpawned, ChildEnded, TimerSet,
         TimerFired, Emitted, MessageReceived, CancelReceived, DeadlinePassed, ChildrenCancelled, Ended, Quarantined,
-        TakenOver, EffectLost, WaitBegan, MessageSent, MailTaken, CreditReceived, MemoryStored,
+        TakenOver, EffectLost, WaitBegan, MessageSent, MailTaken, CreditReceived, MemoryStored, ScopeExpired,
+        Interrupted,
     }
     workload_event(WorkloadEvent) in WORKLOAD_EVENTS { Submitted, CancelRequested, Ended }
     cluster_event(ClusterEvent) in CLUSTER_EVENTS { ProgramPut }
@@ -290,6 +291,8 @@ fn agent_events() -> Vec<AgentEvent> {
         AgentEvent::EffectLost { seq },
         AgentEvent::MailTaken { seq, count: 2 },
         AgentEvent::CreditReceived { seq, branch, taken: 512 },
+        AgentEvent::ScopeExpired { seq },
+        AgentEvent::Interrupted { seq },
     ]);
     let fingerprint = [9; 32];
     samples.extend(later_intents().into_iter().map(|intent| AgentEvent::EffectIntended { seq, intent, fingerprint }));

@@ -358,7 +358,6 @@ fn what_this_release_does_not_have_is_refused_by_name() {
         "return fork [A.run(q), B.run(q)] merge first",
         "return q |>> [A, B] merge all(timeout: 1s)",
         "return q || [A, B]",
-        "try (timeout: 1s) { print(q) } catch (e) { print(e) }; return q",
         "return Brief.check(q)",
     ] {
         let found = in_flow(statements);

@@ -337,13 +337,7 @@ fn a_loop_is_bounded() {
               |
               = help: compare it: `… != 0`
 
-            error[E0906]: `timeout` of a `loop` is not available in this release
-             --> main.nx:4:19
-              |
-            4 |     loop (max: 2, timeout: 3s, most: 1) { n += 1 } until ("done" against n)
-              |                   ^^^^^^^^^^^
-
-            error[E0304]: `loop` takes `max: …`
+            error[E0304]: `loop` takes `max: …` and `timeout: …`
              --> main.nx:4:32
               |
             4 |     loop (max: 2, timeout: 3s, most: 1) { n += 1 } until ("done" against n)

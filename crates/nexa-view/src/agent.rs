@@ -240,7 +240,13 @@ impl AgentView {
                     WaitOn::Room(child) => Pending::Room { child: *child },
                 });
             }
-            AgentEvent::TimerFired { .. } | AgentEvent::MessageSent { .. } => self.pending = None,
+            // What it waited for is given up, or has come.
+            AgentEvent::TimerFired { .. }
+            | AgentEvent::MessageSent { .. }
+            | AgentEvent::ScopeExpired { .. }
+            | AgentEvent::CancelReceived { .. }
+            | AgentEvent::DeadlinePassed
+            | AgentEvent::Interrupted { .. } => self.pending = None,
             AgentEvent::MessageReceived { .. } => {
                 if matches!(self.pending, Some(Pending::Message { .. })) {
                     self.pending = None;
@@ -260,8 +266,6 @@ impl AgentView {
             | AgentEvent::MailTaken { .. }
             | AgentEvent::CreditReceived { .. }
             | AgentEvent::MemoryStored { .. }
-            | AgentEvent::CancelReceived { .. }
-            | AgentEvent::DeadlinePassed
             | AgentEvent::ChildrenCancelled { .. } => {}
         }
     }

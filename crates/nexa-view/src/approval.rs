@@ -114,7 +114,11 @@ impl ApprovalView {
             AgentEvent::EffectEnded { seq, result, .. } if *seq == view.seq => {
                 Some(Closed { at, how: closing(result) })
             }
-            AgentEvent::Ended { .. } => Some(Closed { at, how: Closing::Withdrawn }),
+            // Nobody waits for the answer any more.
+            AgentEvent::Ended { .. }
+            | AgentEvent::CancelReceived { .. }
+            | AgentEvent::DeadlinePassed
+            | AgentEvent::ScopeExpired { .. } => Some(Closed { at, how: Closing::Withdrawn }),
             _ => None,
         };
         Some(view)

@@ -172,7 +172,11 @@ fn fold_agent<S: Shelf>(shelf: &mut S, agent: AgentId, event: &AgentEvent, seen:
 fn question(event: &AgentEvent, asked_before: Option<Seq>) -> Option<Seq> {
     match event {
         AgentEvent::EffectIntended { seq, intent: Intent::Approval(_), .. } => Some(*seq),
-        AgentEvent::EffectEnded { .. } | AgentEvent::Ended { .. } => asked_before,
+        AgentEvent::EffectEnded { .. }
+        | AgentEvent::Ended { .. }
+        | AgentEvent::CancelReceived { .. }
+        | AgentEvent::DeadlinePassed
+        | AgentEvent::ScopeExpired { .. } => asked_before,
         _ => None,
     }
 }

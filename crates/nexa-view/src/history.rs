@@ -100,6 +100,8 @@ fn agent_line(event: &AgentEvent) -> Option<(&'static str, String)> {
         | AgentEvent::Ended { outcome: Outcome::Ok(_), .. }
         | AgentEvent::TakenOver { .. }
         | AgentEvent::WaitBegan { .. }
+        | AgentEvent::ScopeExpired { .. }
+        | AgentEvent::Interrupted { .. }
         | AgentEvent::MessageSent { .. }
         | AgentEvent::MailTaken { .. }
         | AgentEvent::CreditReceived { .. } => None,

@@ -207,6 +207,12 @@ ops! {
     71 IsFallback None,
     /// `… x → … bool`: whether an error's code is transient.
     72 IsTransient None,
+    /// `… duration → …`: until the matching `LeaveTry`, the end of this time, when the agent learns of it, cuts the stack
+    /// back to here, pushes the error and goes on at `a`. Errors of the program pass it by.
+    73 EnterTimed Jump,
+    /// Until the matching `LeaveTry`, whatever ends the code there, also from outside and also what nobody may catch,
+    /// cuts the stack back to here, pushes what it was and goes on at `a`, which has to raise it again.
+    74 EnterDefer Jump,
 
     // Calls.
     /// `… arg(1) … arg(a) → … result`, calls `function[b]`. A safepoint when the slice is used up.

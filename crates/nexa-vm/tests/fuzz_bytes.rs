@@ -31,7 +31,7 @@ fn go_on(program: &Arc<Program>, vm: &mut Vm) {
             Stop::OutOfFuel => {}
             Stop::Effect(request) => {
                 let answer = match &request.body {
-                    nexa_event::effect::EffectBody::Children { branches, .. } => {
+                    nexa_event::effect::EffectBody::Children { branches, join: nexa_event::effect::Join::All } => {
                         let failure = nexa_types::Failure::new(nexa_types::RunCode::Refused, "not here");
                         let outcomes = branches.iter().map(|_| nexa_types::Outcome::Err(failure.clone()));
                         Ok(nexa_event::effect::Answer::Children(outcomes.collect()))

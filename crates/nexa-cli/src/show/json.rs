@@ -248,6 +248,8 @@ fn details(event: &v1::watch_event::Event) -> (&'static str, Value) {
         Event::MessageSent(e) => {
             ("message_sent", json!({ "effect_seq": e.effect_seq, "to_agent_id": e.to_agent_id, "number": e.number }))
         }
+        Event::ScopeExpired(e) => ("scope_expired", json!({ "effect_seq": e.effect_seq })),
+        Event::Interrupted(e) => ("interrupted", json!({ "effect_seq": e.effect_seq })),
         Event::MailTaken(e) => ("mail_taken", json!({ "effect_seq": e.effect_seq, "count": e.count })),
         Event::CreditReceived(e) => {
             ("credit_received", json!({ "effect_seq": e.effect_seq, "branch": e.branch, "taken": e.taken }))

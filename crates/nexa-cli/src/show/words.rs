@@ -154,6 +154,8 @@ pub fn event(event: &v1::watch_event::Event) -> String {
         Event::MessageSent(sent) => {
             format!("#{} passed message {} to {}", sent.effect_seq, sent.number, sent.to_agent_id)
         }
+        Event::ScopeExpired(scope) => format!("#{} took too long", scope.effect_seq),
+        Event::Interrupted(at) => format!("#{} is left out, as it ends", at.effect_seq),
         Event::MailTaken(taken) => format!("#{} read {} messages", taken.effect_seq, taken.count),
         Event::CreditReceived(credit) => {
             format!("branch {} of #{} has read {} messages", credit.branch, credit.effect_seq, credit.taken)

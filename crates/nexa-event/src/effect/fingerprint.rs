@@ -45,6 +45,7 @@ pub fn fingerprint(body: &EffectBody) -> [u8; 32] {
         | EffectBody::Sleep(_)
         | EffectBody::Remember(_)
         | EffectBody::Test(_)
+        | EffectBody::Deadline(_)
         | EffectBody::Await(_)
         | EffectBody::Send { .. }
         | EffectBody::Receive { .. }

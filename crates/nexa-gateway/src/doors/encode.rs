@@ -349,6 +349,8 @@ fn agent_event(event: &AgentEvent, agent: Option<AgentId>) -> Event {
         AgentEvent::MessageSent { seq, to, number } => {
             Event::MessageSent(v1::MessageSent { effect_seq: seq.0, to_agent_id: to.to_string(), number: *number })
         }
+        AgentEvent::ScopeExpired { seq } => Event::ScopeExpired(v1::ScopeExpired { effect_seq: seq.0 }),
+        AgentEvent::Interrupted { seq } => Event::Interrupted(v1::Interrupted { effect_seq: seq.0 }),
         AgentEvent::MailTaken { seq, count } => {
             Event::MailTaken(v1::MailTaken { effect_seq: seq.0, count: u64::from(*count) })
         }

@@ -24,6 +24,7 @@ impl Checker<'_> {
             let unbounded = self.finding(Code::E0601, word, "nothing bounds this loop");
             self.report(unbounded.help("write `loop (max: 10) { … }`, or give the flow a `budget { calls: … }`"));
         }
+        let timeout = node.options().and_then(|options| self.timeout_of("loop", &options, out, at));
         let rounds = self.temporary(word);
         let mut statements = Vec::new();
         if let Some(Some(most)) = most {
@@ -54,8 +55,43 @@ impl Checker<'_> {
         );
         let goes_on = Expr::new(ExprKind::Not(Box::new(until)), Ty::Bool, at);
         let condition = Expr::new(ExprKind::Or(Box::new(is_first), Box::new(goes_on)), Ty::Bool, at);
-        out.push(Stmt { kind: StmtKind::While(condition, statements), at });
+        let repeated = Stmt { kind: StmtKind::While(condition, statements), at };
+        out.push(match timeout {
+            Some(timeout) => Stmt { kind: StmtKind::Timed(timeout, vec![repeated]), at },
+            None => repeated,
+        });
         is_endless && !is_left
+    }
+
+    /// What `timeout: …` of a `try` or a `loop` says, evaluated before it begins.
+    pub(super) fn timeout_of(
+        &mut self,
+        of: &'static str,
+        options: &ast::ArgList,
+        out: &mut Vec<Stmt>,
+        at: At,
+    ) -> Option<Expr> {
+        let mut timeout: Option<Expr> = None;
+        for arg in options.args() {
+            let Some(value) = arg.value() else { continue };
+            match arg.name().map(|name| name.text()).as_deref() {
+                Some("timeout") if timeout.is_some() => {
+                    let twice = self.finding(Code::E0304, arg.span(), format!("`{of}` gets `timeout` twice"));
+                    self.report(twice);
+                }
+                Some("timeout") => {
+                    let made = self.expect(&value, &Ty::Duration, Place::Argument("timeout", of, None));
+                    timeout =
+                        Some(if made.is_inert() || made.ty.is_silent() { made } else { self.set_aside(made, out, at) });
+                }
+                _ if of == "try" => {
+                    let unknown = self.finding(Code::E0304, arg.span(), "`try` takes `timeout: …`");
+                    self.report(unknown.help("write `try (timeout: 30s) { … } catch (e) { … }`"));
+                }
+                _ => {}
+            }
+        }
+        timeout.filter(|timeout| !timeout.ty.is_silent())
     }
 
     /// `defer e` and the statements after it in its block. The answer says whether their end is never reached.
@@ -126,9 +162,9 @@ impl Checker<'_> {
                     let twice = self.finding(Code::E0304, arg.span(), "`loop` gets `max` twice");
                     self.report(twice);
                 }
-                ("timeout", _) => self.report_not_available(arg.span(), "`timeout` of a `loop`"),
+                ("timeout", _) => {}
                 _ => {
-                    let unknown = self.finding(Code::E0304, arg.span(), "`loop` takes `max: …`");
+                    let unknown = self.finding(Code::E0304, arg.span(), "`loop` takes `max: …` and `timeout: …`");
                     self.report(unknown.help("write `loop (max: 10) { … } until (…)`"));
                 }
             }

@@ -358,10 +358,11 @@ impl Checker<'_> {
 
     fn try_block(&mut self, node: &ast::TryBlock, out: &mut Vec<Stmt>) -> bool {
         let at = self.at(node);
-        if let Some(options) = node.options() {
-            self.report_not_available(options.span(), "`timeout` of a `try`");
+        let timeout = node.options().and_then(|options| self.timeout_of("try", &options, out, at));
+        let (mut body, body_ends) = node.body().map_or((Vec::new(), false), |body| self.block(&body));
+        if let Some(timeout) = timeout {
+            body = vec![Stmt { kind: StmtKind::Timed(timeout, body), at }];
         }
-        let (body, body_ends) = node.body().map_or((Vec::new(), false), |body| self.block(&body));
         let Some(catch) = node.catch() else { return false };
         let opened = self.open_block();
         let error = match catch.name() {

@@ -80,6 +80,7 @@ impl Builder<'_, '_> {
                 self.height = before;
             }
             StmtKind::Try(body, error, handler) => self.try_catch(body, *error, handler),
+            StmtKind::Timed(span, body) => self.timed(span, body),
             StmtKind::Defer(deferred, rest) => self.defer(deferred, rest),
             StmtKind::Block(body) => self.statements(body),
         }
@@ -91,7 +92,7 @@ impl Builder<'_, '_> {
         let (caught, end) = (self.label(), self.label());
         let error = u32::from(self.hidden_local());
         self.defers.push(Deferred { body: Rc::clone(deferred), tries: self.tries });
-        self.jump(Op::EnterTry, caught, 0, 0, 1);
+        self.jump(Op::EnterDefer, caught, 0, 0, 1);
         self.tries += 1;
         self.statements(rest);
         self.tries -= 1;
@@ -210,6 +211,21 @@ impl Builder<'_, '_> {
         self.jump(Op::Jump, start, 0, 0, 0);
         self.bind(end);
         self.height = end_height;
+    }
+
+    /// Statements that have so much time.
+    fn timed(&mut self, span: &Expr, body: &[Stmt]) {
+        let (late, end) = (self.label(), self.label());
+        self.expr(span);
+        self.jump(Op::EnterTimed, late, 1, 0, 0);
+        self.tries += 1;
+        self.statements(body);
+        self.tries -= 1;
+        self.emit(Op::LeaveTry, 0, 0, 0);
+        self.jump(Op::Jump, end, 0, 0, 0);
+        self.bind(late);
+        self.emit(Op::Raise, 0, 1, 0);
+        self.bind(end);
     }
 
     fn try_catch(&mut self, body: &[Stmt], error: u16, handler: &[Stmt]) {

@@ -326,6 +326,8 @@ pub enum StmtKind {
     Continue,
     /// The error of the first block is stored and handled by the second.
     Try(Vec<Stmt>, u16, Vec<Stmt>),
+    /// The statements end with `timeout` when they take longer than this.
+    Timed(Expr, Vec<Stmt>),
     /// A block of its own.
     Block(Vec<Stmt>),
     /// The first statements run when the second ones are left, in whatever way.

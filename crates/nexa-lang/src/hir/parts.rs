@@ -46,7 +46,7 @@ impl Stmt {
                 out.push(Part::Expr(condition));
                 out.extend(then.iter().chain(other).map(Part::Stmt));
             }
-            StmtKind::While(condition, body) => {
+            StmtKind::While(condition, body) | StmtKind::Timed(condition, body) => {
                 out.push(Part::Expr(condition));
                 out.extend(body.iter().map(Part::Stmt));
             }

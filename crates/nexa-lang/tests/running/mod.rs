@@ -233,7 +233,8 @@ impl Desk {
                     other => Ok(other),
                 }
             }
-            EffectBody::Await(_)
+            EffectBody::Deadline(_)
+            | EffectBody::Await(_)
             | EffectBody::Send { .. }
             | EffectBody::Receive { .. }
             | EffectBody::Cancel(_)

@@ -202,9 +202,12 @@ impl Pass<'_, '_> {
         Ok(())
     }
 
-    /// How many operands there are before an instruction that was reached.
-    pub(super) fn height_at(&self, at: u32) -> usize {
-        self.heights.get(at as usize).map_or(0, |height| usize::from(*height))
+    /// How many operands there are when a try that was reached has been entered.
+    pub(super) fn height_in(&self, at: u32) -> usize {
+        let before = self.heights.get(at as usize).map_or(0, |height| usize::from(*height));
+        // A timed one has taken how long it may be.
+        let is_timed = Word::read(&self.function.code, at as usize).is_some_and(|word| word.op == Op::EnterTimed);
+        before.saturating_sub(usize::from(is_timed))
     }
 
     fn spend(&mut self, slots: usize) -> Result<(), VerifyError> {

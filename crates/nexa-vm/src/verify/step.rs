@@ -209,7 +209,13 @@ impl Pass<'_, '_> {
                 self.change(&mut point, count, Any)?;
                 return Ok(None);
             }
-            Op::EnterTry => {
+            Op::EnterTry | Op::EnterDefer | Op::EnterTimed => {
+                if word.op == Op::EnterTimed {
+                    if self.function.pure_ {
+                        return Err(stack_error("an effect in a function marked pure"));
+                    }
+                    self.pop(&mut point)?;
+                }
                 if word.a as usize <= self.at {
                     return Err(VerifyError::new("E1005", "a handler that stands before its try"));
                 }
@@ -342,7 +348,7 @@ impl Pass<'_, '_> {
     fn raw_pop(&mut self, point: &mut Point) -> Result<Kind, VerifyError> {
         // A handler finds what was there when its try was entered, so the try may not take any of that.
         if let Some(entered) = point.tries.last()
-            && point.stack.len() <= self.height_at(*entered)
+            && point.stack.len() <= self.height_in(*entered)
         {
             return Err(stack_error("an operand is missing: it is from before the try, whose handler needs it"));
         }

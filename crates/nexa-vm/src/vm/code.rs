@@ -128,6 +128,12 @@ impl Program {
         self.shape_numbers.get(shape).copied()
     }
 
+    /// Whether any function defers something.
+    pub(super) fn has_defers(&self) -> bool {
+        let defers = |instr: &Instr| matches!(instr, Instr::Other(Op::EnterDefer, _));
+        self.functions.iter().any(|code| code.instrs.iter().any(defers))
+    }
+
     /// The module.
     pub fn module(&self) -> &Module {
         &self.module

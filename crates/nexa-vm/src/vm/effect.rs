@@ -17,7 +17,7 @@ use super::question::Question;
 use super::raise::Fault;
 use super::reuse::is_same;
 use super::saved::{Hidden, hidden, keepable};
-use super::{CHAIN, ENTRY_CALLABLE, ResumeError, State, Vm};
+use super::{CHAIN, Catches, ENTRY_CALLABLE, ResumeError, State, Vm};
 use crate::codec;
 use crate::failure::{self, field, text as text_field};
 use crate::json::validate::describe;
@@ -60,7 +60,7 @@ pub(super) fn operands(word: &Word) -> Option<usize> {
         Op::Classify => 4,
         Op::MemStore | Op::MemRecall if word.a != MemoryScope::Agent as u64 => 2,
         Op::MemLoad if word.a != MemoryScope::Agent as u64 => 1,
-        Op::Sleep | Op::Log | Op::Await | Op::Receive | Op::Cancel | Op::Timer | Op::Release => 1,
+        Op::Sleep | Op::Log | Op::EnterTimed | Op::Await | Op::Receive | Op::Cancel | Op::Timer | Op::Release => 1,
         Op::Now => 0,
         Op::TestCall | Op::ToolCall => usize::from(word.count),
         _ => return None,
@@ -172,6 +172,7 @@ impl Vm {
                 branches: vec![self.child(callee, args.to_vec(), &mut Encoded::default())?],
                 join: Join::Handle,
             },
+            (Op::EnterTimed, [Value::Duration(millis)]) => EffectBody::Deadline(span(*millis)),
             (Op::Await, [handle]) => EffectBody::Await(handle_of(handle)?),
             (Op::Send, [value, handle]) => EffectBody::Send { to: handle_of(handle)?, value: encode(value)? },
             (Op::Receive, [Value::None]) => EffectBody::Receive { timeout: None },
@@ -354,6 +355,16 @@ impl Vm {
         let (word, count) = self.effect_at().map_err(|_| ResumeError::NothingPending { seq })?;
         let result = match answer {
             Err(failure) => Err(Fault::Failure(Box::new(failure))),
+            Ok(Answer::Now(due)) if word.op == Op::EnterTimed => {
+                self.state = State::Running;
+                let keep = self.stack.len().saturating_sub(count);
+                self.stack.truncate(keep);
+                let entered = self.handle(word.a as u32, Catches::Time { scope: seq, due });
+                if let Some(frame) = self.frames.last_mut() {
+                    frame.pc += 1;
+                }
+                return entered.map(|_| ()).map_err(|_| wrong("no frame is left"));
+            }
             Ok(answer) => self.answer_value(&word, count, seq, answer).map_err(wrong)?,
         };
         self.state = State::Running;

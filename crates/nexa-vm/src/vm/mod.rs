@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 use nexa_event::effect::{Answer, EffectRequest};
 use nexa_types::limits::{HEAP_BYTES_DEFAULT, HEAP_BYTES_MAX};
-use nexa_types::{Failure, Outcome, RunCode, Seq};
+use nexa_types::{Failure, Outcome, RunCode, Seq, Timestamp};
 
 use crate::codec;
 use crate::value::Value;
@@ -161,6 +161,7 @@ pub struct Vm {
     stack: Vec<Value>,
     frames: Vec<Frame>,
     handlers: Vec<Handler>,
+    closing: Option<Closing>,
     heap: Heap,
     saved: Saved,
     next_seq: Seq,
@@ -197,6 +198,33 @@ struct Handler {
     height: u32,
     /// Where the frame goes on.
     target: u32,
+    /// What it catches.
+    catches: Catches,
+}
+
+/// What a handler catches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Catches {
+    /// Errors that may be caught.
+    Errors,
+    /// The end of its own time.
+    Time {
+        /// The effect that began it.
+        scope: Seq,
+        /// When it ends, as its agent counts.
+        due: Timestamp,
+    },
+    /// Everything.
+    All,
+}
+
+/// The end of a VM that still runs what was deferred.
+#[derive(Debug, Clone, PartialEq)]
+struct Closing {
+    /// What it ends with.
+    failure: Failure,
+    /// How many handlers there were below the innermost one that runs: those catch nothing any more.
+    floor: u32,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -219,6 +247,7 @@ impl Vm {
             stack: args,
             frames: Vec::new(),
             handlers: Vec::new(),
+            closing: None,
             heap: Heap::new(limit),
             saved: Saved::default(),
             next_seq: Seq(1),
@@ -260,11 +289,54 @@ impl Vm {
     }
 
     /// Ends the VM from outside: cancelled, or out of time as a whole. A pending effect is abandoned, and no handler
-    /// of the program sees the failure. Without effect on a VM that has ended.
-    pub fn interrupt(&mut self, failure: Failure) {
-        if !matches!(self.state, State::Ended(_)) {
-            self.end_with(failure);
+    /// of the program sees the failure. What is deferred runs first: true if there is some, and then [`Self::run`] goes
+    /// on. Without effect on a VM that has ended, and on one that ends already.
+    pub fn interrupt(&mut self, failure: Failure) -> bool {
+        if matches!(self.state, State::Ended(_)) {
+            return false;
         }
+        if self.closing.is_none() {
+            self.state = State::Running;
+            let _ended = self.close(failure);
+        }
+        !matches!(self.state, State::Ended(_))
+    }
+
+    /// What it will end with, if it only runs what was deferred any more.
+    pub fn closing(&self) -> Option<&Failure> {
+        self.closing.as_ref().map(|closing| &closing.failure)
+    }
+
+    /// The times that run, outermost first: the effect that began each, and when it ends.
+    pub fn scopes(&self) -> impl Iterator<Item = (Seq, Timestamp)> {
+        // Those below what is deferred catch nothing any more.
+        let floor = self.closing.as_ref().map_or(0, |closing| closing.floor as usize);
+        self.handlers.iter().skip(floor).filter_map(|handler| match handler.catches {
+            Catches::Time { scope, due } => Some((scope, due)),
+            Catches::Errors | Catches::All => None,
+        })
+    }
+
+    /// The time of a scope is over: the pending effect is abandoned, what was deferred inside of it runs, and its code
+    /// goes on with the failure. False if there is no such scope or no effect is pending.
+    pub fn expire(&mut self, scope: Seq, failure: Failure) -> bool {
+        let is_open = self.scopes().any(|(open, _)| open == scope);
+        if !is_open || !matches!(self.state, State::Waiting) {
+            return false;
+        }
+        self.state = State::Running;
+        let _ended = self.unwind(scope, crate::failure::to_value(&failure));
+        true
+    }
+
+    /// Whether something is deferred here.
+    pub fn has_deferred(&self) -> bool {
+        self.handlers.iter().any(|handler| handler.catches == Catches::All)
+    }
+
+    /// Whether the program defers anything anywhere.
+    pub fn may_defer(&self) -> bool {
+        self.program.has_defers()
     }
 
     /// The effect that waits for an answer.
@@ -311,6 +383,10 @@ impl Vm {
     }
 
     fn end(&mut self, outcome: Outcome) -> Stop {
+        let outcome = match self.closing.take() {
+            Some(closing) => Outcome::Err(closing.failure),
+            None => outcome,
+        };
         self.stack = Vec::new();
         self.frames = Vec::new();
         self.handlers = Vec::new();

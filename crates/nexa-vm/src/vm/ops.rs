@@ -13,7 +13,7 @@ use super::collections::{contains, fits_shape, get_field, index_value};
 use super::equal::{TooMuchWork, Work};
 use super::heap::{LIST_BYTES, VALUE_BYTES, text_bytes};
 use super::raise::Fault;
-use super::{Handler, Vm};
+use super::{Catches, Handler, Vm};
 use crate::failure;
 use crate::json::text_of;
 use crate::json::validate::{describe, validate_within};
@@ -183,13 +183,8 @@ impl Vm {
                 }
             }
             Op::JumpIfErr => Ok(if matches!(self.top()?, Value::Err(_)) { Flow::Jump(a) } else { Flow::Next }),
-            Op::EnterTry => {
-                let Some(frame) = self.frames.len().checked_sub(1) else {
-                    return Err(Fault::internal("a handler without a frame"));
-                };
-                self.handlers.push(Handler { frame: frame as u32, height: self.stack.len() as u32, target: a });
-                Ok(Flow::Next)
-            }
+            Op::EnterTry => self.handle(a, Catches::Errors),
+            Op::EnterDefer => self.handle(a, Catches::All),
             Op::LeaveTry => {
                 self.handlers.pop();
                 Ok(Flow::Next)
@@ -293,7 +288,8 @@ impl Vm {
                 let stages = self.take_parts(a as usize)?;
                 self.replace(0, Value::Stage(Arc::new(Stage::Chain(stages))))
             }
-            Op::AgentRun
+            Op::EnterTimed
+            | Op::AgentRun
             | Op::LLMCall
             | Op::LLMStream
             | Op::Approve
@@ -369,6 +365,15 @@ impl Vm {
             return Err(Fault::mismatch("a pure function may not run an agent or use another effect"));
         }
         Ok(())
+    }
+
+    /// From here on the innermost frame has one more handler.
+    pub(super) fn handle(&mut self, target: u32, catches: Catches) -> Result<Flow, Fault> {
+        let Some(frame) = self.frames.len().checked_sub(1) else {
+            return Err(Fault::internal("a handler without a frame"));
+        };
+        self.handlers.push(Handler { frame: frame as u32, height: self.stack.len() as u32, target, catches });
+        Ok(Flow::Next)
     }
 
     fn effect(&mut self) -> Result<Flow, Fault> {

@@ -1,13 +1,13 @@
 //! Errors on their way to a handler, or to the end.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
-use nexa_types::{Failure, RunCode};
+use nexa_types::{Failure, RunCode, Seq};
 
 use super::heap::{self, CountError, Exhausted};
-use super::{CHAIN, HIDDEN, Stop, Vm};
+use super::{CHAIN, Catches, Closing, HIDDEN, Handler, Stop, Vm};
 use crate::failure;
-use crate::value::Value;
+use crate::value::{Record, Shape, Value};
 
 /// Why an operation did not work.
 #[derive(Debug)]
@@ -108,22 +108,25 @@ impl Vm {
     /// Cuts the stack back to the innermost handler and puts the error there, or ends the VM.
     #[cold]
     pub(super) fn raise(&mut self, fault: Fault) -> Result<(), Stop> {
-        let (mut error, is_catchable) = match fault {
+        let mut error = match fault {
             Fault::Failure(mut failure) => {
                 if failure.at.is_empty() {
                     failure.at = self.place();
                 }
-                let is_catchable = failure.code.is_catchable();
-                if !is_catchable {
-                    return Err(self.end_with(*failure));
+                if !failure.code.is_catchable() {
+                    return self.close(*failure);
                 }
-                (failure::to_value(&failure), is_catchable)
+                failure::to_value(&failure)
             }
             Fault::Raised(value) => {
-                let code = failure::code_of(&value);
-                (value, code.is_none_or(RunCode::is_catchable))
+                if let Some((scope, error)) = unwound(&value) {
+                    let error = error.clone();
+                    return self.unwind(scope, error);
+                }
+                value
             }
         };
+        let is_catchable = failure::code_of(&error).is_none_or(RunCode::is_catchable);
         if let Value::Record(record) = &mut error
             && record.shape == failure::error_shape()
             && matches!(record.values.get(3), Some(Value::Str(at)) if at.is_empty())
@@ -136,19 +139,91 @@ impl Vm {
             failure.at = self.place();
             error = failure::to_value(&failure);
         }
-        if is_catchable && let Some(handler) = self.handlers.pop() {
-            self.frames.truncate(handler.frame as usize + 1);
-            self.saved.keep(self.frames.len());
-            self.stack.truncate(handler.height as usize);
-            if let Some(frame) = self.frames.last_mut() {
-                frame.pc = handler.target;
-            }
-            match self.push_new(error) {
-                Ok(()) => return Ok(()),
-                // Not even the error has room. This one cannot be caught, so it does not come back here.
-                Err(no_room) => return self.raise(no_room),
+        if !is_catchable {
+            return self.close(failure::from_value(&error));
+        }
+        let floor = self.closing.as_ref().map_or(0, |closing| closing.floor as usize);
+        while self.handlers.len() > floor
+            && let Some(handler) = self.handlers.pop()
+        {
+            if !matches!(handler.catches, Catches::Time { .. }) {
+                return self.go_on_at(handler, error);
             }
         }
-        Err(self.end_with(failure::from_value(&error)))
+        // What was deferred has failed while the machine ends: the rest of it runs all the same.
+        self.close(failure::from_value(&error))
+    }
+
+    /// Ends the machine with what nobody may catch: what is deferred runs first.
+    #[cold]
+    pub(super) fn close(&mut self, failure: Failure) -> Result<(), Stop> {
+        let Closing { failure, .. } = self.closing.take().unwrap_or(Closing { failure, floor: 0 });
+        while let Some(handler) = self.handlers.pop() {
+            if handler.catches == Catches::All {
+                let what = unwinding(EVERYTHING, failure::to_value(&failure));
+                self.closing = Some(Closing { failure, floor: self.handlers.len() as u32 });
+                return self.go_on_at(handler, what);
+            }
+        }
+        Err(self.end_with(failure))
+    }
+
+    /// Ends what runs within a scope: what is deferred there runs first.
+    #[cold]
+    pub(super) fn unwind(&mut self, scope: Seq, error: Value) -> Result<(), Stop> {
+        if scope == EVERYTHING {
+            return self.close(failure::from_value(&error));
+        }
+        let floor = self.closing.as_ref().map_or(0, |closing| closing.floor as usize);
+        while self.handlers.len() > floor
+            && let Some(handler) = self.handlers.pop()
+        {
+            match handler.catches {
+                Catches::All => return self.go_on_at(handler, unwinding(scope, error)),
+                Catches::Time { scope: own, .. } if own == scope => return self.go_on_at(handler, error),
+                Catches::Time { .. } | Catches::Errors => {}
+            }
+        }
+        self.close(failure::from_value(&error))
+    }
+
+    /// Cuts the stack back to a handler and goes on there.
+    fn go_on_at(&mut self, handler: Handler, value: Value) -> Result<(), Stop> {
+        self.frames.truncate(handler.frame as usize + 1);
+        self.saved.keep(self.frames.len());
+        self.stack.truncate(handler.height as usize);
+        if let Some(frame) = self.frames.last_mut() {
+            frame.pc = handler.target;
+        }
+        match self.push_new(value) {
+            Ok(()) => Ok(()),
+            // Not even the error has room. Each time there is a handler less, so this comes to an end.
+            Err(no_room) => self.raise(no_room),
+        }
+    }
+}
+
+/// In place of a scope: the whole machine ends.
+const EVERYTHING: Seq = Seq(0);
+
+/// What a handler of what is deferred finds while the code around it is ended from outside. No program can write it
+/// down, and all it can do with it is to raise it again.
+static UNWINDING: LazyLock<Arc<Shape>> = LazyLock::new(|| {
+    let fields = ["scope", "error"].map(str::to_owned).to_vec();
+    Arc::new(Shape { type_name: "$unwind".to_owned(), fields, ..Shape::default() })
+});
+
+fn unwinding(scope: Seq, error: Value) -> Value {
+    let scope = Value::Int(i64::try_from(scope.0).unwrap_or(i64::MAX));
+    Value::Record(Arc::new(Record { shape: Arc::clone(&UNWINDING), values: vec![scope, error] }))
+}
+
+fn unwound(value: &Value) -> Option<(Seq, &Value)> {
+    match value {
+        Value::Record(record) if record.shape == *UNWINDING => match record.values.as_slice() {
+            [Value::Int(scope), error] => Some((Seq(u64::try_from(*scope).ok()?), error)),
+            _ => None,
+        },
+        _ => None,
     }
 }

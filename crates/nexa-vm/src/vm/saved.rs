@@ -177,6 +177,7 @@ impl Saved {
                 stack: state.stack.clone(),
                 frames: state.frames.clone(),
                 handlers: state.handlers.clone(),
+                closing: None,
                 heap: vm.heap.clone(),
                 saved: Self::default(),
                 next_seq: vm.next_seq,
@@ -254,6 +255,9 @@ impl Vm {
     /// Goes back to the state whose handle is on top.
     pub(super) fn go_back(&mut self) -> Result<Flow, Fault> {
         let place = self.saved.find(self.top()?)?;
+        if self.closing.is_some() {
+            return Err(Fault::new(RunCode::DeadHandle, "an agent that ends cannot go back to a snapshot"));
+        }
         let state = &mut self.saved.states[place];
         if state.tries >= RESTORES_MAX {
             let message = format!("this snapshot was restored {RESTORES_MAX} times, which is all that is allowed");

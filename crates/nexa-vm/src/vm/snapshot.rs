@@ -13,12 +13,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use nexa_types::limits::{FRAMES_MAX, HEAP_BYTES_MAX, SNAPSHOT_BYTES_MAX, STACK_VALUES_MAX};
-use nexa_types::{ModuleHash, Outcome, Payload, Seq};
+use nexa_types::{ModuleHash, Outcome, Payload, Seq, Timestamp};
 
 use super::graph::{Graph, Nodes};
 use super::heap::{DEPTH_ALLOWED, Heap};
 use super::saved::Saved;
-use super::{CHAIN, Frame, Handler, Program, State, Vm};
+use super::{CHAIN, Catches, Closing, Frame, Handler, Program, State, Vm};
 use crate::codec::{self};
 use crate::failure;
 use crate::value::{Stage, Value};
@@ -37,6 +37,8 @@ mod section {
     pub(super) const HANDLERS: u8 = 5;
     /// Saved states and the agent's memory; absent if there never were any.
     pub(super) const SAVED: u8 = 6;
+    /// What the machine ends with once what was deferred has run; absent unless it ends.
+    pub(super) const CLOSING: u8 = 7;
 }
 
 /// In a section's flags: a reader that does not know the section skips it.
@@ -98,6 +100,12 @@ impl Vm {
         if let Some(saved) = saved {
             section(&mut out, section::SAVED, &saved);
         }
+        if let Some(closing) = &self.closing {
+            let mut body = Writer::new();
+            body.u32(closing.floor);
+            body.bytes(codec::encode(&failure::to_value(&closing.failure)).as_bytes());
+            section(&mut out, section::CLOSING, &body);
+        }
         out.bytes
     }
 
@@ -144,8 +152,20 @@ impl Vm {
             Some(reader) => Saved::read(reader, &nodes, heap.limit)?,
             None => Saved::default(),
         };
+        let closing = match sections.find(section::CLOSING) {
+            Some(mut reader) => {
+                let floor = reader.u32()?;
+                let value = codec::decode_bytes(reader.bytes()?).map_err(|_| damaged("what it ends with"))?;
+                reader.end()?;
+                if floor as usize > handlers.len() || matches!(state, State::Ended(_)) {
+                    return Err(damaged("what it ends with"));
+                }
+                Some(Closing { failure: failure::from_value(&value), floor })
+            }
+            None => None,
+        };
         drop(nodes);
-        let vm = Self { program, stack, frames, handlers, heap, saved, next_seq: sections.next_seq, state };
+        let vm = Self { program, stack, frames, handlers, closing, heap, saved, next_seq: sections.next_seq, state };
         vm.check_frames().ok_or_else(|| damaged("the frames do not fit the program"))?;
         vm.saved.fits(&vm).ok_or_else(|| damaged("a saved state does not fit the program"))?;
         if vm.state == State::Waiting && (vm.next_seq.0 < 2 || vm.pending().is_none()) {
@@ -238,13 +258,31 @@ pub(super) fn write_handlers(out: &mut Writer, handlers: &[Handler]) {
     for handler in handlers {
         out.u32(handler.frame);
         out.u32(handler.height);
-        out.u32(handler.target);
+        match handler.catches {
+            Catches::Errors => out.u32(handler.target),
+            Catches::All => out.u32(handler.target | CATCHES_ALL),
+            Catches::Time { scope, due } => {
+                out.u32(handler.target | CATCHES_TIME);
+                out.u64(scope.0);
+                out.u64(due.0);
+            }
+        }
     }
 }
 
+/// In a handler's target, which has 24 bits: what it catches, unless that is errors.
+const CATCHES_ALL: u32 = 1 << 30;
+const CATCHES_TIME: u32 = 1 << 31;
+
 pub(super) fn read_handlers(reader: &mut Reader<'_>) -> Result<Vec<Handler>, WireError> {
     reader.list(STACK_VALUES_MAX, |reader| {
-        Ok(Handler { frame: reader.u32()?, height: reader.u32()?, target: reader.u32()? })
+        let (frame, height, target) = (reader.u32()?, reader.u32()?, reader.u32()?);
+        let catches = match target & (CATCHES_ALL | CATCHES_TIME) {
+            0 => Catches::Errors,
+            CATCHES_ALL => Catches::All,
+            _ => Catches::Time { scope: Seq(reader.u64()?), due: Timestamp(reader.u64()?) },
+        };
+        Ok(Handler { frame, height, target: target & !(CATCHES_ALL | CATCHES_TIME), catches })
     })
 }
 
@@ -295,7 +333,7 @@ impl<'b> Sections<'b> {
             if checksum(body) != expected {
                 return Err(damaged(format!("the checksum of section {number}")));
             }
-            let is_known = (section::STATE..=section::SAVED).contains(&number);
+            let is_known = (section::STATE..=section::CLOSING).contains(&number);
             if !is_known && flags & OPTIONAL == 0 {
                 return Err(damaged(format!("section {number} is unknown and not optional")));
             }

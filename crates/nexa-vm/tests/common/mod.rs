@@ -67,6 +67,7 @@ pub(crate) fn answer(program: &Arc<Program>, body: &EffectBody, seq: u64) -> Res
             Answer::Children(vec![Outcome::Ok(codec::encode(&Value::Int(seq as i64)))])
         }
         EffectBody::Receive { .. } => Answer::Message(codec::encode(&Value::Int(seq as i64))),
+        EffectBody::Deadline(_) => Answer::Now(Timestamp(seq)),
         EffectBody::Await(_)
         | EffectBody::Send { .. }
         | EffectBody::Cancel(_)

@@ -162,6 +162,7 @@ impl<'p> LeastOf<'p> {
                     leaves_loop: after(ways.leaves_loop),
                 }
             }
+            StmtKind::Timed(span, body) => self.expr(span).then(self.statements(body)),
             StmtKind::Block(body) => self.statements(body),
         }
     }

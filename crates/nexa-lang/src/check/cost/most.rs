@@ -226,6 +226,7 @@ impl<'p> MostOf<'p> {
             }
             StmtKind::Try(body, _, handler) => self.statements(body, known).plus(self.statements(handler, known)),
             StmtKind::Defer(deferred, rest) => self.statements(deferred, known).plus(self.statements(rest, known)),
+            StmtKind::Timed(span, body) => self.expr(span, known).plus(self.statements(body, known)),
             StmtKind::Block(body) => self.statements(body, known),
         }
     }
