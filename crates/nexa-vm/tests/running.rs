@@ -245,3 +245,38 @@ fn a_value_as_deep_as_values_get_can_be_written_compared_and_converted() {
     let trace = run(&program, 0, vec![], 1_000, Restore::AtEverySafepoint);
     assert!(end(&trace).starts_with("out_of_memory: a value nests"), "{}", end(&trace));
 }
+
+/// Sums that are stored run as one step; with a `Nop` inside they run one by one, and must come to the same.
+#[test]
+fn a_fused_sum_is_the_sum_of_its_parts() {
+    let shapes: [(&str, fn(&mut Assembler)); 4] = [
+        ("x + y", |code| drop(code.a(Op::LoadLocal, 1).op(Op::AddInt))),
+        ("x + 7", |code| drop(code.int(7).op(Op::AddInt))),
+        ("x - 7", |code| drop(code.int(7).op(Op::SubInt))),
+        ("x + y - 1", |code| drop(code.a(Op::LoadLocal, 1).op(Op::AddInt).int(1).op(Op::SubInt))),
+    ];
+    let numbers = [0, 5, -7, i64::MAX, i64::MAX - 3, i64::MIN, i64::MIN + 3];
+    for (name, shape) in shapes {
+        let program = |is_fused: bool| {
+            let mut module = ModuleBuilder::new();
+            let mut code = Assembler::new("sum", 2);
+            let sum = code.local();
+            code.a(Op::LoadLocal, 0);
+            shape(&mut code);
+            if !is_fused {
+                code.op(Op::Nop);
+            }
+            code.a(Op::StoreLocal, sum).a(Op::LoadLocal, sum).op(Op::Return);
+            module.add(code);
+            Arc::new(Program::new(module.finish().unwrap()).unwrap())
+        };
+        let (fused, plain) = (program(true), program(false));
+        for x in numbers {
+            for y in numbers.map(Value::Int).into_iter().chain([text("a")]) {
+                let args = vec![Value::Int(x), y.clone()];
+                let expected = end(&run(&plain, 0, args.clone(), 9, Restore::Never));
+                assert_eq!(end(&run(&fused, 0, args, 9, Restore::Never)), expected, "{name} with {x} and {y:?}");
+            }
+        }
+    }
+}
