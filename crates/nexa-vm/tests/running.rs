@@ -249,11 +249,20 @@ fn a_value_as_deep_as_values_get_can_be_written_compared_and_converted() {
 /// Sums that are stored run as one step; with a `Nop` inside they run one by one, and must come to the same.
 #[test]
 fn a_fused_sum_is_the_sum_of_its_parts() {
-    let shapes: [(&str, fn(&mut Assembler)); 4] = [
-        ("x + y", |code| drop(code.a(Op::LoadLocal, 1).op(Op::AddInt))),
-        ("x + 7", |code| drop(code.int(7).op(Op::AddInt))),
-        ("x - 7", |code| drop(code.int(7).op(Op::SubInt))),
-        ("x + y - 1", |code| drop(code.a(Op::LoadLocal, 1).op(Op::AddInt).int(1).op(Op::SubInt))),
+    type Shape = fn(&mut Assembler);
+    let shapes: [(&str, Shape); 4] = [
+        ("x + y", |code| {
+            code.a(Op::LoadLocal, 1).op(Op::AddInt);
+        }),
+        ("x + 7", |code| {
+            code.int(7).op(Op::AddInt);
+        }),
+        ("x - 7", |code| {
+            code.int(7).op(Op::SubInt);
+        }),
+        ("x + y - 1", |code| {
+            code.a(Op::LoadLocal, 1).op(Op::AddInt).int(1).op(Op::SubInt);
+        }),
     ];
     let numbers = [0, 5, -7, i64::MAX, i64::MAX - 3, i64::MIN, i64::MIN + 3];
     for (name, shape) in shapes {

@@ -101,6 +101,22 @@ impl Vm {
         Ok(())
     }
 
+    /// Ends the innermost frame with a value; says so if it was the last.
+    #[inline]
+    pub(super) fn leave(&mut self, value: Value) -> Option<Stop> {
+        let frame = self.frames.pop()?;
+        if self.handlers.len() > frame.handlers as usize {
+            self.handlers.truncate(frame.handlers as usize);
+        }
+        self.saved.keep(self.frames.len());
+        if self.frames.is_empty() {
+            return Some(self.end_with_value(&value));
+        }
+        self.stack.truncate(frame.result as usize);
+        self.stack.push(value);
+        None
+    }
+
     /// Calls the value below the top `argc` values.
     pub(super) fn call_value(&mut self, mut argc: usize) -> Result<Called, Fault> {
         loop {

@@ -21,7 +21,7 @@
 
 use std::sync::Arc;
 
-use nexa_event::effect::{Answer, EffectRequest};
+use nexa_event::effect::{Answer, EffectBody, EffectRequest};
 use nexa_types::limits::{HEAP_BYTES_DEFAULT, HEAP_BYTES_MAX};
 use nexa_types::{Failure, Outcome, RunCode, Seq, Timestamp};
 
@@ -365,6 +365,14 @@ impl Vm {
 
     fn pending_seq(&self) -> Option<Seq> {
         matches!(self.state, State::Waiting).then(|| Seq(self.next_seq.0.saturating_sub(1)))
+    }
+
+    /// Stops until an effect is answered.
+    pub(super) fn wait_for(&mut self, body: EffectBody) -> Stop {
+        let seq = self.next_seq;
+        self.next_seq = seq.next();
+        self.state = State::Waiting;
+        Stop::Effect(EffectRequest { seq, body })
     }
 
     /// Ends with a failure.

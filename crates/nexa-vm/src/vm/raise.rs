@@ -89,6 +89,15 @@ impl Vm {
         }
     }
 
+    #[cold]
+    pub(super) fn trap(&mut self, what: &str) -> Stop {
+        match self.raise(Fault::internal(what)) {
+            Err(stop) => stop,
+            // An internal error cannot be caught, so `raise` has ended the VM.
+            Ok(()) => self.end_with(nexa_types::Failure::new(nexa_types::RunCode::Failed, what)),
+        }
+    }
+
     /// Where the innermost function is, as `file:line`.
     pub(super) fn place(&self) -> String {
         let mut is_innermost = true;

@@ -3,14 +3,12 @@
 //! Fuel is counted as instructions, a fused step as one, and looked at only where a backward jump lands, where a call
 //! starts, and where a saved state is gone back to. Code between those is straight, so its length is bounded by the function's.
 
-use nexa_event::effect::EffectRequest;
-
 use super::arithmetic::{canonical, div_zero, overflow, quotient, remainder, undefined};
 use super::call::Round;
 use super::code::Instr;
 use super::ops::Flow;
 use super::raise::Fault;
-use super::{CHAIN, State, Stop, Vm};
+use super::{CHAIN, Stop, Vm};
 use crate::op::Op;
 use crate::value::Value;
 
@@ -45,23 +43,24 @@ impl Vm {
                     }
                 }};
             }
-            // Two ints give way to one. The pops say `Int`, so that nothing has to be freed on the way.
+            // Two ints give way to one. They are read where they are, see `drop_top`.
             macro_rules! int_binary {
                 ($op:ident, $apply:expr) => {{
-                    let result = match (self.stack.pop(), self.stack.last_mut()) {
-                        (Some(Value::Int(y)), Some(Value::Int(x))) => match $apply(*x, y) {
+                    let result = match self.stack.as_mut_slice() {
+                        [.., Value::Int(x), Value::Int(y)] => match $apply(*x, *y) {
                             Some(result) => {
                                 *x = result;
                                 Ok(())
                             }
                             None => Err(overflow()),
                         },
-                        (Some(y), Some(x)) => Err(undefined(Op::$op, x, &y)),
+                        [.., x, y] => Err(undefined(Op::$op, x, y)),
                         _ => Err(missing()),
                     };
                     if let Err(fault) = result {
                         raise!(fault);
                     }
+                    self.drop_top(1);
                     pc += 1;
                 }};
             }
@@ -86,19 +85,19 @@ impl Vm {
             }
             macro_rules! int_test {
                 ($op:ident, $test:expr) => {{
-                    let result = match (self.stack.pop(), self.stack.last_mut()) {
-                        (Some(Value::Int(y)), Some(place)) => match place {
-                            Value::Int(x) => {
-                                *place = Value::Bool($test(x, &y));
-                                Ok(())
-                            }
-                            x => Err(undefined(Op::$op, x, &Value::Int(y))),
-                        },
-                        (Some(y), Some(x)) => Err(undefined(Op::$op, x, &y)),
+                    let result = match self.stack.as_slice() {
+                        [.., Value::Int(x), Value::Int(y)] => Ok($test(x, y)),
+                        [.., x, y] => Err(undefined(Op::$op, x, y)),
                         _ => Err(missing()),
                     };
-                    if let Err(fault) = result {
-                        raise!(fault);
+                    match result {
+                        Ok(holds) => {
+                            self.drop_top(1);
+                            if let Some(place) = self.stack.last_mut() {
+                                *place = Value::Bool(holds);
+                            }
+                        }
+                        Err(fault) => raise!(fault),
                     }
                     pc += 1;
                 }};
@@ -117,10 +116,17 @@ impl Vm {
             }
             macro_rules! test_jump {
                 ($op:ident, $test:expr) => {{
-                    match (self.stack.pop(), self.stack.pop()) {
-                        (Some(Value::Int(y)), Some(Value::Int(x))) => jump_unless!($test(&x, &y), 1),
-                        (Some(y), Some(x)) => raise!(undefined(Op::$op, &x, &y)),
-                        _ => raise!(missing()),
+                    let result = match self.stack.as_slice() {
+                        [.., Value::Int(x), Value::Int(y)] => Ok($test(x, y)),
+                        [.., x, y] => Err(undefined(Op::$op, x, y)),
+                        _ => Err(missing()),
+                    };
+                    match result {
+                        Ok(holds) => {
+                            self.drop_top(2);
+                            jump_unless!(holds, 1)
+                        }
+                        Err(fault) => raise!(fault),
                     }
                 }};
             }
@@ -166,7 +172,7 @@ impl Vm {
                         (x, y) => Err(undefined(Op::$op, x, y)),
                     };
                     match result {
-                        Ok(result) => self.stack.push(Value::Int(result)),
+                        Ok(result) => self.push_int(result),
                         Err(fault) => raise!(fault),
                     }
                     pc += 3;
@@ -208,14 +214,17 @@ impl Vm {
             // Two operands give way to a new value of a local.
             macro_rules! math_store {
                 ($op:ident, $slot:expr, $apply:expr) => {{
-                    let result = match (self.stack.pop(), self.stack.pop()) {
-                        (Some(Value::Int(y)), Some(Value::Int(x))) => match $apply(x, y) {
+                    let result = match self.stack.as_slice() {
+                        [.., Value::Int(x), Value::Int(y)] => match $apply(*x, *y) {
                             Some(result) => Ok(result),
                             None => Err(overflow()),
                         },
-                        (Some(y), Some(x)) => Err(undefined(Op::$op, &x, &y)),
+                        [.., x, y] => Err(undefined(Op::$op, x, y)),
                         _ => Err(missing()),
                     };
+                    if result.is_ok() {
+                        self.drop_top(2);
+                    }
                     match (result, self.stack.get_mut(base + usize::from($slot))) {
                         (Ok(result), Some(Value::Int(place))) => *place = result,
                         (Ok(result), Some(place)) => *place = Value::Int(result),
@@ -262,24 +271,37 @@ impl Vm {
                 match instr {
                     Instr::Load(slot) => {
                         // An int needs no look at what else a clone might have to do.
-                        let value = match local!(slot) {
-                            Value::Int(number) => Value::Int(*number),
-                            other => other.clone(),
-                        };
-                        self.stack.push(value);
+                        match local!(slot) {
+                            Value::Int(number) => {
+                                let number = *number;
+                                self.push_int(number);
+                            }
+                            other => {
+                                let value = other.clone();
+                                self.stack.push(value);
+                            }
+                        }
                         pc += 1;
                     }
                     Instr::Store(slot) => {
-                        let value = self.stack.pop();
-                        match (value, self.stack.get_mut(base + slot as usize)) {
-                            (Some(Value::Int(number)), Some(Value::Int(place))) => *place = number,
-                            (Some(value), Some(place)) => *place = value,
-                            _ => return self.trap("a local is missing"),
+                        if let Some(Value::Int(number)) = self.stack.last() {
+                            let number = *number;
+                            self.drop_top(1);
+                            match self.stack.get_mut(base + slot as usize) {
+                                Some(Value::Int(place)) => *place = number,
+                                Some(place) => *place = Value::Int(number),
+                                None => return self.trap("a local is missing"),
+                            }
+                        } else {
+                            match (self.stack.pop(), self.stack.get_mut(base + slot as usize)) {
+                                (Some(value), Some(place)) => *place = value,
+                                _ => return self.trap("a local is missing"),
+                            }
                         }
                         pc += 1;
                     }
                     Instr::Int(number) => {
-                        self.stack.push(Value::Int(i64::from(number)));
+                        self.push_int(i64::from(number));
                         pc += 1;
                     }
                     Instr::LoadLoadAdd(x, y) => push_math!(AddInt, x, local!(y), i64::checked_add),
@@ -439,42 +461,27 @@ impl Vm {
         }
     }
 
-    pub(super) fn wait_for(&mut self, body: nexa_event::effect::EffectBody) -> Stop {
-        let seq = self.next_seq;
-        self.next_seq = seq.next();
-        self.state = State::Waiting;
-        Stop::Effect(EffectRequest { seq, body })
+    /// Puts an int on the stack.
+    #[inline(always)]
+    fn push_int(&mut self, number: i64) {
+        if self.stack.len() == self.stack.capacity() {
+            self.stack.reserve(1);
+        }
+        self.stack.push(Value::Int(number));
     }
 
-    /// Ends the innermost frame with a value; says so if it was the last.
-    #[inline]
-    pub(super) fn leave(&mut self, value: Value) -> Option<Stop> {
-        let frame = self.frames.pop()?;
-        if self.handlers.len() > frame.handlers as usize {
-            self.handlers.truncate(frame.handlers as usize);
-        }
-        self.saved.keep(self.frames.len());
-        if self.frames.is_empty() {
-            return Some(self.end_with_value(&value));
-        }
-        self.stack.truncate(frame.result as usize);
-        self.stack.push(value);
-        None
+    /// Takes operands off that were looked at where they are. Taking one out whole, right after it was written in parts,
+    /// makes the processor wait longer than the operation itself takes.
+    #[inline(always)]
+    fn drop_top(&mut self, count: usize) {
+        let keep = self.stack.len().saturating_sub(count);
+        self.stack.truncate(keep);
     }
 
     #[inline]
     fn keep_place(&mut self, pc: usize) {
         if let Some(frame) = self.frames.last_mut() {
             frame.pc = pc as u32;
-        }
-    }
-
-    #[cold]
-    pub(super) fn trap(&mut self, what: &str) -> Stop {
-        match self.raise(Fault::internal(what)) {
-            Err(stop) => stop,
-            // An internal error cannot be caught, so `raise` has ended the VM.
-            Ok(()) => self.end_with(nexa_types::Failure::new(nexa_types::RunCode::Failed, what)),
         }
     }
 }
