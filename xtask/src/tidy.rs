@@ -16,7 +16,7 @@ const LAYERS: &[&[&str]] = &[
     &["nexa-types", "nexa-event", "nexa-proto"],
     &["nexa-vm", "nexa-lang", "nexa-agent", "nexa-view", "nexa-harness"],
     &["nexa-ports"],
-    &["nexa-store", "nexa-llm"],
+    &["nexa-store", "nexa-llm", "nexa-tools"],
     &["nexa-runtime"],
     &["nexa-gateway", "nexa-client", "nexa-cli"],
     &["nexa"],

@@ -24,6 +24,17 @@ pub(crate) struct Project {
     /// Endpoints by provider.
     #[serde(default)]
     pub(crate) providers: BTreeMap<String, Provider>,
+    /// What tools may reach.
+    #[serde(default)]
+    pub(crate) tools: ToolSettings,
+}
+
+/// What the tools of a project may reach.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ToolSettings {
+    /// The folder below which they may see files, relative to the file; without it they see none.
+    pub(crate) files: Option<PathBuf>,
 }
 
 /// An OpenAI-compatible endpoint.
@@ -65,7 +76,11 @@ impl Project {
         };
         let wrong = |why: String| Failure::error(format!("cannot read {}: {why}", file.display()));
         let text = std::fs::read_to_string(&file).map_err(|error| wrong(error.to_string()))?;
-        toml::from_str(&text).map_err(|error| wrong(error.to_string()))
+        let mut project: Self = toml::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+        if let (Some(files), Some(folder)) = (&mut project.tools.files, file.parent()) {
+            *files = folder.join(&*files);
+        }
+        Ok(project)
     }
 
     /// The same with what the command line says.

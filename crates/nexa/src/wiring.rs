@@ -3,6 +3,7 @@
 //! ```text
 //! store, views, memories ─ SQLite in the data folder      model ─ script │ embedded + endpoints, by name
 //! clock, dice  ─ the operating system           doors ─ the mediator over gRPC
+//! tools        ─ those that come with the node
 //! ```
 
 use std::path::Path;
@@ -22,6 +23,7 @@ use nexa_ports::clock::{Clock, SystemClock};
 use nexa_ports::dice::{Dice, SystemDice};
 use nexa_runtime::{Node, NodeConfig, Ports};
 use nexa_store::SqliteStore;
+use nexa_tools::Builtins;
 use nexa_types::NodeId;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -56,7 +58,7 @@ pub(crate) async fn wire(data: &Path, project: &Project, args: &ModelArgs, liste
         store: Arc::clone(&store) as _,
         memories: Arc::clone(&store) as _,
         model: Arc::new(model),
-        tools: Arc::new(nexa_ports::tool::NoTools),
+        tools: Arc::new(tools(project, &clock)?),
         clock: Arc::clone(&clock),
         dice: Arc::clone(&dice),
     };
@@ -89,6 +91,18 @@ impl Wired {
         self.node.drain(GRACE).await;
         // A door that fails while it closes is closed.
         let _ = self.door.await;
+    }
+}
+
+/// The tools that come with the node, with files below the folder that the project names.
+fn tools(project: &Project, clock: &Arc<dyn Clock>) -> Result<Builtins, Failure> {
+    let builtins = Builtins::new(Arc::clone(clock));
+    match &project.tools.files {
+        None => Ok(builtins),
+        Some(folder) => builtins.with_files(folder).map_err(|error| {
+            Failure::error(format!("cannot open {}, the folder of the tools: {error}", folder.display()))
+                .hint("make the folder, or change `files` under `[tools]` in nexa.toml")
+        }),
     }
 }
 
