@@ -6,7 +6,7 @@
 //! - [`view`]: read models, which are folds and can be rebuilt.
 //! - [`memories`]: what workloads and tenants remember; a fold as well.
 //! - [`model`]: language models.
-//! - [`tool`]: tools.
+//! - [`tool`]: what programs and models may call.
 //!
 //! Adapters never see each other; the `nexa` binary chooses them in one place.
 

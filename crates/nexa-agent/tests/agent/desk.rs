@@ -13,6 +13,8 @@ use nexa_types::{
     AgentId, AgentState, Budget, EffectKey, Epoch, Failure, InputId, Millis, NodeId, Outcome, RequestId, RunCode, Seq,
     Spend, Timestamp, Tokens, WorkloadId,
 };
+use nexa_vm::codec;
+use nexa_vm::value::Value;
 use nexa_vm::vm::Program;
 
 use crate::program::{Act, program, text_of};
@@ -304,6 +306,17 @@ impl Desk {
         }))
     }
 
+    /// What a tool gives.
+    pub(crate) fn value(text: &str) -> EffectResult {
+        EffectResult::Done(Answer::Value(codec::encode(&Value::Str(text.into()))))
+    }
+
+    pub(crate) fn tool_gives(&mut self, text: &str) -> &mut Self {
+        let effect = self.root().flying.last().expect("a call is in flight").clone();
+        self.answer(self.root, &effect, Self::value(text), Spend::default());
+        self
+    }
+
     pub(crate) fn answer(&mut self, id: AgentId, effect: &OutsideEffect, result: EffectResult, spend: Spend) -> Step {
         let seat = self.seats.get_mut(&id).expect("the agent exists");
         seat.flying.retain(|other| other != effect);
@@ -437,8 +450,14 @@ impl Desk {
 
     /// An answer that any attempt would get, at a cost within its reserve.
     pub(crate) fn answer_by_key(&mut self, id: AgentId, effect: &OutsideEffect) -> Step {
-        let EffectBody::Model(request) = &effect.body else { panic!("only models have slots") };
         let byte = effect.key.as_bytes()[0];
+        let request = match &effect.body {
+            EffectBody::Model(request) => request,
+            EffectBody::Tool(_) => {
+                return self.answer(id, effect, Self::value(&format!("{byte:02x}")), Spend::default());
+            }
+            _ => panic!("only models and tools have slots"),
+        };
         let used = bill(1, request.sampling.max_tokens.0.min(u64::from(byte)));
         if byte.is_multiple_of(8) {
             let failure = Failure::new(RunCode::Refused, "not that");

@@ -6,4 +6,5 @@ mod life;
 mod lists;
 mod program;
 mod properties;
+mod tools;
 mod trees;

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use nexa_event::effect::{Risk, ToolEffect, ToolLimits, ToolSource};
 use nexa_types::{Millis, Payload, Tokens};
 use nexa_vm::codec;
-use nexa_vm::module::{Constant, Function, ModelRequestSpec, Module};
+use nexa_vm::module::{Constant, Function, Grant, ModelRequestSpec, Module, Tool};
 use nexa_vm::op::{Op, word_a, word_ab};
 use nexa_vm::value::{Shape, Value};
 use nexa_vm::vm::Program;
@@ -38,6 +39,8 @@ pub(crate) enum Act {
     /// Runs a function so many times side by side, each over all that was said, and
     /// remembers nothing else than `forked`, or the code of the failure.
     TryForkOver(u8, u16),
+    /// Calls a tool, which may be called twice or not, and adds what it gives; a failure adds its code.
+    TryCall(bool),
     /// Counts to a number.
     Count(u32),
     /// Fails.
@@ -60,10 +63,20 @@ pub(crate) fn program(functions: &[Vec<Act>]) -> Arc<Program> {
         let mut writer = Writer { module: &mut module, code: Vec::new() };
         writer.function(acts);
         let code = writer.code;
+        if acts.iter().any(|act| matches!(act, Act::TryCall(_))) {
+            let tools = (0..module.tools.len() as u32).collect();
+            module.grants.push(Grant { function: index as u32, tools });
+        }
         let (name, arity) = (format!("f{index}"), u8::from(takes_argument));
         let forks_over = |act: &Act| matches!(act, Act::TryForkOver(_, branch) if usize::from(*branch) == index);
         let captures = u8::from(functions.iter().flatten().any(forks_over));
         module.functions.push(Function { name, arity, captures, locals: 4, stack: 260, code, ..Function::default() });
+    }
+    // Each tool has a function of its own around its call, as compilers write it.
+    for number in 0..module.tools.len() as u32 {
+        let code = vec![word_ab(Op::ToolCall, 0, number as u16), word_a(Op::Return, 0)];
+        module.tools[number as usize].function = module.functions.len() as u32;
+        module.functions.push(Function { name: format!("tool{number}"), stack: 1, code, ..Function::default() });
     }
     Arc::new(Program::new(module).expect("the verifier accepts it"))
 }
@@ -196,6 +209,7 @@ impl Writer<'_> {
                 self.op(Op::Approve);
                 self.op(Op::Pop);
             }
+            Act::TryCall(idempotent) => self.try_call(*idempotent),
             Act::Fork(functions) => self.fork(functions),
             Act::TryForkOver(times, function) => {
                 let handler = self.jump(Op::EnterTry);
@@ -242,6 +256,30 @@ impl Writer<'_> {
         });
         self.op_a(Op::LLMCall, request);
         self.field("text");
+    }
+
+    fn try_call(&mut self, idempotent: bool) {
+        let tool = self.module.tools.len();
+        self.module.tools.push(Tool {
+            name: format!("tool{tool}"),
+            source: ToolSource::Mcp { server: "bank".to_owned(), name: "pay".to_owned() },
+            function: 0,
+            params: Vec::new(),
+            risk: Risk::Low,
+            effect: ToolEffect::Write,
+            idempotent,
+            key: None,
+            limits: ToolLimits::default(),
+            timeout: Millis(5_000),
+        });
+        let handler = self.jump(Op::EnterTry);
+        self.code.push(word_ab(Op::ToolCall, 0, tool as u16));
+        self.op(Op::LeaveTry);
+        let end = self.jump(Op::Jump);
+        self.land(handler);
+        self.field("code");
+        self.land(end);
+        self.say();
     }
 
     fn fork(&mut self, functions: &[u32]) {

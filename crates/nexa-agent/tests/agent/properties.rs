@@ -12,7 +12,7 @@ use crate::program::Act;
 
 /// An act of a function, whose children are functions with a higher number.
 fn any_act(function: u32, timed: bool) -> BoxedStrategy<Act> {
-    let asks = prop_oneof![(1..200u16).prop_map(Act::Ask), (1..200u16).prop_map(Act::TryAsk)];
+    let asks = prop_oneof![(1..200u16).prop_map(Act::Ask), (1..200u16).prop_map(Act::TryAsk), Just(Act::TryCall(true))];
     let local = prop_oneof![Just(Act::Random), Just(Act::Log), (0..30u32).prop_map(Act::Count), Just(Act::Emit)];
     let timed_acts = prop_oneof![Just(Act::Now), (0..500u32).prop_map(Act::Sleep), (1..500u32).prop_map(Act::Approve),];
     let timed_weight = u32::from(timed) * 3;

@@ -1,0 +1,107 @@
+//! Calls of tools: once, or as good as once.
+
+use expect_test::expect;
+use nexa_event::fact::{AgentEvent, EffectResult};
+use nexa_types::{Failure, RunCode, Spend};
+
+use crate::desk::Desk;
+use crate::program::Act;
+
+/// How often a call was sent.
+fn sent(desk: &Desk) -> usize {
+    desk.root().stream.iter().filter(|(event, _)| matches!(event, AgentEvent::EffectStarted { .. })).count()
+}
+
+#[test]
+fn a_call_in_flight_at_a_crash_is_not_made_again_and_has_an_unknown_outcome() {
+    let mut desk = Desk::agent(&[Act::TryCall(false)]);
+    desk.starts().taken_over();
+    assert_eq!(sent(&desk), 1);
+    desk.expect(expect![[r#"
+        started on n1 epoch 1
+        effect_intended #1 tool tool0 {}
+        effect_started #1 attempt 1 epoch 1
+        taken_over by n1 epoch 2
+        effect_lost #1
+        ended ok
+        => succeeded
+    "#]]);
+}
+
+#[test]
+fn the_late_answer_of_a_lost_call_changes_nothing() {
+    let mut desk = Desk::agent(&[Act::TryCall(false), Act::TryCall(false)]);
+    desk.starts().taken_over();
+    let late = desk.root().answered[0].clone();
+    let step = desk.answer(desk.root, &late, Desk::value("paid"), Spend::default());
+    assert!(step.facts.is_empty());
+    desk.tool_gives("looked").expect(expect![[r#"
+        started on n1 epoch 1
+        effect_intended #1 tool tool0 {}
+        effect_started #1 attempt 1 epoch 1
+        taken_over by n1 epoch 2
+        effect_lost #1
+        effect_intended #2 tool tool1 {}
+        effect_started #2 attempt 1 epoch 2
+        effect_ended #2 done
+        ended ok
+        => succeeded
+    "#]]);
+}
+
+#[test]
+fn a_call_that_may_be_made_twice_is_sent_again_under_the_same_key() {
+    let mut desk = Desk::agent(&[Act::TryCall(true)]);
+    desk.starts().taken_over();
+    let keys: Vec<_> = desk.root().flying.iter().chain(&desk.root().answered).map(|effect| effect.key).collect();
+    assert!(keys.len() == 2 && keys[0] == keys[1]);
+    desk.tool_gives("done");
+    assert_eq!(desk.root().agent.reissued_model_calls(), 0);
+    desk.expect(expect![[r#"
+        started on n1 epoch 1
+        effect_intended #1 tool tool0 {}
+        effect_started #1 attempt 1 epoch 1
+        taken_over by n1 epoch 2
+        effect_started #1 attempt 2 epoch 2
+        effect_ended #1 done
+        ended ok
+        => succeeded
+    "#]]);
+}
+
+#[test]
+fn a_call_that_was_wanted_and_never_sent_is_sent_by_the_new_owner() {
+    let mut desk = Desk::agent(&[Act::TryCall(false)]);
+    desk.slots = false;
+    desk.starts();
+    desk.slots = true;
+    desk.taken_over().tool_gives("done");
+    assert_eq!(sent(&desk), 1);
+    desk.expect(expect![[r#"
+        started on n1 epoch 1
+        effect_intended #1 tool tool0 {}
+          wishes for a slot #1 attempt 1
+        taken_over by n1 epoch 2
+        effect_started #1 attempt 1 epoch 2
+        effect_ended #1 done
+        ended ok
+        => succeeded
+    "#]]);
+}
+
+#[test]
+fn a_dispatcher_that_cannot_say_how_a_call_ended_is_believed() {
+    let mut desk = Desk::agent(&[Act::TryCall(false)]);
+    desk.starts();
+    let effect = desk.root().flying[0].clone();
+    let unknown = EffectResult::Unknown(Failure::new(RunCode::Timeout, "no answer"));
+    desk.answer(desk.root, &effect, unknown, Spend::default());
+    desk.expect(expect![[r#"
+        started on n1 epoch 1
+        effect_intended #1 tool tool0 {}
+        effect_started #1 attempt 1 epoch 1
+        effect_ended #1 unknown timeout
+        ended ok
+        => succeeded
+    "#]]);
+}
