@@ -31,13 +31,17 @@ pages! {
     contracts
     costs
     errors
+    evaluation
     forks
+    imports
     judges
+    library
     loops
     memory
     pipelines
     questions
     refused
+    syntax
     tests
     tools
     types

@@ -4,8 +4,7 @@
 //! that form is an [`ExprStmt`] around the expression.
 
 use super::{
-    ArgList, Arm, ArmList, Expr, Name, Pattern, StringExpr, TypeExpr, child, children, choice, nodes, nth_child,
-    token,
+    ArgList, Arm, ArmList, Expr, Name, Pattern, StringExpr, TypeExpr, child, children, choice, nodes, nth_child, token,
 };
 use crate::{SyntaxKind, syntax::SyntaxToken};
 

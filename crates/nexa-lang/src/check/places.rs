@@ -67,7 +67,9 @@ impl Checker<'_> {
         };
         let message = match place {
             Place::Let(_) => format!("the value is `{given}`, but `{wanted}` is written"),
-            Place::Assignment(name, _) | Place::Part(name) => format!("`{name}` is `{wanted}` and cannot become `{given}`"),
+            Place::Assignment(name, _) | Place::Part(name) => {
+                format!("`{name}` is `{wanted}` and cannot become `{given}`")
+            }
             Place::Argument(name, callee, _) => format!("`{callee}` takes `{wanted}` for `{name}`, not `{given}`"),
             Place::Piped(stage, _) => format!("`{stage}` takes `{wanted}`, but is given `{given}`"),
             Place::Return(_) => format!("this returns `{given}`, but the result is `{wanted}`"),
