@@ -184,6 +184,7 @@ fn agent_of(item: &AgentSpec) -> hir::Agent {
         contract_locals: 0,
         is_told: false,
         fallback: None,
+        best_of: None,
         tools: Vec::new(),
         tool_choice: ToolChoice::Auto,
         max_tool_calls: 0,

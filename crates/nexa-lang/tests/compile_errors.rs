@@ -373,7 +373,6 @@ fn what_this_release_does_not_have_is_refused_by_name() {
         ("agent A uses std.http(hosts: []) { prompt: \"x\" }", "`uses std.http`"),
         ("fn f() -> int uses t => 1", "`uses` on a `fn`"),
         ("agent A { prompt: \"x\", memory: { window: 1 } }", "the property `memory`"),
-        ("agent A { prompt: \"x\", planner: \"tectonic\" }", "a planner other than \"react\""),
     ] {
         let result = compile_text("main.nx", declaration);
         let messages: Vec<&str> = result.diagnostics.iter().map(|finding| finding.message.as_str()).collect();

@@ -111,10 +111,36 @@ fn tools_and_conditions_in_words_are_turns_of_their_own() {
         flow main(q: str) -> any { return try C.run(q) }";
     let costs = costs(program, &Prices::new());
     let most = |place: usize| costs.agents[place].1.most.clone().unwrap().requests;
-    // A request and one after each call of a tool; each question may be asked three times.
-    assert_eq!((most(0), most(1)), (5, 3 + 2 + 2 * 3));
+    // A request and one after each call of a tool; each question may be asked three times until it is answered, and
+    // twice more when the model is away.
+    assert_eq!((most(0), most(1)), (5, 5 + 2 + 2 * 5));
     let main = &costs.entries.iter().find(|(name, _)| name == "main").unwrap().1;
     assert_eq!(main.least.requests, 0, "a condition may keep the agent from asking");
+}
+
+#[test]
+fn several_runs_count_with_their_judge() {
+    let agent = |planner: &str| {
+        format!(
+            "protocol C {{ best: int }}\n\
+             agent J -> C {{ prompt: \"x\", retry: {{ max: 0 }}, repair: 1 }}\n\
+             agent A {{ prompt: \"x\", retry: {{ max: 1 }}, fallback: B, budget: {{ calls: 20 }}, planner: {planner} }}\n\
+             agent B {{ prompt: \"x\", retry: {{ max: 0 }}, repair: 0 }}\n\
+             flow main(q: str) -> str {{ return A.run(q) }}"
+        )
+    };
+    let bounds = |planner: &str| {
+        let costs = costs(&agent(planner), &Prices::new());
+        let of = |name: &str| costs.entries.iter().find(|(known, _)| known == name).unwrap().1.clone();
+        assert_eq!(of("main"), of("A"), "{planner}");
+        (of("A").least.requests, of("A").most.unwrap().requests)
+    };
+    // Two tries of three turns, and whoever stands in.
+    assert_eq!(bounds("\"react\""), (1, 7));
+    assert_eq!(bounds("best_of_n(n: 2, judge: J)"), (3, 2 * 7 + 2));
+    assert_eq!(bounds("best_of_n(n: 2)"), (3, 2 * 7 + 5));
+    // The budget is that of all runs and their judge.
+    assert_eq!(bounds("best_of_n(n: 4, judge: J)"), (5, 20));
 }
 
 #[test]

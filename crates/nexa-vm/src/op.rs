@@ -336,7 +336,8 @@ ops! {
     /// `… snapshot → … int`: how often it was restored; raises `dead_handle`.
     162 Tries None,
     /// `… question subject rejected → … reply`: asks a model a question about a value; `a` says what for, see [`Asking`].
-    /// `rejected` is a list of earlier replies that were not accepted, which the model is shown.
+    /// `rejected` is a list of earlier replies that were not accepted, which the model is shown. Instead of the question
+    /// there may be a tuple of it and the name of the model; otherwise the default model is asked.
     145 SemanticIf A,
     /// `… question subject labels rejected → … reply`: asks which one of some labels fits; `a` is
     /// [`Asking::Question`] or [`Asking::Intent`].

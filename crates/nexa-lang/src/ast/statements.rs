@@ -4,7 +4,8 @@
 //! that form is an [`ExprStmt`] around the expression.
 
 use super::{
-    ArgList, Arm, ArmList, Expr, Name, Pattern, StringExpr, TypeExpr, child, children, choice, nodes, nth_child, token,
+    ArgList, Arm, ArmList, Expr, Name, Pattern, StringExpr, TypeExpr, child, children, choice, name, nodes, nth_child,
+    token,
 };
 use crate::{SyntaxKind, syntax::SyntaxToken};
 
@@ -373,11 +374,10 @@ impl AssertStmt {
 }
 
 impl ScriptStmt {
-    /// What stands before `=>`: the name of an agent or tool, `file.Name` for one of an imported file, or one of the
-    /// words `semantic`, `judge`, `approve`, `intent`, `reflect`.
+    /// The word before `=>`: the name of an agent or tool, `semantic`, `judge`, `approve`, or `intent`.
     #[must_use]
-    pub fn target(&self) -> Vec<Name> {
-        super::names(&self.0).collect()
+    pub fn target(&self) -> Option<Name> {
+        name(&self.0)
     }
 
     /// The question of `script semantic "…"`.

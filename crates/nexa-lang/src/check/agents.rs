@@ -88,6 +88,7 @@ pub(super) fn empty(name: &str, at: At) -> hir::Agent {
         contract_locals: 0,
         is_told: false,
         fallback: None,
+        best_of: None,
         tools: Vec::new(),
         tool_choice: ToolChoice::Auto,
         max_tool_calls: TOOL_CALLS,
@@ -147,6 +148,7 @@ impl Checker<'_> {
         agent.contract_locals = contracts.locals;
         self.agents[number].checked = agent;
         self.own_fallback(number);
+        self.add_run(number);
     }
 
     /// What goes to a model and comes from it must have a JSON form.
@@ -225,7 +227,7 @@ impl Checker<'_> {
             "stream" => agent.stream = self.bool_setting(value, name).unwrap_or(false),
             "schedule" => agent.schedule = self.schedule(value),
             "fallback" => agent.fallback = self.fallback(value),
-            "planner" => self.planner(agent, value),
+            "planner" => self.planner(agent, signature, value),
             "max_tool_calls" => {
                 let calls = self.int_setting(value, name, 0..=TOOL_CALLS_ALLOWED_MAX);
                 agent.max_tool_calls = calls.map_or(agent.max_tool_calls, |calls| calls as u32);
@@ -264,16 +266,10 @@ impl Checker<'_> {
             ast::Expr::ListExpr(_) => self.texts(value, "model", MODELS_ALLOWED_MAX),
             _ => self.text_setting(value, "model").into_iter().collect(),
         };
-        // Every element of a right list is a text, so names and elements are of one number.
-        let spans: Vec<Span> = match value {
-            ast::Expr::ListExpr(list) => list.items().map(|item| item.span()).collect(),
-            _ => vec![value.span()],
-        };
-        for (place, name) in names.iter().enumerate() {
+        for name in &names {
             if let Some(fault) = model_name_fault(name) {
-                let span = spans.get(place).copied().unwrap_or_else(|| value.span());
                 let bad = self
-                    .finding(Code::E0405, span, format!("`{name}` is no model's name: {fault}"))
+                    .finding(Code::E0405, value.span(), format!("`{name}` is no model's name: {fault}"))
                     .help("write `provider/name`, such as \"local/small\"");
                 self.report(bad);
             }
@@ -353,37 +349,6 @@ impl Checker<'_> {
             }
         }
         schedule
-    }
-
-    /// The default planner may be named, and told how many steps it may take.
-    fn planner(&mut self, agent: &mut hir::Agent, value: &ast::Expr) {
-        match value {
-            ast::Expr::StringExpr(text) if text.plain().as_deref() == Some("react") => return,
-            ast::Expr::CallExpr(call) => {
-                let name = match call.callee() {
-                    Some(ast::Expr::NameRef(name)) => name.name().map(|name| name.text()),
-                    _ => None,
-                };
-                if name.as_deref() == Some("react") {
-                    for arg in call.args() {
-                        match (arg.name(), arg.value()) {
-                            (Some(name), Some(value)) if name.text() == "max_steps" => {
-                                let steps = self.int_setting(&value, "max_steps", 1..=TOOL_CALLS_ALLOWED_MAX);
-                                agent.max_steps = steps.map(|steps| steps as u32);
-                            }
-                            _ => {
-                                let unknown =
-                                    self.finding(Code::E0411, arg.span(), "`react` has the setting `max_steps`");
-                                self.report(unknown.help("write `react(max_steps: 16)`"));
-                            }
-                        }
-                    }
-                    return;
-                }
-            }
-            _ => {}
-        }
-        self.report_not_available(value.span(), "a planner other than \"react\"");
     }
 
     fn tool_choice(&mut self, agent: &mut hir::Agent, value: &ast::Expr) {

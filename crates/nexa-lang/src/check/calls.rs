@@ -216,9 +216,8 @@ impl Checker<'_> {
                 [one] => format!("takes one argument, `{one}`"),
                 many => format!("takes {} arguments, {}", many.len(), super::listed(many.iter().copied())),
             };
-            let verb = if next == 1 { "is" } else { "are" };
-            let message = format!("`{callee}` {takes}, and {next} {verb} given");
-            let wrong = self.finding(Code::E0304, extra.unwrap_or(span), message);
+            let wrong =
+                self.finding(Code::E0304, extra.unwrap_or(span), format!("`{callee}` {takes}, and {next} are given"));
             self.report(wrong);
             is_right = false;
         }

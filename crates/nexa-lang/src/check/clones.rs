@@ -126,7 +126,9 @@ impl Checker<'_> {
     pub(super) fn derived(&mut self, number: usize, signature: Signature, checked: crate::hir::Agent) -> usize {
         let decl = self.agents[number].decl.clone();
         self.agents.push(AgentInfo { decl, signature: Rc::new(signature), checked });
-        self.agents.len() - 1
+        let made = self.agents.len() - 1;
+        self.add_run(made);
+        made
     }
 
     /// `fallback: B`: which agent it means. What it must be like is looked at when all agents are known.

@@ -170,6 +170,7 @@ impl Checker<'_> {
             self.check_agent(number);
         }
         self.check_fallbacks();
+        self.check_judges();
     }
 
     /// `uses` where nothing could be granted.
@@ -284,6 +285,7 @@ impl Checker<'_> {
             schedule: self.flows[number].schedule,
             is_test: false,
             grants: self.granted_tools(),
+            model: String::new(),
             at: At { file: signature.file.0, start: signature.span.start },
         };
         self.functions[number] = match &decl {
@@ -359,7 +361,7 @@ impl Checker<'_> {
             (None, Some((ty, span))) => (ty, Some(span)),
             (None, None) => (Ty::Unit, None),
         };
-        if !ends && !matches!(result, Ty::Unit | Ty::Any) && !result.is_silent() {
+        if !ends && !matches!(result, Ty::Unit | Ty::Any | Ty::Option(_)) && !result.is_silent() {
             let message = format!("`{name}` can end without returning `{}`", self.show(&result));
             let mut missing =
                 self.finding(Code::E0322, end, message).primary_label("this end is reached without a value");

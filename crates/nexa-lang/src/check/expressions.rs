@@ -451,7 +451,6 @@ impl Checker<'_> {
             }
             params.push(ty);
         }
-        self.report_bound_twice(0);
         let hint = wanted_result.filter(|result| !matches!(result, Ty::Any | Ty::Never));
         let (body, result) = match node.body() {
             Some(Body::Block(block)) => {
@@ -496,6 +495,7 @@ impl Checker<'_> {
             schedule: Schedule::default(),
             is_test: self.in_test,
             grants: self.granted_tools(),
+            model: String::new(),
             at,
         });
         Expr::new(ExprKind::Closure(number, captured), ty, at)

@@ -41,6 +41,7 @@ mod operators;
 mod patterns;
 mod pipes;
 mod places;
+mod planners;
 mod questions;
 mod scope;
 mod standard;

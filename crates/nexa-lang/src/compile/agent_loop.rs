@@ -36,6 +36,9 @@
 //! raise failure                                      // with `fallback: B` instead: return B(input)
 //! ```
 //!
+//! An agent of which there are several runs (`planner: best_of_n(n: 4)`) has no loop of its own: what is required, a fork
+//! of the agent that is run, and a choice among the results.
+//!
 //! The system text is the role, the prompt, and for results that are no text what the answer must look like, with blank
 //! lines between; without any of them there is no system message. The user's text is the input: a single parameter as it is (a str as text, any other value as
 //! canonical JSON), several as one canonical JSON record of all of them; parameters that the prompt speaks of are in it
@@ -47,7 +50,9 @@ use super::TooLarge;
 use super::pool::Pool;
 use super::template::Template;
 use super::tool_loop::Slots;
-use crate::hir::{Agent, Const, Contract, Expr, ExprKind, ForEach, Function, Item, Operator, Shape, Stmt, StmtKind};
+use crate::hir::{
+    Agent, BestOf, Const, Contract, Expr, ExprKind, ForEach, Function, Item, Operator, Shape, Stmt, StmtKind,
+};
 use crate::types::Ty;
 
 /// Where a message's text comes from, see `nexa_vm::module::ModelRequestSpec`.
@@ -62,8 +67,17 @@ pub(super) fn body(
     forced: Option<u32>,
     pool: &mut Pool<'_>,
 ) -> Result<Function, TooLarge> {
-    let mut template = Template { at: agent.at, locals: (agent.params.len() as u16).max(agent.contract_locals) };
-    let body = template.agent(agent, request, forced, pool);
+    let chosen = agent.best_of.as_ref().map_or(0, |best_of| best_of.locals);
+    let locals = (agent.params.len() as u16).max(agent.contract_locals).max(chosen);
+    let mut template = Template { at: agent.at, locals };
+    let body = match &agent.best_of {
+        Some(best_of) => template.runs(agent, best_of),
+        None => template.agent(agent, request, forced, pool),
+    };
+    let grants = match &agent.best_of {
+        Some(_) => Vec::new(),
+        None => agent.tools.iter().filter_map(|offered| offered.granted.tool()).collect(),
+    };
     Ok(Function {
         name: agent.name.clone(),
         arity: agent.params.len() as u8,
@@ -74,12 +88,40 @@ pub(super) fn body(
         is_pure: false,
         schedule: agent.schedule,
         is_test: false,
-        grants: agent.tools.iter().filter_map(|offered| offered.granted.tool()).collect(),
+        grants,
+        model: agent.first_model().to_owned(),
         at: agent.at,
     })
 }
 
 impl Template {
+    /// Several runs beside each other, and the value of the one that is chosen.
+    fn runs(&mut self, agent: &Agent, best_of: &BestOf) -> Vec<Stmt> {
+        let mut body = Vec::new();
+        let mut args: Vec<Expr> = agent
+            .inputs()
+            .iter()
+            .enumerate()
+            .map(|(place, (_, ty))| Expr::local(place as u16, ty.clone(), self.at))
+            .collect();
+        if agent.is_told {
+            // Its local is that of the results, which do not know of it.
+            let (given, kept) = (agent.inputs().len() as u16, self.local());
+            body.push(self.store(kept, self.load(given)));
+            args.push(self.load(kept));
+        }
+        body.extend(agent.requires.iter().map(|contract| self.required(contract)));
+        let run = || {
+            let run = self.made(ExprKind::Agent(best_of.run), Ty::Any);
+            if args.is_empty() { run } else { self.made(ExprKind::Partial(Box::new(run), args.clone(), None), Ty::Any) }
+        };
+        let runs = (0..best_of.count).map(|_| run()).collect();
+        let results = self.made(ExprKind::Fork(None, runs, None), Ty::list(Ty::Any));
+        body.push(self.store(best_of.results, results));
+        body.push(self.stmt(StmtKind::Return(best_of.chosen.clone())));
+        body
+    }
+
     fn agent(&mut self, agent: &Agent, request: u32, forced: Option<u32>, pool: &mut Pool<'_>) -> Vec<Stmt> {
         let [start, failure, model, messages, tries, repairs, reply, error] = std::array::from_fn(|_| self.local());
         let system = self.system_text(agent, pool).map(|text| self.message("system", text, self.int(FROM_PROGRAM)));

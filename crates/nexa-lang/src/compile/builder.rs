@@ -75,6 +75,8 @@ pub(super) struct Builder<'b, 't> {
     /// Open `try`s.
     pub(super) tries: u32,
     pub(super) locals: u16,
+    /// The model that questions go to, see [`hir::Function::model`].
+    pub(super) model: String,
     at: At,
     /// The line of the place that was looked up last: several words come from one place.
     known_line: (At, u32),
@@ -101,6 +103,7 @@ impl<'b, 't> Builder<'b, 't> {
             defers: Vec::new(),
             tries: 0,
             locals: function.locals.max(u16::from(function.arity)),
+            model: function.model.clone(),
             at: function.at,
             known_line: (At::default(), 0),
             fault: None,

@@ -198,9 +198,15 @@ impl Builder<'_, '_> {
                 let operands: Vec<&Expr> = [&ask.question, &ask.subject].into_iter().chain(&ask.labels).collect();
                 operands.iter().for_each(|operand| self.expr(operand));
                 self.at(expr.at);
-                let kind = Kind { asking: ask.asking, has_labels: ask.labels.is_some() };
+                let has_model = !self.model.is_empty();
+                if has_model {
+                    let model = self.pool.str(&self.model);
+                    self.emit(Op::Const, model, 0, 1);
+                }
+                let kind = Kind { asking: ask.asking, has_labels: ask.labels.is_some(), has_model };
                 let function = self.pool.question(kind);
-                self.emit_count(Op::Call, operands.len(), function as u16, operands.len() as u32, 1);
+                let count = operands.len() + usize::from(has_model);
+                self.emit_count(Op::Call, count, function as u16, count as u32, 1);
             }
             ExprKind::Question(asking, operands) => {
                 let op = if operands.len() == 4 { Op::Classify } else { Op::SemanticIf };

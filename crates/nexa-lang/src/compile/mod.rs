@@ -36,7 +36,7 @@ use crate::hir::{self, At, Const, ExprKind};
 use crate::types::Ty;
 use builder::Builder;
 use pool::Pool;
-pub(crate) use questions::REPAIRS as QUESTION_REPAIRS;
+pub(crate) use questions::{REPAIRS as QUESTION_REPAIRS, WAITS as QUESTION_WAITS};
 
 /// Functions are named by 16 bits in a call.
 const FUNCTIONS_MAX: usize = 1 << 16;
@@ -100,6 +100,10 @@ pub(crate) fn compile(program: &hir::Program, files: &[Lines]) -> Result<Module,
         limits::check_function(&made, agent.at)?;
         functions.push(made);
         lines.push(debug);
+        if agent.best_of.is_some() {
+            agents.push(declared(agent, (flows + number) as u32, &mut pool));
+            continue;
+        }
         requests.push(request(agent, &mut pool));
         offers.extend(offer(agent, at, if forced.is_some() { ToolChoice::Auto } else { agent.tool_choice }, &mut pool));
         if let Some(forced) = forced {
@@ -210,7 +214,8 @@ fn declared(agent: &hir::Agent, function: u32, pool: &mut Pool<'_>) -> Agent {
         params: agent.params.iter().map(|(name, ty)| (name.clone(), pool.ty(ty))).collect(),
         result: pool.ty(&agent.result),
         budget: agent.budget,
-        timeout: Some(Millis(agent.timeout)),
+        // Each of several runs has the time that is written.
+        timeout: agent.best_of.is_none().then_some(Millis(agent.timeout)),
         priority: agent.schedule.priority,
         estimate: agent.schedule.estimate,
     }

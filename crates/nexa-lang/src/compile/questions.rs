@@ -5,8 +5,14 @@
 //! ```text
 //! fn holds(question: str, subject: any) -> bool {
 //!     let rejected = []
+//!     let tries = 0
 //!     while (true) {
-//!         let reply = <question>(question, subject, rejected)
+//!         let reply = none
+//!         try { reply = <question>(question, subject, rejected) }
+//!         catch (e) {
+//!             if (e is transient and tries < 2) { sleep(waits[tries]); tries += 1; continue }
+//!             raise e
+//!         }
 //!         let read = <read reply.text>                     // none if it is no answer
 //!         if (read != none) { return read }
 //!         rejected = rejected + [reply]
@@ -15,31 +21,40 @@
 //! }
 //! ```
 //!
-//! There is no default answer: who asks goes on with an answer, or not at all.
+//! There is no default answer: who asks goes on with an answer, or not at all. Inside of an agent there is one argument
+//! more, the model that is asked.
 
 use nexa_vm::op::{Asking, MemoryScope};
 
 use super::pool::Pool;
+use super::template::Template;
 use crate::hir::{At, Const, Expr, ExprKind, Function, MemoryUse, Operator, Stmt, StmtKind, Test};
 use crate::types::{Field, Ty};
 
 /// How often a model is asked again for an answer that can be read.
 pub(crate) const REPAIRS: i64 = 2;
 
+/// Waits before each further try after a transient failure, in milliseconds: as agents have them by default.
+pub(crate) const WAITS: [u64; 2] = [500, 1_000];
+
 /// A kind of question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Kind {
     pub(super) asking: Asking,
     pub(super) has_labels: bool,
+    /// Whether a model is named; otherwise the default one is asked.
+    pub(super) has_model: bool,
 }
 
-/// How many kinds there are: yes/no and labels, of questions and intents; a verdict, a critique.
-pub(super) const KINDS: usize = 6;
+/// How many kinds there are: yes/no and labels, of questions and intents, a verdict, a critique; each with a model or
+/// without.
+pub(super) const KINDS: usize = 12;
 
-/// The function of a kind: question and subject, with labels if it has some.
+/// The function of a kind: question and subject, then labels and a model if it has them.
 pub(super) fn function(kind: Kind, pool: &mut Pool<'_>) -> Function {
-    let arity = if kind.has_labels { 3 } else { 2 };
-    let (reply, read, rejected) = (arity, arity + 1, arity + 2);
+    let operands_len = if kind.has_labels { 3 } else { 2 };
+    let arity = operands_len + u16::from(kind.has_model);
+    let (reply, read, rejected, tries, error) = (arity, arity + 1, arity + 2, arity + 3, arity + 4);
     let at = At::default();
     let any = |slot: u16| Expr::local(slot, Ty::Any, at);
     let made = |kind: ExprKind, ty: Ty| Expr::new(kind, ty, at);
@@ -50,9 +65,16 @@ pub(super) fn function(kind: Kind, pool: &mut Pool<'_>) -> Function {
         Expr::new(ExprKind::Std(number, args), ty, at)
     };
     let list = |items: Vec<Expr>| Expr::new(ExprKind::List(items), Ty::list(Ty::Any), at);
-    let mut operands: Vec<Expr> = (0..arity).map(any).collect();
+    let mut operands: Vec<Expr> = (0..operands_len).map(any).collect();
+    if kind.has_model {
+        operands[0] = made(ExprKind::Tuple(vec![any(0), any(operands_len)]), Ty::Any);
+    }
     operands.push(any(rejected));
-    let ask = made(ExprKind::Question(kind.asking, operands), Ty::Any);
+    let template = Template { at, locals: error + 1 };
+    let ask = template.store(reply, made(ExprKind::Question(kind.asking, operands), Ty::Any));
+    let mut handler = template.again_if_transient(&WAITS, error, tries);
+    handler.push(template.raise(any(error)));
+    let ask = template.stmt(StmtKind::Try(vec![ask], error, handler));
     let text = || made(ExprKind::Field(Box::new(any(reply)), "text".into()), Ty::Str);
     let name = match (kind.asking, kind.has_labels) {
         (Asking::Judge, _) => "$judge",
@@ -64,16 +86,22 @@ pub(super) fn function(kind: Kind, pool: &mut Pool<'_>) -> Function {
         name: name.to_owned(),
         arity: arity as u8,
         params: vec![Ty::Any; usize::from(arity)],
-        locals: rejected + 1,
+        locals: error + 1,
         body,
         ..Function::default()
     };
-    let none_yet = stmt(StmtKind::Store(rejected, list(Vec::new())));
+    let always = Expr::constant(Const::Bool(true), at);
+    let mut body = vec![
+        stmt(StmtKind::Store(rejected, list(Vec::new()))),
+        stmt(StmtKind::Store(tries, int(0))),
+        stmt(StmtKind::Store(reply, made(ExprKind::Const(Const::None), Ty::Any))),
+    ];
     if kind.asking == Asking::Reflect {
         // A critique stays with the agent, under its question.
         let kept = made(ExprKind::Memory(MemoryUse::Store, MemoryScope::Agent, vec![any(0), text()]), Ty::Unit);
         let keep = stmt(StmtKind::Expr(kept));
-        return finish(vec![none_yet, stmt(StmtKind::Store(reply, ask)), keep, stmt(StmtKind::Return(text()))]);
+        body.push(stmt(StmtKind::While(always, vec![ask, keep, stmt(StmtKind::Return(text()))])));
+        return finish(body);
     }
     let verdict = Ty::Record([Field { name: "best".into(), ty: Ty::Int, doc: "".into() }].into());
     let (is_read, value, what) = match (kind.asking, kind.has_labels) {
@@ -101,7 +129,7 @@ pub(super) fn function(kind: Kind, pool: &mut Pool<'_>) -> Function {
             (vec![stmt(StmtKind::Store(read, found))], Some(Ty::Bool), "a yes or no")
         }
     };
-    let mut round = vec![stmt(StmtKind::Store(reply, ask))];
+    let mut round = vec![ask];
     round.extend(is_read);
     if let Some(ty) = value {
         let is_none = made(ExprKind::Is(Test::None, Box::new(any(read))), Ty::Bool);
@@ -118,6 +146,6 @@ pub(super) fn function(kind: Kind, pool: &mut Pool<'_>) -> Function {
     let error = standard("core.error", vec![Expr::text("semantic_failed", at), made(message, Ty::Str)], Ty::Any);
     let raise = stmt(StmtKind::Expr(made(ExprKind::Raise(Box::new(error)), Ty::Never)));
     round.push(stmt(StmtKind::If(is_last, vec![raise], Vec::new())));
-    let always = Expr::constant(Const::Bool(true), at);
-    finish(vec![none_yet, stmt(StmtKind::While(always, round))])
+    body.push(stmt(StmtKind::While(always, round)));
+    finish(body)
 }

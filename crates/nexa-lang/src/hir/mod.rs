@@ -80,6 +80,8 @@ pub struct Function {
     pub is_test: bool,
     /// The tools that it may call.
     pub grants: Vec<u32>,
+    /// The model that its questions go to; an empty name is the project's default.
+    pub model: String,
     /// Where it is declared.
     pub at: At,
 }
@@ -123,6 +125,8 @@ pub struct Agent {
     pub is_told: bool,
     /// The agent that is run when all models have failed.
     pub fallback: Option<u32>,
+    /// Several runs of another agent, of which a judge chooses one; it makes no request of its own.
+    pub best_of: Option<BestOf>,
     /// What its model is offered.
     pub tools: Vec<Offered>,
     /// Whether its model is to call them.
@@ -143,6 +147,31 @@ impl Agent {
     pub fn inputs(&self) -> &[(String, Ty)] {
         &self.params[..self.params.len() - usize::from(self.is_told && !self.params.is_empty())]
     }
+
+    /// The model that is asked first, which its questions go to as well.
+    #[must_use]
+    pub fn first_model(&self) -> &str {
+        self.models.first().map_or("", String::as_str)
+    }
+}
+
+/// Several runs of an agent, and which one's value is taken.
+#[derive(Clone, Debug)]
+pub struct BestOf {
+    /// The agent that is run, which takes the same parameters.
+    pub run: u32,
+    /// How many runs there are.
+    pub count: u32,
+    /// The agent that chooses, if the program names one.
+    pub judge: Option<u32>,
+    /// The local that the results of the runs are put into before one is chosen.
+    pub results: u16,
+    /// The value of the run that is chosen.
+    pub chosen: Expr,
+    /// How many locals that takes, parameters and results included.
+    pub locals: u16,
+    /// Where it is written.
+    pub at: At,
 }
 
 /// A condition of a contract.

@@ -1,6 +1,7 @@
 //! Questions to a model: a question and what it is about become a whole request.
 //!
-//! In:  the question, the subject, the labels if there are some, and the replies that were not accepted so far.
+//! In:  the question, alone or with the model that is asked, the subject, the labels if there are some, and the replies
+//!      that were not accepted so far.
 //! Out: a request whose answer is a yes or no, one label, a verdict, or a critique.
 //!
 //! Not here: reading the reply (`core.read_bool`, `core.read_label`) and asking again, which is bytecode.
@@ -38,7 +39,15 @@ impl Vm {
     /// The whole request of a question.
     pub(super) fn question_request(&self, operands: &Question<'_>) -> Result<ModelRequest, Fault> {
         let Question { asking, labels, .. } = *operands;
-        let question = text(operands.question).ok_or_else(|| unfit("a question", operands.question))?;
+        let (question, model) = match operands.question {
+            Value::Tuple(parts) => match parts.as_slice() {
+                [question, model] => (text(question), text(model)),
+                _ => (None, None),
+            },
+            question => (text(question), Some("")),
+        };
+        let unfit_question = || unfit("a question, or a question and the name of a model", operands.question);
+        let (question, model) = question.zip(model).ok_or_else(unfit_question)?;
         let labels = labels.map(label_texts).transpose()?;
         let subject = text_of(operands.subject).map_err(no_text)?;
         let allowed = allowed(asking, labels.as_deref());
@@ -70,7 +79,7 @@ impl Vm {
                 Asking::Judge => Purpose::Judge,
                 Asking::Reflect => Purpose::Reflect,
             },
-            model: String::new(),
+            model: model.to_owned(),
             messages,
             schema: allowed.schema,
             tools: Vec::new(),

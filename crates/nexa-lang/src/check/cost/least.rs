@@ -69,9 +69,16 @@ impl<'p> LeastOf<'p> {
         LeastOf { program, prices, functions: BTreeMap::new(), is_capped: false }
     }
 
-    /// An agent's run: one request.
-    pub(super) fn agent(&self, number: u32) -> Amounts {
-        let Some(agent) = self.program.agents.get(number as usize) else { return Amounts::NOTHING };
+    /// An agent's run: one request. Of several runs each makes one, and the judge what it needs.
+    pub(super) fn agent(&mut self, number: u32) -> Amounts {
+        let program = self.program;
+        let Some(agent) = program.agents.get(number as usize) else { return Amounts::NOTHING };
+        if let Some(best_of) = &agent.best_of {
+            // All of them have the same share of the budget: if it lets none ask, the agent fails as a whole.
+            let run = self.agent(best_of.run);
+            let runs = Amounts { requests: run.requests.saturating_mul(u64::from(best_of.count)), ..run };
+            return runs.then(self.expr(&best_of.chosen).any().unwrap_or(Amounts::NOTHING));
+        }
         let tokens = agent.sampling.max_tokens;
         let price = |model: &String| self.prices.get(model).map(|price| price_of(tokens, price.output));
         let prices: Option<Vec<_>> = agent.models.iter().map(price).collect();

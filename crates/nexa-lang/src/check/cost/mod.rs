@@ -6,8 +6,9 @@
 //! ```
 //!
 //! The most of an agent is `(window + max_tokens) × models × (1 + repair) × (1 + retries)`, of a loop its body times its
-//! rounds, of a fork the sum of its branches. What depends on the input has no most, and [`Unknown`] says why. The
-//! least is one request for each agent that runs whatever the input is. A budget caps both.
+//! rounds, of a fork the sum of its branches, and of an agent with several runs their sum and its judge. What depends on
+//! the input has no most, and [`Unknown`] says why. The least is one request for each agent that runs whatever the input
+//! is. A budget caps both.
 //!
 //! Holds:
 //!   CB-1  a run makes no more requests than the most that is told
@@ -35,8 +36,8 @@ const WINDOW_TOKENS: u64 = 6_000;
 
 /// Tokens that the answer to a question of a program is given at most.
 const ANSWER_TOKENS: u64 = 1_024;
-/// How often a question is asked until its answer can be read.
-const QUESTION_TURNS: u64 = 1 + crate::compile::QUESTION_REPAIRS as u64;
+/// How often a question is asked until its answer can be read, further tries after transient failures included.
+const QUESTION_TURNS: u64 = 1 + crate::compile::QUESTION_REPAIRS as u64 + crate::compile::QUESTION_WAITS.len() as u64;
 
 /// What a model costs, and how much it reads at once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -168,9 +169,9 @@ fn one_request(agent: &Agent, prices: &Prices) -> Amounts {
     requests.reduce(Amounts::larger).unwrap_or(Amounts { requests: 1, tokens: agent.sampling.max_tokens, cost: None })
 }
 
-/// What one question of a program takes at most: it goes to the default model.
-fn one_question(prices: &Prices) -> Amounts {
-    let price = prices.get("");
+/// What one question to a model takes at most; outside of agents it goes to the default model.
+fn one_question(model: &str, prices: &Prices) -> Amounts {
+    let price = prices.get(model);
     let window = price.and_then(|price| price.window).unwrap_or(WINDOW_TOKENS);
     let cost = price
         .map(|price| UsdMicro(price_of(window, price.input).0.saturating_add(price_of(ANSWER_TOKENS, price.output).0)));

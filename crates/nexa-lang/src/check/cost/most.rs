@@ -83,6 +83,8 @@ pub(super) struct MostOf<'p> {
     /// The budgets of flows.
     budgets: BTreeMap<u32, Budget>,
     counts_budgets: bool,
+    /// The model that the questions of what is looked at go to.
+    asked: &'p str,
     depth: u32,
 }
 
@@ -93,7 +95,7 @@ impl<'p> MostOf<'p> {
             Target::Agent(_) => None,
         };
         let budgets = program.entries.iter().filter_map(budget).collect();
-        MostOf { program, prices, functions: BTreeMap::new(), budgets, counts_budgets: true, depth: 0 }
+        MostOf { program, prices, functions: BTreeMap::new(), budgets, counts_budgets: true, asked: "", depth: 0 }
     }
 
     /// Bounds of what would be done if no budget stopped it.
@@ -108,6 +110,19 @@ impl<'p> MostOf<'p> {
         // A chain of agents that stand in for each other; the checker lets none lead back to itself.
         for _ in 0..=self.program.agents.len() {
             let Some(agent) = next.and_then(|number| self.program.agents.get(number as usize)) else { break };
+            let known = Rc::new(Known::default());
+            let around = std::mem::replace(&mut self.asked, agent.first_model());
+            if let Some(best_of) = &agent.best_of {
+                let mut own = Most::NOTHING;
+                for contract in &agent.requires {
+                    own = own.plus(self.expr(&contract.holds, &known));
+                }
+                own = own.plus(self.expr(&best_of.chosen, &known));
+                self.asked = around;
+                // Who stands in stands in for each run.
+                own = own.plus(self.agent(best_of.run).times(u64::from(best_of.count)));
+                return total.plus(if self.counts_budgets { self.capped(own, &agent.budget) } else { own });
+            }
             let turns = 1 + u64::from(agent.repair);
             let tries = 1 + agent.backoff.len() as u64;
             let calls = if agent.tools.is_empty() { 0 } else { u64::from(agent.max_tool_calls) };
@@ -115,13 +130,13 @@ impl<'p> MostOf<'p> {
             let requests = requests.saturating_mul(1 + calls);
             let mut own = Most::known(one_request(agent, self.prices).times(requests));
             // Conditions in words are questions, those on the result at each answer.
-            let known = Rc::new(Known::default());
             for contract in &agent.requires {
                 own = own.plus(self.expr(&contract.holds, &known));
             }
             for contract in &agent.ensures {
                 own = own.plus(self.expr(&contract.holds, &known).times(requests));
             }
+            self.asked = around;
             for offered in &agent.tools {
                 if let Granted::Flow(flow) = offered.granted {
                     own = own.plus(self.function(flow).times(calls));
@@ -140,7 +155,8 @@ impl<'p> MostOf<'p> {
             (None, _) => Most::known(most.amounts.capped(budget)),
             (Some(_), Some(calls)) => {
                 let each = self.program.agents.iter().map(|agent| one_request(agent, self.prices));
-                let each = each.fold(one_question(self.prices), Amounts::larger);
+                let questions = self.program.agents.iter().map(|agent| one_question(agent.first_model(), self.prices));
+                let each = each.chain(questions).fold(one_question("", self.prices), Amounts::larger);
                 Most::known(each.times(calls).capped(budget))
             }
             (Some(_), None) => most,
@@ -255,7 +271,7 @@ impl<'p> MostOf<'p> {
                     branches.iter().fold(Most::NOTHING, |most, branch| most.plus(self.child(branch, known, expr.at)))
                 }
                 ExprKind::Spawn(callee, _) => self.child(callee, known, expr.at),
-                ExprKind::Ask(_) => Most::known(one_question(self.prices).times(QUESTION_TURNS)),
+                ExprKind::Ask(_) => Most::known(one_question(self.asked, self.prices).times(QUESTION_TURNS)),
                 // A request that a program makes itself, which only the loops of agents do.
                 ExprKind::Model(..) => Most::unknown(expr.at, "a request of its own"),
                 _ => Most::NOTHING,
