@@ -139,6 +139,7 @@ async fn a_sleeping_agent_leaves_memory_and_comes_back_when_it_is_due() {
     assert_eq!((node.stats().dormant_agents, node.stats().timers), (0, 0));
 }
 
+/// C44: an agent that waits for a person needs no memory of its own.
 #[tokio::test]
 async fn an_answered_approval_wakes_its_agent_also_from_dormancy() {
     let desk = Desk::with_still_clock(FakeModel::echo(1));

@@ -125,6 +125,7 @@ fn snapshots_are_written_and_read_as_on_the_first_day() {
     }
 }
 
+/// C51, the second half.
 #[test]
 fn a_snapshot_of_another_module_is_refused_by_its_code() {
     let cases = common::programs::all();

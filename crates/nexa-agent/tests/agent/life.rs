@@ -138,6 +138,27 @@ fn an_approval_waits_over_a_takeover_and_keeps_its_expiry() {
     "#]]);
 }
 
+/// C44: whoever waits for a person may leave memory and come back on another node, as often as it must.
+#[test]
+fn an_approval_gives_the_same_wherever_its_agent_waits_for_it() {
+    let waits = |moves: u32| {
+        let mut desk = Desk::agent(&[Act::Ask(10), Act::Approve(5_000), Act::Ask(10)]);
+        desk.starts().model_says("before");
+        let root = desk.root;
+        for _ in 0..moves {
+            desk.freeze(root);
+            desk.taken_over().passes(1_000);
+        }
+        desk.person_says(root, Seq(2), true);
+        desk.model_says("after");
+        desk.outcome().expect("it ended")
+    };
+    let stayed = waits(0);
+    assert!(stayed.is_ok());
+    assert_eq!(waits(1), stayed);
+    assert_eq!(waits(4), stayed);
+}
+
 #[test]
 fn a_person_answers_once() {
     let mut desk = Desk::agent(&[Act::Approve(5_000), Act::Sleep(10)]);

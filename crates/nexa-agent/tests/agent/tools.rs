@@ -12,6 +12,7 @@ fn sent(desk: &Desk) -> usize {
     desk.root().stream.iter().filter(|(event, _)| matches!(event, AgentEvent::EffectStarted { .. })).count()
 }
 
+/// C51, when it is not the answer but the node that gets lost.
 #[test]
 fn a_call_in_flight_at_a_crash_is_not_made_again_and_has_an_unknown_outcome() {
     let mut desk = Desk::agent(&[Act::TryCall(false)]);

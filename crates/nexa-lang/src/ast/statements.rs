@@ -4,8 +4,7 @@
 //! that form is an [`ExprStmt`] around the expression.
 
 use super::{
-    ArgList, Arm, ArmList, Expr, Name, Pattern, StringExpr, TypeExpr, child, children, choice, name, nodes, nth_child,
-    token,
+    ArgList, Arm, ArmList, Expr, Name, Pattern, StringExpr, TypeExpr, child, children, choice, nodes, nth_child, token,
 };
 use crate::{SyntaxKind, syntax::SyntaxToken};
 
@@ -374,10 +373,11 @@ impl AssertStmt {
 }
 
 impl ScriptStmt {
-    /// The word before `=>`: the name of an agent or tool, `semantic`, `judge`, `approve`, or `intent`.
+    /// What stands before `=>`: the name of an agent or tool, `file.Name` for one of an imported file, or one of the
+    /// words `semantic`, `judge`, `approve`, `intent`, `reflect`.
     #[must_use]
-    pub fn target(&self) -> Option<Name> {
-        name(&self.0)
+    pub fn target(&self) -> Vec<Name> {
+        super::names(&self.0).collect()
     }
 
     /// The question of `script semantic "…"`.

@@ -266,10 +266,16 @@ impl Checker<'_> {
             ast::Expr::ListExpr(_) => self.texts(value, "model", MODELS_ALLOWED_MAX),
             _ => self.text_setting(value, "model").into_iter().collect(),
         };
-        for name in &names {
+        // Every element of a right list is a text, so names and elements are of one number.
+        let spans: Vec<Span> = match value {
+            ast::Expr::ListExpr(list) => list.items().map(|item| item.span()).collect(),
+            _ => vec![value.span()],
+        };
+        for (place, name) in names.iter().enumerate() {
             if let Some(fault) = model_name_fault(name) {
+                let span = spans.get(place).copied().unwrap_or_else(|| value.span());
                 let bad = self
-                    .finding(Code::E0405, value.span(), format!("`{name}` is no model's name: {fault}"))
+                    .finding(Code::E0405, span, format!("`{name}` is no model's name: {fault}"))
                     .help("write `provider/name`, such as \"local/small\"");
                 self.report(bad);
             }

@@ -57,8 +57,10 @@ impl Checker<'_> {
             return false;
         };
         let ty = current.ty.clone();
+        let written = target.syntax().text().to_string();
+        let place = if steps.is_empty() { Place::Assignment(&root, variable.span) } else { Place::Part(&written) };
         let made = match node.op() {
-            AssignOp::Set => self.expect(&value, &ty, Place::Assignment(&root, variable.span)),
+            AssignOp::Set => self.expect(&value, &ty, place),
             op => {
                 let right = self.expr(&value, Some(&ty));
                 if let (Ty::Int, ExprKind::Const(Const::Int(int)), true) = (&ty, &right.kind, steps.is_empty()) {
@@ -72,7 +74,7 @@ impl Checker<'_> {
                 }
                 let binary = if op == AssignOp::Add { BinaryOp::Add } else { BinaryOp::Subtract };
                 let sum = self.operate(binary, node.span(), (current, target.span()), (right, value.span()), at);
-                self.coerce(sum, &ty, value.span(), Place::Assignment(&root, variable.span))
+                self.coerce(sum, &ty, value.span(), place)
             }
         };
         let whole = rebuilt(steps, made);

@@ -216,8 +216,9 @@ impl Checker<'_> {
                 [one] => format!("takes one argument, `{one}`"),
                 many => format!("takes {} arguments, {}", many.len(), super::listed(many.iter().copied())),
             };
-            let wrong =
-                self.finding(Code::E0304, extra.unwrap_or(span), format!("`{callee}` {takes}, and {next} are given"));
+            let verb = if next == 1 { "is" } else { "are" };
+            let message = format!("`{callee}` {takes}, and {next} {verb} given");
+            let wrong = self.finding(Code::E0304, extra.unwrap_or(span), message);
             self.report(wrong);
             is_right = false;
         }

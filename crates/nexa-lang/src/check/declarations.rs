@@ -361,7 +361,7 @@ impl Checker<'_> {
             (None, Some((ty, span))) => (ty, Some(span)),
             (None, None) => (Ty::Unit, None),
         };
-        if !ends && !matches!(result, Ty::Unit | Ty::Any | Ty::Option(_)) && !result.is_silent() {
+        if !ends && !matches!(result, Ty::Unit | Ty::Any) && !result.is_silent() {
             let message = format!("`{name}` can end without returning `{}`", self.show(&result));
             let mut missing =
                 self.finding(Code::E0322, end, message).primary_label("this end is reached without a value");

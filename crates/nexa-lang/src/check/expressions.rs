@@ -451,6 +451,7 @@ impl Checker<'_> {
             }
             params.push(ty);
         }
+        self.report_bound_twice(0);
         let hint = wanted_result.filter(|result| !matches!(result, Ty::Any | Ty::Never));
         let (body, result) = match node.body() {
             Some(Body::Block(block)) => {

@@ -50,6 +50,7 @@ impl Checker<'_> {
                 Some((run, first)) => Tested::asked(self.run_test(run, place - first, pattern.span())),
                 None => self.pattern(&pattern, &subject, &covers),
             };
+            self.report_bound_twice(opened);
             if self.diagnostics[known..].iter().any(Diagnostic::is_error) {
                 is_judged = false;
                 self.bind_rest(&pattern, opened);

@@ -13,6 +13,8 @@ pub(super) enum Place<'p> {
     Let(Span),
     /// `x = e`: the variable and where it is bound.
     Assignment(&'p str, Span),
+    /// `x.f = e`, `x[i] = e`: the part as it is written.
+    Part(&'p str),
     /// A parameter: its name, whose it is, and where it is declared.
     Argument(&'p str, &'p str, Option<(FileId, Span)>),
     /// The piped value: the stage that takes it and where its parameter is declared.
@@ -56,7 +58,7 @@ impl Checker<'_> {
     fn conflict(&mut self, from: &Ty, to: &Ty, span: Span, place: Place<'_>) -> Diagnostic {
         let (given, wanted) = (self.show(from), self.show(to));
         let code = match place {
-            Place::Assignment(..) => Code::E0310,
+            Place::Assignment(..) | Place::Part(_) => Code::E0310,
             Place::Piped(..) => Code::E0501,
             Place::Key => Code::E0309,
             Place::Element => Code::E0308,
@@ -65,7 +67,9 @@ impl Checker<'_> {
         };
         let message = match place {
             Place::Let(_) => format!("the value is `{given}`, but `{wanted}` is written"),
-            Place::Assignment(name, _) => format!("`{name}` is `{wanted}` and cannot become `{given}`"),
+            Place::Assignment(name, _) | Place::Part(name) => {
+                format!("`{name}` is `{wanted}` and cannot become `{given}`")
+            }
             Place::Argument(name, callee, _) => format!("`{callee}` takes `{wanted}` for `{name}`, not `{given}`"),
             Place::Piped(stage, _) => format!("`{stage}` takes `{wanted}`, but is given `{given}`"),
             Place::Return(_) => format!("this returns `{given}`, but the result is `{wanted}`"),

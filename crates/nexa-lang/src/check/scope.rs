@@ -203,6 +203,20 @@ impl Checker<'_> {
         self.frame().variables.iter().skip(opened).any(|variable| &*variable.name == name)
     }
 
+    /// E0207 for a name that one pattern, or the patterns of one head, bind twice; `opened` was before the first.
+    pub(super) fn report_bound_twice(&mut self, opened: usize) {
+        let bound = self.frame().variables.get(opened..).unwrap_or_default().to_vec();
+        for (place, second) in bound.iter().enumerate().filter(|(_, variable)| &*variable.name != "_") {
+            if let Some(first) = bound[..place].iter().find(|first| first.name == second.name) {
+                let twice = self
+                    .finding(Code::E0207, second.span, format!("`{}` is bound twice here", second.name))
+                    .label(first.span, "it is bound here first")
+                    .help("give one of them another name, or write `_` for what is not needed");
+                self.report(twice);
+            }
+        }
+    }
+
     /// Forgets the variables of a block and says which were never used.
     pub(super) fn close_block(&mut self, opened: usize) {
         let forgotten = self.frame().variables.split_off(opened);

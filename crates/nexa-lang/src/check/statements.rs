@@ -185,21 +185,27 @@ impl Checker<'_> {
             Pattern::WildcardPat(_) => out.push(Stmt { kind: StmtKind::Expr(value), at }),
             Pattern::TuplePat(tuple) => {
                 let ty = value.ty.clone();
-                if let Some(slots) = self.tuple_slots(tuple, &ty) {
+                let opened = self.open_block();
+                let mut inner = Vec::new();
+                if let Some(slots) = self.tuple_slots(tuple, &ty, &mut inner) {
                     out.push(Stmt { kind: StmtKind::Unpack(value, slots), at });
+                    out.append(&mut inner);
                 }
+                self.report_bound_twice(opened);
             }
             other => self.report_not_available(other.span(), "this pattern in `let`"),
         }
         ends
     }
 
-    /// Binds the parts of a tuple.
-    pub(super) fn tuple_slots(&mut self, tuple: &ast::TuplePat, ty: &Ty) -> Option<Vec<Option<u16>>> {
+    /// Binds the parts of a tuple, or of a list of as many elements. `inner` takes apart what is nested in it, when the
+    /// outer parts are stored.
+    fn tuple_slots(&mut self, tuple: &ast::TuplePat, ty: &Ty, inner: &mut Vec<Stmt>) -> Option<Vec<Option<u16>>> {
         let parts: Vec<Pattern> = tuple.items().collect();
         let types: Vec<Ty> = match ty {
             Ty::Tuple(items) if items.len() == parts.len() => items.to_vec(),
             Ty::Any => vec![Ty::Any; parts.len()],
+            Ty::List(item) => vec![(**item).clone(); parts.len()],
             _ => {
                 if !ty.is_silent() {
                     let message = format!("this takes {} values apart, and `{}` is given", parts.len(), self.show(ty));
@@ -209,18 +215,29 @@ impl Checker<'_> {
                 vec![Ty::Broken; parts.len()]
             }
         };
-        let mut slots = Vec::new();
-        for (part, ty) in parts.iter().zip(types) {
-            slots.push(match part {
-                Pattern::NamePat(name) if name.path().len() == 1 => name.name().map(|name| self.bind(&name, ty)),
-                Pattern::WildcardPat(_) => None,
-                other => {
-                    self.report_not_available(other.span(), "a pattern inside a pattern");
-                    None
-                }
-            });
-        }
+        let slots = parts.iter().zip(types).map(|(part, ty)| self.part_slot(part, ty, inner)).collect();
         (!ty.is_silent()).then_some(slots)
+    }
+
+    /// Where a part of a value is kept: under its name, or until it is taken apart itself.
+    fn part_slot(&mut self, part: &Pattern, ty: Ty, inner: &mut Vec<Stmt>) -> Option<u16> {
+        match part {
+            Pattern::NamePat(name) if name.path().len() == 1 => name.name().map(|name| self.bind(&name, ty)),
+            Pattern::WildcardPat(_) => None,
+            Pattern::TuplePat(tuple) => {
+                let at = self.at(tuple);
+                let slot = self.temporary(tuple.span());
+                let mut deeper = Vec::new();
+                let slots = self.tuple_slots(tuple, &ty, &mut deeper)?;
+                inner.push(Stmt { kind: StmtKind::Unpack(Expr::local(slot, ty, at), slots), at });
+                inner.append(&mut deeper);
+                Some(slot)
+            }
+            other => {
+                self.report_not_available(other.span(), "this pattern inside of a pattern");
+                None
+            }
+        }
     }
 
     fn return_statement(&mut self, node: &ast::ReturnStmt, out: &mut Vec<Stmt>) -> bool {
@@ -315,40 +332,39 @@ impl Checker<'_> {
         let element = element.unwrap_or(Ty::Broken);
         let (key, value) = entry.unwrap_or((Ty::Broken, Ty::Broken));
         let mut index = None;
+        let mut inner = Vec::new();
         let item = match &binding {
-            ForBinding::Item(pattern) => self.loop_item(pattern, element),
+            ForBinding::Item(pattern) => self.loop_item(pattern, element, &mut inner),
             ForBinding::IndexedItem(number, pattern) => {
-                index = match self.loop_item(number, Ty::Int) {
+                index = match self.loop_item(number, Ty::Int, &mut inner) {
                     Item::One(slot) => Some(slot),
                     _ => None,
                 };
-                self.loop_item(pattern, element)
+                self.loop_item(pattern, element, &mut inner)
             }
             ForBinding::Entry(first, second) => {
-                let mut slot = |pattern: &Pattern, ty: Ty| match self.loop_item(pattern, ty) {
-                    Item::One(slot) => Some(slot),
-                    _ => None,
-                };
-                let key = slot(first, key);
-                let value = slot(second, value);
+                let key = self.part_slot(first, key, &mut inner);
+                let value = self.part_slot(second, value, &mut inner);
                 Item::Parts(vec![key, value])
             }
         };
+        self.report_bound_twice(opened);
         self.frame().loops += 1;
-        let (body, _) = node.body().map_or((Vec::new(), false), |body| self.block(&body));
+        let (rest, _) = node.body().map_or((Vec::new(), false), |body| self.block(&body));
         self.frame().loops -= 1;
+        let body = inner.into_iter().chain(rest).collect();
         self.close_block(opened);
         out.push(Stmt { kind: StmtKind::ForEach(Box::new(ForEach { over, index, item, body })), at });
         false
     }
 
-    fn loop_item(&mut self, pattern: &Pattern, ty: Ty) -> Item {
+    fn loop_item(&mut self, pattern: &Pattern, ty: Ty, inner: &mut Vec<Stmt>) -> Item {
         match pattern {
             Pattern::NamePat(name) if name.path().len() == 1 => {
                 name.name().map_or(Item::Nothing, |name| Item::One(self.bind(&name, ty)))
             }
             Pattern::WildcardPat(_) => Item::Nothing,
-            Pattern::TuplePat(tuple) => self.tuple_slots(tuple, &ty).map_or(Item::Nothing, Item::Parts),
+            Pattern::TuplePat(tuple) => self.tuple_slots(tuple, &ty, inner).map_or(Item::Nothing, Item::Parts),
             other => {
                 self.report_not_available(other.span(), "this pattern in `for`");
                 Item::Nothing

@@ -105,7 +105,17 @@ impl Checker<'_> {
 
     /// Whose requests a `script` answers: the kind, and a name or question.
     fn target(&mut self, node: &ast::ScriptStmt) -> Option<(&'static str, String)> {
-        let name = node.target()?;
+        let path = node.target();
+        if let [module, name] = path.as_slice() {
+            let Some(Item::Module(place)) = self.item(&module.text()).map(|known| known.item) else {
+                let wrong = self.finding(Code::E0208, module.span(), format!("`{}` is no file here", module.text()));
+                self.report(wrong.help("import it under this name: `use \"…\" as name`"));
+                return None;
+            };
+            let item = self.item_of_module(place, name);
+            return self.scriptable(item, name);
+        }
+        let name = path.into_iter().next()?;
         let text = name.text();
         if let Some(question) = node.question() {
             let Some(plain) = question.plain() else {

@@ -435,6 +435,10 @@ impl Parser<'_> {
         self.start(SyntaxKind::ScriptStmt);
         self.bump_as(SyntaxKind::ScriptKw);
         self.bump();
+        if self.at(SyntaxKind::Dot) && self.nth(1) == SyntaxKind::Ident {
+            self.bump();
+            self.bump();
+        }
         if self.at(SyntaxKind::StrOpen) {
             self.expect_string();
         }
