@@ -46,7 +46,8 @@ impl Agent {
                 fits(self.end_effect(*seq, result, spend, at), "no such effect is started")?;
             }
             AgentEvent::ChildEnded { seq, branch, outcome, spend } => {
-                fits(self.end_child(*seq, *branch, outcome, spend, at), "there is no such child, or it had ended")?;
+                let known = self.end_child(*seq, *branch, outcome, spend, at, draft);
+                fits(known, "there is no such child, or it had ended")?;
             }
             AgentEvent::TimerFired { seq } => {
                 let answer = match &self.life.pending {

@@ -8,7 +8,7 @@ use minicbor::{Decode, Encode};
 use nexa_event::effect::{Answer, ChildSpec, Join};
 use nexa_event::fact::{AgentEvent, ChildBorn, Parent, Program, Spawned};
 use nexa_types::limits::{AGENT_DEPTH_MAX, KEPT_RESULTS_BYTES_MAX};
-use nexa_types::{AgentId, Budget, Failure, InputId, Outcome, RunCode, Seq, Spend, Timestamp};
+use nexa_types::{AgentId, Budget, Failure, InputId, Outcome, Payload, RunCode, Seq, Spend, Timestamp};
 use nexa_vm::codec::VALUE_BYTES_MAX;
 
 use crate::agent::Agent;
@@ -65,11 +65,57 @@ struct Family {
     #[n(3)]
     #[cbor(skip_if = "is_false")]
     released: bool,
+    /// The branch that was the first to end ok, while some are waited for that do.
+    #[n(4)]
+    first_ok: Option<u32>,
 }
 
 impl Family {
     fn keeps_outcomes(&self) -> bool {
         self.join != Join::None && !self.released
+    }
+
+    /// Whether the effect that started them waits for them together.
+    fn is_waited_for(&self) -> bool {
+        matches!(self.join, Join::All | Join::FirstOk(_)) && !self.released
+    }
+
+    /// What the effect that started them is answered, if it is known by now.
+    fn answer(&self) -> Option<Answer> {
+        match self.join {
+            _ if self.released => None,
+            Join::All if self.unfinished == 0 => Some(Answer::Children(self.outcomes())),
+            Join::FirstOk(wanted) => {
+                let wanted = usize::from(wanted).max(1);
+                let is_ok = |child: &&Child| matches!(child.outcome, Some(Outcome::Ok(_)));
+                let ok = self.children.iter().filter(is_ok).count();
+                match self.first_value() {
+                    Some(value) if ok >= wanted => Some(Answer::Value(value)),
+                    _ if ok + (self.unfinished as usize) < wanted => Some(Answer::Children(self.outcomes())),
+                    _ => None,
+                }
+            }
+            Join::All | Join::None | Join::Handle => None,
+        }
+    }
+
+    /// Those that are kept, in the order of the branches.
+    fn outcomes(&self) -> Vec<Outcome> {
+        self.children.iter().filter_map(|child| child.outcome.clone()).collect()
+    }
+
+    fn first_value(&self) -> Option<Payload> {
+        match &self.children.get(self.first_ok? as usize)?.outcome {
+            Some(Outcome::Ok(value)) => Some(value.clone()),
+            _ => None,
+        }
+    }
+
+    /// Whether the first that ended ok is known just when there is one, and is one that did.
+    fn knows_its_first(&self) -> bool {
+        let counts = matches!(self.join, Join::FirstOk(_)) && !self.released;
+        let has_ok = self.children.iter().any(|child| matches!(child.outcome, Some(Outcome::Ok(_))));
+        self.first_ok.is_some() == (counts && has_ok) && self.first_value().is_some() == self.first_ok.is_some()
     }
 }
 
@@ -87,9 +133,7 @@ impl Families {
     /// Whether an effect waits for all of so many children, and not all have ended.
     pub(crate) fn has_unfinished_of(&self, seq: Seq, count: usize) -> bool {
         let family = self.0.get(&seq);
-        family.is_some_and(|family| {
-            family.join == Join::All && !family.released && family.children.len() == count && family.unfinished > 0
-        })
+        family.is_some_and(|family| family.is_waited_for() && family.children.len() == count && family.unfinished > 0)
     }
 
     /// Whether each family counts its children rightly and has the outcomes that it keeps.
@@ -100,7 +144,9 @@ impl Families {
             let is_one = family.join != Join::Handle || family.children.len() == 1;
             let is_needed = unfinished > 0 || (family.join == Join::Handle && !family.released);
             let is_sound = |child: &Child| kept(child) && child.outgoing.is_sound();
-            unfinished == family.unfinished as usize && is_one && is_needed && family.children.iter().all(is_sound)
+            let is_open = family.knows_its_first() && family.answer().is_none();
+            let is_counted = unfinished == family.unfinished as usize;
+            is_counted && is_one && is_needed && is_open && family.children.iter().all(is_sound)
         })
     }
 
@@ -178,6 +224,7 @@ impl Families {
                 continue;
             }
             family.released = true;
+            family.first_ok = None;
             for child in &mut family.children {
                 child.outcome = None;
                 if !child.ended && !std::mem::replace(&mut child.told_to_end, true) {
@@ -187,6 +234,14 @@ impl Families {
         }
         self.0.retain(|_, family| !family.released || family.unfinished > 0);
         running
+    }
+
+    /// Drops the children of an effect if all have ended and no handle is held.
+    fn forget_ended(&mut self, seq: Seq) {
+        let is_over = |family: &Family| family.unfinished == 0 && (family.released || family.join != Join::Handle);
+        if self.0.get(&seq).is_some_and(is_over) {
+            self.0.remove(&seq);
+        }
     }
 
     /// Bytes of the endings that are kept for handles.
@@ -247,10 +302,10 @@ impl Agent {
         }
         let unfinished = children.len() as u32;
         let first = children.first().map(|child| child.agent);
-        self.life.families.0.insert(seq, Family { join, children, unfinished, released: false });
+        self.life.families.0.insert(seq, Family { join, children, unfinished, released: false, first_ok: None });
         draft.facts.push(AgentEvent::ChildrenSpawned { seq, join, children: born });
         match (join, first) {
-            (Join::All, _) => self.wait(Pending::Children { seq }, draft),
+            (Join::All | Join::FirstOk(_), _) => self.wait(Pending::Children { seq }, draft),
             (Join::Handle, Some(child)) => self.resume(seq, Ok(Answer::Started(child)), moment),
             (Join::None | Join::Handle, _) => self.resume(seq, Ok(Answer::Done), moment),
         }
@@ -278,7 +333,15 @@ impl Agent {
 
     /// A child has ended: takes its grant back, and lets the brain know once it has what it waits for. False if there
     /// is no such child, or it had ended.
-    pub(crate) fn end_child(&mut self, seq: Seq, branch: u32, outcome: &Outcome, spend: &Spend, at: Timestamp) -> bool {
+    pub(crate) fn end_child(
+        &mut self,
+        seq: Seq,
+        branch: u32,
+        outcome: &Outcome,
+        spend: &Spend,
+        at: Timestamp,
+        draft: &mut Draft,
+    ) -> bool {
         let kept = self.life.families.kept_bytes();
         let Some(family) = self.life.families.0.get_mut(&seq) else { return false };
         let (keeps, is_released) = (family.keeps_outcomes(), family.released);
@@ -286,29 +349,31 @@ impl Agent {
         child.ended = true;
         family.unfinished = family.unfinished.saturating_sub(1);
         self.life.meter.give_back(&child.granted, spend);
-        let (join, complete) = (family.join, family.unfinished == 0);
+        let join = family.join;
         if keeps {
-            let fits = join == Join::All || kept + outcome_bytes(outcome) <= KEPT_RESULTS_BYTES_MAX;
+            let fits = join != Join::Handle || kept + outcome_bytes(outcome) <= KEPT_RESULTS_BYTES_MAX;
             child.outcome = Some(if fits { outcome.clone() } else { Outcome::Err(too_much_kept()) });
         }
+        if keeps && matches!(join, Join::FirstOk(_)) && matches!(outcome, Outcome::Ok(_)) {
+            family.first_ok.get_or_insert(branch);
+        }
+        let answer = family.answer();
         match join {
-            Join::All => {}
-            Join::None if is_released => {}
-            Join::None => self.child_news(seq, branch, outcome, at),
+            Join::None if !is_released => self.child_news(seq, branch, outcome, at),
             Join::Handle if keeps => {
                 self.handle_ended(seq, at);
                 return true;
             }
-            Join::Handle => {}
+            Join::All | Join::None | Join::Handle | Join::FirstOk(_) => {}
         }
-        if complete
-            && let Some(family) = self.life.families.0.remove(&seq)
-            && join == Join::All
-            && !family.released
-        {
-            let outcomes = family.children.into_iter().filter_map(|child| child.outcome).collect();
-            self.resume(seq, Ok(Answer::Children(outcomes)), at);
+        if let Some(answer) = answer {
+            let running = self.life.families.let_go(seq);
+            if !running.is_empty() {
+                cancel(running, "enough of the branches beside it have ended", draft);
+            }
+            self.resume(seq, Ok(answer), at);
         }
+        self.life.families.forget_ended(seq);
         true
     }
 

@@ -138,11 +138,13 @@ impl Agent {
         {
             takes.push(*id);
         }
-        if let Some(event) = self.admit(input, now, &mut draft) {
-            draft.facts.push(event.clone());
-            let fits = self.apply(&event, now, &mut draft);
-            invariant!(AG3, fits.is_ok());
-        }
+        // A child without a time of its own has its parent's. Both are over together, and the parent's counts: it does not
+        // learn in time how the child ended.
+        let is_end_of_child = matches!(input, Input::Inbox(_, fact::Input::ChildEnded { .. }));
+        let over = (is_end_of_child && self.is_over(now)).then_some(AgentEvent::DeadlinePassed);
+        over.into_iter().for_each(|event| self.record(event, now, &mut draft));
+        let event = self.admit(input, now, &mut draft);
+        event.into_iter().for_each(|event| self.record(event, now, &mut draft));
         let mut wishes = 0;
         let more = loop {
             if !self.is_computing() {
@@ -183,5 +185,18 @@ impl Agent {
             due: self.due(),
             more,
         }
+    }
+
+    /// Decides on what an input, or the clock, has brought.
+    fn record(&mut self, event: AgentEvent, now: Timestamp, draft: &mut Draft) {
+        draft.facts.push(event.clone());
+        let fits = self.apply(&event, now, draft);
+        invariant!(AG3, fits.is_ok());
+    }
+
+    /// Whether its time is over, and that is still to be recorded.
+    fn is_over(&self, now: Timestamp) -> bool {
+        let lives = self.end().is_none() && !self.life.quarantined;
+        lives && self.limit().is_some_and(|(limit, _)| limit <= now)
     }
 }

@@ -134,19 +134,72 @@ impl EffectBody {
     }
 }
 
-/// What a VM does while its children run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode, CborLen)]
-#[cbor(index_only)]
+/// What a VM does while its children run. Stored as its number, and `FirstOk` as an array of its number and the count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Join {
-    /// Waits until all have ended; the answer is one outcome a branch.
-    #[n(0)]
+    /// Waits until all have ended; the answer is one outcome a branch. Number 0.
     All,
-    /// Goes on at once; each ending arrives as an input of its own. Used by the list coordinator.
-    #[n(1)]
+    /// Goes on at once; each ending arrives as an input of its own. Used by the list coordinator. Number 1.
     None,
-    /// Goes on at once with a handle. The ending is kept until the call that started the child has ended.
-    #[n(2)]
+    /// Goes on at once with a handle. The ending is kept until the call that started the child has ended. Number 2.
     Handle,
+    /// Waits until so many have ended ok, or so few are left that so many no longer can, and ends the others. Number 3.
+    /// The answer is the value of the first that ended ok, or else the outcomes of those that have ended, in the order
+    /// of the branches.
+    FirstOk(u16),
+}
+
+impl Join {
+    const FIRST_OK: u8 = 3;
+
+    fn number(self) -> u8 {
+        match self {
+            Self::All => 0,
+            Self::None => 1,
+            Self::Handle => 2,
+            Self::FirstOk(_) => Self::FIRST_OK,
+        }
+    }
+}
+
+impl<C> Encode<C> for Join {
+    fn encode<W: minicbor::encode::Write>(
+        &self,
+        e: &mut minicbor::Encoder<W>,
+        _: &mut C,
+    ) -> Result<(), minicbor::encode::Error<W::Error>> {
+        match self {
+            Self::FirstOk(wanted) => e.array(2)?.u8(self.number())?.u16(*wanted)?.ok(),
+            _ => e.u8(self.number())?.ok(),
+        }
+    }
+}
+
+impl<'b, C> Decode<'b, C> for Join {
+    fn decode(d: &mut minicbor::Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
+        let unknown = |number: u8| minicbor::decode::Error::unknown_variant(i64::from(number));
+        if d.datatype()? == minicbor::data::Type::Array {
+            return match (d.array()?, d.u8()?) {
+                (Some(2), Self::FIRST_OK) => Ok(Self::FirstOk(d.u16()?)),
+                (_, number) => Err(unknown(number)),
+            };
+        }
+        match d.u8()? {
+            0 => Ok(Self::All),
+            1 => Ok(Self::None),
+            2 => Ok(Self::Handle),
+            number => Err(unknown(number)),
+        }
+    }
+}
+
+impl<C> CborLen<C> for Join {
+    fn cbor_len(&self, ctx: &mut C) -> usize {
+        match self {
+            Self::FirstOk(wanted) => 1 + self.number().cbor_len(ctx) + wanted.cbor_len(ctx),
+            _ => self.number().cbor_len(ctx),
+        }
+    }
 }
 
 /// A child to start.

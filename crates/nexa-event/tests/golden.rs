@@ -52,7 +52,7 @@ variants! {
     outcome(Outcome) in OUTCOMES { Ok, Err }
     stream(StreamId) in STREAMS { Agent, Workload, Cluster }
     source(Source) in SOURCES { Program, Answer, Derived }
-    join(Join) in JOINS { All, None, Handle }
+    join(Join) in JOINS { All, None, Handle, FirstOk }
     on_failure(OnFailure) in ON_FAILURES { FailFast, SkipDependents, Continue }
     finish(Finish) in FINISHES { Stop, Length, ToolCalls, Filtered }
 }
@@ -243,7 +243,7 @@ fn later_intents() -> Vec<Intent> {
 fn agent_events() -> Vec<AgentEvent> {
     let (seq, branch, epoch, spend) = (Seq(3), 1, Epoch(2), spend());
     let joins = [Join::All, Join::None];
-    all_named(&[Join::All, Join::None, Join::Handle], join, JOINS);
+    all_named(&[Join::All, Join::None, Join::Handle, Join::FirstOk(2)], join, JOINS);
     let born = || vec![ChildBorn { agent: AgentId::child(agent(), Seq(3), 0), spec: child_spec(), granted: budget() }];
     let mut samples: Vec<AgentEvent> = programs().into_iter().map(spawned).collect();
     samples.push(AgentEvent::Started { node: node(), epoch });
@@ -300,6 +300,7 @@ fn agent_events() -> Vec<AgentEvent> {
         seq,
         entry: Remembered { scope: MemoryScope::Workload, key: "who".into(), value },
     }));
+    samples.push(AgentEvent::ChildrenSpawned { seq, join: Join::FirstOk(2), children: born() });
     all_named(&samples, agent_event, AGENT_EVENTS);
     samples
 }

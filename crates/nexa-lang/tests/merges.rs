@@ -34,6 +34,13 @@ fn the_strategies_do_what_the_table_says() {
     let others = ["1", "2", "3"];
     let mut wrong = Vec::new();
     for (number, clause, ty, answers, expected) in [
+        ("C24", "first", "int", all_ok, "4"),
+        ("C24", "first", "int", one_failed, "4"),
+        ("C24", "first", "int", ["fail:timeout", "fail:refused", "2"], "2"),
+        ("C24", "first", "int", all_failed, "merge_failed"),
+        ("C24", "first(min_ok: 2)", "int", one_failed, "4"),
+        ("C24", "first(min_ok: 3)", "int", one_failed, "merge_failed"),
+        ("C24", "first(min_ok: 2, timeout: 1s)", "int", others, "1"),
         ("C25", "all", "int", all_ok, "[4,2,4]"),
         ("C25", "all", "int", one_failed, "merge_failed"),
         ("C25", "all(min_ok: 2)", "int", one_failed, "[4,4]"),

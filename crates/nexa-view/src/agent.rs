@@ -209,7 +209,7 @@ impl AgentView {
                     self.last_failure = Some(one_line(failure));
                 }
             }
-            AgentEvent::ChildrenSpawned { seq, join: Join::All, children } => {
+            AgentEvent::ChildrenSpawned { seq, join: Join::All | Join::FirstOk(_), children } => {
                 let left = children.len() as u32;
                 self.pending = (left > 0).then_some(Pending::Children { seq: *seq, left });
             }
@@ -247,6 +247,12 @@ impl AgentView {
             | AgentEvent::CancelReceived { .. }
             | AgentEvent::DeadlinePassed
             | AgentEvent::Interrupted { .. } => self.pending = None,
+            // Enough of those that it waited for have ended.
+            AgentEvent::ChildrenCancelled { .. } => {
+                if matches!(self.pending, Some(Pending::Children { .. })) {
+                    self.pending = None;
+                }
+            }
             AgentEvent::MessageReceived { .. } => {
                 if matches!(self.pending, Some(Pending::Message { .. })) {
                     self.pending = None;
@@ -265,8 +271,7 @@ impl AgentView {
             | AgentEvent::Emitted { .. }
             | AgentEvent::MailTaken { .. }
             | AgentEvent::CreditReceived { .. }
-            | AgentEvent::MemoryStored { .. }
-            | AgentEvent::ChildrenCancelled { .. } => {}
+            | AgentEvent::MemoryStored { .. } => {}
         }
     }
 

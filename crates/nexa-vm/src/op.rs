@@ -274,9 +274,9 @@ ops! {
     131 AgentRun A,
     /// `… stage(1) … stage(a) → … stage` that runs them one after the other.
     132 Pipeline A,
-    /// `… [input] branch(1) … branch(a) → … list[Result]`: runs them as children and waits for all. `b` bit 0: an input
-    /// is there and is each branch's argument; otherwise each branch takes none. 256 branches have `a` = 0, see
-    /// [`Word::branches`].
+    /// `… [input] branch(1) … branch(a) [timeout] → … list[Result]`: runs them as children and waits for all, or for the
+    /// first ones that end ok: then `→ … value`, the first one's, and `merge_failed` if too few do. `b` is a [`ForkMode`].
+    /// 256 branches have `a` = 0, see [`Word::branches`].
     133 Fork CountFlags,
     /// `… list[Result] options → … value` by [`MergeStrategy`] number `b`, which says what its options are; raises
     /// `merge_failed`.
@@ -368,6 +368,51 @@ impl Asking {
             3 => Some(Self::Reflect),
             _ => None,
         }
+    }
+}
+
+/// How an [`Op::Fork`] runs its branches: the flags of its word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ForkMode {
+    /// An input is there and is each branch's argument; otherwise each branch takes none. Bit 0.
+    pub has_input: bool,
+    /// A duration is there, in which each branch must end. Bit 1.
+    pub has_timeout: bool,
+    /// Only so many have to end ok, from 1 to 256. Bit 2, and one less in bits 8 to 15.
+    pub first_ok: Option<u16>,
+}
+
+impl ForkMode {
+    const INPUT: u16 = 1;
+    const TIMEOUT: u16 = 2;
+    const FIRST: u16 = 4;
+
+    /// The mode that these flags stand for.
+    pub const fn from_flags(flags: u16) -> Option<Self> {
+        let is_first = flags & Self::FIRST != 0;
+        let known = Self::INPUT | Self::TIMEOUT | Self::FIRST | if is_first { 0xFF00 } else { 0 };
+        if flags & !known != 0 {
+            return None;
+        }
+        Some(Self {
+            has_input: flags & Self::INPUT != 0,
+            has_timeout: flags & Self::TIMEOUT != 0,
+            first_ok: if is_first { Some((flags >> 8) + 1) } else { None },
+        })
+    }
+
+    /// The flags of this mode.
+    pub const fn flags(self) -> u16 {
+        let first = match self.first_ok {
+            Some(wanted) => Self::FIRST | (wanted - 1) << 8,
+            None => 0,
+        };
+        self.has_input as u16 | (self.has_timeout as u16) << 1 | first
+    }
+
+    /// How many operands a fork of so many branches has.
+    pub const fn operands(self, branches: usize) -> usize {
+        branches + self.has_input as usize + self.has_timeout as usize
     }
 }
 
@@ -495,6 +540,11 @@ impl Word {
     /// The branches of a [`Op::Fork`]: there is no fork of none, so 0 stands for the most, 256.
     pub const fn branches(&self) -> usize {
         if self.count == 0 { BRANCHES_MAX } else { self.count as usize }
+    }
+
+    /// The mode of an [`Op::Fork`]; `None` for flags that stand for none.
+    pub const fn fork_mode(&self) -> Option<ForkMode> {
+        ForkMode::from_flags(self.b)
     }
 
     /// `a` as a signed number of 24 bits, or 48 with `Wide`.

@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use common::{Restore, end, run};
 use nexa_vm::Program;
+use nexa_vm::module::Constant;
 use nexa_vm::module::build::{Assembler, ModuleBuilder};
-use nexa_vm::op::{MergeStrategy, Op};
+use nexa_vm::op::{ForkMode, MergeStrategy, Op};
 use proptest::prelude::*;
 
 const LOCALS: u8 = 4;
@@ -32,6 +33,7 @@ enum Expression {
     Now,
     Emit(Box<Expression>),
     Fork(Box<Expression>),
+    FirstOk(Box<Expression>, u16),
     /// Merges what a fork gives, or anything else, by a strategy with options that often do not suit it.
     Merge(MergeStrategy, Box<Expression>, Box<Expression>),
 }
@@ -78,6 +80,7 @@ fn expression() -> impl Strategy<Value = Expression> {
             (boxed.clone(), boxed.clone()).prop_map(|(x, y)| Expression::Captured(x, y)),
             boxed.clone().prop_map(Expression::Emit),
             boxed.clone().prop_map(Expression::Fork),
+            (boxed.clone(), 1..3u16).prop_map(|(input, wanted)| Expression::FirstOk(input, wanted)),
             (0u16..7, boxed.clone(), boxed).prop_map(|(number, results, option)| {
                 let strategy = MergeStrategy::from_number(number).expect("a strategy's number");
                 Expression::Merge(strategy, results, option)
@@ -189,6 +192,13 @@ impl Writer {
             Expression::Fork(input) => {
                 self.value(code, input);
                 code.ab(Op::Closure, 0, self.twice).int(1).ab(Op::Closure, 1, self.captured).ab(Op::Fork, 2, 1);
+            }
+            Expression::FirstOk(input, wanted) => {
+                self.value(code, input);
+                code.ab(Op::Closure, 0, self.twice).int(1).ab(Op::Closure, 1, self.captured);
+                let mode = ForkMode { has_input: true, has_timeout: true, first_ok: Some(*wanted) };
+                let timeout = self.module.constant(Constant::Duration(5));
+                code.a(Op::Const, timeout).ab(Op::Fork, 2, mode.flags());
             }
         }
     }

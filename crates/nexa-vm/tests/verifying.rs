@@ -90,6 +90,11 @@ fn operands_are_in_range_and_of_the_right_kind() {
     say(refusal(|code| code.std("text.len", 3).op(Op::Return)));
     say(refusal(|code| code.ab(Op::Merge, 1, 9).op(Op::Return)));
     say(refusal(|code| code.ab(Op::Fork, 0, 0).op(Op::Return)));
+    say(refusal(|code| code.a(Op::LoadLocal, 0).ab(Op::Fork, 1, 8).op(Op::Return)));
+    say(refusal(|code| code.a(Op::LoadLocal, 0).ab(Op::Fork, 1, 1 << 8).op(Op::Return)));
+    say(refusal(|code| code.a(Op::LoadLocal, 0).ab(Op::Fork, 1, 4).op(Op::Return)));
+    say(refusal(|code| code.a(Op::LoadLocal, 0).ab(Op::Fork, 1, 4 | 1 << 8).op(Op::Return)));
+    say(refusal(|code| code.a(Op::LoadLocal, 0).ab(Op::Fork, 1, 2).op(Op::Return)));
     say(refusal(|code| code.a(Op::Const, 0).int(1).op(Op::AddInt).op(Op::Return)));
     say(refusal(|code| code.a(Op::Const, 1).int(1).op(Op::LtFloat).op(Op::Return)));
     say(refusal(|code| code.int(1).a(Op::JumpIf, 2).op(Op::Trap)));
@@ -105,6 +110,11 @@ fn operands_are_in_range_and_of_the_right_kind() {
         E1004: `text.len` gets 3 arguments, in `f` at instruction 0
         E1004: an operand of Merge is out of range, in `f` at instruction 0
         E1003: an operand is missing, in `f` at instruction 0
+        E1004: an operand of Fork is out of range, in `f` at instruction 1
+        E1004: an operand of Fork is out of range, in `f` at instruction 1
+        accepted
+        E1004: an operand of Fork is out of range, in `f` at instruction 1
+        E1003: an operand is missing, in `f` at instruction 1
         E1003: an operand is known to be Other and must be Int, in `f` at instruction 2
         E1003: an operand is known to be Int and must be Float, in `f` at instruction 2
         E1003: an operand is known to be Int and must be Bool, in `f` at instruction 1

@@ -385,6 +385,12 @@ impl Town {
         story(&house.stream)
     }
 
+    /// The events of the agent of a name.
+    pub(crate) fn stream(&self, name: &str) -> &[(AgentEvent, Timestamp)] {
+        let house = self.houses.values().find(|house| house.first.name == name).expect("there is such an agent");
+        &house.stream
+    }
+
     pub(crate) fn ends(&self) -> BTreeMap<String, String> {
         self.houses
             .values()

@@ -6,7 +6,7 @@ use nexa_event::effect::{Risk, ToolEffect, ToolLimits, ToolSource};
 use nexa_types::{Millis, Payload, Tokens};
 use nexa_vm::codec;
 use nexa_vm::module::{Constant, Function, Grant, ModelRequestSpec, Module, Tool};
-use nexa_vm::op::{Op, word_a, word_ab};
+use nexa_vm::op::{ForkMode, Op, word_a, word_ab};
 use nexa_vm::value::{Shape, Value};
 use nexa_vm::vm::Program;
 
@@ -36,6 +36,9 @@ pub(crate) enum Act {
     /// Runs functions as children side by side, and adds what they return. A single one raises what it raised; of
     /// several, a failed one adds an exclamation mark.
     Fork(Vec<u32>),
+    /// Runs functions as children side by side, each for at most so many milliseconds, and adds what the first that
+    /// ends well returns as soon as so many have; a failure adds its code.
+    TryFirst(Vec<u32>, u16, u32),
     /// Runs a function so many times side by side, each over all that was said, and
     /// remembers nothing else than `forked`, or the code of the failure.
     TryForkOver(u8, u16),
@@ -211,6 +214,21 @@ impl Writer<'_> {
             }
             Act::TryCall(idempotent) => self.try_call(*idempotent),
             Act::Fork(functions) => self.fork(functions),
+            Act::TryFirst(functions, wanted, millis) => {
+                let handler = self.jump(Op::EnterTry);
+                for function in functions {
+                    self.code.push(word_ab(Op::Closure, 0, *function as u16));
+                }
+                self.duration(*millis);
+                let mode = ForkMode { has_input: false, has_timeout: true, first_ok: Some(*wanted) };
+                self.code.push(word_ab(Op::Fork, functions.len() as u8, mode.flags()));
+                self.op(Op::LeaveTry);
+                let end = self.jump(Op::Jump);
+                self.land(handler);
+                self.field("code");
+                self.land(end);
+                self.say();
+            }
             Act::TryForkOver(times, function) => {
                 let handler = self.jump(Op::EnterTry);
                 for _ in 0..*times {

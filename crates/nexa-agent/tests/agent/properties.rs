@@ -18,7 +18,14 @@ fn any_act(function: u32, timed: bool) -> BoxedStrategy<Act> {
     let timed_weight = u32::from(timed) * 3;
     if function < 2 {
         let fork = prop::collection::vec(function + 1..3, 1..4).prop_map(Act::Fork);
-        prop_oneof![4 => asks, 2 => local, timed_weight => timed_acts, 3 => fork, 1 => Just(Act::Fail)].boxed()
+        let some = (prop::collection::vec(function + 1..3, 2..4), 1..3u16, 0..600u32);
+        let first = some.prop_map(|(functions, wanted, millis)| Act::TryFirst(functions, wanted, millis));
+        // Which one is the first depends on time.
+        let first_weight = u32::from(timed) * 2;
+        prop_oneof![
+            4 => asks, 2 => local, timed_weight => timed_acts, 3 => fork, first_weight => first, 1 => Just(Act::Fail)
+        ]
+        .boxed()
     } else {
         prop_oneof![4 => asks, 2 => local, timed_weight => timed_acts, 1 => Just(Act::Fail)].boxed()
     }

@@ -9,7 +9,7 @@ use super::modules::Item;
 use super::scope::{Frame, FrameKind};
 use crate::ast::{self, AstNode, ForkBranch, ForkList, MergeClause, Name};
 use crate::diagnostic::Code;
-use crate::hir::{At, Expr, ExprKind, Stmt, StmtKind};
+use crate::hir::{At, Expr, ExprKind, Fork, Forked, Stmt, StmtKind};
 use crate::source::Span;
 use crate::types::{Field, Fit, Ty};
 
@@ -110,12 +110,13 @@ impl Checker<'_> {
             return self.consensus(clause, branches, piped, at);
         }
         let values = self.branch_values(branches, piped.as_ref());
-        let input = piped.map(|piped| Box::new(piped.value));
-        let list = values.into_iter().unzip();
-        match merge {
-            Some(merge) => self.forked_and_merged(branches, input, list, merge, at),
-            None => forked(branches, input, list, at),
-        }
+        let (made, types): (Vec<Expr>, Vec<Ty>) = values.into_iter().unzip();
+        let fork = Fork { input: piped.map(|piped| piped.value), branches: made, ..Fork::default() };
+        let Some(merge) = merge else { return forked(branches, fork, &types, at) };
+        // What is merged has no use for names.
+        let spans = branches.iter().map(|branch| branch.value.span());
+        let given: Vec<(Span, Ty)> = spans.zip(types).collect();
+        self.merge_fork(merge, fork, &given, at)
     }
 
     /// Each branch as a callable, with the type of what it gives. Forks nest in forks: little else is on the stack.
@@ -128,21 +129,6 @@ impl Checker<'_> {
             });
         }
         values
-    }
-
-    /// What is merged has no use for names.
-    fn forked_and_merged(
-        &mut self,
-        branches: &[Branch],
-        input: Option<Box<Expr>>,
-        (made, types): (Vec<Expr>, Vec<Ty>),
-        merge: &MergeClause,
-        at: At,
-    ) -> Expr {
-        let list = Expr::new(ExprKind::Fork(input, made, None), Ty::list(Ty::result(Ty::Any)), at);
-        let spans = branches.iter().map(|branch| branch.value.span());
-        let given: Vec<(Span, Ty)> = spans.zip(types).collect();
-        self.merge_results(merge, list, &given)
     }
 
     /// A branch that gets the input: a stage, as a value that takes one argument.
@@ -465,7 +451,7 @@ fn names_values(node: &ast::Expr, levels: u32) -> bool {
 }
 
 /// A fork whose results stay as they are: a record of them if the branches have names, and otherwise a list.
-fn forked(branches: &[Branch], input: Option<Box<Expr>>, (made, types): (Vec<Expr>, Vec<Ty>), at: At) -> Expr {
+fn forked(branches: &[Branch], fork: Fork, types: &[Ty], at: At) -> Expr {
     let names: Option<Vec<Rc<str>>> =
         branches.iter().map(|branch| branch.name.as_ref().map(|name| name.text().into())).collect();
     let ty = match &names {
@@ -475,13 +461,14 @@ fn forked(branches: &[Branch], input: Option<Box<Expr>>, (made, types): (Vec<Exp
                 ty: Ty::result(ty.clone()),
                 doc: "".into(),
             };
-            Ty::Record(names.iter().zip(&types).map(field).collect())
+            Ty::Record(names.iter().zip(types).map(field).collect())
         }
         None if types.contains(&Ty::Broken) => Ty::Broken,
         None if types.windows(2).all(|pair| pair[0] == pair[1]) => Ty::list(Ty::result(types[0].clone())),
         None => Ty::list(Ty::result(Ty::Any)),
     };
-    Expr::new(ExprKind::Fork(input, made, names), ty, at)
+    let gives = names.map_or(Forked::List, Forked::Record);
+    Expr::new(ExprKind::Fork(Box::new(Fork { gives, ..fork })), ty, at)
 }
 
 /// What people call a branch: its name, or that of what it calls.

@@ -33,7 +33,7 @@ use super::merges::{joint, merged};
 use super::questions::{raised, standard};
 use crate::ast::{self, AstNode, MergeClause};
 use crate::diagnostic::Code;
-use crate::hir::{At, Const, Expr, ExprKind, ForEach, Item, Operator, Stmt, StmtKind, Test};
+use crate::hir::{At, Const, Expr, ExprKind, ForEach, Fork, Forked, Item, Operator, Stmt, StmtKind, Test};
 use crate::source::Span;
 use crate::types::{Fit, Ty};
 
@@ -60,6 +60,8 @@ struct Agreement<'n> {
     rounds: i64,
     /// All of them if it is not written.
     min_ok: Option<i64>,
+    /// In how long each branch must end, each time.
+    timeout: Option<&'n ast::Expr>,
 }
 
 impl Checker<'_> {
@@ -123,7 +125,7 @@ impl Checker<'_> {
         at: At,
     ) -> Expr {
         let Some(name) = clause.strategy() else { return self.broken(clause.span()) };
-        let known = ["judge", "rounds", "min_ok"];
+        let known = ["judge", "rounds", "min_ok", "timeout"];
         let Some(options) = self.merge_options(clause, "consensus", &known) else { return self.broken(name.span()) };
         let Some(judge) = options.get("judge") else {
             let lacks = self.finding(Code::E0304, name.span(), "`merge consensus` needs a judge");
@@ -137,8 +139,9 @@ impl Checker<'_> {
             Some(written) => self.int_setting(written, "min_ok", 1..=branches.len() as i64),
             None => Some(branches.len() as i64),
         };
+        let timeout = options.get("timeout");
         let (Some(rounds), Some(min_ok)) = (rounds, min_ok) else { return self.broken(name.span()) };
-        self.agree(branches, piped, &Agreement { judge, rounds, min_ok: Some(min_ok) }, at)
+        self.agree(branches, piped, &Agreement { judge, rounds, min_ok: Some(min_ok), timeout }, at)
     }
 
     /// `x |>> […] && J`: the fork is written there, so its branches can run again.
@@ -155,7 +158,7 @@ impl Checker<'_> {
             return self.broken(span);
         }
         let at = self.at_span(at_op);
-        self.agree(branches, piped, &Agreement { judge, rounds: ROUNDS, min_ok: None }, at)
+        self.agree(branches, piped, &Agreement { judge, rounds: ROUNDS, min_ok: None, timeout: None }, at)
     }
 
     /// `r && J` for results that are there already.
@@ -182,13 +185,21 @@ impl Checker<'_> {
             Some(Piped { value, span }) => Some(Piped { value: self.set_aside(value, &mut out, at), span }),
             None => None,
         };
-        let input = || piped.as_ref().map(|piped| Box::new(piped.value.clone()));
-        let results = Ty::list(Ty::result(Ty::Any));
+        let timeout = match agreement.timeout.map(|written| self.branch_timeout(written)) {
+            Some(value) if value.ty.is_silent() => return Expr { ty: Ty::Broken, ..value },
+            Some(value) if !value.is_inert() => Some(self.set_aside(value, &mut out, at)),
+            timeout => timeout,
+        };
+        let fork = |branches| {
+            let input = piped.as_ref().map(|piped| piped.value.clone());
+            let fork = Fork { input, branches, timeout: timeout.clone(), gives: Forked::List };
+            Expr::new(ExprKind::Fork(Box::new(fork)), Ty::list(Ty::result(Ty::Any)), at)
+        };
         let (made, types): (Vec<Expr>, Vec<Ty>) = self.branch_values(branches, piped.as_ref()).into_iter().unzip();
         if types.contains(&Ty::Broken) {
             return Expr::new(ExprKind::Const(Const::Unit), Ty::Broken, at);
         }
-        let first = Expr::new(ExprKind::Fork(input(), made, None), results.clone(), at);
+        let first = fork(made);
         let given: Vec<(Span, Ty)> = branches.iter().map(|branch| branch.value.span()).zip(types).collect();
         let names = super::forks::names_of(branches);
         let mut again = None;
@@ -200,7 +211,7 @@ impl Checker<'_> {
             let (made, _): (Vec<Expr>, Vec<Ty>) = self.branch_values(branches, piped.as_ref()).into_iter().unzip();
             self.diagnostics.truncate(known);
             self.close_block(opened);
-            again = Some(Expr::new(ExprKind::Fork(input(), made, None), results, at));
+            again = Some(fork(made));
         }
         self.agreed(first, joint(&given), names, branches.len(), agreement, reason, again, out, at)
     }
@@ -219,7 +230,7 @@ impl Checker<'_> {
                 Expr::new(ExprKind::WrapOk(Box::new(item)), Ty::result(value.clone()), at)
             }),
         };
-        let agreement = Agreement { judge, rounds: 0, min_ok: None };
+        let agreement = Agreement { judge, rounds: 0, min_ok: None, timeout: None };
         let reason = self.temporary(Span::new(at.start, at.start));
         self.agreed(list, value.clone(), names, 0, &agreement, reason, None, out, at)
     }

@@ -15,29 +15,19 @@ use super::literals::block_of;
 use super::places::Place;
 use crate::ast::{self, AstNode, MergeClause, Name};
 use crate::diagnostic::Code;
-use crate::hir::{At, Const, Expr, ExprKind, ForEach, Item, Operator, Stmt, StmtKind};
+use crate::hir::{At, Const, Expr, ExprKind, ForEach, Fork, Forked, Item, Operator, Stmt, StmtKind};
 use crate::source::Span;
 use crate::types::{Fit, Ty};
 
 /// The strategies of this release, with their options.
 const STRATEGIES: &[(&str, &[&str])] = &[
-    ("all", &["min_ok"]),
-    ("concat", &["sep", "min_ok"]),
-    ("vote", &["min_ok", "tie"]),
-    ("best_of", &["by", "judge", "min_ok"]),
-    ("weighted_average", &["weights", "min_ok"]),
-    ("consensus", &["judge", "rounds", "min_ok"]),
-];
-/// Strategies of the language that this release does not have.
-const LATER_STRATEGIES: &[&str] = &["first"];
-/// Options of the language that this release does not have.
-const LATER_OPTIONS: &[(&str, &str)] = &[
-    ("all", "timeout"),
-    ("concat", "timeout"),
-    ("vote", "timeout"),
-    ("best_of", "timeout"),
-    ("weighted_average", "timeout"),
-    ("consensus", "timeout"),
+    ("first", &["min_ok", "timeout"]),
+    ("all", &["min_ok", "timeout"]),
+    ("concat", &["sep", "min_ok", "timeout"]),
+    ("vote", &["min_ok", "tie", "timeout"]),
+    ("best_of", &["by", "judge", "min_ok", "timeout"]),
+    ("weighted_average", &["weights", "min_ok", "timeout"]),
+    ("consensus", &["judge", "rounds", "min_ok", "timeout"]),
 ];
 /// What stands between texts unless the program says otherwise.
 const SEPARATOR: &str = "\n\n";
@@ -52,21 +42,18 @@ pub(super) type BranchType = (Span, Ty);
 pub(super) type Options = BTreeMap<String, ast::Expr>;
 
 impl Checker<'_> {
-    /// Merges a list of results, one for each of `branches`.
-    pub(super) fn merge_results(&mut self, clause: &MergeClause, list: Expr, branches: &[BranchType]) -> Expr {
+    /// Merges what the branches of a fork give.
+    pub(super) fn merge_fork(&mut self, clause: &MergeClause, fork: Fork, branches: &[BranchType], at: At) -> Expr {
         self.depth += LEVELS;
-        let value = self.merge_here(clause, list, branches);
+        let value = self.merge_here(clause, fork, branches, at);
         self.depth -= LEVELS;
         value
     }
 
-    fn merge_here(&mut self, clause: &MergeClause, list: Expr, branches: &[BranchType]) -> Expr {
+    fn merge_here(&mut self, clause: &MergeClause, mut fork: Fork, branches: &[BranchType], at_fork: At) -> Expr {
         let Some(name) = clause.strategy() else { return self.broken(clause.span()) };
         let strategy = name.text();
         let Some((_, known)) = STRATEGIES.iter().find(|(known, _)| *known == strategy) else {
-            if LATER_STRATEGIES.contains(&strategy.as_str()) {
-                return self.missing(name.span(), &format!("`merge {strategy}`"));
-            }
             let unknown = self.finding(Code::E0208, name.span(), format!("there is no strategy `{strategy}`"));
             let unknown = self.suggest(unknown, &strategy, STRATEGIES.iter().map(|(known, _)| *known));
             let all = super::listed(STRATEGIES.iter().map(|(known, _)| *known));
@@ -77,19 +64,27 @@ impl Checker<'_> {
         let count = branches.len();
         let default = match strategy.as_str() {
             "vote" => count / 2 + 1,
-            "best_of" => 1,
+            "first" | "best_of" => 1,
             _ => count,
         };
         let min_ok = match options.get("min_ok") {
             Some(written) => self.int_setting(written, "min_ok", 1..=count as i64),
             None => Some(default as i64),
         };
-        if list.ty == Ty::Broken || branches.iter().any(|(_, ty)| *ty == Ty::Broken) {
+        fork.timeout = options.get("timeout").map(|written| self.branch_timeout(written));
+        if fork.timeout.iter().any(|timeout| timeout.ty.is_silent()) || branches.iter().any(|(_, ty)| *ty == Ty::Broken)
+        {
             return self.broken(name.span());
         }
         let Some(min_ok) = min_ok else { return self.broken(name.span()) };
-        let min_ok = Expr::constant(Const::Int(min_ok), at);
         let value = joint(branches);
+        if strategy == "first" {
+            // Of the branches that a fork may have, so many are checked to be there.
+            fork.gives = Forked::First(min_ok as u16);
+            return Expr::new(ExprKind::Fork(Box::new(fork)), value, at);
+        }
+        let list = Expr::new(ExprKind::Fork(Box::new(fork)), Ty::list(Ty::result(Ty::Any)), at_fork);
+        let min_ok = Expr::constant(Const::Int(min_ok), at);
         match strategy.as_str() {
             "all" => merged(MergeStrategy::AtLeast, list, vec![min_ok], Ty::list(value), at),
             "concat" => self.concat(&name, list, min_ok, branches, options.get("sep")),
@@ -135,10 +130,6 @@ impl Checker<'_> {
                     let unnamed = self.finding(Code::E0304, value.span(), "the options of `merge` have names");
                     Some(unnamed.help(format!("write `{}: …`", known[0])))
                 }
-                Some(name) if LATER_OPTIONS.contains(&(strategy, name.text().as_str())) => {
-                    let option = format!("the option `{}` of `merge {strategy}`", name.text());
-                    Some(self.not_available(name.span(), &option))
-                }
                 Some(name) if !known.contains(&name.text().as_str()) => {
                     let message = format!("`merge {strategy}` has no option `{}`", name.text());
                     let unknown = self.finding(Code::E0304, name.span(), message);
@@ -156,6 +147,11 @@ impl Checker<'_> {
             }
         }
         is_right.then_some(options)
+    }
+
+    /// What `timeout: …` says: in how long each branch must end.
+    pub(super) fn branch_timeout(&mut self, written: &ast::Expr) -> Expr {
+        self.expect(written, &Ty::Duration, Place::Argument("timeout", "merge", None))
     }
 
     /// E0502 for the first branch whose type does not suit.
@@ -250,8 +246,8 @@ impl Checker<'_> {
 
     /// What each branch of a fork counts: the weight of the agent or flow that it runs, 1 for anything else.
     fn own_weights(&self, list: &Expr) -> Vec<f64> {
-        let ExprKind::Fork(_, branches, _) = &list.kind else { return Vec::new() };
-        branches.iter().map(|branch| self.own_weight(branch)).collect()
+        let ExprKind::Fork(fork) = &list.kind else { return Vec::new() };
+        fork.branches.iter().map(|branch| self.own_weight(branch)).collect()
     }
 
     fn own_weight(&self, branch: &Expr) -> f64 {

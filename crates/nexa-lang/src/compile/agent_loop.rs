@@ -51,7 +51,7 @@ use super::pool::Pool;
 use super::template::Template;
 use super::tool_loop::Slots;
 use crate::hir::{
-    Agent, BestOf, Const, Contract, Expr, ExprKind, ForEach, Function, Item, Operator, Shape, Stmt, StmtKind,
+    Agent, BestOf, Const, Contract, Expr, ExprKind, ForEach, Fork, Function, Item, Operator, Shape, Stmt, StmtKind,
 };
 use crate::types::Ty;
 
@@ -116,7 +116,8 @@ impl Template {
             if args.is_empty() { run } else { self.made(ExprKind::Partial(Box::new(run), args.clone(), None), Ty::Any) }
         };
         let runs = (0..best_of.count).map(|_| run()).collect();
-        let results = self.made(ExprKind::Fork(None, runs, None), Ty::list(Ty::Any));
+        let fork = Fork { branches: runs, ..Fork::default() };
+        let results = self.made(ExprKind::Fork(Box::new(fork)), Ty::list(Ty::Any));
         body.push(self.store(best_of.results, results));
         body.push(self.stmt(StmtKind::Return(best_of.chosen.clone())));
         body

@@ -1,12 +1,12 @@
 //! Expressions as instructions: operands left to right, then the operation.
 
 use nexa_types::limits::BRANCHES_MAX;
-use nexa_vm::op::{MergeStrategy, Op};
+use nexa_vm::op::{ForkMode, MergeStrategy, Op};
 use nexa_vm::value::Stage;
 
 use super::builder::Builder;
 use super::questions::Kind;
-use crate::hir::{Const, Expr, ExprKind, MemoryUse, Operator, Rescue, Test};
+use crate::hir::{Const, Expr, ExprKind, Forked, MemoryUse, Operator, Rescue, Test};
 use crate::types::Ty;
 
 /// Ints that fit into an instruction.
@@ -161,15 +161,20 @@ impl Builder<'_, '_> {
                 let open = open.unwrap_or(Stage::NOTHING_OPEN);
                 self.emit_count(Op::MakeStage, args.len(), open, args.len() as u32 + 1, 1);
             }
-            ExprKind::Fork(input, branches, names) => {
-                input.iter().for_each(|input| self.expr(input));
-                self.all(branches);
+            ExprKind::Fork(fork) => {
+                let operands = fork.input.iter().chain(&fork.branches).chain(&fork.timeout);
+                operands.for_each(|operand| self.expr(operand));
                 self.at(expr.at);
-                let pops = branches.len() + usize::from(input.is_some());
+                let mode = ForkMode {
+                    has_input: fork.input.is_some(),
+                    has_timeout: fork.timeout.is_some(),
+                    first_ok: if let Forked::First(wanted) = fork.gives { Some(wanted) } else { None },
+                };
+                let branches = fork.branches.len();
                 // The most branches are written as 0, see `Word::branches`.
-                let count = if branches.len() == BRANCHES_MAX { 0 } else { branches.len() };
-                self.emit_count(Op::Fork, count, u16::from(input.is_some()), pops as u32, 1);
-                if let Some(names) = names {
+                let count = if branches == BRANCHES_MAX { 0 } else { branches };
+                self.emit_count(Op::Fork, count, mode.flags(), mode.operands(branches) as u32, 1);
+                if let Forked::Record(names) = &fork.gives {
                     let shape = crate::hir::Shape { fields: names.clone(), ..crate::hir::Shape::default() };
                     let shape = self.pool.shape(&shape);
                     self.emit(Op::ListToRecord, shape, 1, 1);

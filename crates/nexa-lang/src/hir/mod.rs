@@ -548,8 +548,8 @@ pub enum ExprKind {
     Partial(Box<Expr>, Vec<Expr>, Option<u16>),
     /// Stages one after the other.
     Chain(Vec<Expr>),
-    /// Branches run as children, with an input or without; names make a record of the results.
-    Fork(Option<Box<Expr>>, Vec<Expr>, Option<Vec<Rc<str>>>),
+    /// Branches run as children.
+    Fork(Box<Fork>),
     /// The ok values of a list of results.
     MergeAll(Box<Expr>),
     /// One value from a list of results, by a strategy and its options.
@@ -629,6 +629,31 @@ pub struct Ask {
     pub subject: Expr,
     /// What may be answered, a list of texts; without them yes or no.
     pub labels: Option<Expr>,
+}
+
+/// Branches that run side by side as children of the call.
+#[derive(Clone, Debug, Default)]
+pub struct Fork {
+    /// What each branch is given.
+    pub input: Option<Expr>,
+    /// The branches, as callables.
+    pub branches: Vec<Expr>,
+    /// In how long each branch must end.
+    pub timeout: Option<Expr>,
+    /// What becomes of their results.
+    pub gives: Forked,
+}
+
+/// What a fork gives.
+#[derive(Clone, Debug, Default)]
+pub enum Forked {
+    /// A list of all results.
+    #[default]
+    List,
+    /// A record of all results by these names.
+    Record(Vec<Rc<str>>),
+    /// The value of the first that ends ok, as soon as so many have.
+    First(u16),
 }
 
 /// `a otherwise b`, `a fallback b`.

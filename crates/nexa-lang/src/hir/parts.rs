@@ -140,7 +140,9 @@ impl Expr {
                 push(callee);
                 args.iter().for_each(push);
             }
-            ExprKind::Fork(input, branches, _) => input.iter().map(|input| &**input).chain(branches).for_each(push),
+            ExprKind::Fork(fork) => {
+                fork.input.iter().chain(&fork.branches).chain(&fork.timeout).for_each(push);
+            }
             ExprKind::Rescue(rescue) => {
                 push(&rescue.value);
                 push(&rescue.substitute);

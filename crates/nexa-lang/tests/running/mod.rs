@@ -8,7 +8,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use nexa_event::effect::{Answer, Decision, EffectBody, Finish, MemoryScope, ModelReply, ModelRequest, Purpose, Role};
+use nexa_event::effect::{
+    Answer, Decision, EffectBody, Finish, Join, MemoryScope, ModelReply, ModelRequest, Purpose, Role,
+};
 use nexa_lang::diagnostic::Colour;
 use nexa_lang::{CompileResult, compile, compile_text};
 use nexa_types::{Failure, Millis, Outcome, Payload, RunCode, Spend, Timestamp, Tokens};
@@ -210,9 +212,14 @@ impl Desk {
                 assert!(!self.decisions.is_empty(), "a decision for {}", request.question);
                 Ok(Answer::Approval(self.decisions.remove(0)))
             }
-            EffectBody::Children { branches, .. } => {
+            EffectBody::Children { branches, join } => {
                 let mut outcomes = Vec::new();
+                let wanted = if let Join::FirstOk(wanted) = join { usize::from(wanted) } else { usize::MAX };
                 for child in branches {
+                    // Those that nobody waits for any more have not begun.
+                    if outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Ok(_))).count() == wanted {
+                        break;
+                    }
                     self.trace.push(format!("{indent}{seq} child {}", child.name));
                     self.children.push(child.name.clone());
                     let Value::List(args) = nexa_vm::codec::decode(&child.args).expect("encoded arguments") else {
@@ -220,7 +227,15 @@ impl Desk {
                     };
                     outcomes.push(self.drive(child.entry, args.to_vec(), depth + 1));
                 }
-                Ok(Answer::Children(outcomes))
+                let mut ok = outcomes.iter().filter_map(|outcome| match outcome {
+                    Outcome::Ok(value) => Some(value.clone()),
+                    Outcome::Err(_) => None,
+                });
+                let first = ok.next();
+                match first {
+                    Some(first) if 1 + ok.count() >= wanted => Ok(Answer::Value(first)),
+                    _ => Ok(Answer::Children(outcomes)),
+                }
             }
             EffectBody::Tool(request) => {
                 note(format!("call {} {}", request.tool, request.args));

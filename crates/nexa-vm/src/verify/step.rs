@@ -71,7 +71,9 @@ impl Pass<'_, '_> {
             Op::IncLocal => u64::from(word.count) < locals,
             Op::LoadCapture => word.a < u64::from(self.function.captures),
             Op::MakeStage => Stage::may_open(word.b, count),
-            Op::Fork => word.b <= 1,
+            Op::Fork => word
+                .fork_mode()
+                .is_some_and(|mode| mode.first_ok.is_none_or(|wanted| usize::from(wanted) <= word.branches())),
             Op::TestCall => TestCall::from_number(word.b).is_some_and(|call| call.arity() == word.count),
             Op::Pipeline => word.a > 0 && word.a <= 256,
             Op::Merge => MergeStrategy::from_number(word.b).is_some(),
@@ -301,7 +303,11 @@ impl Pass<'_, '_> {
                 self.change(&mut point, operands, kind)?;
             }
             Op::AgentRun => self.effect(&mut point, a + 1, Any)?,
-            Op::Fork => self.effect(&mut point, word.branches() + usize::from(word.b & 1), List)?,
+            Op::Fork => {
+                let mode = word.fork_mode().unwrap_or_default();
+                let kind = if mode.first_ok.is_some() { Any } else { List };
+                self.effect(&mut point, mode.operands(word.branches()), kind)?;
+            }
             Op::LLMCall | Op::LLMStream => self.effect(&mut point, 2, Other)?,
             Op::Approve | Op::SemanticIf => self.effect(&mut point, 3, Other)?,
             Op::Classify => self.effect(&mut point, 4, Other)?,

@@ -12,6 +12,7 @@ use nexa_types::{AgentId, Budget, Failure, Millis, Outcome, Payload, RunCode, Se
 
 use super::call::merge_arguments;
 use super::heap::is_flat;
+use super::merge::too_few;
 use super::ops::no_text;
 use super::question::Question;
 use super::raise::Fault;
@@ -22,7 +23,7 @@ use crate::codec;
 use crate::failure::{self, field, text as text_field};
 use crate::json::validate::describe;
 use crate::json::{schema, text_of, try_to_json};
-use crate::op::{Asking, MemoryScope, Op, Word};
+use crate::op::{Asking, ForkMode, MemoryScope, Op, Word};
 use crate::value::{Record, Shape, Stage, Value};
 
 /// The channel of `emit` when the program names none.
@@ -54,7 +55,7 @@ pub(crate) fn message_shape() -> Arc<Shape> {
 pub(super) fn operands(word: &Word) -> Option<usize> {
     Some(match word.op {
         Op::AgentRun | Op::CallValue | Op::Spawn => word.a as usize + 1,
-        Op::Fork => word.branches() + usize::from(word.b & 1),
+        Op::Fork => word.fork_mode()?.operands(word.branches()),
         Op::LLMCall | Op::LLMStream | Op::Emit | Op::Random | Op::Send => 2,
         Op::Approve | Op::SemanticIf => 3,
         Op::Classify => 4,
@@ -159,10 +160,22 @@ impl Vm {
             },
             (Op::ToolCall, args) => EffectBody::Tool(Box::new(self.tool_request(&word, args)?)),
             (Op::Fork, operands) => {
-                let (input, branches) = operands.split_at(usize::from(word.b & 1));
+                let mode = fork_mode(&word)?;
+                let (input, rest) = operands.split_at(usize::from(mode.has_input));
+                let (branches, timeout) = rest.split_at(word.branches());
+                let timeout = match timeout {
+                    [] => None,
+                    [Value::Duration(millis)] => Some(span(*millis)),
+                    [other, ..] => return Err(unfit("a timeout", other)),
+                };
                 let mut encoded = Encoded::default();
-                let branches = branches.iter().map(|branch| self.child(branch, input.to_vec(), &mut encoded));
-                EffectBody::Children { branches: branches.collect::<Result<_, _>>()?, join: Join::All }
+                let start = |branch: &Value| {
+                    let child = self.child(branch, input.to_vec(), &mut encoded)?;
+                    let tighter = child.timeout.into_iter().chain(timeout).min();
+                    Ok(ChildSpec { timeout: tighter, ..child })
+                };
+                let branches = branches.iter().map(start).collect::<Result<_, Fault>>()?;
+                EffectBody::Children { branches, join: mode.first_ok.map_or(Join::All, Join::FirstOk) }
             }
             (Op::TestCall, args) => {
                 let call = TestCall::from_number(word.b).ok_or_else(|| Fault::internal("no such call of a test"))?;
@@ -437,23 +450,43 @@ impl Vm {
                     Err(_) => return Err("one child was started"),
                 }
             }
-            (Op::Fork, Answer::Children(outcomes)) => {
-                if outcomes.len() != word.branches() {
-                    return Err("there is not one outcome for each branch");
+            (Op::Fork, answer) => match (word.fork_mode().and_then(|mode| mode.first_ok), answer) {
+                (None, Answer::Children(outcomes)) if outcomes.len() == word.branches() => {
+                    Ok(Value::List(Arc::new(results(&outcomes)?)))
                 }
-                let mut values = Vec::with_capacity(outcomes.len());
-                for outcome in outcomes {
-                    values.push(match outcome {
-                        Outcome::Ok(payload) => Value::Ok(Arc::new(decode(&payload)?)),
-                        Outcome::Err(failure) => Value::Err(Arc::new(failure::to_value(&failure))),
-                    });
+                (None, Answer::Children(_)) => return Err("there is not one outcome for each branch"),
+                (Some(_), Answer::Value(payload)) => Ok(decode(&payload)?),
+                (Some(wanted), Answer::Children(outcomes)) => {
+                    let count =
+                        |is_ok| outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Ok(_)) == is_ok).count();
+                    let (ok, failed) = (count(true), count(false));
+                    if ok >= usize::from(wanted) || failed == 0 || outcomes.len() > word.branches() {
+                        return Err("enough branches have ended ok");
+                    }
+                    Err(too_few(&results(&outcomes)?, word.branches(), usize::from(wanted)))
                 }
-                Ok(Value::List(Arc::new(values)))
-            }
+                _ => return Err("it answers another kind of effect"),
+            },
             (Op::TestCall, Answer::Tested(payload)) => Ok(decode(&payload)?),
             _ => return Err("it answers another kind of effect"),
         })
     }
+}
+
+/// How a fork runs its branches; the verifier lets no other flags through.
+fn fork_mode(word: &Word) -> Result<ForkMode, Fault> {
+    word.fork_mode().ok_or_else(|| Fault::internal("a fork without a mode"))
+}
+
+/// The results of branches as a program sees them.
+fn results(outcomes: &[Outcome]) -> Result<Vec<Value>, &'static str> {
+    let result = |outcome: &Outcome| {
+        Ok(match outcome {
+            Outcome::Ok(payload) => Value::Ok(Arc::new(decode(payload)?)),
+            Outcome::Err(failure) => Value::Err(Arc::new(failure::to_value(failure))),
+        })
+    };
+    outcomes.iter().map(result).collect()
 }
 
 /// What a question is for; the verifier lets no other operand through.

@@ -32,7 +32,7 @@ impl Vm {
         let value = match (strategy, operands.as_slice()) {
             (MergeStrategy::All, [Value::List(branches)]) => {
                 if failures(branches).next().is_some() {
-                    return Err(too_few(branches, branches.len()));
+                    return Err(too_few(branches, branches.len(), branches.len()));
                 }
                 self.ok_values(branches)?
             }
@@ -157,15 +157,13 @@ fn failures(branches: &[Value]) -> impl Iterator<Item = &Value> {
 /// Fails unless at least so many branches, and at least one, are ok.
 fn need(branches: &[Value], min_ok: i64) -> Result<(), Fault> {
     let min_ok = usize::try_from(min_ok).unwrap_or_default().max(1);
-    if ok(branches).count() < min_ok { Err(too_few(branches, min_ok)) } else { Ok(()) }
+    if ok(branches).count() < min_ok { Err(too_few(branches, branches.len(), min_ok)) } else { Ok(()) }
 }
 
-fn too_few(branches: &[Value], min_ok: usize) -> Fault {
+/// So few of `count` branches are ok that the merge fails; `branches` are the results that are known.
+pub(super) fn too_few(branches: &[Value], count: usize, min_ok: usize) -> Fault {
     let failed = failures(branches).count();
-    merge_failed(
-        branches,
-        format!("{failed} of {} branches failed, and at least {min_ok} must succeed", branches.len()),
-    )
+    merge_failed(branches, format!("{failed} of {count} branches failed, and at least {min_ok} must succeed"))
 }
 
 /// The failure of a merge. Its data is the list of all branches' errors.

@@ -78,12 +78,20 @@ pub(crate) fn answer(program: &Arc<Program>, body: &EffectBody, seq: u64) -> Res
             let kept = codec::encode(&Value::Str("kept".into()));
             Answer::Memory(nexa_vm::recall::look_up(&request.what, [("key", &kept)]))
         }
-        EffectBody::Children { branches, .. } => {
+        EffectBody::Children { branches, join } => {
             let outcomes = branches.iter().map(|branch| {
                 let Ok(Value::List(args)) = codec::decode(&branch.args) else { panic!("arguments that are no list") };
                 run(program, branch.entry, args.to_vec(), 10_000, Restore::Never).outcome
             });
-            Answer::Children(outcomes.collect())
+            let outcomes: Vec<Outcome> = outcomes.collect();
+            let mut ok = outcomes.iter().filter_map(|outcome| match outcome {
+                Outcome::Ok(value) => Some(value.clone()),
+                Outcome::Err(_) => None,
+            });
+            match (join, ok.next()) {
+                (Join::FirstOk(wanted), Some(first)) if 1 + ok.count() >= usize::from(*wanted) => Answer::Value(first),
+                _ => Answer::Children(outcomes),
+            }
         }
         EffectBody::Model(request) => {
             let last = request.messages.last().map(|message| message.text.clone()).unwrap_or_default();

@@ -9,7 +9,7 @@ use nexa_types::{Budget, UsdMicro};
 
 use super::most::length_of;
 use super::{Amounts, Prices, price_of};
-use crate::hir::{Const, Expr, ExprKind, Operator, Part, Program, Stmt, StmtKind};
+use crate::hir::{Const, Expr, ExprKind, Fork, Forked, Operator, Part, Program, Stmt, StmtKind};
 
 /// The least of each way that something can end; nothing for a way that there is not.
 #[derive(Clone, Copy, Debug)]
@@ -195,9 +195,7 @@ impl<'p> LeastOf<'p> {
             ExprKind::Run(agent, _) => self.agent(*agent),
             ExprKind::CallValue(callee, _) => self.called(callee),
             ExprKind::Ask(_) => Amounts { requests: 1, tokens: 0, cost: Some(UsdMicro(0)) },
-            ExprKind::Fork(_, branches, _) => {
-                branches.iter().fold(Amounts::NOTHING, |least, branch| least.then(self.sure_call(branch)))
-            }
+            ExprKind::Fork(fork) => self.forked(fork),
             _ => Amounts::NOTHING,
         };
         let mut ways = Ways::goes_on(Amounts::NOTHING);
@@ -248,6 +246,23 @@ impl<'p> LeastOf<'p> {
         match body.first().map(|stmt| &stmt.kind) {
             Some(StmtKind::Store(_, value) | StmtKind::Expr(value) | StmtKind::Return(value)) => self.sure(value),
             _ => Amounts::NOTHING,
+        }
+    }
+
+    /// Branches that run side by side.
+    fn forked(&mut self, fork: &'p Fork) -> Amounts {
+        match fork.gives {
+            // So many end ok, and the others may be ended before they have done anything.
+            Forked::First(wanted) => {
+                let cheapest = fork.branches.iter().map(|branch| self.called(branch)).reduce(Amounts::smaller);
+                let cheapest = cheapest.unwrap_or(Amounts::NOTHING);
+                (1..wanted).fold(cheapest, |least, _| least.then(cheapest))
+            }
+            // A branch may be over before it does anything.
+            _ if fork.timeout.is_some() => Amounts::NOTHING,
+            Forked::List | Forked::Record(_) => {
+                fork.branches.iter().fold(Amounts::NOTHING, |least, branch| least.then(self.sure_call(branch)))
+            }
         }
     }
 

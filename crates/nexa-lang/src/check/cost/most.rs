@@ -267,9 +267,10 @@ impl<'p> MostOf<'p> {
                 ExprKind::Call(function, _) => self.function(*function),
                 ExprKind::Run(agent, _) => self.agent(*agent),
                 ExprKind::CallValue(callee, _) => self.called(callee, known, expr.at),
-                ExprKind::Fork(_, branches, _) => {
-                    branches.iter().fold(Most::NOTHING, |most, branch| most.plus(self.child(branch, known, expr.at)))
-                }
+                ExprKind::Fork(fork) => fork
+                    .branches
+                    .iter()
+                    .fold(Most::NOTHING, |most, branch| most.plus(self.child(branch, known, expr.at))),
                 ExprKind::Spawn(callee, _) => self.child(callee, known, expr.at),
                 ExprKind::Ask(_) => Most::known(one_question(self.asked, self.prices).times(QUESTION_TURNS)),
                 // A request that a program makes itself, which only the loops of agents do.
