@@ -178,7 +178,7 @@ pub struct CheckArgs {
     /// Make the changes that diagnostics offer, also in imported files, and say which.
     #[arg(long)]
     pub fix: bool,
-    /// Take a parameter without a type for an error.
+    /// Take a value of any type for an error where a type is asked for, and a parameter without a type.
     #[arg(long)]
     pub strict: bool,
     /// Also say how many requests and tokens each flow and agent needs at least, and takes at most.

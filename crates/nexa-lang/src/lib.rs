@@ -37,4 +37,6 @@ pub use syntax_kind::SyntaxKind;
 pub use check::asserted_parts;
 pub use check::cost::{Amounts, Bounds, Costs, Price, Prices, Unknown};
 pub use list::{AgentSpec, CompiledList, ListError, compile_list};
-pub use program::{CompileResult, Compiled, check, check_costs, compile, compile_tests, compile_text};
+pub use program::{
+    CompileResult, Compiled, Options, check, check_costs, compile, compile_tests, compile_text, compile_with,
+};

@@ -38,26 +38,41 @@ pub struct Compiled {
     pub diagnostics: Vec<Diagnostic>,
 }
 
+/// How a program is checked.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// What models cost.
+    pub prices: Prices,
+    /// Whether it is an error that a value of any type stands where a type is asked for.
+    pub is_strict: bool,
+}
+
 /// Compiles the program whose first file is at this path.
 pub fn compile(entry_path: &str, loader: &dyn FileLoader) -> CompileResult {
-    run(SourceSet::load(entry_path, loader), Wanted::Module, &Prices::new()).0
+    compile_with(entry_path, loader, &Options::default())
+}
+
+/// The same with other options than the usual ones. The module does not depend on them.
+pub fn compile_with(entry_path: &str, loader: &dyn FileLoader, options: &Options) -> CompileResult {
+    run(SourceSet::load(entry_path, loader), Wanted::Module, options).0
 }
 
 /// Compiles the program whose first file is at this path, with the tests of all its files. Only a test harness can run
 /// such a module.
 pub fn compile_tests(entry_path: &str, loader: &dyn FileLoader) -> CompileResult {
-    run(SourceSet::load(entry_path, loader), Wanted::Tests, &Prices::new()).0
+    run(SourceSet::load(entry_path, loader), Wanted::Tests, &Options::default()).0
 }
 
 /// Checks the program whose first file is at this path, and makes no module.
 pub fn check(entry_path: &str, loader: &dyn FileLoader) -> CompileResult {
-    run(SourceSet::load(entry_path, loader), Wanted::Nothing, &Prices::new()).0
+    run(SourceSet::load(entry_path, loader), Wanted::Nothing, &Options::default()).0
 }
 
 /// Checks the program whose first file is at this path, with what its models cost, and says what it may ask of them.
 /// There are no costs of a program with errors.
 pub fn check_costs(entry_path: &str, loader: &dyn FileLoader, prices: &Prices) -> (CompileResult, Option<Costs>) {
-    let (result, program) = run(SourceSet::load(entry_path, loader), Wanted::Nothing, prices);
+    let options = Options { prices: prices.clone(), is_strict: false };
+    let (result, program) = run(SourceSet::load(entry_path, loader), Wanted::Nothing, &options);
     let costs = (!result.has_errors()).then(|| checker::cost::costs(&program, prices));
     (result, costs)
 }
@@ -65,7 +80,7 @@ pub fn check_costs(entry_path: &str, loader: &dyn FileLoader, prices: &Prices) -
 /// Compiles a program of one file without imports.
 #[must_use]
 pub fn compile_text(name: &str, text: &str) -> CompileResult {
-    run(SourceSet::single(name, text), Wanted::Module, &Prices::new()).0
+    run(SourceSet::single(name, text), Wanted::Module, &Options::default()).0
 }
 
 impl CompileResult {
@@ -127,7 +142,7 @@ enum Wanted {
     Tests,
 }
 
-fn run(sources: SourceSet, wanted: Wanted, prices: &Prices) -> (CompileResult, hir::Program) {
+fn run(sources: SourceSet, wanted: Wanted, options: &Options) -> (CompileResult, hir::Program) {
     let mut diagnostics: Vec<Diagnostic> = sources.diagnostics().into_iter().cloned().collect();
     let entry = sources.entry().map(|entry| entry.source.file());
     let Some(entry) = entry else {
@@ -135,7 +150,7 @@ fn run(sources: SourceSet, wanted: Wanted, prices: &Prices) -> (CompileResult, h
         return (result, hir::Program::default());
     };
     let files: Vec<checker::File> = sources.files().iter().map(checked_file).collect();
-    let (program, findings) = checker::check(&files, entry, wanted == Wanted::Tests, prices);
+    let (program, findings) = checker::check(&files, entry, wanted == Wanted::Tests, options);
     let findings = without_unused(findings);
     if diagnostics.iter().any(Diagnostic::is_error) {
         let findings = without_follow_ups(&sources, &diagnostics, findings);

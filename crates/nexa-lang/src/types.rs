@@ -105,7 +105,11 @@ pub struct NamedType {
 }
 
 /// Pairs of protocols that were compared on the way, so that each is compared once.
-type Compared = BTreeMap<(NamedId, NamedId), Fit>;
+struct Compared {
+    pairs: BTreeMap<(NamedId, NamedId), Fit>,
+    /// How a value of any type fits where another type is asked for.
+    any: Fit,
+}
 
 /// How a value of one type comes to stand where another is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -268,7 +272,13 @@ impl TypeTable {
     /// How a value of type `from` comes to stand where `to` is asked for.
     #[must_use]
     pub fn fit(&self, from: &Ty, to: &Ty) -> Fit {
-        self.fit_within(from, to, &mut Compared::new())
+        self.fit_within(from, to, &mut Compared { pairs: BTreeMap::new(), any: Fit::Check })
+    }
+
+    /// The same where a value of any type stands for no other.
+    #[must_use]
+    pub fn fit_strictly(&self, from: &Ty, to: &Ty) -> Fit {
+        self.fit_within(from, to, &mut Compared { pairs: BTreeMap::new(), any: Fit::No })
     }
 
     fn fit_within(&self, from: &Ty, to: &Ty, compared: &mut Compared) -> Fit {
@@ -286,7 +296,7 @@ impl TypeTable {
             (Ty::Any, Ty::Function(..) | Ty::Stage(..) | Ty::Secret | Ty::Snapshot | Ty::Stream(_) | Ty::Handle(_)) => {
                 Fit::No
             }
-            (Ty::Any, _) => Fit::Check,
+            (Ty::Any, _) => compared.any,
             (Ty::Int, Ty::Float) => Fit::Widen,
             (Ty::Option(from), Ty::Option(to)) => inside(from, to),
             (from, Ty::Option(to)) => self.fit_within(from, to, compared),
@@ -327,13 +337,13 @@ impl TypeTable {
                 NamedKind::Protocol(wanted) => match from {
                     Ty::Named(given) => {
                         let pair = (*given, *id);
-                        if let Some(known) = compared.get(&pair) {
+                        if let Some(known) = compared.pairs.get(&pair) {
                             return *known;
                         }
                         // Protocols that contain themselves fit unless something else in them does not.
-                        compared.insert(pair, Fit::Same);
+                        compared.pairs.insert(pair, Fit::Same);
                         let fit = self.fit_fields(from, wanted, compared);
-                        compared.insert(pair, fit);
+                        compared.pairs.insert(pair, fit);
                         fit
                     }
                     _ => self.fit_fields(from, wanted, compared),
@@ -575,6 +585,9 @@ mod tests {
         assert_eq!(table.fit(&Ty::Int, &Ty::Float), Fit::Widen);
         assert_eq!(table.fit(&Ty::Int, &Ty::option(Ty::Float)), Fit::Widen);
         assert_eq!(table.fit(&Ty::list(Ty::Any), &Ty::list(Ty::Str)), Fit::Check);
+        assert_eq!(table.fit_strictly(&Ty::list(Ty::Any), &Ty::list(Ty::Str)), Fit::No);
+        assert_eq!(table.fit_strictly(&Ty::list(Ty::Int), &Ty::list(Ty::Float)), Fit::Check);
+        assert_eq!(table.fit_strictly(&Ty::Str, &Ty::Any), Fit::Same);
         assert_eq!(table.fit(&Ty::Str, &Ty::Int), Fit::No);
         assert_eq!(table.fit(&Ty::Str, &Ty::Any), Fit::Same);
         assert_eq!(table.fit(&Ty::option(Ty::Str), &Ty::Str), Fit::No);

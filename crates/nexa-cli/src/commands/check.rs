@@ -4,9 +4,8 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use nexa_lang::diagnostic::{Code, Severity};
 use nexa_lang::source_set::{FileLoader, LoadError};
-use nexa_lang::{Diagnostic, Prices, fix};
+use nexa_lang::{Diagnostic, Options, Prices, fix};
 use serde_json::json;
 
 use super::submit::{Compilation, Folder};
@@ -23,10 +22,8 @@ pub fn check(args: &CheckArgs, output: Output, color: Color) -> Result<(), Failu
         if args.fix {
             mend(file, output)?;
         }
-        let mut compilation = super::submit::compile_file(file)?;
-        if args.strict {
-            compilation.diagnostics.iter_mut().for_each(take_strictly);
-        }
+        let options = Options { is_strict: args.strict, ..Options::default() };
+        let compilation = super::submit::compile_file(file, &options)?;
         show(&compilation, output, color);
         if args.cost {
             show_costs(file, output)?;
@@ -80,13 +77,6 @@ fn show_costs(file: &Path, output: Output) -> Result<(), Failure> {
 
 fn requests(count: u64) -> String {
     if count == 1 { "1 request".to_owned() } else { format!("{count} requests") }
-}
-
-/// Where a type was expected and is not written, any value passes: an error for those who ask for it.
-fn take_strictly(finding: &mut Diagnostic) {
-    if finding.code == Code::W0318 {
-        finding.severity = Severity::Error;
-    }
 }
 
 /// Files of a folder, some of them changed and not written yet.

@@ -364,7 +364,11 @@ impl Checker<'_> {
             "required" => ToolChoice::Required,
             "none" => ToolChoice::None,
             _ => {
-                self.out_of_range(value.span(), "tool_choice", &format!("\"{word}\""), "`auto`, `required` and `none`");
+                let known = ["auto", "required", "none"];
+                let message = format!("`tool_choice` is \"{word}\", and may be {}", super::listed(known));
+                let out = self.finding(Code::E0403, value.span(), message);
+                let out = self.suggest(out, &word, known);
+                self.report(out);
                 ToolChoice::Auto
             }
         };

@@ -105,6 +105,11 @@ impl Checker<'_> {
                 Item::Agent(_) | Item::Tool(_) | Item::Flow(_) => {
                     let message = format!("`{}` has no method `{text}`", owner.text());
                     let unknown = self.finding(Code::E0305, name.span(), message);
+                    let known: &[&str] = match item {
+                        Item::Agent(_) => &["run", "stream", "clone"],
+                        _ => &["run"],
+                    };
+                    let unknown = self.suggest(unknown, &text, known.iter().copied());
                     self.report(unknown.help(format!("run it with `{}.run(…)`", owner.text())));
                     Callee::Reported
                 }
@@ -190,6 +195,18 @@ impl Checker<'_> {
         };
         self.report(unknown);
         Callee::Reported
+    }
+
+    /// Reports a bare name that means nothing here, where a declaration is asked for.
+    pub(super) fn unknown_item(&mut self, node: &ast::Expr) -> Option<Expr> {
+        let ast::Expr::NameRef(reference) = node else { return None };
+        let name = reference.name()?;
+        let text = name.text();
+        let is_known = self.is_variable(&text)
+            || self.item(&text).is_some()
+            || standard::function(&text).is_some()
+            || standard::is_module(&text);
+        (!is_known).then(|| self.unknown_name(&name))
     }
 
     /// The declaration that an expression names, if it is no variable.

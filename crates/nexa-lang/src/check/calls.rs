@@ -247,6 +247,7 @@ impl Checker<'_> {
         let names: Vec<&str> = slots.iter().map(|slot| slot.name).collect();
         let given = self.bound(callee, &names, args, piped, span)?;
         let at = self.at_span(span);
+        let around = self.leaving.take();
         let mut values = Vec::new();
         for (place, one, one_span) in given {
             let slot = &slots[place];
@@ -258,6 +259,7 @@ impl Checker<'_> {
             };
             values.push((place, value));
         }
+        self.leaving = around;
         let is_given = |place: usize| values.iter().any(|(known, _)| *known == place);
         let missing: Vec<&str> = slots
             .iter()
@@ -291,6 +293,8 @@ impl Checker<'_> {
         let is_method = receiver.is_some();
         let names: Vec<&str> = function.params.iter().map(|param| param.name).skip(usize::from(is_method)).collect();
         let Some(given) = self.bound(short, &names, args, piped, span) else { return self.broken(span) };
+        let around = self.leaving;
+        self.leaving = super::state::leaves_to(function.name).or(around);
         let mut bindings = Bindings::default();
         let mut values: Vec<(usize, Expr, Span, bool)> = Vec::new();
         if let Some(receiver) = receiver {
@@ -310,6 +314,7 @@ impl Checker<'_> {
             bindings.learn(&param.ty, &value.ty, &self.types);
             values.push((place, value, one_span, is_piped));
         }
+        self.leaving = around;
         let is_given = |place: usize| values.iter().any(|(known, ..)| *known == place);
         let missing: Vec<&str> = function
             .params
@@ -349,9 +354,7 @@ impl Checker<'_> {
         if super::standard::is_effect(function.name) {
             self.is_effect_in_fn(span, &format!("`{}`", function.name));
         }
-        if let Some(into) = [("emit", "what is emitted"), ("print", "the log"), ("approve", "a question to a person")]
-            .into_iter()
-            .find_map(|(name, into)| (name == function.name).then_some(into))
+        if let Some(into) = super::state::leaves_to(function.name)
             && values.iter().any(|value| self.leaks(value, span, into))
         {
             return self.broken(span);
@@ -399,6 +402,11 @@ impl Checker<'_> {
                 let error = block_of(statements, Expr::new(error, Ty::Named(TypeTable::ERROR), at));
                 ExprKind::Raise(Box::new(error))
             }
+            _ if ty == Ty::Str && values.iter().any(|value| self.types.holds_secret(&value.ty)) => {
+                let secret = values.into_iter().find(|value| self.types.holds_secret(&value.ty));
+                let secret = secret.unwrap_or_else(|| Expr::constant(Const::None, at));
+                return self.shown(secret, span);
+            }
             name => match nexa_vm::stdlib::lookup(name) {
                 Some(_) if !self.check_constant_pattern(name, &values, span) => return self.broken(span),
                 Some(function) => ExprKind::Std(function.number, values),
@@ -406,18 +414,6 @@ impl Checker<'_> {
             },
         };
         Expr::new(kind, ty, at)
-    }
-
-    /// A code that is written out must be one of the run-time codes.
-    pub(super) fn check_code(&mut self, code: &Expr, span: Span) {
-        if let ExprKind::Const(Const::Str(text)) = &code.kind
-            && text.parse::<nexa_types::RunCode>().is_err()
-        {
-            let unknown = self.finding(Code::E0403, span, format!("there is no run-time code `{text}`"));
-            let known: Vec<&str> = nexa_types::RunCode::ALL.iter().map(|code| code.as_str()).collect();
-            let unknown = self.suggest(unknown, text, known.iter().copied());
-            self.report(unknown.help("leave `code` out for an error of the program's own: it is `failed` then"));
-        }
     }
 
     fn call_value(

@@ -137,6 +137,9 @@ impl Checker<'_> {
             ast::Expr::NameRef(_) | ast::Expr::FieldExpr(_) => self.static_item(value),
             _ => None,
         };
+        if named.is_none() && self.unknown_item(value).is_some() {
+            return None;
+        }
         let Some((Item::Agent(to), _)) = named else {
             let wrong = self.finding(Code::E0410, value.span(), "`fallback` takes the name of an agent");
             self.report(wrong.help("declare one with the same parameters, and name it here"));

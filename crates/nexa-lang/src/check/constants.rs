@@ -131,6 +131,18 @@ impl Checker<'_> {
         self.report(out);
     }
 
+    /// A code that is written out must be one of the run-time codes.
+    pub(super) fn check_code(&mut self, code: &Expr, span: Span) {
+        if let ExprKind::Const(Const::Str(text)) = &code.kind
+            && text.parse::<nexa_types::RunCode>().is_err()
+        {
+            let unknown = self.finding(Code::E0403, span, format!("there is no run-time code `{text}`"));
+            let known: Vec<&str> = nexa_types::RunCode::ALL.iter().map(|code| code.as_str()).collect();
+            let unknown = self.suggest(unknown, text, known.iter().copied());
+            self.report(unknown.help("leave `code` out for an error of the program's own: it is `failed` then"));
+        }
+    }
+
     /// The settings of a record-valued property, each of a known name and given once.
     pub(super) fn settings(&mut self, value: &ast::Expr, property: &str, known: &[&str]) -> Vec<Setting> {
         let record = match value.clone().without_parens() {

@@ -14,7 +14,7 @@ use super::scope::{Frame, FrameKind};
 use crate::ast::{
     self, AgentDecl, AstNode, Decl, FlowDecl, FnDecl, Name, Param as ParamNode, Signature as SignatureNode,
 };
-use crate::diagnostic::Code;
+use crate::diagnostic::{Code, Severity};
 use crate::hir::{self, At, Expr, Granted, Stmt, StmtKind};
 use crate::source::{FileId, Span};
 use crate::types::Ty;
@@ -219,9 +219,12 @@ impl Checker<'_> {
             let ty = match node.ty() {
                 Some(written) => self.ty(&written),
                 None => {
-                    let any = self
+                    let mut any = self
                         .finding(Code::W0318, name.span(), format!("`{text}` takes any value"))
                         .help(format!("write its type: `{text}: str`"));
+                    if self.is_strict {
+                        any.severity = Severity::Error;
+                    }
                     self.report(any);
                     Ty::Any
                 }

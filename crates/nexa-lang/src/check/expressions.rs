@@ -208,7 +208,7 @@ impl Checker<'_> {
         let mut known = self.visible();
         known.extend(self.scopes[self.place_of(self.file)].names().map(str::to_owned));
         known.extend(self.case_names());
-        known.extend(super::standard::prelude().map(str::to_owned));
+        known.extend(super::standard::prelude().chain(super::standard::modules()).map(str::to_owned));
         let unknown = self.finding(Code::E0208, name.span(), format!("there is no `{text}` here"));
         let unknown = self.suggest(unknown, &text, known.iter().map(String::as_str));
         self.refuse(unknown)
@@ -284,6 +284,9 @@ impl Checker<'_> {
                 .any(|method| method == text)
             {
                 unknown = unknown.help(format!("it is a method; call it: `.{text}(…)`"));
+            } else {
+                let methods = super::standard::method_names(&value.ty).chain(Walk::names(&value.ty));
+                unknown = self.suggest(unknown, &text, methods);
             }
             return self.refuse(unknown);
         };

@@ -16,6 +16,9 @@ use crate::hir::{Const, Expr, ExprKind, Granted, Offered, ToolParam};
 use crate::source::Span;
 use crate::types::Ty;
 
+/// The parts of `std`, also those that this release does not have.
+const STD_PARTS: &[&str] = &["fs", "http", "shell"];
+
 /// Tools that one agent or flow may be granted.
 const GRANTED_MAX: usize = 64;
 
@@ -48,6 +51,19 @@ impl Checker<'_> {
                 ["std", "fs"] if !self.is_item("std") => self.fs_grant(grant, &args),
                 // Looked at where the memory is used.
                 ["memory", "tenant"] if !self.is_item("memory") && args.is_empty() => Vec::new(),
+                ["std", part] if !STD_PARTS.contains(part) && !self.is_item("std") => {
+                    let unknown = self.finding(Code::E0208, grant.span(), format!("there is no `std.{part}`"));
+                    let unknown = self.suggest(unknown, part, STD_PARTS.iter().copied());
+                    self.report(unknown);
+                    Vec::new()
+                }
+                ["memory", part] if *part != "tenant" && !self.is_item("memory") => {
+                    let message = format!("a memory is not granted as `memory.{part}`");
+                    let unknown = self.finding(Code::E0208, grant.span(), message);
+                    let unknown = self.suggest(unknown, &format!("memory.{part}"), ["memory.tenant"]);
+                    self.report(unknown.note("the memories of an agent and of a workload need no grant"));
+                    Vec::new()
+                }
                 ["std", ..] | ["memory", "tenant"] if !self.is_item(words[0]) => {
                     self.report_not_available(grant.span(), &format!("`uses {}`", words.join(".")));
                     Vec::new()
@@ -87,7 +103,10 @@ impl Checker<'_> {
                 (Some(name), Some(value)) if name.text() == "paths" => paths = Some(self.granted_paths(&value)),
                 _ => {
                     let unknown = self.finding(Code::E0401, arg.span(), "`std.fs` has the limit `paths` and no other");
-                    self.report(unknown);
+                    let name = arg.name().map(|name| name.text()).unwrap_or_default();
+                    let unknown = self.suggest(unknown, &name, ["paths"]);
+                    self.report(unknown.help("write `std.fs(paths: [\"notes/\"])`"));
+                    return Vec::new();
                 }
             }
         }
@@ -299,6 +318,7 @@ impl Checker<'_> {
             self.report(lacks.help(format!("write `flow {flow}(…) uses std.fs(paths: [\"notes/\"])`")));
         } else {
             let unknown = self.finding(Code::E0208, node.span(), format!("there is no `{full}`"));
+            let unknown = self.suggest(unknown, &full, std_tools::names());
             self.report(unknown.note("`std.fs` has `read` and `list`"));
         }
         Some(None)

@@ -55,6 +55,10 @@ impl Checker<'_> {
             let leak = self.finding(Code::E0802, span, "a secret flows into a prompt");
             return self.refuse(leak.help("hand it to a tool that the agent may call; a model must not see it"));
         }
+        if let (true, Some(into)) = (is_secret, self.leaving) {
+            self.leaks(&value, span, into);
+            return self.broken(span);
+        }
         if !is_secret && !matches!(value.ty, Ty::Function(..) | Ty::Stage(..) | Ty::Snapshot) {
             return value;
         }

@@ -86,6 +86,8 @@ impl Checker<'_> {
                 }
                 _ if of == "try" => {
                     let unknown = self.finding(Code::E0304, arg.span(), "`try` takes `timeout: …`");
+                    let name = arg.name().map(|name| name.text()).unwrap_or_default();
+                    let unknown = self.suggest(unknown, &name, ["timeout"]);
                     self.report(unknown.help("write `try (timeout: 30s) { … } catch (e) { … }`"));
                 }
                 _ => {}
@@ -144,6 +146,7 @@ impl Checker<'_> {
     /// What `max` says: nothing if it is not there, nothing inside if it was reported.
     fn loop_max(&mut self, node: &ast::LoopStmt) -> Option<Option<Expr>> {
         let mut most: Option<Option<Expr>> = None;
+        let mut has_unknown = false;
         for arg in node.options().into_iter().flat_map(|options| options.args().collect::<Vec<_>>()) {
             let Some(value) = arg.value() else { continue };
             let name = arg.name();
@@ -164,12 +167,15 @@ impl Checker<'_> {
                 }
                 ("timeout", _) => {}
                 _ => {
+                    has_unknown = true;
                     let unknown = self.finding(Code::E0304, arg.span(), "`loop` takes `max: …` and `timeout: …`");
+                    let unknown = self.suggest(unknown, &text, ["max", "timeout"]);
                     self.report(unknown.help("write `loop (max: 10) { … } until (…)`"));
                 }
             }
         }
-        most
+        // What was written may have been a bound: one mistake is one error.
+        most.or(has_unknown.then_some(None))
     }
 
     /// A record of the variables that a loop's body assigns and that are there after it.

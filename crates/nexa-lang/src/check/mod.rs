@@ -51,6 +51,7 @@ mod std_tools;
 mod tests;
 mod tools;
 mod type_exprs;
+mod unchecked;
 mod variants;
 mod walks;
 
@@ -59,6 +60,7 @@ use std::collections::BTreeMap;
 use crate::ast::{AstNode, SourceFile};
 use crate::diagnostic::{Code, Diagnostic, nearest};
 use crate::hir::{self, At, Expr, ExprKind};
+use crate::program::Options;
 use crate::source::{FileId, Span};
 use crate::types::{NamedId, Ty, TypeTable};
 
@@ -93,9 +95,10 @@ pub(crate) fn check(
     files: &[File],
     entry: FileId,
     keeps_tests: bool,
-    prices: &cost::Prices,
+    options: &Options,
 ) -> (hir::Program, Vec<Diagnostic>) {
     let mut checker = Checker::new(files);
+    checker.is_strict = options.is_strict;
     checker.collect_names();
     checker.resolve_imports();
     checker.define_types();
@@ -113,7 +116,8 @@ pub(crate) fn check(
     checker.report_unused_imports();
     let program = hir::Program { tests, ..checker.program(entry) };
     if !checker.diagnostics.iter().any(Diagnostic::is_error) {
-        cost::find(&mut checker, &program, prices);
+        cost::find(&mut checker, &program, &options.prices);
+        unchecked::find(&mut checker, &program);
     }
     checker.drop_allowed();
     let mut diagnostics = checker.diagnostics;
@@ -166,6 +170,12 @@ pub(super) struct Checker<'f> {
     streams: BTreeMap<usize, usize>,
     /// The fallbacks that were met.
     fallbacks: Vec<clones::Fallback>,
+    /// Whether a value of any type may not stand where a type is asked for.
+    is_strict: bool,
+    /// Where the argument that is being looked at goes when it leaves the program.
+    leaving: Option<&'static str>,
+    /// Names that take every value in a `match`, and the case of the enum that was probably meant.
+    near_cases: BTreeMap<(FileId, Span), String>,
 }
 
 impl<'f> Checker<'f> {
@@ -196,6 +206,9 @@ impl<'f> Checker<'f> {
             told: BTreeMap::new(),
             streams: BTreeMap::new(),
             fallbacks: Vec::new(),
+            is_strict: false,
+            leaving: None,
+            near_cases: BTreeMap::new(),
         }
     }
 

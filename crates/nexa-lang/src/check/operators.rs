@@ -20,7 +20,10 @@ impl Checker<'_> {
         let at = value.at;
         match &value.ty {
             Ty::Bool | Ty::Broken | Ty::Never => value,
-            Ty::Any => Expr::new(ExprKind::Check(Box::new(value)), Ty::Bool, at),
+            Ty::Any => {
+                self.refuse_any(&Ty::Any, span, "a bool");
+                Expr::new(ExprKind::Check(Box::new(value)), Ty::Bool, at)
+            }
             union @ Ty::Union(_) => {
                 let wide = self.unnarrowed(span, union, "it is a condition");
                 self.refuse(wide)
@@ -58,7 +61,10 @@ impl Checker<'_> {
             (ExprKind::Const(Const::Duration(millis)), _) => {
                 Expr::constant(Const::Duration(millis.saturating_neg()), at)
             }
-            (_, Ty::Int | Ty::Float | Ty::Duration | Ty::Any) => Expr::new(ExprKind::Neg(Box::new(value)), ty, at),
+            (_, Ty::Int | Ty::Float | Ty::Duration | Ty::Any) => {
+                self.refuse_any(&ty, node.span(), "a number");
+                Expr::new(ExprKind::Neg(Box::new(value)), ty, at)
+            }
             _ if ty.is_silent() => value,
             _ => {
                 let wrong =
@@ -153,6 +159,12 @@ impl Checker<'_> {
             let wrong = self.no_operator(op, at_op, (&x.ty, x_span), (&y.ty, y_span));
             return self.refuse(wrong);
         };
+        if !matches!(op, BinaryOp::Equal | BinaryOp::NotEqual | BinaryOp::In) {
+            let wanted = format!("an operand of `{}`", sign_of(op));
+            for (ty, span) in [(&x.ty, x_span), (&y.ty, y_span)] {
+                self.refuse_any(ty, span, &wanted);
+            }
+        }
         // An int beside a float becomes one, so that both sides of an instruction are of one kind.
         if x.ty.is_number() && y.ty.is_number() && x.ty != y.ty {
             x = self.coerce(x, &Ty::Float, x_span, Place::Element);

@@ -14,7 +14,7 @@ use super::literals::block_of;
 use super::modules::Item;
 use super::places::Place;
 use crate::ast::{self, AstNode, Name, Pattern};
-use crate::diagnostic::Code;
+use crate::diagnostic::{Code, nearest};
 use crate::hir::{At, Const, Expr, ExprKind, Operator, Shape, Stmt, StmtKind, Test};
 use crate::source::Span;
 use crate::types::{Field, Fit, NamedId, Ty, Variant};
@@ -184,9 +184,23 @@ impl Checker<'_> {
         if path.len() > 1 || self.has_case(&subject.ty, &name.text()) {
             return self.case_pattern(&path, None, subject, pattern.span());
         }
+        self.note_near_case(&name, &subject.ty);
         let value = self.what_is_left(subject, before);
         let test = self.bind_part(&name, value);
         Tested { test: Some(test), cover: Cover::All }
+    }
+
+    /// A name that takes every value and is nearly that of a case was probably meant to be the case.
+    fn note_near_case(&mut self, name: &Name, ty: &Ty) {
+        let text = name.text();
+        let alternatives = Self::alternatives(ty);
+        let cases = alternatives.iter().flat_map(|ty| match ty {
+            Ty::Named(id) => self.cases(*id).unwrap_or_default(),
+            _ => &[],
+        });
+        if let Some(near) = nearest(&text, cases.map(|(tag, _)| &**tag)) {
+            self.near_cases.insert((self.file, name.span()), near.to_owned());
+        }
     }
 
     /// The value without the alternatives that earlier arms take whole.
@@ -302,6 +316,9 @@ impl Checker<'_> {
             ([], _) => {
                 let message = format!("`{}` has no case `{text}`", self.show(&subject.ty));
                 let unknown = self.finding(Code::E0305, name.span(), message);
+                let cases = ids.iter().flat_map(|id| self.cases(*id).unwrap_or_default());
+                let cases: Vec<String> = cases.map(|(tag, _)| tag.to_string()).collect();
+                let unknown = self.suggest(unknown, &text, cases.iter().map(String::as_str));
                 self.report(unknown);
                 Tested::anything()
             }
@@ -334,6 +351,8 @@ impl Checker<'_> {
             _ => {
                 let text = words.iter().map(Name::text).collect::<Vec<_>>().join(".");
                 let unknown = self.finding(Code::E0302, first.span(), format!("there is no enum `{text}`"));
+                let known: Vec<String> = self.scopes[self.place_of(self.file)].names().map(str::to_owned).collect();
+                let unknown = self.suggest(unknown, &text, known.iter().map(String::as_str));
                 self.report(unknown);
                 None
             }

@@ -6,6 +6,9 @@ use crate::hir::{Const, Expr, ExprKind};
 use crate::source::{FileId, Span};
 use crate::types::{Fit, Ty};
 
+/// How one comes from `any` to a type.
+const ASK_TYPE: &str = "ask what it is: `match x { n: int => …, _ => … }`";
+
 /// What asks for a type.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Place<'p> {
@@ -44,6 +47,7 @@ impl Checker<'_> {
             Fit::Same => value,
             Fit::Widen => widen(value, to),
             Fit::Check => {
+                self.strictly(&value, to, span, place);
                 let at = value.at;
                 Expr::new(ExprKind::Check(Box::new(value)), to.clone(), at)
             }
@@ -51,6 +55,24 @@ impl Checker<'_> {
                 let conflict = self.conflict(&value.ty, to, span, place);
                 self.refuse(conflict)
             }
+        }
+    }
+
+    /// With `--strict`, the error for a value of any type where another type is asked for. A message that is waited for
+    /// has the type of its place.
+    fn strictly(&mut self, value: &Expr, to: &Ty, span: Span, place: Place<'_>) {
+        let is_message = matches!(value.kind, ExprKind::Receive(_));
+        if self.is_strict && !is_message && self.types.fit_strictly(&value.ty, to) == Fit::No {
+            let loose = self.conflict(&value.ty, to, span, place);
+            self.report(loose.note("`--strict` asks for types that are known before the program runs").help(ASK_TYPE));
+        }
+    }
+
+    /// With `--strict`, the error for a value of any type where `wanted` is asked for.
+    pub(super) fn refuse_any(&mut self, ty: &Ty, span: Span, wanted: &str) {
+        if self.is_strict && *ty == Ty::Any {
+            let loose = self.finding(Code::E0301, span, format!("{wanted} is asked for here, and this is `any`"));
+            self.report(loose.note("`--strict` asks for types that are known before the program runs").help(ASK_TYPE));
         }
     }
 

@@ -93,6 +93,7 @@ impl Checker<'_> {
         for arg in args {
             let Some(value) = arg.value() else { continue };
             let name = arg.name().map(|name| name.text());
+            let mut meant = String::new();
             let message = match known.iter().find(|known| Some(**known) == name.as_deref()) {
                 Some(known) if settings.iter().all(|(given, _)| given != known) => {
                     settings.push((known, value));
@@ -100,11 +101,15 @@ impl Checker<'_> {
                 }
                 Some(known) => format!("`{planner}` has `{known}` twice"),
                 None => match name {
-                    Some(name) => format!("`{planner}` has no setting `{name}`"),
+                    Some(name) => {
+                        meant.clone_from(&name);
+                        format!("`{planner}` has no setting `{name}`")
+                    }
                     None => format!("`{planner}` takes its settings by name"),
                 },
             };
             let wrong = self.finding(Code::E0411, arg.span(), message);
+            let wrong = self.suggest(wrong, &meant, known.iter().copied());
             self.report(wrong.help(help));
         }
         settings
@@ -138,6 +143,10 @@ impl Checker<'_> {
             }
         }
         let Some(count) = count else {
+            // What was written may have been the number: one mistake is one error.
+            if args.iter().any(|arg| arg.name().is_none_or(|name| !["n", "judge"].contains(&name.text().as_str()))) {
+                return None;
+            }
             let lacks = self.finding(Code::E0411, span, "`best_of_n` needs to know how many runs there are");
             self.report(lacks.help(BEST_OF_N_HELP));
             return None;
@@ -172,6 +181,9 @@ impl Checker<'_> {
         };
         if let Some((Item::Agent(number), _)) = named {
             return Some(number as u32);
+        }
+        if named.is_none() && self.unknown_item(value).is_some() {
+            return None;
         }
         let wrong = self.finding(Code::E0411, value.span(), "`judge` takes the name of an agent");
         self.report(wrong.help("declare one that gives `{ best: int }`, and name it here"));

@@ -224,9 +224,14 @@ impl Checker<'_> {
             if variable.used || !variable.is_bound_here || variable.name.starts_with('_') || variable.ty == Ty::Broken {
                 continue;
             }
-            let unused = self
-                .finding(Code::W0212, variable.span, format!("`{}` is not used", variable.name))
-                .help(format!("remove it, or call it `_{}`", variable.name));
+            let unused = self.finding(Code::W0212, variable.span, format!("`{}` is not used", variable.name));
+            let near = self.near_cases.get(&(variable.file, variable.span));
+            let unused = match near {
+                Some(case) => unused
+                    .note("a name that is no case of the enum takes every value")
+                    .help(format!("did you mean `{case}`?")),
+                None => unused.help(format!("remove it, or call it `_{}`", variable.name)),
+            };
             self.report(unused);
         }
     }

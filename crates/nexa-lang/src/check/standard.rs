@@ -34,6 +34,8 @@ ok(value: T) -> Result[T]
 err(error: Error) -> Result[never]
 ";
 
+/// Modules of the language. The methods' own modules are none.
+const MODULES: &[&str] = &["text", "json", "math", "time", "hash", "regex", "memory"];
 /// Modules of the language that this release does not have.
 const LATER_MODULES: &[&str] = &["std"];
 
@@ -104,8 +106,12 @@ pub(super) fn functions_of(module: &str) -> impl Iterator<Item = &'static str> {
 
 /// Whether there is a standard module of this name.
 pub(super) fn is_module(name: &str) -> bool {
-    // The methods' own modules are no modules of the language.
-    matches!(name, "text" | "json" | "math" | "time" | "hash" | "regex" | "memory")
+    MODULES.contains(&name)
+}
+
+/// The names of the standard modules.
+pub(super) fn modules() -> impl Iterator<Item = &'static str> {
+    MODULES.iter().copied()
 }
 
 /// Whether the language has this module, and this release has not.

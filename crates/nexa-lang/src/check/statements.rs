@@ -204,7 +204,10 @@ impl Checker<'_> {
         let parts: Vec<Pattern> = tuple.items().collect();
         let types: Vec<Ty> = match ty {
             Ty::Tuple(items) if items.len() == parts.len() => items.to_vec(),
-            Ty::Any => vec![Ty::Any; parts.len()],
+            Ty::Any => {
+                self.refuse_any(ty, tuple.span(), "a tuple");
+                vec![Ty::Any; parts.len()]
+            }
             Ty::List(item) => vec![(**item).clone(); parts.len()],
             _ => {
                 if !ty.is_silent() {
@@ -311,6 +314,7 @@ impl Checker<'_> {
         let (Some(binding), Some(subject)) = (node.binding(), node.subject()) else { return false };
         let over = self.expr(&subject, None);
         let over = if matches!(over.ty, Ty::Stream(_)) { self.chunks(over) } else { over };
+        self.refuse_any(&over.ty, subject.span(), "a list or dict");
         let opened = self.open_block();
         let (element, entry) = match &over.ty {
             Ty::List(item) => (Some((**item).clone()), None),

@@ -47,6 +47,11 @@ pub(super) fn is_known(name: &str) -> bool {
     FS.iter().any(|tool| tool.name == name)
 }
 
+/// The names of all tools of `std`.
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    FS.iter().map(|tool| tool.name)
+}
+
 /// Whether a path stays below the folder that it is relative to.
 pub(super) fn is_inside(path: &str) -> bool {
     !path.is_empty()

@@ -126,6 +126,7 @@ impl Checker<'_> {
             if text != "semantic" {
                 let message = format!("`script {text}` takes no question");
                 let wrong = self.finding(Code::E0201, question.span(), message);
+                let wrong = self.suggest(wrong, &text, ["semantic"]);
                 self.report(wrong.help(format!("write `script {text} => …`, or `script semantic \"…\" => …`")));
                 return None;
             }
@@ -306,6 +307,9 @@ impl Checker<'_> {
             {
                 values.push(Expr::text(&name, at));
                 continue;
+            }
+            if let Some(unknown) = self.unknown_item(&value) {
+                return unknown;
             }
             let Some((item, named)) = self.static_item(&value) else {
                 let wrong =

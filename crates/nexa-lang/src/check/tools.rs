@@ -13,7 +13,7 @@ use super::constants::Setting;
 use super::declarations::{Param, Signature};
 use super::modules::Item;
 use crate::ast::{self, AstNode, Signature as _, ToolDecl};
-use crate::diagnostic::Code;
+use crate::diagnostic::{Code, nearest};
 use crate::hir::{self, At, OnUnknown};
 use crate::source::Span;
 use crate::types::{Fit, Ty};
@@ -135,7 +135,9 @@ impl Checker<'_> {
             given.insert(text.clone(), name.span());
             self.tool_property(&mut tool, &mut written, &text, name.span(), &value);
         }
-        if !written.source {
+        // A name that is nearly `source` was reported already.
+        let is_misspelt = |name: &String| nearest(name, PROPERTIES.iter().copied()) == Some("source");
+        if !written.source && !given.keys().any(is_misspelt) {
             let message = format!("the tool `{}` does not say who provides it", signature.name);
             let missing = self.finding(Code::E0408, signature.span, message);
             self.report(missing.help(format!("add a `source`: {SOURCES}")));
@@ -243,6 +245,7 @@ impl Checker<'_> {
             Some("builtin") => None,
             _ => {
                 let wrong = self.finding(Code::E0404, value.span(), "`source` says who provides the tool");
+                let wrong = self.suggest(wrong, kind.as_deref().unwrap_or_default(), ["mcp", "wasm", "builtin"]);
                 self.report(wrong.help(SOURCES));
                 return None;
             }
@@ -289,11 +292,22 @@ impl Checker<'_> {
                     limits.file_size = bytes.map(i64::unsigned_abs);
                 }
                 "cpu" => limits.cpu = self.duration_setting(&value, "cpu", 1..=TIMEOUT_ALLOWED_MAX_MS).map(Millis),
-                "hosts" => limits.hosts = self.texts(&value, "hosts", PLACES_ALLOWED_MAX),
+                "hosts" => limits.hosts = self.hosts(&value),
                 _ => limits.paths = self.granted_paths(&value),
             }
         }
         limits
+    }
+
+    /// Names of hosts, some with a port.
+    fn hosts(&mut self, value: &ast::Expr) -> Vec<String> {
+        let hosts = self.texts(value, "hosts", PLACES_ALLOWED_MAX);
+        let is_letter = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '-' | '_' | ':' | '*');
+        if let Some(host) = hosts.iter().find(|host| host.is_empty() || !host.chars().all(is_letter)) {
+            let odd = self.finding(Code::E0804, value.span(), format!("`{host}` is no name of a host"));
+            self.report(odd.help("write the name alone, without `https://` and without a path: \"docs.example\""));
+        }
+        hosts
     }
 
     /// Folders and files below the folder that a node gives its tools.
@@ -393,6 +407,7 @@ impl Checker<'_> {
             (other, _) => {
                 let message = format!("`on_unknown` is \"{other}\", and may be `ask`, `probe`, `retry` and `fail`");
                 let wrong = self.finding(Code::E0409, *span, message);
+                let wrong = self.suggest(wrong, other, ["ask", "probe", "retry", "fail"]);
                 self.report(wrong);
             }
         }
@@ -402,6 +417,9 @@ impl Checker<'_> {
     /// gave, or `none` if the call did not happen.
     fn probe(&mut self, tool: &hir::Tool, signature: &Signature, value: &ast::Expr) -> Option<OnUnknown> {
         let found = self.static_item(value).map(|(item, _)| item);
+        if found.is_none() && self.unknown_item(value).is_some() {
+            return None;
+        }
         let Some(Item::Tool(number)) = found else {
             let wrong = self.finding(Code::E0403, value.span(), "`probe` names a tool");
             self.report(wrong.help("declare a tool that looks whether the call has happened"));
