@@ -10,11 +10,15 @@
 //! [`fingerprint`] in the ledger's intent proves that it is the same.
 
 mod fingerprint;
+mod search;
 mod tool;
 
 pub use fingerprint::fingerprint;
 use minicbor::{CborLen, Decode, Encode};
 use nexa_types::{AgentId, Budget, Millis, Payload, Seq, Spend, Timestamp, Tokens};
+pub use search::{
+    ActionStatistics, ScoreWeights, SearchReply, SearchRequest, SearchSettings, SearchStatistics, Simulation,
+};
 pub use tool::{Risk, ToolEffect, ToolLimits, ToolRequest, ToolSource};
 
 /// One effect that a VM yielded and now waits for.

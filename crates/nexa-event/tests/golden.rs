@@ -10,8 +10,9 @@ use std::path::PathBuf;
 use minicbor::{Decode, Encode};
 use nexa_event::codec::{decode, encode};
 use nexa_event::effect::{
-    Answer, ApprovalRequest, ChildSpec, Decision, Finish, Join, MemoryScope, ModelReply, RecallRequest, Remembered,
-    Risk, Source, ToolCall, ToolEffect, Wanted,
+    ActionStatistics, Answer, ApprovalRequest, ChildSpec, Decision, Finish, Join, MemoryScope, ModelReply,
+    RecallRequest, Remembered, Risk, SearchReply, SearchRequest, SearchSettings, SearchStatistics, Source, ToolCall,
+    ToolEffect, Wanted,
 };
 use nexa_event::envelope::{FORMAT, Fact, Header, TraceContext};
 use nexa_event::fact::{
@@ -362,6 +363,25 @@ fn headers() -> Vec<Header> {
     streams.into_iter().map(header).collect()
 }
 
+/// Nothing asks for a search yet; whoever does will find these bytes.
+fn search() -> (SearchRequest, SearchReply) {
+    let settings = SearchSettings::default();
+    let weights = settings.score;
+    let sum = weights.progress + weights.safety + weights.efficiency + weights.reversibility;
+    assert!((sum - 1.0).abs() < 1e-12, "the weights are parts of one");
+    let request = SearchRequest {
+        goal: "tidy up".into(),
+        state: payload("now"),
+        actions: vec![payload("a"), payload("b")],
+        tools: vec!["files.read".into()],
+        settings,
+    };
+    let tried = |action, visits, mean| ActionStatistics { action: payload(action), visits, mean };
+    let statistics =
+        SearchStatistics { iterations: 32, nodes: 41, actions: vec![tried("a", 20, 0.75), tried("b", 12, 0.5)] };
+    (request, SearchReply { action: payload("a"), statistics })
+}
+
 /// Compares samples with their files, which are numbered by their order among those of the same name.
 fn check<T>(kind: &str, samples: &[T], name: fn(&T) -> &'static str, used: &mut BTreeSet<String>)
 where
@@ -404,6 +424,9 @@ fn what_earlier_builds_wrote_is_read_and_written_the_same() {
     check("fact", &facts, fact_name, &mut used);
     check("input", &inputs(), input, &mut used);
     check("header", &headers(), |header| stream(&header.stream), &mut used);
+    let (request, reply) = search();
+    check("search", &[request], |_| "request", &mut used);
+    check("search", &[reply], |_| "reply", &mut used);
     check("codes", &[RunCode::ALL.to_vec()], |_| "all", &mut used);
 
     let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden");

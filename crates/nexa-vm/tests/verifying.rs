@@ -7,7 +7,7 @@ mod common;
 use expect_test::expect;
 use nexa_vm::module::build::{Assembler, ModuleBuilder};
 use nexa_vm::module::{Constant, Kind, LoadError, ModelRequestSpec, Module, Schedule, Type};
-use nexa_vm::op::{Op, word_a, word_ab};
+use nexa_vm::op::{Op, RESERVED, word_a, word_ab};
 use nexa_vm::{Program, verify};
 
 /// What the verifier says to one function that may have 8 operands and 2 locals.
@@ -123,6 +123,20 @@ fn operands_are_in_range_and_of_the_right_kind() {
         E1004: an unknown operation, or a `Wide` that widens nothing, in `f` at instruction 0
     "#]]
     .assert_eq(&all);
+}
+
+#[test]
+fn numbers_that_are_given_away_have_no_operation_and_are_refused_by_name() {
+    for (number, name) in RESERVED {
+        assert_eq!(Op::from_byte(*number), None, "{name} is there: take it off the list");
+        let mut module = ModuleBuilder::new();
+        let mut code = Assembler::new("f", 1);
+        code.a(Op::LoadLocal, 0).op(Op::Nop).op(Op::Return);
+        module.add(code);
+        module.module.functions[0].code[1] = u32::from(*number) | 7 << 8;
+        let error = Program::new(module.module).unwrap_err().to_string();
+        assert_eq!(error, format!("E1004: `{name}`, which this release does not have, in `f` at instruction 1"));
+    }
 }
 
 #[test]

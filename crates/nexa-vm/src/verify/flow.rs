@@ -2,7 +2,7 @@
 
 use super::{UNREACHED, VerifyError};
 use crate::module::{self, Function, Module};
-use crate::op::{Op, Word};
+use crate::op::{Op, RESERVED, Word};
 
 /// Slots that may be copied or compared in one module. Far beyond what a compiler needs; it bounds a hostile module.
 pub(super) const WORK_MAX: u64 = 1 << 28;
@@ -103,7 +103,11 @@ fn instruction_starts(function: &Function) -> Result<Vec<bool>, VerifyError> {
     let mut at = 0;
     while at < function.code.len() {
         let Some(word) = Word::read(&function.code, at) else {
-            let what = "an unknown operation, or a `Wide` that widens nothing".to_owned();
+            let reserved = RESERVED.iter().find(|(number, _)| *number == function.code[at] as u8);
+            let what = match reserved {
+                Some((_, name)) => format!("`{name}`, which this release does not have"),
+                None => "an unknown operation, or a `Wide` that widens nothing".to_owned(),
+            };
             return Err(VerifyError { code: "E1004", what, function: function.name.clone(), at: Some(at) });
         };
         starts[at] = true;
