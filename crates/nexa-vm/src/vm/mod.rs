@@ -43,6 +43,7 @@ mod raise;
 mod reuse;
 mod run;
 mod saved;
+mod sized;
 pub(crate) mod snapshot;
 
 pub(crate) use arithmetic::order;
