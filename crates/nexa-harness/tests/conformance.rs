@@ -12,7 +12,6 @@ const LAST: u8 = 51;
 /// Numbers without a program, and what is missing for one.
 const NOT_YET: &[(u8, &str)] = &[
     (16, "`||`: branches that run beside the flow until the workload ends are refused with E0906"),
-    (24, "`merge first` is refused with E0906"),
     (49, "programs have no graph yet"),
     (50, "`planner: tectonic(…)` is refused with E0411"),
 ];
