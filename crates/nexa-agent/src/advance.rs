@@ -14,6 +14,7 @@ use crate::ending::fitted;
 use crate::invariant;
 use crate::ledger::{Kind, Outside, Pending};
 use crate::meter::Shortage;
+use crate::shortage::{budget_exceeded, time_exceeded};
 use crate::step::{Draft, End};
 
 /// An event that does not follow on the agent's state.
@@ -76,9 +77,7 @@ impl Agent {
             AgentEvent::DeadlinePassed if self.is_stopping() => self.cut_short(draft),
             AgentEvent::DeadlinePassed => {
                 let failure = match self.limit() {
-                    Some((_, RunCode::BudgetExceeded)) => {
-                        Failure::new(RunCode::BudgetExceeded, "the time of the budget is used up")
-                    }
+                    Some((_, RunCode::BudgetExceeded)) => time_exceeded(self.id()),
                     _ => Failure::new(RunCode::Timeout, "the deadline passed before the agent ended"),
                 };
                 self.stop(failure, at, draft);
@@ -167,9 +166,9 @@ impl Agent {
         let reserved = match self.reserve(&request) {
             Ok(reserved) => reserved,
             Err(shortage) if self.is_stopping() => {
-                return self.resume(seq, Err(budget_exceeded(&shortage)), self.life.moment);
+                return self.resume(seq, Err(budget_exceeded(self.id(), &shortage)), self.life.moment);
             }
-            Err(shortage) => return self.interrupt(budget_exceeded(&shortage), self.life.moment, draft),
+            Err(shortage) => return self.interrupt(budget_exceeded(self.id(), &shortage), self.life.moment, draft),
         };
         let sources = request.messages.iter().map(|message| message.source).collect();
         let intent = Intent::Model { model: request.model.clone(), sources, reserved };
@@ -332,10 +331,4 @@ impl InputTokens {
         let framed = request.messages.len() + calls.count() + request.tools.len();
         Self { least: bytes.div_ceil(4) as u64, worst: bytes as u64 + Self::FRAME * framed as u64 }
     }
-}
-
-fn budget_exceeded(shortage: &Shortage) -> Failure {
-    let Shortage { what, needed, left } = shortage;
-    let message = format!("the next model request may take {needed} {what} and the budget has {left} left");
-    Failure::new(RunCode::BudgetExceeded, message)
 }

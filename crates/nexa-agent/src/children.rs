@@ -15,6 +15,7 @@ use crate::agent::Agent;
 use crate::handles::{Standing, cancel};
 use crate::ledger::Pending;
 use crate::mailbox::Outgoing;
+use crate::shortage;
 use crate::step::Draft;
 
 /// Arguments of the branches that start together, in bytes. More is answered with a failure that the program can catch:
@@ -45,11 +46,19 @@ struct Child {
     #[n(5)]
     #[cbor(skip_if = "is_false")]
     told_to_end: bool,
+    /// The caps that it brought.
+    #[n(6)]
+    #[cbor(skip_if = "is_open")]
+    own: Budget,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the encoder asks so")]
 fn is_false(flag: &bool) -> bool {
     !flag
+}
+
+fn is_open(budget: &Budget) -> bool {
+    *budget == Budget::default()
 }
 
 /// The children that one effect started, by branch.
@@ -297,7 +306,8 @@ impl Agent {
                 .births
                 .push((agent, self.first_event(agent, Parent { agent: self.id(), seq, branch }, &spec, granted)));
             let outgoing = Outgoing::default();
-            children.push(Child { agent, granted, ended: false, outcome: None, outgoing, told_to_end: false });
+            let own = spec.budget;
+            children.push(Child { agent, granted, ended: false, outcome: None, outgoing, told_to_end: false, own });
             born.push(ChildBorn { agent, spec, granted });
         }
         let unfinished = children.len() as u32;
@@ -367,14 +377,28 @@ impl Agent {
             Join::All | Join::None | Join::Handle | Join::FirstOk(_) => {}
         }
         if let Some(answer) = answer {
+            let shortage = self.shortage_of(seq);
             let running = self.life.families.let_go(seq);
             if !running.is_empty() {
                 cancel(running, "enough of the branches beside it have ended", draft);
             }
-            self.resume(seq, Ok(answer), at);
+            match shortage {
+                Some(failure) => self.interrupt(failure, at, draft),
+                None => self.resume(seq, Ok(answer), at),
+            }
         }
         self.life.families.forget_ended(seq);
         true
+    }
+
+    /// What this agent ends with because a lone child needed more than it has left.
+    fn shortage_of(&self, seq: Seq) -> Option<Failure> {
+        let family = self.life.families.0.get(&seq).filter(|family| family.join == Join::All && !self.is_stopping())?;
+        let [Child { agent, granted, own, outcome: Some(Outcome::Err(failure)), .. }] = family.children.as_slice()
+        else {
+            return None;
+        };
+        shortage::of_parent(self.id(), *agent, own, granted, failure)
     }
 
     /// Cancels the children that the agent leaves behind. They may have been told already, which does no harm.

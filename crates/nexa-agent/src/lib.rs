@@ -30,6 +30,7 @@ mod ledger;
 mod mailbox;
 mod meter;
 mod replay;
+mod shortage;
 mod snapshot;
 mod step;
 

@@ -16,6 +16,7 @@ use minicbor::{Decode, Encode};
 use nexa_types::{Budget, Spend, Tokens, UsdMicro};
 
 use crate::invariant;
+use crate::shortage::{CALLS, COST, STEPS, TOKENS};
 
 /// Amounts of everything that is counted against a cap.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Encode, Decode)]
@@ -120,11 +121,11 @@ impl Meter {
             Some(left) if left < needed => Err(Shortage { what, needed, left }),
             _ => Ok(()),
         };
-        short("tokens", need.tokens, rest.tokens.map(|rest| rest.0))?;
-        short("model requests", need.calls, rest.calls)?;
-        short("planner steps", need.steps, rest.steps)?;
+        short(TOKENS, need.tokens, rest.tokens.map(|rest| rest.0))?;
+        short(CALLS, need.calls, rest.calls)?;
+        short(STEPS, need.steps, rest.steps)?;
         // Without a price the least that a request can cost is something.
-        short("millionths of a dollar", need.cost.max(1), rest.cost.map(|rest| rest.0))?;
+        short(COST, need.cost.max(1), rest.cost.map(|rest| rest.0))?;
         self.reserved = self.reserved.plus(need);
         self.check();
         Ok(())

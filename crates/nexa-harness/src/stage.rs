@@ -384,10 +384,15 @@ fn target_of(request: &ModelRequest) -> Target {
     }
 }
 
-/// The call that an agent's start is, if it is a declared agent.
+/// The call that an agent's start is, if it is a declared agent: flows that run apart are agents too, but ask nothing
+/// of a model by themselves.
 fn called(first: &Spawned, program: &Program) -> Option<Call> {
     let Runs::Function { entry, args, .. } = &first.program else { return None };
-    let agent = program.module().agents.iter().find(|agent| agent.function == *entry)?;
+    let module = program.module();
+    let agent = module.agents.iter().find(|agent| agent.function == *entry)?;
+    if !module.requests.iter().any(|request| request.agent == agent.name) {
+        return None;
+    }
     let input = match codec::decode(args) {
         Ok(Value::List(args)) => args.first().cloned(),
         _ => None,

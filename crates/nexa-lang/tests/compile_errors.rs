@@ -403,7 +403,6 @@ fn declarations_are_checked() {
         ("agent A(f: fn(int) -> int) { prompt: \"x\" }", vec!["E0416"]),
         ("agent A { timeout: 30 }", vec!["E0902"]),
         ("agent A { budget: { tokens: 1_000_000, cost: 0.5, time: 1m, calls: 3, steps: 2 } }", vec![]),
-        ("flow f() budget { calls: 1 } { }\nflow g() { f() }", vec!["E0906"]),
     ] {
         let result = compile_text("main.nx", program);
         let found: Vec<&str> = result.diagnostics.iter().map(|finding| finding.code.name()).collect();

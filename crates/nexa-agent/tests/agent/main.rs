@@ -1,5 +1,6 @@
 //! An agent's life, told and tortured. `desk` is the only module that touches the API.
 
+mod budgets;
 mod desk;
 mod formats;
 mod life;

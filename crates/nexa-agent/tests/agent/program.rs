@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use nexa_event::effect::{Risk, ToolEffect, ToolLimits, ToolSource};
-use nexa_types::{Millis, Payload, Tokens};
+use nexa_types::{Budget, Millis, Payload, Tokens};
 use nexa_vm::codec;
-use nexa_vm::module::{Constant, Function, Grant, ModelRequestSpec, Module, Tool};
+use nexa_vm::module::{Agent, Constant, Function, Grant, ModelRequestSpec, Module, Tool, Type};
 use nexa_vm::op::{ForkMode, Op, word_a, word_ab};
 use nexa_vm::value::{Shape, Value};
 use nexa_vm::vm::Program;
@@ -44,6 +44,11 @@ pub(crate) enum Act {
     TryForkOver(u8, u16),
     /// Calls a tool, which may be called twice or not, and adds what it gives; a failure adds its code.
     TryCall(bool),
+    /// Runs a function as a child that has caps of its own, and adds what it returns; if it is tried, a failure adds its
+    /// code.
+    Run { function: u32, budget: Budget, tries: bool },
+    /// Runs functions side by side, each with caps of its own; a failed one adds an exclamation mark.
+    ForkCapped(Vec<(u32, Budget)>),
     /// Counts to a number.
     Count(u32),
     /// Fails.
@@ -245,6 +250,28 @@ impl Writer<'_> {
                 self.land(end);
                 self.op_a(Op::StoreLocal, SAID);
             }
+            Act::Run { function, budget, tries: false } => {
+                self.agent(*function, *budget);
+                self.op_a(Op::AgentRun, 0);
+                self.say();
+            }
+            Act::Run { function, budget, tries: true } => {
+                let handler = self.jump(Op::EnterTry);
+                self.agent(*function, *budget);
+                self.op_a(Op::AgentRun, 0);
+                self.op(Op::LeaveTry);
+                let end = self.jump(Op::Jump);
+                self.land(handler);
+                self.field("code");
+                self.land(end);
+                self.say();
+            }
+            Act::ForkCapped(children) => {
+                for (function, budget) in children {
+                    self.agent(*function, *budget);
+                }
+                self.say_branches(children.len());
+            }
             Act::Count(to) => self.count(*to),
             Act::Fail => {
                 self.text("it said so");
@@ -308,9 +335,35 @@ impl Writer<'_> {
             self.op_a(Op::AgentRun, 0);
             return self.say();
         }
-        self.code.push(word_ab(Op::Fork, functions.len() as u8, 0));
+        self.say_branches(functions.len());
+    }
+
+    /// `… → … agent`
+    fn agent(&mut self, function: u32, budget: Budget) {
+        let number = self.module.agents.len() as u32;
+        let name = format!("f{function}");
+        if self.module.types.is_empty() {
+            self.module.types.push(Type::Str);
+        }
+        self.module.agents.push(Agent {
+            name,
+            doc: String::new(),
+            function,
+            params: Vec::new(),
+            result: 0,
+            budget,
+            timeout: None,
+            priority: 128,
+            estimate: Millis(1_000),
+        });
+        self.op_a(Op::AgentCreate, number);
+    }
+
+    /// `… callable(1) … callable(n) → …`, runs them and adds what each gives.
+    fn say_branches(&mut self, count: usize) {
+        self.code.push(word_ab(Op::Fork, count as u8, 0));
         self.op_a(Op::StoreLocal, BRANCHES);
-        for branch in 0..functions.len() as u32 {
+        for branch in 0..count as u32 {
             self.op_a(Op::LoadLocal, BRANCHES);
             self.op_a(Op::Int, branch);
             self.op(Op::Index);

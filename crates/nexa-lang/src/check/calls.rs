@@ -130,11 +130,6 @@ impl Checker<'_> {
     fn call_flow(&mut self, number: usize, name: &Name, args: &[ast::Arg], piped: Option<Piped>, span: Span) -> Expr {
         self.note_use(Item::Flow(number), name.span());
         let signature = Rc::clone(&self.flows[number].signature);
-        if let Some((_, budget)) = self.flows[number].budget {
-            let message = format!("a call of `{}`, which has a budget of its own,", signature.name);
-            let later = self.not_available(name.span(), &message).label_in(signature.file, budget, "its budget");
-            self.report(later.help("a budget works on the flow that a workload starts, and on agents"));
-        }
         if !self.is_fn(number) {
             self.is_effect_in_fn(name.span(), "a flow");
         }

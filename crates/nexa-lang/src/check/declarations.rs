@@ -74,6 +74,13 @@ pub(super) struct FlowInfo {
     progress: Progress,
 }
 
+impl FlowInfo {
+    /// Whether each call of it is an agent of its own.
+    fn runs_apart(&self) -> bool {
+        self.budget.is_some() || self.schedule != Schedule::default()
+    }
+}
+
 /// A declared agent.
 #[derive(Debug)]
 pub(super) struct AgentInfo {
@@ -402,6 +409,18 @@ impl Checker<'_> {
                 Ty::Broken
             }
         }
+    }
+
+    /// The flows that are never called plainly: their caps, their share of the cluster and their end are their own.
+    pub(super) fn apart(&self) -> Vec<hir::Entry> {
+        let mut apart = Vec::new();
+        for (number, flow) in self.flows.iter().enumerate() {
+            if let (Progress::Done(ty), true) = (&flow.progress, flow.runs_apart()) {
+                let budget = flow.budget.map(|(budget, _)| budget).unwrap_or_default();
+                apart.push(entry_of(&flow.signature, hir::Target::Flow(number as u32), ty.clone(), budget));
+            }
+        }
+        apart
     }
 
     /// What may be started from outside: the flows and agents of the entry file under their names, then those that

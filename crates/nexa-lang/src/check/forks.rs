@@ -157,7 +157,7 @@ impl Checker<'_> {
         self.note_use(item, name.span());
         let signature = match item {
             Item::Agent(number) => Rc::clone(&self.agents[number].signature),
-            Item::Flow(number) if self.flows[number].budget.is_none() => Rc::clone(&self.flows[number].signature),
+            Item::Flow(number) => Rc::clone(&self.flows[number].signature),
             _ => return None,
         };
         let (first, rest) = signature.params.split_first()?;
@@ -215,11 +215,7 @@ impl Checker<'_> {
             }
             other => other,
         };
-        let is_known = match self.static_item(&callee) {
-            Some((Item::Agent(_), _)) => true,
-            Some((Item::Flow(number), _)) => self.flows[number].budget.is_none(),
-            _ => false,
-        };
+        let is_known = matches!(self.static_item(&callee), Some((Item::Agent(_) | Item::Flow(_), _)));
         let is_plain = |arg: &ast::Arg| match arg.value() {
             Some(ast::Expr::PlaceholderExpr(_)) => piped.is_some(),
             value => value.is_some_and(|value| names_values(&value, PLAIN_LEVELS)),

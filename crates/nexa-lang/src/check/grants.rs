@@ -159,10 +159,6 @@ impl Checker<'_> {
     /// A flow that is offered to a model: its arguments come as JSON.
     fn flow_grant(&mut self, number: usize, span: Span) -> Option<Granted> {
         let signature = Rc::clone(&self.flows[number].signature);
-        if self.flows[number].budget.is_some() {
-            self.report_not_available(span, "a flow with a budget of its own as a tool");
-            return None;
-        }
         for param in &signature.params {
             if let Some(culprit) = self.types.not_for_models(&param.ty, true) {
                 let message =

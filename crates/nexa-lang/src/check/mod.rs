@@ -278,10 +278,11 @@ impl<'f> Checker<'f> {
     /// Puts the parts of the program together.
     fn program(&mut self, entry: FileId) -> hir::Program {
         let entries = self.entries(entry);
+        let apart = self.apart();
         let agents = std::mem::take(&mut self.agents).into_iter().map(|agent| agent.checked).collect();
         let tools = std::mem::take(&mut self.tools).into_iter().map(|tool| tool.checked).collect();
         let (types, functions) = (self.types.clone(), std::mem::take(&mut self.functions));
-        hir::Program { types, functions, agents, tools, entries, tests: Vec::new() }
+        hir::Program { types, functions, agents, tools, entries, apart, tests: Vec::new() }
     }
 }
 

@@ -113,11 +113,14 @@ impl Builder<'_, '_> {
     /// Calls and effects.
     fn call_here(&mut self, expr: &Expr) {
         match &expr.kind {
-            ExprKind::Call(function, args) => {
-                self.all(args);
-                self.at(expr.at);
-                self.emit_count(Op::Call, args.len(), *function as u16, args.len() as u32, 1);
-            }
+            ExprKind::Call(function, args) => match self.pool.apart.get(function) {
+                Some(agent) => self.run(expr, *agent, args),
+                None => {
+                    self.all(args);
+                    self.at(expr.at);
+                    self.emit_count(Op::Call, args.len(), *function as u16, args.len() as u32, 1);
+                }
+            },
             ExprKind::Std(function, args) => {
                 self.all(args);
                 self.at(expr.at);
@@ -130,12 +133,7 @@ impl Builder<'_, '_> {
                 self.emit(Op::CallValue, args.len() as u32, args.len() as u32 + 1, 1);
             }
             ExprKind::Agent(agent) => self.emit(Op::AgentCreate, *agent, 0, 1),
-            ExprKind::Run(agent, args) => {
-                self.emit(Op::AgentCreate, *agent, 0, 1);
-                self.all(args);
-                self.at(expr.at);
-                self.emit(Op::AgentRun, args.len() as u32, args.len() as u32 + 1, 1);
-            }
+            ExprKind::Run(agent, args) => self.run(expr, *agent, args),
             ExprKind::Tool(tool, args) => {
                 self.all(args);
                 self.at(expr.at);
@@ -151,10 +149,13 @@ impl Builder<'_, '_> {
                 self.at(expr.at);
                 self.emit_count(Op::ToolCall, args.len(), *tool as u16, args.len() as u32, 1);
             }
-            ExprKind::Closure(function, captures) => {
-                self.all(captures);
-                self.emit_count(Op::Closure, captures.len(), *function as u16, captures.len() as u32, 1);
-            }
+            ExprKind::Closure(function, captures) => match self.pool.apart.get(function) {
+                Some(agent) => self.emit(Op::AgentCreate, *agent, 0, 1),
+                None => {
+                    self.all(captures);
+                    self.emit_count(Op::Closure, captures.len(), *function as u16, captures.len() as u32, 1);
+                }
+            },
             ExprKind::Partial(callee, args, open) => {
                 self.expr(callee);
                 self.all(args);
@@ -252,6 +253,14 @@ impl Builder<'_, '_> {
             }
             _ => self.handle_here(expr),
         }
+    }
+
+    /// A child runs, and the call waits for it.
+    fn run(&mut self, whole: &Expr, agent: u32, args: &[Expr]) {
+        self.emit(Op::AgentCreate, agent, 0, 1);
+        self.all(args);
+        self.at(whole.at);
+        self.emit(Op::AgentRun, args.len() as u32, args.len() as u32 + 1, 1);
     }
 
     /// What makes handles and what they are good for.

@@ -79,6 +79,8 @@ pub(crate) fn compile(program: &hir::Program, files: &[Lines]) -> Result<Module,
     }
     let mut pool = Pool::new(&program.types, own);
     pool.tools_at = (flows + program.agents.len()) as u32;
+    pool.apart =
+        (program.agents.len() as u32..).zip(&program.apart).map(|(agent, flow)| (flow_of(flow), agent)).collect();
     let mut functions = Vec::new();
     let mut lines = Vec::new();
     for function in &program.functions {
@@ -111,6 +113,9 @@ pub(crate) fn compile(program: &hir::Program, files: &[Lines]) -> Result<Module,
             offers.extend(offer(agent, forced, ToolChoice::Required, &mut pool));
         }
         agents.push(declared(agent, (flows + number) as u32, &mut pool));
+    }
+    for flow in &program.apart {
+        agents.push(apart(flow, &program.functions, &mut pool));
     }
     let mut tools = Vec::new();
     for (number, tool) in program.tools.iter().enumerate() {
@@ -218,6 +223,29 @@ fn declared(agent: &hir::Agent, function: u32, pool: &mut Pool<'_>) -> Agent {
         timeout: agent.best_of.is_none().then_some(Millis(agent.timeout)),
         priority: agent.schedule.priority,
         estimate: agent.schedule.estimate,
+    }
+}
+
+fn flow_of(entry: &hir::Entry) -> u32 {
+    match entry.target {
+        hir::Target::Flow(number) | hir::Target::Agent(number) => number,
+    }
+}
+
+/// A flow as the agent that a call of it runs.
+fn apart(flow: &hir::Entry, functions: &[hir::Function], pool: &mut Pool<'_>) -> Agent {
+    let function = flow_of(flow);
+    let schedule = functions.get(function as usize).map(|function| function.schedule).unwrap_or_default();
+    Agent {
+        name: flow.name.clone(),
+        doc: String::new(),
+        function,
+        params: flow.params.iter().map(|(name, ty, _)| (name.clone(), pool.ty(ty))).collect(),
+        result: pool.ty(&flow.result),
+        budget: flow.budget,
+        timeout: None,
+        priority: schedule.priority,
+        estimate: schedule.estimate,
     }
 }
 

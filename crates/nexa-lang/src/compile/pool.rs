@@ -1,6 +1,6 @@
 //! What the functions of a module share: constants, types, shapes; each once, numbered in the order they are met.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use nexa_vm::module::{Constant, Field, RecordType, Type};
 use nexa_vm::value::Shape;
@@ -17,6 +17,8 @@ pub(super) struct Pool<'t> {
     pub(super) shapes: Vec<Shape>,
     /// The function around the first tool; those of the others follow.
     pub(super) tools_at: u32,
+    /// By function, the agents that flows with caps of their own run as.
+    pub(super) apart: BTreeMap<u32, u32>,
     // Looked up only, never walked through, so their order does not matter.
     text_numbers: HashMap<String, u32>,
     number_numbers: HashMap<NumberKey, u32>,
@@ -45,6 +47,7 @@ impl<'t> Pool<'t> {
             types: Vec::new(),
             shapes: Vec::new(),
             tools_at: 0,
+            apart: BTreeMap::new(),
             text_numbers: HashMap::new(),
             number_numbers: HashMap::new(),
             type_numbers: HashMap::new(),

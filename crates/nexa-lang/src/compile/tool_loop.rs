@@ -151,13 +151,14 @@ impl Template {
         self.made(kind, Ty::Any)
     }
 
-    /// The outcome as a text for the model. What is wrong with the run and not with the tool is raised.
+    /// The outcome as a text for the model. What is wrong with the run and not with the tool is raised. A budget that is
+    /// over is the tool's own: that of the agent ends the agent, and nothing comes here.
     fn told(&self, outcome: u16, text: u16, failure: u16) -> Vec<Stmt> {
         let is_ok = self.made(ExprKind::Is(Test::Ok, Box::new(self.load(outcome))), Ty::Bool);
         let value = self.made(ExprKind::Unwrap(Box::new(self.load(outcome))), Ty::Any);
         let value = self.made(ExprKind::Concat(vec![value]), Ty::Str);
         let error = self.made(ExprKind::ErrorOf(Box::new(self.load(outcome))), Ty::Any);
-        let of_run = ["budget_exceeded", "unscripted_call", "script_exhausted"]
+        let of_run = ["unscripted_call", "script_exhausted"]
             .map(|code| self.has_code(failure, code))
             .into_iter()
             .reduce(|a, b| self.made(ExprKind::Or(Box::new(a), Box::new(b)), Ty::Bool));

@@ -42,6 +42,8 @@ pub struct Program {
     pub tools: Vec<Tool>,
     /// What may be started from outside.
     pub entries: Vec<Entry>,
+    /// Flows that run as agents of their own wherever they are called: those with a `budget` or a `schedule`.
+    pub apart: Vec<Entry>,
     /// The tests, in a test build only.
     pub tests: Vec<TestEntry>,
 }

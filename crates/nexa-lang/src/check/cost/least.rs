@@ -9,7 +9,7 @@ use nexa_types::{Budget, UsdMicro};
 
 use super::most::length_of;
 use super::{Amounts, Prices, price_of};
-use crate::hir::{Const, Expr, ExprKind, Fork, Forked, Operator, Part, Program, Stmt, StmtKind};
+use crate::hir::{Const, Expr, ExprKind, Fork, Forked, Operator, Part, Program, Stmt, StmtKind, Target};
 
 /// The least of each way that something can end; nothing for a way that there is not.
 #[derive(Clone, Copy, Debug)]
@@ -271,6 +271,12 @@ impl<'p> LeastOf<'p> {
         match &branch.kind {
             ExprKind::Agent(agent) => self.sure_agent(*agent),
             ExprKind::Partial(inner, ..) => self.sure_call(inner),
+            // A budget may keep it from asking at all.
+            ExprKind::Closure(number, _)
+                if self.program.apart.iter().any(|flow| flow.target == Target::Flow(*number)) =>
+            {
+                Amounts::NOTHING
+            }
             ExprKind::Closure(number, _) => match self.program.functions.get(*number as usize) {
                 Some(function) => self.sure_of(&function.body),
                 None => Amounts::NOTHING,
