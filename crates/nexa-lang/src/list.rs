@@ -178,6 +178,7 @@ fn agent_of(item: &AgentSpec) -> hir::Agent {
         timeout: item.timeout_ms,
         backoff: waits(i64::from(item.retry_max), 500, 2.0),
         repair: 0,
+        asks_conditions: false,
         stream: item.stream,
         requires: Vec::new(),
         ensures: Vec::new(),

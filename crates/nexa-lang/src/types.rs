@@ -7,13 +7,17 @@
 //! Holds: a value is changed on its way from one type to another only by [`Fit::Widen`] and [`Fit::Check`]; every other
 //! permitted step leaves its representation alone.
 
+mod semantic;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::rc::Rc;
 
+pub use semantic::Semantic;
+
 use crate::source::{FileId, Span};
 
-/// The number of a protocol, struct or enum.
+/// The number of a protocol, struct, enum or semantic type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NamedId(pub u32);
 
@@ -56,7 +60,7 @@ pub enum Ty {
     Result(Rc<Ty>, Rc<Ty>),
     /// `{ a: T }`
     Record(Rc<[Field]>),
-    /// A protocol, struct or enum.
+    /// A protocol, struct, enum or semantic type.
     Named(NamedId),
     /// `A | B`, at least two, none of them a union.
     Union(Rc<[Ty]>),
@@ -88,6 +92,8 @@ pub enum NamedKind {
     Struct(Rc<[Field]>),
     /// One of these variants.
     Enum(Vec<Variant>),
+    /// A value of a base type of which something holds.
+    Semantic(Rc<Semantic>),
 }
 
 /// A variant of an enum: its tag and its fields.
@@ -257,7 +263,7 @@ impl TypeTable {
             Ty::Record(fields) => Some(Rc::clone(fields)),
             Ty::Named(id) => match &self.named(*id).kind {
                 NamedKind::Protocol(fields) | NamedKind::Struct(fields) => Some(Rc::clone(fields)),
-                NamedKind::Enum(_) => None,
+                NamedKind::Enum(_) | NamedKind::Semantic(_) => None,
             },
             _ => None,
         }
@@ -299,12 +305,25 @@ impl TypeTable {
             (Ty::Any, _) => compared.any,
             (Ty::Int, Ty::Float) => Fit::Widen,
             (Ty::Option(from), Ty::Option(to)) => inside(from, to),
+            // What holds of it besides does not matter to who asks for less.
+            (from, Ty::Option(_) | Ty::Union(_)) if let Some((_, semantic)) = self.semantic(from) => {
+                let as_base = self.fit_within(&semantic.base, to, compared);
+                let alternatives: &[Ty] = match to {
+                    Ty::Option(to) => std::slice::from_ref(&**to),
+                    Ty::Union(alternatives) => alternatives,
+                    _ => &[],
+                };
+                alternatives.iter().map(|to| self.fit_within(from, to, compared)).fold(as_base, Fit::min)
+            }
             (from, Ty::Option(to)) => self.fit_within(from, to, compared),
             (Ty::Union(alternatives), to) => {
                 alternatives.iter().map(|from| inside(from, to)).max().unwrap_or(Fit::Same)
             }
             (from, Ty::Union(alternatives)) => {
                 alternatives.iter().map(|to| self.fit_within(from, to, compared)).min().unwrap_or(Fit::No)
+            }
+            (Ty::Named(_), to) if let Some((_, semantic)) = self.semantic(from) => {
+                self.fit_within(&semantic.base, to, compared)
             }
             (Ty::List(from), Ty::List(to)) => inside(from, to),
             (Ty::Dict(from_key, from), Ty::Dict(to_key, to)) => inside(from_key, to_key).max(inside(from, to)),
@@ -348,7 +367,7 @@ impl TypeTable {
                     }
                     _ => self.fit_fields(from, wanted, compared),
                 },
-                NamedKind::Struct(_) | NamedKind::Enum(_) => Fit::No,
+                NamedKind::Struct(_) | NamedKind::Enum(_) | NamedKind::Semantic(_) => Fit::No,
             },
             _ => Fit::No,
         }
@@ -438,6 +457,7 @@ impl TypeTable {
                         let fields = variants.iter().flat_map(|(_, fields)| fields.iter());
                         fields.into_iter().find_map(|field| self.not_json(&field.ty, is_asked, seen))
                     }
+                    NamedKind::Semantic(semantic) => self.not_json(&semantic.base, is_asked, seen),
                 }
             }
             Ty::Broken | Ty::Any | Ty::Unit | Ty::Str | Ty::Int | Ty::Float | Ty::Bool | Ty::Duration => None,
@@ -468,6 +488,7 @@ impl TypeTable {
                         let mut fields = variants.iter().flat_map(|(_, fields)| fields.iter());
                         fields.any(|field| self.secret_within(&field.ty, seen))
                     }
+                    NamedKind::Semantic(semantic) => self.secret_within(&semantic.base, seen),
                 }
             }
             Ty::Broken | Ty::Never | Ty::Any | Ty::Unit | Ty::Str | Ty::Int | Ty::Float | Ty::Bool | Ty::Duration => {

@@ -102,7 +102,7 @@ fn a_mistyped_property_finds_the_one_that_was_meant() {
             2 |     promt: "x"
               |     ^^^^^
               |
-              = note: an agent has `role`, `prompt`, `model`, `temperature`, `top_p`, `max_tokens`, `seed`, `stop`, `budget`, `schedule`, `timeout`, `retry`, `repair`, `stream`, `planner`, `fallback`, `max_tool_calls` and `tool_choice`
+              = note: an agent has `role`, `prompt`, `model`, `temperature`, `top_p`, `max_tokens`, `seed`, `stop`, `budget`, `schedule`, `timeout`, `retry`, `repair`, `stream`, `planner`, `fallback`, `max_tool_calls`, `tool_choice` and `validate`
               = help: did you mean `prompt`?
 
             error[E0403]: `temperature` is 3, and may be from 0 to 2
@@ -364,7 +364,7 @@ fn what_this_release_does_not_have_is_refused_by_name() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     for (declaration, name) in [
         ("tool t(q: str) -> str { source: builtin(\"x\"), schedule: {} }", "the property `schedule` of a tool"),
-        ("type Email = str @ \"an address\"", "`type`"),
+        ("type Name = str", "a `type` without a condition"),
         ("agent A uses std.http(hosts: []) { prompt: \"x\" }", "`uses std.http`"),
         ("fn f() -> int uses t => 1", "`uses` on a `fn`"),
         ("agent A { prompt: \"x\", memory: { window: 1 } }", "the property `memory`"),

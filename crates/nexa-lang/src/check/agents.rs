@@ -40,9 +40,10 @@ const PROPERTIES: &[&str] = &[
     "fallback",
     "max_tool_calls",
     "tool_choice",
+    "validate",
 ];
 /// Properties of the language that this release does not have.
-const LATER: &[&str] = &["skills", "memory", "context", "validate", "cache"];
+const LATER: &[&str] = &["skills", "memory", "context", "cache"];
 
 /// The defaults that the language gives.
 const TIMEOUT_MS: u64 = 60_000;
@@ -82,6 +83,7 @@ pub(super) fn empty(name: &str, at: At) -> hir::Agent {
         timeout: TIMEOUT_MS,
         backoff: waits(RETRY_MAX, BACKOFF_MS, FACTOR),
         repair: REPAIR,
+        asks_conditions: false,
         stream: false,
         requires: Vec::new(),
         ensures: Vec::new(),
@@ -233,6 +235,7 @@ impl Checker<'_> {
                 agent.max_tool_calls = calls.map_or(agent.max_tool_calls, |calls| calls as u32);
             }
             "tool_choice" => self.tool_choice(agent, value),
+            "validate" => self.validate(agent, value),
             _ if LATER.contains(&name) => self.report_not_available(span, &format!("the property `{name}`")),
             _ => {
                 let unknown = self.finding(Code::E0401, span, format!("an agent has no property `{name}`"));
@@ -355,6 +358,16 @@ impl Checker<'_> {
             }
         }
         schedule
+    }
+
+    /// Whether a model is asked about the conditions of semantic types in the answer.
+    fn validate(&mut self, agent: &mut hir::Agent, value: &ast::Expr) {
+        let Some(word) = self.text_setting(value, "validate") else { return };
+        match word.as_str() {
+            "schema" => agent.asks_conditions = false,
+            "semantic" => agent.asks_conditions = self.types.questions(&agent.result, hir::Asked::Every) > 0,
+            _ => self.out_of_range(value.span(), "validate", &format!("\"{word}\""), "`schema` and `semantic`"),
+        }
     }
 
     fn tool_choice(&mut self, agent: &mut hir::Agent, value: &ast::Expr) {

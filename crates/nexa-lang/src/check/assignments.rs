@@ -136,12 +136,18 @@ impl Checker<'_> {
             ast::Expr::FieldExpr(field) => {
                 let holder = self.path_to(&field.receiver()?, root, steps, out)?;
                 let name = field.field()?;
+                if self.is_checked(&holder, target.span()) {
+                    return None;
+                }
                 let value = self.field_of(holder.clone(), &name);
                 steps.push(Step::Field(holder, name.text().into()));
                 (value.ty != Ty::Broken).then_some(value)
             }
             ast::Expr::IndexExpr(index) => {
                 let holder = self.path_to(&index.receiver()?, root, steps, out)?;
+                if self.is_checked(&holder, target.span()) {
+                    return None;
+                }
                 let Some((key, item)) = self.indexed(&holder.ty) else {
                     let message = format!("the elements of `{}` cannot be assigned to", self.show(&holder.ty));
                     let wrong = self.finding(Code::E0305, target.span(), message);

@@ -24,6 +24,8 @@ pub(super) enum Callee {
     Walk(Walk, Piped),
     /// A value: a function or a stage.
     Value(Expr, Span),
+    /// The check of a semantic type.
+    Check(NamedId, Name),
     /// A helper of a test.
     Test(TestCall, Name),
     /// A copy of an agent with other properties.
@@ -114,6 +116,15 @@ impl Checker<'_> {
                     Callee::Reported
                 }
                 Item::Type(id) if self.cases(id).is_some() => Callee::Case(id, name),
+                Item::Type(id) if self.types.semantic(&Ty::Named(id)).is_some() => {
+                    if text == "check" {
+                        return Callee::Check(id, owner);
+                    }
+                    let message = format!("`{}` has no method `{text}`", owner.text());
+                    let unknown = self.finding(Code::E0305, name.span(), message);
+                    self.report(unknown.help(format!("check a value with `{}.check(…)`", owner.text())));
+                    Callee::Reported
+                }
                 Item::Type(_) => {
                     self.report_not_available(node.span(), "a method of a type");
                     Callee::Reported
@@ -149,6 +160,7 @@ impl Checker<'_> {
 
     /// A method of a value, or a field of it that is a function.
     fn method(&mut self, value: Expr, span: Span, name: &Name) -> Callee {
+        let value = self.plain(value);
         let text = name.text();
         if value.ty.is_silent() {
             return Callee::Reported;

@@ -61,6 +61,7 @@ impl Checker<'_> {
                 self.item_value(item, &name)
             }
             Callee::Case(id, name) => self.case_call(id, &name, args, piped, span),
+            Callee::Check(id, owner) => self.check_call(id, &owner, args, piped, span),
             Callee::Walk(walk, receiver) => self.walk(walk, receiver, args, piped, span),
             Callee::Standard(function, receiver) => self.call_standard(function, receiver, args, piped, span),
             Callee::Value(value, value_span) => self.call_value(value, value_span, args, piped, span),

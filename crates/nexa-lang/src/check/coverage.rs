@@ -54,6 +54,7 @@ pub(super) fn cases(types: &TypeTable, ty: &Ty) -> Vec<Case> {
                 let parts = |fields: &[crate::types::Field]| fields.iter().map(|field| field.ty.clone()).collect();
                 variants.iter().map(|(tag, fields)| (Rc::clone(tag), parts(fields))).collect()
             }
+            NamedKind::Semantic(_) => cases(types, types.base(ty)),
         },
         _ => vec![plain(ANYTHING)],
     }

@@ -50,7 +50,7 @@ impl Checker<'_> {
     fn expr_here(&mut self, node: &ast::Expr, want: Option<&Ty>) -> Expr {
         match node {
             ast::Expr::LiteralExpr(node) => self.literal(node),
-            ast::Expr::StringExpr(node) => self.string(node),
+            ast::Expr::StringExpr(node) => self.wanted_string(node, want),
             ast::Expr::NameRef(node) => self.name_ref(node, want),
             ast::Expr::PlaceholderExpr(node) => self.placeholder(node.span()),
             ast::Expr::ParenExpr(node) => self.paren(node, want),
@@ -158,6 +158,9 @@ impl Checker<'_> {
                 let wrong = self.finding(Code::E0208, name.span(), message);
                 let help = match self.cases(id).and_then(<[_]>::first) {
                     Some((tag, _)) => format!("name one of its cases: `{}.{tag}`", name.text()),
+                    None if self.types.semantic(&Ty::Named(id)).is_some() => {
+                        format!("check a value: `{}.check(…)`", name.text())
+                    }
                     None => format!("make a value of it: `{} {{ … }}`", name.text()),
                 };
                 self.refuse(wrong.help(help))
@@ -259,6 +262,7 @@ impl Checker<'_> {
 
     /// A field of a value.
     pub(super) fn field_of(&mut self, value: Expr, name: &Name) -> Expr {
+        let value = self.plain(value);
         let at = self.at_span(name.span());
         let text = name.text();
         if value.ty.is_silent() {
@@ -304,6 +308,7 @@ impl Checker<'_> {
     fn index(&mut self, node: &ast::IndexExpr) -> Expr {
         let (Some(receiver), Some(index)) = (node.receiver(), node.index()) else { return self.broken(node.span()) };
         let value = self.expr(&receiver, None);
+        let value = self.plain(value);
         let (key, item) = match self.indexed(&value.ty) {
             Some(types) => types,
             None if value.ty.is_silent() => {

@@ -334,7 +334,7 @@ impl Checker<'_> {
         let list = judged.list.clone();
         let result = Ty::result(judged.value.clone());
         let Some(Ty::List(item)) = self.merged_input(judge) else { return sections(judged, is_numbered, at) };
-        match &*item {
+        match self.types.base(&item) {
             Ty::Result(..) => Expr { ty: Ty::list(result), ..list },
             Ty::Str => self.mapped(list, &result, out, at, &|item| {
                 let is_ok = Expr::new(ExprKind::Is(Test::Ok, Box::new(item.clone())), Ty::Bool, at);

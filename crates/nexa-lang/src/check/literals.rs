@@ -25,6 +25,15 @@ impl Checker<'_> {
         }
     }
 
+    /// A text where something is wanted: a semantic type whose pattern it matches, perhaps.
+    pub(super) fn wanted_string(&mut self, node: &ast::StringExpr, want: Option<&Ty>) -> Expr {
+        let made = self.string(node);
+        match want.and_then(|want| self.literal_as(&made, want.without_option())) {
+            Some(id) => Expr { ty: Ty::Named(id), ..made },
+            None => made,
+        }
+    }
+
     pub(super) fn string(&mut self, node: &ast::StringExpr) -> Expr {
         let at = self.at(node);
         let mut parts = Vec::new();
@@ -152,6 +161,7 @@ impl Checker<'_> {
         for entry in node.entries() {
             let (Some(key_node), Some(value_node)) = (entry.key(), entry.value()) else { continue };
             let key = self.expr(&key_node, wanted_key.as_ref());
+            let key = self.plain(key);
             if key_ty == Ty::Never {
                 key_ty = key.ty.clone();
                 if !matches!(key_ty, Ty::Str | Ty::Int | Ty::Bool | Ty::Any | Ty::Broken | Ty::Never) {
@@ -338,7 +348,9 @@ impl Checker<'_> {
             _ => return None,
         };
         match item {
-            Some(Item::Type(id)) if !matches!(self.types.named(id).kind, NamedKind::Enum(_)) => {
+            Some(Item::Type(id))
+                if !matches!(self.types.named(id).kind, NamedKind::Enum(_) | NamedKind::Semantic(_)) =>
+            {
                 self.note_use(Item::Type(id), name.span());
                 Some(Ty::Named(id))
             }

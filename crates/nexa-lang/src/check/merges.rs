@@ -169,6 +169,11 @@ impl Checker<'_> {
         Some(self.refuse(wrong.help(help)))
     }
 
+    /// What holds of the branches besides is lost when they are made one.
+    fn plain_branches(&self, branches: &[BranchType]) -> Vec<BranchType> {
+        branches.iter().map(|(span, ty)| (*span, self.types.base(ty).clone())).collect()
+    }
+
     fn concat(
         &mut self,
         name: &Name,
@@ -178,6 +183,7 @@ impl Checker<'_> {
         separator: Option<&ast::Expr>,
     ) -> Expr {
         let at = self.at_span(name.span());
+        let branches = &self.plain_branches(branches);
         let has_list = branches.iter().any(|(_, ty)| matches!(ty, Ty::List(_)));
         let has_text = branches.iter().any(|(_, ty)| *ty == Ty::Str);
         let does = if has_list && has_text { "joins only texts, or only lists" } else { "joins texts or lists" };
@@ -210,6 +216,7 @@ impl Checker<'_> {
         weights: Option<&ast::Expr>,
     ) -> Expr {
         let at = self.at_span(name.span());
+        let branches = &self.plain_branches(branches);
         let suits = |ty: &Ty| ty.is_number() || *ty == Ty::Any;
         if let Some(wrong) = self.unmergeable(name, branches, "is of numbers", suits) {
             return wrong;

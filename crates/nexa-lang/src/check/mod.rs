@@ -44,6 +44,7 @@ mod places;
 mod planners;
 mod questions;
 mod scope;
+mod semantics;
 mod standard;
 mod state;
 mod statements;
@@ -176,6 +177,8 @@ pub(super) struct Checker<'f> {
     leaving: Option<&'static str>,
     /// Names that take every value in a `match`, and the case of the enum that was probably meant.
     near_cases: BTreeMap<(FileId, Span), String>,
+    /// The patterns of semantic types that literals were compared with; nothing for one that was refused.
+    patterns: BTreeMap<std::rc::Rc<str>, Option<nexa_vm::stdlib::Pattern>>,
 }
 
 impl<'f> Checker<'f> {
@@ -209,6 +212,7 @@ impl<'f> Checker<'f> {
             is_strict: false,
             leaving: None,
             near_cases: BTreeMap::new(),
+            patterns: BTreeMap::new(),
         }
     }
 

@@ -11,7 +11,7 @@ use crate::types::{NamedId, NamedKind, NamedType};
 /// What a name of a file means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Item {
-    /// A protocol, struct or enum.
+    /// A protocol, struct, enum or semantic type.
     Type(NamedId),
     /// An agent, by number.
     Agent(usize),
@@ -90,17 +90,10 @@ impl Checker<'_> {
                 };
                 Some(Item::Type(self.types.declare(NamedType { name: name.text().into(), kind, declared })))
             }
+            Decl::TypeDecl(decl) => self.declare_semantic(decl),
             Decl::AgentDecl(agent) => self.declare_agent(agent).map(Item::Agent),
             Decl::ToolDecl(tool) => self.declare_tool(tool).map(Item::Tool),
             Decl::FlowDecl(_) | Decl::FnDecl(_) => self.declare_flow(decl).map(Item::Flow),
-            _ => {
-                // The word alone is marked: a whole declaration may be pages long.
-                let start = decl.span().start;
-                let span = Span::new(start, start + decl.keyword().len() as u32);
-                let span = decl.name().map_or(span, |name| name.span());
-                self.report_not_available(span, &format!("`{}`", decl.keyword()));
-                Some(Item::Reported)
-            }
         }
     }
 

@@ -17,6 +17,7 @@ impl Checker<'_> {
     }
 
     pub(super) fn bool(&mut self, value: Expr, span: Span) -> Expr {
+        let value = self.plain(value);
         let at = value.at;
         match &value.ty {
             Ty::Bool | Ty::Broken | Ty::Never => value,
@@ -55,6 +56,7 @@ impl Checker<'_> {
             return Expr::new(ExprKind::Not(Box::new(value)), Ty::Bool, at);
         }
         let value = self.expr(&operand, None);
+        let value = self.plain(value);
         let ty = value.ty.clone();
         match (&value.kind, &ty) {
             (ExprKind::Const(Const::Float(float)), _) => Expr::constant(Const::Float(-float), at),
@@ -111,14 +113,14 @@ impl Checker<'_> {
             return self.broken(at_op);
         }
         let operator = operator_of(op);
+        // What holds of the values besides matters only to whether they can be equal.
+        let can_be_equal = self.types.fit(&x.ty, &y.ty) != Fit::No || self.types.fit(&y.ty, &x.ty) != Fit::No;
+        if !matches!(op, BinaryOp::Equal | BinaryOp::NotEqual) || can_be_equal {
+            (x, y) = (self.plain(x), self.plain(y));
+        }
         let is_sum = matches!(op, BinaryOp::Add | BinaryOp::Subtract);
         let ty = match op {
-            BinaryOp::Equal | BinaryOp::NotEqual => {
-                match (self.types.fit(&x.ty, &y.ty), self.types.fit(&y.ty, &x.ty)) {
-                    (Fit::No, Fit::No) => None,
-                    _ => Some(Ty::Bool),
-                }
-            }
+            BinaryOp::Equal | BinaryOp::NotEqual => can_be_equal.then_some(Ty::Bool),
             BinaryOp::Less | BinaryOp::LessOrEqual | BinaryOp::Greater | BinaryOp::GreaterOrEqual => {
                 match (&x.ty, &y.ty) {
                     (x, y) if x.is_number() && y.is_number() => Some(Ty::Bool),
@@ -133,7 +135,7 @@ impl Checker<'_> {
             }
             BinaryOp::In => match (&x.ty, &y.ty) {
                 (Ty::Str, Ty::Str) | (_, Ty::Any) => Some(Ty::Bool),
-                (x, Ty::List(item)) if self.types.fit(x, item) != Fit::No => Some(Ty::Bool),
+                (x, Ty::List(item)) if self.types.fit(x, self.types.base(item)) != Fit::No => Some(Ty::Bool),
                 (x, Ty::Dict(key, _)) if self.types.fit(x, key) != Fit::No => Some(Ty::Bool),
                 _ => None,
             },

@@ -43,6 +43,16 @@ impl Tested {
 impl Checker<'_> {
     /// Checks a pattern against a value that waits in a local. `before` is what earlier arms take.
     pub(super) fn pattern(&mut self, pattern: &Pattern, subject: &Expr, before: &[Cover]) -> Tested {
+        let plain = self.plain(subject.clone());
+        let is_whole = match pattern {
+            Pattern::NamePat(name) => {
+                name.path().len() == 1 && !name.name().is_some_and(|name| self.has_case(&plain.ty, &name.text()))
+            }
+            Pattern::WildcardPat(_) | Pattern::TypedPat(_) | Pattern::IntentPat(_) => true,
+            _ => false,
+        };
+        // What looks inside of a value of a semantic type sees its base.
+        let subject = if is_whole { subject } else { &plain };
         match pattern {
             Pattern::WildcardPat(_) => Tested::anything(),
             Pattern::LiteralPat(literal) => self.literal_pattern(literal, subject),
@@ -163,6 +173,7 @@ impl Checker<'_> {
             return Tested { test: Some(test), cover };
         }
         let alternatives = Self::alternatives(&subject.ty);
+        let alternatives: Vec<Ty> = alternatives.iter().map(|ty| self.types.base(ty).clone()).collect();
         let fit = |ty: &&Ty| self.types.fit(&value.ty, ty);
         let of_own = alternatives.iter().find(|ty| fit(ty) == Fit::Same);
         let Some(ty) = of_own.or_else(|| alternatives.iter().find(|ty| fit(ty) == Fit::Widen)).cloned() else {
@@ -566,6 +577,13 @@ impl Checker<'_> {
             alternatives.iter().filter(|from| self.types.fit(from, &ty) == Fit::Same).cloned().collect();
         let (test, value, cover) = if taken.len() == alternatives.len() && !(subject.ty == Ty::Any && ty != Ty::Any) {
             (None, Expr { ty, ..subject.clone() }, Cover::All)
+        } else if self.only_a_model_knows(&alternatives, &taken, &ty) {
+            let message = format!("only a model can say whether a value is `{}`", self.show(&ty));
+            let wrong = self.finding(Code::E0311, span, message);
+            self.report(
+                wrong.help("a semantic type without a pattern is asked for with its `check`, before the `match`"),
+            );
+            return Tested::anything();
         } else if holds_function(&ty) {
             let message = "a function cannot be told from other values when the program runs";
             let wrong = self.finding(Code::E0301, span, message);
@@ -597,6 +615,14 @@ impl Checker<'_> {
         };
         let bound = name.map(|name| self.bind_part(&name, value));
         Tested { test: all(test.into_iter().chain(bound).collect(), at), cover }
+    }
+
+    /// Whether what is of a type cannot be told from other alternatives by looking at it.
+    fn only_a_model_knows(&self, alternatives: &[Ty], taken: &[Ty], ty: &Ty) -> bool {
+        let plain = self.types.base(ty);
+        let others = alternatives.iter().filter(|from| !taken.contains(from));
+        self.types.questions(ty, crate::hir::Asked::Undecided) > 0
+            && others.into_iter().any(|from| self.may_be(self.types.base(from), plain))
     }
 
     /// Whether a value of one type may be of another as it is.

@@ -44,17 +44,20 @@ impl Checker<'_> {
     /// The value, converted to a type where that is allowed; otherwise an error is reported.
     pub(super) fn coerce(&mut self, value: Expr, to: &Ty, span: Span, place: Place<'_>) -> Expr {
         match self.types.fit(&value.ty, to) {
-            Fit::Same => value,
+            Fit::Same => self.settled(value, to),
             Fit::Widen => widen(value, to),
             Fit::Check => {
                 self.strictly(&value, to, span, place);
                 let at = value.at;
                 Expr::new(ExprKind::Check(Box::new(value)), to.clone(), at)
             }
-            Fit::No => {
-                let conflict = self.conflict(&value.ty, to, span, place);
-                self.refuse(conflict)
-            }
+            Fit::No => match self.literal_as(&value, to) {
+                Some(id) => Expr { ty: Ty::Named(id), ..value },
+                None => {
+                    let conflict = self.conflict(&value, to, span, place);
+                    self.refuse(conflict)
+                }
+            },
         }
     }
 
@@ -63,7 +66,7 @@ impl Checker<'_> {
     fn strictly(&mut self, value: &Expr, to: &Ty, span: Span, place: Place<'_>) {
         let is_message = matches!(value.kind, ExprKind::Receive(_));
         if self.is_strict && !is_message && self.types.fit_strictly(&value.ty, to) == Fit::No {
-            let loose = self.conflict(&value.ty, to, span, place);
+            let loose = self.conflict(value, to, span, place);
             self.report(loose.note("`--strict` asks for types that are known before the program runs").help(ASK_TYPE));
         }
     }
@@ -77,9 +80,12 @@ impl Checker<'_> {
     }
 
     /// The error for a value that may not stand somewhere.
-    fn conflict(&mut self, from: &Ty, to: &Ty, span: Span, place: Place<'_>) -> Diagnostic {
+    fn conflict(&mut self, value: &Expr, to: &Ty, span: Span, place: Place<'_>) -> Diagnostic {
+        let from = &value.ty;
+        let unchecked = self.types.unchecked(from, to);
         let (given, wanted) = (self.show(from), self.show(to));
         let code = match place {
+            _ if unchecked.is_some() => Code::E0311,
             Place::Assignment(..) | Place::Part(_) => Code::E0310,
             Place::Piped(..) => Code::E0501,
             Place::Key => Code::E0309,
@@ -88,6 +94,7 @@ impl Checker<'_> {
             _ => Code::E0301,
         };
         let message = match place {
+            _ if unchecked.is_some() => format!("`{given}` becomes `{wanted}` by a check only"),
             Place::Let(_) => format!("the value is `{given}`, but `{wanted}` is written"),
             Place::Assignment(name, _) | Place::Part(name) => {
                 format!("`{name}` is `{wanted}` and cannot become `{given}`")
@@ -113,6 +120,9 @@ impl Checker<'_> {
             }
             _ => conflict,
         };
+        if let Some(id) = unchecked {
+            return self.ask_for_check(conflict, value, to, id);
+        }
         match self.way_out(from, to) {
             Some(help) => conflict.help(help),
             None => conflict,

@@ -253,21 +253,13 @@ impl Checker<'_> {
         if ty.is_silent() || made.ty.is_silent() {
             return false;
         }
-        if self.types.fit(&made.ty, &ty) == Fit::No {
+        if self.types.fit(&made.ty, &ty) == Fit::No && self.types.unchecked(&made.ty, &ty).is_none() {
             // The checker knows already that it cannot be; a value of the type is never anything else.
             self.coerce(made, &ty, value.span(), Place::Let(written.span()));
             return false;
         }
         let kept = self.set_aside(made, out, at);
-        let error = self.temporary(word);
-        let message = format!("the value is no `{}`: ", self.show(&ty));
-        let checked = Expr::new(ExprKind::Check(Box::new(kept)), ty, at);
-        let failed = Expr::local(error, Ty::Named(TypeTable::ERROR), at);
-        let why = Expr::new(ExprKind::Field(Box::new(failed), "message".into()), Ty::Str, at);
-        let message = Expr::new(ExprKind::Concat(vec![Expr::text(&message, at), why]), Ty::Str, at);
-        let raise = raised("verify_failed", message, at);
-        let tried = vec![Stmt { kind: StmtKind::Expr(checked), at }];
-        out.push(Stmt { kind: StmtKind::Try(tried, error, vec![raise]), at });
+        self.demand_type(kept, &ty, word, out);
         false
     }
 

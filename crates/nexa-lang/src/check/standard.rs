@@ -153,6 +153,8 @@ pub(super) fn method_names(ty: &Ty) -> impl Iterator<Item = &'static str> {
 impl Bindings {
     /// Learns what variables stand for from an argument's type. What does not agree is found when it is converted.
     pub(super) fn learn(&mut self, shape: &Shape, ty: &Ty, types: &TypeTable) {
+        // A variable may be a semantic type; where a list or a number is wanted, its base counts.
+        let ty = if matches!(shape, Shape::Variable(variable) if *variable != 'N') { ty } else { types.base(ty) };
         match (shape, ty) {
             (Shape::Variable(variable), ty) => match self.0.get(variable) {
                 None | Some(Ty::Never) => {

@@ -313,6 +313,7 @@ impl Checker<'_> {
         let at = self.at(node);
         let (Some(binding), Some(subject)) = (node.binding(), node.subject()) else { return false };
         let over = self.expr(&subject, None);
+        let over = self.plain(over);
         let over = if matches!(over.ty, Ty::Stream(_)) { self.chunks(over) } else { over };
         self.refuse_any(&over.ty, subject.span(), "a list or dict");
         let opened = self.open_block();

@@ -19,12 +19,14 @@ const BUILT_IN: &[&str] = &[
 ];
 
 impl Checker<'_> {
-    /// Fills in the fields of every protocol and struct and the cases of every enum.
+    /// Fills in the fields of every protocol and struct, the cases of every enum, and what semantic types narrow.
     pub(super) fn define_types(&mut self) {
+        let mut narrowing = Vec::new();
         for (place, file) in self.files.iter().enumerate() {
             self.file = file.id;
             for decl in file.tree.declarations() {
-                if !matches!(decl, Decl::ProtocolDecl(_) | Decl::StructDecl(_) | Decl::EnumDecl(_)) {
+                if !matches!(decl, Decl::ProtocolDecl(_) | Decl::StructDecl(_) | Decl::EnumDecl(_) | Decl::TypeDecl(_))
+                {
                     continue;
                 }
                 let Some(name) = decl.name() else { continue };
@@ -39,10 +41,21 @@ impl Checker<'_> {
                     Decl::StructDecl(decl) => NamedKind::Struct(self.fields(decl.fields())),
                     Decl::EnumDecl(decl) => NamedKind::Enum(self.variants_of(decl)),
                     Decl::ProtocolDecl(decl) => NamedKind::Protocol(self.fields(decl.fields())),
+                    Decl::TypeDecl(decl) => match self.semantic_of(decl) {
+                        Some(kind) => {
+                            narrowing.push((file.id, id, decl.clone()));
+                            kind
+                        }
+                        None => continue,
+                    },
                     _ => continue,
                 };
                 self.types.define(id, kind);
             }
+        }
+        for (file, id, decl) in narrowing {
+            self.file = file;
+            self.check_base(id, &decl);
         }
     }
 
@@ -138,10 +151,8 @@ impl Checker<'_> {
                     _ => self.types.join(&joined, ty),
                 })
             }
-            TypeExpr::SemanticType(semantic) => {
-                self.report_not_available(semantic.span(), "a semantic type");
-                Ty::Broken
-            }
+            // The parser reads it in a declaration only, and there it is `semantics` that looks at it.
+            TypeExpr::SemanticType(semantic) => semantic.base().map_or(Ty::Broken, |base| self.ty(&base)),
         }
     }
 

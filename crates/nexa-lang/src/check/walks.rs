@@ -272,7 +272,10 @@ impl Checker<'_> {
                 self.collect(over, Ty::list(element), round, Some(keep), statements, at)
             }
             Walk::SortBy => {
-                if !matches!(round.answer.ty, Ty::Int | Ty::Float | Ty::Str | Ty::Bool | Ty::Duration | Ty::Any) {
+                if !matches!(
+                    self.types.base(&round.answer.ty),
+                    Ty::Int | Ty::Float | Ty::Str | Ty::Bool | Ty::Duration | Ty::Any
+                ) {
                     let message = format!("`sort_by` cannot order by `{}`", self.show(&round.answer.ty));
                     let wrong = self.finding(Code::E0301, called.span, message);
                     return self.refuse(wrong.help("give a number, a text, a duration or a bool for each element"));

@@ -20,6 +20,7 @@
 //!             let reply = <model request>(model, messages)
 //!             <what the reply asks of tools, see `tool_loop`>
 //!             let read = <read reply.text as T>      // for `-> str`: return reply.text
+//!             // `validate: "semantic"`: what a model says does not hold of the value counts as not fitting
 //!             if (read is ok and what is ensured holds of it) { return its value }
 //!             failure = output_invalid, listing what does not fit
 //!             if (repairs == 1) { break }            // the next model
@@ -46,12 +47,15 @@
 
 use std::rc::Rc;
 
+use nexa_vm::op::Asking;
+
 use super::TooLarge;
 use super::pool::Pool;
 use super::template::Template;
 use super::tool_loop::Slots;
 use crate::hir::{
-    Agent, BestOf, Const, Contract, Expr, ExprKind, ForEach, Fork, Function, Item, Operator, Shape, Stmt, StmtKind,
+    Agent, Ask, Asked, BestOf, Const, Contract, Expr, ExprKind, ForEach, Fork, Function, Item, Operator, Shape, Stmt,
+    StmtKind,
 };
 use crate::types::Ty;
 
@@ -270,15 +274,42 @@ impl Template {
             self.message("assistant", text, self.field(self.load(reply), "from")),
             self.message("user", asked, self.int(FROM_MACHINE)),
         ]);
-        vec![
-            self.store(read, read_json),
-            self.stmt(StmtKind::If(fits, give, Vec::new())),
-            self.store(violations, list),
+        let mut out = vec![self.store(read, read_json)];
+        if agent.asks_conditions {
+            let fits_in_words = self.binary(Operator::Eq, self.load(violations), self.list(Vec::new()), Ty::Bool);
+            let mut asked = self.broken_conditions(agent, read, violations);
+            asked.push(self.stmt(StmtKind::If(fits_in_words, give, Vec::new())));
+            out.push(self.stmt(StmtKind::If(fits, asked, vec![self.store(violations, list)])));
+        } else {
+            out.extend([self.stmt(StmtKind::If(fits, give, Vec::new())), self.store(violations, list)]);
+        }
+        out.extend([
             self.store(failure, invalid),
             self.stmt(StmtKind::If(is_last, vec![self.stmt(StmtKind::Break)], Vec::new())),
             self.stmt(StmtKind::Increment(repairs, 1)),
             self.store(messages, self.binary(Operator::Add, self.load(messages), turn, Ty::Any)),
-        ]
+        ]);
+        out
+    }
+
+    /// Lists the conditions in words of the result that a model says do not hold.
+    fn broken_conditions(&mut self, agent: &Agent, read: u16, violations: u16) -> Vec<Stmt> {
+        let [condition, part, violation] = std::array::from_fn(|_| self.local());
+        let value = self.made(ExprKind::Unwrap(Box::new(self.load(read))), agent.result.clone());
+        let conditions = ExprKind::Conditions(agent.result.clone(), Asked::Every, Box::new(value));
+        let (question, subject) = (self.load(condition), self.load(part));
+        let ask = Ask { asking: Asking::Question, question, subject, labels: None };
+        let holds = self.made(ExprKind::Ask(Box::new(ask)), Ty::Bool);
+        let fails = self.made(ExprKind::Not(Box::new(holds)), Ty::Bool);
+        let one = self.list(vec![self.load(violation)]);
+        let note = self.store(violations, self.binary(Operator::Add, self.load(violations), one, Ty::Any));
+        let walk = ForEach {
+            over: self.made(conditions, Ty::list(Ty::Any)),
+            index: None,
+            item: Item::Parts(vec![Some(condition), Some(part), Some(violation)]),
+            body: vec![self.stmt(StmtKind::If(fails, vec![note], Vec::new()))],
+        };
+        vec![self.store(violations, self.list(Vec::new())), self.stmt(StmtKind::ForEach(Box::new(walk)))]
     }
 
     /// Returns a value for which all that is ensured holds. For another one the model is asked again while there are

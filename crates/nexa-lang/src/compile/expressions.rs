@@ -6,7 +6,7 @@ use nexa_vm::value::Stage;
 
 use super::builder::Builder;
 use super::questions::Kind;
-use crate::hir::{Const, Expr, ExprKind, Forked, MemoryUse, Operator, Rescue, Test};
+use crate::hir::{Asked, Const, Expr, ExprKind, Forked, MemoryUse, Operator, Rescue, Test};
 use crate::types::Ty;
 
 /// Ints that fit into an instruction.
@@ -91,6 +91,15 @@ impl Builder<'_, '_> {
             ExprKind::Check(value) => {
                 let ty = self.pool.ty(&expr.ty);
                 self.simple(expr, &[value], Op::CheckType, ty);
+            }
+            ExprKind::Conditions(ty, asked, value) => {
+                let ty = self.pool.ty(ty);
+                self.emit(Op::Int, ty, 0, 1);
+                self.emit(if *asked == Asked::Every { Op::True } else { Op::False }, 0, 0, 1);
+                self.expr(value);
+                self.at(expr.at);
+                let number = nexa_vm::stdlib::lookup("core.conditions").map_or(u16::MAX, |function| function.number);
+                self.emit_count(Op::CallStd, 3, number, 3, 1);
             }
             ExprKind::Is(test, value) => self.test(expr, test, value),
             ExprKind::ErrorOf(value) => self.standard(expr, "result.error", value),

@@ -148,6 +148,11 @@ impl<'t> Pool<'t> {
                         let variants = variants.iter().map(|(tag, fields)| self.record(tag, false, fields)).collect();
                         Type::Enum { name: self.table.run_name(*id).to_string(), variants }
                     }
+                    NamedKind::Semantic(semantic) => Type::Semantic {
+                        base: self.ty(&semantic.base),
+                        condition: semantic.condition.to_string(),
+                        pattern: semantic.pattern.as_ref().map(ToString::to_string),
+                    },
                 }
             }
         };

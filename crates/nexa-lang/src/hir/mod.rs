@@ -115,6 +115,8 @@ pub struct Agent {
     pub backoff: Vec<u64>,
     /// How many turns may be spent on repairing an answer that does not fit.
     pub repair: u32,
+    /// Whether a model is asked about each condition in words of its result.
+    pub asks_conditions: bool,
     /// Whether pieces of the answer go to the client.
     pub stream: bool,
     /// What must hold before a model is asked; reads the parameters as locals `0..`.
@@ -510,6 +512,9 @@ pub enum ExprKind {
     Widen(Box<Expr>),
     /// A value checked against the expression's type.
     Check(Box<Expr>),
+    /// The parts of a value of a type about whose conditions a model is asked: a list of condition, part, and what to say
+    /// if it does not hold.
+    Conditions(Ty, Asked, Box<Expr>),
     /// Whether a value has a form.
     Is(Test, Box<Expr>),
     /// The error in an `err`.
@@ -607,6 +612,15 @@ pub enum ExprKind {
     Release(Box<Expr>),
     /// Where the checker proved that nothing goes.
     Unreachable,
+}
+
+/// The conditions of semantic types that a model is asked about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// Those that no pattern decides.
+    Undecided,
+    /// All of them.
+    Every,
 }
 
 /// What is done with a memory.

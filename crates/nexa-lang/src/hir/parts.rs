@@ -102,6 +102,7 @@ impl Expr {
             | ExprKind::Widen(a)
             | ExprKind::Check(a)
             | ExprKind::Is(_, a)
+            | ExprKind::Conditions(_, _, a)
             | ExprKind::ErrorOf(a)
             | ExprKind::Unwrap(a)
             | ExprKind::WrapOk(a)

@@ -221,6 +221,27 @@ pub(super) fn is_of(context: &mut Context<'_>, args: &[Value]) -> Result<Value, 
     is_of.map(Value::Bool).ok_or_else(|| fail(RunCode::OutOfMemory, "the value is too large to be told its type"))
 }
 
+/// What a model has to be asked about a value of a type: a list of tuples of a condition in words, the part that it is
+/// about, and what to say if it does not hold. `every`: also where a pattern decides.
+pub(super) fn conditions(context: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
+    let ty = type_arg(context, args)?;
+    let Value::Bool(every) = any_arg(args, 1) else { return Err(mismatch("a bool", any_arg(args, 1))) };
+    let listed = json::conditions(context.module, ty, any_arg(args, 2), *every).map_err(|why| match why {
+        json::Unlisted::TooMany => {
+            let most = json::CONDITIONS_MAX;
+            fail(RunCode::SemanticFailed, format!("a model would be asked about more than {most} parts of one value"))
+        }
+        json::Unlisted::TooLarge => fail(RunCode::OutOfMemory, "the value is too large to be asked about"),
+    })?;
+    let mut list = Vec::with_capacity(listed.len());
+    for condition in listed {
+        context.charge_list(3)?;
+        let one = vec![context.text(condition.words)?, condition.part, context.text(condition.violation)?];
+        list.push(Value::Tuple(Arc::new(one)));
+    }
+    context.list(list)
+}
+
 /// A model's yes or no: a JSON bool, or `true`, `false`, `yes`, `no` in any case; `none` for anything else.
 pub(super) fn read_bool(_: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
     let word = str_arg(args, 0)?.trim();

@@ -26,8 +26,9 @@ mod table;
 mod text;
 mod time;
 
-pub use patterns::check_pattern;
+pub use crate::json::CONDITIONS_MAX;
 pub(crate) use patterns::compile_regex;
+pub use patterns::{Pattern, check_pattern};
 pub use table::FUNCTIONS;
 
 /// A type in a signature. Letters are type variables, the same letter being the same type in one signature.

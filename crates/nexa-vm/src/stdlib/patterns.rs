@@ -18,6 +18,26 @@ pub(crate) fn compile_regex(pattern: &str) -> Result<Regex, String> {
     })
 }
 
+/// A pattern that was compiled, for whoever matches it more than once.
+#[derive(Debug, Clone)]
+pub struct Pattern(Regex);
+
+impl Pattern {
+    /// Compiles a pattern.
+    ///
+    /// # Errors
+    /// One line about what is wrong with it.
+    pub fn new(pattern: &str) -> Result<Self, String> {
+        compile_regex(pattern).map(Pattern)
+    }
+
+    /// Whether it is found in a text.
+    #[must_use]
+    pub fn is_match(&self, text: &str) -> bool {
+        self.0.is_match(text)
+    }
+}
+
 /// Whether a pattern can be compiled; otherwise one line about what is wrong with it.
 ///
 /// # Errors

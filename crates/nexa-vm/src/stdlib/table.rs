@@ -120,4 +120,5 @@ functions! {
 
     79 "truthy" (v: Any) -> Bool => core::truthy;
     80 "core.read_args" (ty: Int, text: Str) -> Result(&Any, &LIST_STR) => core::read_args;
+    81 "core.conditions" (ty: Int, every: Bool, v: Any) -> List(&Any) => core::conditions;
 }

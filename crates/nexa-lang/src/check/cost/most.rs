@@ -7,10 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use nexa_types::Budget;
+use nexa_vm::stdlib::CONDITIONS_MAX;
 
 use super::{Amounts, Prices, QUESTION_TURNS, Unknown, one_question, one_request};
 use crate::hir::{
-    At, Const, Entry, Expr, ExprKind, Function, Granted, Item, Operator, Part, Program, Stmt, StmtKind, Target,
+    Asked, At, Const, Entry, Expr, ExprKind, Function, Granted, Item, Operator, Part, Program, Stmt, StmtKind, Target,
 };
 use crate::types::Ty;
 
@@ -136,6 +137,11 @@ impl<'p> MostOf<'p> {
             for contract in &agent.ensures {
                 own = own.plus(self.expr(&contract.holds, &known).times(requests));
             }
+            if agent.asks_conditions {
+                let each = one_question(self.asked, self.prices).times(QUESTION_TURNS);
+                let each = each.times(self.conditions(&agent.result, Asked::Every));
+                own = own.plus(Most::known(each.times(requests)));
+            }
             self.asked = around;
             for offered in &agent.tools {
                 if let Granted::Flow(flow) = offered.granted {
@@ -161,6 +167,11 @@ impl<'p> MostOf<'p> {
             }
             (Some(_), None) => most,
         }
+    }
+
+    /// Conditions that a model is asked about in one value of a type.
+    fn conditions(&self, ty: &Ty, asked: Asked) -> u64 {
+        self.program.types.questions(ty, asked).min(CONDITIONS_MAX as u64)
     }
 
     /// A flow that is started as an agent of its own.
@@ -231,7 +242,11 @@ impl<'p> MostOf<'p> {
                     ExprKind::Local(slot) => known.locals.get(slot).copied().unwrap_or(&walk.over),
                     _ => &walk.over,
                 };
-                match length_of(walked) {
+                let length = match &walked.kind {
+                    ExprKind::Conditions(ty, asked, _) => Some(self.conditions(ty, *asked)),
+                    _ => length_of(walked),
+                };
+                match length {
                     _ if round.is_nothing() => over,
                     Some(length) => over.plus(round.times(length)),
                     None => {
