@@ -144,8 +144,9 @@ fn c41_a_plain_value_is_no_value_of_a_semantic_type() {
         ("verify 1 satisfies Email; return s", vec!["E0301"]),
         ("let d: dict[Email, int] = {}; return d", vec!["E0309"]),
     ] {
-        let found =
-            codes(&format!("flow takes(e: Email) -> str {{ return e }}\nflow main(s: str) -> any {{ {statements} }}"));
+        let found = codes(&format!(
+            "type Maybe = str? @ \"m\"\ntype Either = str | int @ \"o\"\nflow takes(e: Email) -> str {{ return e }}\nflow main(s: str) -> any {{ {statements} }}"
+        ));
         assert_eq!(found, expected, "{statements}");
     }
 }
