@@ -130,7 +130,7 @@ impl Checker<'_> {
         let result_span = signature.result.as_ref().map_or(signature.span, |(_, span)| *span);
         agent.tools = self.offers(&decl.grants());
         self.check_wire_types(&agent, &signature, result_span);
-        self.check_implemented(&decl, &agent.result, result_span);
+        self.check_implemented(&decl.implemented(), &agent.result, result_span);
         let mut given: BTreeMap<String, Span> = BTreeMap::new();
         for property in decl.properties() {
             let (Some(name), Some(value)) = (property.name(), property.value()) else { continue };
@@ -175,10 +175,11 @@ impl Checker<'_> {
         }
     }
 
-    fn check_implemented(&mut self, decl: &ast::AgentDecl, result: &Ty, span: Span) {
-        for written in decl.implemented() {
-            let wanted = self.ty(&written);
-            if wanted.is_silent() || self.types.fit(result, &wanted) == Fit::Same {
+    /// `implements P` of an agent or a flow: its result has the fields of `P`.
+    pub(super) fn check_implemented(&mut self, promised: &[ast::TypeExpr], result: &Ty, span: Span) {
+        for written in promised {
+            let wanted = self.ty(written);
+            if wanted.is_silent() || result.is_silent() || self.types.fit(result, &wanted) == Fit::Same {
                 continue;
             }
             let message = format!("the result `{}` is no `{}`", self.show(result), self.show(&wanted));

@@ -188,9 +188,6 @@ impl Checker<'_> {
     }
 
     fn check_flow_clauses(&mut self, number: usize, decl: &FlowDecl) {
-        for clause in decl.implemented() {
-            self.report_not_available(clause.span(), "`implements` on a flow");
-        }
         if let Some(schedule) = decl.schedule() {
             self.flows[number].schedule = self.schedule(&ast::Expr::RecordExpr(schedule));
         }
@@ -305,6 +302,10 @@ impl Checker<'_> {
             }
             _ => function,
         };
+        if let Written::Flow(flow) = &decl {
+            let span = signature.result.as_ref().map_or(signature.span, |(_, span)| *span);
+            self.check_implemented(&flow.implemented(), &result, span);
+        }
         (self.frames, self.file, self.depth, self.has_budget) = around;
         self.in_contract = contract;
         self.may_use_tenant_memory = was_granted;

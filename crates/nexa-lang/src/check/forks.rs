@@ -289,16 +289,20 @@ impl Checker<'_> {
             Ty::Result(value, _) if takes_list => {
                 Expr::new(ExprKind::MergeAll(Box::new(list)), Ty::list((**value).clone()), at)
             }
-            Ty::Result(..) => {
-                let names = self.section_names(left).into_iter().map(|name| Expr::text(&name, at)).collect();
-                let names = Expr::new(ExprKind::List(names), Ty::list(Ty::Str), at);
-                Expr::new(ExprKind::MergeSections(Box::new(names), Box::new(list)), Ty::Str, at)
-            }
+            Ty::Result(..) => self.sections(left, list, at),
+            _ if wanted == Some(Ty::Str) => self.sections(left, list, at),
             // A list of values that cannot have failed goes as it is.
             _ => list,
         };
         let value = self.stage(stage, Piped { value: merged, span: piped.span });
         block_of(statements, value)
+    }
+
+    /// A text with a headed section for each branch.
+    fn sections(&self, left: &ast::Expr, list: Expr, at: At) -> Expr {
+        let names = self.section_names(left).into_iter().map(|name| Expr::text(&name, at)).collect();
+        let names = Expr::new(ExprKind::List(names), Ty::list(Ty::Str), at);
+        Expr::new(ExprKind::MergeSections(Box::new(names), Box::new(list)), Ty::Str, at)
     }
 
     /// The results of a fork as a list; those of a named one are taken out of their record.

@@ -10,6 +10,7 @@ use super::Checker;
 use super::calls::{Piped, Slot};
 use super::literals::block_of;
 use super::modules::Item;
+use super::places::Place;
 use crate::ast::{self, AstNode, Name};
 use crate::diagnostic::Code;
 use crate::hir::{Const, Expr, ExprKind, Shape};
@@ -149,7 +150,24 @@ impl Checker<'_> {
         if self.in_agent_text || self.is_variable(&text) || self.item(&text).is_some() {
             return None;
         }
+        if let ("ok" | "err", Some(Ty::Result(value, error))) = (text.as_str(), want.map(Ty::without_option)) {
+            return self.wanted_result(text == "ok", value, error, node);
+        }
         let id = self.enum_of_case(&name, want)?;
         Some(self.case_call(id, &name, &node.args(), None, node.span()))
+    }
+
+    /// `ok(v)`, `err(e)` where a result is asked for, which says what the other one would hold.
+    fn wanted_result(&mut self, is_ok: bool, value: &Rc<Ty>, error: &Rc<Ty>, node: &ast::CallExpr) -> Option<Expr> {
+        let [arg] = &node.args()[..] else { return None };
+        let (None, Some(written)) = (arg.name(), arg.value()) else { return None };
+        let (to, name, callee) = if is_ok { (value, "value", "ok") } else { (error, "error", "err") };
+        let held = self.expr(&written, Some(to));
+        let held = self.coerce(held, to, written.span(), Place::Argument(name, callee, None));
+        if held.ty == Ty::Broken {
+            return Some(self.broken(node.span()));
+        }
+        let kind = if is_ok { ExprKind::WrapOk(Box::new(held)) } else { ExprKind::WrapErr(Box::new(held)) };
+        Some(Expr::new(kind, Ty::Result(Rc::clone(value), Rc::clone(error)), self.at(node)))
     }
 }
