@@ -68,12 +68,15 @@ pub fn check(entry_path: &str, loader: &dyn FileLoader) -> CompileResult {
     run(SourceSet::load(entry_path, loader), Wanted::Nothing, &Options::default()).0
 }
 
-/// Checks the program whose first file is at this path, with what its models cost, and says what it may ask of them.
-/// There are no costs of a program with errors.
-pub fn check_costs(entry_path: &str, loader: &dyn FileLoader, prices: &Prices) -> (CompileResult, Option<Costs>) {
-    let options = Options { prices: prices.clone(), is_strict: false };
-    let (result, program) = run(SourceSet::load(entry_path, loader), Wanted::Nothing, &options);
-    let costs = (!result.has_errors()).then(|| checker::cost::costs(&program, prices));
+/// Compiles the program whose first file is at this path, and says what it may ask of models. There are no costs of a
+/// program with errors.
+pub fn compile_with_costs(
+    entry_path: &str,
+    loader: &dyn FileLoader,
+    options: &Options,
+) -> (CompileResult, Option<Costs>) {
+    let (result, program) = run(SourceSet::load(entry_path, loader), Wanted::Module, options);
+    let costs = (!result.has_errors()).then(|| checker::cost::costs(&program, &options.prices));
     (result, costs)
 }
 

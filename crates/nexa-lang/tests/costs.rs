@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use expect_test::{Expect, expect};
 use nexa_lang::diagnostic::Colour;
-use nexa_lang::{Amounts, Bounds, Costs, Price, Prices, check_costs, compile_text};
+use nexa_lang::{Amounts, Bounds, Costs, Options, Price, Prices, compile_text, compile_with_costs};
 use nexa_types::UsdMicro;
 use nexa_vm::value::Value;
 use proptest::prelude::*;
@@ -17,9 +17,13 @@ use running::{Desk, str};
 const AGENTS: &str = "agent A { prompt: \"x\", retry: { max: 0 }, repair: 0 }\n\
     agent B -> int { prompt: \"y\", retry: { max: 1, backoff: 0ms }, repair: 1 }\n";
 
+fn with_prices(prices: &Prices) -> Options {
+    Options { prices: prices.clone(), ..Options::default() }
+}
+
 fn costs(program: &str, prices: &Prices) -> Costs {
     let files = BTreeMap::from([("main.nx".to_owned(), program.as_bytes().to_vec())]);
-    let (result, costs) = check_costs("main.nx", &files, prices);
+    let (result, costs) = compile_with_costs("main.nx", &files, &with_prices(prices));
     costs.unwrap_or_else(|| panic!("{program}\n{}", result.render(Colour::Off)))
 }
 
@@ -64,6 +68,24 @@ fn an_agent_asks_once_at_least_and_as_often_as_it_repairs_and_retries_at_most() 
     assert_eq!(*most, Amounts { requests, tokens: 3_100 * requests, cost: Some(UsdMicro(6_500 * requests)) });
     let unpriced = self::costs(program, &Prices::new());
     assert_eq!(unpriced.agents[0].1.most.as_ref().unwrap().cost, None);
+}
+
+#[test]
+fn a_model_without_a_price_of_its_own_has_that_of_its_provider() {
+    let price = |dollars: u64| Price { input: UsdMicro(0), output: UsdMicro(dollars * 1_000_000), window: None };
+    let prices = Prices::from([
+        (String::new(), price(1)),
+        ("acme/".to_owned(), price(10)),
+        ("acme/large".to_owned(), price(100)),
+    ]);
+    let cost = |model: &str| {
+        let program = format!("agent A {{ prompt: \"x\", max_tokens: 100{model} }}");
+        costs(&program, &prices).agents[0].1.least.cost
+    };
+    assert_eq!(cost(""), Some(UsdMicro(100)));
+    assert_eq!(cost(", model: \"acme/small\""), Some(UsdMicro(1_000)));
+    assert_eq!(cost(", model: \"acme/large\""), Some(UsdMicro(10_000)));
+    assert_eq!(cost(", model: \"other/small\""), None);
 }
 
 #[test]
@@ -254,7 +276,8 @@ fn a_budget_that_lets_no_request_be_sent_is_an_error() {
     assert_eq!(codes(dear), [""; 0], "without a price nothing is said of costs");
     let price = Price { input: UsdMicro(1), output: UsdMicro(2_000_000), window: None };
     let files = BTreeMap::from([("main.nx".to_owned(), dear.as_bytes().to_vec())]);
-    let (result, costs) = check_costs("main.nx", &files, &Prices::from([("p/m".to_owned(), price)]));
+    let (result, costs) =
+        compile_with_costs("main.nx", &files, &with_prices(&Prices::from([("p/m".to_owned(), price)])));
     assert_eq!(result.diagnostics[0].message, "`A` has $0.001, and one of its requests reserves $0.002 for its answer");
     assert_eq!(costs, None);
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use nexa_cli::args::ModelArgs;
 use nexa_cli::failure::Failure;
+use nexa_lang::{Price, Prices};
 use nexa_types::UsdMicro;
 use serde::Deserialize;
 
@@ -81,6 +82,28 @@ impl Project {
             *files = folder.join(&*files);
         }
         Ok(project)
+    }
+
+    /// What models cost: those of each provider with a price, and the default model. The models of this process cost
+    /// nothing; a project that names no price is told nothing of money.
+    pub(crate) fn prices(&self) -> Prices {
+        let of_provider = |provider: &str| match self.providers.get(provider).map(Provider::price) {
+            Some((UsdMicro(0), UsdMicro(0))) => None,
+            Some((input, output)) => Some(Price { input, output, window: None }),
+            None if provider == PROVIDER_LOCAL => Some(Price::default()),
+            None => None,
+        };
+        let mut prices = Prices::new();
+        for provider in self.providers.keys() {
+            prices.extend(of_provider(provider).map(|price| (format!("{provider}/"), price)));
+        }
+        if !prices.is_empty() {
+            let default = self.model.as_deref().unwrap_or(MODEL_DEFAULT);
+            let default = default.split_once('/').and_then(|(provider, _)| of_provider(provider));
+            prices.extend(default.map(|price| (String::new(), price)));
+            prices.insert(format!("{PROVIDER_LOCAL}/"), Price::default());
+        }
+        prices
     }
 
     /// The same with what the command line says.
@@ -170,6 +193,21 @@ mod tests {
         assert_eq!(project.model.as_deref(), Some("acme/large"));
         assert_eq!(project.providers["acme"].url, "https://new.example/v1");
         assert_eq!(project.providers["acme"].slots(), 3);
+    }
+
+    #[test]
+    fn models_cost_what_their_provider_says() {
+        let prices = |text: &str| toml::from_str::<Project>(text).expect("the file is right").prices();
+        let acme =
+            "[providers.acme]\nurl = \"https://x.example/v1\"\nusd_per_million_in = 0.5\nusd_per_million_out = 1.25\n";
+        let paid = Price { input: UsdMicro(500_000), output: UsdMicro(1_250_000), window: None };
+        let (free, all) = (Price::default(), |name: &str| name.to_owned());
+        assert_eq!(prices(acme), Prices::from([(all(""), free), (all("acme/"), paid), (all("local/"), free)]));
+        let default = format!("model = \"acme/small\"\n{acme}");
+        assert_eq!(prices(&default), Prices::from([(all(""), paid), (all("acme/"), paid), (all("local/"), free)]));
+        let other = format!("model = \"other/small\"\n{acme}");
+        assert_eq!(prices(&other), Prices::from([(all("acme/"), paid), (all("local/"), free)]));
+        assert_eq!(prices("[providers.acme]\nurl = \"https://x.example/v1\"\n"), Prices::new());
     }
 
     #[test]

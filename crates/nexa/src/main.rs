@@ -55,7 +55,9 @@ async fn execute(cli: Cli) -> Result<(), Failure> {
     match &cli.command {
         Command::Dev(args) => dev::run(args, output).await,
         Command::Run(args) => run::run(args, output, color).await,
-        Command::Check(args) => commands::check(args, output, color),
+        Command::Check(args) => {
+            commands::check(args, |folder| Ok(config::Project::find(folder)?.prices()), output, color)
+        }
         Command::Explain(args) => commands::explain(args, output),
         Command::Fmt(args) => commands::fmt(args, output, color),
         Command::Test(args) => commands::test(args, output, color),

@@ -5,16 +5,23 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use nexa_lang::source_set::{FileLoader, LoadError};
-use nexa_lang::{Diagnostic, Options, Prices, fix};
+use nexa_lang::{Amounts, Bounds, Diagnostic, Options, Prices, fix};
 use serde_json::json;
 
 use super::submit::{Compilation, Folder};
 use crate::args::{CheckArgs, Color, Output};
 use crate::failure::{Exit, Failure};
+use crate::show::words;
 use crate::{files, program};
 
-/// `nexa check`: diagnostics on standard output, one JSON object a line with `--json` or `-o json`.
-pub fn check(args: &CheckArgs, output: Output, color: Color) -> Result<(), Failure> {
+/// `nexa check`: diagnostics on standard output, one JSON object a line with `--json` or `-o json`. `prices_of` gives what
+/// the models of a project cost, by its folder.
+pub fn check(
+    args: &CheckArgs,
+    prices_of: impl Fn(&Path) -> Result<Prices, Failure>,
+    output: Output,
+    color: Color,
+) -> Result<(), Failure> {
     let output = if args.json { Output::Json } else { output };
     let programs = files::programs(&args.files)?;
     let mut wrong = 0;
@@ -22,13 +29,14 @@ pub fn check(args: &CheckArgs, output: Output, color: Color) -> Result<(), Failu
         if args.fix {
             mend(file, output)?;
         }
-        let options = Options { is_strict: args.strict, ..Options::default() };
-        let compilation = super::submit::compile_file(file, &options)?;
-        show(&compilation, output, color);
+        let (folder, path) = program::project_of(file)?;
+        let options = Options { prices: prices_of(&folder)?, is_strict: args.strict };
+        let (result, costs) = nexa_lang::compile_with_costs(&path, &Folder(folder), &options);
+        wrong += usize::from(result.has_errors() || result.module.is_none());
+        show(&result.into(), output, color);
         if args.cost {
-            show_costs(file, output)?;
+            costs.iter().flat_map(|costs| &costs.entries).for_each(|(name, bounds)| show_bounds(name, bounds, output));
         }
-        wrong += usize::from(compilation.module.is_none() || compilation.diagnostics.iter().any(Diagnostic::is_error));
     }
     match (output, wrong) {
         (_, 1..) => Err(Failure::told(Exit::Error)),
@@ -47,32 +55,33 @@ pub fn check(args: &CheckArgs, output: Output, color: Color) -> Result<(), Failu
     }
 }
 
-/// Prints the bounds of a program without errors; one with errors has none.
-fn show_costs(file: &Path, output: Output) -> Result<(), Failure> {
-    let (root, path) = program::project_of(file)?;
-    let (_, costs) = nexa_lang::check_costs(&path, &Folder(root), &Prices::new());
-    for (name, bounds) in costs.iter().flat_map(|costs| &costs.entries) {
-        let (least, most) = (bounds.least, bounds.most.as_ref());
-        match output {
-            Output::Table => {
-                let most = match most {
-                    Ok(most) => format!("at most {} and {} tokens", requests(most.requests), most.tokens),
-                    Err(unknown) => format!("at most it is not known: {}", unknown.why),
-                };
-                println!("{name}: at least {}; {most}", requests(least.requests));
-            }
-            Output::Json => println!(
-                "{}",
-                json!({
-                    "entry": name, "requests_min": least.requests,
-                    "requests_max": most.ok().map(|most| most.requests),
-                    "tokens_max": most.ok().map(|most| most.tokens),
-                    "unknown": most.err().map(|unknown| unknown.why.as_str()),
-                })
-            ),
+/// Prints what an entry may ask of models.
+fn show_bounds(name: &str, bounds: &Bounds, output: Output) {
+    let (least, most) = (bounds.least, bounds.most.as_ref());
+    match output {
+        Output::Table => {
+            let most = match most {
+                Ok(Amounts { requests: count, tokens, cost: None }) => {
+                    format!("at most {} and {tokens} tokens", requests(*count))
+                }
+                Ok(Amounts { requests: count, tokens, cost: Some(cost) }) => {
+                    format!("at most {}, {tokens} tokens and {}", requests(*count), words::dollars(cost.0))
+                }
+                Err(unknown) => format!("at most it is not known: {}", unknown.why),
+            };
+            println!("{name}: at least {}; {most}", requests(least.requests));
         }
+        Output::Json => println!(
+            "{}",
+            json!({
+                "entry": name, "requests_min": least.requests,
+                "requests_max": most.ok().map(|most| most.requests),
+                "tokens_max": most.ok().map(|most| most.tokens),
+                "cost_usd_micro_max": most.ok().and_then(|most| most.cost).map(|cost| cost.0),
+                "unknown": most.err().map(|unknown| unknown.why.as_str()),
+            })
+        ),
     }
-    Ok(())
 }
 
 fn requests(count: u64) -> String {

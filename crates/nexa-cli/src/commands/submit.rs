@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use nexa_client::{Client, From};
-use nexa_lang::Options;
+use nexa_lang::CompileResult;
 use nexa_lang::diagnostic::Diagnostic;
 use nexa_lang::source_set::{FileLoader, LoadError, SourceSet};
 use nexa_proto::v1;
@@ -68,16 +68,16 @@ impl FileLoader for Folder {
     }
 }
 
-/// Compiles a program and what it imports.
-pub(super) fn compile_file(file: &Path, options: &Options) -> Result<Compilation, Failure> {
-    let (folder, path) = program::project_of(file)?;
-    let result = nexa_lang::compile_with(&path, &Folder(folder), options);
-    Ok(Compilation { sources: result.sources, diagnostics: result.diagnostics, module: result.module })
+impl std::convert::From<CompileResult> for Compilation {
+    fn from(result: CompileResult) -> Self {
+        Compilation { sources: result.sources, diagnostics: result.diagnostics, module: result.module }
+    }
 }
 
 /// Compiles a program; prints its diagnostics to standard error; fails if there are errors.
 pub fn compile(file: &Path) -> Result<Module, Failure> {
-    let compilation = compile_file(file, &Options::default())?;
+    let (folder, path) = program::project_of(file)?;
+    let compilation = Compilation::from(nexa_lang::compile(&path, &Folder(folder)));
     for diagnostic in &compilation.diagnostics {
         eprintln!("{}", compilation.text(diagnostic, false));
     }

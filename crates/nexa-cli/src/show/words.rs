@@ -56,6 +56,12 @@ pub fn span(millis: i64) -> String {
     }
 }
 
+/// Money in millionths of a dollar: `$12`, `$0.0375`.
+pub fn dollars(micro: u64) -> String {
+    let text = format!("{}.{:06}", micro / 1_000_000, micro % 1_000_000);
+    format!("${}", text.trim_end_matches('0').trim_end_matches('.'))
+}
+
 /// From start to end, or `-` if either is missing.
 pub fn span_between(start: Option<&Timestamp>, end: Option<&Timestamp>) -> String {
     match (start, end) {
@@ -197,6 +203,11 @@ pub fn shortened(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn money_has_no_more_digits_than_it_needs() {
+        assert_eq!([0, 37_500, 12_000_000, 100_000_001].map(dollars), ["$0", "$0.0375", "$12", "$100.000001"]);
+    }
 
     #[test]
     fn a_span_reads_like_a_person_would_say_it() {

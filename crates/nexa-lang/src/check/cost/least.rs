@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use nexa_types::{Budget, UsdMicro};
 
 use super::most::length_of;
-use super::{Amounts, Prices, price_of};
+use super::{Amounts, Prices, price_by_name, price_of};
 use crate::hir::{Const, Expr, ExprKind, Fork, Forked, Operator, Part, Program, Stmt, StmtKind, Target};
 
 /// The least of each way that something can end; nothing for a way that there is not.
@@ -80,7 +80,7 @@ impl<'p> LeastOf<'p> {
             return runs.then(self.expr(&best_of.chosen).any().unwrap_or(Amounts::NOTHING));
         }
         let tokens = agent.sampling.max_tokens;
-        let price = |model: &String| self.prices.get(model).map(|price| price_of(tokens, price.output));
+        let price = |model: &String| price_by_name(self.prices, model).map(|price| price_of(tokens, price.output));
         let prices: Option<Vec<_>> = agent.models.iter().map(price).collect();
         Amounts { requests: 1, tokens, cost: prices.and_then(|prices| prices.into_iter().min()) }
     }

@@ -50,7 +50,8 @@ pub struct Price {
     pub window: Option<u64>,
 }
 
-/// Prices by the names of models; the empty name is the project's default model.
+/// Prices by the names of models. `acme/` stands for every model of a provider that has none of its own, and the empty name
+/// for the project's default model. Without any price nothing is said of money.
 pub type Prices = BTreeMap<String, Price>;
 
 /// Requests, and what they take. Without a price for each of the models the cost is not known.
@@ -151,10 +152,15 @@ fn price_of(tokens: u64, million: UsdMicro) -> UsdMicro {
     UsdMicro(u64::try_from(exact.div_ceil(1_000_000)).unwrap_or(u64::MAX))
 }
 
+/// The price of a model.
+fn price_by_name<'p>(prices: &'p Prices, model: &str) -> Option<&'p Price> {
+    prices.get(model).or_else(|| prices.get(&model[..=model.find('/')?]))
+}
+
 /// What one request of an agent takes at most, the dearest of its models taken.
 fn one_request(agent: &Agent, prices: &Prices) -> Amounts {
     let of = |model: &String| {
-        let price = prices.get(model);
+        let price = price_by_name(prices, model);
         let window = price.and_then(|price| price.window).unwrap_or(WINDOW_TOKENS);
         let output = agent.sampling.max_tokens;
         Amounts {
@@ -171,7 +177,7 @@ fn one_request(agent: &Agent, prices: &Prices) -> Amounts {
 
 /// What one question to a model takes at most; outside of agents it goes to the default model.
 fn one_question(model: &str, prices: &Prices) -> Amounts {
-    let price = prices.get(model);
+    let price = price_by_name(prices, model);
     let window = price.and_then(|price| price.window).unwrap_or(WINDOW_TOKENS);
     let cost = price
         .map(|price| UsdMicro(price_of(window, price.input).0.saturating_add(price_of(ANSWER_TOKENS, price.output).0)));
