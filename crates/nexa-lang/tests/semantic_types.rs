@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use expect_test::{Expect, expect};
 use nexa_lang::diagnostic::Colour;
-use nexa_lang::{Prices, check_costs, compile_text};
+use nexa_lang::{Options, compile_text, compile_with_costs};
 use nexa_vm::value::Value;
 use running::{Desk, both_ways, str};
 
@@ -289,7 +289,7 @@ fn validate_semantic_asks_about_each_condition_of_an_answer() {
 fn questions_of_semantic_types_are_counted() {
     let requests = |program: &str| {
         let files = BTreeMap::from([("main.nx".to_owned(), with_types(program).into_bytes())]);
-        let (result, costs) = check_costs("main.nx", &files, &Prices::new());
+        let (result, costs) = compile_with_costs("main.nx", &files, &Options::default());
         let costs = costs.unwrap_or_else(|| panic!("{}", result.render(Colour::Off)));
         let bounds = &costs.entries.iter().find(|(name, _)| name == "main").expect("main").1;
         format!("{}..{:?}", bounds.least.requests, bounds.most.as_ref().map(|most| most.requests).ok())
