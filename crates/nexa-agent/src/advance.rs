@@ -1,7 +1,7 @@
 //! One decision at a time: runs the brain to its next wish and carries out what a wish means for the log.
 
 use nexa_event::effect::{
-    Answer, ApprovalRequest, EffectBody, EffectRequest, ModelRequest, RecallRequest, ToolRequest, fingerprint,
+    Answer, ApprovalRequest, EffectBody, EffectRequest, Join, ModelRequest, RecallRequest, ToolRequest, fingerprint,
 };
 use nexa_event::fact::{self, AgentEvent, Intent, TOOL_PREVIEW_BYTES_MAX};
 use nexa_types::{Failure, InputId, Outcome, Payload, RunCode, Seq, Spend, Timestamp, Tokens};
@@ -9,7 +9,7 @@ use nexa_vm::vm::Stop;
 
 use crate::agent::Agent;
 use crate::brain::Brain;
-use crate::children::draw;
+use crate::dice::draw;
 use crate::ending::fitted;
 use crate::invariant;
 use crate::ledger::{Kind, Outside, Pending};
@@ -74,6 +74,11 @@ impl Agent {
             AgentEvent::ScopeExpired { seq } => {
                 fits(self.expire(*seq, at, draft), "no such scope is open, or it does not wait")?;
             }
+            AgentEvent::Adopted { depth, branches, .. } => {
+                fits(self.is_root(), "only the root of a workload takes branches over")?;
+                self.adopt(*depth, branches.clone(), at, draft);
+            }
+            AgentEvent::DeadlinePassed if self.life.concluded.is_some() => self.end_detached(draft),
             AgentEvent::DeadlinePassed if self.is_stopping() => self.cut_short(draft),
             AgentEvent::DeadlinePassed => {
                 let failure = match self.limit() {
@@ -96,6 +101,9 @@ impl Agent {
             | AgentEvent::MailTaken { .. }
             | AgentEvent::EffectLost { .. }
             | AgentEvent::Interrupted { .. }
+            | AgentEvent::Detached { .. }
+            | AgentEvent::Concluded { .. }
+            | AgentEvent::DetachedFailed { .. }
             | AgentEvent::Ended { .. } => return Err(Misfit("it is no input")),
         }
         Ok(())
@@ -148,6 +156,7 @@ impl Agent {
             EffectBody::Send { to, value } => self.pass(seq, to, value, draft),
             EffectBody::Cancel(handle) => self.cancel_handle(seq, handle, draft),
             EffectBody::Release(from) => self.release(seq, from, draft),
+            EffectBody::Children { branches, join: Join::Detached } => self.detach(seq, branches, draft),
             EffectBody::Children { branches, join } => self.spawn(seq, branches, join, draft),
             EffectBody::Model(request) => self.intend_model(seq, request, draft),
             EffectBody::Approval(request) => self.intend_approval(seq, request, draft),
@@ -301,6 +310,7 @@ impl Agent {
         }
         draft.facts.push(AgentEvent::Ended { outcome: outcome.clone(), spend });
         self.life.computing = false;
+        self.life.concluded = None;
         self.life.end = Some(End { outcome, spend });
         self.brain = Brain::Gone;
     }

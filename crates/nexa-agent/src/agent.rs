@@ -80,6 +80,18 @@ pub(crate) struct Life {
     /// It ends, and has until then for what was deferred.
     #[n(15)]
     pub(crate) grace: Option<Timestamp>,
+    /// How often branches of other agents were adopted.
+    #[n(16)]
+    #[cbor(skip_if = "is_zero")]
+    pub(crate) adoptions: u64,
+    /// Its program has ended with this, and it waits for detached branches.
+    #[n(17)]
+    pub(crate) concluded: Option<Outcome>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the encoder asks so")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// Why an agent cannot be brought to life here.
@@ -206,8 +218,8 @@ impl Agent {
     }
 
     /// What is left of its budget of time.
-    pub(crate) fn time_left(&self) -> Option<Millis> {
-        let used = self.life.started.map_or(Millis(0), |started| self.life.moment.since(started));
+    pub(crate) fn time_left(&self, now: Timestamp) -> Option<Millis> {
+        let used = self.life.started.map_or(Millis(0), |started| now.since(started));
         self.born.budget.time.map(|time| time + self.life.waited - used)
     }
 

@@ -12,6 +12,8 @@ use nexa_types::{AgentId, Budget, Failure, InputId, Outcome, Payload, RunCode, S
 use nexa_vm::codec::VALUE_BYTES_MAX;
 
 use crate::agent::Agent;
+use crate::detached::detached_failed;
+use crate::dice::seed_of_child;
 use crate::handles::{Standing, cancel};
 use crate::ledger::Pending;
 use crate::mailbox::Outgoing;
@@ -24,17 +26,17 @@ pub const BRANCHES_BYTES_MAX: usize = VALUE_BYTES_MAX;
 
 /// A child that runs beside its parent gets one of so many parts of what is left, or less if it has caps of its own: the
 /// parent and those that it starts later need something too.
-const HANDLE_SHARES: u64 = 4;
+pub(crate) const HANDLE_SHARES: u64 = 4;
 
 /// One child, as its parent keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-struct Child {
+pub(crate) struct Child {
     #[n(0)]
-    agent: AgentId,
+    pub(crate) agent: AgentId,
     #[n(1)]
     granted: Budget,
     #[n(2)]
-    ended: bool,
+    pub(crate) ended: bool,
     /// Kept only until the call that waits for it has all, or lets go of its handle.
     #[n(3)]
     outcome: Option<Outcome>,
@@ -50,6 +52,10 @@ struct Child {
     #[n(6)]
     #[cbor(skip_if = "is_open")]
     own: Budget,
+    /// What people call it, if somebody may want to hear how it failed.
+    #[n(7)]
+    #[cbor(skip_if = "String::is_empty")]
+    pub(crate) name: String,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the encoder asks so")]
@@ -63,17 +69,17 @@ fn is_open(budget: &Budget) -> bool {
 
 /// The children that one effect started, by branch.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-struct Family {
+pub(crate) struct Family {
     #[n(0)]
-    join: Join,
+    pub(crate) join: Join,
     #[n(1)]
-    children: Vec<Child>,
+    pub(crate) children: Vec<Child>,
     #[n(2)]
-    unfinished: u32,
+    pub(crate) unfinished: u32,
     /// Nobody has a handle any more; it is kept until it has ended, for the budget.
     #[n(3)]
     #[cbor(skip_if = "is_false")]
-    released: bool,
+    pub(crate) released: bool,
     /// The branch that was the first to end ok, while some are waited for that do.
     #[n(4)]
     first_ok: Option<u32>,
@@ -81,7 +87,7 @@ struct Family {
 
 impl Family {
     fn keeps_outcomes(&self) -> bool {
-        self.join != Join::None && !self.released
+        !matches!(self.join, Join::None | Join::Detached) && !self.released
     }
 
     /// Whether the effect that started them waits for them together.
@@ -104,7 +110,7 @@ impl Family {
                     _ => None,
                 }
             }
-            Join::All | Join::None | Join::Handle => None,
+            Join::All | Join::None | Join::Handle | Join::Detached => None,
         }
     }
 
@@ -131,7 +137,7 @@ impl Family {
 /// All children that have not all ended, and those that a handle is held of, by the effect that started them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
 #[cbor(transparent)]
-pub(crate) struct Families(#[n(0)] BTreeMap<Seq, Family>);
+pub(crate) struct Families(#[n(0)] pub(crate) BTreeMap<Seq, Family>);
 
 impl Families {
     /// Whether there is such a child and it has not ended.
@@ -226,7 +232,7 @@ impl Families {
         self.let_go_of(|_, _| true)
     }
 
-    fn let_go_of(&mut self, is_meant: impl Fn(&Seq, &Family) -> bool) -> Vec<AgentId> {
+    pub(crate) fn let_go_of(&mut self, is_meant: impl Fn(&Seq, &Family) -> bool) -> Vec<AgentId> {
         let mut running = Vec::new();
         for (seq, family) in &mut self.0 {
             if !is_meant(seq, family) {
@@ -267,19 +273,28 @@ impl Families {
     }
 }
 
+/// How children are born.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Birth {
+    pub(crate) join: Join,
+    /// Each gets one of so many parts of what is left.
+    pub(crate) shares: u64,
+    /// How many agents are above them.
+    pub(crate) depth: u32,
+    pub(crate) at: Timestamp,
+}
+
 impl Agent {
     /// Bears children, or tells the brain why not.
     pub(crate) fn spawn(&mut self, seq: Seq, branches: Vec<ChildSpec>, join: Join, draft: &mut Draft) {
         let moment = self.life.moment;
-        if self.spawned().depth >= AGENT_DEPTH_MAX {
-            let message = format!("agents start agents more than {AGENT_DEPTH_MAX} deep");
-            return self.resume(seq, Err(Failure::new(RunCode::StackOverflow, message)), moment);
+        if let Some(failure) = self.too_deep() {
+            return self.resume(seq, Err(failure), moment);
         }
         if branches.is_empty() {
             return self.resume(seq, Ok(Answer::Children(Vec::new())), moment);
         }
-        if self.is_stopping() {
-            let failure = Failure::new(RunCode::Unavailable, "an agent that ends starts no children");
+        if let Some(failure) = self.starts_none() {
             return self.resume(seq, Err(failure), moment);
         }
         if join == Join::Handle
@@ -287,43 +302,69 @@ impl Agent {
         {
             return self.resume(seq, Err(failure), moment);
         }
-        let bytes = branches.iter().map(|branch| branch.args.len()).sum::<usize>();
-        if bytes > BRANCHES_BYTES_MAX {
-            let failure = too_long_together(branches.len(), bytes);
+        if let Some(failure) = too_long_together(&branches) {
             return self.resume(seq, Err(failure), moment);
         }
-        // Once in this agent's fact and once in the births.
-        draft.bytes += 2 * bytes;
         let shares = if join == Join::Handle { HANDLE_SHARES } else { self.brain.shares(branches.len()) };
-        let share = self.life.meter.grant(Budget { time: self.time_left(), ..Budget::default() }, shares);
+        let depth = self.spawned().depth + 1;
+        let first = self.bear(seq, branches, Birth { join, shares, depth, at: moment }, draft);
+        match (join, first) {
+            (Join::All | Join::FirstOk(_), _) => self.wait(Pending::Children { seq }, draft),
+            (Join::Handle, Some(child)) => self.resume(seq, Ok(Answer::Started(child)), moment),
+            (Join::None | Join::Handle | Join::Detached, _) => self.resume(seq, Ok(Answer::Done), moment),
+        }
+    }
+
+    /// Why an agent at the end of a long line has no children.
+    pub(crate) fn too_deep(&self) -> Option<Failure> {
+        (self.spawned().depth >= AGENT_DEPTH_MAX).then(|| {
+            let message = format!("agents start agents more than {AGENT_DEPTH_MAX} deep");
+            Failure::new(RunCode::StackOverflow, message)
+        })
+    }
+
+    /// Why an agent that only cleans up has no children.
+    pub(crate) fn starts_none(&self) -> Option<Failure> {
+        self.is_stopping().then(|| Failure::new(RunCode::Unavailable, "an agent that ends starts no children"))
+    }
+
+    /// Bears children; gives the first.
+    pub(crate) fn bear(
+        &mut self,
+        seq: Seq,
+        branches: Vec<ChildSpec>,
+        birth: Birth,
+        draft: &mut Draft,
+    ) -> Option<AgentId> {
+        let Birth { join, shares, .. } = birth;
+        // Once in this agent's fact and once in the births.
+        draft.bytes += 2 * branches.iter().map(|branch| branch.args.len()).sum::<usize>();
+        let time = self.time_left(birth.at);
+        let share = self.life.meter.grant(Budget { time, ..Budget::default() }, shares);
         let mut born = Vec::with_capacity(branches.len());
         let mut children = Vec::with_capacity(branches.len());
         for (branch, spec) in (0..).zip(branches) {
             let agent = AgentId::child(self.id(), seq, branch);
             let granted = spec.budget.tighter(share);
             self.life.meter.set_aside(&granted);
-            draft
-                .births
-                .push((agent, self.first_event(agent, Parent { agent: self.id(), seq, branch }, &spec, granted)));
-            let outgoing = Outgoing::default();
-            let own = spec.budget;
-            children.push(Child { agent, granted, ended: false, outcome: None, outgoing, told_to_end: false, own });
+            let parent = Parent { agent: self.id(), seq, branch };
+            draft.births.push((agent, self.first_event(agent, parent, &spec, granted, birth)));
+            let name = if join == Join::Detached { spec.name.clone() } else { String::new() };
+            let (outgoing, own) = (Outgoing::default(), spec.budget);
+            let child = Child { agent, granted, ended: false, outcome: None, outgoing, told_to_end: false, own, name };
+            children.push(child);
             born.push(ChildBorn { agent, spec, granted });
         }
         let unfinished = children.len() as u32;
         let first = children.first().map(|child| child.agent);
         self.life.families.0.insert(seq, Family { join, children, unfinished, released: false, first_ok: None });
         draft.facts.push(AgentEvent::ChildrenSpawned { seq, join, children: born });
-        match (join, first) {
-            (Join::All | Join::FirstOk(_), _) => self.wait(Pending::Children { seq }, draft),
-            (Join::Handle, Some(child)) => self.resume(seq, Ok(Answer::Started(child)), moment),
-            (Join::None | Join::Handle, _) => self.resume(seq, Ok(Answer::Done), moment),
-        }
+        first
     }
 
-    fn first_event(&self, agent: AgentId, parent: Parent, spec: &ChildSpec, granted: Budget) -> Spawned {
+    fn first_event(&self, agent: AgentId, parent: Parent, spec: &ChildSpec, granted: Budget, birth: Birth) -> Spawned {
         let me = self.spawned();
-        let own = spec.timeout.map(|timeout| self.life.moment.after(timeout));
+        let own = spec.timeout.map(|timeout| birth.at.after(timeout));
         let deadline = match (own, self.deadline()) {
             (Some(own), Some(parents)) => Some(own.min(parents)),
             (own, parents) => own.or(parents),
@@ -336,7 +377,7 @@ impl Agent {
             budget: granted,
             deadline,
             seed: seed_of_child(me.seed, agent),
-            depth: me.depth + 1,
+            depth: birth.depth,
             priority: me.priority,
         }
     }
@@ -368,13 +409,15 @@ impl Agent {
             family.first_ok.get_or_insert(branch);
         }
         let answer = family.answer();
+        let child = &family.children[branch as usize];
         match join {
             Join::None if !is_released => self.child_news(seq, branch, outcome, at),
             Join::Handle if keeps => {
                 self.handle_ended(seq, at);
                 return true;
             }
-            Join::All | Join::None | Join::Handle | Join::FirstOk(_) => {}
+            Join::Detached if !is_released => detached_failed(&child.name, child.agent, outcome, draft),
+            Join::All | Join::None | Join::Handle | Join::FirstOk(_) | Join::Detached => {}
         }
         if let Some(answer) = answer {
             let shortage = self.shortage_of(seq);
@@ -388,6 +431,7 @@ impl Agent {
             }
         }
         self.life.families.forget_ended(seq);
+        self.end_if_alone(draft);
         true
     }
 
@@ -435,22 +479,15 @@ fn too_much_kept() -> Failure {
     Failure::new(RunCode::Failed, message)
 }
 
-fn too_long_together(branches: usize, bytes: usize) -> Failure {
-    let message = format!(
-        "the arguments of {branches} branches have {bytes} bytes together, more than the {BRANCHES_BYTES_MAX} that can \
-         start at once: start fewer branches at a time, or hand less to each"
-    );
-    Failure::new(RunCode::Failed, message)
-}
-
-fn seed_of_child(seed: u64, child: AgentId) -> u64 {
-    draw("nexa.v1 seed of child", seed, child.as_bytes())
-}
-
-/// A repeatable number from a seed and what it is for.
-pub(crate) fn draw(domain: &'static str, seed: u64, what_for: &[u8]) -> u64 {
-    let mut bytes = [0; 8];
-    let mut hasher = blake3::Hasher::new_derive_key(domain);
-    hasher.update(&seed.to_le_bytes()).update(what_for).finalize_xof().fill(&mut bytes);
-    u64::from_le_bytes(bytes)
+/// Why branches cannot start at once, if they cannot.
+pub(crate) fn too_long_together(branches: &[ChildSpec]) -> Option<Failure> {
+    let bytes = branches.iter().map(|branch| branch.args.len()).sum::<usize>();
+    (bytes > BRANCHES_BYTES_MAX).then(|| {
+        let message = format!(
+            "the arguments of {} branches have {bytes} bytes together, more than the {BRANCHES_BYTES_MAX} that can \
+             start at once: start fewer branches at a time, or hand less to each",
+            branches.len()
+        );
+        Failure::new(RunCode::Failed, message)
+    })
 }

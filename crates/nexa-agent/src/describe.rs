@@ -74,6 +74,13 @@ pub fn describe(event: &AgentEvent) -> String {
         AgentEvent::MessageSent { seq, number, .. } => format!("message_sent #{seq} message {number}"),
         AgentEvent::MailTaken { seq, count } => format!("mail_taken #{seq} {count}"),
         AgentEvent::CreditReceived { seq, branch, taken } => format!("credit_received #{seq}.{branch} {taken} taken"),
+        AgentEvent::Detached { seq, branches } => format!("detached #{seq} {}", short(&branches.join(", "))),
+        AgentEvent::Adopted { branches, .. } => {
+            let names: Vec<&str> = branches.iter().map(|branch| branch.name.as_str()).collect();
+            format!("adopted {}", short(&names.join(", ")))
+        }
+        AgentEvent::Concluded { outcome } => format!("concluded {}", ending(outcome)),
+        AgentEvent::DetachedFailed { name, failure, .. } => format!("detached_failed {} {}", short(name), failure.code),
         AgentEvent::TakenOver { node, epoch } => format!("taken_over by {node} epoch {epoch}"),
     }
 }

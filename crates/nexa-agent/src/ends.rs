@@ -60,8 +60,11 @@ impl Agent {
 
     /// The brain has ended.
     pub(crate) fn ended_by_itself(&mut self, outcome: Outcome, draft: &mut Draft) {
-        let outcome = self.stopped_by().map_or(outcome, Outcome::Err);
-        self.finish(outcome, draft);
+        match self.stopped_by() {
+            Some(failure) => self.finish(Outcome::Err(failure), draft),
+            None if self.life.families.has_detached() => self.conclude(outcome, draft),
+            None => self.finish(outcome, draft),
+        }
     }
 
     /// Ends the agent here: its brain waits, or wants an effect that it does not get.

@@ -264,6 +264,9 @@ impl Agent {
                 let is_next = number == self.life.mailbox.received() + 1;
                 is_next.then_some(AgentEvent::MessageReceived { input, from, value, number: Some(number) })
             }
+            Input::Inbox(_, fact::Input::Detached { from, depth, branches }) => {
+                self.is_root().then_some(AgentEvent::Adopted { from, depth, branches })
+            }
             Input::Inbox(_, fact::Input::Credit { seq, branch, taken }) => {
                 let is_news = self.life.families.taken_of(seq, branch).is_some_and(|known| known < taken);
                 is_news.then_some(AgentEvent::CreditReceived { seq, branch, taken })

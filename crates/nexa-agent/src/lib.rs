@@ -22,6 +22,8 @@ mod brain;
 mod children;
 pub mod coordinator;
 mod describe;
+mod detached;
+mod dice;
 mod ending;
 mod ends;
 mod handles;

@@ -136,7 +136,7 @@ impl Agent {
     fn is_sound(&self) -> bool {
         const FAR: u64 = u64::MAX / 2;
         let life = &self.life;
-        let counters = [life.version.0, life.epoch.0, life.reissued.into(), self.born.depth.into()];
+        let counters = [life.version.0, life.epoch.0, life.adoptions, life.reissued.into(), self.born.depth.into()];
         let waits = match (&self.brain, &life.pending) {
             (Brain::Vm(vm), pending) => match (pending, vm.pending()) {
                 (None, None) => true,
@@ -146,7 +146,9 @@ impl Agent {
             (Brain::List(_) | Brain::Broken(_), pending) => pending.is_none(),
             (Brain::Gone, pending) => pending.is_none() && !life.computing,
         };
-        let ended = life.end.is_some() == matches!(self.brain, Brain::Gone);
+        let ended = (life.end.is_some() || life.concluded.is_some()) == matches!(self.brain, Brain::Gone);
+        // It ends with the last of those that it waits for.
+        let waits_detached = life.concluded.is_none() || (life.end.is_none() && life.families.has_detached());
         let far = |counter: u64| counter < FAR;
         let list = match &self.brain {
             Brain::List(list) => far(list.next().0),
@@ -154,6 +156,7 @@ impl Agent {
         };
         waits
             && ended
+            && waits_detached
             && list
             && counters.into_iter().all(far)
             && life.families.are_sound()

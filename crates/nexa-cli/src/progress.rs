@@ -162,6 +162,8 @@ impl Progress {
             | Event::WaitBegan(_)
             | Event::MessageSent(_)
             | Event::MailTaken(_)
+            | Event::BranchesDetached(_)
+            | Event::BranchesAdopted(_)
             | Event::Interrupted(_)
             | Event::CreditReceived(_)
             | Event::MemoryStored(_)

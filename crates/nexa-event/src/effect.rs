@@ -151,6 +151,8 @@ pub enum Join {
     /// The answer is the value of the first that ended ok, or else the outcomes of those that have ended, in the order
     /// of the branches.
     FirstOk(u16),
+    /// Goes on at once and never hears of them: they belong to the root of the workload. Number 4.
+    Detached,
 }
 
 impl Join {
@@ -162,6 +164,7 @@ impl Join {
             Self::None => 1,
             Self::Handle => 2,
             Self::FirstOk(_) => Self::FIRST_OK,
+            Self::Detached => 4,
         }
     }
 }
@@ -192,6 +195,7 @@ impl<'b, C> Decode<'b, C> for Join {
             0 => Ok(Self::All),
             1 => Ok(Self::None),
             2 => Ok(Self::Handle),
+            4 => Ok(Self::Detached),
             number => Err(unknown(number)),
         }
     }

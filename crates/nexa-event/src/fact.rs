@@ -380,6 +380,49 @@ pub enum AgentEvent {
         #[n(1)]
         count: u32,
     },
+    /// Decision: branches go on without it. Their way to the root of the workload is an inbox entry of the same append.
+    #[n(23)]
+    Detached {
+        /// Its number.
+        #[n(0)]
+        seq: Seq,
+        /// What people call the branches.
+        #[n(1)]
+        branches: Vec<String>,
+    },
+    /// Input, of a root: an agent of its workload has detached branches.
+    #[n(24)]
+    Adopted {
+        /// The agent.
+        #[n(0)]
+        from: AgentId,
+        /// How many agents are above the branches.
+        #[n(1)]
+        depth: u32,
+        /// The branches.
+        #[n(2)]
+        branches: Vec<ChildSpec>,
+    },
+    /// Decision, of a root: its program has ended. It ends itself with this when all detached branches have.
+    #[n(28)]
+    Concluded {
+        /// How.
+        #[n(0)]
+        outcome: Outcome,
+    },
+    /// Decision, of a root: a detached branch has failed, and nobody waits for it who could see that.
+    #[n(29)]
+    DetachedFailed {
+        /// What people call the branch.
+        #[n(0)]
+        name: String,
+        /// Which agent it was, if it was started.
+        #[n(1)]
+        agent: Option<AgentId>,
+        /// Why.
+        #[n(2)]
+        failure: Failure,
+    },
     /// Input: a child has taken messages, so there is room for more.
     #[n(25)]
     CreditReceived {
@@ -410,6 +453,7 @@ impl AgentEvent {
             | Self::Quarantined { .. }
             | Self::TakenOver { .. }
             | Self::CreditReceived { .. }
+            | Self::Adopted { .. }
             | Self::ScopeExpired { .. } => true,
             Self::EffectIntended { .. }
             | Self::EffectStarted { .. }
@@ -423,6 +467,9 @@ impl AgentEvent {
             | Self::WaitBegan { .. }
             | Self::MessageSent { .. }
             | Self::MailTaken { .. }
+            | Self::Detached { .. }
+            | Self::Concluded { .. }
+            | Self::DetachedFailed { .. }
             | Self::Interrupted { .. } => false,
         }
     }
@@ -645,6 +692,19 @@ pub enum Input {
         /// The value.
         #[n(1)]
         value: Payload,
+    },
+    /// An agent of the workload has detached branches: the root starts them.
+    #[n(6)]
+    Detached {
+        /// The agent.
+        #[n(0)]
+        from: AgentId,
+        /// How many agents are above the branches.
+        #[n(1)]
+        depth: u32,
+        /// The branches.
+        #[n(2)]
+        branches: Vec<ChildSpec>,
     },
     /// A child has taken messages, so there is room for more.
     #[n(5)]

@@ -40,12 +40,12 @@ variants! {
         Spawned, Started, EffectIntended, EffectStarted, EffectEnded, ChildrenSpawned, ChildEnded, TimerSet,
         TimerFired, Emitted, MessageReceived, CancelReceived, DeadlinePassed, ChildrenCancelled, Ended, Quarantined,
         TakenOver, EffectLost, WaitBegan, MessageSent, MailTaken, CreditReceived, MemoryStored, ScopeExpired,
-        Interrupted,
+        Interrupted, Detached, Adopted, Concluded, DetachedFailed,
     }
     workload_event(WorkloadEvent) in WORKLOAD_EVENTS { Submitted, CancelRequested, Ended }
     cluster_event(ClusterEvent) in CLUSTER_EVENTS { ProgramPut }
     fact(Fact) in FACTS { Agent, Workload, Cluster }
-    input(Input) in INPUTS { ChildEnded, Answered, Message, Cancel, Passed, Credit }
+    input(Input) in INPUTS { ChildEnded, Answered, Message, Cancel, Passed, Credit, Detached }
     program(Program) in PROGRAMS { Function, List }
     intent(Intent) in INTENTS { Model, Approval, Recall, Tool }
     effect_result(EffectResult) in EFFECT_RESULTS { Done, Failed, Unknown }
@@ -53,7 +53,7 @@ variants! {
     outcome(Outcome) in OUTCOMES { Ok, Err }
     stream(StreamId) in STREAMS { Agent, Workload, Cluster }
     source(Source) in SOURCES { Program, Answer, Derived }
-    join(Join) in JOINS { All, None, Handle, FirstOk }
+    join(Join) in JOINS { All, None, Handle, FirstOk, Detached }
     on_failure(OnFailure) in ON_FAILURES { FailFast, SkipDependents, Continue }
     finish(Finish) in FINISHES { Stop, Length, ToolCalls, Filtered }
 }
@@ -244,7 +244,7 @@ fn later_intents() -> Vec<Intent> {
 fn agent_events() -> Vec<AgentEvent> {
     let (seq, branch, epoch, spend) = (Seq(3), 1, Epoch(2), spend());
     let joins = [Join::All, Join::None];
-    all_named(&[Join::All, Join::None, Join::Handle, Join::FirstOk(2)], join, JOINS);
+    all_named(&[Join::All, Join::None, Join::Handle, Join::FirstOk(2), Join::Detached], join, JOINS);
     let born = || vec![ChildBorn { agent: AgentId::child(agent(), Seq(3), 0), spec: child_spec(), granted: budget() }];
     let mut samples: Vec<AgentEvent> = programs().into_iter().map(spawned).collect();
     samples.push(AgentEvent::Started { node: node(), epoch });
@@ -302,6 +302,14 @@ fn agent_events() -> Vec<AgentEvent> {
         entry: Remembered { scope: MemoryScope::Workload, key: "who".into(), value },
     }));
     samples.push(AgentEvent::ChildrenSpawned { seq, join: Join::FirstOk(2), children: born() });
+    samples.push(AgentEvent::ChildrenSpawned { seq, join: Join::Detached, children: born() });
+    let (from, name) = (AgentId::child(agent(), Seq(3), 0), "Writer".to_owned());
+    samples.extend([
+        AgentEvent::Detached { seq, branches: vec![name.clone()] },
+        AgentEvent::Adopted { from, depth: 2, branches: vec![child_spec()] },
+        AgentEvent::Concluded { outcome: Outcome::Ok(payload("hi")) },
+        AgentEvent::DetachedFailed { name, agent: Some(from), failure: failure() },
+    ]);
     all_named(&samples, agent_event, AGENT_EVENTS);
     samples
 }
@@ -341,6 +349,7 @@ fn inputs() -> Vec<Input> {
         Input::Cancel { reason: "enough".into(), epoch: Epoch(3) },
         Input::Passed { number: 7, value: payload("hi") },
         Input::Credit { seq, branch, taken: 512 },
+        Input::Detached { from: AgentId::child(agent(), seq, 0), depth: 2, branches: vec![child_spec()] },
     ]);
     all_named(&samples, input, INPUTS);
     samples

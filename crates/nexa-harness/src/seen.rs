@@ -48,6 +48,13 @@ impl Seen {
         self.told.push(Told { kind: "emitted", agent: agent.to_owned(), channel: channel.to_owned(), value });
     }
 
+    /// Notes that a detached branch failed.
+    pub(crate) fn detached_failed(&mut self, name: &str, failure: &Failure) {
+        let value = nexa_vm::failure::to_value(failure);
+        let (agent, channel) = (name.to_owned(), String::new());
+        self.told.push(Told { kind: "detached_failed", agent, channel, value });
+    }
+
     /// The answer to what a test asks at a moment.
     pub(crate) fn answer(
         &self,

@@ -275,6 +275,7 @@ impl Stage {
         match fact {
             AgentEvent::Started { .. } => self.seen.calls.extend(called(seat.agent.spawned(), &self.program)),
             AgentEvent::Emitted { channel, value, .. } => self.seen.emitted(&seat.name, channel, value),
+            AgentEvent::DetachedFailed { name, failure, .. } => self.seen.detached_failed(name, failure),
             AgentEvent::MemoryStored { entry, .. } => {
                 self.stored += 1;
                 let (tenant, workload) = (TenantId::local(), seat.agent.spawned().workload);

@@ -102,6 +102,7 @@ fn bounds_follow_what_a_flow_does() {
         ("return fork [A.run(q), B.run(q), q]", "2..5"),
         ("return q |>> [A, B] merge all", "2..5"),
         ("return q |>> [A, B] merge first", "1..5"),
+        ("return q || [A, B]", "0..5"),
         ("return q |>> [A, B, A] merge first(min_ok: 2)", "2..6"),
         ("return fork [A.run(q), B.run(q), q] merge first", "0..5"),
         ("return q |>> [A, B] merge all(timeout: 1s)", "0..5"),

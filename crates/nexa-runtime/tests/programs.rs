@@ -44,6 +44,24 @@ flow main(letter: str) -> str {
 }
 "##;
 
+const DETACHED: &str = r##"
+agent A { prompt: "First view." }
+agent B { prompt: "Second view." }
+
+flow tell(q: str) -> str { return q || [A, B] }
+flow main(q: str) -> str {
+    let r = fork [tell("#{q}1"), tell("#{q}2")]
+    return "#{r[0]?} #{r[1]?}" || [A, tell]
+}
+"##;
+
+const FIRST: &str = r##"
+agent A { prompt: "First view." }
+
+flow late(q: str) -> str { sleep(1h); return "late" }
+flow main(q: str) -> str { return (q |>> [late, A, late] merge first(timeout: 2h)) >> A }
+"##;
+
 fn compiled(text: &str) -> Module {
     let result = nexa_lang::compile_text("test.nx", text);
     let shown: Vec<String> = result.diagnostics.iter().map(|diagnostic| format!("{diagnostic:?}")).collect();
@@ -68,6 +86,23 @@ async fn a_review_with_a_repair_survives_a_death_at_any_append() {
     let nexa_types::Outcome::Ok(payload) = outcome else { panic!("{outcome:?}") };
     let verdict = json::to_json(&nexa_vm::codec::decode(&payload).unwrap());
     assert_eq!(verdict, r#"{"summary":"readable","score":7}"#);
+    job.survives_a_death_at_any_append().await;
+}
+
+#[tokio::test]
+async fn detached_branches_all_run_once_after_a_death_at_any_append() {
+    let model = || FakeModel::asked_for(2, |request| Ok(answer(request)));
+    let job = Job { module: compiled(DETACHED), args: vec![Value::Str("q".into())], model: Box::new(model) };
+    let (outcome, _) = job.undisturbed().await;
+    let nexa_types::Outcome::Ok(payload) = outcome else { panic!("{outcome:?}") };
+    assert_eq!(nexa_vm::codec::decode(&payload).unwrap(), Value::Str("q1 q2".into()));
+    job.survives_a_death_at_any_append().await;
+}
+
+#[tokio::test]
+async fn the_first_branch_stays_the_first_after_a_death_at_any_append() {
+    let model = || FakeModel::asked_for(2, |request| Ok(answer(request)));
+    let job = Job { module: compiled(FIRST), args: vec![Value::Str("q".into())], model: Box::new(model) };
     job.survives_a_death_at_any_append().await;
 }
 

@@ -184,6 +184,11 @@ impl InputId {
         Self(derive("nexa.v1 input passed", &[child.as_bytes(), &number.to_le_bytes()]))
     }
 
+    /// The branches that one effect of an agent detached, on their way to the root.
+    pub fn detached(agent: AgentId, seq: Seq) -> Self {
+        Self(derive("nexa.v1 input detached", &[agent.as_bytes(), &seq.0.to_le_bytes()]))
+    }
+
     /// A child's note to its parent that it has taken so many messages.
     pub fn credit(child: AgentId, taken: u64) -> Self {
         Self(derive("nexa.v1 input credit", &[child.as_bytes(), &taken.to_le_bytes()]))

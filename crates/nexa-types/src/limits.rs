@@ -33,6 +33,8 @@ pub const INBOX_ENTRIES_MAX: usize = 1_024;
 pub const MAILBOX_MESSAGES_MAX: usize = 1_024;
 /// Children with a handle and timers that one agent holds at a time; a further `spawn` or `timer` fails.
 pub const HANDLES_MAX: usize = 1_024;
+/// Detached branches of one workload that run at a time; a further one fails.
+pub const DETACHED_MAX: usize = 1_024;
 /// What the ended children of one agent gave and nobody has released, in bytes; a further result is an error.
 pub const KEPT_RESULTS_BYTES_MAX: usize = 64 << 20;
 /// Payloads up to this size stand in the event; longer ones go to a blob, in bytes.

@@ -65,6 +65,9 @@ pub enum Pending {
         #[n(0)]
         seq: Seq,
     },
+    /// Detached branches; its program has ended.
+    #[n(7)]
+    Detached,
 }
 
 /// An agent.
@@ -258,6 +261,8 @@ impl AgentView {
                     self.pending = None;
                 }
             }
+            AgentEvent::Concluded { .. } => self.pending = Some(Pending::Detached),
+            AgentEvent::DetachedFailed { failure, .. } => self.last_failure = Some(one_line(failure)),
             AgentEvent::Quarantined { reason } => self.quarantined = Some(reason.clone()),
             AgentEvent::Ended { outcome, spend } => {
                 self.spend = *spend;
@@ -267,7 +272,9 @@ impl AgentView {
             }
             AgentEvent::Spawned(_)
             | AgentEvent::EffectStarted { .. }
-            | AgentEvent::ChildrenSpawned { join: Join::None | Join::Handle, .. }
+            | AgentEvent::ChildrenSpawned { join: Join::None | Join::Handle | Join::Detached, .. }
+            | AgentEvent::Detached { .. }
+            | AgentEvent::Adopted { .. }
             | AgentEvent::Emitted { .. }
             | AgentEvent::MailTaken { .. }
             | AgentEvent::CreditReceived { .. }
@@ -294,7 +301,7 @@ impl AgentView {
             Some(Pending::Approval { .. }) => AgentState::Waiting(Waiting::Approval),
             Some(Pending::Timer { .. }) => AgentState::Waiting(Waiting::Timer),
             Some(Pending::Tool { .. }) => AgentState::Waiting(Waiting::Tool),
-            Some(Pending::Children { .. }) => AgentState::Waiting(Waiting::Children),
+            Some(Pending::Children { .. } | Pending::Detached) => AgentState::Waiting(Waiting::Children),
             Some(Pending::Message { .. } | Pending::Room { .. }) => AgentState::Waiting(Waiting::Message),
             None if self.coordinates => AgentState::Waiting(Waiting::Children),
             None => AgentState::Running,

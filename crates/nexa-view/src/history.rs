@@ -87,6 +87,9 @@ fn agent_line(event: &AgentEvent) -> Option<(&'static str, String)> {
         AgentEvent::MessageReceived { from, .. } => Some(("message_received", from.clone())),
         AgentEvent::CancelReceived { reason } => Some(("cancel_received", reason.clone())),
         AgentEvent::Ended { outcome: Outcome::Err(failure), .. } => Some(("agent_failed", failed(failure))),
+        AgentEvent::DetachedFailed { name, failure, .. } => {
+            Some(("detached_failed", format!("{name}: {}", failed(failure))))
+        }
         AgentEvent::Quarantined { reason } => Some(("quarantined", reason.clone())),
         AgentEvent::Started { .. }
         | AgentEvent::EffectIntended { intent: Intent::Model { .. } | Intent::Recall(_), .. }
@@ -104,6 +107,9 @@ fn agent_line(event: &AgentEvent) -> Option<(&'static str, String)> {
         | AgentEvent::Interrupted { .. }
         | AgentEvent::MessageSent { .. }
         | AgentEvent::MailTaken { .. }
+        | AgentEvent::Detached { .. }
+        | AgentEvent::Adopted { .. }
+        | AgentEvent::Concluded { .. }
         | AgentEvent::CreditReceived { .. } => None,
     }
 }

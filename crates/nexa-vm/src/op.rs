@@ -281,7 +281,8 @@ ops! {
     /// `… stage(1) … stage(a) → … stage` that runs them one after the other.
     132 Pipeline A,
     /// `… [input] branch(1) … branch(a) [timeout] → … list[Result]`: runs them as children and waits for all, or for the
-    /// first ones that end ok: then `→ … value`, the first one's, and `merge_failed` if too few do. `b` is a [`ForkMode`].
+    /// first ones that end ok: then `→ … value`, the first one's, and `merge_failed` if too few do. Detached ones are not
+    /// waited for: `→ … ()`. `b` is a [`ForkMode`].
     /// 256 branches have `a` = 0, see [`Word::branches`].
     133 Fork CountFlags,
     /// `… list[Result] options → … value` by [`MergeStrategy`] number `b`, which says what its options are; raises
@@ -386,17 +387,23 @@ pub struct ForkMode {
     pub has_timeout: bool,
     /// Only so many have to end ok, from 1 to 256. Bit 2, and one less in bits 8 to 15.
     pub first_ok: Option<u16>,
+    /// They belong to the workload, and nobody waits for them; without a time and without a first. Bit 3.
+    pub is_detached: bool,
 }
 
 impl ForkMode {
     const INPUT: u16 = 1;
     const TIMEOUT: u16 = 2;
     const FIRST: u16 = 4;
+    const DETACHED: u16 = 8;
 
     /// The mode that these flags stand for.
     pub const fn from_flags(flags: u16) -> Option<Self> {
         let is_first = flags & Self::FIRST != 0;
-        let known = Self::INPUT | Self::TIMEOUT | Self::FIRST | if is_first { 0xFF00 } else { 0 };
+        let known = match flags & Self::DETACHED {
+            0 => Self::INPUT | Self::TIMEOUT | Self::FIRST | if is_first { 0xFF00 } else { 0 },
+            _ => Self::INPUT | Self::DETACHED,
+        };
         if flags & !known != 0 {
             return None;
         }
@@ -404,6 +411,7 @@ impl ForkMode {
             has_input: flags & Self::INPUT != 0,
             has_timeout: flags & Self::TIMEOUT != 0,
             first_ok: if is_first { Some((flags >> 8) + 1) } else { None },
+            is_detached: flags & Self::DETACHED != 0,
         })
     }
 
@@ -413,7 +421,7 @@ impl ForkMode {
             Some(wanted) => Self::FIRST | (wanted - 1) << 8,
             None => 0,
         };
-        self.has_input as u16 | (self.has_timeout as u16) << 1 | first
+        self.has_input as u16 | (self.has_timeout as u16) << 1 | first | (self.is_detached as u16) << 3
     }
 
     /// How many operands a fork of so many branches has.

@@ -196,7 +196,7 @@ impl Writer {
             Expression::FirstOk(input, wanted) => {
                 self.value(code, input);
                 code.ab(Op::Closure, 0, self.twice).int(1).ab(Op::Closure, 1, self.captured);
-                let mode = ForkMode { has_input: true, has_timeout: true, first_ok: Some(*wanted) };
+                let mode = ForkMode { has_input: true, has_timeout: true, first_ok: Some(*wanted), is_detached: false };
                 let timeout = self.module.constant(Constant::Duration(5));
                 code.a(Op::Const, timeout).ab(Op::Fork, 2, mode.flags());
             }

@@ -90,7 +90,10 @@ fn operands_are_in_range_and_of_the_right_kind() {
     say(refusal(|code| code.std("text.len", 3).op(Op::Return)));
     say(refusal(|code| code.ab(Op::Merge, 1, 9).op(Op::Return)));
     say(refusal(|code| code.ab(Op::Fork, 0, 0).op(Op::Return)));
+    say(refusal(|code| code.a(Op::LoadLocal, 0).ab(Op::Fork, 1, 16).op(Op::Return)));
     say(refusal(|code| code.a(Op::LoadLocal, 0).ab(Op::Fork, 1, 8).op(Op::Return)));
+    say(refusal(|code| code.a(Op::LoadLocal, 0).int(1).ab(Op::Fork, 1, 8 | 2).op(Op::Return)));
+    say(refusal(|code| code.a(Op::LoadLocal, 0).ab(Op::Fork, 1, 8 | 4).op(Op::Return)));
     say(refusal(|code| code.a(Op::LoadLocal, 0).ab(Op::Fork, 1, 1 << 8).op(Op::Return)));
     say(refusal(|code| code.a(Op::LoadLocal, 0).ab(Op::Fork, 1, 4).op(Op::Return)));
     say(refusal(|code| code.a(Op::LoadLocal, 0).ab(Op::Fork, 1, 4 | 1 << 8).op(Op::Return)));
@@ -110,6 +113,9 @@ fn operands_are_in_range_and_of_the_right_kind() {
         E1004: `text.len` gets 3 arguments, in `f` at instruction 0
         E1004: an operand of Merge is out of range, in `f` at instruction 0
         E1003: an operand is missing, in `f` at instruction 0
+        E1004: an operand of Fork is out of range, in `f` at instruction 1
+        accepted
+        E1004: an operand of Fork is out of range, in `f` at instruction 2
         E1004: an operand of Fork is out of range, in `f` at instruction 1
         E1004: an operand of Fork is out of range, in `f` at instruction 1
         accepted

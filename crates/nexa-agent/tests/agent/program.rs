@@ -225,7 +225,8 @@ impl Writer<'_> {
                     self.code.push(word_ab(Op::Closure, 0, *function as u16));
                 }
                 self.duration(*millis);
-                let mode = ForkMode { has_input: false, has_timeout: true, first_ok: Some(*wanted) };
+                let mode =
+                    ForkMode { has_input: false, has_timeout: true, first_ok: Some(*wanted), is_detached: false };
                 self.code.push(word_ab(Op::Fork, functions.len() as u8, mode.flags()));
                 self.op(Op::LeaveTry);
                 let end = self.jump(Op::Jump);

@@ -250,6 +250,15 @@ fn details(event: &v1::watch_event::Event) -> (&'static str, Value) {
         }
         Event::ScopeExpired(e) => ("scope_expired", json!({ "effect_seq": e.effect_seq })),
         Event::Interrupted(e) => ("interrupted", json!({ "effect_seq": e.effect_seq })),
+        Event::BranchesDetached(e) => ("branches_detached", json!({ "effect_seq": e.effect_seq, "names": e.names })),
+        Event::BranchesAdopted(e) => {
+            ("branches_adopted", json!({ "from_agent_id": e.from_agent_id, "names": e.names }))
+        }
+        Event::ProgramConcluded(e) => ("program_concluded", json!({ "succeeded": e.succeeded })),
+        Event::DetachedFailed(e) => (
+            "detached_failed",
+            json!({ "name": e.name, "agent_id": e.agent_id, "failure": e.failure.as_ref().map(failure) }),
+        ),
         Event::MailTaken(e) => ("mail_taken", json!({ "effect_seq": e.effect_seq, "count": e.count })),
         Event::CreditReceived(e) => {
             ("credit_received", json!({ "effect_seq": e.effect_seq, "branch": e.branch, "taken": e.taken }))

@@ -162,6 +162,17 @@ pub fn event(event: &v1::watch_event::Event) -> String {
         }
         Event::ScopeExpired(scope) => format!("#{} took too long", scope.effect_seq),
         Event::Interrupted(at) => format!("#{} is left out, as it ends", at.effect_seq),
+        Event::BranchesDetached(detached) => {
+            format!("#{} leaves {} to the workload", detached.effect_seq, detached.names.join(", "))
+        }
+        Event::BranchesAdopted(adopted) => {
+            format!("takes over {} from {}", adopted.names.join(", "), adopted.from_agent_id)
+        }
+        Event::ProgramConcluded(_) => "its program has ended, and detached branches run".to_owned(),
+        Event::DetachedFailed(failed) => {
+            let why = failed.failure.as_ref().map(self::failure).unwrap_or_default();
+            format!("the detached branch {} failed: {why}", failed.name)
+        }
         Event::MailTaken(taken) => format!("#{} read {} messages", taken.effect_seq, taken.count),
         Event::CreditReceived(credit) => {
             format!("branch {} of #{} has read {} messages", credit.branch, credit.effect_seq, credit.taken)

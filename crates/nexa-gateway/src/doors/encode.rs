@@ -351,6 +351,21 @@ fn agent_event(event: &AgentEvent, agent: Option<AgentId>) -> Event {
         }
         AgentEvent::ScopeExpired { seq } => Event::ScopeExpired(v1::ScopeExpired { effect_seq: seq.0 }),
         AgentEvent::Interrupted { seq } => Event::Interrupted(v1::Interrupted { effect_seq: seq.0 }),
+        AgentEvent::Detached { seq, branches } => {
+            Event::BranchesDetached(v1::BranchesDetached { effect_seq: seq.0, names: branches.clone() })
+        }
+        AgentEvent::Adopted { from, branches, .. } => Event::BranchesAdopted(v1::BranchesAdopted {
+            from_agent_id: from.to_string(),
+            names: branches.iter().map(|branch| branch.name.clone()).collect(),
+        }),
+        AgentEvent::Concluded { outcome } => {
+            Event::ProgramConcluded(v1::ProgramConcluded { succeeded: outcome.is_ok() })
+        }
+        AgentEvent::DetachedFailed { name, agent, failure } => Event::DetachedFailed(v1::DetachedFailed {
+            name: name.clone(),
+            agent_id: agent.map(|agent| agent.to_string()).unwrap_or_default(),
+            failure: Some(self::failure(failure)),
+        }),
         AgentEvent::MailTaken { seq, count } => {
             Event::MailTaken(v1::MailTaken { effect_seq: seq.0, count: u64::from(*count) })
         }

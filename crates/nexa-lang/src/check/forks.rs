@@ -381,7 +381,9 @@ impl Checker<'_> {
     pub(super) fn section_names(&self, left: &ast::Expr) -> Vec<String> {
         let branches: Vec<Branch> = match left {
             ast::Expr::PipeExpr(pipe) => match pipe.target() {
-                Some(ast::PipeTarget::Branches(list)) => branches_of(list.branches()),
+                Some(ast::PipeTarget::Branches(list)) if pipe.op().is_some_and(|(op, _)| op == ast::PipeOp::Fork) => {
+                    branches_of(list.branches())
+                }
                 _ => Vec::new(),
             },
             ast::Expr::ForkExpr(fork) => fork.branches().map(|list| branches_of(list.branches())).unwrap_or_default(),
@@ -431,7 +433,7 @@ pub(super) fn names_of(branches: &[Branch]) -> Vec<String> {
     names
 }
 
-fn branches_of(nodes: impl Iterator<Item = ForkBranch>) -> Vec<Branch> {
+pub(super) fn branches_of(nodes: impl Iterator<Item = ForkBranch>) -> Vec<Branch> {
     nodes.filter_map(|branch| Some(Branch { name: branch.name(), value: branch.value()? })).collect()
 }
 

@@ -26,6 +26,7 @@ pub(crate) mod cost;
 mod coverage;
 mod declarations;
 mod decorators;
+mod detached;
 mod expressions;
 mod forks;
 mod grants;
@@ -119,6 +120,7 @@ pub(crate) fn check(
     if !checker.diagnostics.iter().any(Diagnostic::is_error) {
         cost::find(&mut checker, &program, &options.prices);
         unchecked::find(&mut checker, &program);
+        detached::find(&mut checker, &program);
     }
     checker.drop_allowed();
     let mut diagnostics = checker.diagnostics;

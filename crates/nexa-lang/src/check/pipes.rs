@@ -43,17 +43,25 @@ impl Checker<'_> {
                 self.is_effect_in_fn(at_op, "a fork");
                 self.fork_with_input(&branches, piped, node.merge().as_ref())
             }
-            (PipeOp::Fork, PipeTarget::Stage(stage)) => {
-                let wrong = self.finding(Code::E0503, stage.span(), "`|>>` takes stages in brackets");
-                self.refuse(wrong.help("write `x |>> [A, B]`"))
+            (PipeOp::Detach, PipeTarget::Branches(branches)) => {
+                self.is_effect_in_fn(at_op, "a fork");
+                self.detached(node, &branches, piped, at_op)
             }
+            (PipeOp::Fork, PipeTarget::Stage(stage)) => self.not_in_brackets("|>>", &stage),
             (PipeOp::Merge, PipeTarget::Stage(stage)) => match node.left() {
                 Some(left) => self.merge_into(&left, piped, &stage, at_op),
                 None => self.broken(node.span()),
             },
-            (PipeOp::Detach | PipeOp::Consensus, target) => {
-                self.bools_or_later(op, at_op, &piped, &target, node.left().as_ref())
+            (PipeOp::Detach | PipeOp::Consensus, PipeTarget::Stage(stage)) if piped.value.ty == Ty::Bool => {
+                self.expr(&stage, None);
+                self.joined_bools(op, at_op)
             }
+            (PipeOp::Detach, PipeTarget::Stage(_)) if piped.value.ty.is_silent() => self.broken(node.span()),
+            (PipeOp::Detach, PipeTarget::Stage(stage)) => self.not_in_brackets("||", &stage),
+            (PipeOp::Consensus, PipeTarget::Stage(judge)) => match node.left() {
+                Some(left) => self.agree_on_results(&left, piped, &judge, at_op),
+                None => self.broken(node.span()),
+            },
             (_, PipeTarget::Branches(branches)) => {
                 let wrong = self.finding(Code::E0503, branches.span(), "this operator takes one stage");
                 self.refuse(wrong.help("`|>>` forks into several"))
@@ -61,31 +69,14 @@ impl Checker<'_> {
         }
     }
 
-    /// `||` and `&&` are no operators on bools; `&&` asks a judge, and `||` is not in this release as what it is.
-    fn bools_or_later(
-        &mut self,
-        op: PipeOp,
-        at_op: Span,
-        piped: &Piped,
-        target: &PipeTarget,
-        left: Option<&ast::Expr>,
-    ) -> Expr {
+    fn not_in_brackets(&mut self, sign: &str, stage: &ast::Expr) -> Expr {
+        let wrong = self.finding(Code::E0503, stage.span(), format!("`{sign}` takes stages in brackets"));
+        self.refuse(wrong.help(format!("write `x {sign} [A, B]`")))
+    }
+
+    /// `||` and `&&` are no operators on bools.
+    fn joined_bools(&mut self, op: PipeOp, at_op: Span) -> Expr {
         let (sign, word) = if op == PipeOp::Detach { ("||", "or") } else { ("&&", "and") };
-        let is_bool = match target {
-            PipeTarget::Stage(stage) if piped.value.ty == Ty::Bool => {
-                self.expr(stage, None);
-                true
-            }
-            _ => piped.value.ty == Ty::Bool,
-        };
-        if !is_bool {
-            return match (op, target, left) {
-                (PipeOp::Consensus, PipeTarget::Stage(judge), Some(left)) => {
-                    self.agree_on_results(left, piped.clone(), judge, at_op)
-                }
-                _ => self.missing(at_op, &format!("`{sign}`")),
-            };
-        }
         let wrong =
             self.finding(Code::E0510, at_op, format!("`{sign}` is a pipeline operator; bools are joined by `{word}`"));
         let edit = crate::diagnostic::Edit::replace(at_op, word);

@@ -179,6 +179,7 @@ impl Builder<'_, '_> {
                     has_input: fork.input.is_some(),
                     has_timeout: fork.timeout.is_some(),
                     first_ok: if let Forked::First(wanted) = fork.gives { Some(wanted) } else { None },
+                    is_detached: matches!(fork.gives, Forked::Nothing),
                 };
                 let branches = fork.branches.len();
                 // The most branches are written as 0, see `Word::branches`.

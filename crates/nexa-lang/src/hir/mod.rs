@@ -670,6 +670,8 @@ pub enum Forked {
     Record(Vec<Rc<str>>),
     /// The value of the first that ends ok, as soon as so many have.
     First(u16),
+    /// Nothing, at once: the workload keeps the branches.
+    Nothing,
 }
 
 /// `a otherwise b`, `a fallback b`.

@@ -214,6 +214,12 @@ impl Desk {
             }
             EffectBody::Children { branches, join } => {
                 let mut outcomes = Vec::new();
+                if join == Join::Detached {
+                    for child in branches {
+                        self.trace.push(format!("{indent}{seq} detached {}", child.name));
+                    }
+                    return Ok(Answer::Done);
+                }
                 let wanted = if let Join::FirstOk(wanted) = join { usize::from(wanted) } else { usize::MAX };
                 for child in branches {
                     // Those that nobody waits for any more have not begun.

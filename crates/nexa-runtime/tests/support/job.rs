@@ -32,24 +32,30 @@ impl Job {
 
     /// How it ends when nothing happens to it, and how many appends its node makes.
     pub async fn undisturbed(&self) -> (Outcome, u64) {
+        let (outcome, appends, _) = self.measured().await;
+        (outcome, appends)
+    }
+
+    /// As `undisturbed`, and how many requests it makes.
+    async fn measured(&self) -> (Outcome, u64, usize) {
         let desk = Desk::new((self.model)());
         let (node, way) = desk.start_mortal(None).await;
         let workload = self.begin(&desk, &node).await;
         let outcome = desk.outcome(workload).await;
         until("the last act", || node.stats().live_agents == 0).await;
-        (outcome, Desk::appends(&way))
+        (outcome, Desk::appends(&way), desk.model.asked().len())
     }
 
     pub async fn survives_a_death_at_any_append(&self) {
-        let (outcome, appends) = self.undisturbed().await;
+        let (outcome, appends, asks) = self.measured().await;
         for number in 0..appends {
-            self.dies_and_goes_on(Death::Before(number), &outcome).await;
-            self.dies_and_goes_on(Death::After(number), &outcome).await;
+            self.dies_and_goes_on(Death::Before(number), &outcome, asks).await;
+            self.dies_and_goes_on(Death::After(number), &outcome, asks).await;
         }
     }
 
     /// Runs on a node that dies at a point, then on another; nothing is lost, and nothing recorded is bought twice.
-    async fn dies_and_goes_on(&self, death: Death, expected: &Outcome) {
+    async fn dies_and_goes_on(&self, death: Death, expected: &Outcome, asks: usize) {
         let desk = Desk::new((self.model)());
         let (first, way) = desk.start_mortal(Some(death)).await;
         let workload = self.begin(&desk, &first).await;
@@ -70,6 +76,7 @@ impl Job {
         until("the last act", || second.stats().live_agents == 0).await;
         let reissued = reissued_before + second.stats().reissued_model_calls;
         let asked = desk.model.asked();
+        assert_eq!(asked.len(), asks, "nothing is left out after {death:?}");
         let mut again = 0;
         for (key, attempts) in &asked {
             again += attempts.len() as u64 - 1;

@@ -305,7 +305,11 @@ impl Pass<'_, '_> {
             Op::AgentRun => self.effect(&mut point, a + 1, Any)?,
             Op::Fork => {
                 let mode = word.fork_mode().unwrap_or_default();
-                let kind = if mode.first_ok.is_some() { Any } else { List };
+                let kind = match mode.first_ok {
+                    _ if mode.is_detached => Other,
+                    Some(_) => Any,
+                    None => List,
+                };
                 self.effect(&mut point, mode.operands(word.branches()), kind)?;
             }
             Op::LLMCall | Op::LLMStream => self.effect(&mut point, 2, Other)?,

@@ -175,7 +175,9 @@ impl Vm {
                     Ok(ChildSpec { timeout: tighter, ..child })
                 };
                 let branches = branches.iter().map(start).collect::<Result<_, Fault>>()?;
-                EffectBody::Children { branches, join: mode.first_ok.map_or(Join::All, Join::FirstOk) }
+                let join =
+                    if mode.is_detached { Join::Detached } else { mode.first_ok.map_or(Join::All, Join::FirstOk) };
+                EffectBody::Children { branches, join }
             }
             (Op::TestCall, args) => {
                 let call = TestCall::from_number(word.b).ok_or_else(|| Fault::internal("no such call of a test"))?;
@@ -449,6 +451,10 @@ impl Vm {
                     Ok([Outcome::Err(failure)]) => Err(Fault::Failure(Box::new(failure))),
                     Err(_) => return Err("one child was started"),
                 }
+            }
+            (Op::Fork, Answer::Done) if word.fork_mode().is_some_and(|mode| mode.is_detached) => Ok(Value::Unit),
+            (Op::Fork, _) if word.fork_mode().is_some_and(|mode| mode.is_detached) => {
+                return Err("it answers another kind of effect");
             }
             (Op::Fork, answer) => match (word.fork_mode().and_then(|mode| mode.first_ok), answer) {
                 (None, Answer::Children(outcomes)) if outcomes.len() == word.branches() => {

@@ -78,6 +78,13 @@ pub(crate) fn answer(program: &Arc<Program>, body: &EffectBody, seq: u64) -> Res
             let kept = codec::encode(&Value::Str("kept".into()));
             Answer::Memory(nexa_vm::recall::look_up(&request.what, [("key", &kept)]))
         }
+        EffectBody::Children { branches, join: Join::Detached } => {
+            for branch in branches {
+                let Ok(Value::List(args)) = codec::decode(&branch.args) else { panic!("arguments that are no list") };
+                run(program, branch.entry, args.to_vec(), 10_000, Restore::Never);
+            }
+            Answer::Done
+        }
         EffectBody::Children { branches, join } => {
             let outcomes = branches.iter().map(|branch| {
                 let Ok(Value::List(args)) = codec::decode(&branch.args) else { panic!("arguments that are no list") };

@@ -259,6 +259,7 @@ impl<'p> LeastOf<'p> {
                 (1..wanted).fold(cheapest, |least, _| least.then(cheapest))
             }
             // A branch may be over before it does anything.
+            Forked::Nothing => Amounts::NOTHING,
             _ if fork.timeout.is_some() => Amounts::NOTHING,
             Forked::List | Forked::Record(_) => {
                 fork.branches.iter().fold(Amounts::NOTHING, |least, branch| least.then(self.sure_call(branch)))
