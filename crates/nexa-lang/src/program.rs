@@ -3,7 +3,7 @@
 //! [`compile`] loads, parses, checks and compiles; [`check`] stops before the module is made. Both always give a
 //! [`CompileResult`] with the sources that diagnostics point into; there is a module if and only if there is no error.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use nexa_vm::module::Module;
 
@@ -146,7 +146,7 @@ enum Wanted {
 }
 
 fn run(sources: SourceSet, wanted: Wanted, options: &Options) -> (CompileResult, hir::Program) {
-    let mut diagnostics: Vec<Diagnostic> = sources.diagnostics().into_iter().cloned().collect();
+    let mut diagnostics = first_of_each_line(&sources, sources.diagnostics().into_iter().cloned().collect());
     let entry = sources.entry().map(|entry| entry.source.file());
     let Some(entry) = entry else {
         let result = CompileResult { sources, diagnostics, module: None, tests: Vec::new() };
@@ -154,7 +154,7 @@ fn run(sources: SourceSet, wanted: Wanted, options: &Options) -> (CompileResult,
     };
     let files: Vec<checker::File> = sources.files().iter().map(checked_file).collect();
     let (program, findings) = checker::check(&files, entry, wanted == Wanted::Tests, options);
-    let findings = without_unused(findings);
+    let findings = once_each(without_unused(findings));
     if diagnostics.iter().any(Diagnostic::is_error) {
         let findings = without_follow_ups(&sources, &diagnostics, findings);
         diagnostics.extend(findings);
@@ -207,8 +207,46 @@ fn without_unused(mut findings: Vec<Diagnostic>) -> Vec<Diagnostic> {
     findings
 }
 
+/// Findings of the lexer and the parser with one error of the parser a line at most, and none where the lexer has found
+/// what is wrong: the others follow from it.
+fn first_of_each_line(sources: &SourceSet, findings: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    let is_parsers =
+        |finding: &Diagnostic| matches!(finding.code, Code::E0201 | Code::E0202 | Code::E0203 | Code::E0204);
+    let is_lexers = |finding: &Diagnostic| finding.is_error() && finding.code.name().starts_with("E01");
+    let line = |finding: &Diagnostic| {
+        let source = sources.source(finding.file)?;
+        Some((finding.file, source.line_column(finding.span.start).line))
+    };
+    let mut taken: BTreeSet<_> = findings.iter().filter(|finding| is_lexers(finding)).filter_map(line).collect();
+    let is_kept = |finding: &Diagnostic| !is_parsers(finding) || line(finding).is_none_or(|line| taken.insert(line));
+    let keep: Vec<bool> = findings.iter().map(is_kept).collect();
+    findings.into_iter().zip(keep).filter_map(|(finding, is_kept)| is_kept.then_some(finding)).collect()
+}
+
+/// Findings with each unknown name, field and method told once: where it is met first, and how often it is met again.
+fn once_each(findings: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    let mut told: BTreeMap<(FileId, Code, String), (usize, usize)> = BTreeMap::new();
+    let mut kept: Vec<Diagnostic> = Vec::new();
+    for finding in findings {
+        if matches!(finding.code, Code::E0208 | Code::E0302 | Code::E0305 | Code::E0406) {
+            let name = (finding.file, finding.code, finding.message.clone());
+            let (_, again) = told.entry(name).and_modify(|(_, again)| *again += 1).or_insert((kept.len(), 0));
+            if *again > 0 {
+                continue;
+            }
+        }
+        kept.push(finding);
+    }
+    for (place, again) in told.into_values().filter(|(_, again)| *again > 0) {
+        let times = if again == 1 { "once more".to_owned() } else { format!("{again} times more") };
+        kept[place].notes.push(format!("it is met {times} in this file"));
+    }
+    kept
+}
+
 /// What the checker finds in a program with syntax errors, as far as it does not follow from them: no warnings, nothing
-/// inside a declaration that could not be read whole, and no unknown names, since the parser may have lost theirs.
+/// inside a declaration that could not be read whole, and no unknown names, parameters and fields, since the parser may
+/// have lost theirs.
 fn without_follow_ups(sources: &SourceSet, known: &[Diagnostic], findings: Vec<Diagnostic>) -> Vec<Diagnostic> {
     let errors = known.iter().filter(|finding| finding.is_error());
     let errors: BTreeSet<(FileId, u32)> = errors.map(|finding| (finding.file, finding.span.start)).collect();
@@ -225,7 +263,7 @@ fn without_follow_ups(sources: &SourceSet, known: &[Diagnostic], findings: Vec<D
     }
     let is_follow_up = |finding: &Diagnostic| {
         !finding.is_error()
-            || matches!(finding.code, Code::E0208 | Code::E0302)
+            || matches!(finding.code, Code::E0208 | Code::E0302 | Code::E0304 | Code::E0305)
             || broken.iter().any(|(file, span)| {
                 *file == finding.file && span.start <= finding.span.start && finding.span.start <= span.end
             })

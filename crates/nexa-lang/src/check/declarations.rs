@@ -465,9 +465,10 @@ impl Checker<'_> {
     }
 }
 
-/// `memory.tenant` in a `uses`.
+/// Whether `memory.tenant` in a `uses` grants the memory of a tenant, or was meant to: what is misspelt in it is reported where it stands.
 fn is_tenant_memory(grant: &ast::Grant) -> bool {
-    grant.path().iter().map(Name::text).eq(["memory", "tenant"]) && grant.args().is_empty()
+    let words: Vec<String> = grant.path().iter().map(Name::text).collect();
+    words.len() == 2 && (words[0] == "memory" || words[1] == "tenant") && grant.args().is_empty()
 }
 
 fn entry_of(signature: &Signature, target: hir::Target, result: Ty, budget: Budget) -> hir::Entry {

@@ -51,7 +51,7 @@ impl Checker<'_> {
                 None => self.pattern(&pattern, &subject, &covers),
             };
             self.report_bound_twice(opened);
-            if self.diagnostics[known..].iter().any(Diagnostic::is_error) {
+            if subject.ty.is_silent() || self.diagnostics[known..].iter().any(Diagnostic::is_error) {
                 is_judged = false;
                 self.bind_rest(&pattern, opened);
             }

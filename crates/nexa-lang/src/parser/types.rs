@@ -64,9 +64,24 @@ impl Parser<'_> {
         if self.at(SyntaxKind::ThinArrow) {
             self.start(SyntaxKind::ResultType);
             self.bump();
-            self.ty();
+            if self.is_body_ahead() {
+                self.unexpected("a type");
+            } else {
+                self.ty();
+            }
             self.finish();
         }
+    }
+
+    /// Whether the brace here opens a body rather than a record type: what would be its first field is none.
+    fn is_body_ahead(&self) -> bool {
+        const PROPERTIES: &[&str] = &["role", "prompt", "model", "source"];
+        self.at(SyntaxKind::BraceOpen)
+            && match self.nth(1) {
+                SyntaxKind::BraceClose => false,
+                SyntaxKind::Ident => self.nth(2) != SyntaxKind::Colon || PROPERTIES.contains(&self.text(1)),
+                kind => kind.is_reserved_word(),
+            }
     }
 
     fn named_type(&mut self) {
