@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::rc::Rc;
 
-pub use semantic::Semantic;
+pub use semantic::{NARROWED_MAX, Narrowed, Semantic};
 
 use crate::source::{FileId, Span};
 
@@ -115,6 +115,8 @@ struct Compared {
     pairs: BTreeMap<(NamedId, NamedId), Fit>,
     /// How a value of any type fits where another type is asked for.
     any: Fit,
+    /// How many conditions of semantic types are around what is compared.
+    narrowed: usize,
 }
 
 /// How a value of one type comes to stand where another is asked for.
@@ -180,6 +182,8 @@ pub struct TypeTable {
     named: Vec<NamedType>,
     /// The names that values of struct and enum types carry where the type's own name is taken.
     run_names: BTreeMap<NamedId, Rc<str>>,
+    /// How many types have a name.
+    namesakes: BTreeMap<Rc<str>, usize>,
 }
 
 impl Default for TypeTable {
@@ -210,7 +214,9 @@ impl Default for TypeTable {
             kind: NamedKind::Struct([field("key", Ty::Str), field("text", Ty::Str), field("score", Ty::Float)].into()),
             declared: None,
         };
-        TypeTable { named: vec![error, approval, hit], run_names: BTreeMap::new() }
+        let named = vec![error, approval, hit];
+        let namesakes = named.iter().map(|ty| (Rc::clone(&ty.name), 1)).collect();
+        TypeTable { named, run_names: BTreeMap::new(), namesakes }
     }
 }
 
@@ -225,9 +231,10 @@ impl TypeTable {
     /// Adds a type whose fields may be set later with [`TypeTable::define`].
     pub fn declare(&mut self, ty: NamedType) -> NamedId {
         let id = NamedId(self.named.len() as u32);
-        let namesakes = self.named.iter().filter(|known| known.name == ty.name).count();
-        if namesakes > 0 {
-            self.run_names.insert(id, format!("{}#{}", ty.name, namesakes + 1).into());
+        let namesakes = self.namesakes.entry(Rc::clone(&ty.name)).or_default();
+        *namesakes += 1;
+        if *namesakes > 1 {
+            self.run_names.insert(id, format!("{}#{namesakes}", ty.name).into());
         }
         self.named.push(ty);
         id
@@ -278,13 +285,13 @@ impl TypeTable {
     /// How a value of type `from` comes to stand where `to` is asked for.
     #[must_use]
     pub fn fit(&self, from: &Ty, to: &Ty) -> Fit {
-        self.fit_within(from, to, &mut Compared { pairs: BTreeMap::new(), any: Fit::Check })
+        self.fit_within(from, to, &mut Compared { pairs: BTreeMap::new(), any: Fit::Check, narrowed: 0 })
     }
 
     /// The same where a value of any type stands for no other.
     #[must_use]
     pub fn fit_strictly(&self, from: &Ty, to: &Ty) -> Fit {
-        self.fit_within(from, to, &mut Compared { pairs: BTreeMap::new(), any: Fit::No })
+        self.fit_within(from, to, &mut Compared { pairs: BTreeMap::new(), any: Fit::No, narrowed: 0 })
     }
 
     fn fit_within(&self, from: &Ty, to: &Ty, compared: &mut Compared) -> Fit {
@@ -307,7 +314,7 @@ impl TypeTable {
             (Ty::Option(from), Ty::Option(to)) => inside(from, to),
             // What holds of it besides does not matter to who asks for less.
             (from, Ty::Option(_) | Ty::Union(_)) if let Some((_, semantic)) = self.semantic(from) => {
-                let as_base = self.fit_within(&semantic.base, to, compared);
+                let as_base = self.fit_base(semantic, to, compared);
                 let alternatives: &[Ty] = match to {
                     Ty::Option(to) => std::slice::from_ref(&**to),
                     Ty::Union(alternatives) => alternatives,
@@ -323,7 +330,7 @@ impl TypeTable {
                 alternatives.iter().map(|to| self.fit_within(from, to, compared)).min().unwrap_or(Fit::No)
             }
             (Ty::Named(_), to) if let Some((_, semantic)) = self.semantic(from) => {
-                self.fit_within(&semantic.base, to, compared)
+                self.fit_base(semantic, to, compared)
             }
             (Ty::List(from), Ty::List(to)) => inside(from, to),
             (Ty::Dict(from_key, from), Ty::Dict(to_key, to)) => inside(from_key, to_key).max(inside(from, to)),
@@ -367,10 +374,23 @@ impl TypeTable {
                     }
                     _ => self.fit_fields(from, wanted, compared),
                 },
+                // It was reported.
+                NamedKind::Semantic(_) if *self.base(to) == Ty::Broken => Fit::Same,
                 NamedKind::Struct(_) | NamedKind::Enum(_) | NamedKind::Semantic(_) => Fit::No,
             },
             _ => Fit::No,
         }
+    }
+
+    /// What is narrowed too often, or by itself, is reported when all types are known, and fits nothing until then.
+    fn fit_base(&self, from: &Semantic, to: &Ty, compared: &mut Compared) -> Fit {
+        if compared.narrowed > NARROWED_MAX {
+            return Fit::No;
+        }
+        compared.narrowed += 1;
+        let fit = self.fit_within(&from.base, to, compared);
+        compared.narrowed -= 1;
+        fit
     }
 
     fn fit_fields(&self, from: &Ty, wanted: &[Field], compared: &mut Compared) -> Fit {

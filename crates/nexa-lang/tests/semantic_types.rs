@@ -235,6 +235,32 @@ fn verify_asks_about_every_part_that_no_pattern_decides() {
 }
 
 #[test]
+fn parts_are_found_in_what_json_is_read_as() {
+    let program = r#"
+        enum Reply { silence, words(text: Calm) }
+        protocol Note { kind: int, body: Reply | { other: Calm } }
+        flow main(t: str) -> str { verify json.parse(t) satisfies Note; return "fine" }"#;
+    let polite = "semantic it is polite";
+    for (text, asked) in [
+        (r#"{"kind": 1, "body": {"tag": "words", "text": "a"}}"#, 1),
+        (r#"{"kind": 1, "body": {"other": "b"}}"#, 1),
+        (r#"{"kind": 1, "body": "silence"}"#, 0),
+    ] {
+        let (outcome, asks) = gives(program, &[(polite, &["true"])], &[str(text)]);
+        assert_eq!((outcome.as_str(), asks.len()), (r#""fine""#, asked), "{text}");
+    }
+    let program = r##"
+        type Point = { x: float, y: float } @ "a place on the map"
+        flow main(t: str) -> str {
+            return match Point.check(json.parse(t)) { ok(p) => "#{p.x + p.y}", err(e) => e.code }
+        }"##;
+    let place = "semantic a place on the map";
+    assert_eq!(gives(program, &[(place, &["true"])], &[str(r#"{"x": 1, "y": 2}"#)]).0, r#""3.0""#);
+    assert_eq!(gives(program, &[], &[str(r#"{"x": 1}"#)]).0, r#""verify_failed""#);
+    assert_eq!(gives(program, &[], &[str("[]")]).0, r#""verify_failed""#);
+}
+
+#[test]
 fn a_value_with_too_many_parts_to_ask_about_is_refused() {
     let program =
         "type Crowd = list[Calm] @ \"a crowd\"\nflow main(v: any) -> int { verify v satisfies Crowd; return 1 }";
@@ -324,6 +350,11 @@ fn declarations_are_checked() {
         ("type A = int @ \"x\" match r\"1\"", vec!["E0301"]),
         ("type A = str @ \"x #{1}\"", vec!["E0404"]),
         ("type A = A @ \"x\"", vec!["E0302"]),
+        ("type A = B @ \"x\"\ntype B = A @ \"y\"\nflow f(a: A | int) -> any { return a }", vec!["E0302"]),
+        ("flow f() -> A { return \"a\" }\ntype A = str @ \"x\" match r\"(\"", vec!["E0317"]),
+        ("fn f(s: str) -> any => A.check(s)\ntype A = int @ \"x\" match r\"1\"", vec!["E0301"]),
+        ("protocol P { a: A | int }\ntype A = str @ \"x\"\nflow f(p: P) -> int { return p.a }", vec!["E0312"]),
+        ("type A = B | int @ \"x\"\ntype B = str @ \"y\"\nflow f(a: A) -> int { return a }", vec!["E0312"]),
         ("type A = B @ \"x\"\ntype B = list[A] @ \"y\"", vec!["E0302"]),
         ("protocol P { a: A? }\ntype A = P @ \"x\"", vec![]),
         ("type A = secret @ \"x\"", vec!["E0416"]),
@@ -337,6 +368,46 @@ fn declarations_are_checked() {
     ] {
         assert_eq!(codes(program), expected, "{program}");
     }
+}
+
+#[test]
+fn types_that_narrow_each_other_many_times_are_refused_at_once() {
+    // Declared from either end, and with a union that compares what is not known to end yet.
+    let chain = |count: usize, backwards: bool| {
+        let base = |place: usize| if place + 1 < count { format!("T{}", place + 1) } else { "str".to_owned() };
+        let mut lines: Vec<String> =
+            (0..count).map(|place| format!("type T{place} = {} @ \"c{place}\"", base(place))).collect();
+        if backwards {
+            lines.reverse();
+        }
+        lines.push("type Either = T0 | int @ \"e\"\nflow main(s: str) -> any { return T0.check(s) }".to_owned());
+        compile_text("main.nx", &lines.join("\n"))
+    };
+    for backwards in [false, true] {
+        let found = chain(20_000, backwards);
+        assert!(found.has_errors() && found.diagnostics.iter().all(|one| one.code.name() == "E0210"));
+        let found = chain(60, backwards);
+        assert!(found.diagnostics.is_empty(), "{}", found.render(Colour::Off));
+        nexa_vm::Program::load(&found.module.expect("no error, so a module").encode()).expect("a module that can run");
+    }
+}
+
+#[test]
+fn a_program_has_so_many_patterns_at_most() {
+    let program = |count: usize| {
+        let types = (0..count).map(|place| format!("type T{place} = str @ \"c\" match r\"^{place}$\""));
+        let flows = (0..count).map(|place| format!("flow f{place}(s: str) -> any {{ return T{place}.check(s) }}"));
+        let found = compile_text("main.nx", &types.chain(flows).collect::<Vec<_>>().join("\n"));
+        found.diagnostics.iter().map(|one| one.message.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(program(256), Vec::<String>::new());
+    assert_eq!(program(257), ["the program has 257 patterns of types, and may have 256"]);
+}
+
+#[test]
+fn many_checks_fit_into_one_flow() {
+    let checks = "let _ = Calm.check(s)\n".repeat(100);
+    assert_eq!(codes(&format!("flow main(s: str) {{\n{checks}}}")), Vec::<&str>::new());
 }
 
 #[test]

@@ -23,6 +23,11 @@ fn call(name: &str, args: Vec<Value>) -> String {
             nominal: false,
             fields: vec![Field { name: "why".to_owned(), ty: 0, doc: String::new() }],
         }),
+        Type::Semantic { base: 0, condition: "an address".to_owned(), pattern: Some("@".to_owned()) },
+        Type::Semantic { base: 2, condition: "polite".to_owned(), pattern: None },
+        Type::List(3),
+        Type::Union(vec![4, 3]),
+        Type::Option(5),
     ];
     let mut code = Assembler::new("main", args.len() as u8);
     (0..args.len()).for_each(|local| {
@@ -176,6 +181,17 @@ fn json_and_hashes_and_patterns_and_time() {
 }
 
 #[test]
+fn more_patterns_than_are_kept_match_as_before() {
+    for _ in 0..2 {
+        for number in 0..20 {
+            let test = |subject: String| call("regex.test", vec![text(&format!("^{number}$")), text(&subject)]);
+            assert_eq!(test(number.to_string()), "true");
+            assert_eq!(test(format!("{number}x")), "false");
+        }
+    }
+}
+
+#[test]
 fn an_answer_is_read_whole_or_from_its_first_fence() {
     let read = |answer: &str| call("core.read_json", vec![Value::Int(1), text(answer)]);
     assert_eq!(read(r#" {"why":"clear"} "#), r#"{"ok":{"why":"clear"}}"#);
@@ -187,6 +203,28 @@ fn an_answer_is_read_whole_or_from_its_first_fence() {
         call("core.read_json", vec![Value::Int(9), text("1")]),
         "type_mismatch: core.read_json: the program has no type 9"
     );
+}
+
+#[test]
+fn the_conditions_of_a_value_are_listed_with_the_part_that_each_is_about() {
+    let list =
+        |ty: i64, every: bool, value: Value| call("core.conditions", vec![Value::Int(ty), Value::Bool(every), value]);
+    let address = "[\"an address\",\"a@b\",\"$: expected an address, found the text \\\"a@b\\\"\"]";
+    let polite = "[\"polite\",\"a@b\",\"$: expected polite, found the text \\\"a@b\\\"\"]";
+    assert_eq!(list(0, true, text("a@b")), "[]");
+    assert_eq!(list(2, false, text("a@b")), "[]");
+    assert_eq!(list(2, true, text("a@b")), format!("[{address}]"));
+    assert_eq!(list(3, false, text("a@b")), format!("[{polite}]"));
+    assert_eq!(list(3, true, text("a@b")), format!("[{address},{polite}]"), "the base comes first");
+    assert_eq!(list(6, false, Value::None), "[]");
+    assert_eq!(list(6, false, text("a@b")), format!("[{polite}]"), "the part of a union that the value is of");
+    let many = |count: usize| Value::List(Arc::new(vec![text("a@b"); count]));
+    assert_eq!(list(4, false, many(64)).matches("expected polite").count(), 64);
+    assert!(list(4, false, many(2)).contains("$[1]: expected polite"));
+    let more = "semantic_failed: a model would be asked about more than 64 parts of one value";
+    assert_eq!(list(4, false, many(65)), more);
+    assert_eq!(list(4, true, many(33)), more);
+    assert_eq!(list(9, true, text("")), "type_mismatch: core.conditions: the program has no type 9");
 }
 
 #[test]

@@ -60,14 +60,14 @@ impl Checker<'_> {
     }
 
     /// A local that is used within one statement.
-    fn take_scratch(&mut self, span: Span) -> u16 {
+    pub(super) fn take_scratch(&mut self, span: Span) -> u16 {
         match self.frame().scratch.pop() {
             Some(slot) => slot,
             None => self.temporary(span),
         }
     }
 
-    fn give_scratch(&mut self, slot: u16) {
+    pub(super) fn give_scratch(&mut self, slot: u16) {
         self.frame().scratch.push(slot);
     }
 }

@@ -90,7 +90,7 @@ impl Checker<'_> {
             Place::Piped(..) => Code::E0501,
             Place::Key => Code::E0309,
             Place::Element => Code::E0308,
-            _ if matches!(from, Ty::Union(_)) => Code::E0312,
+            _ if matches!(self.types.base(from), Ty::Union(_)) => Code::E0312,
             _ => Code::E0301,
         };
         let message = match place {
@@ -123,7 +123,7 @@ impl Checker<'_> {
         if let Some(id) = unchecked {
             return self.ask_for_check(conflict, value, to, id);
         }
-        match self.way_out(from, to) {
+        match self.way_out(self.types.base(from), to) {
             Some(help) => conflict.help(help),
             None => conflict,
         }

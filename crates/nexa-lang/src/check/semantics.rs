@@ -20,7 +20,7 @@ use crate::ast::{self, AstNode, Name, TypeDecl, TypeExpr};
 use crate::diagnostic::{Code, Diagnostic, Edit};
 use crate::hir::{Asked, Const, Expr, ExprKind, ForEach, Item as Round, Stmt, StmtKind};
 use crate::source::{FileId, Span};
-use crate::types::{NamedId, NamedKind, NamedType, Semantic, Ty, TypeTable};
+use crate::types::{NARROWED_MAX, NamedId, NamedKind, NamedType, Narrowed, Semantic, Ty, TypeTable};
 
 impl Checker<'_> {
     /// Enters a semantic type under its name; what it narrows is looked at when all types are known.
@@ -28,7 +28,8 @@ impl Checker<'_> {
         let name = decl.name()?;
         match decl.definition() {
             Some(TypeExpr::SemanticType(_)) => {
-                let base = Semantic { base: Ty::Broken, condition: "".into(), pattern: None };
+                // Nothing fits it before it is defined, so a union with it stays one.
+                let base = Semantic { base: Ty::Secret, condition: "".into(), pattern: None };
                 let kind = NamedKind::Semantic(base.into());
                 let declared = Some((self.file, name.span()));
                 Some(Item::Type(self.types.declare(NamedType { name: name.text().into(), kind, declared })))
@@ -47,7 +48,7 @@ impl Checker<'_> {
     /// What a declaration of a semantic type says.
     pub(super) fn semantic_of(&mut self, decl: &TypeDecl) -> Option<NamedKind> {
         let Some(TypeExpr::SemanticType(node)) = decl.definition() else { return None };
-        let base = node.base().map_or(Ty::Broken, |base| self.ty(&base));
+        let mut base = node.base().map_or(Ty::Broken, |base| self.ty(&base));
         let condition = match node.condition() {
             Some(words) => self.written_out(&ast::Expr::StringExpr(words), "a condition"),
             None => None,
@@ -56,6 +57,10 @@ impl Checker<'_> {
             let text = self.written_out(&pattern, "a pattern")?;
             self.check_pattern(&text, pattern.span()).then_some(text)
         });
+        if condition.is_none() || pattern.is_some() != node.pattern().is_some() {
+            // What is wrong was reported, and what uses the type stays silent.
+            base = Ty::Broken;
+        }
         let pattern = pattern.map(Into::into);
         Some(NamedKind::Semantic(Semantic { base, condition: condition.unwrap_or_default().into(), pattern }.into()))
     }
@@ -77,20 +82,40 @@ impl Checker<'_> {
         text
     }
 
-    /// Whether a semantic type may narrow its base; every type is known by now.
-    pub(super) fn check_base(&mut self, id: NamedId, decl: &TypeDecl) {
+    /// E0302, E0210 for a semantic type that comes down to no type; every type is known by now.
+    pub(super) fn check_narrowed(&mut self, id: NamedId, decl: &TypeDecl) {
         let Some(TypeExpr::SemanticType(node)) = decl.definition() else { return };
         let (Some(name), Some(written)) = (decl.name(), node.base()) else { return };
-        let Some((_, semantic)) = self.types.semantic(&Ty::Named(id)) else { return };
-        let semantic = semantic.clone();
-        if self.types.is_of_itself(id) {
-            let message = format!("`{}` is defined by itself", name.text());
-            let circle = self.finding(Code::E0302, written.span(), message);
-            self.report(circle.help("name a type that does not need this one: `str`, or a `protocol`"));
-            self.types.define(id, NamedKind::Semantic(Semantic { base: Ty::Broken, ..semantic }.into()));
-            return;
+        let finding = match self.types.narrowed(id) {
+            Narrowed::Type => return,
+            Narrowed::Itself => {
+                let circle =
+                    self.finding(Code::E0302, written.span(), format!("`{}` is defined by itself", name.text()));
+                circle.help("name a type that does not need this one: `str`, or a `protocol`")
+            }
+            Narrowed::TooDeep => {
+                let message = format!("more than {NARROWED_MAX} semantic types narrow each other");
+                let deep = self.finding(Code::E0210, written.span(), message);
+                deep.help("say several conditions in one: `type Email = str @ \"…\"`")
+            }
+        };
+        self.report(finding);
+        self.silence(id);
+    }
+
+    /// Whatever uses a type that was reported stays silent.
+    fn silence(&mut self, id: NamedId) {
+        if let Some((_, semantic)) = self.types.semantic(&Ty::Named(id)) {
+            let silent = Semantic { base: Ty::Broken, ..semantic.clone() };
+            self.types.define(id, NamedKind::Semantic(silent.into()));
         }
-        let base = self.types.base(&semantic.base).clone();
+    }
+
+    /// Whether a semantic type may narrow its base; none needs itself any more.
+    pub(super) fn check_base(&mut self, id: NamedId, decl: &TypeDecl) {
+        let Some(TypeExpr::SemanticType(node)) = decl.definition() else { return };
+        let Some(written) = node.base() else { return };
+        let base = self.types.base(&Ty::Named(id)).clone();
         if base.is_silent() {
             return;
         }
@@ -98,11 +123,12 @@ impl Checker<'_> {
             let message = format!("`{}` cannot be narrowed by a condition", self.show(&base));
             let cannot = self.finding(Code::E0416, written.span(), message);
             self.report(cannot.note(format!("`{}` has no JSON form", self.show(&culprit))));
+            self.silence(id);
         } else if let Some(pattern) = node.pattern().filter(|_| base != Ty::Str) {
             let message = format!("a pattern is matched with a text, and this type is `{}`", self.show(&base));
             let wrong = self.finding(Code::E0301, pattern.span(), message);
             self.report(wrong.label(written.span(), format!("this is `{}`", self.show(&base))));
-            self.types.define(id, NamedKind::Semantic(Semantic { pattern: None, ..semantic }.into()));
+            self.silence(id);
         }
     }
 
@@ -206,44 +232,52 @@ impl Checker<'_> {
         let Some((mut statements, values)) = self.arguments(&callee, &slots, args, piped, span) else {
             return self.broken(span);
         };
-        let Some(value) = values.into_iter().next().filter(|value| !value.ty.is_silent()) else {
+        let is_silent = self.types.base(&wanted).is_silent();
+        let Some(value) = values.into_iter().next().filter(|value| !is_silent && !value.ty.is_silent()) else {
             return self.broken(span);
+        };
+        // What is not even of the base is an `err` as well.
+        let value = match value.kind {
+            ExprKind::Check(unknown) if unknown.ty == Ty::Any => *unknown,
+            _ => value,
         };
         let at = self.at_span(span);
         let kept = self.set_aside(value, &mut statements, at);
         let mut checks = Vec::new();
-        self.demand_type(kept.clone(), &wanted, span, &mut checks);
-        let checked = block_of(checks, Expr { ty: wanted.clone(), ..kept });
+        let checked = self.demand_type(kept, &wanted, span, &mut checks);
+        let checked = block_of(checks, checked);
         block_of(statements, Expr::new(ExprKind::Try(Box::new(checked)), Ty::result(wanted), at))
     }
 
     /// Raises `verify_failed` unless a value is of a type: by its form and the patterns first, then by the conditions
-    /// that no pattern decides.
-    pub(super) fn demand_type(&mut self, kept: Expr, ty: &Ty, span: Span, out: &mut Vec<Stmt>) {
+    /// that no pattern decides. Gives the value as one of the type.
+    pub(super) fn demand_type(&mut self, kept: Expr, ty: &Ty, span: Span, out: &mut Vec<Stmt>) -> Expr {
         let at = self.at_span(span);
-        let error = self.temporary(span);
+        let (error, slot) = (self.take_scratch(span), self.temporary(span));
+        let value = Expr::local(slot, ty.clone(), at);
         let message = format!("the value is no `{}`: ", self.show(ty));
-        let checked = Expr::new(ExprKind::Check(Box::new(kept.clone())), ty.clone(), at);
+        let checked = Expr::new(ExprKind::Check(Box::new(kept)), ty.clone(), at);
         let failed = Expr::local(error, Ty::Named(TypeTable::ERROR), at);
         let why = Expr::new(ExprKind::Field(Box::new(failed), "message".into()), Ty::Str, at);
         let text = Expr::new(ExprKind::Concat(vec![Expr::text(&message, at), why]), Ty::Str, at);
-        let tried = vec![Stmt { kind: StmtKind::Expr(checked), at }];
+        let tried = vec![Stmt { kind: StmtKind::Store(slot, checked), at }];
         let raise = vec![raised("verify_failed", text, at)];
         out.push(Stmt { kind: StmtKind::Try(tried, error, raise), at });
+        self.give_scratch(error);
         if self.types.questions(ty, Asked::Undecided) == 0 {
-            return;
+            return value;
         }
-        let [condition, part, expected] = std::array::from_fn(|_| self.temporary(span));
+        let [condition, part, expected] = std::array::from_fn(|_| self.take_scratch(span));
         let holds =
             self.ask(Asking::Question, Expr::local(condition, Ty::Str, at), Expr::local(part, Ty::Any, at), None, span);
         if holds.ty.is_silent() {
-            return;
+            return value;
         }
         let fails = Expr::new(ExprKind::Not(Box::new(holds)), Ty::Bool, at);
         let text = vec![Expr::text(&message, at), Expr::local(expected, Ty::Str, at)];
         let text = Expr::new(ExprKind::Concat(text), Ty::Str, at);
         let round = StmtKind::If(fails, vec![raised("verify_failed", text, at)], Vec::new());
-        let over = ExprKind::Conditions(ty.clone(), Asked::Undecided, Box::new(kept));
+        let over = ExprKind::Conditions(ty.clone(), Asked::Undecided, Box::new(value.clone()));
         let walk = ForEach {
             over: Expr::new(over, Ty::list(Ty::Tuple([Ty::Str, Ty::Any, Ty::Str].into())), at),
             index: None,
@@ -251,5 +285,7 @@ impl Checker<'_> {
             body: vec![Stmt { kind: round, at }],
         };
         out.push(Stmt { kind: StmtKind::ForEach(Box::new(walk)), at });
+        [condition, part, expected].into_iter().for_each(|slot| self.give_scratch(slot));
+        value
     }
 }

@@ -7,7 +7,7 @@ use super::modules::Item;
 use crate::ast::{AstNode, Decl, EnumDecl, Field as FieldNode, Name, NamedType, TypeExpr};
 use crate::diagnostic::Code;
 use crate::source::Span;
-use crate::types::{Field, NamedKind, Ty, Variant};
+use crate::types::{Field, NamedId, NamedKind, Ty, Variant};
 
 /// Fields of one record.
 pub(super) const FIELDS_MAX: usize = 1_024;
@@ -22,40 +22,49 @@ impl Checker<'_> {
     /// Fills in the fields of every protocol and struct, the cases of every enum, and what semantic types narrow.
     pub(super) fn define_types(&mut self) {
         let mut narrowing = Vec::new();
-        for (place, file) in self.files.iter().enumerate() {
-            self.file = file.id;
-            for decl in file.tree.declarations() {
-                if !matches!(decl, Decl::ProtocolDecl(_) | Decl::StructDecl(_) | Decl::EnumDecl(_) | Decl::TypeDecl(_))
-                {
-                    continue;
-                }
-                let Some(name) = decl.name() else { continue };
-                let Some(Item::Type(id)) = self.scopes[place].get(&name.text()).map(|known| known.item) else {
-                    continue;
-                };
-                // Of two types of one name the first was entered; the second was reported.
-                if self.types.named(id).declared != Some((file.id, name.span())) {
-                    continue;
-                }
-                let kind = match &decl {
-                    Decl::StructDecl(decl) => NamedKind::Struct(self.fields(decl.fields())),
-                    Decl::EnumDecl(decl) => NamedKind::Enum(self.variants_of(decl)),
-                    Decl::ProtocolDecl(decl) => NamedKind::Protocol(self.fields(decl.fields())),
-                    Decl::TypeDecl(decl) => match self.semantic_of(decl) {
-                        Some(kind) => {
-                            narrowing.push((file.id, id, decl.clone()));
-                            kind
+        // What a semantic type may stand for must be known before unions with it are written.
+        for is_semantic in [true, false] {
+            for (place, file) in self.files.iter().enumerate() {
+                self.file = file.id;
+                for decl in file.tree.declarations() {
+                    if matches!(decl, Decl::TypeDecl(_)) == is_semantic
+                        && let Some(id) = self.declared_type(place, &decl)
+                        && let Some(kind) = self.kind_of(&decl)
+                    {
+                        if let Decl::TypeDecl(decl) = decl {
+                            narrowing.push((file.id, id, decl));
                         }
-                        None => continue,
-                    },
-                    _ => continue,
-                };
-                self.types.define(id, kind);
+                        self.types.define(id, kind);
+                    }
+                }
             }
         }
-        for (file, id, decl) in narrowing {
-            self.file = file;
-            self.check_base(id, &decl);
+        for (file, id, decl) in &narrowing {
+            self.file = *file;
+            self.check_narrowed(*id, decl);
+        }
+        for (file, id, decl) in &narrowing {
+            self.file = *file;
+            self.check_base(*id, decl);
+        }
+    }
+
+    /// The number of the type that a declaration declares; of two types of one name the first has one.
+    fn declared_type(&self, place: usize, decl: &Decl) -> Option<NamedId> {
+        let name = decl.name()?;
+        match self.scopes[place].get(&name.text())?.item {
+            Item::Type(id) if self.types.named(id).declared == Some((self.file, name.span())) => Some(id),
+            _ => None,
+        }
+    }
+
+    fn kind_of(&mut self, decl: &Decl) -> Option<NamedKind> {
+        match decl {
+            Decl::StructDecl(decl) => Some(NamedKind::Struct(self.fields(decl.fields()))),
+            Decl::EnumDecl(decl) => Some(NamedKind::Enum(self.variants_of(decl))),
+            Decl::ProtocolDecl(decl) => Some(NamedKind::Protocol(self.fields(decl.fields()))),
+            Decl::TypeDecl(decl) => self.semantic_of(decl),
+            _ => None,
         }
     }
 

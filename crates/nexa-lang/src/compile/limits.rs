@@ -20,6 +20,8 @@ const TYPES_MAX: usize = 1 << 16;
 const AGENTS_MAX: usize = 1 << 14;
 /// Constants.
 const CONSTANTS_MAX: usize = 1 << 18;
+/// Patterns of semantic types.
+const PATTERNS_MAX: usize = 256;
 /// Source files.
 const FILES_MAX: usize = 1 << 12;
 
@@ -41,7 +43,10 @@ pub(super) fn check_function(function: &Function, at: At) -> Result<(), TooLarge
 /// Refuses a module that is too large as a whole.
 pub(super) fn check_module(module: &Module) -> Result<(), TooLarge> {
     let at = At::default();
+    let has_pattern = |ty: &&Type| matches!(ty, Type::Semantic { pattern: Some(_), .. });
+    let patterns = module.types.iter().filter(has_pattern).count();
     let counts = [
+        ("patterns of types", patterns, PATTERNS_MAX),
         ("constants", module.constants.len(), CONSTANTS_MAX),
         ("types", module.types.len(), TYPES_MAX),
         ("kinds of records", module.shapes.len(), TYPES_MAX),

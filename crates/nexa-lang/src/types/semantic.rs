@@ -3,7 +3,7 @@
 //! A value of one is a value of its base that was found to fit, so it may stand wherever the base may; the way back is
 //! a check. The value itself does not say what it was found to be.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use super::{Fit, NamedId, NamedKind, Ty, TypeTable};
@@ -11,6 +11,19 @@ use crate::hir::Asked;
 
 /// How deep parts of types are compared for the sake of a better message.
 const DEPTH_MAX: u32 = 16;
+/// Semantic types that narrow each other.
+pub const NARROWED_MAX: usize = 64;
+
+/// What a semantic type comes down to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Narrowed {
+    /// A type with conditions, at most [`NARROWED_MAX`] around each other.
+    Type,
+    /// It needs itself.
+    Itself,
+    /// More conditions are around each other.
+    TooDeep,
+}
 
 /// What a semantic type is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,8 +53,8 @@ impl TypeTable {
     #[must_use]
     pub fn base<'t>(&'t self, ty: &'t Ty) -> &'t Ty {
         let mut base = ty;
-        // No chain is longer than there are types, even before one that leads back to itself is reported.
-        for _ in 0..=self.named.len() {
+        // What is narrowed more often, or by itself, is reported.
+        for _ in 0..=NARROWED_MAX {
             match self.semantic(base) {
                 Some((_, semantic)) => base = &semantic.base,
                 None => return base,
@@ -50,31 +63,32 @@ impl TypeTable {
         &Ty::Broken
     }
 
-    /// Whether a semantic type is defined by itself, without a protocol, struct or enum on the way.
+    /// What a semantic type comes down to, without a protocol, struct or enum on the way.
     #[must_use]
-    pub fn is_of_itself(&self, id: NamedId) -> bool {
-        let mut seen = vec![id];
-        let NamedKind::Semantic(semantic) = &self.named(id).kind else { return false };
-        let mut waiting = vec![&semantic.base];
-        while let Some(ty) = waiting.pop() {
+    pub fn narrowed(&self, id: NamedId) -> Narrowed {
+        let NamedKind::Semantic(semantic) = &self.named(id).kind else { return Narrowed::Type };
+        let mut seen = BTreeSet::new();
+        let mut waiting = vec![(&semantic.base, 1)];
+        while let Some((ty, depth)) = waiting.pop() {
+            if depth > NARROWED_MAX {
+                return Narrowed::TooDeep;
+            }
+            let mut visit = |ty| waiting.push((ty, depth));
             match ty {
+                Ty::Named(part) if *part == id => return Narrowed::Itself,
                 Ty::Named(part) => match &self.named(*part).kind {
-                    NamedKind::Semantic(_) if *part == id => return true,
-                    NamedKind::Semantic(inner) if !seen.contains(part) => {
-                        seen.push(*part);
-                        waiting.push(&inner.base);
-                    }
+                    NamedKind::Semantic(inner) if seen.insert(*part) => waiting.push((&inner.base, depth + 1)),
                     _ => {}
                 },
-                Ty::List(inner) | Ty::Option(inner) | Ty::Handle(inner) | Ty::Stream(inner) => waiting.push(inner),
-                Ty::Dict(a, b) | Ty::Result(a, b) | Ty::Stage(a, b) => waiting.extend([&**a, &**b]),
-                Ty::Tuple(items) | Ty::Union(items) => waiting.extend(items.iter()),
-                Ty::Record(fields) => waiting.extend(fields.iter().map(|field| &field.ty)),
-                Ty::Function(params, result) => waiting.extend(params.iter().chain([&**result])),
+                Ty::List(inner) | Ty::Option(inner) | Ty::Handle(inner) | Ty::Stream(inner) => visit(inner),
+                Ty::Dict(a, b) | Ty::Result(a, b) | Ty::Stage(a, b) => [&**a, &**b].into_iter().for_each(visit),
+                Ty::Tuple(items) | Ty::Union(items) => items.iter().for_each(visit),
+                Ty::Record(fields) => fields.iter().map(|field| &field.ty).for_each(visit),
+                Ty::Function(params, result) => params.iter().chain([&**result]).for_each(visit),
                 _ => {}
             }
         }
-        false
+        Narrowed::Type
     }
 
     /// The semantic type that keeps a value from standing somewhere, if a check is all that is missing.

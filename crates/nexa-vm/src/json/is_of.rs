@@ -74,7 +74,7 @@ impl Look<'_> {
             (Type::Semantic { base, pattern, .. }, value) => {
                 let fits = match (pattern, value) {
                     (Some(pattern), Value::Str(text)) => {
-                        crate::stdlib::compile_regex(pattern).is_ok_and(|regex| regex.is_match(text))
+                        crate::stdlib::known_regex(pattern).is_ok_and(|regex| regex.is_match(text))
                     }
                     _ => true,
                 };

@@ -170,7 +170,7 @@ impl Check<'_, '_> {
                 let converted = self.convert(*base, value)?;
                 if let (Some(pattern), Value::Str(text)) = (pattern, &converted) {
                     // The verifier has compiled the pattern before.
-                    let fits = crate::stdlib::compile_regex(pattern).is_ok_and(|regex| regex.is_match(text));
+                    let fits = crate::stdlib::known_regex(pattern).is_ok_and(|regex| regex.is_match(text));
                     if !fits {
                         self.refuse(format!("text that matches `{pattern}` ({condition})"), describe(&converted));
                     }

@@ -27,8 +27,8 @@ mod text;
 mod time;
 
 pub use crate::json::CONDITIONS_MAX;
-pub(crate) use patterns::compile_regex;
 pub use patterns::{Pattern, check_pattern};
+pub(crate) use patterns::{compile_regex, known_regex};
 pub use table::FUNCTIONS;
 
 /// A type in a signature. Letters are type variables, the same letter being the same type in one signature.

@@ -1,5 +1,8 @@
 //! `regex.*`: patterns that match in linear time.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
+
 use nexa_types::RunCode;
 use regex::{Regex, RegexBuilder};
 
@@ -9,12 +12,32 @@ use crate::vm::heap::{LIST_BYTES, VALUE_BYTES, text_bytes};
 
 /// A compiled pattern takes at most so many bytes.
 const PATTERN_BYTES_MAX: usize = 1 << 20;
+/// Compiled patterns that are kept.
+const KEPT_MAX: usize = 8;
 
 /// Compiles a pattern, or says in one line what is wrong with it.
 pub(crate) fn compile_regex(pattern: &str) -> Result<Regex, String> {
     RegexBuilder::new(pattern).size_limit(PATTERN_BYTES_MAX).nest_limit(64).build().map_err(|error| {
         let text = error.to_string();
         text.lines().last().unwrap_or("not a pattern").trim_start_matches("error: ").to_owned()
+    })
+}
+
+/// The same as [`compile_regex`] for a pattern that is likely to be matched again: programs match one pattern with many
+/// texts. The patterns that were used last are kept, [`KEPT_MAX`] a thread; more push out the one that waited longest.
+pub(crate) fn known_regex(pattern: &str) -> Result<Regex, String> {
+    thread_local! {
+        static KEPT: RefCell<VecDeque<Regex>> = const { RefCell::new(VecDeque::new()) };
+    }
+    KEPT.with_borrow_mut(|kept| {
+        let known = kept.iter().position(|regex| regex.as_str() == pattern).and_then(|place| kept.remove(place));
+        let regex = match known {
+            Some(regex) => regex,
+            None => compile_regex(pattern)?,
+        };
+        kept.push_front(regex.clone());
+        kept.truncate(KEPT_MAX);
+        Ok(regex)
     })
 }
 
@@ -48,7 +71,7 @@ pub fn check_pattern(pattern: &str) -> Result<(), String> {
 
 fn pattern_arg(args: &[Value]) -> Result<Regex, StdFault> {
     let pattern = str_arg(args, 0)?;
-    compile_regex(pattern).map_err(|error| fail(RunCode::ParseFailed, format!("not a valid pattern: {error}")))
+    known_regex(pattern).map_err(|error| fail(RunCode::ParseFailed, format!("not a valid pattern: {error}")))
 }
 
 pub(super) fn test(_: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
