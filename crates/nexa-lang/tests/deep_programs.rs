@@ -62,6 +62,14 @@ fn long_chains_of_operators_are_compiled_or_refused() {
 }
 
 #[test]
+fn a_chain_may_have_256_stages() {
+    for stage in [" >> A", " |> text.upper", " |>> [A, A]"] {
+        assert_eq!(codes(&flow(&format!("\"q\"{}", stage.repeat(256)))), Vec::<&str>::new(), "{stage}");
+        assert_eq!(codes(&flow(&format!("\"q\"{}", stage.repeat(270)))), ["E0210"], "{stage}");
+    }
+}
+
+#[test]
 fn types_blocks_and_inferred_flows_do_not_nest_without_end() {
     for depth in [100, 1_000, 20_000] {
         codes(&format!("flow main(x: {}int{}) {{ }}", "list[".repeat(depth), "]".repeat(depth)));

@@ -35,14 +35,15 @@ impl Checker<'_> {
 
     /// A value; the type that is wanted, if any, helps literals and is not enforced.
     pub(super) fn expr(&mut self, node: &ast::Expr, want: Option<&Ty>) -> Expr {
-        self.depth += 1;
+        let level = if matches!(node, ast::Expr::PipeExpr(_)) { super::PIPE_LEVEL } else { super::LEVEL };
+        self.depth += level;
         let value = if self.depth > super::DEPTH_MAX {
             let deep = self.finding(Code::E0210, node.span(), "the expression nests too deep");
             self.refuse(deep.help("give parts of it names with `let`"))
         } else {
             self.expr_here(node, want)
         };
-        self.depth -= 1;
+        self.depth -= level;
         value
     }
 

@@ -108,9 +108,9 @@ impl Checker<'_> {
         out: &mut Vec<Stmt>,
     ) -> bool {
         let at = self.at(node);
-        self.depth += 1;
+        self.depth += super::LEVEL;
         if self.depth > super::DEPTH_MAX {
-            self.depth -= 1;
+            self.depth -= super::LEVEL;
             let many = self.finding(Code::E0210, node.span(), "too many `defer`s stand in one block");
             self.report(many.help("put what they do into one"));
             return false;
@@ -139,7 +139,7 @@ impl Checker<'_> {
         }
         let (statements, ends) = self.statements(rest, after);
         out.push(Stmt { kind: StmtKind::Defer(body.into(), statements), at });
-        self.depth -= 1;
+        self.depth -= super::LEVEL;
         ends
     }
 

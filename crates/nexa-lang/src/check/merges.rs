@@ -33,7 +33,7 @@ const STRATEGIES: &[(&str, &[&str])] = &[
 const SEPARATOR: &str = "\n\n";
 
 /// Options are expressions, which may hold merges again; one takes the room of so many levels of others.
-const LEVELS: u32 = 10;
+const LEVELS: u32 = 10 * super::LEVEL;
 
 /// What a branch gives, and where it is written.
 pub(super) type BranchType = (Span, Ty);

@@ -72,8 +72,13 @@ use declarations::{AgentInfo, FlowInfo};
 use modules::Scope;
 use scope::Frame;
 
-/// How deep expressions and statements may nest. The parser allows more; the checker's recursion ends here with E0210.
-const DEPTH_MAX: u32 = 200;
+/// How deep expressions and statements may nest: 200 levels, or a chain of 256 stages, whose levels take less of the
+/// stack. The parser allows more; the checker's recursion ends here with E0210.
+const DEPTH_MAX: u32 = 800;
+/// What a level counts.
+const LEVEL: u32 = 4;
+/// What a stage of a chain counts.
+const PIPE_LEVEL: u32 = 3;
 
 /// Findings that are told; who has more of them fixes these first.
 const FINDINGS_MAX: usize = 1_000;

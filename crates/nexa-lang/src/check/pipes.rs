@@ -85,14 +85,14 @@ impl Checker<'_> {
 
     /// Runs a stage on a value.
     pub(super) fn stage(&mut self, node: &ast::Expr, piped: Piped) -> Expr {
-        self.depth += 1;
+        self.depth += super::LEVEL;
         let made = if self.depth > super::DEPTH_MAX {
             let deep = self.finding(Code::E0210, node.span(), "the stages nest too deep");
             self.refuse(deep.help("give parts of the chain names with `let`"))
         } else {
             self.stage_here(node, piped)
         };
-        self.depth -= 1;
+        self.depth -= super::LEVEL;
         made
     }
 

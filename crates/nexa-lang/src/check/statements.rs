@@ -13,7 +13,7 @@ use crate::types::{Ty, TypeTable};
 impl Checker<'_> {
     /// The statements of a block, and whether its end is never reached.
     pub(super) fn block(&mut self, block: &ast::Block) -> (Vec<Stmt>, bool) {
-        self.depth += 1;
+        self.depth += super::LEVEL;
         let made = if self.depth > super::DEPTH_MAX {
             let deep = self.finding(Code::E0210, block.span(), "the blocks nest too deep");
             self.report(deep.help("move the inner ones into a flow of their own"));
@@ -25,7 +25,7 @@ impl Checker<'_> {
             self.close_block(opened);
             made
         };
-        self.depth -= 1;
+        self.depth -= super::LEVEL;
         made
     }
 

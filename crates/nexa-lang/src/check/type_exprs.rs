@@ -122,9 +122,9 @@ impl Checker<'_> {
 
     /// The type that is written.
     pub(super) fn ty(&mut self, node: &TypeExpr) -> Ty {
-        self.depth += 1;
+        self.depth += super::LEVEL;
         let ty = if self.depth > super::DEPTH_MAX { self.too_deep(node.span()) } else { self.ty_here(node) };
-        self.depth -= 1;
+        self.depth -= super::LEVEL;
         ty
     }
 
