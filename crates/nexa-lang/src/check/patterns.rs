@@ -3,21 +3,24 @@
 //! A value of several alternatives (an optional one, a union) is tested for those that a pattern can take; inside of
 //! the pattern it has their type. A value of any type is read as the type that the pattern wants, as everywhere else
 //! where `any` becomes a type, and the pattern does not fit if that fails.
+//!
+//! Here are names, literals and what all patterns need; patterns with parts of their own are in the modules below.
 
-use std::rc::Rc;
+mod cases;
+mod shapes;
+mod typed;
 
 use nexa_vm::op::Asking;
 
 use super::Checker;
-use super::coverage::{self, ANYTHING, Cover};
+use super::coverage::{self, Cover};
 use super::literals::block_of;
-use super::modules::Item;
 use super::places::Place;
 use crate::ast::{self, AstNode, Name, Pattern};
 use crate::diagnostic::{Code, nearest};
-use crate::hir::{At, Const, Expr, ExprKind, Operator, Shape, Stmt, StmtKind, Test};
+use crate::hir::{At, Const, Expr, ExprKind, Operator, Stmt, StmtKind, Test};
 use crate::source::Span;
-use crate::types::{Field, Fit, NamedId, Ty, Variant};
+use crate::types::{Fit, Ty};
 
 /// A pattern, checked.
 pub(super) struct Tested {
@@ -232,232 +235,6 @@ impl Checker<'_> {
         }
     }
 
-    fn variant_pattern(&mut self, pattern: &ast::VariantPat, subject: &Expr) -> Tested {
-        let Some(name) = pattern.name() else { return Tested::anything() };
-        let path = pattern.path();
-        let payload: Vec<Pattern> = pattern.payload().collect();
-        let text = name.text();
-        let is_result = |ty: &Ty| matches!(ty, Ty::Result(..) | Ty::Any);
-        let has_result = Self::alternatives(&subject.ty).iter().any(is_result);
-        if path.len() == 1 && matches!(text.as_str(), "ok" | "err") && has_result {
-            return self.result_pattern(text == "ok", &payload, subject, pattern.span());
-        }
-        self.case_pattern(&path, Some(&payload), subject, pattern.span())
-    }
-
-    /// `ok(p)`, `err(p)`.
-    fn result_pattern(&mut self, is_ok: bool, payload: &[Pattern], subject: &Expr, span: Span) -> Tested {
-        let at = self.at_span(span);
-        let word = if is_ok { "ok" } else { "err" };
-        let [inner] = payload else {
-            let wrong = self.finding(Code::E0304, span, format!("`{word}` holds one value: `{word}(x)`"));
-            self.report(wrong);
-            return Tested::anything();
-        };
-        let held = |ty: &Ty| match ty {
-            Ty::Result(value, error) => Some(if is_ok { (**value).clone() } else { (**error).clone() }),
-            Ty::Any => Some(Ty::Any),
-            _ => None,
-        };
-        let held: Vec<Ty> = Self::alternatives(&subject.ty).iter().filter_map(held).collect();
-        let held = held.iter().fold(Ty::Never, |joined, ty| self.types.join(&joined, ty));
-        let holder = Box::new(subject.clone());
-        let test = Expr::new(ExprKind::Is(if is_ok { Test::Ok } else { Test::Err }, holder.clone()), Ty::Bool, at);
-        let part = if is_ok { ExprKind::Unwrap(holder) } else { ExprKind::ErrorOf(holder) };
-        let part = Expr::new(part, held, at);
-        let (test, covers) = self.all_parts(Some(test), vec![(inner.clone(), part)], at);
-        let cover = if subject.ty == Ty::Any { Cover::Some } else { Cover::Case(word.into(), covers) };
-        Tested { test, cover }
-    }
-
-    /// Whether some alternative of a type is an enum with this case.
-    fn has_case(&self, ty: &Ty, tag: &str) -> bool {
-        let has = |ty: &Ty| matches!(ty, Ty::Named(id) if self.tag_of(*id, tag).is_some());
-        Self::alternatives(ty).iter().any(has)
-    }
-
-    fn tag_of(&self, id: NamedId, tag: &str) -> Option<Variant> {
-        self.cases(id)?.iter().find(|(known, _)| **known == *tag).cloned()
-    }
-
-    /// `accept`, `Verdict.reject(reason)`: a case of an enum. Without parentheses what it holds does not matter.
-    fn case_pattern(&mut self, path: &[Name], payload: Option<&[Pattern]>, subject: &Expr, span: Span) -> Tested {
-        let Some((name, owner)) = path.split_last() else { return Tested::anything() };
-        let text = name.text();
-        let owner = match owner {
-            [] => None,
-            words => match self.enum_named(words) {
-                Some(id) => Some(id),
-                None => return Tested::anything(),
-            },
-        };
-        if subject.ty.is_silent() {
-            return Tested::anything();
-        }
-        if subject.ty == Ty::Any {
-            let Some(id) = owner.or_else(|| self.enum_of_case(name, None)) else {
-                return self.mismatch(span, subject, &format!("a value with the case `{text}`"));
-            };
-            let at = self.at_span(span);
-            let (is_read, value) = self.read_as(subject, &Ty::Named(id), at);
-            let mut statements = Vec::new();
-            let value = self.set_aside(value, &mut statements, at);
-            let Some(tested) = self.case_of_enum(id, name, payload, &value, &value.ty.clone(), span) else {
-                return Tested::anything();
-            };
-            let stored = block_of(statements, Expr::constant(Const::Bool(true), at));
-            let test = all([Some(is_read), Some(stored), tested.test].into_iter().flatten().collect(), at);
-            return Tested { test, cover: Cover::Some };
-        }
-        let ids: Vec<NamedId> = Self::alternatives(&subject.ty)
-            .iter()
-            .filter_map(|ty| match ty {
-                Ty::Named(id) if self.cases(*id).is_some() => Some(*id),
-                _ => None,
-            })
-            .filter(|id| owner.is_none_or(|owner| owner == *id))
-            .collect();
-        let having: Vec<NamedId> = ids.iter().copied().filter(|id| self.tag_of(*id, &text).is_some()).collect();
-        match (having.as_slice(), ids.as_slice()) {
-            ([id], _) | ([], [id]) => {
-                let tested = self.case_of_enum(*id, name, payload, subject, &subject.ty, span);
-                tested.unwrap_or_else(Tested::anything)
-            }
-            ([], []) => self.mismatch(span, subject, &format!("a value with the case `{text}`")),
-            ([], _) => {
-                let message = format!("`{}` has no case `{text}`", self.show(&subject.ty));
-                let unknown = self.finding(Code::E0305, name.span(), message);
-                let cases = ids.iter().flat_map(|id| self.cases(*id).unwrap_or_default());
-                let cases: Vec<String> = cases.map(|(tag, _)| tag.to_string()).collect();
-                let unknown = self.suggest(unknown, &text, cases.iter().map(String::as_str));
-                self.report(unknown);
-                Tested::anything()
-            }
-            (several, _) => {
-                let owners: Vec<String> = several.iter().map(|id| self.types.named(*id).name.to_string()).collect();
-                let message = format!("`{text}` is a case of {}", super::listed(owners.iter().map(String::as_str)));
-                let many = self.finding(Code::E0208, name.span(), message);
-                self.report(many.help(format!("say which is meant: `{}.{text}`", owners[0])));
-                Tested::anything()
-            }
-        }
-    }
-
-    /// The enum that the words before a case name.
-    fn enum_named(&mut self, words: &[Name]) -> Option<NamedId> {
-        let (first, rest) = words.split_first()?;
-        let mut item = self.item(&first.text()).map(|known| known.item);
-        for word in rest {
-            item = match item {
-                Some(Item::Module(place)) => Some(self.item_of_module(place, word)),
-                other => other.filter(|item| *item == Item::Reported),
-            };
-        }
-        match item {
-            Some(Item::Type(id)) if self.cases(id).is_some() => Some(id),
-            Some(Item::Reported) => None,
-            None if rest.is_empty() && self.types.built_in(&first.text()).is_some() => {
-                self.types.built_in(&first.text()).filter(|id| self.cases(*id).is_some())
-            }
-            _ => {
-                let text = words.iter().map(Name::text).collect::<Vec<_>>().join(".");
-                let unknown = self.finding(Code::E0302, first.span(), format!("there is no enum `{text}`"));
-                let known: Vec<String> = self.scopes[self.place_of(self.file)].names().map(str::to_owned).collect();
-                let unknown = self.suggest(unknown, &text, known.iter().map(String::as_str));
-                self.report(unknown);
-                None
-            }
-        }
-    }
-
-    /// A case of an enum that `subject` may be of, as an alternative of `whole`.
-    fn case_of_enum(
-        &mut self,
-        id: NamedId,
-        name: &Name,
-        payload: Option<&[Pattern]>,
-        subject: &Expr,
-        whole: &Ty,
-        span: Span,
-    ) -> Option<Tested> {
-        let at = self.at_span(span);
-        let (tag, fields) = self.case_of(id, name)?;
-        let given = payload.map_or(fields.len(), <[Pattern]>::len);
-        if given != fields.len() {
-            let names = super::listed(fields.iter().map(|field| &*field.name));
-            let message = format!("`{tag}` holds {names}, and {given} patterns stand here");
-            let wrong =
-                self.finding(Code::E0304, span, message).help("write one pattern for each, `_` for what is not needed");
-            self.report(wrong);
-            return None;
-        }
-        let names = fields.iter().map(|field| Rc::clone(&field.name)).collect();
-        let ty = Ty::Named(id);
-        let shape = Shape { type_name: self.shape_name(&ty), tag: Rc::clone(&tag), fields: names };
-        let test = Expr::new(ExprKind::Is(Test::Variant(shape), Box::new(subject.clone())), Ty::Bool, at);
-        let value = Expr { ty: ty.clone(), ..subject.clone() };
-        let parts = payload.unwrap_or_default().iter().zip(fields.iter()).map(|(inner, field)| {
-            let kind = ExprKind::Field(Box::new(value.clone()), Rc::clone(&field.name));
-            (inner.clone(), Expr::new(kind, field.ty.clone(), at))
-        });
-        let (test, mut covers) = self.all_parts(Some(test), parts.collect(), at);
-        if payload.is_none() {
-            covers = vec![Cover::All; fields.len()];
-        }
-        Some(Tested { test, cover: self.cover_of(whole, &ty, &tag, covers) })
-    }
-
-    fn tuple_pattern(&mut self, pattern: &ast::TuplePat, subject: &Expr) -> Tested {
-        let at = self.at(pattern);
-        let items: Vec<Pattern> = pattern.items().collect();
-        if subject.ty == Ty::Any {
-            let ty = Ty::Tuple(items.iter().map(|_| Ty::Any).collect());
-            return self.read_and_match(&Pattern::TuplePat(pattern.clone()), subject, &ty, at);
-        }
-        let suits = |ty: &Ty| matches!(ty, Ty::Tuple(types) if types.len() == items.len());
-        let suiting: Vec<Ty> = Self::alternatives(&subject.ty).into_iter().filter(suits).collect();
-        let [ty @ Ty::Tuple(types)] = suiting.as_slice() else {
-            return self.mismatch(pattern.span(), subject, &format!("a tuple of {}", items.len()));
-        };
-        let (test, value) = self.narrowed(subject, &suiting, at);
-        let parts = items.into_iter().zip(types.iter()).enumerate().map(|(place, (item, ty))| {
-            let index = Expr::constant(Const::Int(place as i64), at);
-            (item, Expr::new(ExprKind::Index(Box::new(value.clone()), Box::new(index)), ty.clone(), at))
-        });
-        let (test, covers) = self.all_parts(test, parts.collect(), at);
-        Tested { test, cover: self.cover_of(&subject.ty, ty, ANYTHING, covers) }
-    }
-
-    /// `[a, b]`: a list of so many elements.
-    fn list_pattern(&mut self, pattern: &ast::ListPat, subject: &Expr) -> Tested {
-        let at = self.at(pattern);
-        if subject.ty == Ty::Any {
-            return self.read_and_match(&Pattern::ListPat(pattern.clone()), subject, &Ty::list(Ty::Any), at);
-        }
-        let items: Vec<Pattern> = pattern.items().collect();
-        let is_list = |ty: &Ty| matches!(ty, Ty::List(_));
-        let lists: Vec<Ty> = Self::alternatives(&subject.ty).into_iter().filter(is_list).collect();
-        if lists.is_empty() {
-            return self.mismatch(pattern.span(), subject, "a list");
-        }
-        let item = lists.iter().fold(Ty::Never, |joined, ty| match ty {
-            Ty::List(item) => self.types.join(&joined, item),
-            _ => joined,
-        });
-        let (test, value) = self.narrowed(subject, &lists, at);
-        let len = nexa_vm::stdlib::lookup("list.len").map_or(u16::MAX, |function| function.number);
-        let len = Expr::new(ExprKind::Std(len, vec![value.clone()]), Ty::Int, at);
-        let count = Expr::constant(Const::Int(items.len() as i64), at);
-        let fits = Expr::new(ExprKind::Binary(Operator::Eq, Box::new(len), Box::new(count)), Ty::Bool, at);
-        let first = all(test.into_iter().chain([fits]).collect(), at);
-        let parts = items.into_iter().enumerate().map(|(place, part)| {
-            let index = Expr::constant(Const::Int(place as i64), at);
-            (part, Expr::new(ExprKind::Index(Box::new(value.clone()), Box::new(index)), item.clone(), at))
-        });
-        let (test, _) = self.all_parts(first, parts.collect(), at);
-        Tested { test, cover: Cover::Some }
-    }
-
     /// A value of any type that a pattern wants to be of one.
     fn read_and_match(&mut self, pattern: &Pattern, subject: &Expr, ty: &Ty, at: At) -> Tested {
         let (is_read, value) = self.read_as(subject, ty, at);
@@ -467,168 +244,6 @@ impl Checker<'_> {
         let tested = self.pattern(pattern, &value, &[]);
         let test = all([Some(is_read), Some(stored), tested.test].into_iter().flatten().collect(), at);
         Tested { test, cover: Cover::Some }
-    }
-
-    /// `{ f, g: p }`: a record with these fields.
-    fn record_pattern(&mut self, pattern: &ast::RecordPat, subject: &Expr) -> Tested {
-        let at = self.at(pattern);
-        let wanted: Vec<(Name, Option<Pattern>)> =
-            pattern.fields().filter_map(|field| Some((field.name()?, field.pattern()))).collect();
-        if subject.ty == Ty::Any {
-            return self.record_of_any(&wanted, subject, at);
-        }
-        let records: Vec<Ty> =
-            Self::alternatives(&subject.ty).into_iter().filter(|ty| self.types.fields(ty).is_some()).collect();
-        let has_all = |ty: &Ty| {
-            let fields = self.types.fields(ty).unwrap_or_else(|| [].into());
-            wanted.iter().all(|(name, _)| fields.iter().any(|field| *field.name == name.text()))
-        };
-        let mut suiting: Vec<Ty> = records.iter().filter(|ty| has_all(ty)).cloned().collect();
-        if suiting.is_empty() {
-            match records.as_slice() {
-                [] => return self.mismatch(pattern.span(), subject, "a record"),
-                // The field that is missing is reported by its name.
-                [one] => suiting = vec![one.clone()],
-                _ => {
-                    let names: Vec<String> = wanted.iter().map(|(name, _)| name.text()).collect();
-                    let names = super::listed(names.iter().map(String::as_str));
-                    return self.mismatch(pattern.span(), subject, &format!("a record with {names}"));
-                }
-            }
-        }
-        let (test, value) = self.narrowed(subject, &suiting, at);
-        let mut tests: Vec<Expr> = test.into_iter().collect();
-        let mut parts = Vec::new();
-        let mut places: Vec<(String, Cover)> = Vec::new();
-        for (name, inner) in wanted {
-            let part = self.field_of_each(&value, &suiting, &name);
-            match inner {
-                Some(inner) => parts.push((inner, part, name.text())),
-                None => tests.push(self.bind_part(&name, part)),
-            }
-        }
-        let names: Vec<String> = parts.iter().map(|(_, _, name)| name.clone()).collect();
-        let parts = parts.into_iter().map(|(inner, part, _)| (inner, part)).collect();
-        let (inner, covers) = self.all_parts(None, parts, at);
-        tests.extend(inner);
-        places.extend(names.into_iter().zip(covers));
-        let covers = suiting.iter().map(|ty| {
-            let fields = self.types.fields(ty).unwrap_or_else(|| [].into());
-            let of_field = |field: &Field| {
-                let given = places.iter().find(|(name, _)| *field.name == *name);
-                given.map_or(Cover::All, |(_, cover)| cover.clone())
-            };
-            self.cover_of(&subject.ty, ty, ANYTHING, fields.iter().map(of_field).collect())
-        });
-        let cover = Cover::OneOf(covers.collect());
-        Tested { test: all(tests, at), cover }
-    }
-
-    /// A field of a value that is of one of several record types.
-    fn field_of_each(&mut self, value: &Expr, types: &[Ty], name: &Name) -> Expr {
-        if let [one] = types {
-            return self.field_of(Expr { ty: one.clone(), ..value.clone() }, name);
-        }
-        let text = name.text();
-        let ty = types.iter().fold(Ty::Never, |joined, ty| {
-            let fields = self.types.fields(ty).unwrap_or_else(|| [].into());
-            let field = fields.iter().find(|field| *field.name == *text);
-            field.map_or(joined.clone(), |field| self.types.join(&joined, &field.ty))
-        });
-        Expr::new(ExprKind::Field(Box::new(value.clone()), text.into()), ty, value.at)
-    }
-
-    /// The fields of a value of any type, where it has them.
-    fn record_of_any(&mut self, wanted: &[(Name, Option<Pattern>)], subject: &Expr, at: At) -> Tested {
-        let mut tests = Vec::new();
-        let mut parts = Vec::new();
-        for (name, inner) in wanted {
-            let field = Expr::new(ExprKind::Field(Box::new(subject.clone()), name.text().into()), Ty::Any, at);
-            let tried = Expr::new(ExprKind::Try(Box::new(field)), Ty::result(Ty::Any), at);
-            let (has, value) = self.held(tried, Ty::Any, at);
-            tests.push(has);
-            match inner {
-                Some(inner) => parts.push((inner.clone(), value)),
-                None => tests.push(self.bind_part(name, value)),
-            }
-        }
-        if wanted.is_empty() {
-            // `{}` takes every record, and a record of any type is a dict or a record.
-            let ty = Ty::Dict(Rc::new(Ty::Str), Rc::new(Ty::Any));
-            tests.push(self.read_as(subject, &ty, at).0);
-        }
-        let (inner, _) = self.all_parts(None, parts, at);
-        tests.extend(inner);
-        Tested { test: all(tests, at), cover: Cover::Some }
-    }
-
-    /// `n: T`: the value, if it is of a type.
-    fn typed_pattern(&mut self, pattern: &ast::TypedPat, subject: &Expr) -> Tested {
-        let (at, span) = (self.at(pattern), pattern.span());
-        let ty = pattern.ty().map_or(Ty::Broken, |written| self.ty(&written));
-        let name = pattern.name();
-        if subject.ty.is_silent() || ty.is_silent() {
-            let value = Expr { ty: Ty::Broken, ..subject.clone() };
-            let test = name.map(|name| self.bind_part(&name, value));
-            return Tested { test, cover: Cover::All };
-        }
-        let alternatives = Self::alternatives(&subject.ty);
-        let taken: Vec<Ty> =
-            alternatives.iter().filter(|from| self.types.fit(from, &ty) == Fit::Same).cloned().collect();
-        let (test, value, cover) = if taken.len() == alternatives.len() && !(subject.ty == Ty::Any && ty != Ty::Any) {
-            (None, Expr { ty, ..subject.clone() }, Cover::All)
-        } else if self.only_a_model_knows(&alternatives, &taken, &ty) {
-            let message = format!("only a model can say whether a value is `{}`", self.show(&ty));
-            let wrong = self.finding(Code::E0311, span, message);
-            self.report(
-                wrong.help("a semantic type without a pattern is asked for with its `check`, before the `match`"),
-            );
-            return Tested::anything();
-        } else if holds_function(&ty) {
-            let message = "a function cannot be told from other values when the program runs";
-            let wrong = self.finding(Code::E0301, span, message);
-            self.report(wrong.help("wrap it in a case of an enum, or keep it apart"));
-            return Tested::anything();
-        } else if let [from] = alternatives.as_slice() {
-            match self.types.fit(from, &ty) {
-                Fit::No if !self.may_be(from, &ty) => {
-                    let what = format!("`{}`", self.show(&ty));
-                    return self.mismatch(span, subject, &what);
-                }
-                Fit::No => {
-                    let test = Expr::new(ExprKind::Is(Test::Of(ty.clone()), Box::new(subject.clone())), Ty::Bool, at);
-                    (Some(test), Expr { ty, ..subject.clone() }, Cover::Some)
-                }
-                Fit::Check => {
-                    let (test, value) = self.read_as(subject, &ty, at);
-                    (Some(test), value, Cover::Some)
-                }
-                Fit::Same | Fit::Widen => (None, self.coerce(subject.clone(), &ty, span, Place::Arm), Cover::All),
-            }
-        } else if alternatives.iter().any(|from| self.may_be(from, &ty)) {
-            let test = Expr::new(ExprKind::Is(Test::Of(ty.clone()), Box::new(subject.clone())), Ty::Bool, at);
-            let cover = if taken.is_empty() { Cover::Some } else { self.cover_all_of(&subject.ty, &taken) };
-            (Some(test), Expr { ty, ..subject.clone() }, cover)
-        } else {
-            let what = format!("`{}`", self.show(&ty));
-            return self.mismatch(span, subject, &what);
-        };
-        let bound = name.map(|name| self.bind_part(&name, value));
-        Tested { test: all(test.into_iter().chain(bound).collect(), at), cover }
-    }
-
-    /// Whether what is of a type cannot be told from other alternatives by looking at it.
-    fn only_a_model_knows(&self, alternatives: &[Ty], taken: &[Ty], ty: &Ty) -> bool {
-        let plain = self.types.base(ty);
-        let others = alternatives.iter().filter(|from| !taken.contains(from));
-        self.types.questions(ty, crate::hir::Asked::Undecided) > 0
-            && others.into_iter().any(|from| self.may_be(self.types.base(from), plain))
-    }
-
-    /// Whether a value of one type may be of another as it is.
-    fn may_be(&self, from: &Ty, ty: &Ty) -> bool {
-        let is_near = |fit: Fit| matches!(fit, Fit::Same | Fit::Check);
-        is_near(self.types.fit(from, ty)) || is_near(self.types.fit(ty, from))
     }
 
     /// The test of a whole and the patterns of its parts, in order, and what each part takes.
@@ -659,18 +274,6 @@ impl Checker<'_> {
         let slot = self.bind(name, value.ty.clone());
         let store = Stmt { kind: StmtKind::Store(slot, value), at };
         block_of(vec![store], Expr::constant(Const::Bool(true), at))
-    }
-}
-
-/// Whether a value of a type is a function or holds one.
-fn holds_function(ty: &Ty) -> bool {
-    match ty {
-        Ty::Function(..) | Ty::Stage(..) | Ty::Secret | Ty::Snapshot => true,
-        Ty::List(inner) | Ty::Option(inner) => holds_function(inner),
-        Ty::Dict(a, b) | Ty::Result(a, b) => holds_function(a) || holds_function(b),
-        Ty::Tuple(items) | Ty::Union(items) => items.iter().any(holds_function),
-        Ty::Record(fields) => fields.iter().any(|field| holds_function(&field.ty)),
-        _ => false,
     }
 }
 
