@@ -9,6 +9,7 @@ use nexa_vm::vm::Stop;
 
 use crate::agent::Agent;
 use crate::brain::Brain;
+use crate::children::Used;
 use crate::dice::draw;
 use crate::ending::fitted;
 use crate::invariant;
@@ -46,8 +47,9 @@ impl Agent {
             AgentEvent::EffectEnded { seq, result, spend } => {
                 fits(self.end_effect(*seq, result, spend, at), "no such effect is started")?;
             }
-            AgentEvent::ChildEnded { seq, branch, outcome, spend } => {
-                let known = self.end_child(*seq, *branch, outcome, spend, at, draft);
+            AgentEvent::ChildEnded { seq, branch, outcome, spend, handed_over } => {
+                let used = Used { spend, handed_over: handed_over.as_ref() };
+                let known = self.end_child(*seq, *branch, outcome, used, at, draft);
                 fits(known, "there is no such child, or it had ended")?;
             }
             AgentEvent::TimerFired { seq } => {
@@ -305,7 +307,8 @@ impl Agent {
         let spend = self.life.meter.spent();
         if let Some(parent) = self.spawned().parent {
             let (seq, branch, outcome) = (parent.seq, parent.branch, outcome.clone());
-            let input = fact::Input::ChildEnded { seq, branch, outcome, spend };
+            let handed_over = self.life.meter.handed_over();
+            let input = fact::Input::ChildEnded { seq, branch, outcome, spend, handed_over };
             draft.posts.push((parent.agent, InputId::child_ended(self.id()), input));
         }
         draft.facts.push(AgentEvent::Ended { outcome: outcome.clone(), spend });

@@ -273,6 +273,13 @@ impl Families {
     }
 }
 
+/// What an ended child took of its grant.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Used<'e> {
+    pub(crate) spend: &'e Spend,
+    pub(crate) handed_over: Option<&'e Budget>,
+}
+
 /// How children are born.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Birth {
@@ -389,7 +396,7 @@ impl Agent {
         seq: Seq,
         branch: u32,
         outcome: &Outcome,
-        spend: &Spend,
+        used: Used<'_>,
         at: Timestamp,
         draft: &mut Draft,
     ) -> bool {
@@ -399,7 +406,10 @@ impl Agent {
         let Some(child) = family.children.get_mut(branch as usize).filter(|child| !child.ended) else { return false };
         child.ended = true;
         family.unfinished = family.unfinished.saturating_sub(1);
-        self.life.meter.give_back(&child.granted, spend);
+        self.life.meter.give_back(&child.granted, used.spend);
+        // A root has set aside itself what detached branches may use.
+        let handed_over = used.handed_over.filter(|_| self.born.parent.is_some());
+        handed_over.into_iter().for_each(|handed_over| self.life.meter.hand_over(handed_over));
         let join = family.join;
         if keeps {
             let fits = join != Join::Handle || kept + outcome_bytes(outcome) <= KEPT_RESULTS_BYTES_MAX;

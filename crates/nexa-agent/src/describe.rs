@@ -40,7 +40,7 @@ pub fn describe(event: &AgentEvent) -> String {
             let names: Vec<&str> = children.iter().map(|child| child.spec.name.as_str()).collect();
             format!("children_spawned #{seq} {}", short(&names.join(", ")))
         }
-        AgentEvent::ChildEnded { seq, branch, outcome, spend } => {
+        AgentEvent::ChildEnded { seq, branch, outcome, spend, .. } => {
             format!("child_ended #{seq}.{branch} {}{}", ending(outcome), used(spend))
         }
         AgentEvent::TimerSet { seq, due } => format!("timer_set #{seq} due {}", due.0),

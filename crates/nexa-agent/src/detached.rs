@@ -72,6 +72,7 @@ impl Agent {
         let share = self.life.meter.grant(Budget::default(), shares_of(branches.len()));
         let capped = |branch: ChildSpec| ChildSpec { budget: branch.budget.tighter(share), ..branch };
         let branches: Vec<ChildSpec> = branches.into_iter().map(capped).collect();
+        branches.iter().for_each(|branch| self.life.meter.hand_over(&branch.budget));
         draft.bytes += branches.iter().map(|branch| branch.args.len()).sum::<usize>();
         let names = branches.iter().map(|branch| branch.name.clone()).collect();
         draft.facts.push(AgentEvent::Detached { seq, branches: names });

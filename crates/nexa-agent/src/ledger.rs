@@ -244,9 +244,9 @@ impl Agent {
                 (!self.is_stopping()).then_some(AgentEvent::CancelReceived { reason })
             }
             _ if self.life.quarantined => None,
-            Input::Inbox(_, fact::Input::ChildEnded { seq, branch, outcome, spend }) => {
+            Input::Inbox(_, fact::Input::ChildEnded { seq, branch, outcome, spend, handed_over }) => {
                 let known = self.life.families.is_unfinished(seq, branch);
-                known.then_some(AgentEvent::ChildEnded { seq, branch, outcome, spend })
+                known.then_some(AgentEvent::ChildEnded { seq, branch, outcome, spend, handed_over })
             }
             Input::Inbox(_, fact::Input::Answered { seq, key, result }) => {
                 let outside = self.outside()?;

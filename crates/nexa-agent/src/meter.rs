@@ -63,6 +63,10 @@ impl Amount {
         self.zip(other, u64::saturating_add)
     }
 
+    fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
+
     fn less(self, other: Self) -> Self {
         self.zip(other, u64::saturating_sub)
     }
@@ -90,6 +94,10 @@ pub(crate) struct Meter {
     /// What was billed above its reserve or grant.
     #[n(4)]
     excess: Amount,
+    /// What detached branches were given of it. It stays set aside.
+    #[n(5)]
+    #[cbor(skip_if = "Amount::is_nothing")]
+    handed_over: Amount,
 }
 
 impl Meter {
@@ -171,6 +179,26 @@ impl Meter {
         self.check();
     }
 
+    /// A detached branch gets this from the root: it does not come back.
+    pub(crate) fn hand_over(&mut self, granted: &Budget) {
+        self.set_aside(granted);
+        self.handed_over = self.handed_over.plus(granted.into());
+    }
+
+    /// What was handed over, if anything is counted.
+    pub(crate) fn handed_over(&self) -> Option<Budget> {
+        let Amount { tokens, cost, calls, steps } = self.handed_over;
+        let some = |amount: u64| (amount > 0).then_some(amount);
+        let handed_over = Budget {
+            tokens: some(tokens).map(Tokens),
+            cost: some(cost).map(UsdMicro),
+            time: None,
+            calls: some(calls),
+            steps: some(steps),
+        };
+        (handed_over != Budget::default()).then_some(handed_over)
+    }
+
     fn used(&self) -> Amount {
         Amount::from(&self.spent).plus(self.reserved).plus(self.set_aside)
     }
@@ -215,6 +243,17 @@ mod tests {
         meter.settle(&spend(60), Some(&spend(10)));
         meter.give_back(&granted, &spend(5));
         assert_eq!((meter.rest().tokens, meter.spent().calls), (Some(Tokens(85)), 2));
+    }
+
+    #[test]
+    fn what_was_handed_over_does_not_come_back() {
+        let mut meter = capped(100);
+        let granted = meter.grant(Budget::default(), 4);
+        meter.hand_over(&granted);
+        meter.hand_over(&granted);
+        assert_eq!(meter.rest().tokens, Some(Tokens(50)));
+        assert_eq!(meter.handed_over().and_then(|handed| handed.tokens), Some(Tokens(50)));
+        assert_eq!(meter.spent(), Spend::default());
     }
 
     #[test]

@@ -220,6 +220,9 @@ pub enum AgentEvent {
         /// What it and its children used.
         #[n(3)]
         spend: Spend,
+        /// What detached branches of it may use of its grant, if any was detached and has caps.
+        #[n(4)]
+        handed_over: Option<Budget>,
     },
     /// Decision: wait until then.
     #[n(7)]
@@ -649,6 +652,9 @@ pub enum Input {
         /// What it and its children used.
         #[n(3)]
         spend: Spend,
+        /// What detached branches of it may use of its grant, if any was detached and has caps.
+        #[n(4)]
+        handed_over: Option<Budget>,
     },
     /// A person answered an approval.
     #[n(1)]

@@ -256,7 +256,13 @@ fn agent_events() -> Vec<AgentEvent> {
     samples.push(AgentEvent::EffectStarted { seq, attempt: 1, epoch });
     samples.extend(effect_results().into_iter().map(|result| AgentEvent::EffectEnded { seq, result, spend }));
     samples.extend(joins.map(|join| AgentEvent::ChildrenSpawned { seq, join, children: born() }));
-    samples.extend(outcomes().into_iter().map(|outcome| AgentEvent::ChildEnded { seq, branch, outcome, spend }));
+    samples.extend(outcomes().into_iter().map(|outcome| AgentEvent::ChildEnded {
+        seq,
+        branch,
+        outcome,
+        spend,
+        handed_over: None,
+    }));
     samples.extend([
         AgentEvent::TimerSet { seq, due: Timestamp(1_700_000_000_500) },
         AgentEvent::TimerFired { seq },
@@ -303,6 +309,8 @@ fn agent_events() -> Vec<AgentEvent> {
     }));
     samples.push(AgentEvent::ChildrenSpawned { seq, join: Join::FirstOk(2), children: born() });
     samples.push(AgentEvent::ChildrenSpawned { seq, join: Join::Detached, children: born() });
+    let (outcome, handed_over) = (Outcome::Ok(payload("hi")), Some(budget()));
+    samples.push(AgentEvent::ChildEnded { seq, branch, outcome, spend, handed_over });
     let (from, name) = (AgentId::child(agent(), Seq(3), 0), "Writer".to_owned());
     samples.extend([
         AgentEvent::Detached { seq, branches: vec![name.clone()] },
@@ -341,14 +349,17 @@ fn cluster_events() -> Vec<ClusterEvent> {
 fn inputs() -> Vec<Input> {
     let (seq, branch, spend) = (Seq(3), 1, spend());
     let key = EffectKey::of(workload(), agent(), seq);
-    let mut samples: Vec<Input> =
-        outcomes().into_iter().map(|outcome| Input::ChildEnded { seq, branch, outcome, spend }).collect();
+    let mut samples: Vec<Input> = outcomes()
+        .into_iter()
+        .map(|outcome| Input::ChildEnded { seq, branch, outcome, spend, handed_over: None })
+        .collect();
     samples.extend([
         Input::Answered { seq, key, result: EffectResult::Failed(failure()) },
         Input::Message { from: "user:ada".into(), value: payload("hi") },
         Input::Cancel { reason: "enough".into(), epoch: Epoch(3) },
         Input::Passed { number: 7, value: payload("hi") },
         Input::Credit { seq, branch, taken: 512 },
+        Input::ChildEnded { seq, branch, outcome: Outcome::Ok(payload("hi")), spend, handed_over: Some(budget()) },
         Input::Detached { from: AgentId::child(agent(), seq, 0), depth: 2, branches: vec![child_spec()] },
     ]);
     all_named(&samples, input, INPUTS);

@@ -153,7 +153,10 @@ impl Desk {
     }
 
     fn child_ended(&mut self, branch: u32, outcome: Outcome) {
-        self.agent(root(), AgentEvent::ChildEnded { seq: Seq(1), branch, outcome, spend: spend(10) });
+        self.agent(
+            root(),
+            AgentEvent::ChildEnded { seq: Seq(1), branch, outcome, spend: spend(10), handed_over: None },
+        );
     }
 
     /// One line a view.

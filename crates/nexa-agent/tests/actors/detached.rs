@@ -215,3 +215,21 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_a_call_with_a_budget_detaches_counts_for_its_budget() {
+    let text = two("
+        flow greedy(q: str) -> str { for each n in range(0, 99) { print(n); A.run(q) }; return q }
+        flow many(q: str) -> str budget { calls: 10 } {
+            for each n in range(0, 9) { print(n); q || [greedy, greedy] }
+            return B.run(q)
+        }
+        flow middle(q: str) -> str budget { calls: 15 } { return many(many(many(q))) }
+        flow main() -> str { let r = fork [middle(\"x\"), middle(\"y\")]; return r[0]? + r[1]? }");
+    let make = || scripted(&text, Turn::Says("a", 20), Turn::Says("b", 10));
+    for mut town in [make(), make().forgetful(), make().stepping().shuffled(7_919)] {
+        assert_eq!(shown(&town.run()), "\"bb\"");
+        // 4 + 2 of the first ten are handed over, 2 + 2 of the eight that are left after it and B, 0 of the three then.
+        assert_eq!(town.spend().calls, 2 * (6 + 1 + 4 + 1 + 1), "of 15 for each");
+    }
+}

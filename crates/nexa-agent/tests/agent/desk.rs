@@ -374,7 +374,7 @@ impl Desk {
 
     pub(crate) fn child_ends(&mut self, seq: u64, branch: u32, outcome: Outcome, spend: Spend) -> &mut Self {
         let child = self.child(seq, branch);
-        let input = fact::Input::ChildEnded { seq: Seq(seq), branch, outcome, spend };
+        let input = fact::Input::ChildEnded { seq: Seq(seq), branch, outcome, spend, handed_over: None };
         self.post(self.root, InputId::child_ended(child), input);
         self.read_inbox(self.root);
         self

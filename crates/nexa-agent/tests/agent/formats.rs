@@ -114,7 +114,7 @@ proptest! {
             let (seq, result) = (Seq(1), Desk::reply("x", bill(1, 1)));
             agent.step(Input::EffectEnded { seq, attempt: 1, result, spend: bill(1, 1) }, NOON, 100);
             let (seq, outcome) = (Seq(2), nexa_types::Outcome::Ok(nexa_vm::codec::encode(&nexa_vm::value::Value::Unit)));
-            let ended = fact::Input::ChildEnded { seq, branch: 0, outcome, spend: bill(1, 1) };
+            let ended = fact::Input::ChildEnded { seq, branch: 0, outcome, spend: bill(1, 1), handed_over: None };
             agent.step(Input::Inbox(InputId::from_bytes([1; 16]), ended), NOON, 100);
             let cancel = fact::Input::Cancel { reason: "enough".to_owned(), epoch };
             agent.step(Input::Inbox(InputId::from_bytes([2; 16]), cancel), NOON, 100);

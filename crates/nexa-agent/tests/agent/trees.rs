@@ -120,8 +120,13 @@ fn an_end_that_is_told_twice_counts_once() {
     let mut desk = Desk::with(&[vec![Act::Fork(vec![1, 1])], vec![Act::Now]], |_| {});
     desk.starts().child_ends(1, 0, ok("a"), bill(5, 5));
     let length = desk.root().stream.len();
-    let again =
-        nexa_event::fact::Input::ChildEnded { seq: nexa_types::Seq(1), branch: 0, outcome: ok("b"), spend: bill(5, 5) };
+    let again = nexa_event::fact::Input::ChildEnded {
+        seq: nexa_types::Seq(1),
+        branch: 0,
+        outcome: ok("b"),
+        spend: bill(5, 5),
+        handed_over: None,
+    };
     let root = desk.root;
     desk.step(root, nexa_agent::Input::Inbox(nexa_types::InputId::from_bytes([9; 16]), again));
     assert_eq!(desk.root().stream.len(), length);
