@@ -173,7 +173,9 @@ impl Agent {
         }
     }
 
-    fn intend_model(&mut self, seq: Seq, request: Box<ModelRequest>, draft: &mut Draft) {
+    fn intend_model(&mut self, seq: Seq, mut request: Box<ModelRequest>, draft: &mut Draft) {
+        self.take_turns(seq, &request, draft);
+        self.life.turns.join(&mut request);
         let reserved = match self.reserve(&request) {
             Ok(reserved) => reserved,
             Err(shortage) if self.is_stopping() => {

@@ -19,6 +19,7 @@ use crate::ledger::{Kind, Pending};
 use crate::mailbox::Mailbox;
 use crate::meter::Meter;
 use crate::step::End;
+use crate::turns::Turns;
 
 /// One agent. See the crate's header for what it does.
 #[derive(Debug)]
@@ -87,6 +88,10 @@ pub(crate) struct Life {
     /// Its program has ended with this, and it waits for detached branches.
     #[n(17)]
     pub(crate) concluded: Option<Outcome>,
+    /// Messages that have become part of its conversation with a model.
+    #[n(22)]
+    #[cbor(skip_if = "Turns::is_empty")]
+    pub(crate) turns: Turns,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the encoder asks so")]

@@ -166,7 +166,10 @@ impl Agent {
     }
 
     fn outside_effect(&self, outside: &Outside, attempt: u32, now: Timestamp) -> Option<OutsideEffect> {
-        let body = self.brain.pending()?.body;
+        let mut body = self.brain.pending()?.body;
+        if let EffectBody::Model(request) = &mut body {
+            self.life.turns.join(request);
+        }
         let timeout = match &body {
             EffectBody::Model(request) => request.timeout,
             EffectBody::Tool(request) => request.timeout,

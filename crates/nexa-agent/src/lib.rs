@@ -35,6 +35,7 @@ mod replay;
 mod shortage;
 mod snapshot;
 mod step;
+mod turns;
 
 pub use agent::{Agent, BirthError};
 pub use children::BRANCHES_BYTES_MAX;

@@ -46,6 +46,12 @@ flow patient(topic: str) -> str {
     return topic
 }
 
+flow listening(topic: str) -> str {
+    let first: str = receive()
+    let second: int = receive(timeout: 1m)
+    return "of #{topic}: #{first} #{second}"
+}
+
 flow counting(topic: str) -> str {
     for each number in [1, 2, 3, 4, 5, 6] {
         emit(number)
@@ -215,6 +221,30 @@ async fn a_person_answers_and_the_flow_goes_on() {
     house.client.answer(answer.clone()).await.expect("told again after the end");
     let other = v1::ApprovalServiceAnswerRequest { approved: false, ..answer };
     assert_eq!(reason(house.client.answer(other).await), "NOT_WAITING");
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_from_outside_are_received_by_the_program_in_their_order_and_once() {
+    let house = House::open().await;
+    let submitted = house.submit("listening").await;
+    let agents = v1::AgentServiceListRequest { workload_id: submitted.workload_id.clone(), ..Default::default() };
+    let agents = house.client.agents(agents).await.expect("a list").agents;
+    let agent_id = agents.first().expect("the root").agent_id.clone();
+    let send = |request_id: &str, value_json: &str| {
+        let (request_id, value_json) = (request_id.to_owned(), value_json.to_owned());
+        house.client.send(v1::AgentServiceSendRequest { request_id, agent_id: agent_id.clone(), value_json })
+    };
+    let (first, second) = ("00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002");
+    send(first, "\"hello\"").await.expect("accepted");
+    send(first, "\"hello\"").await.expect("the same message again is no other message");
+    send(second, "7").await.expect("accepted");
+    let seen = frames(house.client.watch_workload(&submitted.workload_id, From::Start, false)).await;
+    assert_eq!(seen.last().and_then(value).as_deref(), Some("\"of rain: hello 7\""));
+    let taken = seen.iter().filter(|frame| word(frame).starts_with("MessageReceived")).count();
+    assert_eq!(taken, 2, "{:?}", seen.iter().map(word).collect::<Vec<_>>());
+    let third = send("00000000-0000-4000-8000-000000000003", "1").await;
+    assert_eq!(reason(third), "ALREADY_ENDED");
     house.close().await;
 }
 

@@ -206,3 +206,36 @@ fn misuse_is_told_when_the_program_is_checked() {
     assert_eq!(errors("fn f() -> int { let h = spawn g(); return 1 }\nflow g() -> int { return 1 }"), ["E0320"]);
     assert_eq!(errors("agent A(h: handle[int]) { prompt: \"P\" }"), ["E0416"]);
 }
+
+#[test]
+fn a_message_to_an_agent_is_a_turn_of_its_conversation_from_its_next_request_on() {
+    let text = "
+        agent A -> int { prompt: \"A number.\", repair: 2 }
+        flow main() -> int {
+            let h = spawn A(\"q\")
+            sleep(5ms)
+            pass \"hurry\" to h
+            pass { by: 7 } to h
+            sleep(10ms)
+            pass \"now\" to h
+            return await h
+        }";
+    let make = || Town::of(text).script("A", &[Turn::Says("soon", 10), Turn::Says("well", 10), Turn::Says("7", 10)]);
+    let (result, town) = always(make);
+    assert_eq!(result, "7");
+    let later = |talk: &[String]| -> Vec<String> {
+        let known = ["System", "Assistant"];
+        talk.iter().filter(|said| !known.iter().any(|role| said.starts_with(role))).cloned().collect()
+    };
+    let shown: Vec<String> = town.talks.iter().map(|talk| later(talk).join(" | ")).collect();
+    expect_test::expect![[r#"
+        User: q
+        User: q | User: The answer does not fit the JSON Schema:
+        - the answer is not valid JSON at character 1: a value expected; answer with the JSON value alone
+        Answer again, with the whole corrected JSON and no other words. | User: hurry | User: {"by":7}
+        User: q | User: The answer does not fit the JSON Schema:
+        - the answer is not valid JSON at character 1: a value expected; answer with the JSON value alone
+        Answer again, with the whole corrected JSON and no other words. | User: hurry | User: {"by":7} | User: The answer does not fit the JSON Schema:
+        - the answer is not valid JSON at character 1: a value expected; answer with the JSON value alone
+        Answer again, with the whole corrected JSON and no other words. | User: now"#]].assert_eq(&shown.join("\n"));
+}

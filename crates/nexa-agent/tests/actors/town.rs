@@ -57,6 +57,8 @@ pub(crate) struct Town {
     /// What models were asked: agent, last message.
     pub(crate) asks: Vec<(String, String)>,
     pub(crate) emitted: Vec<String>,
+    /// The whole conversation of each request.
+    pub(crate) talks: Vec<Vec<String>>,
     pub(crate) logs: Vec<String>,
     /// Cancels the workload at this moment.
     cancel_at: Option<Timestamp>,
@@ -117,6 +119,7 @@ impl Town {
             decisions: Vec::new(),
             asked: BTreeMap::new(),
             asks: Vec::new(),
+            talks: Vec::new(),
             emitted: Vec::new(),
             logs: Vec::new(),
             cancel_at: None,
@@ -188,6 +191,9 @@ impl Town {
     fn step(&mut self, id: AgentId, input: Input) {
         self.steps += 1;
         let house = self.houses.get_mut(&id).expect("the agent exists");
+        if let Input::EffectEnded { seq, .. } = &input {
+            house.flying.retain(|(effect, _)| effect.seq != *seq);
+        }
         let Step { facts, births, posts, takes, wish, logs, abandoned, more, .. } =
             house.agent.step(input, self.now, self.fuel);
         let mut facts = facts;
@@ -196,6 +202,8 @@ impl Town {
             let EffectBody::Model(request) = &wish.body else { panic!("a model request") };
             let last = request.messages.last().map(|message| message.text.clone()).unwrap_or_default();
             self.asks.push((request.agent.clone(), last));
+            let said = request.messages.iter().map(|message| format!("{:?}: {}", message.role, message.text));
+            self.talks.push(said.collect());
             house.flying.push((wish, self.now));
         }
         house.flying.retain(|(effect, _)| !abandoned.contains(&effect.key));
