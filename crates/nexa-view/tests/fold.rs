@@ -347,6 +347,56 @@ fn a_question_is_pending_until_it_is_answered_or_its_agent_ends() {
 }
 
 #[test]
+fn a_first_is_waited_for_until_the_others_are_ended() {
+    let mut desk = Desk::default();
+    desk.submitted();
+    desk.spawned(root(), "main", None);
+    desk.started(root());
+    desk.children(Join::FirstOk(1));
+    desk.shows(expect![[r#"
+        workload review running 0 tokens, 0 of 1 agents ended
+        agent main waiting(children) v3 0 tokens on n1
+    "#]]);
+    desk.child_ended(1, value());
+    desk.agent(root(), AgentEvent::ChildrenCancelled { children: vec![child(0)] });
+    desk.shows(expect![[r#"
+        workload review running 0 tokens, 0 of 1 agents ended
+        agent main running v5 0 tokens on n1
+    "#]]);
+    desk.folds_again_to_the_same();
+}
+
+#[test]
+fn a_root_that_has_concluded_waits_for_detached_branches_and_shows_their_failures() {
+    let mut desk = Desk::default();
+    desk.submitted();
+    desk.spawned(root(), "main", None);
+    desk.started(root());
+    desk.children(Join::Detached);
+    desk.shows(expect![[r#"
+        workload review running 0 tokens, 0 of 1 agents ended
+        agent main running v3 0 tokens on n1
+    "#]]);
+    desk.agent(root(), AgentEvent::Concluded { outcome: value() });
+    desk.child_ended(1, value());
+    desk.shows(expect![[r#"
+        workload review running 0 tokens, 0 of 1 agents ended
+        agent main waiting(children) v5 0 tokens on n1
+    "#]]);
+    let failure = Failure::new(RunCode::Refused, "not this");
+    desk.child_ended(0, Outcome::Err(failure.clone()));
+    desk.agent(root(), AgentEvent::DetachedFailed { name: "Reviewer".into(), agent: Some(child(0)), failure });
+    desk.ended(root(), value(), 20);
+    desk.shows(expect![[r#"
+        workload review running 0 tokens, 1 of 1 agents ended
+        agent main succeeded v8 20 tokens on n1, last failure refused: not this
+    "#]]);
+    let failed = desk.lines.iter().filter(|line| line.kind == "detached_failed").map(|line| line.text.clone());
+    assert_eq!(failed.collect::<Vec<_>>(), ["Reviewer: refused: not this"]);
+    desk.folds_again_to_the_same();
+}
+
+#[test]
 fn a_coordinator_waits_for_children_whenever_it_waits() {
     let mut desk = Desk::default();
     desk.submitted();
