@@ -14,7 +14,6 @@ use nexa_lang::{Code, CompileResult, FileLoader, LoadError, compile, explain};
 const WITHOUT_EXAMPLE: &[&str] = &[
     // What no page can hold: bytes that are no text, and a file that is too large. See the tests below.
     "E0101", "E0102",
-    // Constructs that this release does not have: detached branches.
     // The graph view.
     "N0701", "E0702", "E0703", "E0704", "E0705", "W0706",
     // Modules and snapshots: found in bytes, not in programs.
