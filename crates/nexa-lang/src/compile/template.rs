@@ -82,6 +82,13 @@ impl Template {
         self.binary(Operator::Eq, self.field(self.load(error), "code"), self.text(code), Ty::Bool)
     }
 
+    /// Raises an error that is wrong with the run of a test and not with the tool that was called.
+    pub(super) fn unless_of_tool(&self, error: u16) -> Stmt {
+        let [unscripted, exhausted] = ["unscripted_call", "script_exhausted"].map(|code| self.has_code(error, code));
+        let is_of_run = self.made(ExprKind::Or(Box::new(unscripted), Box::new(exhausted)), Ty::Bool);
+        self.stmt(StmtKind::If(is_of_run, vec![self.raise(self.load(error))], Vec::new()))
+    }
+
     /// Waits and goes on with the next round of the loop around it, as long as there are waits left.
     pub(super) fn again_if_transient(&self, waits: &[u64], error: u16, tries: u16) -> Vec<Stmt> {
         if waits.is_empty() {

@@ -26,6 +26,7 @@
 //!             asked += 1
 //!             // "ask": a person says whether to call again
 //!             // "probe": let found = P(q); if (found is none) { continue } else { return found }
+//!             // Neither can say: raise e, with what went wrong as its cause
 //!         }
 //!         raise e
 //!     }
@@ -69,7 +70,9 @@ impl Template {
         if tool.asks {
             let denied = format!("`{}` was not called: a person said no", tool.name);
             let question = format!("Call the tool `{}`?", tool.name);
-            body.extend(self.approval(tool, &question, |this, note| {
+            let decision = self.local();
+            body.push(self.store(decision, self.question(tool, &question)));
+            body.push(self.unless_approved(decision, |this, note| {
                 this.raise(this.error("denied", vec![this.text(&denied), note]))
             }));
         }
@@ -92,9 +95,8 @@ impl Template {
         body
     }
 
-    /// Asks a person; `otherwise` is what happens after a no, given the person's words.
-    fn approval(&mut self, tool: &Tool, question: &str, otherwise: impl Fn(&Self, Expr) -> Stmt) -> Vec<Stmt> {
-        let decision = self.local();
+    /// Asks a person.
+    fn question(&self, tool: &Tool, question: &str) -> Expr {
         let record = |fields: Vec<&str>, values: Vec<Expr>| {
             let fields = fields.into_iter().map(Into::into).collect();
             self.made(ExprKind::Record(Shape { fields, ..Shape::default() }, values), Ty::Any)
@@ -106,7 +108,11 @@ impl Template {
         values.push(arguments);
         let data = record(vec!["tool", "source", "risk", "effect", "arguments"], values);
         let timeout = self.made(ExprKind::Const(Const::Duration(APPROVAL_TIMEOUT_MS)), Ty::Duration);
-        let ask = ExprKind::Approve(Box::new(self.text(question)), Box::new(data), Box::new(timeout));
+        self.made(ExprKind::Approve(Box::new(self.text(question)), Box::new(data), Box::new(timeout)), Ty::Any)
+    }
+
+    /// What happens after a no, given the person's words.
+    fn unless_approved(&self, decision: u16, otherwise: impl Fn(&Self, Expr) -> Stmt) -> Stmt {
         let denied =
             Shape { type_name: "Approval".into(), tag: "denied".into(), fields: vec!["by".into(), "note".into()] };
         let is_no = self.made(ExprKind::Is(Test::Variant(denied), Box::new(self.load(decision))), Ty::Bool);
@@ -114,26 +120,31 @@ impl Template {
         let has_note = self.binary(Operator::Ne, note.clone(), self.text(""), Ty::Bool);
         let note = self.made(ExprKind::Concat(vec![self.text(": "), note]), Ty::Str);
         let note = self.made(ExprKind::If(Box::new(has_note), Box::new(note), Box::new(self.text(""))), Ty::Str);
-        vec![
-            self.store(decision, self.made(ask, Ty::Any)),
-            self.stmt(StmtKind::If(is_no, vec![otherwise(self, note)], Vec::new())),
-        ]
+        self.stmt(StmtKind::If(is_no, vec![otherwise(self, note)], Vec::new()))
     }
 
-    /// Finds out what became of a call, or has a person say what to do.
+    /// Finds out what became of a call, or has a person say what to do. Where that fails, the call is as unknown as it was:
+    /// its error is raised, and not that of whoever should have found out, which would say that nothing was done.
     fn when_unknown(&mut self, tool: &Tool, error: u16, asked: u16, value: u16) -> Vec<Stmt> {
         let mut then = vec![self.stmt(StmtKind::Increment(asked, 1))];
         match &tool.on_unknown {
             OnUnknown::Fail => return Vec::new(),
             OnUnknown::Ask => {
                 let question = format!("Call the tool `{}` again? Nobody can say whether it was called", tool.name);
-                then.extend(self.approval(tool, &question, |this, _| this.raise(this.load(error))));
+                let (answer, decision) = (self.local(), self.local());
+                let asked = self.question(tool, &question);
+                then.extend(self.found(asked, answer, error, "and nobody said whether to call it again: "));
+                then.push(self.store(decision, self.unwrapped(answer)));
+                then.push(self.unless_approved(decision, |this, _| this.raise(this.load(error))));
                 then.push(self.stmt(StmtKind::Continue));
             }
             OnUnknown::Probe(probe, places) => {
                 let all = self.params(tool);
                 let args = places.iter().filter_map(|place| all.get(usize::from(*place)).cloned()).collect();
-                then.push(self.store(value, self.made(ExprKind::Tool(*probe, args), Ty::Any)));
+                let answer = self.local();
+                let asked = self.made(ExprKind::Tool(*probe, args), Ty::Any);
+                then.extend(self.found(asked, answer, error, "and the tool that finds out has failed: "));
+                then.push(self.store(value, self.unwrapped(answer)));
                 let is_none = self.made(ExprKind::Is(Test::None, Box::new(self.load(value))), Ty::Bool);
                 then.push(self.stmt(StmtKind::If(is_none, vec![self.stmt(StmtKind::Continue)], Vec::new())));
                 then.push(self.stmt(StmtKind::Break));
@@ -143,6 +154,37 @@ impl Template {
         let may_ask = self.binary(Operator::Lt, self.int_local(asked), self.int(UNKNOWN_CALLS_MAX), Ty::Bool);
         let both = self.made(ExprKind::And(Box::new(is_unknown), Box::new(may_ask)), Ty::Bool);
         vec![self.stmt(StmtKind::If(both, then, Vec::new()))]
+    }
+
+    /// Keeps in a local what tries to find out about a call; if it fails, raises the error of that call, which says so.
+    fn found(&mut self, asked: Expr, answer: u16, error: u16, words: &str) -> Vec<Stmt> {
+        let failure = self.local();
+        let failed = self.made(ExprKind::ErrorOf(Box::new(self.load(answer))), Ty::Any);
+        let set = |name: &str, value: Expr| {
+            let set = ExprKind::SetField(Box::new(self.load(error)), name.into(), Box::new(value));
+            self.store(error, self.made(set, Ty::Any))
+        };
+        let words = self.text(&format!("; {words}"));
+        let message = vec![self.field(self.load(error), "message"), words, self.field(self.load(failure), "message")];
+        let message = self.made(ExprKind::Concat(message), Ty::Str);
+        let known = Box::new(self.field(self.load(error), "cause"));
+        let cause = self.made(ExprKind::Coalesce(known, Box::new(self.load(failure))), Ty::Any);
+        let is_ok = self.made(ExprKind::Is(Test::Ok, Box::new(self.load(answer))), Ty::Bool);
+        let otherwise = vec![
+            self.store(failure, failed),
+            self.unless_of_tool(failure),
+            set("message", message),
+            set("cause", cause),
+            self.raise(self.load(error)),
+        ];
+        vec![
+            self.store(answer, self.made(ExprKind::Try(Box::new(asked)), Ty::Any)),
+            self.stmt(StmtKind::If(is_ok, Vec::new(), otherwise)),
+        ]
+    }
+
+    fn unwrapped(&self, result: u16) -> Expr {
+        self.made(ExprKind::Unwrap(Box::new(self.load(result))), Ty::Any)
     }
 
     /// Returns the value as the type that the tool promises.

@@ -158,20 +158,12 @@ impl Template {
         let value = self.made(ExprKind::Unwrap(Box::new(self.load(outcome))), Ty::Any);
         let value = self.made(ExprKind::Concat(vec![value]), Ty::Str);
         let error = self.made(ExprKind::ErrorOf(Box::new(self.load(outcome))), Ty::Any);
-        let of_run = ["unscripted_call", "script_exhausted"]
-            .map(|code| self.has_code(failure, code))
-            .into_iter()
-            .reduce(|a, b| self.made(ExprKind::Or(Box::new(a), Box::new(b)), Ty::Bool));
         let told = self.record(
             &["code", "message"],
             vec![self.field(self.load(failure), "code"), self.field(self.load(failure), "message")],
         );
         let told = self.standard("core.json", vec![self.record(&["error"], vec![told])]);
-        let mut otherwise = vec![self.store(failure, error)];
-        if let Some(of_run) = of_run {
-            otherwise.push(self.stmt(StmtKind::If(of_run, vec![self.raise(self.load(failure))], Vec::new())));
-        }
-        otherwise.push(self.store(text, told));
+        let otherwise = vec![self.store(failure, error), self.unless_of_tool(failure), self.store(text, told)];
         vec![self.stmt(StmtKind::If(is_ok, vec![self.store(text, value)], otherwise))]
     }
 
