@@ -1,13 +1,17 @@
 //! Files below a folder, for tools.
 //!
-//! Two walls: a path is compared with the granted folders part by part, and then opened relative to the granted folder's
-//! own handle, which follows no link out of it. So neither `..` nor a symbolic link leads anywhere else.
+//! Two walls: a path is compared with what is granted part by part, and then opened part by part, each below the one
+//! before, and none if it is a link. So neither `..` nor a link leads anywhere else, also not from what is granted to
+//! something beside it. Hard links are files like others: whoever can make one can read what it names.
+//!
+//! Nothing here waits for somebody else: a pipe is opened without waiting for its writer, and is no file.
 
 use std::io::Read;
 use std::path::Path;
 
+use cap_fs_ext::{DirExt, FollowSymlinks, OpenOptionsFollowExt, OpenOptionsSyncExt};
 use cap_std::ambient_authority;
-use cap_std::fs::Dir;
+use cap_std::fs::{Dir, OpenOptions};
 use nexa_event::effect::ToolLimits;
 use nexa_ports::tool::ToolError;
 use serde_json::Value;
@@ -34,10 +38,15 @@ impl Files {
     /// The text of a file as JSON.
     pub(crate) fn read(&self, path: &str, limits: &ToolLimits) -> Result<String, ToolError> {
         let most = limits.file_size.unwrap_or(FILE_BYTES_MAX).min(FILE_BYTES_MAX);
-        let (folder, rest) = self.granted(path, limits)?;
+        let parts = granted(path, limits)?;
         let failed = |error: std::io::Error| ToolError::Failed(format!("`{path}` cannot be read: {error}"));
-        let rest = rest.ok_or_else(|| ToolError::Failed(format!("`{path}` is a folder")))?;
-        let file = folder.open(rest).map_err(failed)?;
+        let Some((name, above)) = parts.split_last() else {
+            return Err(ToolError::Failed(format!("`{path}` is a folder")));
+        };
+        let folder = self.folder(above)?;
+        let mut options = OpenOptions::new();
+        options.read(true).follow(FollowSymlinks::No).nonblock(true);
+        let file = folder.open_with(name, &options).map_err(|error| refused_link(&folder, name, &parts, error))?;
         if !file.metadata().map_err(failed)?.is_file() {
             return Err(ToolError::Failed(format!("`{path}` is no file")));
         }
@@ -52,12 +61,8 @@ impl Files {
 
     /// The names in a folder as a JSON list, in order; those of folders end with `/`.
     pub(crate) fn list(&self, path: &str, limits: &ToolLimits) -> Result<String, ToolError> {
-        let (folder, rest) = self.granted(path, limits)?;
+        let folder = self.folder(&granted(path, limits)?)?;
         let failed = |error: std::io::Error| ToolError::Failed(format!("`{path}` cannot be listed: {error}"));
-        let folder = match rest {
-            Some(rest) => folder.open_dir(rest).map_err(failed)?,
-            None => folder,
-        };
         let mut names = Vec::new();
         for entry in folder.entries().map_err(failed)? {
             let entry = entry.map_err(failed)?;
@@ -71,29 +76,34 @@ impl Files {
         Ok(Value::from(names).to_string())
     }
 
-    /// The granted folder that a path lies in, and what of the path is left.
-    fn granted(&self, path: &str, limits: &ToolLimits) -> Result<(Dir, Option<String>), ToolError> {
-        let denied = || {
-            let granted = limits.paths.join(", ");
-            ToolError::Denied(format!("`{path}` lies beyond what is granted: {granted}"))
-        };
-        let wanted = parts(path).ok_or_else(denied)?;
-        for granted in &limits.paths {
-            let Some(folder) = parts(granted) else { continue };
-            let Some(rest) = wanted.strip_prefix(folder.as_slice()) else { continue };
-            let failed = |error: std::io::Error| ToolError::Failed(format!("`{granted}` cannot be opened: {error}"));
-            // A grant may be of one file: then its folder is opened and the name is all that may follow.
-            if rest.is_empty()
-                && let Some((name, above)) = folder.split_last()
-                && self.root.metadata(folder.join("/")).is_ok_and(|found| found.is_file())
-            {
-                let above = if above.is_empty() { ".".to_owned() } else { above.join("/") };
-                return Ok((self.root.open_dir(above).map_err(failed)?, Some((*name).to_owned())));
-            }
-            let opened = if folder.is_empty() { self.root.try_clone() } else { self.root.open_dir(folder.join("/")) };
-            return Ok((opened.map_err(failed)?, (!rest.is_empty()).then(|| rest.join("/"))));
+    /// The folder at the end of these parts.
+    fn folder(&self, parts: &[&str]) -> Result<Dir, ToolError> {
+        let cannot = |error| ToolError::Failed(format!("the folder of the tools cannot be opened: {error}"));
+        let mut folder = self.root.try_clone().map_err(cannot)?;
+        for (place, part) in parts.iter().enumerate() {
+            let next = folder.open_dir_nofollow(part);
+            folder = next.map_err(|error| refused_link(&folder, part, &parts[..=place], error))?;
         }
-        Err(denied())
+        Ok(folder)
+    }
+}
+
+/// The parts of a path, if it is granted or lies below what is.
+fn granted<'p>(path: &'p str, limits: &ToolLimits) -> Result<Vec<&'p str>, ToolError> {
+    let is_below = |wanted: &[&str], granted: &str| parts(granted).is_some_and(|granted| wanted.starts_with(&granted));
+    let wanted = parts(path).filter(|wanted| limits.paths.iter().any(|granted| is_below(wanted, granted)));
+    wanted.ok_or_else(|| {
+        let granted = limits.paths.join(", ");
+        ToolError::Denied(format!("`{path}` lies beyond what is granted: {granted}"))
+    })
+}
+
+/// Why the last of these parts was not opened. The system says no more than that it is something else.
+fn refused_link(folder: &Dir, part: &str, parts: &[&str], error: std::io::Error) -> ToolError {
+    let path = parts.join("/");
+    match folder.symlink_metadata(part) {
+        Ok(found) if found.is_symlink() => ToolError::Denied(format!("`{path}` is a link, and none is followed")),
+        _ => ToolError::Failed(format!("`{path}` cannot be opened: {error}")),
     }
 }
 
@@ -138,22 +148,52 @@ mod tests {
 
     #[test]
     fn nothing_leads_out_of_what_is_granted() {
-        let (folder, files) = house();
+        let (_folder, files) = house();
         let notes = limits(&["notes/"], None);
         for path in ["secrets/key.txt", "notes/../secrets/key.txt", "/etc/hostname", "", "notesy", "one.txt"] {
             assert!(matches!(files.read(path, &notes), Err(ToolError::Denied(_))), "{path}");
         }
         assert!(matches!(files.read("notes/today.txt", &limits(&[], None)), Err(ToolError::Denied(_))));
         assert!(matches!(files.read("notes/today.txt", &limits(&["../"], None)), Err(ToolError::Denied(_))));
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::symlink;
-            symlink("../secrets/key.txt", folder.path().join("notes/near")).expect("a link");
-            symlink("/etc", folder.path().join("notes/far")).expect("a link");
-            assert!(matches!(files.read("notes/near", &notes), Err(ToolError::Failed(_))));
-            assert!(matches!(files.list("notes/far", &notes), Err(ToolError::Failed(_))));
-        }
-        let _kept = folder;
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn no_link_is_followed_wherever_it_leads() {
+        use std::os::unix::fs::symlink;
+        let (folder, files) = house();
+        let link = |target: &str, name: &str| symlink(target, folder.path().join(name)).expect("a link");
+        link("../secrets/key.txt", "notes/near");
+        link("/etc", "notes/far");
+        link("today.txt", "notes/beside");
+        link("one.txt", "alias.txt");
+        link("secrets", "shown");
+        let refused = |done: Result<String, ToolError>, path: &str| {
+            let refused = ToolError::Denied(format!("`{path}` is a link, and none is followed"));
+            assert_eq!(done, Err(refused));
+        };
+        let notes = limits(&["notes/"], None);
+        refused(files.read("notes/near", &notes), "notes/near");
+        refused(files.list("notes/far", &notes), "notes/far");
+        refused(files.read("notes/far/hostname", &notes), "notes/far");
+        refused(files.read("notes/beside", &notes), "notes/beside");
+        // What is granted is the link and not the file or the folder beside it.
+        refused(files.read("alias.txt", &limits(&["alias.txt"], None)), "alias.txt");
+        refused(files.read("shown/key.txt", &limits(&["shown/"], None)), "shown");
+        refused(files.list("shown", &limits(&["shown/"], None)), "shown");
+        assert_eq!(files.list("notes", &notes), Ok(r#"["beside","far","near","old/","today.txt"]"#.to_owned()));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_pipe_without_a_writer_keeps_nobody_waiting() {
+        let (folder, files) = house();
+        let pipe = folder.path().join("notes/pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status().expect("mkfifo is there");
+        assert!(made.success());
+        let read = files.read("notes/pipe", &limits(&["notes/"], None));
+        assert_eq!(read, Err(ToolError::Failed("`notes/pipe` is no file".to_owned())));
+        assert!(files.list("notes/pipe", &limits(&["notes/"], None)).is_err());
     }
 
     #[test]
