@@ -82,11 +82,11 @@ pub trait Tools: Send + Sync {
     /// for calls that change nothing.
     fn call(&self, call: ToolCall) -> BoxFuture<'_, Result<String, ToolError>>;
 
-    /// Whether a source exists and takes these parameters. Asked when a module is loaded.
+    /// Whether a source exists for a tenant and takes these parameters. Asked when a module is loaded.
     ///
     /// # Errors
     /// [`NoTool`] says what is missing.
-    fn find(&self, source: &ToolSource, params: &[String]) -> Result<(), NoTool>;
+    fn find(&self, tenant: &TenantId, source: &ToolSource, params: &[String]) -> Result<(), NoTool>;
 
     /// How many calls of a source's lane may be under way at once.
     fn slots(&self, source: &ToolSource) -> usize;
@@ -107,7 +107,7 @@ impl Tools for NoTools {
         )
     }
 
-    fn find(&self, source: &ToolSource, _: &[String]) -> Result<(), NoTool> {
+    fn find(&self, _: &TenantId, source: &ToolSource, _: &[String]) -> Result<(), NoTool> {
         Err(NoTool::new(source, "it has no tools"))
     }
 

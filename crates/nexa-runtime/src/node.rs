@@ -167,7 +167,7 @@ impl Node {
     /// [`ProgramError`]: nobody put it, its bytes are damaged, a tool of it does not exist here, or the store failed.
     pub async fn program(&self, tenant: &TenantId, module: ModuleHash) -> Result<Arc<Program>, ProgramError> {
         let program = self.core().programs.get(tenant, module).await?;
-        self.core().programs.check_tools(&program)?;
+        self.core().programs.check_tools(tenant, &program)?;
         Ok(program)
     }
 

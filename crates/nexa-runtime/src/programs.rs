@@ -176,10 +176,10 @@ impl Programs {
         Self { store, tools, cache: Mutex::default() }
     }
 
-    /// Whether every tool that a program declares exists here.
-    pub(crate) fn check_tools(&self, program: &Program) -> Result<(), ProgramError> {
+    /// Whether every tool that a program declares exists here for a tenant.
+    pub(crate) fn check_tools(&self, tenant: &TenantId, program: &Program) -> Result<(), ProgramError> {
         for tool in &program.module().tools {
-            let found = self.tools.find(&tool.source, &tool.params);
+            let found = self.tools.find(tenant, &tool.source, &tool.params);
             found.map_err(|source| ProgramError::NoTool { tool: tool.name.clone(), source })?;
         }
         Ok(())
@@ -203,7 +203,7 @@ impl Programs {
     ) -> Result<Arc<Program>, ProgramError> {
         let bytes = module.encode();
         let program = Arc::new(load(module.hash(), &bytes)?);
-        self.check_tools(&program)?;
+        self.check_tools(tenant, &program)?;
         let catalog = self.catalog(tenant);
         catalog.lock().await.put(&*self.store, tenant, program.hash(), bytes, name, stamp).await?;
         self.lock().keep(tenant, program.clone());

@@ -7,12 +7,16 @@
 //! | `builtin("fs.read")` | `path: str` | the text of a file |
 //! | `builtin("fs.list")` | `path: str` | the names in a folder |
 //!
-//! Each is found by its name when a module is loaded. Files are seen below one folder that the node names, and there only
-//! below the folders that the call's limits list; without such a folder the node has no file tools.
+//! Each is found by its name when a module is loaded. Files are seen below the one folder that the node names for the
+//! tenant, and there only below the folders that the call's limits list; a tenant without such a folder has no file tools.
+//!
+//! Looking at a file takes a thread, whoever waits for the result and however long; there are at most
+//! [`FILE_THREADS_MAX`], and further calls wait for one until their deadline.
 
 mod calculator;
 mod files;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -20,18 +24,24 @@ use futures::future::BoxFuture;
 use nexa_event::effect::ToolSource;
 use nexa_ports::clock::Clock;
 use nexa_ports::tool::{NoTool, ToolCall, ToolError, Tools};
+use nexa_types::TenantId;
 use serde_json::Value;
+use tokio::sync::Semaphore;
 
 pub use calculator::evaluate;
 pub use files::{ENTRIES_MAX, FILE_BYTES_MAX, Files};
 
 /// Calls of one tool at once.
 const SLOTS: usize = 16;
+/// Threads that look at files at once. A disk that does not answer keeps these busy and no others of the process.
+pub const FILE_THREADS_MAX: usize = 16;
 
 /// The tools of a node.
 pub struct Builtins {
     clock: Arc<dyn Clock>,
-    files: Option<Arc<Files>>,
+    /// What each tenant sees; one that is not here sees nothing.
+    files: BTreeMap<TenantId, Arc<Files>>,
+    threads: Arc<Semaphore>,
 }
 
 /// A tool by its name, and the parameters that it takes.
@@ -41,15 +51,15 @@ const KNOWN: &[(&str, &[&str])] =
 impl Builtins {
     /// Tools without files.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, files: None }
+        Self { clock, files: BTreeMap::new(), threads: Arc::new(Semaphore::new(FILE_THREADS_MAX)) }
     }
 
-    /// The same with files below a folder.
+    /// The same with files below a folder for one tenant, and for no other.
     ///
     /// # Errors
     /// If the folder cannot be opened.
-    pub fn with_files(mut self, folder: &Path) -> std::io::Result<Self> {
-        self.files = Some(Arc::new(Files::open(folder)?));
+    pub fn with_files(mut self, tenant: TenantId, folder: &Path) -> std::io::Result<Self> {
+        self.files.insert(tenant, Arc::new(Files::open(folder)?));
         Ok(self)
     }
 
@@ -73,9 +83,15 @@ impl Builtins {
             }
             "time.now" => Ok(self.clock.now().0.to_string()),
             "fs.read" | "fs.list" => {
-                let files = self.files.clone().ok_or_else(|| ToolError::Unavailable(NO_FILES.to_owned()))?;
+                let files = self.files.get(&call.tenant).cloned();
+                let files = files.ok_or_else(|| ToolError::Unavailable(no_files(&call.tenant)))?;
                 let (path, limits, is_read) = (text("path")?, call.request.limits.clone(), name == "fs.read");
-                let look = move || if is_read { files.read(&path, &limits) } else { files.list(&path, &limits) };
+                let thread = Arc::clone(&self.threads).acquire_owned().await.expect("nobody closes the semaphore");
+                let look = move || {
+                    // Given back when the thread is free, which may be long after the call has ended.
+                    let _thread = thread;
+                    if is_read { files.read(&path, &limits) } else { files.list(&path, &limits) }
+                };
                 let done = tokio::task::spawn_blocking(look).await;
                 done.unwrap_or_else(|error| Err(ToolError::Lost(format!("the file tool stopped: {error}"))))
             }
@@ -84,8 +100,13 @@ impl Builtins {
     }
 }
 
-/// What a node without a folder for its tools says.
-const NO_FILES: &str = "this node gives its tools no folder; name one with `files` under `[tools]` in nexa.toml";
+/// What a node says that names no folder for a tenant.
+fn no_files(tenant: &TenantId) -> String {
+    let table = if *tenant == TenantId::local() { "tools".to_owned() } else { format!("tools.tenants.\"{tenant}\"") };
+    format!(
+        "this node gives the tools of tenant `{tenant}` no folder; name one with `files` under `[{table}]` in nexa.toml"
+    )
+}
 
 impl Tools for Builtins {
     /// Dropping the future gives up waiting; none of these tools changes anything.
@@ -93,7 +114,7 @@ impl Tools for Builtins {
         Box::pin(self.run(call))
     }
 
-    fn find(&self, source: &ToolSource, params: &[String]) -> Result<(), NoTool> {
+    fn find(&self, tenant: &TenantId, source: &ToolSource, params: &[String]) -> Result<(), NoTool> {
         let name = match source {
             ToolSource::Builtin { name } => name,
             ToolSource::Mcp { .. } => return Err(NoTool::new(source, "it speaks to no MCP servers")),
@@ -106,8 +127,8 @@ impl Tools for Builtins {
         if wanted.iter().any(|param| params.iter().all(|given| given != param)) {
             return Err(NoTool::new(source, format!("it takes {}", wanted.join(", "))));
         }
-        if name.starts_with("fs.") && self.files.is_none() {
-            return Err(NoTool::new(source, NO_FILES));
+        if name.starts_with("fs.") && !self.files.contains_key(tenant) {
+            return Err(NoTool::new(source, no_files(tenant)));
         }
         Ok(())
     }
@@ -123,8 +144,12 @@ impl Tools for Builtins {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use nexa_event::effect::{Risk, ToolEffect, ToolLimits, ToolRequest};
     use nexa_ports::clock::SimClock;
-    use nexa_types::Timestamp;
+    use nexa_types::{AgentId, EffectKey, Millis, RequestId, Seq, Timestamp, WorkloadId};
+    use tokio_util::sync::CancellationToken;
 
     use super::*;
 
@@ -132,15 +157,82 @@ mod tests {
         ToolSource::Builtin { name: name.to_owned() }
     }
 
+    fn tenant(name: &str) -> TenantId {
+        TenantId::new(name).expect("a name")
+    }
+
+    fn tools() -> Builtins {
+        Builtins::new(Arc::new(SimClock::new(Timestamp(0))))
+    }
+
+    /// A call by a tenant that was granted all there is.
+    fn call(tenant: &TenantId, tool: &str, path: &str) -> ToolCall {
+        let workload = WorkloadId::of(tenant, RequestId::from_bytes([1; 16]));
+        let agent = AgentId::root(workload);
+        ToolCall {
+            request: ToolRequest {
+                tool: tool.to_owned(),
+                source: builtin(tool),
+                args: format!(r#"{{"path":"{path}"}}"#),
+                risk: Risk::Low,
+                effect: ToolEffect::Read,
+                idempotent: true,
+                key: None,
+                limits: ToolLimits { paths: vec![".".to_owned()], ..ToolLimits::default() },
+                timeout: Millis(1_000),
+            },
+            key: EffectKey::of(workload, agent, Seq(1)),
+            attempt: 1,
+            tenant: tenant.clone(),
+            workload,
+            agent,
+            deadline: Duration::from_secs(1),
+            cancel: CancellationToken::new(),
+        }
+    }
+
     #[test]
     fn a_tool_is_found_by_its_name_and_parameters() {
-        let tools = Builtins::new(Arc::new(SimClock::new(Timestamp(0))));
-        assert_eq!(tools.find(&builtin("time.now"), &[]), Ok(()));
-        assert!(tools.find(&builtin("calculator.evaluate"), &["x".to_owned()]).is_err());
-        assert!(tools.find(&builtin("time.then"), &[]).is_err());
-        let why = tools.find(&builtin("fs.read"), &["path".to_owned()]).expect_err("there is no folder").why;
-        assert_eq!(why, NO_FILES);
+        let (tools, local) = (tools(), TenantId::local());
+        assert_eq!(tools.find(&local, &builtin("time.now"), &[]), Ok(()));
+        assert!(tools.find(&local, &builtin("calculator.evaluate"), &["x".to_owned()]).is_err());
+        assert!(tools.find(&local, &builtin("time.then"), &[]).is_err());
+        let why = tools.find(&local, &builtin("fs.read"), &["path".to_owned()]).expect_err("there is no folder").why;
+        assert!(why.contains("`files` under `[tools]`"), "{why}");
         let mcp = ToolSource::Mcp { server: "docs".to_owned(), name: "find".to_owned() };
-        assert!(tools.find(&mcp, &[]).is_err());
+        assert!(tools.find(&local, &mcp, &[]).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_tenant_sees_its_own_folder_and_no_other() {
+        let folders = ["local", "a"].map(|text| {
+            let folder = tempfile::tempdir().expect("a folder");
+            std::fs::write(folder.path().join("who.txt"), text).expect("a file");
+            folder
+        });
+        let (local, a, b) = (TenantId::local(), tenant("a"), tenant("b"));
+        let tools = tools().with_files(local.clone(), folders[0].path()).expect("it opens");
+        let tools = tools.with_files(a.clone(), folders[1].path()).expect("it opens");
+        assert_eq!(tools.call(call(&local, "fs.read", "who.txt")).await, Ok("\"local\"".to_owned()));
+        assert_eq!(tools.call(call(&a, "fs.read", "who.txt")).await, Ok("\"a\"".to_owned()));
+        for tool in ["fs.read", "fs.list"] {
+            let refused = tools.call(call(&b, tool, ".")).await.expect_err("it has no folder");
+            assert_eq!(refused, ToolError::Unavailable(no_files(&b)));
+            let why = tools.find(&b, &builtin(tool), &["path".to_owned()]).expect_err("it has no folder").why;
+            assert!(why.contains("`files` under `[tools.tenants.\"b\"]`"), "{why}");
+        }
+    }
+
+    #[tokio::test]
+    async fn no_more_calls_look_at_files_at_once_than_there_are_threads_for_them() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let local = TenantId::local();
+        let tools = tools().with_files(local.clone(), folder.path()).expect("it opens");
+        let busy = Arc::clone(&tools.threads).acquire_many_owned(FILE_THREADS_MAX as u32).await.expect("it is open");
+        let mut waiting = tools.call(call(&local, "fs.list", "."));
+        assert!(futures::poll!(&mut waiting).is_pending());
+        drop(busy);
+        assert_eq!(waiting.await, Ok("[]".to_owned()));
+        assert_eq!(tools.threads.available_permits(), FILE_THREADS_MAX);
     }
 }

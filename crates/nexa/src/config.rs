@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use nexa_cli::args::ModelArgs;
 use nexa_cli::failure::Failure;
 use nexa_lang::{Price, Prices};
-use nexa_types::UsdMicro;
+use nexa_types::{TenantId, UsdMicro};
 use serde::Deserialize;
 
 /// The model of agents that name none.
@@ -30,12 +30,50 @@ pub(crate) struct Project {
     pub(crate) tools: ToolSettings,
 }
 
-/// What the tools of a project may reach.
+/// What the tools of a project may reach. What stands right here is the local tenant's, whose is whatever a node without
+/// tokens runs; another tenant has what its own table says, and without one nothing.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ToolSettings {
-    /// The folder below which they may see files, relative to the file; without it they see none.
-    pub(crate) files: Option<PathBuf>,
+    /// The folder below which they may see files, relative to `nexa.toml`; without it they see none.
+    files: Option<PathBuf>,
+    /// What those of a tenant may reach.
+    #[serde(default)]
+    tenants: BTreeMap<String, TenantTools>,
+}
+
+/// What the tools of one tenant may reach.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TenantTools {
+    files: PathBuf,
+}
+
+impl ToolSettings {
+    /// The folder of each tenant that has one.
+    pub(crate) fn folders(&self) -> Result<BTreeMap<TenantId, &Path>, Failure> {
+        let mut folders: BTreeMap<TenantId, &Path> = BTreeMap::new();
+        for (name, tools) in &self.tenants {
+            let tenant = TenantId::new(name)
+                .map_err(|error| Failure::error(format!("[tools.tenants.{name:?}] in nexa.toml: {error}")))?;
+            folders.insert(tenant, &tools.files);
+        }
+        if let Some(files) = &self.files
+            && folders.insert(TenantId::local(), files).is_some()
+        {
+            let twice = "nexa.toml names two folders for the tools of the local tenant";
+            return Err(Failure::error(twice)
+                .hint("`files` under `[tools]` is that of the local tenant: leave it or `[tools.tenants.local]` out"));
+        }
+        Ok(folders)
+    }
+
+    /// The same with folders as seen from elsewhere than `nexa.toml`.
+    fn below(mut self, folder: &Path) -> Self {
+        let folders = self.files.iter_mut().chain(self.tenants.values_mut().map(|tools| &mut tools.files));
+        folders.for_each(|files| *files = folder.join(&*files));
+        self
+    }
 }
 
 /// An OpenAI-compatible endpoint.
@@ -78,8 +116,8 @@ impl Project {
         let wrong = |why: String| Failure::error(format!("cannot read {}: {why}", file.display()));
         let text = std::fs::read_to_string(&file).map_err(|error| wrong(error.to_string()))?;
         let mut project: Self = toml::from_str(&text).map_err(|error| wrong(error.to_string()))?;
-        if let (Some(files), Some(folder)) = (&mut project.tools.files, file.parent()) {
-            *files = folder.join(&*files);
+        if let Some(folder) = file.parent() {
+            project.tools = project.tools.below(folder);
         }
         Ok(project)
     }
@@ -213,6 +251,23 @@ mod tests {
     #[test]
     fn a_misspelt_setting_is_an_error() {
         assert!(toml::from_str::<Project>("modle = \"x/y\"").is_err());
+    }
+
+    #[test]
+    fn a_folder_of_tools_is_one_tenants() {
+        let read =
+            |text: &str| toml::from_str::<Project>(text).expect("the file is right").tools.below(Path::new("/p"));
+        let shown = |settings: &ToolSettings| -> Result<Vec<String>, String> {
+            let folders = settings.folders().map_err(|failure| failure.to_string())?;
+            Ok(folders.iter().map(|(tenant, folder)| format!("{tenant} {}", folder.display())).collect())
+        };
+        assert_eq!(shown(&read("")), Ok(vec![]));
+        assert_eq!(shown(&read("[tools]\nfiles = \"notes\"")), Ok(vec!["local /p/notes".to_owned()]));
+        let two = read("[tools]\nfiles = \".\"\n[tools.tenants.team-a]\nfiles = \"/srv/a\"");
+        assert_eq!(shown(&two), Ok(vec!["local /p/.".to_owned(), "team-a /srv/a".to_owned()]));
+        assert!(shown(&read("[tools]\nfiles = \".\"\n[tools.tenants.local]\nfiles = \"x\"")).is_err());
+        assert!(shown(&read("[tools.tenants.\"team a\"]\nfiles = \"x\"")).is_err());
+        assert!(toml::from_str::<Project>("[tools.tenants.a]\nfile = \"x\"").is_err());
     }
 
     #[test]

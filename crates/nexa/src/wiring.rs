@@ -94,16 +94,16 @@ impl Wired {
     }
 }
 
-/// The tools that come with the node, with files below the folder that the project names.
+/// The tools that come with the node, with files for each tenant below the folder that the project names for it.
 fn tools(project: &Project, clock: &Arc<dyn Clock>) -> Result<Builtins, Failure> {
-    let builtins = Builtins::new(Arc::clone(clock));
-    match &project.tools.files {
-        None => Ok(builtins),
-        Some(folder) => builtins.with_files(folder).map_err(|error| {
+    let mut builtins = Builtins::new(Arc::clone(clock));
+    for (tenant, folder) in project.tools.folders()? {
+        builtins = builtins.with_files(tenant, folder).map_err(|error| {
             Failure::error(format!("cannot open {}, the folder of the tools: {error}", folder.display()))
                 .hint("make the folder, or change `files` under `[tools]` in nexa.toml")
-        }),
+        })?;
     }
+    Ok(builtins)
 }
 
 /// The models by provider.
