@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use nexa_harness::{Suite, report};
 use nexa_lang::diagnostic::Colour;
-use nexa_lang::{CompileResult, Diagnostic, Severity, SourceSet};
+use nexa_lang::format::format;
+use nexa_lang::{CompileResult, Diagnostic, FileId, Severity, Source, SourceSet, parse};
 
 /// The name under which a program is compiled.
 const MAIN: &str = "main.nx";
@@ -98,6 +99,8 @@ impl Page {
     }
 
     fn run(&self, program: &Program) -> Did {
+        let place = format!("{}:{}: \"{}\"", self.path.display(), program.line, program.title);
+        is_kept(&program.text, &place);
         let mut files = self.files.clone();
         files.insert(MAIN.to_owned(), program.text.clone().into_bytes());
         let suite = match Suite::load(MAIN, &files) {
@@ -107,7 +110,6 @@ impl Page {
                 return Did { summary: listed(diagnostics, sources), failure: result.render(Colour::Off) };
             }
         };
-        let place = format!("{}:{}: \"{}\"", self.path.display(), program.line, program.title);
         assert!(suite.tests().count() > 0, "{place} compiles and has no test");
         let (mut lines, mut failure) = (Vec::new(), String::new());
         let mut ends = Vec::new();
@@ -141,6 +143,16 @@ impl Page {
             text.replace_range(from..to, &format!("{now}\n"));
         }
         std::fs::write(&self.path, text).unwrap_or_else(|error| panic!("{}: {error}", self.path.display()));
+    }
+}
+
+/// Whatever a program is, its tree prints every byte of it, and formatting it twice is formatting it once.
+fn is_kept(text: &str, place: &str) {
+    let source = |text: &str| Source::from_text(FileId(0), MAIN, text).expect("a program of a page is small");
+    assert_eq!(parse(&source(text)).print(), text, "{place}: the tree prints something else");
+    // Who has errors of syntax is not formatted.
+    if let Ok(once) = format(&source(text)) {
+        assert_eq!(format(&source(&once)).as_deref(), Ok(once.as_str()), "{place}: formatting it again changes it");
     }
 }
 

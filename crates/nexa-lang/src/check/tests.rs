@@ -11,6 +11,7 @@ use super::Checker;
 use super::modules::Item;
 use super::places::Place;
 use super::scope::{Frame, FrameKind};
+use super::std_tools;
 use crate::ast::{self, AstNode, Decl, Name};
 use crate::diagnostic::Code;
 use crate::hir::{self, Const, Expr, ExprKind, Stmt, StmtKind};
@@ -114,6 +115,16 @@ impl Checker<'_> {
             };
             let item = self.item_of_module(place, name);
             return self.scriptable(item, name);
+        }
+        if path.len() > 2 {
+            let name = path.iter().map(Name::text).collect::<Vec<_>>().join(".");
+            if std_tools::is_known(&name) {
+                return Some(("tool", name));
+            }
+            let wrong = self.finding(Code::E0208, node.span(), format!("`{name}` is no tool of the language"));
+            let wrong = self.suggest(wrong, &name, std_tools::names());
+            self.report(wrong.help("a `script` names an agent or a tool"));
+            return None;
         }
         let name = path.into_iter().next()?;
         let text = name.text();
@@ -306,6 +317,11 @@ impl Checker<'_> {
                 && self.is_clone(&name)
             {
                 values.push(Expr::text(&name, at));
+                continue;
+            }
+            let written: String = value.syntax().text().to_string().split_whitespace().collect();
+            if std_tools::is_known(&written) {
+                values.push(Expr::text(&written, at));
                 continue;
             }
             if let Some(unknown) = self.unknown_item(&value) {

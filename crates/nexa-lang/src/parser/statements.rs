@@ -435,9 +435,12 @@ impl Parser<'_> {
         self.start(SyntaxKind::ScriptStmt);
         self.bump_as(SyntaxKind::ScriptKw);
         self.bump();
-        if self.at(SyntaxKind::Dot) && self.nth(1) == SyntaxKind::Ident {
-            self.bump();
-            self.bump();
+        // `file.Name` and `std.fs.read`; more words than that are no target.
+        for _ in 0..2 {
+            if self.at(SyntaxKind::Dot) && self.nth(1) == SyntaxKind::Ident {
+                self.bump();
+                self.bump();
+            }
         }
         if self.at(SyntaxKind::StrOpen) {
             self.expect_string();
