@@ -184,6 +184,7 @@ fn agent_of(item: &AgentSpec) -> hir::Agent {
         ensures: Vec::new(),
         contract_locals: 0,
         is_told: false,
+        clone_of: None,
         fallback: None,
         best_of: None,
         tools: Vec::new(),

@@ -487,3 +487,21 @@ fn a_repair_turn_says_where_its_texts_are_from() {
     assert_eq!(repair[3].source, Source::Derived);
     assert!(repair[0].text.contains(r#""required":["value","why"]"#), "{}", repair[0].text);
 }
+
+#[test]
+fn a_clone_is_made_of_the_agent_that_it_is_a_clone_of() {
+    let made = nexa_lang::compile_text(
+        "main.nx",
+        "agent A { prompt: \"x\" }\nflow main() -> str { return A.clone(temperature: 0.0, name: \"B\").run(\"q\") }",
+    );
+    let dump = made.module.expect("it compiles").dump();
+    let code: Vec<&str> =
+        dump.lines().skip_while(|line| !line.starts_with("fn 0 main")).skip(1).take(5).map(str::trim).collect();
+    expect![[r#"
+        0 AgentCreate A
+        1 AgentClone B
+        2 Const "q"
+        3 AgentRun 1
+        4 Return"#]]
+    .assert_eq(&code.join("\n"));
+}

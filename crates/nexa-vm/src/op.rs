@@ -273,7 +273,7 @@ ops! {
     /// `… list → … record`, with the fields of `shape[a]`: named fork results.
     117 ListToRecord Shape,
 
-    // Agents and effects. Each but AgentCreate, Pipeline and Merge yields an effect.
+    // Agents and effects. Each but AgentCreate, AgentClone, Pipeline and Merge yields an effect.
     /// `… → … agent`
     130 AgentCreate Agent,
     /// `… agent arg(1) … arg(a) → … value`: runs a child and waits; raises what it raised.
@@ -340,6 +340,8 @@ ops! {
     159 Snapshot None,
     /// `… snapshot →`: goes on just after the instruction that made it; raises `dead_handle`, `restore_limit`.
     160 Restore None,
+    /// `… agent → … agent`: `agent[a]`, which was derived from it and takes the same parameters; raises `type_mismatch`.
+    161 AgentClone Agent,
     /// `… snapshot → … int`: how often it was restored; raises `dead_handle`.
     162 Tries None,
     /// `… question subject rejected → … reply`: asks a model a question about a value; `a` says what for, see [`Asking`].

@@ -81,6 +81,8 @@ fn every_rule_refuses_what_it_is_there_for() {
         ("V2", "E1004", code(|c| c.ab(Op::Call, 1, 0).op(Op::Return))),
         ("V2", "E1004", code(|c| c.ab(Op::CallStd, 1, 65_000).op(Op::Return))),
         ("V2", "E1004", code(|c| c.a(Op::NewRecord, 0).op(Op::Return))),
+        ("V2", "E1004", code(|c| c.a(Op::AgentCreate, 0).op(Op::Return))),
+        ("V2", "E1004", code(|c| c.op(Op::Unit).a(Op::AgentClone, 0).op(Op::Return))),
         ("V3", "E1002", code(|c| c.a(Op::Jump, 70))),
         ("V3", "E1002", code(|c| c.a(Op::Jump, 2).a(Op::Wide, 0).a(Op::LoadLocal, 0).op(Op::Return))),
         ("V4", "E1003", code(|c| c.op(Op::Pop).op(Op::Unit).op(Op::Return))),

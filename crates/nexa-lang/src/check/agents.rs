@@ -89,6 +89,7 @@ pub(super) fn empty(name: &str, at: At) -> hir::Agent {
         ensures: Vec::new(),
         contract_locals: 0,
         is_told: false,
+        clone_of: None,
         fallback: None,
         best_of: None,
         tools: Vec::new(),

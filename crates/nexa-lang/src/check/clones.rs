@@ -73,6 +73,7 @@ impl Checker<'_> {
         }
         agent.name.clone_from(&name);
         let made = self.derived(number, Signature { name: name.into(), ..(*base).clone() }, agent);
+        self.agents[made].checked.clone_of = Some(number as u32);
         self.clones.insert((self.file, span), made);
         self.own_fallback(made);
         self.check_fallbacks();
@@ -123,7 +124,8 @@ impl Checker<'_> {
         Expr::new(ExprKind::Std(number, vec![Expr::text(CHUNK, at), text]), Ty::list(Ty::Str), at)
     }
 
-    pub(super) fn derived(&mut self, number: usize, signature: Signature, checked: crate::hir::Agent) -> usize {
+    pub(super) fn derived(&mut self, number: usize, signature: Signature, mut checked: crate::hir::Agent) -> usize {
+        checked.clone_of = None;
         let decl = self.agents[number].decl.clone();
         self.agents.push(AgentInfo { decl, signature: Rc::new(signature), checked });
         let made = self.agents.len() - 1;

@@ -141,7 +141,7 @@ impl Builder<'_, '_> {
                 self.at(expr.at);
                 self.emit(Op::CallValue, args.len() as u32, args.len() as u32 + 1, 1);
             }
-            ExprKind::Agent(agent) => self.emit(Op::AgentCreate, *agent, 0, 1),
+            ExprKind::Agent(agent) => self.agent(*agent),
             ExprKind::Run(agent, args) => self.run(expr, *agent, args),
             ExprKind::Tool(tool, args) => {
                 self.all(args);
@@ -267,10 +267,21 @@ impl Builder<'_, '_> {
 
     /// A child runs, and the call waits for it.
     fn run(&mut self, whole: &Expr, agent: u32, args: &[Expr]) {
-        self.emit(Op::AgentCreate, agent, 0, 1);
+        self.agent(agent);
         self.all(args);
         self.at(whole.at);
         self.emit(Op::AgentRun, args.len() as u32, args.len() as u32 + 1, 1);
+    }
+
+    /// An agent; a clone is made of the agent that it is a clone of.
+    fn agent(&mut self, agent: u32) {
+        match self.pool.clones.get(agent as usize).copied().flatten() {
+            None => self.emit(Op::AgentCreate, agent, 0, 1),
+            Some(base) => {
+                self.emit(Op::AgentCreate, base, 0, 1);
+                self.emit(Op::AgentClone, agent, 1, 1);
+            }
+        }
     }
 
     /// What makes handles and what they are good for.

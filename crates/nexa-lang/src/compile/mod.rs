@@ -81,6 +81,7 @@ pub(crate) fn compile(program: &hir::Program, files: &[Lines]) -> Result<Module,
     pool.tools_at = (flows + program.agents.len()) as u32;
     pool.apart =
         (program.agents.len() as u32..).zip(&program.apart).map(|(agent, flow)| (flow_of(flow), agent)).collect();
+    pool.clones = program.agents.iter().map(|agent| agent.clone_of).collect();
     let mut functions = Vec::new();
     let mut lines = Vec::new();
     for function in &program.functions {

@@ -19,6 +19,8 @@ pub(super) struct Pool<'t> {
     pub(super) tools_at: u32,
     /// By function, the agents that flows with caps of their own run as.
     pub(super) apart: BTreeMap<u32, u32>,
+    /// For each agent, the one that it is a clone of.
+    pub(super) clones: Vec<Option<u32>>,
     // Looked up only, never walked through, so their order does not matter.
     text_numbers: HashMap<String, u32>,
     number_numbers: HashMap<NumberKey, u32>,
@@ -48,6 +50,7 @@ impl<'t> Pool<'t> {
             shapes: Vec::new(),
             tools_at: 0,
             apart: BTreeMap::new(),
+            clones: Vec::new(),
             text_numbers: HashMap::new(),
             number_numbers: HashMap::new(),
             type_numbers: HashMap::new(),

@@ -127,6 +127,8 @@ pub struct Agent {
     pub contract_locals: u16,
     /// Whether the last parameter is no input but a message that is added after it.
     pub is_told: bool,
+    /// The agent that it is a clone of.
+    pub clone_of: Option<u32>,
     /// The agent that is run when all models have failed.
     pub fallback: Option<u32>,
     /// Several runs of another agent, of which a judge chooses one; it makes no request of its own.

@@ -325,6 +325,7 @@ impl Pass<'_, '_> {
                 self.effect(&mut point, 1, Other)?;
                 return Ok(None);
             }
+            Op::AgentClone => self.change(&mut point, 1, Other)?,
             Op::Tries => self.change(&mut point, 1, Int)?,
             Op::MemStore => self.effect(&mut point, 2, Other)?,
             Op::MemRecall => self.effect(&mut point, 2, Any)?,

@@ -281,6 +281,20 @@ impl Vm {
                 self.replace(1, Value::Record(Arc::new(Record { shape, values })))
             }
             Op::AgentCreate => self.replace(0, Value::Agent(a)),
+            Op::AgentClone => {
+                let agents = &self.program.module().agents;
+                let (base, made) = match self.top()? {
+                    Value::Agent(base) => (agents.get(*base as usize), agents.get(a as usize)),
+                    other => return Err(Fault::mismatch(format!("{} is no agent to be cloned", describe(other)))),
+                };
+                if let (Some(base), Some(made)) = (base, made)
+                    && base.params != made.params
+                {
+                    let message = format!("`{}` takes other parameters than `{}`", made.name, base.name);
+                    return Err(Fault::mismatch(message));
+                }
+                self.replace(1, Value::Agent(a))
+            }
             Op::Pipeline => {
                 let stages = self.take_parts(a as usize)?;
                 self.replace(0, Value::Stage(Arc::new(Stage::Chain(stages))))

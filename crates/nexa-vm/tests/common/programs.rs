@@ -44,6 +44,7 @@ pub(crate) fn all() -> Vec<Case> {
         most_branches(),
         typed_calls(),
         saved_states(),
+        clones(),
         tools(),
     ]
 }
@@ -453,4 +454,27 @@ fn saved_states() -> Case {
     code.a(Op::Const, tea).int(5).a(Op::MemRecall, 0).op(Op::Len).a(Op::NewTuple, 2).op(Op::Return);
     let main = module.add(code);
     case("saved_states", module, main, Vec::new(), "[2,1]")
+}
+
+/// A clone is the agent that was derived, as a value of its own; nothing else can be cloned.
+fn clones() -> Case {
+    let mut module = ModuleBuilder::new();
+    let (plain, strict, told) = (agent(&mut module, "Plain"), agent(&mut module, "Strict"), agent(&mut module, "Told"));
+    module.module.agents[told as usize].params = vec![("question".to_owned(), 0)];
+    let (input, message) = (module.text("q"), module.text("message"));
+    let mut code = Assembler::new("main", 0);
+    code.a(Op::AgentCreate, plain).a(Op::AgentClone, strict).a(Op::AgentCreate, strict).op(Op::Eq);
+    code.a(Op::AgentCreate, plain).a(Op::AgentClone, strict).a(Op::AgentCreate, plain).op(Op::Eq);
+    code.a(Op::AgentCreate, plain).a(Op::AgentClone, strict).a(Op::Const, input).a(Op::AgentRun, 1);
+    let (no_agent, next, other, end) = (code.label(), code.label(), code.label(), code.label());
+    code.jump(Op::EnterTry, no_agent).int(7).a(Op::AgentClone, strict).op(Op::LeaveTry).jump(Op::Jump, next);
+    code.place(no_agent).a(Op::GetField, message);
+    code.place(next).jump(Op::EnterTry, other).a(Op::AgentCreate, plain).a(Op::AgentClone, told);
+    code.op(Op::LeaveTry).jump(Op::Jump, end);
+    code.place(other).a(Op::GetField, message);
+    code.place(end).a(Op::NewList, 5).op(Op::Return);
+    let main = module.add(code);
+    let end =
+        r#"[true,false,"re: q","the number 7 is no agent to be cloned","`Told` takes other parameters than `Plain`"]"#;
+    case("clones", module, main, Vec::new(), end)
 }
