@@ -3,7 +3,7 @@
 use nexa_event::effect::{
     Answer, ApprovalRequest, EffectBody, EffectRequest, Join, ModelRequest, RecallRequest, ToolRequest, fingerprint,
 };
-use nexa_event::fact::{self, AgentEvent, Intent, TOOL_PREVIEW_BYTES_MAX};
+use nexa_event::fact::{self, AgentEvent, Intent, TOOL_PREVIEW_BYTES_MAX, WaitOn};
 use nexa_types::{Failure, InputId, Outcome, Payload, RunCode, Seq, Spend, Timestamp, Tokens};
 use nexa_vm::vm::Stop;
 
@@ -51,6 +51,7 @@ impl Agent {
                 let used = Used { spend, handed_over: handed_over.as_ref() };
                 let known = self.end_child(*seq, *branch, outcome, used, at, draft);
                 fits(known, "there is no such child, or it had ended")?;
+                self.settle(at, draft);
             }
             AgentEvent::TimerFired { seq } => {
                 let answer = match &self.life.pending {
@@ -121,10 +122,14 @@ impl Agent {
         true
     }
 
-    fn carry_out(&mut self, request: EffectRequest, draft: &mut Draft) {
+    /// Does what the brain wants, or waits until it can be done.
+    pub(crate) fn carry_out(&mut self, request: EffectRequest, draft: &mut Draft) {
         let EffectRequest { seq, body } = request;
         if self.is_stopped_at(seq, draft) {
             return;
+        }
+        if self.waits_for_budget(seq, &body) {
+            return self.begin_wait(seq, WaitOn::Budget, None, Pending::Budget { seq }, draft);
         }
         let moment = self.life.moment;
         match body {
@@ -174,15 +179,12 @@ impl Agent {
     }
 
     fn intend_model(&mut self, seq: Seq, mut request: Box<ModelRequest>, draft: &mut Draft) {
-        self.take_turns(seq, &request, draft);
-        self.life.turns.join(&mut request);
-        let reserved = match self.reserve(&request) {
-            Ok(reserved) => reserved,
-            Err(shortage) if self.is_stopping() => {
-                return self.resume(seq, Err(budget_exceeded(self.id(), &shortage)), self.life.moment);
-            }
-            Err(shortage) => return self.interrupt(budget_exceeded(self.id(), &shortage), self.life.moment, draft),
-        };
+        let unread = self.join_turns(&mut request);
+        let reserved = self.worst_case(&request);
+        if let Err(shortage) = self.life.meter.reserve(&reserved) {
+            return self.is_short_at(seq, &shortage, draft);
+        }
+        self.take_turns(seq, unread, draft);
         let sources = request.messages.iter().map(|message| message.source).collect();
         let intent = Intent::Model { model: request.model.clone(), sources, reserved };
         let fingerprint = fingerprint(&EffectBody::Model(request));
@@ -224,20 +226,28 @@ impl Agent {
         self.wait(Pending::Outside(outside), draft);
     }
 
-    /// Holds what a request may use: its worst case if that fits, and otherwise all that is left, if at least the least
+    /// A request does not fit the budget.
+    fn is_short_at(&mut self, seq: Seq, shortage: &Shortage, draft: &mut Draft) {
+        let (failure, moment) = (budget_exceeded(self.id(), shortage), self.life.moment);
+        if self.cleans_up() {
+            return self.resume(seq, Err(failure), moment);
+        }
+        self.record_stop(seq, failure.code, draft);
+        self.interrupt(failure, moment, draft);
+    }
+
+    /// What a request may use, and so holds: its worst case if that fits, and otherwise all that is left, if at least the least
     /// is. To insist on the worst case would refuse requests that fit, near the end of a budget; to hold the least alone
     /// would promise the same tokens twice. What was held too much comes back with the answer; what was held too little
     /// is an overrun by a part of one input, after which nothing more is sent.
-    fn reserve(&mut self, request: &ModelRequest) -> Result<Spend, Shortage> {
+    pub(crate) fn worst_case(&self, request: &ModelRequest) -> Spend {
         let tokens_out = request.sampling.max_tokens;
         let InputTokens { least, worst } = InputTokens::of(request);
         let tokens_in = match self.life.meter.rest().tokens {
             Some(rest) => worst.min(rest.0.saturating_sub(tokens_out.0)).max(least),
             None => worst,
         };
-        let reserved = Spend { tokens_in: Tokens(tokens_in), tokens_out, calls: 1, ..Spend::default() };
-        self.life.meter.reserve(&reserved)?;
-        Ok(reserved)
+        Spend { tokens_in: Tokens(tokens_in), tokens_out, calls: 1, ..Spend::default() }
     }
 
     /// A question needs no sending slot: it is asked by being in the log.

@@ -18,6 +18,7 @@ use crate::children::Families;
 use crate::ledger::{Kind, Pending};
 use crate::mailbox::Mailbox;
 use crate::meter::Meter;
+use crate::replay::Foretold;
 use crate::step::End;
 use crate::turns::Turns;
 
@@ -30,8 +31,8 @@ pub struct Agent {
     pub(crate) life: Life,
     /// The epoch that a cancel raised. Only the end can be appended under it, so it is no part of the life.
     pub(crate) raised: Epoch,
-    /// While a replay makes a decision again: the effect at which the log has the agent stopped, if it does.
-    pub(crate) recorded_stop: Option<Option<Seq>>,
+    /// While a replay makes a decision again: what the log says of it.
+    pub(crate) foretold: Option<Foretold>,
     /// Decisions that a replay has made again and not yet found in the log.
     pub(crate) expected: VecDeque<AgentEvent>,
 }
@@ -126,7 +127,7 @@ impl Agent {
     }
 
     pub(crate) fn assemble(id: AgentId, born: Spawned, brain: Brain, life: Life) -> Self {
-        Self { id, born, brain, life, raised: Epoch::default(), recorded_stop: None, expected: VecDeque::new() }
+        Self { id, born, brain, life, raised: Epoch::default(), foretold: None, expected: VecDeque::new() }
     }
 
     /// Its id.
@@ -196,7 +197,9 @@ impl Agent {
             Some(Pending::Test { .. }) => AgentState::Running,
             Some(Pending::Message { .. } | Pending::Room { .. }) => AgentState::Waiting(Waiting::Message),
             // A list waits for its children without a wish of its own.
-            Some(Pending::Children { .. } | Pending::Ending { .. }) | None => AgentState::Waiting(Waiting::Children),
+            Some(Pending::Children { .. } | Pending::Ending { .. } | Pending::Budget { .. }) | None => {
+                AgentState::Waiting(Waiting::Children)
+            }
         }
     }
 
@@ -237,7 +240,13 @@ impl Agent {
             Some(Pending::Timer { due, .. }) => Some(*due),
             Some(Pending::Message { due, .. }) => *due,
             Some(Pending::Outside(outside)) => outside.expires,
-            Some(Pending::Children { .. } | Pending::Ending { .. } | Pending::Room { .. } | Pending::Test { .. })
+            Some(
+                Pending::Children { .. }
+                | Pending::Ending { .. }
+                | Pending::Room { .. }
+                | Pending::Test { .. }
+                | Pending::Budget { .. },
+            )
             | None => None,
         };
         let scope = self.next_scope().map(|(_, due)| due);

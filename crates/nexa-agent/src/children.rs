@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use minicbor::{Decode, Encode};
 use nexa_event::effect::{Answer, ChildSpec, Join};
 use nexa_event::fact::{AgentEvent, ChildBorn, Parent, Program, Spawned};
-use nexa_types::limits::{AGENT_DEPTH_MAX, KEPT_RESULTS_BYTES_MAX};
+use nexa_types::limits::AGENT_DEPTH_MAX;
 use nexa_types::{AgentId, Budget, Failure, InputId, Outcome, Payload, RunCode, Seq, Spend, Timestamp};
 use nexa_vm::codec::VALUE_BYTES_MAX;
 
@@ -24,22 +24,18 @@ use crate::step::Draft;
 /// all of them are stored in one append, each in its own first event and in its parent's. One alone always fits.
 pub const BRANCHES_BYTES_MAX: usize = VALUE_BYTES_MAX;
 
-/// A child that runs beside its parent gets one of so many parts of what is left, or less if it has caps of its own: the
-/// parent and those that it starts later need something too.
-pub(crate) const HANDLE_SHARES: u64 = 4;
-
 /// One child, as its parent keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub(crate) struct Child {
     #[n(0)]
     pub(crate) agent: AgentId,
     #[n(1)]
-    granted: Budget,
+    pub(crate) granted: Budget,
     #[n(2)]
     pub(crate) ended: bool,
     /// Kept only until the call that waits for it has all, or lets go of its handle.
     #[n(3)]
-    outcome: Option<Outcome>,
+    pub(crate) outcome: Option<Outcome>,
     /// The messages that were passed to it.
     #[n(4)]
     #[cbor(skip_if = "Outgoing::is_unused")]
@@ -47,7 +43,7 @@ pub(crate) struct Child {
     /// It was told to end.
     #[n(5)]
     #[cbor(skip_if = "is_false")]
-    told_to_end: bool,
+    pub(crate) told_to_end: bool,
     /// The caps that it brought.
     #[n(6)]
     #[cbor(skip_if = "is_open")]
@@ -176,7 +172,7 @@ impl Families {
     }
 
     /// The child that a handle is held of.
-    fn held(&self, seq: Seq) -> Option<&Child> {
+    pub(crate) fn held(&self, seq: Seq) -> Option<&Child> {
         let family = self.0.get(&seq).filter(|family| family.join == Join::Handle && !family.released);
         family?.children.first()
     }
@@ -259,13 +255,6 @@ impl Families {
         }
     }
 
-    /// Bytes of the endings that are kept for handles.
-    fn kept_bytes(&self) -> usize {
-        let held = self.0.values().filter(|family| family.join == Join::Handle);
-        let outcomes = held.flat_map(|family| &family.children).filter_map(|child| child.outcome.as_ref());
-        outcomes.map(outcome_bytes).sum()
-    }
-
     /// Those that have not ended, in order of birth.
     fn unfinished(&self) -> Vec<AgentId> {
         let children = self.0.values().flat_map(|family| &family.children);
@@ -284,8 +273,6 @@ pub(crate) struct Used<'e> {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Birth {
     pub(crate) join: Join,
-    /// Each gets one of so many parts of what is left.
-    pub(crate) shares: u64,
     /// How many agents are above them.
     pub(crate) depth: u32,
     pub(crate) at: Timestamp,
@@ -312,9 +299,8 @@ impl Agent {
         if let Some(failure) = too_long_together(&branches) {
             return self.resume(seq, Err(failure), moment);
         }
-        let shares = if join == Join::Handle { HANDLE_SHARES } else { self.brain.shares(branches.len()) };
         let depth = self.spawned().depth + 1;
-        let first = self.bear(seq, branches, Birth { join, shares, depth, at: moment }, draft);
+        let first = self.bear(seq, branches, Birth { join, depth, at: moment }, draft);
         match (join, first) {
             (Join::All | Join::FirstOk(_), _) => self.wait(Pending::Children { seq }, draft),
             (Join::Handle, Some(child)) => self.resume(seq, Ok(Answer::Started(child)), moment),
@@ -332,7 +318,7 @@ impl Agent {
 
     /// Why an agent that only cleans up has no children.
     pub(crate) fn starts_none(&self) -> Option<Failure> {
-        self.is_stopping().then(|| Failure::new(RunCode::Unavailable, "an agent that ends starts no children"))
+        self.cleans_up().then(|| Failure::new(RunCode::Unavailable, "an agent that ends starts no children"))
     }
 
     /// Bears children; gives the first.
@@ -343,11 +329,10 @@ impl Agent {
         birth: Birth,
         draft: &mut Draft,
     ) -> Option<AgentId> {
-        let Birth { join, shares, .. } = birth;
+        let join = birth.join;
         // Once in this agent's fact and once in the births.
         draft.bytes += 2 * branches.iter().map(|branch| branch.args.len()).sum::<usize>();
-        let time = self.time_left(birth.at);
-        let share = self.life.meter.grant(Budget { time, ..Budget::default() }, shares);
+        let share = Budget { time: self.time_left(birth.at), ..self.share(&self.life.meter, join, branches.len()) };
         let mut born = Vec::with_capacity(branches.len());
         let mut children = Vec::with_capacity(branches.len());
         for (branch, spec) in (0..).zip(branches) {
@@ -400,7 +385,6 @@ impl Agent {
         at: Timestamp,
         draft: &mut Draft,
     ) -> bool {
-        let kept = self.life.families.kept_bytes();
         let Some(family) = self.life.families.0.get_mut(&seq) else { return false };
         let (keeps, is_released) = (family.keeps_outcomes(), family.released);
         let Some(child) = family.children.get_mut(branch as usize).filter(|child| !child.ended) else { return false };
@@ -412,8 +396,7 @@ impl Agent {
         handed_over.into_iter().for_each(|handed_over| self.life.meter.hand_over(handed_over));
         let join = family.join;
         if keeps {
-            let fits = join != Join::Handle || kept + outcome_bytes(outcome) <= KEPT_RESULTS_BYTES_MAX;
-            child.outcome = Some(if fits { outcome.clone() } else { Outcome::Err(too_much_kept()) });
+            child.outcome = Some(outcome.clone());
         }
         if keeps && matches!(join, Join::FirstOk(_)) && matches!(outcome, Outcome::Ok(_)) {
             family.first_ok.get_or_insert(branch);
@@ -472,21 +455,6 @@ pub(crate) fn cancelled_by_parent(child: AgentId) -> InputId {
     let mut hasher = blake3::Hasher::new_derive_key("nexa.v1 input cancel by parent");
     hasher.update(child.as_bytes()).finalize_xof().fill(&mut bytes);
     InputId::from_bytes(bytes)
-}
-
-fn outcome_bytes(outcome: &Outcome) -> usize {
-    match outcome {
-        Outcome::Ok(value) => value.len(),
-        Outcome::Err(failure) => failure.message.len() + failure.data.as_ref().map_or(0, |data| data.len()),
-    }
-}
-
-fn too_much_kept() -> Failure {
-    let message = format!(
-        "the results of children that nobody let go of have more than {KEPT_RESULTS_BYTES_MAX} bytes together: start \
-         children in a flow of their own, whose end lets go of them, or have them give less"
-    );
-    Failure::new(RunCode::Failed, message)
 }
 
 /// Why branches cannot start at once, if they cannot.

@@ -65,12 +65,14 @@ pub fn describe(event: &AgentEvent) -> String {
                 WaitOn::Timer => "for a timer".to_owned(),
                 WaitOn::Message => "for a message".to_owned(),
                 WaitOn::Room(child) => format!("for room at the child of #{child}"),
+                WaitOn::Budget => "for what ending children leave of the budget".to_owned(),
             };
             let due = due.map_or_else(String::new, |due| format!(", due {}", due.0));
             format!("wait_began #{seq} {on}{due}")
         }
         AgentEvent::ScopeExpired { seq } => format!("scope_expired #{seq}"),
-        AgentEvent::Interrupted { seq } => format!("interrupted #{seq}"),
+        AgentEvent::Interrupted { seq, code: None } => format!("interrupted #{seq}"),
+        AgentEvent::Interrupted { seq, code: Some(code) } => format!("interrupted #{seq} {code}"),
         AgentEvent::MessageSent { seq, number, .. } => format!("message_sent #{seq} message {number}"),
         AgentEvent::MailTaken { seq, count } => format!("mail_taken #{seq} {count}"),
         AgentEvent::CreditReceived { seq, branch, taken } => format!("credit_received #{seq}.{branch} {taken} taken"),

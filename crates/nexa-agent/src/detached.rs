@@ -14,11 +14,11 @@
 use nexa_event::effect::{Answer, ChildSpec, Join};
 use nexa_event::fact::{self, AgentEvent};
 use nexa_types::limits::DETACHED_MAX;
-use nexa_types::{AgentId, Budget, Failure, InputId, Outcome, RunCode, Seq, Timestamp};
+use nexa_types::{AgentId, Failure, InputId, Outcome, RunCode, Seq, Timestamp};
 
 use crate::agent::Agent;
 use crate::brain::Brain;
-use crate::children::{Birth, Families, HANDLE_SHARES, too_long_together};
+use crate::children::{Birth, Families, too_long_together};
 use crate::ending::fitted;
 use crate::handles::cancel;
 use crate::step::Draft;
@@ -69,7 +69,7 @@ impl Agent {
 
     /// None of them may use more than its share of what this agent has left.
     fn send_to_root(&mut self, seq: Seq, branches: Vec<ChildSpec>, depth: u32, draft: &mut Draft) {
-        let share = self.life.meter.grant(Budget::default(), shares_of(branches.len()));
+        let share = self.share(&self.life.meter, Join::Detached, branches.len());
         let capped = |branch: ChildSpec| ChildSpec { budget: branch.budget.tighter(share), ..branch };
         let branches: Vec<ChildSpec> = branches.into_iter().map(capped).collect();
         branches.iter().for_each(|branch| self.life.meter.hand_over(&branch.budget));
@@ -92,8 +92,7 @@ impl Agent {
         let room = DETACHED_MAX.saturating_sub(self.life.families.detached());
         let refused = branches.split_off(room.min(branches.len()));
         if !branches.is_empty() {
-            let shares = shares_of(branches.len());
-            self.bear(seq, branches, Birth { join: Join::Detached, shares, depth, at }, draft);
+            self.bear(seq, branches, Birth { join: Join::Detached, depth, at }, draft);
         }
         for branch in refused {
             let message = format!("{DETACHED_MAX} detached branches of the workload run already");
@@ -142,9 +141,4 @@ pub(crate) fn detached_failed(name: &str, agent: AgentId, outcome: &Outcome, dra
         let (name, failure) = (name.to_owned(), failure.clone());
         draft.facts.push(AgentEvent::DetachedFailed { name, agent: Some(agent), failure });
     }
-}
-
-/// Those that detach need something too, and so do branches that are detached later.
-fn shares_of(branches: usize) -> u64 {
-    branches as u64 + HANDLE_SHARES - 1
 }

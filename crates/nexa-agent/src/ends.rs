@@ -2,7 +2,11 @@
 //!
 //! Both reach the brain only where the log says where it is. An agent that waits is at a place that stands in the log.
 //! One that computes goes on to its next effect, and that it was stopped there is recorded ([`AgentEvent::Interrupted`]);
-//! if none comes before the grace is over, it ends without its deferred blocks.
+//! if none comes before the grace is over, it ends without its deferred blocks. An agent that stops by itself records it
+//! too, at the effect that its budget is short of, or at the first that was deferred: when its grace began hangs on that.
+//!
+//! A scope whose time is over has the same grace for what was deferred inside of it. Until then scopes around it wait;
+//! then whatever still waits is given up, each time.
 //!
 //! Children are told to end first. A request in flight is given up and billed at its worst case. An agent that ends
 //! starts no children: nobody would take them over.
@@ -14,9 +18,11 @@ use crate::agent::Agent;
 use crate::brain::Brain;
 use crate::handles::cancel;
 use crate::ledger::{Kind, Pending};
+use crate::replay::Foretold;
 use crate::step::Draft;
 
-/// How long an agent may take for everything that was deferred, when it is cancelled or its time or budget is over.
+/// How long an agent may take for everything that was deferred, when it is cancelled or its time or budget is over, and
+/// for what was deferred in a block whose time is over.
 pub const GRACE: Millis = Millis(5_000);
 
 impl Agent {
@@ -41,6 +47,12 @@ impl Agent {
     /// Whether it only cleans up any more.
     pub(crate) fn is_stopping(&self) -> bool {
         self.life.grace.is_some()
+    }
+
+    /// The same, and no effect of what it did before can come any more: while a replay has heard that it was told to end
+    /// and not come to where it was stopped, that is not so yet.
+    pub(crate) fn cleans_up(&self) -> bool {
+        self.is_stopping() && self.life.stopping.is_none()
     }
 
     /// What it ends with if it only cleans up any more.
@@ -70,7 +82,8 @@ impl Agent {
     /// Ends the agent here: its brain waits, or wants an effect that it does not get.
     pub(crate) fn interrupt(&mut self, failure: Failure, at: Timestamp, draft: &mut Draft) {
         let Brain::Vm(vm) = &mut self.brain else { return self.finish(Outcome::Err(failure), draft) };
-        if !vm.has_deferred() {
+        // What was deferred may run already, after a failure that nothing catches.
+        if !vm.has_deferred() && vm.closing().is_none() {
             return self.finish(Outcome::Err(failure), draft);
         }
         vm.interrupt(failure);
@@ -93,28 +106,46 @@ impl Agent {
     pub(crate) fn is_stopped_at(&mut self, seq: Seq, draft: &mut Draft) -> bool {
         let moment = self.life.moment;
         if let Some(failure) = self.life.stopping.clone()
-            && self.recorded_stop.is_none_or(|recorded| recorded == Some(seq))
+            && self.is_told_of_stop(seq)
         {
-            draft.facts.push(AgentEvent::Interrupted { seq });
+            draft.facts.push(AgentEvent::Interrupted { seq, code: None });
             self.interrupt(failure, moment, draft);
             return true;
         }
         // What nobody may catch was raised inside: it cleans up, and the effect is part of that.
-        if !self.is_stopping() && matches!(&self.brain, Brain::Vm(vm) if vm.closing().is_some()) {
+        if !self.is_stopping()
+            && let Brain::Vm(vm) = &self.brain
+            && let Some(code) = vm.closing().map(|failure| failure.code)
+        {
+            if self.is_told_of_stop(seq) {
+                draft.facts.push(AgentEvent::Interrupted { seq, code: Some(code) });
+            }
             self.clean_up(moment, draft);
         }
         false
     }
 
+    /// Whether the log has it stopped at this effect. In life it is.
+    fn is_told_of_stop(&self, seq: Seq) -> bool {
+        self.foretold.is_none_or(|foretold| foretold == Foretold::Stop(seq))
+    }
+
+    /// It stops by itself at an effect. If nothing is deferred it ends at once, which is record enough.
+    pub(crate) fn record_stop(&self, seq: Seq, code: RunCode, draft: &mut Draft) {
+        if matches!(&self.brain, Brain::Vm(vm) if vm.has_deferred()) && self.is_told_of_stop(seq) {
+            draft.facts.push(AgentEvent::Interrupted { seq, code: Some(code) });
+        }
+    }
+
     /// The scope whose time is over first, and when. Only an agent that waits learns of it; while a person is waited
-    /// for no time passes.
+    /// for no time passes, and the harness of a test takes none to answer.
     pub(crate) fn next_scope(&self) -> Option<(Seq, Timestamp)> {
         let Brain::Vm(vm) = &self.brain else { return None };
         match &self.life.pending {
             None => None,
+            Some(Pending::Test { .. }) => None,
             Some(Pending::Outside(outside)) if outside.kind == Kind::Approval => None,
-            // Of two that end together the outer one counts, which stands first.
-            Some(_) => vm.scopes().map(|(seq, due)| (seq, due.after(self.life.waited))).min_by_key(|(_, due)| *due),
+            Some(_) => vm.next_scope().map(|(seq, due)| (seq, due.after(self.life.waited))),
         }
     }
 
@@ -127,8 +158,10 @@ impl Agent {
     /// The time of a scope is over: gives up what the brain waits for. False if there is no such scope.
     pub(crate) fn expire(&mut self, scope: Seq, at: Timestamp, draft: &mut Draft) -> bool {
         let failure = Failure::new(RunCode::Timeout, "the time of the block was over before it ended");
+        // As with any scope's end, time that people took before does not count for it.
+        let grace = Timestamp(at.after(GRACE).0.saturating_sub(self.life.waited.0));
         let Brain::Vm(vm) = &mut self.brain else { return false };
-        if self.life.pending.is_none() || !vm.expire(scope, failure) {
+        if self.life.pending.is_none() || !vm.expire(scope, failure, grace) {
             return false;
         }
         if let Some(Pending::Children { seq }) = self.life.pending {

@@ -4,13 +4,13 @@
 //! is dead. Where a wish is answered at once, nothing is recorded but what it changes outside: a replay, which hands
 //! out inputs before it computes, never knows less than life did. Where it has to wait, that is recorded.
 
-use nexa_event::effect::{Answer, EffectBody, Handle};
+use nexa_event::effect::{Answer, EffectBody, Handle, Join};
 use nexa_event::fact::{self, AgentEvent, WaitOn};
-use nexa_types::limits::HANDLES_MAX;
+use nexa_types::limits::{HANDLES_MAX, KEPT_RESULTS_BYTES_MAX};
 use nexa_types::{AgentId, Epoch, Failure, InputId, Millis, Outcome, Payload, RunCode, Seq, Timestamp};
 
 use crate::agent::Agent;
-use crate::children::cancelled_by_parent;
+use crate::children::{Families, cancelled_by_parent};
 use crate::ledger::Pending;
 use crate::step::Draft;
 
@@ -26,6 +26,22 @@ pub(crate) enum Standing {
     Moment(Timestamp),
     /// Nothing any more, or something of another agent.
     Dead,
+}
+
+impl Families {
+    /// The ending of a child as it is recorded: one whose handle is held has room beside the others, or fails.
+    pub(crate) fn kept(&self, seq: Seq, outcome: Outcome) -> Outcome {
+        let is_held = self.held(seq).is_some();
+        let fits = || self.kept_bytes() + outcome_bytes(&outcome) <= KEPT_RESULTS_BYTES_MAX;
+        if !is_held || fits() { outcome } else { Outcome::Err(too_much_kept()) }
+    }
+
+    /// Bytes of the endings that are kept for handles.
+    fn kept_bytes(&self) -> usize {
+        let held = self.0.values().filter(|family| family.join == Join::Handle);
+        let outcomes = held.flat_map(|family| &family.children).filter_map(|child| child.outcome.as_ref());
+        outcomes.map(outcome_bytes).sum()
+    }
 }
 
 impl Agent {
@@ -76,7 +92,14 @@ impl Agent {
         }
     }
 
-    fn begin_wait(&mut self, seq: Seq, on: WaitOn, due: Option<Timestamp>, pending: Pending, draft: &mut Draft) {
+    pub(crate) fn begin_wait(
+        &mut self,
+        seq: Seq,
+        on: WaitOn,
+        due: Option<Timestamp>,
+        pending: Pending,
+        draft: &mut Draft,
+    ) {
         draft.facts.push(AgentEvent::WaitBegan { seq, on, due });
         self.wait(pending, draft);
     }
@@ -225,4 +248,19 @@ fn ending(outcome: Outcome) -> Result<Answer, Failure> {
 fn dead() -> Failure {
     let message = "the handle is dead: the child has ended, the call that started it has, or another agent started it";
     Failure::new(RunCode::DeadHandle, message)
+}
+
+fn outcome_bytes(outcome: &Outcome) -> usize {
+    match outcome {
+        Outcome::Ok(value) => value.len(),
+        Outcome::Err(failure) => failure.message.len() + failure.data.as_ref().map_or(0, |data| data.len()),
+    }
+}
+
+fn too_much_kept() -> Failure {
+    let message = format!(
+        "the results of children that nobody let go of have more than {KEPT_RESULTS_BYTES_MAX} bytes together: start \
+         children in a flow of their own, whose end lets go of them, or have them give less"
+    );
+    Failure::new(RunCode::Failed, message)
 }

@@ -72,6 +72,12 @@ pub(crate) enum Pending {
         #[n(1)]
         child: Seq,
     },
+    /// What children that end have left of the budget. The request itself stands in the brain.
+    #[n(6)]
+    Budget {
+        #[n(0)]
+        seq: Seq,
+    },
 }
 
 /// An outside effect that has not ended.
@@ -249,6 +255,8 @@ impl Agent {
             _ if self.life.quarantined => None,
             Input::Inbox(_, fact::Input::ChildEnded { seq, branch, outcome, spend, handed_over }) => {
                 let known = self.life.families.is_unfinished(seq, branch);
+                // Decided here and recorded: a replay does not know yet of what was let go of meanwhile.
+                let outcome = self.life.families.kept(seq, outcome);
                 known.then_some(AgentEvent::ChildEnded { seq, branch, outcome, spend, handed_over })
             }
             Input::Inbox(_, fact::Input::Answered { seq, key, result }) => {

@@ -32,6 +32,7 @@ mod ledger;
 mod mailbox;
 mod meter;
 mod replay;
+mod settling;
 mod shortage;
 mod snapshot;
 mod step;

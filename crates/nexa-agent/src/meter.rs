@@ -123,6 +123,14 @@ impl Meter {
 
     /// Promises a request's worst case, or says what is missing.
     pub(crate) fn reserve(&mut self, worst: &Spend) -> Result<(), Shortage> {
+        self.fits(worst)?;
+        self.reserved = self.reserved.plus(worst.into());
+        self.check();
+        Ok(())
+    }
+
+    /// What is missing for a request, if anything is.
+    pub(crate) fn fits(&self, worst: &Spend) -> Result<(), Shortage> {
         let need = Amount::from(worst);
         let rest = self.rest();
         let short = |what, needed: u64, left: Option<u64>| match left {
@@ -133,10 +141,16 @@ impl Meter {
         short(CALLS, need.calls, rest.calls)?;
         short(STEPS, need.steps, rest.steps)?;
         // Without a price the least that a request can cost is something.
-        short(COST, need.cost.max(1), rest.cost.map(|rest| rest.0))?;
-        self.reserved = self.reserved.plus(need);
-        self.check();
-        Ok(())
+        short(COST, need.cost.max(1), rest.cost.map(|rest| rest.0))
+    }
+
+    /// The meter as it would be if these grants had come back unused.
+    pub(crate) fn once_back<'a>(&self, granted: impl Iterator<Item = &'a Budget>) -> Self {
+        let mut later = self.clone();
+        for granted in granted {
+            later.set_aside = later.set_aside.less(granted.into());
+        }
+        later
     }
 
     /// Ends a reserve: without a bill if the request was never sent.
@@ -150,17 +164,19 @@ impl Meter {
         self.check();
     }
 
-    /// A child's grant: its own caps, or its share of what is left if that is tighter; `shares` is how many more are
-    /// to share it, itself included.
-    pub(crate) fn grant(&self, own: Budget, shares: u64) -> Budget {
-        let shares = shares.max(1);
+    /// A child's grant: its own caps, or its share of what is left if that is tighter; `shares` is how many are to share
+    /// it, itself included. While there is one for each of so many that are `sure` of it, a share is not nothing: what is
+    /// kept back for others is of no use to those who cannot begin.
+    pub(crate) fn grant(&self, own: Budget, shares: u64, sure: Option<u64>) -> Budget {
+        let least = |rest: u64| u64::from(sure.is_some_and(|sure| rest >= sure.max(1)));
+        let share = |rest: u64| (rest / shares.max(sure.unwrap_or(1)).max(1)).max(least(rest));
         let rest = self.rest();
         own.tighter(Budget {
-            tokens: rest.tokens.map(|rest| Tokens(rest.0 / shares)),
-            cost: rest.cost.map(|rest| UsdMicro(rest.0 / shares)),
+            tokens: rest.tokens.map(|rest| Tokens(share(rest.0))),
+            cost: rest.cost.map(|rest| UsdMicro(share(rest.0))),
             time: None,
-            calls: rest.calls.map(|rest| rest / shares),
-            steps: rest.steps.map(|rest| rest / shares),
+            calls: rest.calls.map(share),
+            steps: rest.steps.map(share),
         })
     }
 
@@ -236,7 +252,7 @@ mod tests {
         let mut meter = capped(100);
         assert_eq!(meter.reserve(&spend(60)), Ok(()));
         assert_eq!(meter.reserve(&spend(41)), Err(Shortage { what: "tokens", needed: 41, left: 40 }));
-        let granted = meter.grant(Budget::default(), 2);
+        let granted = meter.grant(Budget::default(), 2, Some(2));
         assert_eq!(granted.tokens, Some(Tokens(20)));
         meter.set_aside(&granted);
         assert_eq!(meter.rest().tokens, Some(Tokens(20)));
@@ -248,7 +264,7 @@ mod tests {
     #[test]
     fn what_was_handed_over_does_not_come_back() {
         let mut meter = capped(100);
-        let granted = meter.grant(Budget::default(), 4);
+        let granted = meter.grant(Budget::default(), 4, None);
         meter.hand_over(&granted);
         meter.hand_over(&granted);
         assert_eq!(meter.rest().tokens, Some(Tokens(50)));

@@ -4,9 +4,9 @@
 //! Between two decisions it was perhaps stopped in mid-slice when the next input came, and where it was stopped is
 //! nowhere recorded, nor does anything depend on it.
 
-use nexa_event::fact::AgentEvent;
+use nexa_event::fact::{AgentEvent, WaitOn};
 use nexa_types::limits::SLICE_FUEL;
-use nexa_types::{Timestamp, Version};
+use nexa_types::{Seq, Timestamp, Version};
 
 use crate::advance::Misfit;
 use crate::agent::Agent;
@@ -23,6 +23,30 @@ pub enum Replayed {
     Done,
     /// The machine computes and has not come to the event: hand in the same one again.
     More,
+}
+
+/// The next decision in the log, as far as it is for the log to say.
+///
+/// That an agent was stopped at an effect hangs on when it was told to end, so the log says at which. The others are
+/// decided again; but logs of earlier builds have none of them, and are read as they were meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Foretold {
+    /// It stops at this effect.
+    Stop(Seq),
+    /// It waits at this effect for what ending children leave of the budget.
+    Settling(Seq),
+    /// Neither.
+    Other,
+}
+
+impl Foretold {
+    fn of(event: &AgentEvent) -> Self {
+        match event {
+            AgentEvent::Interrupted { seq, .. } => Self::Stop(*seq),
+            AgentEvent::WaitBegan { seq, on: WaitOn::Budget, .. } => Self::Settling(*seq),
+            _ => Self::Other,
+        }
+    }
 }
 
 /// Why a stream cannot be continued from.
@@ -91,12 +115,9 @@ impl Agent {
             self.apply(event, at, &mut draft).map_err(|Misfit(why)| misfit(why))?;
             self.expected.extend(draft.facts);
         } else {
-            self.recorded_stop = Some(match event {
-                AgentEvent::Interrupted { seq } => Some(*seq),
-                _ => None,
-            });
+            self.foretold = Some(Foretold::of(event));
             let replayed = self.replay_decision(slices_max, event, version);
-            self.recorded_stop = None;
+            self.foretold = None;
             if replayed? == Replayed::More {
                 return Ok(Replayed::More);
             }

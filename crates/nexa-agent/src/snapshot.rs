@@ -200,13 +200,17 @@ impl Agent {
                 let runs = matches!(life.families.standing(*child, *agent), Standing::Running(_));
                 *seq == request.seq && child == of && runs && !life.families.has_room(*child)
             }
+            (Pending::Budget { seq }, EffectBody::Model(_) | EffectBody::Children { .. }) => {
+                *seq == request.seq && life.families.has_ending()
+            }
             (
                 Pending::Timer { .. }
                 | Pending::Children { .. }
                 | Pending::Ending { .. }
                 | Pending::Message { .. }
                 | Pending::Room { .. }
-                | Pending::Test { .. },
+                | Pending::Test { .. }
+                | Pending::Budget { .. },
                 _,
             ) => false,
         }

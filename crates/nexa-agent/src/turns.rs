@@ -17,6 +17,7 @@ use nexa_types::{Payload, Seq};
 use nexa_vm::{codec, json};
 
 use crate::agent::Agent;
+use crate::mailbox::Mailbox;
 use crate::step::Draft;
 
 /// Messages that one conversation takes in.
@@ -73,19 +74,41 @@ impl Turn {
     }
 }
 
+/// What was unread, as it is once a request has taken it.
+pub(crate) struct Unread {
+    turns: Turns,
+    rest: Mailbox,
+    from_outside: u32,
+}
+
 impl Agent {
-    /// What is unread becomes part of the conversation that this request goes on with.
-    pub(crate) fn take_turns(&mut self, seq: Seq, request: &ModelRequest, draft: &mut Draft) {
-        if request.purpose != Purpose::Agent {
-            return;
+    /// Puts the turns where they belong in a request, those too that it takes if it is made: gives what it takes.
+    pub(crate) fn join_turns(&self, request: &mut ModelRequest) -> Option<Unread> {
+        let unread = self.unread_for(request);
+        let turns = unread.as_ref().map_or(&self.life.turns, |unread| &unread.turns);
+        turns.join(request);
+        unread
+    }
+
+    fn unread_for(&self, request: &ModelRequest) -> Option<Unread> {
+        if request.purpose != Purpose::Agent || self.life.mailbox.is_empty() {
+            return None;
         }
-        let mut from_outside = 0;
-        while self.life.turns.has_room()
-            && let Some((value, is_from_outside)) = self.life.mailbox.take()
+        let (mut turns, mut rest, mut from_outside) = (self.life.turns.clone(), self.life.mailbox.clone(), 0);
+        while turns.has_room()
+            && let Some((value, is_from_outside)) = rest.take()
         {
             from_outside += u32::from(is_from_outside);
-            self.life.turns.0.push(Turn { after: request.messages.len() as u32, text: text_of(&value) });
+            turns.0.push(Turn { after: request.messages.len() as u32, text: text_of(&value) });
         }
+        Some(Unread { turns, rest, from_outside })
+    }
+
+    /// What was unread is part of the conversation that this request goes on with.
+    pub(crate) fn take_turns(&mut self, seq: Seq, unread: Option<Unread>, draft: &mut Draft) {
+        let Some(Unread { turns, rest, from_outside }) = unread else { return };
+        self.life.turns = turns;
+        self.life.mailbox = rest;
         if from_outside > 0 {
             draft.facts.push(AgentEvent::MailTaken { seq, count: from_outside });
         }

@@ -5,8 +5,8 @@
 
 use minicbor::{Decode, Encode};
 use nexa_types::{
-    AgentId, Budget, EffectKey, Epoch, Failure, InputId, Millis, ModuleHash, NodeId, Outcome, Payload, RequestId, Seq,
-    Spend, Timestamp, WorkloadId,
+    AgentId, Budget, EffectKey, Epoch, Failure, InputId, Millis, ModuleHash, NodeId, Outcome, Payload, RequestId,
+    RunCode, Seq, Spend, Timestamp, WorkloadId,
 };
 
 use crate::effect::{Answer, ApprovalRequest, ChildSpec, Join, RecallRequest, Remembered, Risk, Source, ToolEffect};
@@ -214,7 +214,7 @@ pub enum AgentEvent {
         /// Which branch.
         #[n(1)]
         branch: u32,
-        /// How it ended.
+        /// How it ended; a failure if its result has no room beside those that handles are held of.
         #[n(2)]
         outcome: Outcome,
         /// What it and its children used.
@@ -332,7 +332,8 @@ pub enum AgentEvent {
         #[n(0)]
         seq: Seq,
     },
-    /// Decision: it goes no further before something that it started ends, a message comes, or there is room for one.
+    /// Decision: it goes no further before something that it started ends, a message comes, or there is room for one, in
+    /// a mailbox or in its budget.
     #[n(18)]
     WaitBegan {
         /// The number of the wait.
@@ -352,12 +353,17 @@ pub enum AgentEvent {
         #[n(0)]
         seq: Seq,
     },
-    /// Decision: it was to end while it computed, and does so instead of making this effect.
+    /// Decision: it goes no further but runs what was deferred, and ends. It was to end while it computed, and does so
+    /// instead of making this effect; or there is a `code`.
     #[n(22)]
     Interrupted {
         /// The effect's number.
         #[n(0)]
         seq: Seq,
+        /// Why, if nobody told it to: this effect does not fit its budget, or it failed in a way that nothing catches, and
+        /// this effect is the first one that was deferred.
+        #[n(1)]
+        code: Option<RunCode>,
     },
     /// Decision: a message for a child. The message itself is an inbox entry of the same append.
     #[n(20)]
@@ -493,6 +499,9 @@ pub enum WaitOn {
     /// Room for a message in the mailbox of the child that this effect started.
     #[n(3)]
     Room(#[n(0)] Seq),
+    /// What children that were told to end have left of their shares.
+    #[n(4)]
+    Budget,
 }
 
 /// What kind of outside effect, with as much as people and dispatchers must know without the VM.

@@ -299,7 +299,9 @@ fn agent_events() -> Vec<AgentEvent> {
         AgentEvent::MailTaken { seq, count: 2 },
         AgentEvent::CreditReceived { seq, branch, taken: 512 },
         AgentEvent::ScopeExpired { seq },
-        AgentEvent::Interrupted { seq },
+        AgentEvent::Interrupted { seq, code: None },
+        AgentEvent::Interrupted { seq, code: Some(RunCode::BudgetExceeded) },
+        AgentEvent::WaitBegan { seq, on: WaitOn::Budget, due: None },
     ]);
     let fingerprint = [9; 32];
     samples.extend(later_intents().into_iter().map(|intent| AgentEvent::EffectIntended { seq, intent, fingerprint }));

@@ -241,6 +241,7 @@ impl AgentView {
                     WaitOn::Timer => Pending::Timer { seq: *seq },
                     WaitOn::Message => Pending::Message { seq: *seq },
                     WaitOn::Room(child) => Pending::Room { child: *child },
+                    WaitOn::Budget => Pending::Children { seq: *seq, left: 0 },
                 });
             }
             // What it waited for is given up, or has come.
@@ -270,9 +271,11 @@ impl AgentView {
                 self.ended_at = Some(at);
                 self.outcome = Some(outcome.clone());
             }
+            // It may have waited for what others left of the budget.
+            AgentEvent::ChildrenSpawned { join: Join::Handle, .. } => self.pending = None,
             AgentEvent::Spawned(_)
             | AgentEvent::EffectStarted { .. }
-            | AgentEvent::ChildrenSpawned { join: Join::None | Join::Handle | Join::Detached, .. }
+            | AgentEvent::ChildrenSpawned { join: Join::None | Join::Detached, .. }
             | AgentEvent::Detached { .. }
             | AgentEvent::Adopted { .. }
             | AgentEvent::Emitted { .. }

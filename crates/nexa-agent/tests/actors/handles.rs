@@ -239,3 +239,30 @@ fn a_message_to_an_agent_is_a_turn_of_its_conversation_from_its_next_request_on(
         - the answer is not valid JSON at character 1: a value expected; answer with the JSON value alone
         Answer again, with the whole corrected JSON and no other words. | User: now"#]].assert_eq(&shown.join("\n"));
 }
+
+/// What a call let go of is no longer kept; a replay hears of the next child's end before it computes that.
+#[test]
+fn whether_a_result_has_room_is_decided_once() {
+    let text = "
+        fn big(n: int) -> str { let s = \"0123456789abcdef\"; let i = 0; while (i < n) { s += s; i += 1 }; return s }
+        flow a() -> str schedule { memory: 64MiB } { return big(19) }
+        flow b() -> str schedule { memory: 64MiB } { sleep(10ms); return big(19) }
+        flow inner() -> int {
+            let hs = [spawn a(), spawn a(), spawn a(), spawn a(), spawn a(), spawn a(), spawn a()]
+            for each h in hs { await h }
+            return 1
+        }
+        flow main() -> int schedule { memory: 64MiB } {
+            let first = spawn b()
+            let second = spawn b()
+            let x = inner()
+            let n = 0
+            while (n < 30000) { n += 1 }
+            let a = await first
+            let b = await second
+            return a.len() + b.len()
+        }";
+    let mut town = Town::of(text).taking(1);
+    let result = shown(&town.run());
+    assert!(result == "16777216" || result.starts_with("failed: the results of children"), "{result}");
+}

@@ -1,5 +1,6 @@
 //! Programs with children that run beside them: handles, messages, ends.
 
+mod budgets;
 mod detached;
 mod forks;
 mod handles;

@@ -218,3 +218,73 @@ fn a_loop_with_a_time_ends_with_timeout() {
     let (result, _) = always(|| Town::of(text));
     assert_eq!(result, "\"timeout 1000\"");
 }
+
+#[test]
+fn what_is_deferred_in_a_block_that_takes_too_long_has_five_seconds() {
+    let text = "
+        agent A { prompt: \"P\" }
+        agent Release { prompt: \"P\" }
+        flow work() -> str { defer { let r = Release.run(\"deep\") }; return A.run(\"q\") }
+        flow main() -> str {
+            try (timeout: 1s) {
+                defer { let r = Release.run(\"near\"); emit(\"released #{time.now()}\") }
+                return work()
+            } catch (e) { return \"#{e.code} #{time.now()}\" }
+        }";
+    let town = |after| {
+        let town = Town::of(text).script("A", &[Turn::Says("late", 50_000)]);
+        town.script("Release", &[Turn::Says("ok", after)])
+    };
+    let (result, released) = always(|| town(100));
+    assert_eq!(
+        (result.as_str(), released.emitted.as_slice()),
+        ("\"timeout 1200\"", ["\"released 1200\"".to_owned()].as_slice())
+    );
+    // Both have the five seconds together. Then no wait begins any more, and all else still runs.
+    let (result, cut) = always(|| town(4_000));
+    assert_eq!((result.as_str(), cut.emitted.len()), ("\"timeout 6000\"", 0));
+    assert_eq!(cut.asks.iter().filter(|(agent, _)| agent == "Release").count(), 2);
+    let (result, cut) = always(|| town(6_000));
+    assert_eq!((result.as_str(), cut.emitted.len()), ("\"timeout 6000\"", 0));
+}
+
+#[test]
+fn a_block_around_one_that_cleans_up_waits_for_that() {
+    let text = "
+        flow main() -> str {
+            let seen = \"\"
+            try (timeout: 1500ms) {
+                defer { sleep(LAST); emit(time.now()) }
+                try (timeout: 1s) {
+                    defer { sleep(FIRST); emit(time.now()) }
+                    sleep(1h)
+                } catch (e) { seen = \"inner #{time.now()}\" }
+                sleep(1h)
+            } catch (e) { return \"#{seen} outer #{time.now()}\" }
+            return seen
+        }";
+    let run = |first: &str, last: &str| {
+        let text = text.replace("FIRST", first).replace("LAST", last);
+        let (result, town) = always(|| Town::of(&text));
+        format!("{result} {}", town.emitted.join(" "))
+    };
+    assert_eq!(run("100ms", "100ms"), "\"inner 1100 outer 1600\" 1100 1600");
+    assert_eq!(run("2s", "4s"), "\"inner 3000 outer 7000\" 3000 7000");
+    // What the inner one took of the five seconds too long, the outer one does not have.
+    assert_eq!(run("1h", "1s"), "\" outer 6000\" ");
+}
+
+#[test]
+fn children_of_a_call_whose_grace_is_over_are_cancelled_all_the_same() {
+    let text = "
+        flow forever() -> int { sleep(100d); return 1 }
+        flow waits() -> int { defer sleep(1h); let h = spawn forever(); return await h }
+        flow main() -> str {
+            try (timeout: 1s) { let x = waits() } catch (e) { emit(e.code) }
+            sleep(1s)
+            return \"#{time.now()}\"
+        }";
+    let (result, town) = always(|| Town::of(text));
+    assert_eq!((result.as_str(), town.now.0), ("\"7000\"", 7_000));
+    assert_eq!(town.ends()["forever"], "cancelled: the call that started it has ended");
+}

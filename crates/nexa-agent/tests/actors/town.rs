@@ -62,6 +62,8 @@ pub(crate) struct Town {
     pub(crate) logs: Vec<String>,
     /// Cancels the workload at this moment.
     cancel_at: Option<Timestamp>,
+    /// How much time each slice takes that follows on another.
+    slice_millis: u64,
     pub(crate) steps: usize,
     /// The most unread messages that any agent had, in its inbox and its mailbox.
     pub(crate) outstanding_max: usize,
@@ -123,6 +125,7 @@ impl Town {
             emitted: Vec::new(),
             logs: Vec::new(),
             cancel_at: None,
+            slice_millis: 0,
             steps: 0,
             outstanding_max: 0,
         };
@@ -154,6 +157,12 @@ impl Town {
     /// Whoever takes a step is read again from its stream before the next.
     pub(crate) fn forgetful(mut self) -> Self {
         self.forgets = true;
+        self
+    }
+
+    /// Computing takes time: so much for each further slice.
+    pub(crate) fn taking(mut self, millis: u64) -> Self {
+        self.slice_millis = millis;
         self
     }
 
@@ -271,6 +280,9 @@ impl Town {
             if !ready.is_empty() {
                 let place = if self.dice == 0 { 0 } else { self.roll() as usize % ready.len() };
                 let (_, id, input) = ready.swap_remove(place);
+                if matches!(input, Input::Continue) {
+                    self.now = self.now.after(Millis(self.slice_millis));
+                }
                 self.step(id, input);
                 continue;
             }

@@ -249,7 +249,7 @@ fn details(event: &v1::watch_event::Event) -> (&'static str, Value) {
             ("message_sent", json!({ "effect_seq": e.effect_seq, "to_agent_id": e.to_agent_id, "number": e.number }))
         }
         Event::ScopeExpired(e) => ("scope_expired", json!({ "effect_seq": e.effect_seq })),
-        Event::Interrupted(e) => ("interrupted", json!({ "effect_seq": e.effect_seq })),
+        Event::Interrupted(e) => ("interrupted", json!({ "effect_seq": e.effect_seq, "code": e.code })),
         Event::BranchesDetached(e) => ("branches_detached", json!({ "effect_seq": e.effect_seq, "names": e.names })),
         Event::BranchesAdopted(e) => {
             ("branches_adopted", json!({ "from_agent_id": e.from_agent_id, "names": e.names }))

@@ -161,7 +161,8 @@ pub fn event(event: &v1::watch_event::Event) -> String {
             format!("#{} passed message {} to {}", sent.effect_seq, sent.number, sent.to_agent_id)
         }
         Event::ScopeExpired(scope) => format!("#{} took too long", scope.effect_seq),
-        Event::Interrupted(at) => format!("#{} is left out, as it ends", at.effect_seq),
+        Event::Interrupted(at) if at.code.is_empty() => format!("#{} is left out, as it ends", at.effect_seq),
+        Event::Interrupted(at) => format!("it ends at #{}: {}", at.effect_seq, at.code),
         Event::BranchesDetached(detached) => {
             format!("#{} leaves {} to the workload", detached.effect_seq, detached.names.join(", "))
         }

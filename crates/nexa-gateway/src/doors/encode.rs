@@ -350,7 +350,10 @@ fn agent_event(event: &AgentEvent, agent: Option<AgentId>) -> Event {
             Event::MessageSent(v1::MessageSent { effect_seq: seq.0, to_agent_id: to.to_string(), number: *number })
         }
         AgentEvent::ScopeExpired { seq } => Event::ScopeExpired(v1::ScopeExpired { effect_seq: seq.0 }),
-        AgentEvent::Interrupted { seq } => Event::Interrupted(v1::Interrupted { effect_seq: seq.0 }),
+        AgentEvent::Interrupted { seq, code } => Event::Interrupted(v1::Interrupted {
+            effect_seq: seq.0,
+            code: code.map(|code| code.to_string()).unwrap_or_default(),
+        }),
         AgentEvent::Detached { seq, branches } => {
             Event::BranchesDetached(v1::BranchesDetached { effect_seq: seq.0, names: branches.clone() })
         }

@@ -374,7 +374,7 @@ impl Vm {
                 self.state = State::Running;
                 let keep = self.stack.len().saturating_sub(count);
                 self.stack.truncate(keep);
-                let entered = self.handle(word.a as u32, Catches::Time { scope: seq, due });
+                let entered = self.handle(word.a as u32, Catches::Time { scope: seq, due, fired: false });
                 if let Some(frame) = self.frames.last_mut() {
                     frame.pc += 1;
                 }

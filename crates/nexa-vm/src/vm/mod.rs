@@ -214,6 +214,8 @@ enum Catches {
         scope: Seq,
         /// When it ends, as its agent counts.
         due: Timestamp,
+        /// It has ended: what was deferred inside of it runs, and may wait until `due`.
+        fired: bool,
     },
     /// Everything.
     All,
@@ -308,22 +310,52 @@ impl Vm {
         self.closing.as_ref().map(|closing| &closing.failure)
     }
 
-    /// The times that run, outermost first: the effect that began each, and when it ends.
-    pub fn scopes(&self) -> impl Iterator<Item = (Seq, Timestamp)> {
-        // Those below what is deferred catch nothing any more.
+    /// The scope whose time ends next: the effect that began it, and when it ends. Of two that end together the outer
+    /// one. While something runs that was deferred in a scope that has ended, the scopes around it wait for that.
+    pub fn next_scope(&self) -> Option<(Seq, Timestamp)> {
+        let (mut next, mut held) = (None, Timestamp(0));
+        for handler in self.live_handlers().iter().rev() {
+            let Catches::Time { scope, due, fired } = handler.catches else { continue };
+            let due = due.max(held);
+            if fired {
+                held = due;
+            }
+            if next.is_none_or(|(_, least)| due <= least) {
+                next = Some((scope, due));
+            }
+        }
+        next
+    }
+
+    /// Those that may still catch something: the ones below what is deferred do not.
+    fn live_handlers(&self) -> &[Handler] {
         let floor = self.closing.as_ref().map_or(0, |closing| closing.floor as usize);
-        self.handlers.iter().skip(floor).filter_map(|handler| match handler.catches {
-            Catches::Time { scope, due } => Some((scope, due)),
-            Catches::Errors | Catches::All => None,
-        })
+        self.handlers.get(floor..).unwrap_or_default()
     }
 
     /// The time of a scope is over: the pending effect is abandoned, what was deferred inside of it runs, and its code
-    /// goes on with the failure. False if there is no such scope or no effect is pending.
-    pub fn expire(&mut self, scope: Seq, failure: Failure) -> bool {
-        let is_open = self.scopes().any(|(open, _)| open == scope);
-        if !is_open || !matches!(self.state, State::Waiting) {
+    /// goes on with the failure. What was deferred may wait until `grace`; then the scope expires again, and again for
+    /// each wait that comes after. False if there is no such scope or no effect is pending.
+    pub fn expire(&mut self, scope: Seq, failure: Failure, grace: Timestamp) -> bool {
+        let is_meant =
+            |handler: &Handler| matches!(handler.catches, Catches::Time { scope: open, .. } if open == scope);
+        let floor = self.handlers.len() - self.live_handlers().len();
+        let Some(place) = self.live_handlers().iter().rposition(is_meant).map(|place| place + floor) else {
             return false;
+        };
+        if !matches!(self.state, State::Waiting) {
+            return false;
+        }
+        // What was deferred in scopes inside of it has had some of the time, or all.
+        let inner = self.handlers[place + 1..].iter().filter_map(|handler| match handler.catches {
+            Catches::Time { due, fired: true, .. } => Some(due),
+            _ => None,
+        });
+        let until = inner.chain([grace]).min().unwrap_or(grace);
+        if let Catches::Time { due, fired, .. } = &mut self.handlers[place].catches
+            && !std::mem::replace(fired, true)
+        {
+            *due = until;
         }
         self.state = State::Running;
         let _ended = self.unwind(scope, crate::failure::to_value(&failure));

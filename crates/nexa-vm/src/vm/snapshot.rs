@@ -261,8 +261,8 @@ pub(super) fn write_handlers(out: &mut Writer, handlers: &[Handler]) {
         match handler.catches {
             Catches::Errors => out.u32(handler.target),
             Catches::All => out.u32(handler.target | CATCHES_ALL),
-            Catches::Time { scope, due } => {
-                out.u32(handler.target | CATCHES_TIME);
+            Catches::Time { scope, due, fired } => {
+                out.u32(handler.target | if fired { CATCHES_TIME | CATCHES_ALL } else { CATCHES_TIME });
                 out.u64(scope.0);
                 out.u64(due.0);
             }
@@ -270,7 +270,7 @@ pub(super) fn write_handlers(out: &mut Writer, handlers: &[Handler]) {
     }
 }
 
-/// In a handler's target, which has 24 bits: what it catches, unless that is errors.
+/// In a handler's target, which has 24 bits: what it catches, unless that is errors. Both: a time that was over.
 const CATCHES_ALL: u32 = 1 << 30;
 const CATCHES_TIME: u32 = 1 << 31;
 
@@ -280,7 +280,11 @@ pub(super) fn read_handlers(reader: &mut Reader<'_>) -> Result<Vec<Handler>, Wir
         let catches = match target & (CATCHES_ALL | CATCHES_TIME) {
             0 => Catches::Errors,
             CATCHES_ALL => Catches::All,
-            _ => Catches::Time { scope: Seq(reader.u64()?), due: Timestamp(reader.u64()?) },
+            both => Catches::Time {
+                scope: Seq(reader.u64()?),
+                due: Timestamp(reader.u64()?),
+                fired: both & CATCHES_ALL != 0,
+            },
         };
         Ok(Handler { frame, height, target: target & !(CATCHES_ALL | CATCHES_TIME), catches })
     })
