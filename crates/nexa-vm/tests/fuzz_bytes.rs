@@ -9,6 +9,7 @@ mod common;
 use std::sync::Arc;
 
 use bolero::check;
+use nexa_event::effect::{EffectBody, Join};
 use nexa_vm::module::Module;
 use nexa_vm::op::{Form, Op, word_a, word_ab};
 use nexa_vm::value::Value;
@@ -31,7 +32,9 @@ fn go_on(program: &Arc<Program>, vm: &mut Vm) {
             Stop::OutOfFuel => {}
             Stop::Effect(request) => {
                 let answer = match &request.body {
-                    nexa_event::effect::EffectBody::Children { branches, join: nexa_event::effect::Join::All } => {
+                    // Nobody runs them here: random code starts itself again, as deep as one lets it.
+                    EffectBody::Children { join: Join::Detached, .. } => Ok(nexa_event::effect::Answer::Done),
+                    EffectBody::Children { branches, join: Join::All | Join::FirstOk(_) } => {
                         let failure = nexa_types::Failure::new(nexa_types::RunCode::Refused, "not here");
                         let outcomes = branches.iter().map(|_| nexa_types::Outcome::Err(failure.clone()));
                         Ok(nexa_event::effect::Answer::Children(outcomes.collect()))
