@@ -139,6 +139,7 @@ impl Agent {
                 self.resume(seq, Ok(Answer::Random(number)), moment);
             }
             EffectBody::Log(line) => {
+                draft.bytes += line.len();
                 draft.logs.push(line);
                 self.resume(seq, Ok(Answer::Done), moment);
             }

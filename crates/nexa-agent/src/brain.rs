@@ -48,6 +48,15 @@ impl Brain {
         }
     }
 
+    /// What the last computation left of its fuel when it came to a wish.
+    pub(crate) fn fuel_left(&self) -> u64 {
+        match self {
+            Self::Vm(vm) => vm.fuel_left(),
+            Self::List(_) => u64::MAX,
+            Self::Broken(_) | Self::Gone => 0,
+        }
+    }
+
     /// Computes until it wants something, has used its fuel, or has ended.
     pub(crate) fn run(&mut self, fuel: u64) -> Stop {
         match self {

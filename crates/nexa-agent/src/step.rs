@@ -128,9 +128,9 @@ pub(crate) struct Draft {
 }
 
 impl Agent {
-    /// Handles one input that came at `now` and then computes with `fuel` instructions between two wishes
-    /// (`SLICE_FUEL` in earnest; 1 makes every safepoint a step in tests).
-    pub fn step(&mut self, input: Input, now: Timestamp, fuel: u64) -> Step {
+    /// Handles one input that came at `now` and then computes with `fuel` for all of it (`SLICE_FUEL` in earnest; 1
+    /// makes every safepoint a step in tests).
+    pub fn step(&mut self, input: Input, now: Timestamp, mut fuel: u64) -> Step {
         let mut draft = Draft::default();
         let mut takes = Vec::new();
         if let Input::Inbox(id, _) = &input
@@ -161,11 +161,12 @@ impl Agent {
                     _ => break false,
                 }
             }
-            let is_full = wishes == WISHES_PER_STEP_MAX || draft.bytes >= STEP_BYTES_MAX;
+            let is_full = fuel == 0 || wishes == WISHES_PER_STEP_MAX || draft.bytes >= STEP_BYTES_MAX;
             if is_full || !self.advance(fuel, &mut draft) {
                 break true;
             }
             wishes += 1;
+            fuel = self.brain.fuel_left();
         };
         self.life.version.0 += draft.facts.len() as u64;
         let ended = match draft.facts.last() {

@@ -18,7 +18,7 @@ pub struct NodeConfig {
     pub waiting_agents_max: usize,
     /// An agent that waits this long with nothing in flight leaves memory.
     pub idle_before_dormant: Millis,
-    /// Instructions between two looks at other agents.
+    /// Fuel between two looks at other agents, see `SLICE_FUEL`.
     pub slice_fuel: u64,
     /// Agents that wait for a sending slot of one model lane. A further one asks again after `reservation_retry`.
     pub model_reservations_max: usize,

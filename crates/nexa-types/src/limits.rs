@@ -24,7 +24,7 @@ pub const HEAP_BYTES_DEFAULT: u64 = 8 << 20;
 pub const HEAP_BYTES_MAX: u64 = 64 << 20;
 /// A snapshot, in bytes.
 pub const SNAPSHOT_BYTES_MAX: usize = 64 << 20;
-/// Instructions in one time slice.
+/// Fuel of one time slice: 1 for each instruction, and more for one that works on many bytes or values.
 pub const SLICE_FUEL: u64 = 10_000;
 /// Messages that may wait in an agent's inbox; a further one is refused with `OVERLOADED`.
 pub const INBOX_ENTRIES_MAX: usize = 1_024;

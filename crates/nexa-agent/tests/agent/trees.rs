@@ -152,7 +152,7 @@ fn branches_that_are_too_long_together_are_a_failure_that_the_program_can_catch(
     let functions = [vec![Act::Ask(10), Act::TryForkOver(100, 1)], vec![Act::Log]];
     let ends = |answer: usize| {
         let mut desk = Desk::with(&functions, |_| {});
-        desk.starts().model_says(&"x".repeat(answer));
+        desk.starts().model_says(&"x".repeat(answer)).computes();
         desk
     };
     let too_long = ends(1 + BRANCHES_BYTES_MAX / 100);

@@ -5,10 +5,11 @@
 
 use nexa_types::limits::DEPTH_MAX;
 
-use super::is_of;
+use super::is_of::{STEPS_MAX, is_of};
 use super::validate::{Violation, describe, member};
 use crate::module::{Module, RecordType, Type};
 use crate::value::Value;
+use crate::vm::heap::{Meter, VALUE_BYTES};
 
 /// Conditions of one value; with more it is refused.
 pub const CONDITIONS_MAX: usize = 64;
@@ -35,16 +36,20 @@ pub(crate) fn conditions<'m>(
     ty: u32,
     value: &Value,
     every: bool,
+    meter: &mut dyn Meter,
 ) -> Result<Vec<Condition<'m>>, Unlisted> {
-    let mut walk = Walk { module, every, depth: 0, path: "$".to_owned(), found: Vec::new() };
-    walk.visit(ty, value)?;
-    Ok(walk.found)
+    let mut walk = Walk { module, every, depth: 0, steps: 0, path: "$".to_owned(), found: Vec::new() };
+    let visited = walk.visit(ty, value);
+    meter.read(walk.steps.saturating_mul(VALUE_BYTES));
+    visited.map(|()| walk.found)
 }
 
 struct Walk<'m> {
     module: &'m Module,
     every: bool,
     depth: usize,
+    /// Parts that were looked at.
+    steps: u64,
     path: String,
     found: Vec<Condition<'m>>,
 }
@@ -52,7 +57,8 @@ struct Walk<'m> {
 impl<'m> Walk<'m> {
     fn visit(&mut self, ty: u32, value: &Value) -> Result<(), Unlisted> {
         // A type that stands for the same value, such as a union, goes deeper without going into the value.
-        if self.depth > 2 * DEPTH_MAX {
+        self.steps += 1;
+        if self.depth > 2 * DEPTH_MAX || self.steps > STEPS_MAX {
             return Err(Unlisted::TooLarge);
         }
         self.depth += 1;
@@ -104,7 +110,7 @@ impl<'m> Walk<'m> {
             }
             (Type::Union(parts), value) => {
                 for part in parts {
-                    if is_of(module, *part, value).ok_or(Unlisted::TooLarge)? {
+                    if is_of(module, *part, value, &mut self.steps).ok_or(Unlisted::TooLarge)? {
                         return self.visit(*part, value);
                     }
                 }

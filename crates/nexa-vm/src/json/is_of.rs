@@ -7,25 +7,27 @@ use nexa_types::limits::DEPTH_MAX;
 
 use crate::module::{Module, RecordType, Type};
 use crate::value::{Key, Value};
+use crate::vm::heap::VALUE_BYTES;
 
 /// Parts of a value that are looked at, each as often as a union tries it. No value of a program has so many.
-const STEPS_MAX: u64 = 1 << 24;
+pub(super) const STEPS_MAX: u64 = 1 << 24;
 
-/// Whether a value is of `module.types[ty]`; nothing if that would take too long to find out.
-pub(crate) fn is_of(module: &Module, ty: u32, value: &Value) -> Option<bool> {
-    Look { module, depth: 0, steps: 0 }.is_of(ty, value)
+/// Whether a value is of `module.types[ty]`; nothing if that would take too long to find out. `steps` grows by the
+/// parts that were looked at, and counts those that were before.
+pub(crate) fn is_of(module: &Module, ty: u32, value: &Value, steps: &mut u64) -> Option<bool> {
+    Look { module, depth: 0, steps }.is_of(ty, value)
 }
 
-struct Look<'m> {
+struct Look<'m, 's> {
     module: &'m Module,
     depth: usize,
-    steps: u64,
+    steps: &'s mut u64,
 }
 
-impl Look<'_> {
+impl Look<'_, '_> {
     fn is_of(&mut self, ty: u32, value: &Value) -> Option<bool> {
-        self.steps += 1;
-        if self.steps > STEPS_MAX || self.depth > 2 * DEPTH_MAX {
+        *self.steps += 1;
+        if *self.steps > STEPS_MAX || self.depth > 2 * DEPTH_MAX {
             return None;
         }
         self.depth += 1;
@@ -74,6 +76,7 @@ impl Look<'_> {
             (Type::Semantic { base, pattern, .. }, value) => {
                 let fits = match (pattern, value) {
                     (Some(pattern), Value::Str(text)) => {
+                        *self.steps += (text.len() as u64).div_ceil(VALUE_BYTES);
                         crate::stdlib::known_regex(pattern).is_ok_and(|regex| regex.is_match(text))
                     }
                     _ => true,

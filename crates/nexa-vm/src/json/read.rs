@@ -8,7 +8,7 @@ use std::sync::Arc;
 use nexa_types::limits::{HEAP_BYTES_MAX, STRING_BYTES_MAX};
 
 use crate::value::{Dict, Key, Text, Value};
-use crate::vm::heap::{Exhausted, LIST_BYTES, VALUE_BYTES, text_bytes};
+use crate::vm::heap::{Exhausted, Heap, LIST_BYTES, Meter, VALUE_BYTES, text_bytes};
 
 /// The deepest nesting that is read.
 const JSON_DEPTH_MAX: usize = 128;
@@ -34,19 +34,12 @@ pub enum JsonError {
 /// # Errors
 /// [`JsonError`] for what is no JSON, nests deeper than 128 levels, or takes more than 64 MiB.
 pub fn from_json(text: &str) -> Result<Value, JsonError> {
-    let mut taken = 0u64;
-    from_json_charged(text, &mut |bytes| {
-        taken = taken.saturating_add(bytes);
-        if taken > HEAP_BYTES_MAX { Err(Exhausted) } else { Ok(()) }
-    })
+    from_json_charged(text, &mut Heap::new(HEAP_BYTES_MAX))
 }
 
-/// As [`from_json`]; `charge` is asked before each allocation.
-pub(crate) fn from_json_charged(
-    text: &str,
-    charge: &mut dyn FnMut(u64) -> Result<(), Exhausted>,
-) -> Result<Value, JsonError> {
-    let mut parser = Parser { text, at: 0, charge };
+/// As [`from_json`]; the meter is asked before each allocation.
+pub(crate) fn from_json_charged(text: &str, meter: &mut dyn Meter) -> Result<Value, JsonError> {
+    let mut parser = Parser { text, at: 0, meter };
     parser.blanks();
     let value = parser.value(0)?;
     parser.blanks();
@@ -56,7 +49,7 @@ pub(crate) fn from_json_charged(
 struct Parser<'t, 'c> {
     text: &'t str,
     at: usize,
-    charge: &'c mut dyn FnMut(u64) -> Result<(), Exhausted>,
+    meter: &'c mut dyn Meter,
 }
 
 impl Parser<'_, '_> {
@@ -66,7 +59,7 @@ impl Parser<'_, '_> {
     }
 
     fn charge(&mut self, bytes: u64) -> Result<(), JsonError> {
-        (self.charge)(bytes).map_err(|Exhausted| JsonError::TooLarge)
+        self.meter.charge(bytes).map_err(|Exhausted| JsonError::TooLarge)
     }
 
     fn peek(&self) -> Option<u8> {

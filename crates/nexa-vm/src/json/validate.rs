@@ -13,7 +13,7 @@ use nexa_types::limits::{DEPTH_MAX, HEAP_BYTES_MAX};
 use crate::json::write::key_text;
 use crate::module::{Module, RecordType, Type};
 use crate::value::{Dict, Key, Record, Shape, Value};
-use crate::vm::heap::{Exhausted, LIST_BYTES, VALUE_BYTES};
+use crate::vm::heap::{Exhausted, Heap, LIST_BYTES, Meter, VALUE_BYTES};
 
 /// Violations that are listed; the rest is counted as one.
 const VIOLATIONS_MAX: usize = 32;
@@ -40,27 +40,25 @@ impl fmt::Display for Violation {
 /// # Errors
 /// Every violation, at most 32 of them; one alone if the value would take more than 64 MiB.
 pub fn validate(module: &Module, ty: u32, value: &Value) -> Result<Value, Vec<Violation>> {
-    let mut taken = 0u64;
-    let converted = validate_within(module, ty, value, &mut |bytes| {
-        taken = taken.saturating_add(bytes);
-        if taken > HEAP_BYTES_MAX { Err(Exhausted) } else { Ok(()) }
-    });
+    let converted = validate_within(module, ty, value, &mut Heap::new(HEAP_BYTES_MAX));
     converted.unwrap_or_else(|Exhausted| {
         let expected = "a value that takes less memory".to_owned();
         Err(vec![Violation { path: "$".to_owned(), expected, found: describe(value) }])
     })
 }
 
-/// As [`validate`]; `charge` is asked before each allocation.
+/// As [`validate`]; the meter is asked before each allocation.
 pub(crate) fn validate_within(
     module: &Module,
     ty: u32,
     value: &Value,
-    charge: &mut dyn FnMut(u64) -> Result<(), Exhausted>,
+    meter: &mut dyn Meter,
 ) -> Result<Result<Value, Vec<Violation>>, Exhausted> {
     let mut check =
-        Check { module, violations: Vec::new(), path: Vec::new(), depth: 0, shapes: BTreeMap::new(), charge };
-    match check.convert(ty, value) {
+        Check { module, violations: Vec::new(), path: Vec::new(), depth: 0, shapes: BTreeMap::new(), steps: 0, meter };
+    let converted = check.convert(ty, value);
+    check.meter.read(check.steps.saturating_mul(VALUE_BYTES));
+    match converted {
         Ok(value) if check.violations.is_empty() => Ok(Ok(value)),
         Ok(_) => Ok(Err(check.violations)),
         Err(Exhausted) => Err(Exhausted),
@@ -79,7 +77,9 @@ struct Check<'m, 'c> {
     depth: usize,
     /// The shape of each record type that was met, by the type's address.
     shapes: BTreeMap<usize, Arc<Shape>>,
-    charge: &'c mut dyn FnMut(u64) -> Result<(), Exhausted>,
+    /// Parts that were looked at.
+    steps: u64,
+    meter: &'c mut dyn Meter,
 }
 
 impl Check<'_, '_> {
@@ -114,6 +114,7 @@ impl Check<'_, '_> {
             return Ok(self.refuse("less nesting", "more than 256 levels"));
         }
         self.depth += 1;
+        self.steps += 1;
         let converted = self.convert_part(ty, value);
         self.depth -= 1;
         converted
@@ -132,7 +133,7 @@ impl Check<'_, '_> {
             (Type::Duration, Value::Int(number)) => Value::Duration(*number),
             (Type::List(part), Value::List(values)) => Value::List(self.list(*part, values)?),
             (Type::Tuple(parts), Value::Tuple(values) | Value::List(values)) if parts.len() == values.len() => {
-                (self.charge)(LIST_BYTES + VALUE_BYTES * values.len() as u64)?;
+                self.meter.charge(LIST_BYTES + VALUE_BYTES * values.len() as u64)?;
                 let mut converted = Vec::with_capacity(values.len());
                 for (index, (part, value)) in parts.iter().zip(values.iter()).enumerate() {
                     converted.push(self.within(Step::Index(index), *part, value)?);
@@ -140,7 +141,7 @@ impl Check<'_, '_> {
                 Value::Tuple(Arc::new(converted))
             }
             (Type::Dict(key, part), Value::Dict(dict)) => {
-                (self.charge)(LIST_BYTES + 2 * VALUE_BYTES * dict.len() as u64)?;
+                self.meter.charge(LIST_BYTES + 2 * VALUE_BYTES * dict.len() as u64)?;
                 let mut converted = Dict::with_capacity(dict.len());
                 for (name, value) in dict.entries() {
                     let name = self.key(*key, name);
@@ -170,6 +171,7 @@ impl Check<'_, '_> {
                 let converted = self.convert(*base, value)?;
                 if let (Some(pattern), Value::Str(text)) = (pattern, &converted) {
                     // The verifier has compiled the pattern before.
+                    self.steps += (text.len() as u64).div_ceil(VALUE_BYTES);
                     let fits = crate::stdlib::known_regex(pattern).is_ok_and(|regex| regex.is_match(text));
                     if !fits {
                         self.refuse(format!("text that matches `{pattern}` ({condition})"), describe(&converted));
@@ -182,7 +184,7 @@ impl Check<'_, '_> {
     }
 
     fn list(&mut self, part: u32, values: &[Value]) -> Result<Arc<Vec<Value>>, Exhausted> {
-        (self.charge)(LIST_BYTES + VALUE_BYTES * values.len() as u64)?;
+        self.meter.charge(LIST_BYTES + VALUE_BYTES * values.len() as u64)?;
         let mut converted = Vec::with_capacity(values.len());
         for (index, value) in values.iter().enumerate() {
             converted.push(self.within(Step::Index(index), part, value)?);
@@ -225,7 +227,7 @@ impl Check<'_, '_> {
     /// The values of a record's fields. `ignored` is a member that is no field, such as a variant's tag.
     fn fields(&mut self, record: &RecordType, value: &Value, ignored: Option<&str>) -> Result<Vec<Value>, Exhausted> {
         let words = 16 + record.fields.iter().map(|field| 24 + field.name.len()).sum::<usize>() as u64;
-        (self.charge)(LIST_BYTES + words + VALUE_BYTES * record.fields.len() as u64)?;
+        self.meter.charge(LIST_BYTES + words + VALUE_BYTES * record.fields.len() as u64)?;
         let mut values = Vec::with_capacity(record.fields.len());
         for field in &record.fields {
             let optional = matches!(self.module.types.get(field.ty as usize), Some(Type::Option(_)));
@@ -245,6 +247,9 @@ impl Check<'_, '_> {
         // A record may have more fields than the type it is read as; JSON may not, so that a misspelt name is noticed.
         if let Value::Dict(dict) = value {
             for (key, _) in dict.entries() {
+                if self.violations.len() >= VIOLATIONS_MAX {
+                    break;
+                }
                 let name = key_text(key);
                 let is_known = record.fields.iter().any(|field| field.name == name) || ignored == Some(&*name);
                 if !is_known {
@@ -291,7 +296,7 @@ impl Check<'_, '_> {
 
     fn union(&mut self, parts: &[u32], value: &Value) -> Result<Value, Exhausted> {
         // What is of one of the types already stays as it is: a float does not become the int that stands before it.
-        if parts.iter().any(|part| super::is_of(self.module, *part, value) == Some(true)) {
+        if parts.iter().any(|part| super::is_of(self.module, *part, value, &mut self.steps) == Some(true)) {
             return Ok(value.clone());
         }
         for part in parts {

@@ -27,7 +27,7 @@ pub(super) fn str_of(context: &mut Context<'_>, args: &[Value]) -> Result<Value,
 }
 
 fn parse(context: &mut Context<'_>, text: &str) -> Result<Result<Value, String>, StdFault> {
-    match from_json_charged(text, &mut |bytes| context.heap.charge(bytes)) {
+    match from_json_charged(text, context.heap) {
         Ok(value) => Ok(Ok(value)),
         Err(JsonError::TooLarge) => Err(StdFault::Exhausted),
         Err(error) => Ok(Err(error.to_string())),
@@ -125,15 +125,29 @@ pub(super) fn blake3(context: &mut Context<'_>, args: &[Value]) -> Result<Value,
     context.text(hex(hash.as_bytes()))
 }
 
+/// What each byte leaves when it is divided by the polynomial of CRC-32.
+const REMAINDERS: [u32; 256] = {
+    let mut remainders = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let mut remainder = byte as u32;
+        let mut bit = 0;
+        while bit < 8 {
+            let carry = 0u32.wrapping_sub(remainder & 1);
+            remainder = remainder >> 1 ^ 0xEDB8_8320 & carry;
+            bit += 1;
+        }
+        remainders[byte] = remainder;
+        byte += 1;
+    }
+    remainders
+};
+
 /// The CRC-32 of Ethernet, zip and PNG.
 pub(super) fn crc32(_: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
     let mut remainder = u32::MAX;
     for byte in str_arg(args, 0)?.bytes() {
-        remainder ^= u32::from(byte);
-        for _ in 0..8 {
-            let carry = 0u32.wrapping_sub(remainder & 1);
-            remainder = remainder >> 1 ^ 0xEDB8_8320 & carry;
-        }
+        remainder = remainder >> 8 ^ REMAINDERS[usize::from(remainder as u8 ^ byte)];
     }
     Ok(Value::Int(i64::from(!remainder)))
 }
@@ -198,7 +212,7 @@ fn fitting(context: &mut Context<'_>, ty: u32, parsed: Result<Value, String>) ->
     let violations = match parsed {
         Ok(value) => {
             let module = context.module;
-            match validate_within(module, ty, &value, &mut |bytes| context.heap.charge(bytes))? {
+            match validate_within(module, ty, &value, context.heap)? {
                 Ok(value) => {
                     context.charge_list(1)?;
                     return Ok(Value::Ok(Arc::new(value)));
@@ -217,7 +231,9 @@ fn fitting(context: &mut Context<'_>, ty: u32, parsed: Result<Value, String>) ->
 /// Whether a value is of a type as it is.
 pub(super) fn is_of(context: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
     let ty = type_arg(context, args)?;
-    let is_of = json::is_of(context.module, ty, any_arg(args, 1));
+    let mut steps = 0;
+    let is_of = json::is_of(context.module, ty, any_arg(args, 1), &mut steps);
+    context.read(VALUE_BYTES.saturating_mul(steps));
     is_of.map(Value::Bool).ok_or_else(|| fail(RunCode::OutOfMemory, "the value is too large to be told its type"))
 }
 
@@ -226,13 +242,17 @@ pub(super) fn is_of(context: &mut Context<'_>, args: &[Value]) -> Result<Value, 
 pub(super) fn conditions(context: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
     let ty = type_arg(context, args)?;
     let Value::Bool(every) = any_arg(args, 1) else { return Err(mismatch("a bool", any_arg(args, 1))) };
-    let listed = json::conditions(context.module, ty, any_arg(args, 2), *every).map_err(|why| match why {
-        json::Unlisted::TooMany => {
-            let most = json::CONDITIONS_MAX;
-            fail(RunCode::SemanticFailed, format!("a model would be asked about more than {most} parts of one value"))
-        }
-        json::Unlisted::TooLarge => fail(RunCode::OutOfMemory, "the value is too large to be asked about"),
-    })?;
+    let listed =
+        json::conditions(context.module, ty, any_arg(args, 2), *every, context.heap).map_err(|why| match why {
+            json::Unlisted::TooMany => {
+                let most = json::CONDITIONS_MAX;
+                fail(
+                    RunCode::SemanticFailed,
+                    format!("a model would be asked about more than {most} parts of one value"),
+                )
+            }
+            json::Unlisted::TooLarge => fail(RunCode::OutOfMemory, "the value is too large to be asked about"),
+        })?;
     let mut list = Vec::with_capacity(listed.len());
     for condition in listed {
         context.charge_list(3)?;
@@ -258,6 +278,7 @@ pub(super) fn read_bool(_: &mut Context<'_>, args: &[Value]) -> Result<Value, St
 pub(super) fn read_label(context: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
     let word = str_arg(args, 0)?.trim();
     let Value::List(labels) = any_arg(args, 1) else { return Err(mismatch("a list of labels", any_arg(args, 1))) };
+    context.read(labels.iter().map(|label| VALUE_BYTES + text(label).map_or(0, str::len) as u64).sum());
     let place = |word: &str| labels.iter().position(|label| text(label) == Some(word));
     let found = match place(word) {
         None if word.starts_with('"') => match parse(context, word)? {

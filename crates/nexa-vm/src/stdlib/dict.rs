@@ -70,6 +70,7 @@ pub(super) fn remove(context: &mut Context<'_>, args: &mut [Value]) -> Result<Va
         return Ok(args.first_mut().map_or(Value::None, std::mem::take));
     }
     let mut dict = own(context, args, 0)?;
+    context.read_values(2 * dict.len());
     Arc::make_mut(&mut dict).remove(&key);
     Ok(Value::Dict(dict))
 }

@@ -14,6 +14,9 @@ use crate::vm::equal::Work;
 use crate::vm::heap::{LIST_BYTES, VALUE_BYTES};
 use crate::vm::{key_of, order};
 
+/// Bytes of texts that one sort may look at, each as often as it may be compared.
+const SORTED_BYTES_MAX: u64 = 2 << 30;
+
 pub(super) fn len(_: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
     Ok(Value::Int(list_arg(args, 0)?.len() as i64))
 }
@@ -83,7 +86,7 @@ pub(super) fn reverse(context: &mut Context<'_>, args: &[Value]) -> Result<Value
 /// Numbers, durations, texts or bools, in order; equal ones keep theirs.
 pub(super) fn sort(context: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
     let values = list_arg(args, 0)?;
-    comparable(values)?;
+    comparable(context, values)?;
     context.charge_list(values.len())?;
     context.is_no_deeper();
     let mut sorted = values.to_vec();
@@ -95,7 +98,7 @@ pub(super) fn sort(context: &mut Context<'_>, args: &[Value]) -> Result<Value, S
 /// A list in the order of its elements' keys, one for each; elements of equal keys keep theirs.
 pub(super) fn sort_by_keys(context: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
     let (values, keys) = (list_arg(args, 0)?, list_arg(args, 1)?);
-    comparable(keys)?;
+    comparable(context, keys)?;
     context.charge_list(2 * values.len())?;
     context.is_no_deeper();
     let mut sorted: Vec<(&Value, &Value)> = keys.iter().zip(values).collect();
@@ -103,8 +106,17 @@ pub(super) fn sort_by_keys(context: &mut Context<'_>, args: &[Value]) -> Result<
     Ok(Value::List(Arc::new(sorted.into_iter().map(|(_, value)| value.clone()).collect())))
 }
 
-/// Whether every value can be compared with every other: they are of one kind if each can be with the first.
-fn comparable(values: &[Value]) -> Result<(), StdFault> {
+/// Whether every value can be compared with every other: they are of one kind if each can be with the first. And
+/// whether sorting them comes to an end soon, which for many long texts alike it does not.
+fn comparable(context: &mut Context<'_>, values: &[Value]) -> Result<(), StdFault> {
+    // Each value is compared about once in each of so many rounds, a text over its length at most.
+    let rounds = u64::from(values.len().max(1).ilog2()) + 2;
+    let texts = values.iter().map(|value| if let Value::Str(text) = value { text.len() as u64 } else { 0 });
+    let bytes = texts.sum::<u64>().saturating_mul(rounds);
+    if bytes > SORTED_BYTES_MAX {
+        return Err(too_large());
+    }
+    context.read(VALUE_BYTES.saturating_mul(values.len() as u64).saturating_mul(rounds).max(bytes));
     match values.first().and_then(|first| values.iter().find(|value| order(first, value).is_none())) {
         Some(other) => Err(mismatch("numbers, durations, texts or bools of one kind, without NaN", other)),
         None => Ok(()),
@@ -123,11 +135,15 @@ pub(super) fn unique(context: &mut Context<'_>, args: &[Value]) -> Result<Value,
     for value in values {
         let is_new = match key_of(value) {
             // An int may equal a float, so ints stand among the others as soon as there is one.
-            Ok(key) if others.is_empty() || matches!(key, Key::Str(_) | Key::Bool(_)) => keys.insert(key),
+            Ok(key) if others.is_empty() || matches!(key, Key::Str(_) | Key::Bool(_)) => {
+                if let Key::Str(text) = &key {
+                    work.text(text.len()).map_err(|_| too_large())?;
+                }
+                keys.insert(key)
+            }
             _ => {
-                let candidates: Vec<&Value> = kept.iter().collect();
                 let mut is_new = true;
-                for other in candidates {
+                for other in &kept {
                     if work.equal(other, value).map_err(|_| too_large())? {
                         is_new = false;
                         break;
@@ -143,23 +159,29 @@ pub(super) fn unique(context: &mut Context<'_>, args: &[Value]) -> Result<Value,
             kept.push(value.clone());
         }
     }
+    context.read(work.bytes());
+    context.read_values(values.len());
     Ok(Value::List(Arc::new(kept)))
 }
 
-pub(super) fn contains(_: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
+pub(super) fn contains(context: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
     let mut work = Work::new();
+    let mut is_found = false;
     for value in list_arg(args, 0)? {
         if work.equal(value, any_arg(args, 1)).map_err(|_| too_large())? {
-            return Ok(Value::Bool(true));
+            is_found = true;
+            break;
         }
     }
-    Ok(Value::Bool(false))
+    context.read(work.bytes());
+    Ok(Value::Bool(is_found))
 }
 
 /// The elements' texts with a separator between them.
 pub(super) fn join(context: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
     let (values, separator) = (list_arg(args, 0)?, str_arg(args, 1)?);
     let no_text = |error: crate::json::NoText| fail(error.code(), error.to_string());
+    context.read_values(values.len());
     let mut out = String::new();
     for (index, value) in values.iter().enumerate() {
         if index > 0 {
@@ -186,6 +208,7 @@ pub(super) fn zip(context: &mut Context<'_>, args: &[Value]) -> Result<Value, St
 }
 
 pub(super) fn flatten(context: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
+    context.read_values(list_arg(args, 0)?.len());
     let mut len = 0;
     for inner in list_arg(args, 0)? {
         match inner {
@@ -205,8 +228,9 @@ pub(super) fn flatten(context: &mut Context<'_>, args: &[Value]) -> Result<Value
 }
 
 /// Ints give an int, one float among them a float; nothing gives 0.
-pub(super) fn sum(_: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
+pub(super) fn sum(context: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
     let values = list_arg(args, 0)?;
+    context.read_values(values.len());
     let mut total = 0i64;
     for (index, value) in values.iter().enumerate() {
         match value {

@@ -6,6 +6,9 @@
 //! Every function charges what it is about to allocate before it does. When the meter is full it stops with
 //! `StdFault::Exhausted`, the machine counts what is alive and calls it again; so a function may not change anything
 //! before its last charge. After that it may take an argument that nobody else holds and change it in place.
+//!
+//! What is charged takes fuel as well, and so do the arguments that are texts. A function that looks at more than that
+//! says so ([`Context::read`]), and has a bound of its own if that may be far more than there is.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -15,7 +18,7 @@ use nexa_types::{Failure, RunCode};
 use crate::json::validate::describe;
 use crate::module::Module;
 use crate::value::Value;
-use crate::vm::heap::{Exhausted, Heap, LIST_BYTES, VALUE_BYTES, text_bytes};
+use crate::vm::heap::{Exhausted, Heap, LIST_BYTES, Meter as _, VALUE_BYTES, text_bytes};
 
 mod core;
 mod dict;
@@ -146,6 +149,16 @@ impl<'c> Context<'c> {
         Ok(self.heap.charge(bytes)?)
     }
 
+    /// Notes work that is not charged, in bytes that are looked at.
+    fn read(&mut self, bytes: u64) {
+        self.heap.read(bytes);
+    }
+
+    /// The same for so many values.
+    fn read_values(&mut self, count: usize) {
+        self.read(VALUE_BYTES.saturating_mul(count as u64));
+    }
+
     fn charge_list(&mut self, len: usize) -> Result<(), StdFault> {
         self.charge(VALUE_BYTES.saturating_mul(len as u64).saturating_add(LIST_BYTES))
     }
@@ -206,6 +219,11 @@ fn mismatch(wanted: &str, found: &Value) -> StdFault {
 pub(crate) fn call(context: &mut Context<'_>, number: u16, args: &mut [Value]) -> Result<Value, StdFault> {
     match by_number(number) {
         Some(function) if (usize::from(function.arity.0)..=usize::from(function.arity.1)).contains(&args.len()) => {
+            for arg in args.iter() {
+                if let Value::Str(text) = arg {
+                    context.read(text.len() as u64);
+                }
+            }
             (function.run)(context, args).map_err(|fault| name_function(fault, function.name))
         }
         _ => Err(fail(RunCode::TypeMismatch, "there is no such standard function")),

@@ -15,6 +15,9 @@ const PATTERN_BYTES_MAX: usize = 1 << 20;
 /// Compiled patterns that are kept.
 const KEPT_MAX: usize = 8;
 
+/// What compiling a pattern counts as, in bytes that are looked at: a third of a slice.
+const PATTERN_WORK: u64 = 96 << 10;
+
 /// Compiles a pattern, or says in one line what is wrong with it.
 pub(crate) fn compile_regex(pattern: &str) -> Result<Regex, String> {
     RegexBuilder::new(pattern).size_limit(PATTERN_BYTES_MAX).nest_limit(64).build().map_err(|error| {
@@ -69,18 +72,19 @@ pub fn check_pattern(pattern: &str) -> Result<(), String> {
     compile_regex(pattern).map(|_| ())
 }
 
-fn pattern_arg(args: &[Value]) -> Result<Regex, StdFault> {
+fn pattern_arg(context: &mut Context<'_>, args: &[Value]) -> Result<Regex, StdFault> {
     let pattern = str_arg(args, 0)?;
+    context.read(PATTERN_WORK);
     known_regex(pattern).map_err(|error| fail(RunCode::ParseFailed, format!("not a valid pattern: {error}")))
 }
 
-pub(super) fn test(_: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
-    Ok(Value::Bool(pattern_arg(args)?.is_match(str_arg(args, 1)?)))
+pub(super) fn test(context: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
+    Ok(Value::Bool(pattern_arg(context, args)?.is_match(str_arg(args, 1)?)))
 }
 
 pub(super) fn find(context: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
     let text = str_arg(args, 1)?;
-    match pattern_arg(args)?.find(text) {
+    match pattern_arg(context, args)?.find(text) {
         Some(found) => context.text(found.as_str()),
         None => Ok(Value::None),
     }
@@ -90,7 +94,7 @@ pub(super) fn all(context: &mut Context<'_>, args: &[Value]) -> Result<Value, St
     let text = str_arg(args, 1)?;
     context.charge(LIST_BYTES)?;
     let mut found = Vec::new();
-    for part in pattern_arg(args)?.find_iter(text) {
+    for part in pattern_arg(context, args)?.find_iter(text) {
         context.charge(2 * VALUE_BYTES + text_bytes(part.len()))?;
         found.push(Value::Str(part.as_str().into()));
     }
@@ -100,7 +104,7 @@ pub(super) fn all(context: &mut Context<'_>, args: &[Value]) -> Result<Value, St
 /// Every match; `$1` or `${name}` in the replacement stand for groups.
 pub(super) fn replace(context: &mut Context<'_>, args: &[Value]) -> Result<Value, StdFault> {
     let (text, with) = (str_arg(args, 1)?, str_arg(args, 2)?);
-    let pattern = pattern_arg(args)?;
+    let pattern = pattern_arg(context, args)?;
     let mut out = String::new();
     let mut end = 0;
     for captures in pattern.captures_iter(text) {

@@ -244,6 +244,37 @@ pub(super) enum Instr {
     SubStore(u8),
 }
 
+impl Instr {
+    /// Calls, and what may take long for its operands' size. No instruction that puts a changed part back into what it was
+    /// taken out of: see `reuse`.
+    pub(super) fn is_safepoint(self) -> bool {
+        match self {
+            Self::Other(op, _) => matches!(
+                op,
+                Op::CallValue
+                    | Op::Snapshot
+                    | Op::Restore
+                    | Op::MemStore
+                    | Op::MemRecall
+                    | Op::CheckType
+                    | Op::Concat
+                    | Op::Add
+                    | Op::Eq
+                    | Op::Ne
+                    | Op::Lt
+                    | Op::Le
+                    | Op::Gt
+                    | Op::Ge
+                    | Op::In
+                    | Op::Index
+                    | Op::Len
+            ),
+            Self::OtherAb(op, ..) => matches!(op, Op::TailCall | Op::CallStd | Op::Merge),
+            _ => false,
+        }
+    }
+}
+
 /// An operation on two numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Math {

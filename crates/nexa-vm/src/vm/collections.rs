@@ -267,23 +267,23 @@ pub(super) fn index_value(xs: &Value, index: &Value) -> Result<Value, Fault> {
     }
 }
 
-/// Whether `x` is an element of a list, a key of a dict, or a part of a text.
-pub(super) fn contains(x: &Value, xs: &Value) -> Result<bool, Fault> {
+/// Whether `x` is an element of a list, a key of a dict, or a part of a text; and how many bytes were looked at.
+pub(super) fn contains(x: &Value, xs: &Value) -> Result<(bool, u64), Fault> {
     match (x, xs) {
         (x, Value::List(values) | Value::Tuple(values)) => {
             let mut work = Work::new();
             for value in values.iter() {
                 if work.equal(x, value).map_err(too_much_work)? {
-                    return Ok(true);
+                    return Ok((true, work.bytes()));
                 }
             }
-            Ok(false)
+            Ok((false, work.bytes()))
         }
-        (key, Value::Dict(dict)) => {
-            let key = key_of(key)?;
-            Ok(dict.get(&key).is_some())
+        (x, Value::Dict(dict)) => {
+            let key = key_of(x)?;
+            Ok((dict.get(&key).is_some(), own_bytes(x)))
         }
-        (Value::Str(part), Value::Str(text)) => Ok(text.contains(part.as_ref())),
+        (Value::Str(part), Value::Str(text)) => Ok((text.contains(part.as_ref()), (part.len() + text.len()) as u64)),
         (x, xs) => Err(undefined(Op::In, x, xs)),
     }
 }

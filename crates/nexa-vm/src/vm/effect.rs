@@ -108,7 +108,7 @@ impl Vm {
                 EffectBody::Emit { channel: MAIN_CHANNEL.to_owned(), value: without_secret(value)? }
             }
             (Op::MemStore, [Value::Str(key), value]) => {
-                keepable(key, value)?;
+                let _looked = keepable(key, value)?;
                 let kept = if *value == Value::None { None } else { Some(encode(value)?) };
                 let len = kept.as_ref().map_or(0, Payload::len);
                 if len > MEMORY_VALUE_BYTES_MAX {
@@ -568,6 +568,22 @@ impl Encoded {
 fn call_value(call: &ToolCall) -> Value {
     let values = [&call.id, &call.name, &call.arguments].map(|text| Value::Str(text.as_str().into())).to_vec();
     Value::Record(Arc::new(Record { shape: Arc::clone(&CALL), values }))
+}
+
+/// About how many bytes were written to say what an effect asks for.
+pub(super) fn effect_bytes(body: &EffectBody) -> u64 {
+    let len = match body {
+        EffectBody::Log(line) => line.len(),
+        EffectBody::Emit { value, .. } | EffectBody::Send { value, .. } => value.len(),
+        EffectBody::Remember(entry) => entry.value.as_ref().map_or(0, Payload::len),
+        EffectBody::Children { branches, .. } => branches.iter().map(|branch| branch.args.len()).sum(),
+        EffectBody::Model(request) => request.messages.iter().map(|message| message.text.len()).sum(),
+        EffectBody::Approval(request) => request.data.as_ref().map_or(0, String::len),
+        EffectBody::Tool(request) => request.args.len(),
+        EffectBody::Test(request) => request.args.len(),
+        _ => 0,
+    };
+    len as u64
 }
 
 fn encode(value: &Value) -> Result<Payload, Fault> {

@@ -12,7 +12,7 @@ use nexa_types::{Failure, RunCode};
 use super::Vm;
 use super::arithmetic::canonical;
 use super::equal::Work;
-use super::heap::{LIST_BYTES, VALUE_BYTES, text_bytes};
+use super::heap::{LIST_BYTES, Meter as _, VALUE_BYTES, text_bytes};
 use super::ops::{Flow, no_text, too_much_work};
 use super::raise::Fault;
 use crate::codec;
@@ -29,7 +29,19 @@ impl Vm {
         let count = strategy.operands();
         let from = self.stack.len().checked_sub(count).ok_or_else(|| Fault::internal("an operand is missing"))?;
         let operands = self.stack[from..].to_vec();
-        let value = match (strategy, operands.as_slice()) {
+        let merged = self.merged(strategy, &operands);
+        if let Err(Fault::Failure(failure)) = &merged {
+            // The errors of all branches were written out.
+            self.heap.read(failure.data.as_ref().map_or(0, |data| data.len() as u64));
+        }
+        self.replace(count, merged?)
+    }
+
+    fn merged(&mut self, strategy: MergeStrategy, operands: &[Value]) -> Result<Value, Fault> {
+        if let Some(Value::List(branches)) = operands.iter().rev().find(|value| matches!(value, Value::List(_))) {
+            self.heap.read(VALUE_BYTES * branches.len() as u64);
+        }
+        Ok(match (strategy, operands) {
             (MergeStrategy::All, [Value::List(branches)]) => {
                 if failures(branches).next().is_some() {
                     return Err(too_few(branches, branches.len(), branches.len()));
@@ -63,8 +75,7 @@ impl Vm {
                     found.join(", ")
                 )));
             }
-        };
-        self.replace(count, value)
+        })
     }
 
     fn ok_values(&mut self, branches: &[Value]) -> Result<Value, Fault> {
@@ -130,7 +141,9 @@ impl Vm {
         let texts = ok(branches).filter_map(|(_, value)| failure::text(value));
         let room = texts.fold(0, |room: u64, text| room.saturating_add(text_bytes(text.len())));
         self.charge(room)?;
-        let candidates = count_votes(branches)?;
+        let mut work = Work::new();
+        let candidates = count_votes(branches, &mut work)?;
+        self.heap.read(work.bytes());
         let most = candidates.iter().map(|(_, votes)| *votes).max().unwrap_or_default();
         let mut winners = candidates.iter().filter(|(_, votes)| *votes == most).map(|(value, _)| *value);
         let (first, second) = (winners.next(), winners.next());
@@ -175,10 +188,9 @@ fn merge_failed(branches: &[Value], message: String) -> Fault {
 }
 
 /// The values that differ, in the order in which they are first there, each with how often it is there.
-fn count_votes(branches: &[Value]) -> Result<Vec<(&Value, usize)>, Fault> {
-    let mut candidates: Vec<(&Value, usize)> = Vec::new();
+fn count_votes<'b>(branches: &'b [Value], work: &mut Work) -> Result<Vec<(&'b Value, usize)>, Fault> {
+    let mut candidates: Vec<(&'b Value, usize)> = Vec::new();
     let mut texts: BTreeMap<String, usize> = BTreeMap::new();
-    let mut work = Work::new();
     for (_, value) in ok(branches) {
         let known = match value {
             Value::Str(text) => {

@@ -167,6 +167,8 @@ pub struct Vm {
     saved: Saved,
     next_seq: Seq,
     state: State,
+    /// What the last run left of its fuel when it came to an effect. No part of a snapshot.
+    fuel_left: i64,
 }
 
 /// One call that is under way.
@@ -255,6 +257,7 @@ impl Vm {
             saved: Saved::default(),
             next_seq: Seq(1),
             state: State::Running,
+            fuel_left: 0,
         };
         vm.heap.count(&vm.stack, 0, 0).map_err(|_| StartError::TooLarge { limit })?;
         if entry == ENTRY_CALLABLE {
@@ -265,10 +268,12 @@ impl Vm {
         Ok(vm)
     }
 
-    /// Runs until an effect, the end, or the first safepoint after `fuel` instructions; at least one instruction.
+    /// Runs until an effect, the end, or the first safepoint after `fuel` is used up; at least one instruction. A plain
+    /// instruction takes 1, and one that works on many bytes or values as much more.
     ///
     /// While an effect is pending it does nothing but return it again.
     pub fn run(&mut self, fuel: u64) -> Stop {
+        self.fuel_left = 0;
         match &self.state {
             State::Ended(outcome) => Stop::Ended(outcome.clone()),
             State::Running => self.execute(fuel),
@@ -277,6 +282,11 @@ impl Vm {
                 None => self.end_with(Failure::new(RunCode::Failed, "internal error: nothing is pending")),
             },
         }
+    }
+
+    /// What the last call of [`Self::run`] left of its fuel when it came to an effect.
+    pub fn fuel_left(&self) -> u64 {
+        u64::try_from(self.fuel_left).unwrap_or(0)
     }
 
     /// Answers the pending effect. A failure is raised at the effect, where the program may catch it.

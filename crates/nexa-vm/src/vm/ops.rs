@@ -9,10 +9,12 @@ use super::arithmetic::{canonical, compare, dynamic, float_math, int_math, overf
 use super::call::Called;
 use super::code::{Instr, Math, Program};
 use super::collections::{contains, fits_shape, get_field, index_value};
+use super::effect::effect_bytes;
 use super::equal::{TooMuchWork, Work};
-use super::heap::{LIST_BYTES, VALUE_BYTES};
+use super::heap::{LIST_BYTES, Meter as _, VALUE_BYTES};
 use super::raise::Fault;
 use super::{Catches, Handler, Vm};
+use crate::codec::VALUE_BYTES_MAX;
 use crate::failure;
 use crate::json::validate::describe;
 use crate::op::{MemoryScope, Op};
@@ -39,6 +41,23 @@ impl Vm {
             Instr::IterNext(target) => self.iter_next(target),
             _ => Err(Fault::internal("an instruction that cannot be reached")),
         }
+    }
+
+    /// Puts an int on the stack.
+    #[inline(always)]
+    pub(super) fn push_int(&mut self, number: i64) {
+        if self.stack.len() == self.stack.capacity() {
+            self.stack.reserve(1);
+        }
+        self.stack.push(Value::Int(number));
+    }
+
+    /// Takes operands off that were looked at where they are. Taking one out whole, right after it was written in parts,
+    /// makes the processor wait longer than the operation itself takes.
+    #[inline(always)]
+    pub(super) fn drop_top(&mut self, count: usize) {
+        let keep = self.stack.len().saturating_sub(count);
+        self.stack.truncate(keep);
     }
 
     pub(super) fn pop(&mut self) -> Result<Value, Fault> {
@@ -148,17 +167,24 @@ impl Vm {
             }
             Op::Eq | Op::Ne => {
                 let (x, y) = self.two()?;
-                let equal = Work::new().equal(x, y).map_err(too_much_work)?;
+                let mut work = Work::new();
+                let equal = work.equal(x, y).map_err(too_much_work)?;
+                self.heap.read(work.bytes());
                 self.replace(2, Value::Bool(equal == (op == Op::Eq)))
             }
             Op::Lt | Op::Le | Op::Gt | Op::Ge => {
                 let (x, y) = self.two()?;
                 let result = compare(op, x, y)?;
+                if let (Value::Str(x), Value::Str(y)) = (x, y) {
+                    let len = x.len().min(y.len()) as u64;
+                    self.heap.read(len);
+                }
                 self.replace(2, Value::Bool(result))
             }
             Op::In => {
                 let (x, xs) = self.two()?;
-                let found = contains(x, xs)?;
+                let (found, bytes) = contains(x, xs)?;
+                self.heap.read(bytes);
                 self.replace(2, Value::Bool(found))
             }
             Op::IntToFloat => match self.top()? {
@@ -217,13 +243,19 @@ impl Vm {
             Op::NewDict => self.new_dict(a as usize),
             Op::Index => {
                 let (xs, index) = self.two()?;
-                let value = index_value(xs, index)?;
-                self.replace(2, value)
+                let bytes = if let Value::Str(text) = xs { text.len() as u64 } else { 0 };
+                let value = index_value(xs, index);
+                self.heap.read(bytes);
+                self.replace(2, value?)
             }
             Op::SetIndex => self.set_index(),
             Op::Len => {
                 let len = match self.top()? {
-                    Value::Str(text) => text.chars().count(),
+                    Value::Str(text) => {
+                        let (len, bytes) = (text.chars().count(), text.len() as u64);
+                        self.heap.read(bytes);
+                        len
+                    }
                     Value::List(values) | Value::Tuple(values) => values.len(),
                     Value::Dict(dict) => dict.len(),
                     other => return Err(Fault::mismatch(format!("{} has no length", describe(other)))),
@@ -265,6 +297,7 @@ impl Vm {
                     }
                 };
                 self.stack.extend(values.iter().cloned());
+                self.heap.read(VALUE_BYTES * u64::from(a));
                 Ok(Flow::Next)
             }
             Op::ListToRecord => {
@@ -389,7 +422,10 @@ impl Vm {
 
     fn effect(&mut self) -> Result<Flow, Fault> {
         self.refuse_in_pure()?;
-        Ok(Flow::Effect(Box::new(self.effect_body()?)))
+        let body = self.effect_body();
+        // What an effect says is written out anew, also where that does not work and the program goes on.
+        self.heap.read(body.as_ref().map_or(VALUE_BYTES_MAX as u64, effect_bytes));
+        Ok(Flow::Effect(Box::new(body?)))
     }
 
     /// An agent as a stage of a chain: the same as the instruction [`Op::CallValue`] would do.

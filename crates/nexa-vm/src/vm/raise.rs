@@ -4,7 +4,7 @@ use std::sync::{Arc, LazyLock};
 
 use nexa_types::{Failure, RunCode, Seq};
 
-use super::heap::{self, CountError, Exhausted};
+use super::heap::{self, CountError, Exhausted, Meter as _};
 use super::{CHAIN, Catches, Closing, HIDDEN, Handler, Stop, Vm};
 use crate::failure;
 use crate::value::{Record, Shape, Value};

@@ -1,7 +1,13 @@
 //! The loop. What integer loops and calls are made of is here; everything else is in `ops`.
 //!
-//! Fuel is counted as instructions, a fused step as one, and looked at only where a backward jump lands, where a call
-//! starts, and where a saved state is gone back to. Code between those is straight, so its length is bounded by the function's.
+//! Fuel is counted as instructions, a fused step as one, and one more for each `FUEL_BYTES` that an instruction reads or
+//! makes. It is looked at only where a backward jump lands, where a call starts, and before what may take long for its
+//! operands' size. Code between those is straight, so its length is bounded by the function's. The instruction that uses
+//! up the fuel may use more than there is; how much one can use is bounded by the heap, and by bounds of their own for
+//! what looks at shared parts again and again.
+//!
+//! Nothing that a program can see depends on fuel, only where a slice ends. So what an instruction costs is what it did:
+//! a list that is changed in place costs less than one that is copied, and which of the two happens is part of the state.
 
 use super::arithmetic::{canonical, div_zero, overflow, quotient, remainder, undefined};
 use super::call::Round;
@@ -16,7 +22,8 @@ impl Vm {
     /// Runs until there is something to say.
     pub(super) fn execute(&mut self, fuel: u64) -> Stop {
         let program = std::sync::Arc::clone(&self.program);
-        let mut fuel = i64::try_from(fuel.max(1)).unwrap_or(i64::MAX);
+        // What an answer or an error brought is paid now. One instruction at least is run.
+        let mut fuel = i64::try_from(fuel).unwrap_or(i64::MAX).saturating_sub(self.heap.take_fuel()).max(1);
 
         'frame: loop {
             let (function, base, mut pc) = match self.frames.last() {
@@ -26,7 +33,10 @@ impl Vm {
             if function == CHAIN {
                 match self.chain_round() {
                     Round::Go => continue 'frame,
-                    Round::Stop(stop) => return stop,
+                    Round::Stop(stop) => {
+                        self.fuel_left = fuel;
+                        return stop;
+                    }
                 }
             }
             let Some(code) = program.functions.get(function as usize) else { return self.trap("no such function") };
@@ -443,16 +453,21 @@ impl Vm {
                     Instr::LtFloat => float_binary!(LtFloat, |a: f64, b: f64| Value::Bool(a < b)),
                     Instr::LeFloat => float_binary!(LeFloat, |a: f64, b: f64| Value::Bool(a <= b)),
                     Instr::IterNext(_) | Instr::Other(..) | Instr::OtherAb(..) | Instr::Inside => {
-                        if fuel < 0 && is_call(instr) {
+                        if fuel < 0 && instr.is_safepoint() {
                             self.keep_place(pc);
                             return Stop::OutOfFuel;
                         }
                         self.keep_place(pc);
-                        match self.slow(instr) {
+                        let flow = self.slow(instr);
+                        fuel = fuel.saturating_sub(self.heap.take_fuel());
+                        match flow {
                             Ok(Flow::Next) => pc += 1,
                             Ok(Flow::Jump(target)) => pc = target as usize,
                             Ok(Flow::Frame) => continue 'frame,
-                            Ok(Flow::Effect(body)) => return self.wait_for(*body),
+                            Ok(Flow::Effect(body)) => {
+                                self.fuel_left = fuel;
+                                return self.wait_for(*body);
+                            }
                             Err(fault) => raise!(fault),
                         }
                     }
@@ -461,33 +476,12 @@ impl Vm {
         }
     }
 
-    /// Puts an int on the stack.
-    #[inline(always)]
-    fn push_int(&mut self, number: i64) {
-        if self.stack.len() == self.stack.capacity() {
-            self.stack.reserve(1);
-        }
-        self.stack.push(Value::Int(number));
-    }
-
-    /// Takes operands off that were looked at where they are. Taking one out whole, right after it was written in parts,
-    /// makes the processor wait longer than the operation itself takes.
-    #[inline(always)]
-    fn drop_top(&mut self, count: usize) {
-        let keep = self.stack.len().saturating_sub(count);
-        self.stack.truncate(keep);
-    }
-
     #[inline]
     fn keep_place(&mut self, pc: usize) {
         if let Some(frame) = self.frames.last_mut() {
             frame.pc = pc as u32;
         }
     }
-}
-
-fn is_call(instr: Instr) -> bool {
-    matches!(instr, Instr::Other(Op::CallValue | Op::Restore, _) | Instr::OtherAb(Op::TailCall, ..))
 }
 
 #[cold]

@@ -13,11 +13,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use nexa_types::RunCode;
-use nexa_types::limits::{MEMORY_ENTRIES_MAX, MEMORY_KEY_BYTES_MAX, RESTORES_MAX, SAVED_STATES_MAX, STACK_VALUES_MAX};
+use nexa_types::limits::{
+    HEAP_BYTES_MAX, MEMORY_ENTRIES_MAX, MEMORY_KEY_BYTES_MAX, RESTORES_MAX, SAVED_STATES_MAX, STACK_VALUES_MAX,
+};
 
 use super::code::Instr;
 use super::graph::{Graph, Nodes};
-use super::heap::{AddressMap, VALUE_BYTES, for_each_part, is_flat, measure, shared_address, text_bytes};
+use super::heap::{AddressMap, Meter as _, VALUE_BYTES, for_each_part, is_flat, measure, shared_address, text_bytes};
 use super::ops::{Flow, no_text};
 use super::raise::Fault;
 use super::snapshot::{SnapshotError, damaged, read_frames, read_handlers, write_frames, write_handlers};
@@ -33,6 +35,9 @@ use crate::wire::{Reader, Writer};
 const STATE_BYTES: u64 = 128;
 /// What an entry of a memory takes besides its key's text and its value.
 const ENTRY_BYTES: u64 = 64 + VALUE_BYTES;
+
+/// Each word of a text is written anew and looked up to be ranked, which takes so often as long as reading it.
+const RECALL_READS: u64 = 4;
 
 /// The memory of one agent, by key.
 type Memory = BTreeMap<Text, Value>;
@@ -182,6 +187,7 @@ impl Saved {
                 saved: Self::default(),
                 next_seq: vm.next_seq,
                 state: VmState::Running,
+                fuel_left: 0,
             };
             standing.check_frames()?;
         }
@@ -264,6 +270,7 @@ impl Vm {
             return Err(Fault::new(RunCode::RestoreLimit, message));
         }
         state.tries += 1;
+        self.heap.read(state.bytes());
         self.stack.clone_from(&state.stack);
         self.frames.clone_from(&state.frames);
         self.handlers.clone_from(&state.handlers);
@@ -301,7 +308,7 @@ impl Vm {
             (Value::Str(key), value) => (key.clone(), value.clone()),
             _ => return Err(Fault::mismatch("the key of a memory must be a text")),
         };
-        keepable(&key, &value)?;
+        self.heap.read(keepable(&key, &value)?);
         if value == Value::None {
             self.saved.memory.remove(&key);
             return self.replace(2, Value::Unit);
@@ -333,8 +340,18 @@ impl Vm {
             (Value::Str(query), Value::Int(count)) => (query.clone(), recall::hits_wanted(*count)),
             _ => return Err(Fault::mismatch("a recall takes a text and a number")),
         };
-        let texts = self.saved.memory.iter().map(|(key, value)| Ok((&**key, text_of(value).map_err(no_text)?)));
+        // Values that share parts with each other have far longer texts than they take room.
+        let mut room = HEAP_BYTES_MAX;
+        let texts = self.saved.memory.iter().map(|(key, value)| {
+            let text = text_of(value).map_err(no_text)?;
+            room = room.checked_sub(text.len() as u64).ok_or_else(|| {
+                let message = format!("the texts of the agent's memory take more than {HEAP_BYTES_MAX} bytes");
+                Fault::new(RunCode::OutOfMemory, message)
+            })?;
+            Ok((&**key, text))
+        });
         let texts = texts.collect::<Result<Vec<_>, Fault>>()?;
+        self.heap.read((HEAP_BYTES_MAX - room) * RECALL_READS + query.len() as u64);
         let hits = recall::rank(&query, texts.iter().map(|(key, text)| (*key, text.as_str())), count);
         let found = recall::hits_value(&hits);
         drop(texts);
@@ -345,14 +362,16 @@ impl Vm {
     }
 }
 
-/// Refuses what no memory keeps: a key that is too long, and values that must not leave or mean nothing later.
-pub(super) fn keepable(key: &str, value: &Value) -> Result<(), Fault> {
+/// Refuses what no memory keeps: a key that is too long, and values that must not leave or mean nothing later. Gives
+/// the bytes that were looked at.
+pub(super) fn keepable(key: &str, value: &Value) -> Result<u64, Fault> {
     if key.len() > MEMORY_KEY_BYTES_MAX {
         let message = format!("a key of {} bytes; a memory takes up to {MEMORY_KEY_BYTES_MAX}", key.len());
         return Err(Fault::new(RunCode::Failed, message));
     }
-    match hidden(value) {
-        None => Ok(()),
+    let mut looked = 0;
+    match look(value, &mut AddressMap::default(), &mut looked) {
+        None => Ok(looked * VALUE_BYTES),
         Some(Hidden::Secret) => Err(Fault::new(RunCode::SecretLeak, "a secret was about to be stored in a memory")),
         Some(Hidden::Saved) => Err(Fault::new(RunCode::DeadHandle, "a snapshot cannot be stored in a memory")),
     }
@@ -367,23 +386,25 @@ pub(super) enum Hidden {
 
 /// What is hidden in a value, parts of it included.
 pub(super) fn hidden(value: &Value) -> Option<Hidden> {
-    fn look(value: &Value, seen: &mut AddressMap<()>) -> Option<Hidden> {
-        match value {
-            Value::Secret(_) => return Some(Hidden::Secret),
-            Value::Saved(_) => return Some(Hidden::Saved),
-            value if is_flat(value) => return None,
-            _ => {}
-        }
-        if let Some(address) = shared_address(value)
-            && seen.insert(address, ()).is_some()
-        {
-            return None;
-        }
-        let mut found = None;
-        for_each_part(value, |part| found = found.or_else(|| look(part, seen)));
-        found
+    look(value, &mut AddressMap::default(), &mut 0)
+}
+
+fn look(value: &Value, seen: &mut AddressMap<()>, looked: &mut u64) -> Option<Hidden> {
+    *looked += 1;
+    match value {
+        Value::Secret(_) => return Some(Hidden::Secret),
+        Value::Saved(_) => return Some(Hidden::Saved),
+        value if is_flat(value) => return None,
+        _ => {}
     }
-    look(value, &mut AddressMap::default())
+    if let Some(address) = shared_address(value)
+        && seen.insert(address, ()).is_some()
+    {
+        return None;
+    }
+    let mut found = None;
+    for_each_part(value, |part| found = found.or_else(|| look(part, seen, looked)));
+    found
 }
 
 /// The saved states that values name.

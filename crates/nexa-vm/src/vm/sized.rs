@@ -121,7 +121,7 @@ impl Vm {
             let program = Arc::clone(&self.program);
             let Some(value) = self.stack.last() else { return Err(Fault::internal("an operand is missing")) };
             let heap = &mut self.heap;
-            match validate_within(program.module(), ty, value, &mut |bytes| heap.charge(bytes)) {
+            match validate_within(program.module(), ty, value, heap) {
                 Ok(Ok(value)) => return self.replace(1, value),
                 Ok(Err(violations)) => {
                     let words: Vec<String> = violations.iter().take(5).map(ToString::to_string).collect();

@@ -165,7 +165,18 @@ impl Vm {
             None => None,
         };
         drop(nodes);
-        let vm = Self { program, stack, frames, handlers, closing, heap, saved, next_seq: sections.next_seq, state };
+        let vm = Self {
+            program,
+            stack,
+            frames,
+            handlers,
+            closing,
+            heap,
+            saved,
+            next_seq: sections.next_seq,
+            state,
+            fuel_left: 0,
+        };
         vm.check_frames().ok_or_else(|| damaged("the frames do not fit the program"))?;
         vm.saved.fits(&vm).ok_or_else(|| damaged("a saved state does not fit the program"))?;
         if vm.state == State::Waiting && (vm.next_seq.0 < 2 || vm.pending().is_none()) {
@@ -380,5 +391,5 @@ fn read_state(mut reader: Reader<'_>) -> Result<(Heap, State), SnapshotError> {
         _ => return Err(damaged("the state")),
     };
     reader.end()?;
-    Ok((Heap { charged, limit, depth_bound }, state))
+    Ok((Heap::restored(charged, limit, depth_bound), state))
 }
