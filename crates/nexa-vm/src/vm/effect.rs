@@ -62,6 +62,8 @@ pub(super) fn operands(word: &Word) -> Option<usize> {
         Op::MemStore | Op::MemRecall if word.a != MemoryScope::Agent as u64 => 2,
         Op::MemLoad if word.a != MemoryScope::Agent as u64 => 1,
         Op::Sleep | Op::Log | Op::EnterTimed | Op::Await | Op::Receive | Op::Cancel | Op::Timer | Op::Release => 1,
+        // Only if there is something to let go of first.
+        Op::Restore => 1,
         Op::Now => 0,
         Op::TestCall | Op::ToolCall => usize::from(word.count),
         _ => return None,
@@ -194,6 +196,10 @@ impl Vm {
             (Op::Receive, [Value::Duration(millis)]) => EffectBody::Receive { timeout: Some(span(*millis)) },
             (Op::Cancel, [handle]) => EffectBody::Cancel(handle_of(handle)?),
             (Op::Timer, [Value::Duration(millis)]) => EffectBody::Timer(span(*millis)),
+            (Op::Restore, [_]) => match self.to_let_go_of() {
+                Some(from) => EffectBody::Release(from),
+                None => return Err(Fault::internal("nothing to let go of")),
+            },
             (Op::Release, [Value::Int(from)]) => EffectBody::Release(Seq(u64::try_from(*from).unwrap_or(0))),
             (op, operands) => {
                 let found: Vec<String> = operands.iter().map(describe).collect();
@@ -379,6 +385,13 @@ impl Vm {
                     frame.pc += 1;
                 }
                 return entered.map(|_| ()).map_err(|_| wrong("no frame is left"));
+            }
+            Ok(Answer::Done) if word.op == Op::Restore => {
+                self.state = State::Running;
+                if let Err(fault) = self.gone_back() {
+                    let _ended = self.raise(fault);
+                }
+                return Ok(());
             }
             Ok(answer) => self.answer_value(&word, count, seq, answer).map_err(wrong)?,
         };

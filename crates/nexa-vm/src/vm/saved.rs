@@ -4,6 +4,9 @@
 //! heap is charged for what the clone itself takes. `restore(s)` puts all of it back. Not put back: the number of the
 //! next effect, what a saved state counts, and the charges of the heap's meter.
 //!
+//! Calls that are gone back out of have ended: what they started is let go of first (R7), by the effect that does so at the
+//! end of any call. What a program has deferred in them does not run; it is as if they had never been.
+//!
 //! A state belongs to the call that saved it. When that call ends, by returning or by an error on its way out, nobody
 //! may go back into it any more: its handle is dead. Going back to a state forgets all that were saved after it, which
 //! nothing that is left can name. States that no handle can reach are forgotten when room is needed.
@@ -12,10 +15,11 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use nexa_types::RunCode;
+use nexa_event::effect::EffectBody;
 use nexa_types::limits::{
     HEAP_BYTES_MAX, MEMORY_ENTRIES_MAX, MEMORY_KEY_BYTES_MAX, RESTORES_MAX, SAVED_STATES_MAX, STACK_VALUES_MAX,
 };
+use nexa_types::{RunCode, Seq};
 
 use super::code::Instr;
 use super::graph::{Graph, Nodes};
@@ -23,7 +27,7 @@ use super::heap::{AddressMap, Meter as _, VALUE_BYTES, for_each_part, is_flat, m
 use super::ops::{Flow, no_text};
 use super::raise::Fault;
 use super::snapshot::{SnapshotError, damaged, read_frames, read_handlers, write_frames, write_handlers};
-use super::{CHAIN, Frame, Handler, State as VmState, Vm};
+use super::{CHAIN, Catches, Frame, Handler, State as VmState, Vm};
 use crate::json::text_of;
 use crate::json::validate::describe;
 use crate::op::{Op, Word};
@@ -258,17 +262,64 @@ impl Vm {
         self.replace(0, Value::Saved(number))
     }
 
-    /// Goes back to the state whose handle is on top.
+    /// Goes back to the state whose handle is on top. The calls that are under way since then end with that, and what
+    /// they started is let go of first, which is an effect.
     pub(super) fn go_back(&mut self) -> Result<Flow, Fault> {
         let place = self.saved.find(self.top()?)?;
         if self.closing.is_some() {
             return Err(Fault::new(RunCode::DeadHandle, "an agent that ends cannot go back to a snapshot"));
         }
-        let state = &mut self.saved.states[place];
-        if state.tries >= RESTORES_MAX {
+        if self.saved.states[place].tries >= RESTORES_MAX {
             let message = format!("this snapshot was restored {RESTORES_MAX} times, which is all that is allowed");
             return Err(Fault::new(RunCode::RestoreLimit, message));
         }
+        match self.started_since(place) {
+            Some(from) => Ok(Flow::Effect(Box::new(EffectBody::Release(from)))),
+            None => self.go_back_to(place),
+        }
+    }
+
+    /// What was started is let go of.
+    pub(super) fn gone_back(&mut self) -> Result<Flow, Fault> {
+        let place = self.saved.find(self.top()?)?;
+        self.go_back_to(place)
+    }
+
+    /// The first effect of the calls that are under way since the state whose handle is on top was saved, if they hold
+    /// anything that they started.
+    pub(super) fn to_let_go_of(&self) -> Option<Seq> {
+        self.started_since(self.saved.find(self.stack.last()?).ok()?)
+    }
+
+    fn started_since(&self, place: usize) -> Option<Seq> {
+        let depth = self.saved.states.get(place)?.frames.len();
+        let later = self.handlers.iter().filter(|handler| handler.frame as usize >= depth);
+        later.filter_map(|handler| self.released_by(handler)).min()
+    }
+
+    /// If all that a handler does is to let go of what its call has started: since which effect. The compiler writes
+    /// `StoreLocal error; LoadLocal first; Release` there, and no program can.
+    fn released_by(&self, handler: &Handler) -> Option<Seq> {
+        let frame = self.frames.get(handler.frame as usize).filter(|_| handler.catches == Catches::All)?;
+        let code = &self.program.module().functions.get(frame.function as usize)?.code;
+        let mut at = handler.target as usize;
+        let mut next = || {
+            let word = Word::read(code, at)?;
+            at += word.len;
+            Some(word)
+        };
+        let [store, load, release] = [next()?, next()?, next()?];
+        if [store.op, load.op, release.op] != [Op::StoreLocal, Op::LoadLocal, Op::Release] {
+            return None;
+        }
+        match self.stack.get(frame.base as usize + load.a as usize)? {
+            Value::Int(first) => Some(Seq(u64::try_from(*first).ok()?)),
+            _ => None,
+        }
+    }
+
+    fn go_back_to(&mut self, place: usize) -> Result<Flow, Fault> {
+        let state = self.saved.states.get_mut(place).ok_or_else(|| Fault::internal("no such saved state"))?;
         state.tries += 1;
         self.heap.read(state.bytes());
         self.stack.clone_from(&state.stack);
