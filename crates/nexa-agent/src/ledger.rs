@@ -8,8 +8,9 @@
 //! why sending again takes no second reserve, and a run's result does not depend on which nodes were lost. A brain
 //! waits for one thing at a time, so all that came before it has ended.
 //!
-//! A call of a tool that is not idempotent is sent once. When its owner is lost while it is in flight, its outcome is
-//! unknown, and the program sees `outcome_unknown`; what the tool's `on_unknown` says then is code of the program.
+//! A call of a tool that changes something and is not idempotent is sent once. When its owner is lost while it is in
+//! flight, its outcome is unknown, and the program sees `outcome_unknown`; what the tool's `on_unknown` says then is code
+//! of the program.
 
 use minicbor::{Decode, Encode};
 use nexa_event::effect::{Answer, EffectBody, RecallRequest, TestRequest};
@@ -362,8 +363,9 @@ impl Agent {
         true
     }
 
-    /// A new owner deals with what was in flight: a model is asked again, a question stays asked, a memory is looked into again by itself, a tool is called again
-    /// if that is as good as once. Any other call of a tool counts as ended, and nobody can say how.
+    /// A new owner deals with what was in flight: a model is asked again, a question stays asked, a memory is looked into
+    /// again by itself, a tool is called again if that changes nothing or is as good as once. Any other call of a tool
+    /// counts as ended, and nobody can say how.
     pub(crate) fn take_over_pending(&mut self, at: Timestamp, draft: &mut Draft) {
         let Some(outside) = self.outside().filter(|outside| outside.started.is_some()) else { return };
         let (seq, kind) = (outside.seq, outside.kind);
@@ -371,7 +373,7 @@ impl Agent {
             Kind::Model => true,
             Kind::Approval | Kind::Memory => return,
             Kind::Tool => match self.brain.pending().map(|request| request.body) {
-                Some(EffectBody::Tool(request)) => request.idempotent,
+                Some(EffectBody::Tool(request)) => request.may_be_repeated(),
                 _ => false,
             },
         };

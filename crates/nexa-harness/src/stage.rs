@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use nexa_agent::{Agent, Input, OutsideEffect, Step, describe};
-use nexa_event::effect::{Answer, EffectBody, ModelRequest, Purpose, ToolEffect, ToolRequest};
+use nexa_event::effect::{Answer, EffectBody, ModelRequest, Purpose, ToolRequest};
 use nexa_event::fact::{self, AgentEvent, EffectResult, Intent, Program as Runs, Spawned};
 use nexa_types::limits::SLICE_FUEL;
 use nexa_types::{
@@ -337,7 +337,7 @@ impl Stage {
         let (delay, turn) = self.turn(&Target::new("tool", &request.tool));
         let due = self.now.after(delay);
         let (due, result) = if due > wish.deadline {
-            let repeats = request.idempotent || request.effect != ToolEffect::Write;
+            let repeats = request.may_be_repeated();
             let code = if repeats { RunCode::Timeout } else { RunCode::OutcomeUnknown };
             let failure = Failure::new(code, "the tool did not answer in time");
             (wish.deadline, if repeats { EffectResult::Failed(failure) } else { EffectResult::Unknown(failure) })

@@ -44,6 +44,8 @@ pub(crate) enum Act {
     TryForkOver(u8, u16),
     /// Calls a tool, which may be called twice or not, and adds what it gives; a failure adds its code.
     TryCall(bool),
+    /// The same of one that only looks.
+    TryLook,
     /// Runs a function as a child that has caps of its own, and adds what it returns; if it is tried, a failure adds its
     /// code.
     Run { function: u32, budget: Budget, tries: bool },
@@ -71,7 +73,7 @@ pub(crate) fn program(functions: &[Vec<Act>]) -> Arc<Program> {
         let mut writer = Writer { module: &mut module, code: Vec::new() };
         writer.function(acts);
         let code = writer.code;
-        if acts.iter().any(|act| matches!(act, Act::TryCall(_))) {
+        if acts.iter().any(|act| matches!(act, Act::TryCall(_) | Act::TryLook)) {
             let tools = (0..module.tools.len() as u32).collect();
             module.grants.push(Grant { function: index as u32, tools });
         }
@@ -217,7 +219,8 @@ impl Writer<'_> {
                 self.op(Op::Approve);
                 self.op(Op::Pop);
             }
-            Act::TryCall(idempotent) => self.try_call(*idempotent),
+            Act::TryCall(idempotent) => self.try_call(ToolEffect::Write, *idempotent),
+            Act::TryLook => self.try_call(ToolEffect::Read, false),
             Act::Fork(functions) => self.fork(functions),
             Act::TryFirst(functions, wanted, millis) => {
                 let handler = self.jump(Op::EnterTry);
@@ -304,7 +307,7 @@ impl Writer<'_> {
         self.field("text");
     }
 
-    fn try_call(&mut self, idempotent: bool) {
+    fn try_call(&mut self, effect: ToolEffect, idempotent: bool) {
         let tool = self.module.tools.len();
         self.module.tools.push(Tool {
             name: format!("tool{tool}"),
@@ -312,7 +315,7 @@ impl Writer<'_> {
             function: 0,
             params: Vec::new(),
             risk: Risk::Low,
-            effect: ToolEffect::Write,
+            effect,
             idempotent,
             key: None,
             limits: ToolLimits::default(),

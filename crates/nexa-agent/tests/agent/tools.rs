@@ -71,6 +71,24 @@ fn a_call_that_may_be_made_twice_is_sent_again_under_the_same_key() {
 }
 
 #[test]
+fn a_call_that_only_looks_is_sent_again_under_the_same_key() {
+    let mut desk = Desk::agent(&[Act::TryLook]);
+    desk.starts().taken_over();
+    let keys: Vec<_> = desk.root().flying.iter().chain(&desk.root().answered).map(|effect| effect.key).collect();
+    assert!(keys.len() == 2 && keys[0] == keys[1]);
+    desk.tool_gives("seen").expect(expect![[r#"
+        started on n1 epoch 1
+        effect_intended #1 tool tool0 {}
+        effect_started #1 attempt 1 epoch 1
+        taken_over by n1 epoch 2
+        effect_started #1 attempt 2 epoch 2
+        effect_ended #1 done
+        ended ok
+        => succeeded
+    "#]]);
+}
+
+#[test]
 fn a_call_that_was_wanted_and_never_sent_is_sent_by_the_new_owner() {
     let mut desk = Desk::agent(&[Act::TryCall(false)]);
     desk.slots = false;

@@ -138,7 +138,7 @@ pub struct ToolRequest {
     pub risk: Risk,
     /// Whether it changes anything outside.
     pub effect: ToolEffect,
-    /// Whether calling it twice is as good as once: then a call whose owner was lost is sent again under the same key.
+    /// Whether calling it twice is as good as once.
     pub idempotent: bool,
     /// The business key of the call, if the tool has one: a second call with the same key is the same call.
     pub key: Option<String>,
@@ -146,4 +146,13 @@ pub struct ToolRequest {
     pub limits: ToolLimits,
     /// It must answer within this.
     pub timeout: Millis,
+}
+
+impl ToolRequest {
+    /// Whether it may be called again when nobody knows how a call has ended: it changes nothing outside, or twice is as
+    /// good as once. Any other call is made once, and its outcome is unknown.
+    #[must_use]
+    pub fn may_be_repeated(&self) -> bool {
+        self.idempotent || self.effect != ToolEffect::Write
+    }
 }

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::FutureExt;
-use nexa_event::effect::{Answer, ToolEffect, ToolRequest};
+use nexa_event::effect::{Answer, ToolRequest};
 use nexa_event::fact::EffectResult;
 use nexa_ports::tool::{ToolCall, ToolError};
 use nexa_types::{EffectKey, Failure, RunCode};
@@ -99,7 +99,7 @@ async fn invoke(
 /// What an answer means. Where the work may be done and must not be done twice, nobody can say how the call ended.
 fn ending(request: &ToolRequest, answer: Result<String, ToolError>) -> EffectResult {
     let failed = |code, message: String| EffectResult::Failed(Failure::new(code, shortened(message)));
-    let may_be_done = request.effect == ToolEffect::Write && !request.idempotent;
+    let may_be_done = !request.may_be_repeated();
     let open = |code, message: String| {
         let failure = Failure::new(if may_be_done { RunCode::OutcomeUnknown } else { code }, shortened(message));
         if may_be_done { EffectResult::Unknown(failure) } else { EffectResult::Failed(failure) }
@@ -141,7 +141,7 @@ fn shortened(mut message: String) -> String {
 
 #[cfg(test)]
 mod tests {
-    use nexa_event::effect::{Risk, ToolLimits, ToolSource};
+    use nexa_event::effect::{Risk, ToolEffect, ToolLimits, ToolSource};
     use nexa_types::Millis;
 
     use super::*;
