@@ -97,6 +97,12 @@ impl RunCode {
         !matches!(self, Self::Cancelled | Self::StackOverflow | Self::OutOfMemory | Self::SecretLeak)
     }
 
+    /// Whether who called may see it, when it ended the callee: what has run out or was cancelled there is whole here. A
+    /// secret that was about to leave ends everybody.
+    pub const fn is_catchable_by_caller(self) -> bool {
+        !matches!(self, Self::SecretLeak)
+    }
+
     /// Whether `fallback` gives another worker a chance.
     pub const fn is_worth_a_fallback(self) -> bool {
         matches!(

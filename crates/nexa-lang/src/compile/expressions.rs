@@ -130,6 +130,15 @@ impl Builder<'_, '_> {
                     self.emit_count(Op::Call, args.len(), *function as u16, args.len() as u32, 1);
                 }
             },
+            ExprKind::CallApart(function, args) => match self.pool.apart.get(function) {
+                Some(agent) => self.run(expr, *agent, args),
+                None => {
+                    self.emit_count(Op::Closure, 0, *function as u16, 0, 1);
+                    self.all(args);
+                    self.at(expr.at);
+                    self.emit(Op::AgentRun, args.len() as u32, args.len() as u32 + 1, 1);
+                }
+            },
             ExprKind::Std(function, args) => {
                 self.all(args);
                 self.at(expr.at);

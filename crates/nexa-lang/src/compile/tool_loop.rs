@@ -22,7 +22,8 @@
 //! }
 //! ```
 //!
-//! Calls run one after the other, in the order of the answer.
+//! Calls run one after the other, in the order of the answer. A flow runs as a child of the agent: whatever the model made
+//! it do, also with its stack and its memory, ends that child and is told like any other failure.
 
 use std::rc::Rc;
 
@@ -146,7 +147,7 @@ impl Template {
         let values = offered.params.iter().map(value).collect();
         let kind = match offered.granted {
             Granted::Tool(number) => ExprKind::Tool(number, values),
-            Granted::Flow(number) => ExprKind::Call(number, values),
+            Granted::Flow(number) => ExprKind::CallApart(number, values),
         };
         self.made(kind, Ty::Any)
     }

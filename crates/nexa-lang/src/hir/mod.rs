@@ -537,6 +537,8 @@ pub enum ExprKind {
     IsTransient(Box<Expr>),
     /// A function of the program.
     Call(u32, Vec<Expr>),
+    /// A function of the program in an agent of its own, whatever it declares.
+    CallApart(u32, Vec<Expr>),
     /// A standard function, by its number in the machine.
     Std(u16, Vec<Expr>),
     /// A closure or a stage.

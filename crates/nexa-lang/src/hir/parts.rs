@@ -80,6 +80,7 @@ impl Expr {
             | ExprKind::Tuple(items)
             | ExprKind::Record(_, items)
             | ExprKind::Call(_, items)
+            | ExprKind::CallApart(_, items)
             | ExprKind::Std(_, items)
             | ExprKind::Run(_, items)
             | ExprKind::Tool(_, items)

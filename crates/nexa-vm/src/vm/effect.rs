@@ -461,7 +461,8 @@ impl Vm {
             (Op::AgentRun | Op::CallValue | Op::Await, Answer::Children(outcomes)) => {
                 match <[Outcome; 1]>::try_from(outcomes) {
                     Ok([Outcome::Ok(payload)]) => Ok(decode(&payload)?),
-                    Ok([Outcome::Err(failure)]) => Err(Fault::Failure(Box::new(failure))),
+                    // What nobody can catch ended the child; here it is an error like others.
+                    Ok([Outcome::Err(failure)]) => Err(Fault::Raised(failure::to_value(&failure))),
                     Err(_) => return Err("one child was started"),
                 }
             }

@@ -14,7 +14,7 @@ use crate::value::{Record, Shape, Value};
 pub(crate) enum Fault {
     /// An error that the machine or a standard function found.
     Failure(Box<Failure>),
-    /// A value that the program raised.
+    /// A value that the program raised, or what ended a child.
     Raised(Value),
 }
 
@@ -135,7 +135,9 @@ impl Vm {
                 value
             }
         };
-        let is_catchable = failure::code_of(&error).is_none_or(RunCode::is_catchable);
+        if failure::code_of(&error).is_some_and(|code| !code.is_catchable_by_caller()) {
+            return self.close(failure::from_value(&error));
+        }
         if let Value::Record(record) = &mut error
             && record.shape == failure::error_shape()
             && matches!(record.values.get(3), Some(Value::Str(at)) if at.is_empty())
@@ -147,9 +149,6 @@ impl Vm {
             let mut failure = failure::from_value(&error);
             failure.at = self.place();
             error = failure::to_value(&failure);
-        }
-        if !is_catchable {
-            return self.close(failure::from_value(&error));
         }
         let floor = self.closing.as_ref().map_or(0, |closing| closing.floor as usize);
         while self.handlers.len() > floor
