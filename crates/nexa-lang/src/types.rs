@@ -487,34 +487,45 @@ impl TypeTable {
     /// Whether a value of a type is or holds a secret, as far as the type tells: what is behind `any` it does not.
     #[must_use]
     pub fn holds_secret(&self, ty: &Ty) -> bool {
-        self.secret_within(ty, &mut Vec::new())
+        self.first_within(ty, |ty| *ty == Ty::Secret).is_some()
     }
 
-    fn secret_within(&self, ty: &Ty, seen: &mut Vec<NamedId>) -> bool {
+    /// The first type of those wanted that a value of a type is or holds, as far as the type tells: what is behind `any`
+    /// it does not, and what a function or a stage has with it neither.
+    #[must_use]
+    pub fn first_within(&self, ty: &Ty, is_wanted: impl Fn(&Ty) -> bool) -> Option<Ty> {
+        self.within(ty, &is_wanted, &mut Vec::new())
+    }
+
+    fn within(&self, ty: &Ty, is_wanted: &dyn Fn(&Ty) -> bool, seen: &mut Vec<NamedId>) -> Option<Ty> {
+        if is_wanted(ty) {
+            return Some(ty.clone());
+        }
         match ty {
-            Ty::Secret => true,
-            Ty::List(inner) | Ty::Option(inner) | Ty::Handle(inner) => self.secret_within(inner, seen),
-            Ty::Dict(a, b) | Ty::Result(a, b) => self.secret_within(a, seen) || self.secret_within(b, seen),
-            Ty::Tuple(items) | Ty::Union(items) => items.iter().any(|item| self.secret_within(item, seen)),
-            Ty::Record(fields) => fields.iter().any(|field| self.secret_within(&field.ty, seen)),
-            Ty::Named(id) if seen.contains(id) => false,
+            Ty::List(inner) | Ty::Option(inner) | Ty::Handle(inner) => self.within(inner, is_wanted, seen),
+            Ty::Dict(a, b) | Ty::Result(a, b) => {
+                self.within(a, is_wanted, seen).or_else(|| self.within(b, is_wanted, seen))
+            }
+            Ty::Tuple(items) | Ty::Union(items) => items.iter().find_map(|item| self.within(item, is_wanted, seen)),
+            Ty::Record(fields) => fields.iter().find_map(|field| self.within(&field.ty, is_wanted, seen)),
+            Ty::Named(id) if seen.contains(id) => None,
             Ty::Named(id) => {
                 seen.push(*id);
                 match &self.named(*id).kind {
                     NamedKind::Protocol(fields) | NamedKind::Struct(fields) => {
-                        fields.iter().any(|field| self.secret_within(&field.ty, seen))
+                        fields.iter().find_map(|field| self.within(&field.ty, is_wanted, seen))
                     }
                     NamedKind::Enum(variants) => {
                         let mut fields = variants.iter().flat_map(|(_, fields)| fields.iter());
-                        fields.any(|field| self.secret_within(&field.ty, seen))
+                        fields.find_map(|field| self.within(&field.ty, is_wanted, seen))
                     }
-                    NamedKind::Semantic(semantic) => self.secret_within(&semantic.base, seen),
+                    NamedKind::Semantic(semantic) => self.within(&semantic.base, is_wanted, seen),
                 }
             }
             Ty::Broken | Ty::Never | Ty::Any | Ty::Unit | Ty::Str | Ty::Int | Ty::Float | Ty::Bool | Ty::Duration => {
-                false
+                None
             }
-            Ty::Function(..) | Ty::Stage(..) | Ty::Snapshot | Ty::Stream(_) => false,
+            Ty::Secret | Ty::Function(..) | Ty::Stage(..) | Ty::Snapshot | Ty::Stream(_) => None,
         }
     }
 

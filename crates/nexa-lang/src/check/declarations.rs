@@ -47,7 +47,7 @@ pub(super) struct Signature {
 
 /// How far a flow is checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Progress {
+pub(super) enum Progress {
     Waiting,
     Running,
     Done(Ty),
@@ -71,12 +71,12 @@ pub(super) struct FlowInfo {
     pub(super) schedule: Schedule,
     /// The tools that it may call.
     granted: Vec<u32>,
-    progress: Progress,
+    pub(super) progress: Progress,
 }
 
 impl FlowInfo {
     /// Whether each call of it is an agent of its own.
-    fn runs_apart(&self) -> bool {
+    pub(super) fn runs_apart(&self) -> bool {
         self.budget.is_some() || self.schedule != Schedule::default()
     }
 }

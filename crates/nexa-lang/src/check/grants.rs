@@ -10,6 +10,7 @@ use super::declarations::Written;
 use super::literals::block_of;
 use super::modules::Item;
 use super::std_tools;
+use super::tools::PLACES_ALLOWED_MAX;
 use crate::ast::{self, AstNode, Grant, Name, Signature as _};
 use crate::diagnostic::Code;
 use crate::hir::{Const, Expr, ExprKind, Granted, Offered, ToolParam};
@@ -42,13 +43,26 @@ impl Checker<'_> {
     /// What a `uses` clause grants.
     pub(super) fn grants(&mut self, grants: &[Grant], holder: Holder) -> Vec<Granted> {
         let mut granted: Vec<Granted> = Vec::new();
+        // Several grants of files are one with the paths of all: where it stands, and the first of them.
+        let mut fs: Option<(usize, Span, Vec<String>)> = None;
         for grant in grants {
             let path = grant.path();
             let words: Vec<String> = path.iter().map(Name::text).collect();
             let words: Vec<&str> = words.iter().map(String::as_str).collect();
             let args = grant.args();
             let more = match words.as_slice() {
-                ["std", "fs"] if !self.is_item("std") => self.fs_grant(grant, &args),
+                ["std", "fs"] if !self.is_item("std") => {
+                    let place = granted.len();
+                    if let Some(paths) = self.fs_grant(grant, &args) {
+                        let known = fs.get_or_insert_with(|| (place, grant.span(), Vec::new()));
+                        for path in paths {
+                            if !known.2.contains(&path) {
+                                known.2.push(path);
+                            }
+                        }
+                    }
+                    Vec::new()
+                }
                 // Looked at where the memory is used.
                 ["memory", "tenant"] if !self.is_item("memory") && args.is_empty() => Vec::new(),
                 ["std", part] if !STD_PARTS.contains(part) && !self.is_item("std") => {
@@ -81,6 +95,16 @@ impl Checker<'_> {
                 }
             }
         }
+        if let Some((place, span, mut paths)) = fs {
+            if paths.len() > PLACES_ALLOWED_MAX {
+                let message = format!("more than {PLACES_ALLOWED_MAX} paths are granted");
+                let many = self.finding(Code::E1006, span, message);
+                self.report(many.help("grant the folder that they lie in"));
+                paths.truncate(PLACES_ALLOWED_MAX);
+            }
+            let tools = self.std_fs(&paths, self.file, span).into_iter().map(Granted::Tool);
+            granted.splice(place..place, tools);
+        }
         if granted.len() > GRANTED_MAX {
             let span = grants.last().map_or(Span::new(0, 0), AstNode::span);
             let many = self.finding(Code::E1006, span, format!("more than {GRANTED_MAX} tools are granted"));
@@ -95,8 +119,8 @@ impl Checker<'_> {
         self.scopes[self.place_of(self.file)].get(name).is_some()
     }
 
-    /// `std.fs(paths: ["notes/"])`
-    fn fs_grant(&mut self, grant: &Grant, args: &[ast::Arg]) -> Vec<Granted> {
+    /// The paths of `std.fs(paths: ["notes/"])`.
+    fn fs_grant(&mut self, grant: &Grant, args: &[ast::Arg]) -> Option<Vec<String>> {
         let mut paths = None;
         for arg in args {
             match (arg.name(), arg.value()) {
@@ -106,16 +130,16 @@ impl Checker<'_> {
                     let name = arg.name().map(|name| name.text()).unwrap_or_default();
                     let unknown = self.suggest(unknown, &name, ["paths"]);
                     self.report(unknown.help("write `std.fs(paths: [\"notes/\"])`"));
-                    return Vec::new();
+                    return None;
                 }
             }
         }
-        let Some(paths) = paths.filter(|paths| !paths.is_empty()) else {
+        let paths = paths.filter(|paths| !paths.is_empty());
+        if paths.is_none() {
             let lacks = self.finding(Code::E0403, grant.span(), "`std.fs` without paths reaches nothing");
             self.report(lacks.help("say which folders: `std.fs(paths: [\"notes/\"])`"));
-            return Vec::new();
-        };
-        self.std_fs(&paths, self.file, grant.span()).into_iter().map(Granted::Tool).collect()
+        }
+        paths
     }
 
     fn item_grant(&mut self, path: &[Name], holder: Holder, span: Span) -> Option<Granted> {
@@ -171,6 +195,7 @@ impl Checker<'_> {
                 return None;
             }
         }
+        self.offered_flows.push((self.file, span, number));
         Some(Granted::Flow(number as u32))
     }
 

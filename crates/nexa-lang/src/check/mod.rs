@@ -15,6 +15,7 @@
 //! Not here: instructions (`compile`), reading files (`source_set`).
 
 mod agents;
+mod apart;
 mod asserts;
 mod assignments;
 mod callees;
@@ -112,6 +113,7 @@ pub(crate) fn check(
     checker.index_cases();
     checker.check_signatures();
     checker.check_flows();
+    checker.check_apart();
     let (functions, agents) = (checker.functions.len(), checker.agents.len());
     let mut tests = checker.check_tests();
     if !keeps_tests {
@@ -164,6 +166,8 @@ pub(super) struct Checker<'f> {
     in_test: bool,
     /// The tools that the flow being checked may call.
     granted: Vec<u32>,
+    /// The flows that are offered to models, and where.
+    offered_flows: Vec<(FileId, Span, usize)>,
     /// Whether names are limited to parameters and the prelude: inside an agent's texts.
     in_agent_text: bool,
     /// The clause whose condition is being looked at, see [`contracts`].
@@ -209,6 +213,7 @@ impl<'f> Checker<'f> {
             has_budget: false,
             in_test: false,
             granted: Vec::new(),
+            offered_flows: Vec::new(),
             in_agent_text: false,
             in_contract: None,
             may_use_tenant_memory: false,

@@ -43,7 +43,7 @@ const TIMEOUT_MS: u64 = 60_000;
 const TIMEOUT_ALLOWED_MAX_MS: u64 = 24 * 3_600_000;
 const MEMORY_ALLOWED_MAX: i64 = 4 << 30;
 const FILE_SIZE_ALLOWED_MAX: i64 = 1 << 40;
-const PLACES_ALLOWED_MAX: usize = 64;
+pub(super) const PLACES_ALLOWED_MAX: usize = 64;
 
 /// A declared tool.
 #[derive(Debug)]
@@ -346,20 +346,28 @@ impl Checker<'_> {
             Risk::High | Risk::Critical => Approval::Always,
         };
         let approval = written.approval.map_or(by_risk, |(approval, _)| approval);
-        let is_risky = matches!(tool.risk, Risk::High | Risk::Critical);
-        if let (true, Some((Approval::Never, span))) = (is_risky, written.approval) {
-            let message = format!("`{}` has {} risk and never asks for approval", signature.name, tool.risk.as_str());
-            let mut never = self.finding(Code::E0806, span, message);
-            if let Some(risk) = written.risk {
-                never = never.label(risk, "its risk is written here");
-            }
-            self.report(never.help("leave `approval` out: a tool of this risk asks each time"));
-        }
         let asks = match approval {
             Approval::Never => false,
             Approval::OnWrite => tool.effect == ToolEffect::Write,
             Approval::Always => true,
         };
+        let is_evaded = match tool.risk {
+            Risk::Low | Risk::Medium => false,
+            Risk::High => !asks,
+            // It asks whatever is written, and that it never does must not be.
+            Risk::Critical => approval == Approval::Never,
+        };
+        if let (true, Some((_, span))) = (is_evaded, written.approval) {
+            let message = format!("`{}` has {} risk and never asks for approval", signature.name, tool.risk.as_str());
+            let mut never = self.finding(Code::E0806, span, message);
+            if let Some(risk) = written.risk {
+                never = never.label(risk, "its risk is written here");
+            }
+            if approval == Approval::OnWrite {
+                never = never.note(format!("its effect is \"{}\", so `on_write` never asks", tool.effect.as_str()));
+            }
+            self.report(never.help("leave `approval` out: a tool of this risk asks each time"));
+        }
         tool.asks = asks || tool.risk == Risk::Critical;
     }
 
