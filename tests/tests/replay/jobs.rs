@@ -104,6 +104,58 @@ pub(crate) const JOBS: &[Job] = &[
         approves: false,
         succeeds: true,
     },
+    Job {
+        file: "tools/tools.nx",
+        name: "a keeper that reads, is refused a file, and calculates",
+        input: r#"{"question":"What do we pay for tea?"}"#,
+        script: r#"script Keeper => [call(std_fs_read, { path: "notes/prices.txt" }), call(std_fs_read, { path: "nexa.toml" }),
+            call(calculate, { expression: "4 * 2.75 * 52 / 12" }), "About 47.67 a month."]"#,
+        approves: true,
+        succeeds: true,
+    },
+    Job {
+        file: "chat/chat.nx",
+        name: "a first message, which is remembered",
+        input: r#"{"message":"My cat is called Ada."}"#,
+        script: r#"script Talk => "Nice name!""#,
+        approves: true,
+        succeeds: true,
+    },
+    Job {
+        file: "critic/critic.nx",
+        name: "a draft that is criticised once",
+        input: r#"{"task":"Explain queues."}"#,
+        script: r#"
+            script Writer => ["A FIFO.", "A queue is a line."]
+            script semantic "a child would understand it" => [false, true]
+            script reflect => "It uses a technical word."
+        "#,
+        approves: true,
+        succeeds: true,
+    },
+    Job {
+        file: "router/router.nx",
+        name: "a message that goes to support",
+        input: r#"{"message":"It crashes."}"#,
+        script: r#"
+            script Support => "Start it again."
+            script intent => "says that something does not work"
+        "#,
+        approves: true,
+        succeeds: true,
+    },
+    Job {
+        file: "debate/debate.nx",
+        name: "two who agree in the second round",
+        input: r#"{"question":"Tests first?"}"#,
+        script: r#"
+            script Optimist => ["Always.", "Mostly."]
+            script Sceptic => ["Never.", "Mostly."]
+            script Chair => [{ agreed: false, value: "", reason: "too absolute" }, { agreed: true, value: "Mostly.", reason: "" }]
+        "#,
+        approves: true,
+        succeeds: true,
+    },
 ];
 
 pub(crate) fn examples() -> PathBuf {

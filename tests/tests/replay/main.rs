@@ -6,6 +6,7 @@
 mod jobs;
 mod node;
 mod stage;
+mod world;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -5,16 +5,16 @@ use std::sync::Arc;
 
 use nexa_agent::{Agent, Input, OutsideEffect, Step, describe};
 use nexa_event::codec;
-use nexa_event::effect::{Answer, EffectBody, Finish, ModelReply};
+use nexa_event::effect::Answer;
 use nexa_event::fact::{self, AgentEvent, EffectResult, Intent, Spawned};
-use nexa_llm::script::{Say, Script, Seating};
 use nexa_types::{
-    AgentId, AgentState, Epoch, Failure, InputId, Millis, NodeId, Outcome, RequestId, Seq, Spend, TenantId, Timestamp,
-    Tokens, Waiting, WorkloadId,
+    AgentId, AgentState, Epoch, InputId, Millis, NodeId, Outcome, RequestId, Seq, Spend, TenantId, Timestamp, Waiting,
+    WorkloadId,
 };
 use nexa_vm::vm::Program;
 
 use crate::jobs::Job;
+use crate::world::World;
 
 /// Steps that no example needs.
 pub(crate) const STEPS_MAX: usize = 1_000_000;
@@ -36,8 +36,7 @@ pub(crate) struct Seat {
 pub(crate) struct Stage<'j> {
     pub(crate) job: &'j Job,
     pub(crate) program: Arc<Program>,
-    pub(crate) script: Script,
-    pub(crate) seating: Seating,
+    world: World,
     pub(crate) fuel: u64,
     /// Whether an agent becomes bytes and is made of them again after every step.
     pub(crate) freezes: bool,
@@ -53,6 +52,7 @@ pub(crate) enum Act {
     Begin,
     Read,
     Answer,
+    Recall,
     Decide(Seq),
     Wait(Timestamp),
 }
@@ -63,8 +63,7 @@ impl<'j> Stage<'j> {
         let mut stage = Self {
             job,
             program: Arc::clone(program),
-            script: job.script(),
-            seating: Seating::default(),
+            world: World::new(job.script(), job.path().parent().expect("a file lies in a folder")),
             fuel,
             freezes,
             freezes_done: 0,
@@ -100,6 +99,7 @@ impl<'j> Stage<'j> {
                     Input::Inbox(entry, input)
                 }
                 Act::Answer => self.answer(id),
+                Act::Recall => self.recall(id),
                 Act::Decide(seq) => {
                     let key = self.at(id).agent.effect_key(seq);
                     let result = EffectResult::Done(Answer::Approval(self.job.decision()));
@@ -128,12 +128,20 @@ impl<'j> Stage<'j> {
     fn step(&mut self, id: AgentId, input: Input) {
         let (now, fuel) = (self.now, self.fuel);
         let seat = self.at(id);
+        let workload = seat.agent.spawned().workload;
         let Step { facts, births, posts, wish, logs, ended, due, more, .. } = seat.agent.step(input, now, fuel);
+        let stored: Vec<AgentEvent> =
+            facts.iter().filter(|event| matches!(event, AgentEvent::MemoryStored { .. })).cloned().collect();
         seat.stream.extend(facts.into_iter().map(|event| (event, now)));
         seat.logs.extend(logs);
         (seat.due, seat.more) = (due, more);
         assert_eq!(ended.is_some(), seat.agent.end().is_some(), "`ended` is said with the step that ends");
         self.freeze(id);
+        for event in &stored {
+            if let AgentEvent::MemoryStored { entry, .. } = event {
+                self.world.keep(entry, workload);
+            }
+        }
         for (child, first) in births {
             self.seat(child, first);
         }
@@ -162,26 +170,23 @@ impl<'j> Stage<'j> {
         assert_eq!(seat.agent.snapshot(), bytes, "equal agents make equal bytes");
     }
 
-    /// What the script says to the request in flight.
+    /// What comes back for the request in flight.
     fn answer(&mut self, id: AgentId) -> Input {
-        let OutsideEffect { seq, key, attempt, body, .. } = self.at(id).flying.take().expect("a request is in flight");
-        let EffectBody::Model(request) = body else { panic!("only models have wishes") };
-        let turn = self.script.next_turn(&mut self.seating, &request.agent, key);
-        let turn = turn.unwrap_or_else(|miss| panic!("`{}`: {miss}", self.job.name));
-        let spend = Spend { tokens_in: Tokens(3), tokens_out: Tokens(2), calls: 1, ..Spend::default() };
-        let result = match &turn.say {
-            Say::Text(text) => EffectResult::Done(Answer::Model(ModelReply {
-                text: text.clone(),
-                finish: Finish::Stop,
-                model: "script/script".to_owned(),
-                spend,
-                tokens_left_out: Tokens(0),
-                tool_calls: Vec::new(),
-            })),
-            Say::Call { .. } => panic!("`{}`: a tool is called and none is offered", self.job.name),
-            Say::Fail(code) => EffectResult::Failed(Failure::new(*code, "the script says so")),
-        };
+        let seat = self.at(id);
+        let workload = seat.agent.spawned().workload;
+        let effect = seat.flying.take().expect("a request is in flight");
+        let (seq, attempt) = (effect.seq, effect.attempt);
+        let (result, spend) = self.world.answer(id, workload, effect);
         Input::EffectEnded { seq, attempt, result, spend }
+    }
+
+    /// What an agent finds that looks into a memory.
+    fn recall(&mut self, id: AgentId) -> Input {
+        let agent = &self.at(id).agent;
+        let (seq, attempt, request) = agent.recall().expect("it looks into a memory");
+        let workload = agent.spawned().workload;
+        let result = self.world.recall(&request, workload);
+        Input::EffectEnded { seq, attempt, result, spend: Spend::default() }
     }
 
     /// All facts of all agents as bytes, in order of birth, and what they logged.
@@ -219,6 +224,9 @@ impl Seat {
         }
         if self.flying.is_some() {
             return Some(Act::Answer);
+        }
+        if self.agent.recall().is_some() {
+            return Some(Act::Recall);
         }
         match state {
             AgentState::Waiting(Waiting::Approval) => self.asked().map(Act::Decide),
