@@ -53,11 +53,15 @@ struct Seat {
 
 /// What happens next to an agent.
 enum Event {
-    Wake(Input),
+    Wake(Box<Input>),
     /// The deadline that was armed for now.
     Due,
     /// The question of a test, answered when its turn comes.
     Asked(Seq),
+}
+
+fn wake(input: Input) -> Event {
+    Event::Wake(Box::new(input))
 }
 
 /// A workload that is being run.
@@ -145,7 +149,7 @@ impl Stage {
         self.seats.insert(id, seat);
         self.births.push(id);
         let node = NodeId::new("harness").expect("a plain word is a node's name");
-        self.push(self.now, id, Event::Wake(Input::Start { node, epoch: Epoch(1) }));
+        self.push(self.now, id, wake(Input::Start { node, epoch: Epoch(1) }));
     }
 
     fn push(&mut self, due: Timestamp, id: AgentId, event: Event) {
@@ -161,7 +165,7 @@ impl Stage {
         while let Some(((due, _), (id, event))) = self.queue.pop_first() {
             let Some(seat) = self.seats.get_mut(&id).filter(|seat| seat.agent.end().is_none()) else { continue };
             let input = match event {
-                Event::Wake(input) => input,
+                Event::Wake(input) => *input,
                 Event::Due if seat.armed == Some(due) => {
                     seat.armed = None;
                     Input::Due
@@ -250,7 +254,7 @@ impl Stage {
     fn post(&mut self, to: AgentId, entry: InputId, input: fact::Input) {
         let Some(seat) = self.seats.get_mut(&to) else { return };
         if seat.agent.end().is_none() && seat.posted.insert(entry) {
-            self.push(self.now, to, Event::Wake(Input::Inbox(entry, input)));
+            self.push(self.now, to, wake(Input::Inbox(entry, input)));
         }
     }
 
@@ -285,7 +289,7 @@ impl Stage {
                 let (seq, key) = (*seq, seat.agent.effect_key(*seq));
                 let (delay, turn) = self.turn(&Target::new("approve", ""));
                 let answered = fact::Input::Answered { seq, key, result: decision_result(turn) };
-                self.push(self.now.after(delay), id, Event::Wake(Input::Inbox(InputId::answer(key), answered)));
+                self.push(self.now.after(delay), id, wake(Input::Inbox(InputId::answer(key), answered)));
             }
             _ => {}
         }
@@ -299,7 +303,7 @@ impl Stage {
             let answer = look_up(&request.what, self.memories.entries(&place));
             let result = EffectResult::Done(Answer::Memory(answer));
             let input = Input::EffectEnded { seq, attempt, result, spend: Spend::default() };
-            return self.push(self.now, id, Event::Wake(input));
+            return self.push(self.now, id, wake(input));
         }
         if let Some((seq, _)) = seat.agent.test_request() {
             return self.push(self.now, id, Event::Asked(seq));
@@ -328,7 +332,7 @@ impl Stage {
             (due, model_result(turn, request, wish.seq.0))
         };
         let input = Input::EffectEnded { seq: wish.seq, attempt: wish.attempt, result, spend };
-        self.push(due, id, Event::Wake(input));
+        self.push(due, id, wake(input));
     }
 
     /// Calls a tool by its script. One that does not answer in time may have done its work.
@@ -345,7 +349,7 @@ impl Stage {
             (due, tool_result(turn))
         };
         let input = Input::EffectEnded { seq: wish.seq, attempt: wish.attempt, result, spend: Spend::default() };
-        self.push(due, id, Event::Wake(input));
+        self.push(due, id, wake(input));
     }
 
     /// The next turn for a target, or the failure that stands for it, and how long it takes.
