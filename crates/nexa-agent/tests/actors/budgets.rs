@@ -1,6 +1,6 @@
 //! Budgets of agents whose children were told to end: what those hold comes back, and nothing hangs on when.
 
-use nexa_event::fact::AgentEvent;
+use nexa_event::fact::{AgentEvent, WaitOn};
 use nexa_types::Budget;
 
 use crate::town::{Town, Turn, always, shown};
@@ -189,4 +189,40 @@ fn the_grace_of_an_agent_that_stops_by_itself_runs_from_a_recorded_moment() {
             assert_eq!(is_cut_short, millis > 50, "{millis}");
         }
     }
+}
+
+/// Earlier builds recorded neither; what they wrote is read as it was meant.
+#[test]
+fn logs_in_which_nothing_waits_for_a_budget_and_no_stop_is_recorded_are_read_too() {
+    let text = "
+        flow main() -> str { defer emit(\"end\"); semantic_if \"c\" against \"x\" { } else { }; return \"done\" }";
+    let mut short = Town::budgeted(text, calls(0), None);
+    short.run();
+    let mut stream = short.stream("main").to_vec();
+    let before = stream.len();
+    stream.retain(|(event, _)| !matches!(event, AgentEvent::Interrupted { .. }));
+    assert_eq!(stream.len(), before - 1);
+    assert_eq!(short.reads("main", &stream), Ok(()));
+
+    let flows = "
+        flow main() -> str budget { calls: 9 } {
+            let a = fork [A.run(\"a\"), B.run(\"b\")] merge first
+            return C.run(a)
+        }";
+    let mut first = town(flows);
+    first.run();
+    let mut stream = first.stream("main").to_vec();
+    let waits = stream.iter().position(|(event, _)| matches!(event, AgentEvent::WaitBegan { on: WaitOn::Budget, .. }));
+    // The child was born at once, with a share of what was left then.
+    stream.truncate(waits.expect("it waits") + 3);
+    stream.remove(waits.expect("it waits"));
+    let ended = stream.remove(waits.expect("it waits"));
+    assert!(matches!(ended.0, AgentEvent::ChildEnded { .. }), "{}", first.story("main"));
+    let Some((AgentEvent::ChildrenSpawned { children, .. }, _)) = stream.last_mut() else { panic!("a birth") };
+    assert_eq!(children[0].granted.calls, Some(7), "all but two that were used");
+    assert!(first.reads("main", &stream).is_err(), "it would have waited, or had less");
+    let Some((AgentEvent::ChildrenSpawned { children, .. }, _)) = stream.last_mut() else { panic!("a birth") };
+    children[0].granted.calls = Some(4);
+    stream.push(ended);
+    assert_eq!(first.reads("main", &stream), Ok(()));
 }

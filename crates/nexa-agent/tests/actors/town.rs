@@ -413,6 +413,15 @@ impl Town {
         &house.stream
     }
 
+    /// Whether the agent of a name can be made from such a stream; what is wrong with it otherwise.
+    pub(crate) fn reads(&self, name: &str, stream: &[(AgentEvent, Timestamp)]) -> Result<(), String> {
+        let (id, house) =
+            self.houses.iter().find(|(_, house)| house.first.name == name).expect("there is such an agent");
+        let mut agent = Agent::born(*id, &house.first, Arc::clone(&self.program)).expect("it was born before");
+        let mut events = stream[1..].iter();
+        events.try_for_each(|(event, at)| agent.replay(event, *at).map_err(|error| error.to_string()))
+    }
+
     pub(crate) fn ends(&self) -> BTreeMap<String, String> {
         self.houses
             .values()
