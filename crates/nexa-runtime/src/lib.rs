@@ -29,6 +29,7 @@ pub mod supervise;
 mod takeover;
 mod waits;
 
+pub use agent::RECALLS_MAX;
 pub use bounded::Overloaded;
 pub use config::{NodeConfig, NodeStats};
 pub use live::{Live, LiveHub, LiveKind, LivePiece, LiveReceiver};

@@ -21,10 +21,11 @@ use nexa_ports::tool::Tools;
 use nexa_types::{AgentId, AgentState, Millis, ModuleHash, NodeId, StreamId, TenantId};
 use nexa_vm::module::Module;
 use nexa_vm::vm::Program;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use crate::agent::AgentChild;
+use crate::agent::{AgentChild, RECALLS_MAX};
 use crate::bounded::Overloaded;
 use crate::config::{Counters, NodeConfig, NodeStats};
 use crate::dispatch::models::Models;
@@ -93,6 +94,8 @@ pub(crate) struct Core {
     pub(crate) config: NodeConfig,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) memories: Arc<dyn Memories>,
+    /// Turns to look into a memory.
+    pub(crate) recalls: Arc<Semaphore>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) dice: Arc<dyn Dice>,
     pub(crate) live: LiveHub,
@@ -250,6 +253,7 @@ impl Core {
                 config,
                 store,
                 memories,
+                recalls: Arc::new(Semaphore::new(RECALLS_MAX)),
                 clock,
                 dice,
                 live,

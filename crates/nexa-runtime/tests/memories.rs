@@ -4,17 +4,20 @@
 mod support;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use nexa_ports::memories::{Memories, MemoryPlace};
 use nexa_ports::store::Store;
-use nexa_runtime::{Node, Ports};
+use nexa_ports::view::Answer;
+use nexa_runtime::{Node, Ports, RECALLS_MAX};
 use nexa_store::{Options, SqliteStore};
-use nexa_types::{AgentId, Outcome, TenantId, WorkloadId};
+use nexa_types::{AgentId, GlobalSeq, Outcome, Payload, TenantId, WorkloadId};
 use nexa_vm::module::Module;
 use nexa_vm::{codec, json};
 use support::model::FakeModel;
 use support::{Desk, config, until};
+use tokio::sync::watch;
 
 const PROGRAM: &str = r#"
     agent Echo { prompt: "Say it again.", model: "fake/model" }
@@ -98,6 +101,57 @@ async fn a_memory_survives_the_node_and_ends_with_its_workload() {
     assert_eq!(of(TenantId::local(), Some(first)).await.unwrap(), [], "the workload's has ended with it");
     drop(node);
     let _ = std::fs::remove_dir_all(&folder);
+}
+
+/// Counts who looks into a memory at the same time, and lets nobody see anything until it is told to.
+struct Slow {
+    memories: Arc<dyn Memories>,
+    looking: watch::Sender<usize>,
+    most: AtomicUsize,
+    go: watch::Sender<bool>,
+}
+
+impl Memories for Slow {
+    fn entries(
+        &self,
+        place: MemoryPlace,
+        key: Option<String>,
+        seen: GlobalSeq,
+        deadline: Duration,
+    ) -> Answer<'_, Vec<(String, Payload)>> {
+        Box::pin(async move {
+            self.looking.send_modify(|looking| *looking += 1);
+            self.most.fetch_max(*self.looking.borrow(), Ordering::SeqCst);
+            self.go.subscribe().wait_for(|go| *go).await.unwrap();
+            let entries = self.memories.entries(place, key, seen, deadline).await;
+            self.looking.send_modify(|looking| *looking -= 1);
+            entries
+        })
+    }
+}
+
+#[tokio::test]
+async fn only_so_many_look_into_memories_at_the_same_time() {
+    let desk = Desk::new(FakeModel::echo(1));
+    let ports = desk.ports(desk.store.clone());
+    let (looking, go) = (watch::Sender::new(0), watch::Sender::new(false));
+    let slow = Arc::new(Slow { memories: ports.memories.clone(), looking, most: AtomicUsize::new(0), go });
+    let node = Node::start(config("n1"), Ports { memories: slow.clone(), ..ports }).await.unwrap();
+    let mut workloads = Vec::new();
+    for number in 1..=3 * RECALLS_MAX as u8 {
+        let workload = submitted(&desk, number).await;
+        node.wake(AgentId::root(workload)).unwrap();
+        workloads.push(workload);
+    }
+    until("as many as may to look", || *slow.looking.borrow() == RECALLS_MAX).await;
+    for _ in 0..1_000 {
+        tokio::task::yield_now().await;
+    }
+    slow.go.send_replace(true);
+    for workload in workloads {
+        assert!(matches!(desk.outcome(workload).await, Outcome::Ok(_)));
+    }
+    assert_eq!(slow.most.load(Ordering::SeqCst), RECALLS_MAX);
 }
 
 #[tokio::test]

@@ -9,10 +9,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use nexa_event::fact::Input;
 use nexa_ports::clock::Clock;
 use nexa_ports::model::ModelError;
+use nexa_ports::store::{Post, Posted};
 use nexa_runtime::Node;
 use nexa_types::*;
+use nexa_vm::codec;
+use nexa_vm::value::Value;
 
 use support::clock::{Counting, Halting};
 use support::model::FakeModel;
@@ -69,6 +73,36 @@ async fn nobody_runs_before_all_are_taken_over() {
     let mut attempts: Vec<Vec<u32>> = desk.model.asked().into_values().collect();
     attempts.sort();
     assert_eq!(attempts, [vec![1], vec![1, 2]], "what was in flight was sent again, as a second attempt");
+}
+
+/// The calls of a node that stops are cancelled, which is nothing that its agents may hear of.
+#[tokio::test]
+async fn a_stop_in_the_middle_of_an_append_cancels_no_agent() {
+    let desk = Desk::new(FakeModel::echo(1));
+    desk.model.hold(true);
+    let (node, way) = desk.start_mortal(None).await;
+    let workload = desk.run(&node, 1, &program::calls(2)).await;
+    desk.model.was_asked(1).await;
+    // It takes a message, which its next request will end with, while its call is in flight, and the store takes its time.
+    way.holds_appends.send_replace(true);
+    let message = Input::Message { from: "ada".into(), value: codec::encode(&Value::Str("go on".into())) };
+    let post = Post { to: root(workload), id: InputId::from_bytes([9; 16]), input: message };
+    assert_eq!(desk.store.post(post, desk.stamp()).await.unwrap(), Posted::Accepted);
+    node.wake(root(workload)).unwrap();
+    soon("the append", way.held_appends.subscribe().wait_for(|held| *held == 1)).await.unwrap();
+    drop(node);
+    until("the call to be cancelled", || desk.model.tokens.lock().unwrap()[0].is_cancelled()).await;
+    for _ in 0..1_000 {
+        tokio::task::yield_now().await;
+    }
+    way.holds_appends.send_replace(false);
+    for _ in 0..1_000 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(desk.recorded_answers().await, [], "nobody has answered");
+    desk.model.hold(false);
+    let _node = desk.start(config("n1")).await;
+    assert_eq!(desk.text(workload).await, "<go on>");
 }
 
 #[tokio::test]

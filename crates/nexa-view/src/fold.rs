@@ -1,5 +1,6 @@
 //! One fact at a time: which views it touches, and what they say afterwards.
 
+use nexa_event::effect::MemoryScope;
 use nexa_event::envelope::{Envelope, Fact};
 use nexa_event::fact::{AgentEvent, ClusterEvent, Intent, WorkloadEvent};
 use nexa_types::{AgentId, EffectKey, GlobalSeq, ModuleHash, Seq, StreamId, TenantId, WorkloadId};
@@ -155,6 +156,7 @@ fn fold_agent<S: Shelf>(shelf: &mut S, agent: AgentId, event: &AgentEvent, seen:
     let workload = view.workload;
     if let AgentEvent::MemoryStored { entry, .. } = event
         && is_new
+        && (entry.scope == MemoryScope::Tenant || !has_ended(shelf, workload)?)
     {
         shelf.keep_memory(MemoryEntry::new(entry, view.tenant.clone(), workload, seen.position))?;
     }
@@ -166,6 +168,12 @@ fn fold_agent<S: Shelf>(shelf: &mut S, agent: AgentId, event: &AgentEvent, seen:
         | AgentEvent::Ended { .. } => fold_workload(shelf, workload, seen),
         _ => Ok(()),
     }
+}
+
+/// Whether a workload is over, and its memory with it. Those below may still have something deferred to do.
+fn has_ended<S: Shelf>(shelf: &mut S, workload: WorkloadId) -> Result<bool, S::Error> {
+    let view = shelf.load(&Key::Workload(workload))?;
+    Ok(matches!(view, Some(View::Workload(view)) if view.ended_at.is_some()))
 }
 
 /// The question that a fact is about: a new one, or the one that its agent waited for.

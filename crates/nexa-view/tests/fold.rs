@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 
 use expect_test::{Expect, expect};
-use nexa_event::effect::{Answer, ApprovalRequest, ChildSpec, Decision, Finish, Join, ModelReply};
+use nexa_event::effect::{
+    Answer, ApprovalRequest, ChildSpec, Decision, Finish, Join, MemoryScope, ModelReply, Remembered,
+};
 use nexa_event::envelope::{Envelope, FORMAT, Fact, Header};
 use nexa_event::fact::{
     AgentEvent, ChildBorn, ClusterEvent, EffectResult, Intent, OnFailure, Parent, Program, Spawned, WorkloadEvent,
@@ -442,6 +444,27 @@ fn timers_quarantine_and_takeover_are_seen() {
         workload review running 0 tokens, 0 of 1 agents ended
         agent main running v6 0 tokens on n2
     "#]]);
+    desk.folds_again_to_the_same();
+}
+
+#[test]
+fn what_is_stored_after_a_workload_has_ended_does_not_come_back_into_its_memory() {
+    let mut desk = Desk::default();
+    desk.submitted();
+    desk.spawned(root(), "main", None);
+    desk.started(root());
+    let store = |key: &str, scope| AgentEvent::MemoryStored {
+        seq: Seq(1),
+        entry: Remembered { scope, key: key.into(), value: Some(Payload::new([0x01])) },
+    };
+    desk.agent(root(), store("before", MemoryScope::Workload));
+    assert_eq!(desk.memories.all().count(), 1);
+    desk.workload(WorkloadEvent::Ended { outcome: value(), spend: spend(0) });
+    // It was told to end, and has something deferred.
+    desk.agent(root(), store("after", MemoryScope::Workload));
+    assert_eq!(desk.memories.all().count(), 0, "a workload that has ended has no memory");
+    desk.agent(root(), store("after", MemoryScope::Tenant));
+    assert_eq!(desk.memories.all().count(), 1, "the tenant's memory goes on");
     desk.folds_again_to_the_same();
 }
 

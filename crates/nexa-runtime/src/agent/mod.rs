@@ -47,6 +47,10 @@ use crate::waits::until_shown;
 const STEPS_PER_TURN_MAX: usize = 32;
 /// How long one look into a memory waits for the read models; after that it pauses as if the store were away.
 const MEMORY_WAIT: Duration = Duration::from_millis(500);
+/// Looks into memories at a time, in the whole node. A further one waits.
+pub const RECALLS_MAX: usize = 4;
+/// How long it waits; after that its agent pauses as if the store were away, and asks again.
+const RECALL_WAIT: Millis = Millis(2_000);
 /// Pauses while the store is away: 50 ms, doubling to 5 s, ±20 %. Without a limit, because agents wait for the store.
 const STORE_PAUSES: RestartPolicy = RestartPolicy::SERVICE;
 
@@ -107,6 +111,8 @@ enum Next {
     Start(OutsideEffect),
     SendLost(OutsideEffect),
     Nothing,
+    /// It does not run here any more.
+    Leave,
 }
 
 impl Body {
@@ -160,6 +166,7 @@ impl AgentActor {
                 Some(kept) => self.record_again(body, &mut loaded, kept).await?,
                 None => match self.next(&mut loaded).await {
                     Ok(Next::Nothing) => return self.rest(body, loaded).await,
+                    Ok(Next::Leave) => return Ok(Then::Stop),
                     Ok(next) => self.take(body, &mut loaded, next).await?,
                     Err(error) => {
                         self.pause(body, &error);
@@ -251,6 +258,11 @@ impl AgentActor {
             return Ok(Next::Hear(Input::Inbox(entry.id, entry.input), None));
         }
         if let Some(ended) = core.models.finished(agent) {
+            // A node that stops gives up its seats first and then cancels what is in flight. What ended so has not ended
+            // for the agent: whoever takes it over sends it again.
+            if !core.residency.is_seated(&self.seat) {
+                return Ok(Next::Leave);
+            }
             let key = ended.key;
             let (seq, attempt, result, spend) = (ended.seq, ended.attempt, ended.result, ended.spend);
             return Ok(Next::Hear(Input::EffectEnded { seq, attempt, result, spend }, Some(key)));
@@ -296,12 +308,27 @@ impl AgentActor {
             Wanted::Key(key) => Some(key.clone()),
             Wanted::Best { .. } => None,
         };
+        let unavailable = |detail: String| StoreError::Unavailable { detail };
+        // A memory is 64 MiB at most, and ranking that takes long: few at a time, and not where other agents run.
+        let turn = tokio::select! {
+            turn = self.core.recalls.clone().acquire_owned() => turn.map_err(|closed| unavailable(closed.to_string()))?,
+            () = self.core.clock.wait_until(self.core.clock.now().after(RECALL_WAIT)) => {
+                return Err(unavailable(format!("{RECALLS_MAX} memories are being searched already")));
+            }
+        };
         let seen = *self.core.store.head().borrow();
-        match self.core.memories.entries(place, key, seen, MEMORY_WAIT).await {
-            Ok(entries) => Ok(look_up(&request.what, entries.iter().map(|(key, value)| (key.as_str(), value)))),
-            Err(ViewError::Store(error)) => Err(error),
-            Err(behind) => Err(StoreError::Unavailable { detail: behind.to_string() }),
-        }
+        let entries = match self.core.memories.entries(place, key, seen, MEMORY_WAIT).await {
+            Ok(entries) => entries,
+            Err(ViewError::Store(error)) => return Err(error),
+            Err(behind) => return Err(unavailable(behind.to_string())),
+        };
+        let what = request.what.clone();
+        let found = tokio::task::spawn_blocking(move || {
+            // Whoever asked may be gone: the turn is over when the work is.
+            let _turn = turn;
+            look_up(&what, entries.iter().map(|(key, value)| (key.as_str(), value)))
+        });
+        found.await.map_err(|error| unavailable(format!("a memory could not be searched: {error}")))
     }
 
     /// Decides, and records what was decided.
@@ -330,7 +357,7 @@ impl AgentActor {
                 self.send(loaded, effect);
                 return Ok(Became::Done);
             }
-            Next::Nothing => return Ok(Became::Done),
+            Next::Nothing | Next::Leave => return Ok(Became::Done),
         };
         self.record(body, loaded, kept).await
     }

@@ -42,6 +42,10 @@ pub struct Way {
     pub blobs_put: AtomicU64,
     /// Others have a turn before each append while set, as with a store that does more than look into memory.
     pub yields: AtomicBool,
+    /// Appends wait while set.
+    pub holds_appends: watch::Sender<bool>,
+    /// How many have waited.
+    pub held_appends: watch::Sender<u64>,
 }
 
 impl Way {
@@ -60,6 +64,8 @@ impl Way {
             rows_panic: AtomicBool::new(false),
             blobs_put: AtomicU64::new(0),
             yields: AtomicBool::new(false),
+            holds_appends: watch::Sender::new(false),
+            held_appends: watch::Sender::new(0),
         })
     }
 
@@ -105,6 +111,10 @@ impl Store for Way {
             if self.away.load(Ordering::SeqCst) {
                 self.refused.send_modify(|refused| *refused += 1);
                 return batch.iter().map(|_| Err(AppendError::Store(away()))).collect();
+            }
+            if *self.holds_appends.borrow() {
+                self.held_appends.send_modify(|held| *held += 1);
+                self.holds_appends.subscribe().wait_for(|holds| !holds).await.unwrap();
             }
             let number = self.appends.fetch_add(1, Ordering::SeqCst);
             if self.death.is_some_and(|death| matches!(death, Death::Before(at) if at <= number)) {
