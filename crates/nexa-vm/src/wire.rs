@@ -166,7 +166,19 @@ impl<'b> Reader<'b> {
         Ok(byte)
     }
 
+    /// Most numbers are below 128 and take one byte.
+    #[inline]
     pub(crate) fn u64(&mut self) -> Result<u64, WireError> {
+        match self.bytes.get(self.at) {
+            Some(byte) if *byte < 0x80 => {
+                self.at += 1;
+                Ok(u64::from(*byte))
+            }
+            _ => self.long_u64(),
+        }
+    }
+
+    fn long_u64(&mut self) -> Result<u64, WireError> {
         let mut value = 0u64;
         for index in 0..10 {
             let byte = self.u8()?;

@@ -199,6 +199,9 @@ impl<'p> Graph<'p> {
     }
 }
 
+/// Nodes that room is made for before they are read.
+const RESERVED_MAX: usize = 4_096;
+
 /// The table of values while it is read.
 pub(super) struct Nodes<'p> {
     program: &'p Program,
@@ -221,7 +224,10 @@ impl<'p> Nodes<'p> {
             nodes.shapes.push(Arc::new(shape));
         }
         let mut deepest = 0;
-        for _ in 0..reader.count(SNAPSHOT_BYTES_MAX)? {
+        let count = reader.count(SNAPSHOT_BYTES_MAX)?;
+        // A node takes a byte at least, and so much is held for it at most; more grows as it is read.
+        nodes.values.reserve(count.min(RESERVED_MAX));
+        for _ in 0..count {
             let depth = Cell::new(0);
             let value = nodes.node(&mut reader, &depth)?;
             nodes.take(own_bytes(&value).saturating_add(size_of::<(Value, u32)>() as u64))?;
