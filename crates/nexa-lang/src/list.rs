@@ -165,6 +165,7 @@ fn agent_of(item: &AgentSpec) -> hir::Agent {
         params: vec![("input".to_owned(), Ty::Any)],
         result: Ty::Str,
         role: text(&item.role),
+        skills: Vec::new(),
         prompt: text(&item.prompt),
         models: if item.models.is_empty() { vec![String::new()] } else { item.models.clone() },
         sampling: hir::Sampling {

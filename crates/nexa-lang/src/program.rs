@@ -54,18 +54,18 @@ pub fn compile(entry_path: &str, loader: &dyn FileLoader) -> CompileResult {
 
 /// The same with other options than the usual ones. The module does not depend on them.
 pub fn compile_with(entry_path: &str, loader: &dyn FileLoader, options: &Options) -> CompileResult {
-    run(SourceSet::load(entry_path, loader), Wanted::Module, options).0
+    run(SourceSet::load(entry_path, loader), loader, Wanted::Module, options).0
 }
 
 /// Compiles the program whose first file is at this path, with the tests of all its files. Only a test harness can run
 /// such a module.
 pub fn compile_tests(entry_path: &str, loader: &dyn FileLoader) -> CompileResult {
-    run(SourceSet::load(entry_path, loader), Wanted::Tests, &Options::default()).0
+    run(SourceSet::load(entry_path, loader), loader, Wanted::Tests, &Options::default()).0
 }
 
 /// Checks the program whose first file is at this path, and makes no module.
 pub fn check(entry_path: &str, loader: &dyn FileLoader) -> CompileResult {
-    run(SourceSet::load(entry_path, loader), Wanted::Nothing, &Options::default()).0
+    run(SourceSet::load(entry_path, loader), loader, Wanted::Nothing, &Options::default()).0
 }
 
 /// Compiles the program whose first file is at this path, and says what it may ask of models. There are no costs of a
@@ -75,7 +75,7 @@ pub fn compile_with_costs(
     loader: &dyn FileLoader,
     options: &Options,
 ) -> (CompileResult, Option<Costs>) {
-    let (result, program) = run(SourceSet::load(entry_path, loader), Wanted::Module, options);
+    let (result, program) = run(SourceSet::load(entry_path, loader), loader, Wanted::Module, options);
     let costs = (!result.has_errors()).then(|| checker::cost::costs(&program, &options.prices));
     (result, costs)
 }
@@ -83,7 +83,7 @@ pub fn compile_with_costs(
 /// Compiles a program of one file without imports.
 #[must_use]
 pub fn compile_text(name: &str, text: &str) -> CompileResult {
-    run(SourceSet::single(name, text), Wanted::Module, &Options::default()).0
+    run(SourceSet::single(name, text), &BTreeMap::new(), Wanted::Module, &Options::default()).0
 }
 
 impl CompileResult {
@@ -145,7 +145,12 @@ enum Wanted {
     Tests,
 }
 
-fn run(sources: SourceSet, wanted: Wanted, options: &Options) -> (CompileResult, hir::Program) {
+fn run(
+    sources: SourceSet,
+    loader: &dyn FileLoader,
+    wanted: Wanted,
+    options: &Options,
+) -> (CompileResult, hir::Program) {
     let mut diagnostics = first_of_each_line(&sources, sources.diagnostics().into_iter().cloned().collect());
     let entry = sources.entry().map(|entry| entry.source.file());
     let Some(entry) = entry else {
@@ -153,7 +158,7 @@ fn run(sources: SourceSet, wanted: Wanted, options: &Options) -> (CompileResult,
         return (result, hir::Program::default());
     };
     let files: Vec<checker::File> = sources.files().iter().map(checked_file).collect();
-    let (program, findings) = checker::check(&files, entry, wanted == Wanted::Tests, options);
+    let (program, findings) = checker::check(&files, loader, entry, wanted == Wanted::Tests, options);
     let findings = once_each(without_unused(findings));
     if diagnostics.iter().any(Diagnostic::is_error) {
         let findings = without_follow_ups(&sources, &diagnostics, findings);

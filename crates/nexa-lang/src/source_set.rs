@@ -33,7 +33,7 @@ pub trait FileLoader {
     /// The bytes of the file at this path.
     ///
     /// # Errors
-    /// [`LoadError`], which becomes E0206 at the `use` that asked.
+    /// [`LoadError`], which becomes E0206 at the `use`, or the name of a text file, that asked.
     fn load(&self, path: &str) -> Result<Vec<u8>, LoadError>;
 }
 
@@ -238,7 +238,7 @@ impl Loading<'_> {
 }
 
 /// The path that `relative` names in the file at `importer`; nothing if it leads out of the project.
-fn resolved(importer: &str, relative: &str) -> Option<String> {
+pub(crate) fn resolved(importer: &str, relative: &str) -> Option<String> {
     let folder = importer.rsplit_once('/').map_or("", |(folder, _)| folder);
     if relative.starts_with('/') || relative.contains('\\') || relative.contains('\0') {
         return None;

@@ -52,7 +52,7 @@ impl Page {
                     assert!(open.is_none(), "{place}: the program before this one has no `expect` fence");
                     open = Some((title, fence.line, fence.text.clone()));
                 }
-                (Some("nexa"), None, Some(file)) => {
+                (Some("nexa" | "text"), None, Some(file)) => {
                     page.files.insert(file, fence.text.clone().into_bytes());
                 }
                 (Some("expect"), _, _) => {

@@ -23,6 +23,7 @@ use nexa_vm::module::Schedule;
 /// Properties that work.
 const PROPERTIES: &[&str] = &[
     "role",
+    "skills",
     "prompt",
     "model",
     "temperature",
@@ -43,7 +44,7 @@ const PROPERTIES: &[&str] = &[
     "validate",
 ];
 /// Properties of the language that this release does not have.
-const LATER: &[&str] = &["skills", "memory", "context", "cache"];
+const LATER: &[&str] = &["memory", "context", "cache"];
 
 /// The defaults that the language gives.
 const TIMEOUT_MS: u64 = 60_000;
@@ -76,6 +77,7 @@ pub(super) fn empty(name: &str, at: At) -> hir::Agent {
         params: Vec::new(),
         result: Ty::Str,
         role: None,
+        skills: Vec::new(),
         prompt: None,
         models: vec![String::new()],
         sampling: hir::Sampling::default(),
@@ -207,6 +209,7 @@ impl Checker<'_> {
         let sampling = &mut agent.sampling;
         match name {
             "role" => agent.role = self.agent_text(signature, name, value),
+            "skills" => agent.skills = self.skills(value),
             "prompt" => agent.prompt = self.agent_text(signature, name, value),
             "model" => agent.models = self.models(value),
             "temperature" => {

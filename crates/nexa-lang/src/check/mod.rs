@@ -1,6 +1,6 @@
 //! The checker: from trees to a typed program, or to diagnostics that say what to do.
 //!
-//! In:  the parsed files of a program and which file each `use` means.
+//! In:  the parsed files of a program, which file each `use` means, and the loader of the text files that agents name.
 //! Out: a [`hir::Program`] and the findings; with an error among them the program must not be compiled.
 //!
 //! It walks twice. First the names and signatures of all files ([`modules`], [`declarations`], [`agents`]), then the
@@ -12,7 +12,7 @@
 //!   CK-2  nothing is accepted and ignored: what this release cannot do gets E0906 by its name
 //!   CK-3  equal files give an equal program, whatever order they were loaded in
 //!
-//! Not here: instructions (`compile`), reading files (`source_set`).
+//! Not here: instructions (`compile`), reading programs (`source_set`).
 
 mod agents;
 mod apart;
@@ -47,6 +47,7 @@ mod planners;
 mod questions;
 mod scope;
 mod semantics;
+mod skills;
 mod standard;
 mod state;
 mod statements;
@@ -65,6 +66,7 @@ use crate::diagnostic::{Code, Diagnostic, nearest};
 use crate::hir::{self, At, Expr, ExprKind};
 use crate::program::Options;
 use crate::source::{FileId, Span};
+use crate::source_set::FileLoader;
 use crate::types::{NamedId, Ty, TypeTable};
 
 pub(crate) use agents::{model_name_fault, waits};
@@ -101,11 +103,12 @@ pub(crate) struct File {
 /// Checks a program. The first file is the one that was named. Tests are always checked, and kept in test builds only.
 pub(crate) fn check(
     files: &[File],
+    loader: &dyn FileLoader,
     entry: FileId,
     keeps_tests: bool,
     options: &Options,
 ) -> (hir::Program, Vec<Diagnostic>) {
-    let mut checker = Checker::new(files);
+    let mut checker = Checker::new(files, loader);
     checker.is_strict = options.is_strict;
     checker.collect_names();
     checker.resolve_imports();
@@ -182,6 +185,8 @@ pub(super) struct Checker<'f> {
     streams: BTreeMap<usize, usize>,
     /// The fallbacks that were met.
     fallbacks: Vec<clones::Fallback>,
+    /// The text files that agents name as their skills.
+    text_files: skills::Texts<'f>,
     /// Whether a value of any type may not stand where a type is asked for.
     is_strict: bool,
     /// Where the argument that is being looked at goes when it leaves the program.
@@ -193,7 +198,7 @@ pub(super) struct Checker<'f> {
 }
 
 impl<'f> Checker<'f> {
-    fn new(files: &'f [File]) -> Self {
+    fn new(files: &'f [File], loader: &'f dyn FileLoader) -> Self {
         Checker {
             files,
             places: files.iter().enumerate().map(|(place, file)| (file.id, place)).collect(),
@@ -221,6 +226,7 @@ impl<'f> Checker<'f> {
             told: BTreeMap::new(),
             streams: BTreeMap::new(),
             fallbacks: Vec::new(),
+            text_files: skills::Texts::new(loader),
             is_strict: false,
             leaving: None,
             near_cases: BTreeMap::new(),

@@ -198,7 +198,7 @@ impl Template {
         self.stmt(StmtKind::If(fails, vec![raise], Vec::new()))
     }
 
-    /// Role, prompt, and what the answer must look like; nothing if there is nothing to say.
+    /// Role, skills, prompt, and what the answer must look like; nothing if there is nothing to say.
     fn system_text(&self, agent: &Agent, pool: &mut Pool<'_>) -> Option<Expr> {
         let mut parts: Vec<Expr> = Vec::new();
         let mut paragraph = |part: Expr| {
@@ -208,6 +208,7 @@ impl Template {
             parts.push(part);
         };
         agent.role.iter().cloned().for_each(&mut paragraph);
+        agent.skills.iter().for_each(|skill| paragraph(self.text(skill)));
         agent.prompt.iter().cloned().for_each(&mut paragraph);
         if agent.result != Ty::Str {
             paragraph(self.text("Answer with JSON only, no other words. It must fit this JSON Schema:\n"));

@@ -101,6 +101,8 @@ pub struct Agent {
     pub result: Ty,
     /// Who it is; reads the parameters as locals `0..`.
     pub role: Option<Expr>,
+    /// The texts of the files that it knows its task by, in order; they are not templates.
+    pub skills: Vec<Rc<str>>,
     /// What it is to do; reads the parameters as locals `0..`.
     pub prompt: Option<Expr>,
     /// Models to try, in order; an empty name is the project's default.
