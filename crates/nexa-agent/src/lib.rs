@@ -4,6 +4,7 @@
 //! - [`Agent::step`]: takes an [`Input`] and the moment it came, decides, and says in a [`Step`] what to store and do.
 //! - [`Agent::replay`]: feeds stored events and checks that the same decisions follow from them.
 //! - [`Agent::snapshot`], [`Agent::restore`]: the same state as bytes.
+//! - [`Answers`]: earlier answers of models, for requests that may be answered by one.
 //! - [`coordinator`]: the built-in brain of a submitted list of agents, as pure as a VM.
 //!
 //! Holds, checked with [`invariant!`] and by the tests:
@@ -18,6 +19,7 @@
 
 mod advance;
 mod agent;
+mod answers;
 mod brain;
 mod children;
 pub mod coordinator;
@@ -39,6 +41,7 @@ mod step;
 mod turns;
 
 pub use agent::{Agent, BirthError};
+pub use answers::{ANSWER_BYTES_MAX, ANSWERS_BYTES_MAX, ANSWERS_MAX, AnswerKey, Answers};
 pub use children::BRANCHES_BYTES_MAX;
 pub use describe::describe;
 pub use ending::{CAUSES_MAX, FAILURE_DATA_BYTES_MAX, FAILURE_MESSAGE_BYTES_MAX};

@@ -139,6 +139,7 @@ mod tests {
             tool_choice: ToolChoice::Auto,
             sampling: Sampling { temperature: 0.0, top_p: 1.0, max_tokens: Tokens(9), seed: None, stop: Vec::new() },
             stream: false,
+            cache: false,
             timeout: Millis(1),
         }
     }

@@ -13,7 +13,7 @@ mod fingerprint;
 mod search;
 mod tool;
 
-pub use fingerprint::fingerprint;
+pub use fingerprint::{fingerprint, model_fingerprint};
 use minicbor::{CborLen, Decode, Encode};
 use nexa_types::{AgentId, Budget, Millis, Payload, Seq, Spend, Timestamp, Tokens};
 pub use search::{
@@ -415,6 +415,8 @@ pub struct ModelRequest {
     pub sampling: Sampling,
     /// Whether pieces are wanted as they come.
     pub stream: bool,
+    /// Whether an earlier answer to the same request will do.
+    pub cache: bool,
     /// The whole request must be answered within this.
     pub timeout: Millis,
 }
@@ -457,7 +459,7 @@ pub struct ModelReply {
     /// `provider/name` of the model that answered.
     #[n(2)]
     pub model: String,
-    /// What it used, `calls` being 1.
+    /// What it used, `calls` being 1; nothing if it is an earlier answer.
     #[n(3)]
     pub spend: Spend,
     /// Tokens of the request that did not fit into the model's window and were left out.

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use nexa_agent::{Agent, Input, OutsideEffect, Step, describe};
+use nexa_agent::{Agent, AnswerKey, Answers, Input, OutsideEffect, Step, describe};
 use nexa_event::effect::{Answer, EffectBody, ModelRequest, Purpose, ToolRequest};
 use nexa_event::fact::{self, AgentEvent, EffectResult, Intent, Program as Runs, Spawned};
 use nexa_types::limits::SLICE_FUEL;
@@ -54,6 +54,8 @@ struct Seat {
 /// What happens next to an agent.
 enum Event {
     Wake(Box<Input>),
+    /// A model's answer to a request that may be answered by it again.
+    Answered(Box<(AnswerKey, Input)>),
     /// The deadline that was armed for now.
     Due,
     /// The question of a test, answered when its turn comes.
@@ -77,6 +79,7 @@ pub struct Stage {
     script: Script,
     seen: Seen,
     memories: MemoryBook,
+    answers: Answers,
     /// How many entries were stored, which is their order.
     stored: u64,
 }
@@ -124,6 +127,7 @@ impl Stage {
             script: Script::default(),
             seen: Seen::default(),
             memories: MemoryBook::default(),
+            answers: Answers::default(),
             stored: 0,
         };
         stage.seat(AgentId::root(workload), first);
@@ -166,6 +170,13 @@ impl Stage {
             let Some(seat) = self.seats.get_mut(&id).filter(|seat| seat.agent.end().is_none()) else { continue };
             let input = match event {
                 Event::Wake(input) => *input,
+                Event::Answered(answered) => {
+                    let (key, input) = *answered;
+                    if let Input::EffectEnded { result: EffectResult::Done(Answer::Model(reply)), .. } = &input {
+                        self.answers.keep(key, reply);
+                    }
+                    input
+                }
                 Event::Due if seat.armed == Some(due) => {
                     seat.armed = None;
                     Input::Due
@@ -319,6 +330,12 @@ impl Stage {
             EffectBody::Tool(request) => return self.call_tool(id, &wish, request),
             _ => return,
         };
+        let key = AnswerKey::of(&TenantId::local(), request);
+        if let Some(reply) = key.as_ref().and_then(|key| self.answers.find(key)) {
+            let (result, spend) = (EffectResult::Done(Answer::Model(reply)), Spend::default());
+            let input = Input::EffectEnded { seq: wish.seq, attempt: wish.attempt, result, spend };
+            return self.push(self.now, id, wake(input));
+        }
         self.seen.models.push((request.agent.clone(), request.model.clone()));
         if let Purpose::Semantic { question } = &request.purpose {
             self.seen.asks.push(question.clone());
@@ -332,7 +349,11 @@ impl Stage {
             (due, model_result(turn, request, wish.seq.0))
         };
         let input = Input::EffectEnded { seq: wish.seq, attempt: wish.attempt, result, spend };
-        self.push(due, id, wake(input));
+        let answered = match key {
+            Some(key) => Event::Answered(Box::new((key, input))),
+            None => wake(input),
+        };
+        self.push(due, id, answered);
     }
 
     /// Calls a tool by its script. One that does not answer in time may have done its work.

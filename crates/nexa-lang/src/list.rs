@@ -181,6 +181,7 @@ fn agent_of(item: &AgentSpec) -> hir::Agent {
         repair: 0,
         asks_conditions: false,
         stream: item.stream,
+        cache: false,
         requires: Vec::new(),
         ensures: Vec::new(),
         contract_locals: 0,

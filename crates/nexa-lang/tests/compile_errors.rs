@@ -102,7 +102,7 @@ fn a_mistyped_property_finds_the_one_that_was_meant() {
             2 |     promt: "x"
               |     ^^^^^
               |
-              = note: an agent has `role`, `skills`, `prompt`, `model`, `temperature`, `top_p`, `max_tokens`, `seed`, `stop`, `budget`, `schedule`, `timeout`, `retry`, `repair`, `stream`, `planner`, `fallback`, `max_tool_calls`, `tool_choice` and `validate`
+              = note: an agent has `role`, `skills`, `prompt`, `model`, `temperature`, `top_p`, `max_tokens`, `seed`, `stop`, `budget`, `schedule`, `timeout`, `retry`, `repair`, `stream`, `planner`, `fallback`, `cache`, `max_tool_calls`, `tool_choice` and `validate`
               = help: did you mean `prompt`?
 
             error[E0403]: `temperature` is 3, and may be from 0 to 2

@@ -171,6 +171,20 @@ fn several_runs_count_with_their_judge() {
 }
 
 #[test]
+fn an_earlier_answer_may_save_every_request_and_sets_tokens_aside_all_the_same() {
+    let bounds = |cache: &str| {
+        let program = format!(
+            "agent A {{ prompt: \"x\", max_tokens: 9, retry: {{ max: 0 }}, repair: 0, cache: \"{cache}\" }}\n\
+             flow main(q: str) -> str {{ return q >> A >> A }}"
+        );
+        let main = costs(&program, &Prices::new()).entries[0].1.clone();
+        (main.least.requests, main.least.tokens, main.most.unwrap().requests)
+    };
+    assert_eq!(bounds("off"), (2, 9, 2));
+    assert_eq!(bounds("exact"), (0, 9, 2));
+}
+
+#[test]
 fn flows_that_are_called_count_and_recursion_without_models_is_nothing() {
     let program = format!(
         "{AGENTS}flow twice(q: str) -> str {{ A.run(q); return A.run(q) }}\n\

@@ -41,6 +41,7 @@ fn call(system: &str, user: &str, schema: Option<&str>, max_tokens: u64, tempera
                 stop: Vec::new(),
             },
             stream: true,
+            cache: false,
             timeout: Millis(600_000),
         },
         key: EffectKey::of(workload, AgentId::root(workload), Seq(1)),

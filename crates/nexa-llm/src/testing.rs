@@ -29,6 +29,7 @@ pub(crate) fn request(text: &str) -> ModelRequest {
         tool_choice: ToolChoice::Auto,
         sampling: Sampling { temperature: 0.7, top_p: 0.9, max_tokens: Tokens(24), seed: Some(1), stop: Vec::new() },
         stream: true,
+        cache: false,
         timeout: Millis(60_000),
     }
 }

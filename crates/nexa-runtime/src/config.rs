@@ -75,7 +75,9 @@ pub struct NodeStats {
     pub tool_calls: u64,
     /// Model calls sent.
     pub model_calls: u64,
-    /// Of these, sent with an attempt above 1: an earlier one was in flight when its node was lost.
+    /// Requests to models that an earlier answer did for, so that nothing was sent.
+    pub reused_answers: u64,
+    /// Of the model calls, sent with an attempt above 1: an earlier one was in flight when its node was lost.
     pub reissued_model_calls: u64,
     /// Panics in model adapters.
     pub adapter_panics: u64,

@@ -393,6 +393,7 @@ impl Core {
             results_unrecorded: load.held,
             tool_calls: models.tools.load(Ordering::Relaxed),
             model_calls: models.sent.load(Ordering::Relaxed),
+            reused_answers: models.reused.load(Ordering::Relaxed),
             reissued_model_calls: models.reissued.load(Ordering::Relaxed),
             adapter_panics: models.panics.load(Ordering::Relaxed),
             steps: Counters::read(&self.counters.steps),

@@ -334,6 +334,7 @@ mod tests {
             tool_choice: ToolChoice::Auto,
             sampling: Sampling { temperature: 0.0, top_p: 1.0, max_tokens: Tokens(99), seed: None, stop: Vec::new() },
             stream,
+            cache: false,
             timeout: Millis(60_000),
         }
     }

@@ -1,8 +1,8 @@
 //! A compiled program.
 //!
 //! Magic `NXB1`, major.minor version, then sections: constants, types, shapes, functions, agents, requests, entries,
-//! since 1.1 those of kinds, schedules, tools, grants and offers that say something, debug. The module hash is BLAKE3-256
-//! over all sections but debug, so comments and line numbers do not change it; equal source and compiler give equal
+//! since 1.1 those of kinds, schedules, tools, grants, offers and reuse that say something, debug. The module hash is
+//! BLAKE3-256 over all sections but debug, so comments and line numbers do not change it; equal source and compiler give equal
 //! bytes. A loader accepts an equal major and a lower or equal minor version. A module is written in the lowest version
 //! that can say what is in it.
 
@@ -50,6 +50,8 @@ pub struct Module {
     pub grants: Vec<Grant>,
     /// The tools that model requests offer, by request.
     pub offers: Vec<Offer>,
+    /// The model requests for which an earlier answer to the same request will do, in ascending order.
+    pub cached: Vec<u32>,
     /// Names and lines; not part of the hash.
     pub debug: Debug,
 }

@@ -325,6 +325,9 @@ fn a_tool_is_called_where_it_is_granted() {
         &|module| module.tools.clear(),
         &|module| module.offers[0].tools[0].args = 0,
         &|module| module.offers[0].request = 1,
+        &|module| module.cached = vec![0],
+        &|module| module.cached = vec![0, 0],
+        &|module| module.cached = vec![1],
         &|module| module.functions[0].pure_ = true,
     ];
     let all: String = changes.iter().map(|change| refused(change) + "\n").collect();
@@ -341,6 +344,9 @@ fn a_tool_is_called_where_it_is_granted() {
         E1004: the grants of function 1 are out of range or order
         E1004: the offer of model request 0 is not valid
         E1004: the offer of model request 1 is not valid
+        accepted
+        E1004: model request 0 is to reuse answers, and does not exist or is met again
+        E1004: model request 1 is to reuse answers, and does not exist or is met again
         E1003: an effect in a function marked pure, in `find` at instruction 2
     "#]]
     .assert_eq(&all);

@@ -6,12 +6,9 @@ use super::{EffectBody, ModelRequest, Purpose, ToolRequest, Wanted};
 ///
 /// Every text goes in with its length and every list with its count, so different requests are never read as the same.
 pub fn fingerprint(body: &EffectBody) -> [u8; 32] {
-    let mut parts = Parts(blake3::Hasher::new_derive_key("nexa.v1 effect request"));
+    let mut parts = Parts::new();
     match body {
-        EffectBody::Model(request) => {
-            parts.text("model");
-            parts.model(request);
-        }
+        EffectBody::Model(request) => return model_fingerprint(request),
         EffectBody::Approval(request) => {
             parts.text("approval");
             parts.text(&request.question);
@@ -56,10 +53,23 @@ pub fn fingerprint(body: &EffectBody) -> [u8; 32] {
     *parts.0.finalize().as_bytes()
 }
 
+/// The same hash of a request to a model. Requests of equal hashes ask for the same: whatever decides the answer is in it,
+/// and neither who asks in which run nor how long it may take.
+pub fn model_fingerprint(request: &ModelRequest) -> [u8; 32] {
+    let mut parts = Parts::new();
+    parts.text("model");
+    parts.model(request);
+    *parts.0.finalize().as_bytes()
+}
+
 /// A hash that is fed part by part.
 struct Parts(blake3::Hasher);
 
 impl Parts {
+    fn new() -> Self {
+        Self(blake3::Hasher::new_derive_key("nexa.v1 effect request"))
+    }
+
     fn model(&mut self, request: &ModelRequest) {
         self.text(&request.agent);
         self.text(&request.model);
@@ -102,6 +112,10 @@ impl Parts {
             Purpose::Intent => self.text("intent"),
             Purpose::Judge => self.text("judge"),
             Purpose::Reflect => self.text("reflect"),
+        }
+        // As with the purpose: what most requests have adds nothing.
+        if request.cache {
+            self.text("cache");
         }
     }
 
@@ -157,6 +171,7 @@ mod tests {
             tool_choice: ToolChoice::Auto,
             sampling,
             stream: true,
+            cache: false,
             timeout: Millis(1_000),
         }
     }
@@ -198,6 +213,11 @@ mod tests {
         |it| it.tool_choice = ToolChoice::None,
         |it| it.sampling.temperature = 0.6,
         |it| it.sampling.stop.clear(),
+        |it| it.cache = true,
+        |it| {
+            it.cache = true;
+            it.purpose = Purpose::Intent;
+        },
         |it| it.purpose = Purpose::Semantic { question: String::new() },
         |it| it.purpose = Purpose::Semantic { question: "intent".into() },
         |it| it.purpose = Purpose::Intent,

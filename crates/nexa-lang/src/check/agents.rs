@@ -39,12 +39,13 @@ const PROPERTIES: &[&str] = &[
     "stream",
     "planner",
     "fallback",
+    "cache",
     "max_tool_calls",
     "tool_choice",
     "validate",
 ];
 /// Properties of the language that this release does not have.
-const LATER: &[&str] = &["memory", "context", "cache"];
+const LATER: &[&str] = &["memory", "context"];
 
 /// The defaults that the language gives.
 const TIMEOUT_MS: u64 = 60_000;
@@ -87,6 +88,7 @@ pub(super) fn empty(name: &str, at: At) -> hir::Agent {
         repair: REPAIR,
         asks_conditions: false,
         stream: false,
+        cache: false,
         requires: Vec::new(),
         ensures: Vec::new(),
         contract_locals: 0,
@@ -232,6 +234,7 @@ impl Checker<'_> {
                 agent.repair = turns.map_or(agent.repair, |turns| turns as u32);
             }
             "stream" => agent.stream = self.bool_setting(value, name).unwrap_or(false),
+            "cache" => self.cache(agent, value),
             "schedule" => agent.schedule = self.schedule(value),
             "fallback" => agent.fallback = self.fallback(value),
             "planner" => self.planner(agent, signature, value),
@@ -372,6 +375,16 @@ impl Checker<'_> {
             "schema" => agent.asks_conditions = false,
             "semantic" => agent.asks_conditions = self.types.questions(&agent.result, hir::Asked::Every) > 0,
             _ => self.out_of_range(value.span(), "validate", &format!("\"{word}\""), "`schema` and `semantic`"),
+        }
+    }
+
+    /// Whether an earlier answer to the same request will do.
+    fn cache(&mut self, agent: &mut hir::Agent, value: &ast::Expr) {
+        let Some(word) = self.text_setting(value, "cache") else { return };
+        match word.as_str() {
+            "off" => agent.cache = false,
+            "exact" => agent.cache = true,
+            _ => self.out_of_range(value.span(), "cache", &format!("\"{word}\""), "`off` and `exact`"),
         }
     }
 

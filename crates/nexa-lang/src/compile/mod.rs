@@ -93,6 +93,7 @@ pub(crate) fn compile(program: &hir::Program, files: &[Lines]) -> Result<Module,
     let mut agents = Vec::new();
     let mut requests = Vec::new();
     let mut offers = Vec::new();
+    let mut cached = Vec::new();
     let mut grants = grants_of(0, &program.functions);
     for (number, agent) in program.agents.iter().enumerate() {
         let at = requests.len() as u32;
@@ -112,6 +113,9 @@ pub(crate) fn compile(program: &hir::Program, files: &[Lines]) -> Result<Module,
         if let Some(forced) = forced {
             requests.push(request(agent, &mut pool));
             offers.extend(offer(agent, forced, ToolChoice::Required, &mut pool));
+        }
+        if agent.cache {
+            cached.extend(at..requests.len() as u32);
         }
         agents.push(declared(agent, (flows + number) as u32, &mut pool));
     }
@@ -156,6 +160,7 @@ pub(crate) fn compile(program: &hir::Program, files: &[Lines]) -> Result<Module,
         tools,
         grants,
         offers,
+        cached,
         debug,
     };
     limits::check_module(&module)?;

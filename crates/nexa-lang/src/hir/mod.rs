@@ -121,6 +121,8 @@ pub struct Agent {
     pub asks_conditions: bool,
     /// Whether pieces of the answer go to the client.
     pub stream: bool,
+    /// Whether an earlier answer to the same request will do.
+    pub cache: bool,
     /// What must hold before a model is asked; reads the parameters as locals `0..`.
     pub requires: Vec<Contract>,
     /// What must hold of a result, which is the local after the parameters.

@@ -7,6 +7,8 @@
 //!
 //! Who may send is decided in [`super::slots`]; here it is carried out.
 //!
+//! A request that an earlier answer will do for gets that one, if there is one, through its slot as any other.
+//!
 //! Bounds: `reservations_max` waiting a lane, then [`Reserve::Full`]: the agent parks and asks again later. A pause
 //! asked for by a provider holds back the whole lane. A model that panics counts as unavailable.
 
@@ -16,10 +18,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt;
+use nexa_agent::{AnswerKey, Answers};
 use nexa_event::effect::{Answer, ModelReply, ModelRequest, ToolRequest, ToolSource};
 use nexa_event::fact::EffectResult;
 use nexa_ports::clock::Clock;
-use nexa_ports::model::{Model, ModelCall, ModelError};
+use nexa_ports::model::{Chunks as _, Model, ModelCall, ModelError};
 use nexa_ports::tool::Tools;
 use nexa_types::{AgentId, EffectKey, Failure, Millis, RunCode, Seq, Spend, TenantId, Timestamp, WorkloadId};
 use tokio_util::sync::CancellationToken;
@@ -40,6 +43,8 @@ const RETRY_AFTER_MAX: Millis = Millis(300_000);
 pub(crate) struct ModelCounters {
     /// Calls sent.
     pub(crate) sent: AtomicU64,
+    /// Requests that an earlier answer did for, so that nothing was sent.
+    pub(crate) reused: AtomicU64,
     /// Calls sent with an attempt above 1.
     pub(crate) reissued: AtomicU64,
     /// Tool calls sent.
@@ -79,6 +84,7 @@ pub(crate) struct Models {
 
 pub(super) struct Shared {
     slots: Mutex<Slots>,
+    answers: Mutex<Answers>,
     model: Arc<dyn Model>,
     pub(super) tools: Arc<dyn Tools>,
     pub(super) clock: Arc<dyn Clock>,
@@ -98,8 +104,8 @@ impl Models {
         stop: CancellationToken,
     ) -> Self {
         let counters = ModelCounters::default();
-        let slots = Mutex::new(Slots::new(limits));
-        Self { shared: Arc::new(Shared { slots, model, tools, clock, live, nudge, stop, counters }) }
+        let (slots, answers) = (Mutex::new(Slots::new(limits)), Mutex::default());
+        Self { shared: Arc::new(Shared { slots, answers, model, tools, clock, live, nudge, stop, counters }) }
     }
 
     pub(crate) fn counters(&self) -> &ModelCounters {
@@ -109,6 +115,11 @@ impl Models {
     fn lock(&self) -> MutexGuard<'_, Slots> {
         // Every change under this lock is complete before anything that could panic.
         self.shared.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn answers(&self) -> MutexGuard<'_, Answers> {
+        // Nothing under this lock calls anybody else's code.
+        self.shared.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Changes the table and tells those who have got a slot by it.
@@ -151,7 +162,15 @@ impl Models {
         let Some((lane, granted)) = flight else { return false };
         self.tell(granted);
         let counters = &self.shared.counters;
+        let answer_key = match &sending.work {
+            Work::Model(request) => AnswerKey::of(&sending.tenant, request),
+            Work::Tool(_) => None,
+        };
+        let earlier = answer_key.as_ref().and_then(|key| self.answers().find(key));
         match &sending.work {
+            Work::Model(_) if earlier.is_some() => {
+                counters.reused.fetch_add(1, Ordering::Relaxed);
+            }
             Work::Model(_) => {
                 counters.sent.fetch_add(1, Ordering::Relaxed);
                 counters.reissued.fetch_add(u64::from(sending.attempt > 1), Ordering::Relaxed);
@@ -160,7 +179,15 @@ impl Models {
                 counters.tools.fetch_add(1, Ordering::Relaxed);
             }
         }
-        tokio::spawn(self.clone().carry(lane, key, sending, cancel));
+        match earlier {
+            Some(reply) => {
+                let models = self.clone();
+                tokio::spawn(async move { models.hand_out(&lane, key, sending, reply) });
+            }
+            None => {
+                tokio::spawn(self.clone().carry(lane, key, sending, cancel, answer_key));
+            }
+        }
         true
     }
 
@@ -211,7 +238,29 @@ impl Models {
         }
     }
 
-    async fn carry(self, lane: String, key: EffectKey, sending: Sending, cancel: CancellationToken) {
+    /// An earlier answer in the place of one that would be asked for.
+    fn hand_out(&self, lane: &str, key: EffectKey, sending: Sending, reply: ModelReply) {
+        let Sending { agent, seq, attempt, .. } = sending;
+        if matches!(&sending.work, Work::Model(request) if request.stream) {
+            self.chunks(sending).piece(0, &reply.text);
+        }
+        let (result, spend) = (EffectResult::Done(Answer::Model(reply)), Spend::default());
+        self.landed(lane, agent, Finished { key, seq, attempt, result, spend }, None);
+    }
+
+    fn chunks(&self, sending: Sending) -> LiveChunks {
+        let Sending { agent, name, workload, seq, attempt, .. } = sending;
+        LiveChunks { hub: self.shared.live.clone(), workload, agent, name, seq, attempt }
+    }
+
+    async fn carry(
+        self,
+        lane: String,
+        key: EffectKey,
+        sending: Sending,
+        cancel: CancellationToken,
+        answer_key: Option<AnswerKey>,
+    ) {
         let agent = sending.agent;
         let (seq, attempt) = (sending.seq, sending.attempt);
         // Nothing else stands between a panic in here and the slot: `ask` and `call` catch what an adapter does.
@@ -234,6 +283,9 @@ impl Models {
         };
         let (result, spend) = match asked {
             Ok(reply) => {
+                if let Some(key) = answer_key {
+                    self.answers().keep(key, &reply);
+                }
                 let spend = reply.spend;
                 (EffectResult::Done(Answer::Model(reply)), spend)
             }
@@ -258,25 +310,19 @@ impl Models {
         }
         let shared = &self.shared;
         let timeout = sending.deadline.since(shared.clock.now());
-        let chunks = LiveChunks {
-            hub: shared.live.clone(),
-            workload: sending.workload,
-            agent: sending.agent,
-            name: sending.name,
-            seq: sending.seq,
-            attempt: sending.attempt,
-        };
+        let deadline = sending.deadline;
         let call = ModelCall {
             request,
             key,
             attempt: sending.attempt,
-            tenant: sending.tenant,
+            tenant: sending.tenant.clone(),
             workload: sending.workload,
             deadline: Duration::from_millis(timeout.0),
             cancel: cancel.clone(),
         };
+        let chunks = self.chunks(sending);
         let answer = AssertUnwindSafe(async { shared.model.ask(call, &chunks).await }).catch_unwind();
-        let too_late = until_shown(&*shared.clock, sending.deadline);
+        let too_late = until_shown(&*shared.clock, deadline);
         let unheard = async {
             cancel.cancelled().await;
             shared.clock.wait_until(shared.clock.now().after(CANCEL_GRACE)).await;

@@ -128,6 +128,7 @@ fn sending(n: u8, attempt: u32) -> Sending {
             tool_choice: ToolChoice::Auto,
             sampling,
             stream: false,
+            cache: false,
             timeout: Millis(60_000),
         })),
         deadline: Timestamp(61_000),
@@ -260,4 +261,81 @@ async fn a_second_attempt_replaces_the_first_and_is_counted_as_reissued() {
     assert_eq!(desk.models.finished(agent(1)).map(|finished| finished.attempt), Some(2));
     assert_eq!(desk.models.counters().reissued.load(Ordering::Relaxed), 1);
     assert_eq!(desk.models.counters().sent.load(Ordering::Relaxed), 2);
+}
+
+/// Sends a request that an earlier answer will do for, and gives what came of it.
+async fn cached(desk: &mut Desk, n: u8, change: impl FnOnce(&mut Sending)) -> Finished {
+    let mut sending = sending(n, 1);
+    if let Work::Model(request) = &mut sending.work {
+        request.cache = true;
+    }
+    change(&mut sending);
+    assert_eq!(desk.models.reserve(agent(n), "lane/model", 0), Reserve::Granted);
+    assert!(desk.models.send(key(n), sending));
+    assert_eq!(desk.nudges.recv().await, Some((agent(n), Hint::EffectEnded)));
+    let finished = desk.models.finished(agent(n)).unwrap();
+    desk.models.settle(agent(n), key(n));
+    finished
+}
+
+fn asked_for(sending: &mut Sending) -> &mut ModelRequest {
+    match &mut sending.work {
+        Work::Model(request) => request,
+        Work::Tool(_) => panic!("a model is asked"),
+    }
+}
+
+#[tokio::test]
+async fn the_same_request_of_the_same_tenant_gets_the_earlier_answer_for_nothing() {
+    let asked = Arc::new(AtomicU64::new(0));
+    let counting: Answerer = {
+        let asked = asked.clone();
+        Box::new(move |_| {
+            let number = asked.fetch_add(1, Ordering::Relaxed);
+            Box::pin(async move { Ok(reply(&format!("answer {number}"))) })
+        })
+    };
+    let mut desk = Desk::with(1, 10, 10, Some(counting));
+    let said = |finished: &Finished| match &finished.result {
+        EffectResult::Done(Answer::Model(reply)) => (reply.text.clone(), reply.spend.calls, finished.spend.calls),
+        other => panic!("{other:?}"),
+    };
+    let expected = |number: u32, calls: u64| (format!("answer {number}"), calls, calls);
+    assert_eq!(said(&cached(&mut desk, 1, |_| {}).await), expected(0, 1));
+    // Another agent in another workload, whose request has another time and is watched.
+    let again = cached(&mut desk, 2, |sending| {
+        sending.workload = WorkloadId::from_bytes([2; 16]);
+        asked_for(sending).timeout = Millis(1);
+        asked_for(sending).stream = true;
+    });
+    assert_eq!(said(&again.await), expected(0, 0));
+    let other = TenantId::new("other").unwrap();
+    assert_eq!(said(&cached(&mut desk, 3, |sending| sending.tenant = other).await), expected(1, 1), "another tenant");
+    let warmer = cached(&mut desk, 4, |sending| asked_for(sending).sampling.temperature = 0.5).await;
+    assert_eq!(said(&warmer), expected(2, 1), "another request");
+    let own = cached(&mut desk, 5, |sending| asked_for(sending).cache = false).await;
+    assert_eq!(said(&own), expected(3, 1), "who wants an answer of its own gets one");
+    assert_eq!(said(&cached(&mut desk, 6, |_| {}).await), expected(0, 0));
+    let counters = desk.models.counters();
+    assert_eq!((counters.sent.load(Ordering::Relaxed), counters.reused.load(Ordering::Relaxed)), (4, 2));
+    assert_eq!(desk.models.load(), ModelLoad { in_flight: 0, waiting: 0, held: 0 });
+}
+
+#[tokio::test]
+async fn a_failure_and_an_answer_that_was_cut_off_are_asked_for_again() {
+    let asked = AtomicU64::new(0);
+    let poor: Answerer = Box::new(move |_| {
+        let answer = match asked.fetch_add(1, Ordering::Relaxed) {
+            0 => Err(ModelError::new(RunCode::Unavailable, "not now")),
+            1 => Ok(ModelReply { finish: Finish::Length, ..reply("cut o") }),
+            _ => Ok(reply("whole")),
+        };
+        Box::pin(async move { answer })
+    });
+    let mut desk = Desk::with(1, 10, 10, Some(poor));
+    let mut spent = Vec::new();
+    for n in 1..=4 {
+        spent.push(cached(&mut desk, n, |_| {}).await.spend.calls);
+    }
+    assert_eq!(spent, [1, 1, 1, 0]);
 }

@@ -73,6 +73,7 @@ impl Module {
         let tools = said_section(&mut reader, minor, section::TOOLS, max::TOOLS, tools::read_tool)?;
         let grants = said_section(&mut reader, minor, section::GRANTS, max::FUNCTIONS, tools::read_grant)?;
         let offers = said_section(&mut reader, minor, section::OFFERS, max::REQUESTS, tools::read_offer)?;
+        let cached = said_section(&mut reader, minor, section::CACHED, max::REQUESTS, |reader| reader.u32())?;
         let hashed = bytes.len() - reader.left();
         let debug = in_section(&mut reader, section::DEBUG, read_debug)?;
         reader.end().map_err(|source| damaged(0, source))?;
@@ -88,6 +89,7 @@ impl Module {
             tools,
             grants,
             offers,
+            cached,
             debug,
         };
         Ok((module, hash_of(&bytes[..hashed])))

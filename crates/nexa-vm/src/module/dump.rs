@@ -29,6 +29,10 @@ impl Module {
             let request = self.requests.get(offer.request as usize).map_or("?", |request| &request.agent);
             let _infallible = writeln!(out, "offer {request} {}: {}", offer.choice.as_str(), names.join(", "));
         }
+        for request in &self.cached {
+            let agent = self.requests.get(*request as usize).map_or("?", |request| &request.agent);
+            let _infallible = writeln!(out, "cache {agent}");
+        }
         if !out.is_empty() {
             out.push('\n');
         }

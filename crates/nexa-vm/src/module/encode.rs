@@ -32,6 +32,7 @@ pub(super) mod section {
     pub(crate) const TOOLS: u8 = 10;
     pub(crate) const GRANTS: u8 = 11;
     pub(crate) const OFFERS: u8 = 12;
+    pub(crate) const CACHED: u8 = 13;
     pub(crate) const DEBUG: u8 = 100;
 }
 
@@ -82,6 +83,7 @@ impl Module {
         said_section(&mut writer, section::TOOLS, &self.tools, tools::write_tool);
         said_section(&mut writer, section::GRANTS, &self.grants, tools::write_grant);
         said_section(&mut writer, section::OFFERS, &self.offers, tools::write_offer);
+        said_section(&mut writer, section::CACHED, &self.cached, |writer, request| writer.u32(*request));
         writer
     }
 
@@ -89,7 +91,7 @@ impl Module {
     fn minor(&self) -> u8 {
         let has_statics = !self.schedules.is_empty() || !self.known_kinds().is_empty();
         let has_tools = !self.tools.is_empty() || !self.grants.is_empty() || !self.offers.is_empty();
-        u8::from(has_statics || has_tools)
+        u8::from(has_statics || has_tools || !self.cached.is_empty())
     }
 
     /// The functions of whose arguments something is known.

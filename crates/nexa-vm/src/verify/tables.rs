@@ -61,6 +61,7 @@ pub(super) fn check(module: &Module) -> Result<(), VerifyError> {
     types(module)?;
     functions(module)?;
     schedules(module)?;
+    cached(module)?;
     agents(module)?;
     for request in &module.requests {
         known_type(module, request.answer.unwrap_or(0), request.answer.is_some())?;
@@ -185,6 +186,19 @@ fn schedules(module: &Module) -> Result<(), VerifyError> {
             return Err(range(format!("the schedule of `{}` has a weight or memory out of range", function.name)));
         }
         next = number + 1;
+    }
+    Ok(())
+}
+
+fn cached(module: &Module) -> Result<(), VerifyError> {
+    let mut next = 0;
+    for request in &module.cached {
+        if *request < next || *request as usize >= module.requests.len() {
+            return Err(range(format!(
+                "model request {request} is to reuse answers, and does not exist or is met again"
+            )));
+        }
+        next = request + 1;
     }
     Ok(())
 }

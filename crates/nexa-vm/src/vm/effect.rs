@@ -233,6 +233,7 @@ impl Vm {
                 stop: spec.stop.clone(),
             },
             stream: word.op == Op::LLMStream,
+            cache: module.cached.binary_search(&(word.a as u32)).is_ok(),
             timeout: spec.timeout,
         })
     }

@@ -92,6 +92,7 @@ impl Vm {
                 stop: Vec::new(),
             },
             stream: false,
+            cache: false,
             timeout: TIMEOUT,
         })
     }

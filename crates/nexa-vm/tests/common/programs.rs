@@ -46,6 +46,7 @@ pub(crate) fn all() -> Vec<Case> {
         saved_states(),
         clones(),
         tools(),
+        cached_answers(),
     ]
 }
 
@@ -256,6 +257,18 @@ fn model_conversation() -> Case {
     main.place(end).a(Op::NewList, 2).op(Op::Return);
     let main = module.add(main);
     case("model_conversation", module, main, vec![], r#"["re: re: hello",true]"#)
+}
+
+/// Two agents of which one takes earlier answers.
+fn cached_answers() -> Case {
+    let mut module = ModuleBuilder::new();
+    let (own, any) = (asking(&mut module, "Asker"), asking(&mut module, "Reuser"));
+    module.module.cached.push(1);
+    let hello = module.text("hello");
+    let mut main = Assembler::new("main", 0);
+    main.a(Op::Const, hello).ab(Op::Call, 1, own).ab(Op::Call, 1, any).op(Op::Return);
+    let main = module.add(main);
+    case("cached_answers", module, main, vec![], r#""re: re: hello""#)
 }
 
 /// Three branches of the three kinds; one fails; the results are merged as sections.

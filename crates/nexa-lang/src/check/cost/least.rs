@@ -69,7 +69,7 @@ impl<'p> LeastOf<'p> {
         LeastOf { program, prices, functions: BTreeMap::new(), is_capped: false }
     }
 
-    /// An agent's run: one request. Of several runs each makes one, and the judge what it needs.
+    /// An agent's run: one request, which sets tokens aside even if an earlier answer will do. Of several runs each makes one, and the judge what it needs.
     pub(super) fn agent(&mut self, number: u32) -> Amounts {
         let program = self.program;
         let Some(agent) = program.agents.get(number as usize) else { return Amounts::NOTHING };
@@ -82,6 +82,9 @@ impl<'p> LeastOf<'p> {
         let tokens = agent.sampling.max_tokens;
         let price = |model: &String| price_by_name(self.prices, model).map(|price| price_of(tokens, price.output));
         let prices: Option<Vec<_>> = agent.models.iter().map(price).collect();
+        if agent.cache {
+            return Amounts { requests: 0, tokens, cost: Some(UsdMicro(0)) };
+        }
         Amounts { requests: 1, tokens, cost: prices.and_then(|prices| prices.into_iter().min()) }
     }
 
