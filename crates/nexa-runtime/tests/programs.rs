@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 
 use futures::future::join_all;
 use nexa_event::effect::{ModelRequest, Role};
+use nexa_event::fact::AgentEvent;
 use nexa_types::{AgentId, AgentState, Millis, Seq, TenantId, Waiting};
 use nexa_vm::json;
 use nexa_vm::module::Module;
@@ -165,4 +166,34 @@ async fn putting_the_same_program_again_writes_nothing() {
     node.put_program(&tenant, &program::says(2), "one", desk.stamp()).await.unwrap();
     node.put_program(&tenant, &module, "one", desk.stamp()).await.unwrap();
     assert_eq!(written().0, once.0 + 3, "another name, another program, and the first one back are news");
+}
+
+#[tokio::test]
+async fn an_earlier_answer_serves_another_run_for_nothing_and_is_gone_with_its_node() {
+    let desk = Desk::new(FakeModel::asked_for(2, |request| Ok(answer(request))));
+    let module = compiled(
+        "agent A { prompt: \"Read.\", cache: \"exact\" }\nflow main(q: str) -> str { return \"#{A.run(q)} #{A.run(q)}\" }",
+    );
+    let main = module.entries.iter().find(|entry| entry.name == "main").unwrap().function;
+    let run = async |node: &nexa_runtime::Node, number: u8, text: &str| {
+        let workload = desk.submit_program("n1", number, module.hash(), main, vec![Value::Str(text.into())]).await;
+        node.wake(AgentId::root(workload)).unwrap();
+        assert_eq!(desk.text(workload).await, "A has read it. A has read it.");
+        let events = desk.events(AgentId::root(workload)).await;
+        let Some(AgentEvent::Ended { spend, .. }) = events.last() else { panic!("{events:?}") };
+        (spend.calls, spend.tokens().0 > 0)
+    };
+    let count = |node: &nexa_runtime::Node| (node.stats().model_calls, node.stats().reused_answers);
+
+    let first = desk.start(config("n1")).await;
+    first.put_program(&TenantId::local(), &module, "test", desk.stamp()).await.unwrap();
+    assert_eq!(run(&first, 1, "one").await, (1, true));
+    assert_eq!(run(&first, 2, "one").await, (0, false));
+    assert_eq!(run(&first, 3, "two").await, (1, true));
+    assert_eq!((count(&first), desk.model.asked_count()), ((2, 4), 2));
+    drop(first);
+
+    let second = desk.start(config("n1")).await;
+    assert_eq!(run(&second, 4, "one").await, (1, true));
+    assert_eq!((count(&second), desk.model.asked_count()), ((1, 1), 3));
 }
