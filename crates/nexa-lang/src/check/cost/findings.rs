@@ -45,6 +45,9 @@ pub(in crate::check) fn find(checker: &mut Checker<'_>, program: &Program, price
     }
     for number in 0..program.agents.len() {
         let agent = &program.agents[number];
+        if agent.budget.tokens.is_none() && agent.budget.cost.is_none() {
+            continue;
+        }
         let (file, span) = place(agent.at, &agent.name);
         let scope = Scope { name: agent.name.clone(), budget: agent.budget, file, span };
         let least = LeastOf::new(program, prices).agent(number as u32);

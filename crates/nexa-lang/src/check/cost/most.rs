@@ -96,12 +96,13 @@ impl<'p> MostOf<'p> {
             Target::Agent(_) => None,
         };
         let budgets = program.entries.iter().filter_map(budget).collect();
-        MostOf { program, prices, functions: BTreeMap::new(), budgets, counts_budgets: true, asked: "", depth: 0 }
+        MostOf { budgets, counts_budgets: true, ..Self::without_budgets(program, prices) }
     }
 
     /// Bounds of what would be done if no budget stopped it.
     pub(super) fn without_budgets(program: &'p Program, prices: &'p Prices) -> Self {
-        MostOf { counts_budgets: false, budgets: BTreeMap::new(), ..Self::new(program, prices) }
+        let (functions, budgets) = (BTreeMap::new(), BTreeMap::new());
+        MostOf { program, prices, functions, budgets, counts_budgets: false, asked: "", depth: 0 }
     }
 
     /// An agent's run with those that stand in for it.
