@@ -73,18 +73,19 @@ fn run(module: &Module, index: usize, work: &mut u64, most: u16) -> Result<(Vec<
     let Some(function) = module.functions.get(index) else {
         return Err(VerifyError::new("E1004", format!("there is no function {index}")));
     };
+    let (starts, written) = survey(function)?;
     let mut pass = Pass {
         module,
         function,
         most,
         highest: 0,
         at: 0,
-        starts: instruction_starts(function)?,
+        starts,
         heights: vec![UNREACHED; function.code.len()],
         pending: std::collections::BTreeMap::new(),
         pending_size: 0,
         ticks: std::collections::BTreeMap::new(),
-        written: written_later(function),
+        written,
         work,
     };
     match pass.function() {
@@ -97,9 +98,11 @@ fn run(module: &Module, index: usize, work: &mut u64, most: u16) -> Result<(Vec<
     }
 }
 
-/// Where instructions start; every word must belong to one.
-fn instruction_starts(function: &Function) -> Result<Vec<bool>, VerifyError> {
+/// Where instructions start, and for each local the last instruction that writes it: a loop that starts before may find
+/// another kind in it. Every word must belong to an instruction.
+fn survey(function: &Function) -> Result<(Vec<bool>, Vec<usize>), VerifyError> {
     let mut starts = vec![false; function.code.len()];
+    let mut written = vec![0; usize::from(function.locals)];
     let mut at = 0;
     while at < function.code.len() {
         let Some(word) = Word::read(&function.code, at) else {
@@ -111,27 +114,17 @@ fn instruction_starts(function: &Function) -> Result<Vec<bool>, VerifyError> {
             return Err(VerifyError { code: "E1004", what, function: function.name.clone(), at: Some(at) });
         };
         starts[at] = true;
-        at += word.len;
-    }
-    Ok(starts)
-}
-
-/// For each local, the last instruction that writes it: a loop that starts before may find another kind in it.
-fn written_later(function: &Function) -> Vec<usize> {
-    let mut last = vec![0; usize::from(function.locals)];
-    let mut at = 0;
-    while let Some(word) = Word::read(&function.code, at) {
         let slot = match word.op {
             Op::StoreLocal => word.a as usize,
             Op::IncLocal => usize::from(word.count),
             _ => usize::MAX,
         };
-        if let Some(last) = last.get_mut(slot) {
+        if let Some(last) = written.get_mut(slot) {
             *last = at;
         }
         at += word.len;
     }
-    last
+    Ok((starts, written))
 }
 
 pub(super) fn stack_error(what: impl Into<String>) -> VerifyError {
@@ -224,7 +217,7 @@ impl Pass<'_, '_> {
         }
     }
 
-    fn join(&mut self, one: Point, other: Point) -> Result<Point, VerifyError> {
+    fn join(&mut self, mut one: Point, other: Point) -> Result<Point, VerifyError> {
         self.spend(one.size())?;
         if one.stack.len() != other.stack.len() {
             let (a, b) = (one.stack.len(), other.stack.len());
@@ -237,12 +230,13 @@ impl Pass<'_, '_> {
         if one.stack.iter().map(is_iterator).ne(other.stack.iter().map(is_iterator)) {
             return Err(stack_error("two paths meet with an iterator and another value"));
         }
-        let locals = one.locals.iter().zip(&other.locals);
-        Ok(Point {
-            stack: one.stack.iter().zip(&other.stack).map(|(a, b)| a.join(*b)).collect(),
-            locals: locals.map(|(a, b)| a.zip(*b).map(|(a, b)| a.join(b))).collect(),
-            tries: one.tries,
-        })
+        for (known, more) in one.stack.iter_mut().zip(&other.stack) {
+            *known = known.join(*more);
+        }
+        for (known, more) in one.locals.iter_mut().zip(&other.locals) {
+            *known = known.zip(*more).map(|(known, more)| known.join(more));
+        }
+        Ok(one)
     }
 
     /// At a `LoopTick` nothing is known of what the loop may change; what comes back must fit what is kept here.
