@@ -13,6 +13,10 @@ mod programs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+/// The allocator of the `nexa` binary.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const HELP: &str = "\
 usage: nexa-bench SUITE [--nexa PATH]
 
