@@ -127,6 +127,15 @@ pub struct DevArgs {
     /// Keep data here.
     #[arg(long)]
     pub data: Option<PathBuf>,
+    /// Let in only who shows a token of this file, each into their own tenant.
+    ///
+    /// One line a token: `HASH TENANT PRINCIPAL ACCESS`. HASH is the BLAKE3 of the token in hex, as `printf %s "$TOKEN" |
+    /// b3sum --no-names` prints it; ACCESS is `full` or `read`. Several principals may share a tenant: tenants see nothing of
+    /// each other, principals of one tenant see everything of it. The file must be writable by its owner only (`chmod 600
+    /// FILE`). Clients show a token with `--token-file FILE`, whose text is the token. Without this option, whoever reaches
+    /// the door is the tenant `local`.
+    #[arg(long, env = "NEXA_TOKENS", value_name = "FILE")]
+    pub tokens: Option<PathBuf>,
     /// Which models answer.
     #[command(flatten)]
     pub models: ModelArgs,

@@ -4,6 +4,7 @@ use nexa_cli::args::{DevArgs, Output};
 use nexa_cli::failure::Failure;
 use nexa_cli::show::table::table;
 use nexa_gateway::doors::Listen;
+use nexa_gateway::mediator::Tokens;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -25,15 +26,22 @@ pub(crate) async fn run(args: &DevArgs, output: Output) -> Result<(), Failure> {
         (None, None) => return Err(Failure::error("there is no folder for data")),
     };
     let project = Project::find(&std::env::current_dir()?)?.with(&args.models)?;
+    let tokens = args.tokens.as_deref().map(Tokens::load).transpose();
+    let tokens =
+        tokens.map_err(|error| Failure::error(chain(&error)).hint("`nexa help dev` shows what stands in it"))?;
     // Heard from now on, so that a signal during the start is not lost.
     let mut terminate = signal(SignalKind::terminate())?;
-    let node = wire(&data, &project, &args.models, &listen).await?;
+    let node = wire(&data, &project, &args.models, tokens, &listen).await?;
     match output {
         Output::Json => println!("{}", json!({ "grpc": node.address, "data": data })),
         Output::Table => {
             let keeps = if temporary.is_some() { "gone at the end; keep it with --data DIR" } else { "kept" };
+            let try_it = match args.tokens {
+                Some(_) => "try: nexa submit FILE --token-file TOKEN",
+                None => "try: nexa submit FILE",
+            };
             let rows = [
-                vec!["gRPC".to_owned(), node.address.clone(), "try: nexa submit FILE".to_owned()],
+                vec!["gRPC".to_owned(), node.address.clone(), try_it.to_owned()],
                 vec!["data".to_owned(), data.display().to_string(), keeps.to_owned()],
             ];
             print!("{}", table(&["WHAT", "WHERE", "NOTE"], &rows));

@@ -31,7 +31,7 @@ pub(crate) async fn run(args: &RunArgs, output: Output, color: Color) -> Result<
     let folder = args.file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let project = Project::find(&folder.canonicalize()?)?.with(&args.models)?;
     let data = config::data_folder(args.data.as_deref())?;
-    let node = wire(&data, &project, &args.models, &Listen::Unix(socket(&data))).await?;
+    let node = wire(&data, &project, &args.models, None, &Listen::Unix(socket(&data))).await?;
 
     let work = async {
         let client = Client::connect(&node.address, Options::default()).await?;

@@ -14,7 +14,7 @@ use nexa_cli::args::ModelArgs;
 use nexa_cli::failure::Failure;
 use nexa_gateway::doors::{DoorConfig, Gateway, Listen};
 use nexa_gateway::handlers::Handlers;
-use nexa_gateway::mediator::Mediator;
+use nexa_gateway::mediator::{Mediator, Tokens};
 use nexa_llm::embedded::{EmbeddedModel, ModelStore, processor_note};
 use nexa_llm::openai::{ApiKey, Endpoint, EndpointConfig};
 use nexa_llm::router::Router;
@@ -46,8 +46,15 @@ pub(crate) struct Wired {
     door: JoinHandle<Result<(), tonic::transport::Error>>,
 }
 
-/// Opens the data folder, starts a node on it, and opens a door.
-pub(crate) async fn wire(data: &Path, project: &Project, args: &ModelArgs, listen: &Listen) -> Result<Wired, Failure> {
+/// Opens the data folder, starts a node on it, and opens a door: to everybody who can reach it, or to who shows one of the
+/// tokens.
+pub(crate) async fn wire(
+    data: &Path,
+    project: &Project,
+    args: &ModelArgs,
+    tokens: Option<Tokens>,
+    listen: &Listen,
+) -> Result<Wired, Failure> {
     let store =
         SqliteStore::open(data, nexa_store::Options::default()).map_err(|error| Failure::error(chain(&error)))?;
     let store = Arc::new(store);
@@ -66,7 +73,11 @@ pub(crate) async fn wire(data: &Path, project: &Project, args: &ModelArgs, liste
     let node = Node::start(NodeConfig::new(name), ports).await.map_err(|error| Failure::error(chain(&error)))?;
     let handlers = Handlers::new(Arc::clone(&store) as _, store, Arc::new(node.clone()), Arc::clone(&clock));
     let closing = handlers.closing().clone();
-    let mediator = Mediator::builder(handlers.into_end(), clock, dice).build();
+    let mut mediator = Mediator::builder(handlers.into_end(), clock, dice);
+    if let Some(tokens) = tokens {
+        mediator = mediator.tokens(Arc::new(tokens));
+    }
+    let mediator = mediator.build();
     let shutdown = CancellationToken::new();
     let config = DoorConfig { grace: GRACE, ..DoorConfig::default() };
     let served = Gateway::new(mediator, closing)

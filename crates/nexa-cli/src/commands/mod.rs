@@ -10,6 +10,7 @@ mod list;
 mod submit;
 mod test;
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use nexa_client::{Client, ClientError, Options};
@@ -30,6 +31,8 @@ pub use test::test;
 
 /// The longest token, in bytes.
 const TOKEN_BYTES_MAX: usize = 4 << 10;
+/// The bits of a file's mode that let somebody else than its owner read it.
+const OTHERS_READ: u32 = 0o044;
 
 /// Connects to the server of the command line.
 pub async fn connect(args: &ServerArgs) -> Result<Client, Failure> {
@@ -38,8 +41,12 @@ pub async fn connect(args: &ServerArgs) -> Result<Client, Failure> {
 }
 
 fn read_token(file: &Path) -> Result<String, Failure> {
-    let text = std::fs::read_to_string(file)
-        .map_err(|error| Failure::error(format!("cannot read the token in {}: {error}", file.display())))?;
+    let unreadable = |error| Failure::error(format!("cannot read the token in {}: {error}", file.display()));
+    let text = std::fs::read_to_string(file).map_err(unreadable)?;
+    let mode = std::fs::metadata(file).map_err(unreadable)?.permissions().mode();
+    if mode & OTHERS_READ != 0 {
+        eprintln!("warning: others can read the token in {0}: run `chmod 600 {0}`", file.display());
+    }
     let token = text.trim();
     if token.is_empty() || token.len() > TOKEN_BYTES_MAX {
         return Err(Failure::error(format!("{} holds no token", file.display())));

@@ -2,7 +2,13 @@
 //!
 //! One line a token: `HASH TENANT PRINCIPAL ACCESS`, where HASH is the BLAKE3 of the token in 64 hex digits and ACCESS is
 //! `full` or `read`. Empty lines and lines with `#` in front are skipped. The file never holds a token itself.
+//!
+//! Whoever can write the file can let themselves in, so one that others may write is refused. Whoever can read it can try
+//! to guess tokens at leisure, so one that others may read is warned of.
 
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use nexa_types::{PrincipalId, TenantId};
@@ -11,6 +17,11 @@ use crate::mediator::Identity;
 
 /// The most tokens in one file. A longer file is refused.
 const TOKENS_MAX: usize = 1_024;
+/// The most bytes of a token file. A longer one is refused.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+/// The bits of a file's mode that let somebody else than its owner write it, and read it.
+const OTHERS_WRITE: u32 = 0o022;
+const OTHERS_READ: u32 = 0o044;
 
 /// What a principal may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -38,6 +49,12 @@ pub enum TokenError {
         /// Why.
         source: std::io::Error,
     },
+    /// Others than its owner may change it.
+    #[error("the token file `{path}` can be changed by others, who could let themselves in: run `chmod 600` on it")]
+    Open {
+        /// The file.
+        path: String,
+    },
     /// A line is wrong.
     #[error("line {line} of the token file is wrong: {why}; expected `HASH TENANT PRINCIPAL full|read`")]
     Line {
@@ -47,19 +64,43 @@ pub enum TokenError {
         why: String,
     },
     /// There are too many.
-    #[error("the token file has more than {TOKENS_MAX} tokens")]
+    #[error("the token file has more than {TOKENS_MAX} tokens, or than {FILE_BYTES_MAX} bytes")]
     TooMany,
+    /// There are none, so nobody could come in.
+    #[error("the token file `{path}` has no tokens, so nobody could come in")]
+    Empty {
+        /// The file.
+        path: String,
+    },
 }
 
 impl Tokens {
-    /// Reads a token file.
+    /// Reads a token file. Blocks while it does.
     ///
     /// # Errors
     /// [`TokenError`] says which line is wrong. A wrong line is never skipped.
     pub fn load(path: &Path) -> Result<Self, TokenError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| TokenError::Unreadable { path: path.display().to_string(), source })?;
-        Self::parse(&text)
+        let named = || path.display().to_string();
+        let unreadable = |source| TokenError::Unreadable { path: named(), source };
+        // The mode of what was opened, and not of what stands there a moment later.
+        let file = File::open(path).map_err(unreadable)?;
+        let mode = file.metadata().map_err(unreadable)?.permissions().mode();
+        if mode & OTHERS_WRITE != 0 {
+            return Err(TokenError::Open { path: named() });
+        }
+        if mode & OTHERS_READ != 0 {
+            tracing::warn!(path = %path.display(), "others can read the token file and guess at its tokens: run `chmod 600` on it");
+        }
+        let mut text = String::new();
+        file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(unreadable)?;
+        if text.len() as u64 > FILE_BYTES_MAX {
+            return Err(TokenError::TooMany);
+        }
+        let tokens = Self::parse(&text)?;
+        if tokens.known.is_empty() {
+            return Err(TokenError::Empty { path: named() });
+        }
+        Ok(tokens)
     }
 
     /// Reads the text of a token file.
@@ -147,6 +188,30 @@ mod tests {
             let error = Tokens::parse(&format!("# first\n{wrong}\n")).expect_err(wrong).to_string();
             assert!(error.contains("line 2") && error.contains(why), "{error}");
         }
+    }
+
+    #[test]
+    fn a_file_that_others_can_change_or_that_lets_nobody_in_is_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("tokens");
+        let with = |text: &str, mode| {
+            std::fs::write(&path, text).expect("written");
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("set");
+            Tokens::load(&path)
+        };
+        let good = Tokens::line("secret", &Identity::local());
+        for mode in [0o600, 0o400, 0o644] {
+            assert!(with(&good, mode).expect("good enough").find("secret").is_some());
+        }
+        std::fs::remove_file(&path).expect("it is there");
+        for mode in [0o660, 0o602, 0o666] {
+            let told = with(&good, mode).expect_err("open").to_string();
+            assert!(told.contains("chmod 600") && told.contains("tokens"), "{told}");
+        }
+        assert!(matches!(with("# nobody\n", 0o600), Err(TokenError::Empty { .. })));
+        assert!(matches!(with(&"#\n".repeat(1 << 20), 0o600), Err(TokenError::TooMany)));
+        std::fs::remove_file(&path).expect("it is there");
+        assert!(matches!(Tokens::load(&path), Err(TokenError::Unreadable { .. })));
     }
 
     #[test]
