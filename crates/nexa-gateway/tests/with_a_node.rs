@@ -16,7 +16,7 @@ use nexa_gateway::mediator::Mediator;
 use nexa_ports::clock::{Clock, SystemClock};
 use nexa_ports::dice::{Dice, SeededDice};
 use nexa_ports::memory::MemoryStore;
-use nexa_ports::model::{Chunks, Model, ModelCall, ModelError};
+use nexa_ports::model::{Chunks, LaneLimits, Model, ModelCall, ModelError};
 use nexa_ports::store::Store;
 use nexa_ports::view::{MemoryViews, Views};
 use nexa_proto::v1;
@@ -89,8 +89,8 @@ impl Model for Echo {
         })
     }
 
-    fn slots(&self, _: &str) -> usize {
-        8
+    fn limits(&self, _: &str) -> LaneLimits {
+        LaneLimits::at_once(8)
     }
 
     fn lane(&self, _: &str) -> String {

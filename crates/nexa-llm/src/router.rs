@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use futures::future::{BoxFuture, FutureExt};
 use nexa_event::effect::ModelReply;
-use nexa_ports::model::{Chunks, Model, ModelCall, ModelError};
+use nexa_ports::model::{Chunks, LaneLimits, Model, ModelCall, ModelError};
 use nexa_types::RunCode;
 
 /// Models by provider, behind the same port as each of them.
@@ -79,8 +79,8 @@ impl Model for Router {
     }
 
     /// One for a name that nobody serves, so that its refusal can be asked for.
-    fn slots(&self, model: &str) -> usize {
-        self.find(model).map_or(1, |found| found.slots(self.resolve(model)))
+    fn limits(&self, model: &str) -> LaneLimits {
+        self.find(model).map_or(LaneLimits::at_once(1), |found| found.limits(self.resolve(model)))
     }
 
     fn lane(&self, model: &str) -> String {
@@ -122,7 +122,7 @@ mod tests {
             "refused: no provider `other` is configured for the model `other/x`; configured: acme, local"
         );
         assert_eq!(ask(&router, "large"), "refused: the model `large` is not of the form `provider/name`");
-        assert_eq!(router.slots("other/x"), 1);
+        assert_eq!(router.limits("other/x"), LaneLimits::at_once(1));
     }
 
     #[test]

@@ -62,6 +62,27 @@ impl ModelError {
     }
 }
 
+/// What a provider takes at once and in a minute. Callers keep to it by waiting, so that the provider never has to refuse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LaneLimits {
+    /// Calls in flight at once; 0 is taken for 1.
+    pub concurrency: usize,
+    /// Calls begun in a minute.
+    pub requests_per_minute: Option<u64>,
+    /// Tokens that models read in a minute.
+    pub input_tokens_per_minute: Option<u64>,
+    /// Tokens that models write in a minute.
+    pub output_tokens_per_minute: Option<u64>,
+}
+
+impl LaneLimits {
+    /// So many calls at once, and as many a minute as that gives.
+    pub const fn at_once(concurrency: usize) -> Self {
+        let (requests_per_minute, input_tokens_per_minute, output_tokens_per_minute) = (None, None, None);
+        Self { concurrency, requests_per_minute, input_tokens_per_minute, output_tokens_per_minute }
+    }
+}
+
 /// A language model, or a router over several.
 pub trait Model: Send + Sync {
     /// Asks once.
@@ -69,9 +90,9 @@ pub trait Model: Send + Sync {
     /// Cancel-safe: dropping the future ends the call, and what it has cost by then is lost to accounting.
     fn ask<'a>(&'a self, call: ModelCall, chunks: &'a dyn Chunks) -> BoxFuture<'a, Result<ModelReply, ModelError>>;
 
-    /// How many calls to the provider of this model name may be in flight at once; the dispatcher's slots.
-    fn slots(&self, model: &str) -> usize;
+    /// What the provider of this model name takes; the dispatcher keeps to it.
+    fn limits(&self, model: &str) -> LaneLimits;
 
-    /// The lane that a model name uses: names with equal lanes share slots.
+    /// The lane that a model name uses: names with equal lanes share the limits.
     fn lane(&self, model: &str) -> String;
 }

@@ -16,7 +16,7 @@ use futures::future::BoxFuture;
 use nexa_event::effect::ModelReply;
 use nexa_ports::clock::SystemClock;
 use nexa_ports::dice::SystemDice;
-use nexa_ports::model::{Chunks, Model, ModelCall, ModelError};
+use nexa_ports::model::{Chunks, LaneLimits, Model, ModelCall, ModelError};
 use nexa_runtime::{Node, NodeConfig, Ports};
 use nexa_types::{AgentId, NodeId};
 
@@ -34,8 +34,8 @@ impl Model for Silent {
         Box::pin(std::future::pending())
     }
 
-    fn slots(&self, _: &str) -> usize {
-        100_000
+    fn limits(&self, _: &str) -> LaneLimits {
+        LaneLimits::at_once(100_000)
     }
 
     fn lane(&self, _: &str) -> String {

@@ -15,7 +15,7 @@ use futures::future::BoxFuture;
 use nexa_event::effect::{Finish, ModelReply};
 use nexa_ports::clock::SystemClock;
 use nexa_ports::dice::SystemDice;
-use nexa_ports::model::{Chunks, Model, ModelCall, ModelError};
+use nexa_ports::model::{Chunks, LaneLimits, Model, ModelCall, ModelError};
 use nexa_ports::store::Rows;
 use nexa_runtime::{Node, NodeConfig, Ports};
 use nexa_types::{AgentId, NodeId, Spend, Tokens};
@@ -46,8 +46,8 @@ impl Model for Quick {
         })
     }
 
-    fn slots(&self, _: &str) -> usize {
-        1_000
+    fn limits(&self, _: &str) -> LaneLimits {
+        LaneLimits::at_once(1_000)
     }
 
     fn lane(&self, _: &str) -> String {

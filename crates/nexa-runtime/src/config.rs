@@ -1,9 +1,10 @@
 //! The limits of a node, by name, and what it counts.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use nexa_types::limits::SLICE_FUEL;
-use nexa_types::{Millis, NodeId};
+use nexa_types::{Millis, NodeId, TenantId};
 
 /// Who a node is and how much it takes on. What happens at each limit stands beside it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +33,8 @@ pub struct NodeConfig {
     pub sweep_every: Millis,
     /// Rows that one look goes through; the next one goes on where it ended.
     pub sweep_rows_max: usize,
+    /// Shares of tenants in what is scarce: the budgets of models, processor time. A tenant that is not named weighs 1.
+    pub tenant_weights: BTreeMap<TenantId, u32>,
 }
 
 impl NodeConfig {
@@ -50,6 +53,7 @@ impl NodeConfig {
             timers_max: 1_000_000,
             sweep_every: Millis(5_000),
             sweep_rows_max: 256,
+            tenant_weights: BTreeMap::new(),
         }
     }
 }

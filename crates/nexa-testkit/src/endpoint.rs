@@ -311,7 +311,7 @@ mod tests {
     use nexa_llm::openai::{Endpoint as Adapter, EndpointConfig};
     use nexa_llm::router::Router;
     use nexa_llm::script::ScriptedModel;
-    use nexa_ports::model::{Model, ModelCall, ModelError, NoChunks};
+    use nexa_ports::model::{LaneLimits, Model, ModelCall, ModelError, NoChunks};
     use nexa_types::{AgentId, Millis, RequestId, Seq, TenantId, Tokens, UsdMicro, WorkloadId};
 
     use super::*;
@@ -353,7 +353,7 @@ mod tests {
             provider: "acme".to_owned(),
             base_url: endpoint.url(),
             key: None,
-            slots: 4,
+            limits: LaneLimits::at_once(4),
             price: (UsdMicro(0), UsdMicro(0)),
         };
         Router::new("acme/large").with("acme", Arc::new(Adapter::new(config).expect("a good URL")))

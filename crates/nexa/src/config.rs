@@ -1,11 +1,13 @@
 //! Settings: the command line over the environment over the project's `nexa.toml` over defaults.
 
 use std::collections::BTreeMap;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 
 use nexa_cli::args::ModelArgs;
 use nexa_cli::failure::Failure;
 use nexa_lang::{Price, Prices};
+use nexa_ports::model::LaneLimits;
 use nexa_types::{TenantId, UsdMicro};
 use serde::Deserialize;
 
@@ -15,6 +17,8 @@ pub(crate) const MODEL_DEFAULT: &str = "local/smollm2-135m-instruct";
 pub(crate) const PROVIDER_LOCAL: &str = "local";
 /// Requests at once to an endpoint that says nothing else.
 const SLOTS_DEFAULT: usize = 16;
+/// How much more than the least of them one tenant may weigh. Beyond it the others would hardly have a turn.
+const WEIGHT_MAX: u32 = 1_000;
 
 /// A project's `nexa.toml`.
 #[derive(Debug, Default, Deserialize)]
@@ -25,9 +29,20 @@ pub(crate) struct Project {
     /// Endpoints by provider.
     #[serde(default)]
     pub(crate) providers: BTreeMap<String, Provider>,
+    /// What is said of tenants.
+    #[serde(default)]
+    tenants: BTreeMap<String, TenantSettings>,
     /// What tools may reach.
     #[serde(default)]
     pub(crate) tools: ToolSettings,
+}
+
+/// What is said of one tenant.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TenantSettings {
+    /// Its share of what is scarce, beside 1 for a tenant that is not named.
+    weight: Option<u32>,
 }
 
 /// What the tools of a project may reach. What stands right here is the local tenant's, whose is whatever a node without
@@ -85,7 +100,13 @@ pub(crate) struct Provider {
     /// The variable that holds the key; `PROVIDER_API_KEY` if not set.
     pub(crate) key_env: Option<String>,
     /// Requests at once.
-    pub(crate) concurrency: Option<usize>,
+    pub(crate) concurrency: Option<NonZeroUsize>,
+    /// Requests a minute; without it, as many as there are.
+    pub(crate) requests_per_minute: Option<NonZeroU64>,
+    /// Tokens a minute that its models read; without it, as many as there are.
+    pub(crate) input_tokens_per_minute: Option<NonZeroU64>,
+    /// Tokens a minute that its models write; without it, as many as there are.
+    pub(crate) output_tokens_per_minute: Option<NonZeroU64>,
     /// US dollars for a million tokens read.
     #[serde(default)]
     pub(crate) usd_per_million_in: f64,
@@ -95,9 +116,14 @@ pub(crate) struct Provider {
 }
 
 impl Provider {
-    /// Requests at once, at least one.
-    pub(crate) fn slots(&self) -> usize {
-        self.concurrency.unwrap_or(SLOTS_DEFAULT).max(1)
+    /// What the endpoint takes at once and in a minute.
+    pub(crate) fn limits(&self) -> LaneLimits {
+        LaneLimits {
+            concurrency: self.concurrency.map_or(SLOTS_DEFAULT, NonZeroUsize::get),
+            requests_per_minute: self.requests_per_minute.map(NonZeroU64::get),
+            input_tokens_per_minute: self.input_tokens_per_minute.map(NonZeroU64::get),
+            output_tokens_per_minute: self.output_tokens_per_minute.map(NonZeroU64::get),
+        }
     }
 
     /// The price of a million tokens read and written.
@@ -120,6 +146,24 @@ impl Project {
             project.tools = project.tools.below(folder);
         }
         Ok(project)
+    }
+
+    /// The weight of each tenant that has one.
+    pub(crate) fn weights(&self) -> Result<BTreeMap<TenantId, u32>, Failure> {
+        let mut weights = BTreeMap::new();
+        for (name, settings) in &self.tenants {
+            let tenant = TenantId::new(name)
+                .map_err(|error| Failure::error(format!("[tenants.{name:?}] in nexa.toml: {error}")))?;
+            let Some(weight) = settings.weight else { continue };
+            if !(1..=WEIGHT_MAX).contains(&weight) {
+                let wrong =
+                    format!("the weight of the tenant `{name}` in nexa.toml is {weight}, not 1 to {WEIGHT_MAX}");
+                return Err(Failure::error(wrong)
+                    .hint("a tenant that is not named weighs 1; one of weight 2 has twice its share"));
+            }
+            weights.insert(tenant, weight);
+        }
+        Ok(weights)
     }
 
     /// What models cost: those of each provider with a price, and the default model. The models of this process cost
@@ -168,6 +212,9 @@ impl Project {
                     url,
                     key_env: None,
                     concurrency: None,
+                    requests_per_minute: None,
+                    input_tokens_per_minute: None,
+                    output_tokens_per_minute: None,
                     usd_per_million_in: 0.0,
                     usd_per_million_out: 0.0,
                 },
@@ -230,7 +277,7 @@ mod tests {
         let project = project.with(&args).expect("the arguments are right");
         assert_eq!(project.model.as_deref(), Some("acme/large"));
         assert_eq!(project.providers["acme"].url, "https://new.example/v1");
-        assert_eq!(project.providers["acme"].slots(), 3);
+        assert_eq!(project.providers["acme"].limits(), LaneLimits::at_once(3));
     }
 
     #[test]
@@ -246,6 +293,38 @@ mod tests {
         let other = format!("model = \"other/small\"\n{acme}");
         assert_eq!(prices(&other), Prices::from([(all("acme/"), paid), (all("local/"), free)]));
         assert_eq!(prices("[providers.acme]\nurl = \"https://x.example/v1\"\n"), Prices::new());
+    }
+
+    #[test]
+    fn an_endpoint_has_budgets_and_none_of_them_is_nothing() {
+        let read = |text: &str| toml::from_str::<Provider>(&format!("url = \"https://x.example/v1\"\n{text}"));
+        let limits = |text: &str| read(text).map(|provider| provider.limits()).map_err(|error| error.to_string());
+        assert_eq!(limits(""), Ok(LaneLimits::at_once(SLOTS_DEFAULT)));
+        let text = "requests_per_minute = 60\ninput_tokens_per_minute = 30_000\noutput_tokens_per_minute = 8_000";
+        let budgets = LaneLimits {
+            requests_per_minute: Some(60),
+            input_tokens_per_minute: Some(30_000),
+            output_tokens_per_minute: Some(8_000),
+            ..LaneLimits::at_once(SLOTS_DEFAULT)
+        };
+        assert_eq!(limits(text), Ok(budgets));
+        for name in ["concurrency", "requests_per_minute", "input_tokens_per_minute", "output_tokens_per_minute"] {
+            for wrong in ["0", "-1", "1.5"] {
+                let said = limits(&format!("{name} = {wrong}")).expect_err("nothing, or nonsense");
+                assert!(said.contains(name), "{said}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_tenant_has_a_weight_within_bounds() {
+        let weights = |text: &str| toml::from_str::<Project>(text).expect("the file is right").weights();
+        let team = TenantId::new("team-a").expect("a name");
+        assert_eq!(weights("[tenants.team-a]\nweight = 3\n[tenants.team-b]\n").ok(), Some(BTreeMap::from([(team, 3)])));
+        assert!(weights("[tenants.team-a]\nweight = 0").is_err());
+        assert!(weights("[tenants.team-a]\nweight = 1001").is_err());
+        assert!(weights("[tenants.\"team a\"]\nweight = 2").is_err());
+        assert!(toml::from_str::<Project>("[tenants.a]\nwieght = 2").is_err());
     }
 
     #[test]

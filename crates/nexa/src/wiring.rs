@@ -70,7 +70,8 @@ pub(crate) async fn wire(
         dice: Arc::clone(&dice),
     };
     let name = NodeId::new("local").expect("the name is a constant that is a name");
-    let node = Node::start(NodeConfig::new(name), ports).await.map_err(|error| Failure::error(chain(&error)))?;
+    let config = NodeConfig { tenant_weights: project.weights()?, ..NodeConfig::new(name) };
+    let node = Node::start(config, ports).await.map_err(|error| Failure::error(chain(&error)))?;
     let handlers = Handlers::new(Arc::clone(&store) as _, store, Arc::new(node.clone()), Arc::clone(&clock));
     let closing = handlers.closing().clone();
     let mut mediator = Mediator::builder(handlers.into_end(), clock, dice);
@@ -132,7 +133,7 @@ fn router(data: &Path, project: &Project, args: &ModelArgs) -> Result<Router, Fa
             provider: name.clone(),
             base_url: provider.url.clone(),
             key: key.map(|key| (ApiKey::new(key), format!("the variable {variable}"))),
-            slots: provider.slots(),
+            limits: provider.limits(),
             price: provider.price(),
         });
         router = router.with(name.clone(), Arc::new(endpoint.map_err(|error| Failure::error(chain(&error)))?));

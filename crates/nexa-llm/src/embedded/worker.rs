@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::{BoxFuture, FutureExt};
 use nexa_event::effect::ModelReply;
-use nexa_ports::model::{Chunks, Model, ModelCall, ModelError};
+use nexa_ports::model::{Chunks, LaneLimits, Model, ModelCall, ModelError};
 use nexa_types::{Millis, RunCode, TenantId, WorkloadId};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -121,8 +121,8 @@ impl Model for EmbeddedModel {
         self.answer(call, chunks).boxed()
     }
 
-    fn slots(&self, _: &str) -> usize {
-        SLOTS
+    fn limits(&self, _: &str) -> LaneLimits {
+        LaneLimits::at_once(SLOTS)
     }
 
     fn lane(&self, _: &str) -> String {

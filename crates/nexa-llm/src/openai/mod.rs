@@ -28,7 +28,7 @@ use std::time::{Duration, SystemTime};
 
 use futures::future::{BoxFuture, FutureExt};
 use nexa_event::effect::{Finish, ModelReply};
-use nexa_ports::model::{Chunks, Model, ModelCall, ModelError};
+use nexa_ports::model::{Chunks, LaneLimits, Model, ModelCall, ModelError};
 use nexa_types::{Millis, RunCode, Spend, Tokens, UsdMicro};
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use reqwest::{Response, StatusCode, Url};
@@ -72,8 +72,8 @@ pub struct EndpointConfig {
     pub base_url: String,
     /// The key, and for error messages where it came from, such as `the variable OPENAI_API_KEY`.
     pub key: Option<(ApiKey, String)>,
-    /// Requests at once.
-    pub slots: usize,
+    /// What it takes at once and in a minute.
+    pub limits: LaneLimits,
     /// The price of a million tokens read and of a million written.
     pub price: (UsdMicro, UsdMicro),
 }
@@ -347,8 +347,8 @@ impl Model for Endpoint {
         self.answer(call, chunks).boxed()
     }
 
-    fn slots(&self, _: &str) -> usize {
-        self.config.slots
+    fn limits(&self, _: &str) -> LaneLimits {
+        self.config.limits
     }
 
     fn lane(&self, _: &str) -> String {

@@ -8,7 +8,7 @@ use axum::routing::post;
 use expect_test::expect;
 use futures::StreamExt;
 use nexa_event::effect::{Finish, ModelReply};
-use nexa_ports::model::{Model, ModelError, NoChunks};
+use nexa_ports::model::{LaneLimits, Model, ModelError, NoChunks};
 use nexa_types::{Millis, RunCode, Tokens, UsdMicro};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -104,7 +104,7 @@ fn endpoint(base_url: &str) -> Endpoint {
         provider: "acme".to_owned(),
         base_url: base_url.to_owned(),
         key: Some((ApiKey::new("sk-very-secret"), "the variable ACME_KEY".to_owned())),
-        slots: 4,
+        limits: LaneLimits::at_once(4),
         price: (UsdMicro(2_000_000), UsdMicro(8_000_000)),
     })
     .expect("a good URL")

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 
 use futures::future::{BoxFuture, FutureExt};
 use nexa_event::effect::{Finish, ModelReply, ModelRequest};
-use nexa_ports::model::{Chunks, Model, ModelCall, ModelError};
+use nexa_ports::model::{Chunks, LaneLimits, Model, ModelCall, ModelError};
 use nexa_types::{EffectKey, RunCode, Spend, Tokens, UsdMicro};
 use thiserror::Error;
 
@@ -132,8 +132,8 @@ impl Model for ScriptedModel {
         self.answer(call, chunks).boxed()
     }
 
-    fn slots(&self, _: &str) -> usize {
-        SLOTS
+    fn limits(&self, _: &str) -> LaneLimits {
+        LaneLimits::at_once(SLOTS)
     }
 
     fn lane(&self, _: &str) -> String {

@@ -131,7 +131,7 @@ impl Models {
 
     /// Wants a slot to send a request to `model`. Asking again while waiting or holding changes nothing.
     pub(crate) fn reserve(&self, agent: AgentId, model: &str, priority: u8) -> Reserve {
-        let slots = self.shared.model.slots(model).max(1);
+        let slots = self.shared.model.limits(model).concurrency.max(1);
         self.reserve_in(agent, self.shared.model.lane(model), slots, priority)
     }
 

@@ -1,7 +1,7 @@
 use futures::future::BoxFuture;
 use nexa_event::effect::{Finish, Message, ModelReply, Purpose, Role, Sampling, Source, ToolChoice};
 use nexa_ports::clock::SimClock;
-use nexa_ports::model::Chunks;
+use nexa_ports::model::{Chunks, LaneLimits};
 use nexa_types::Tokens;
 use tokio::sync::{mpsc, watch};
 
@@ -19,8 +19,8 @@ impl Model for Oracle {
         (self.answer)(call)
     }
 
-    fn slots(&self, _: &str) -> usize {
-        self.slots
+    fn limits(&self, _: &str) -> LaneLimits {
+        LaneLimits::at_once(self.slots)
     }
 
     fn lane(&self, model: &str) -> String {

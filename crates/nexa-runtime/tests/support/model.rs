@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use futures::future::BoxFuture;
 use nexa_event::effect::{Finish, ModelReply, ModelRequest};
-use nexa_ports::model::{Chunks, Model, ModelCall, ModelError};
+use nexa_ports::model::{Chunks, LaneLimits, Model, ModelCall, ModelError};
 use nexa_types::{EffectKey, RunCode, Spend, Tokens};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -93,8 +93,8 @@ impl Model for FakeModel {
         })
     }
 
-    fn slots(&self, _: &str) -> usize {
-        self.slots
+    fn limits(&self, _: &str) -> LaneLimits {
+        LaneLimits::at_once(self.slots)
     }
 
     fn lane(&self, _: &str) -> String {
