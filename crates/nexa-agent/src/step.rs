@@ -87,6 +87,8 @@ pub struct Step {
     pub due: Option<Timestamp>,
     /// It could go on computing: call again with [`Input::Continue`], or with any other input.
     pub more: bool,
+    /// What is left of the fuel. Nothing depends on it but whose turn is next.
+    pub fuel_left: u64,
 }
 
 /// An outside effect to be sent.
@@ -128,9 +130,10 @@ pub(crate) struct Draft {
 }
 
 impl Agent {
-    /// Handles one input that came at `now` and then computes with `fuel` for all of it (`SLICE_FUEL` in earnest; 1
+    /// Handles one input that came at `now` and then computes with `fuel_max` for all of it (`SLICE_FUEL` in earnest; 1
     /// makes every safepoint a step in tests).
-    pub fn step(&mut self, input: Input, now: Timestamp, mut fuel: u64) -> Step {
+    pub fn step(&mut self, input: Input, now: Timestamp, fuel_max: u64) -> Step {
+        let mut fuel = fuel_max;
         let mut draft = Draft::default();
         let mut takes = Vec::new();
         if let Input::Inbox(id, _) = &input
@@ -162,7 +165,11 @@ impl Agent {
                 }
             }
             let is_full = fuel == 0 || wishes == WISHES_PER_STEP_MAX || draft.bytes >= STEP_BYTES_MAX;
-            if is_full || !self.advance(fuel, &mut draft) {
+            if is_full {
+                break true;
+            }
+            if !self.advance(fuel, &mut draft) {
+                fuel = 0;
                 break true;
             }
             wishes += 1;
@@ -185,6 +192,7 @@ impl Agent {
             state: self.state(),
             due: self.due(),
             more,
+            fuel_left: fuel.min(fuel_max),
         }
     }
 

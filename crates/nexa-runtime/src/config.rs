@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use nexa_types::limits::SLICE_FUEL;
 use nexa_types::{Millis, NodeId, TenantId};
 
+use crate::memory::MemoryPressure;
+
 /// Who a node is and how much it takes on. What happens at each limit stands beside it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeConfig {
@@ -21,6 +23,11 @@ pub struct NodeConfig {
     pub idle_before_dormant: Millis,
     /// Fuel between two looks at other agents, see `SLICE_FUEL`.
     pub slice_fuel: u64,
+    /// Threads that compute. Who computes for longer than a moment waits for one, by fair shares over tenants.
+    pub compute_threads: usize,
+    /// Resident memory of the process, in bytes, that the node tries to stay below: above 80 % of it idle agents leave
+    /// memory before their time and wake-ups are rationed, above 90 % hardly anybody comes into memory.
+    pub memory_max: Option<u64>,
     /// Agents that wait for a sending slot of one model lane. A further one asks again after `reservation_retry`.
     pub model_reservations_max: usize,
     /// See `model_reservations_max`.
@@ -47,6 +54,8 @@ impl NodeConfig {
             waiting_agents_max: 1_000_000,
             idle_before_dormant: Millis(10_000),
             slice_fuel: SLICE_FUEL,
+            compute_threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            memory_max: None,
             model_reservations_max: 100_000,
             reservation_retry: Millis(1_000),
             unrecorded_results_max: 4_096,
@@ -63,12 +72,26 @@ impl NodeConfig {
 pub struct NodeStats {
     /// Agents in memory.
     pub live_agents: usize,
+    /// Of these, with nothing to do and nothing in flight.
+    pub idle_agents: usize,
     /// Agents that wait for a place in memory.
     pub waiting_agents: usize,
     /// Agents of this node that are known to live in the store only.
     pub dormant_agents: usize,
     /// Agents with a timer.
     pub timers: usize,
+    /// Agents that wait for a thread to compute.
+    pub compute_waiting: usize,
+    /// Slices that the threads have begun.
+    pub compute_slices: u64,
+    /// How late the runtime was at its last turn, or is by now, in milliseconds. Seen from a thread of its own.
+    pub runtime_lag_ms: u64,
+    /// Resident memory of the process, a tenth of a second old at most; `None` where the system does not tell.
+    pub resident_bytes: Option<u64>,
+    /// The budget for it.
+    pub memory_max: Option<u64>,
+    /// How the two stand to each other.
+    pub memory_pressure: MemoryPressure,
     /// Model calls in flight.
     pub model_calls_in_flight: usize,
     /// Agents that wait for a sending slot.

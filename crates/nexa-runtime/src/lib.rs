@@ -2,7 +2,9 @@
 //!
 //! - [`Node`]: a node from start to drain. Several fit into one process.
 //! - `agent`: the actor of one agent: decide, reserve, record, apply, act.
+//! - `run_queue`, `fair`: whose program computes next, on threads of their own.
 //! - `residency`, `takeover`, `ownership`: who is in memory, who must come, and who is ours at all.
+//! - `liveness`, `memory`: how late the runtime is and how large the process, and what is done about the latter.
 //! - `dispatch`: carries out effects: models and timers.
 //! - [`bounded`], [`supervise`]: actors with limits, and restarts with limits; other crates use them too.
 //! - [`programs`], [`live`]: modules by hash, and what agents say while they work.
@@ -20,13 +22,15 @@ mod agent;
 pub mod bounded;
 mod config;
 mod dispatch;
-#[cfg_attr(not(test), expect(dead_code, reason = "its first users come next"))]
 mod fair;
 pub mod live;
+mod liveness;
+mod memory;
 mod node;
 mod ownership;
 pub mod programs;
 mod residency;
+mod run_queue;
 pub mod supervise;
 mod takeover;
 mod waits;
@@ -35,5 +39,6 @@ pub use agent::RECALLS_MAX;
 pub use bounded::Overloaded;
 pub use config::{NodeConfig, NodeStats};
 pub use live::{Live, LiveHub, LiveKind, LivePiece, LiveReceiver};
+pub use memory::MemoryPressure;
 pub use node::{Node, Ports, StartError};
 pub use programs::ProgramError;

@@ -6,6 +6,7 @@
 //! Everything hangs off the value: no process-wide names, so several nodes fit into one process. Dropping the last
 //! clone stops the node where it stands, as a crash would; [`Node::drain`] stops it in good order.
 
+use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -33,9 +34,12 @@ use crate::dispatch::slots::ModelLimits;
 use crate::dispatch::timers::Timers;
 use crate::dispatch::{Hint, Nudge};
 use crate::live::LiveHub;
+use crate::liveness::{self, Vitals};
+use crate::memory;
 use crate::ownership::Ownership;
 use crate::programs::{ProgramError, Programs};
-use crate::residency::{Residency, Seat, SeatLimits};
+use crate::residency::{Counts, Residency, Seat, SeatLimits};
+use crate::run_queue::{RunQueue, Share};
 use crate::supervise::{RestartPolicy, SuperviseCounters, Supervisor, keep_running};
 use crate::takeover;
 
@@ -70,6 +74,9 @@ pub enum StartError {
     /// The supervisors could not be started.
     #[error("the supervisors could not be started: {0}")]
     Supervisor(String),
+    /// The system gives no more threads.
+    #[error("the threads that compute could not be started")]
+    Threads(#[source] std::io::Error),
 }
 
 /// A running node. Clones are the same node.
@@ -103,6 +110,8 @@ pub(crate) struct Core {
     pub(crate) residency: Residency,
     pub(crate) models: Models,
     pub(crate) timers: Arc<Timers>,
+    pub(crate) run_queue: RunQueue,
+    vitals: Arc<Vitals>,
     pub(crate) ownership: Ownership,
     pub(crate) counters: Counters,
     pub(crate) stop: CancellationToken,
@@ -135,12 +144,13 @@ impl Node {
             let shard = Supervisor::start(ports.clock.clone(), ports.dice.clone(), supervised.clone()).await;
             supervisors.push(shard.map_err(|error| StartError::Supervisor(error.to_string()))?);
         }
-        let core = Core::new(config, ports, supervisors, supervised);
+        let run_queue = RunQueue::start(config.compute_threads).map_err(StartError::Threads)?;
+        let core = Core::new(config, ports, run_queue, supervisors, supervised);
         // From here on a failure stops what was started.
         let node = Self { handle: Arc::new(Handle { core: core.clone() }) };
         let taken = takeover::take_over(&core).await?;
         // Only now: whoever runs before all are placed would run under a right that is about to be raised.
-        core.serve();
+        core.serve().map_err(StartError::Threads)?;
         taken.wake(&core);
         info!(node = %core.config.node, "node runs");
         Ok(node)
@@ -215,7 +225,7 @@ impl Node {
         tokio::select! {
             () = core.residency.emptied() => info!(node = %core.config.node, "node is drained"),
             () = core.clock.wait_until(until) => {
-                let (left, ..) = core.residency.counts();
+                let left = core.residency.counts().live;
                 warn!(node = %core.config.node, left, "node stops with agents in flight");
             }
         }
@@ -227,6 +237,7 @@ impl Core {
     fn new(
         config: NodeConfig,
         ports: Ports,
+        run_queue: RunQueue,
         supervisors: Vec<Supervisor>,
         supervised: Arc<SuperviseCounters>,
     ) -> Arc<Self> {
@@ -247,6 +258,8 @@ impl Core {
                 }),
                 models: Models::new((model, tools), clock.clone(), live.clone(), bell, limits, stop.clone()),
                 timers: Arc::new(Timers::new(config.timers_max)),
+                run_queue,
+                vitals: Arc::default(),
                 ownership: Ownership::default(),
                 counters: Counters::default(),
                 failed: CancellationToken::new(),
@@ -264,13 +277,33 @@ impl Core {
         })
     }
 
-    /// Starts the services: timers and the sweep.
-    fn serve(self: &Arc<Self>) {
+    /// Starts the services: timers, the sweep, and the look at the process.
+    fn serve(self: &Arc<Self>) -> io::Result<()> {
         let bell: Arc<dyn Nudge> = Arc::new(Bell(Arc::downgrade(self)));
         let (timers, clock) = (self.timers.clone(), self.clock.clone());
         self.keep("timers", move || timers.clone().run(clock.clone(), bell.clone()));
         let core = self.clone();
         self.keep("sweep", move || takeover::sweep(core.clone()));
+        // Held by the watcher only while there is a budget to act on, so that a node that was dropped is gone.
+        let acts = if self.config.memory_max.is_some() { Arc::downgrade(self) } else { Weak::new() };
+        liveness::watch(self.vitals.clone(), acts, self.stop.clone())
+    }
+
+    /// Has idle agents sleep, and others wake, as the memory budget allows.
+    pub(crate) fn look_at_memory(self: &Arc<Self>) {
+        if let (Some(budget), Some(resident)) = (self.config.memory_max, self.vitals.resident()) {
+            let Counts { idle, pressure, .. } = self.residency.counts();
+            let relief = memory::relieve(pressure, resident, budget, idle);
+            if relief.pressure != pressure {
+                info!(resident, budget, from = ?pressure, to = ?relief.pressure, "memory pressure has changed");
+            }
+            self.start(self.residency.relieve(relief));
+        }
+    }
+
+    /// On whose account an agent computes.
+    pub(crate) fn share(&self, agent: AgentId, tenant: &TenantId, priority: u8) -> Share {
+        Share { agent, tenant: tenant.clone(), weight: 1, priority }
     }
 
     fn keep<F>(&self, name: &'static str, service: impl FnMut() -> F + Send + 'static)
@@ -285,6 +318,9 @@ impl Core {
     /// Hands a hint to an agent and brings it into memory if need be.
     pub(crate) fn call(self: &Arc<Self>, agent: AgentId, hint: Hint) -> Result<(), Overloaded> {
         let seat = self.residency.call(agent, hint)?;
+        if hint == Hint::Inbox && seat.is_none() {
+            self.run_queue.hurry(agent, self.clock.now());
+        }
         self.start(seat);
         Ok(())
     }
@@ -380,14 +416,21 @@ impl Core {
     }
 
     fn stats(&self) -> NodeStats {
-        let (live_agents, waiting_agents, dormant_agents) = self.residency.counts();
+        let counts = self.residency.counts();
         let (load, models) = (self.models.load(), self.models.counters());
         let supervised = &self.supervised;
         NodeStats {
-            live_agents,
-            waiting_agents,
-            dormant_agents,
+            live_agents: counts.live,
+            idle_agents: counts.idle,
+            waiting_agents: counts.waiting,
+            dormant_agents: counts.asleep,
             timers: self.timers.len(),
+            compute_waiting: self.run_queue.waiting(),
+            compute_slices: self.run_queue.slices(),
+            runtime_lag_ms: self.vitals.lag_ms(),
+            resident_bytes: self.vitals.resident(),
+            memory_max: self.config.memory_max,
+            memory_pressure: counts.pressure,
             model_calls_in_flight: load.in_flight,
             model_calls_waiting: load.waiting,
             results_unrecorded: load.held,
@@ -410,6 +453,7 @@ impl Core {
     fn stop(&self) {
         self.residency.close();
         self.stop.cancel();
+        self.run_queue.close();
         for supervisor in &self.supervisors {
             supervisor.stop();
         }

@@ -9,6 +9,9 @@
 //!   RE-2  a hint for a seated agent reaches that incarnation, or the agent refuses to leave
 //!   RE-3  an agent has at most one seat; what an earlier incarnation still says is ignored by its generation
 //!
+//! Under memory pressure ([`crate::memory`]) idle agents leave before their time, and few of those who wait come: as many
+//! as are rationed, those with an answer to record, and whoever is needed to keep [`LIVE_FLOOR`] in memory.
+//!
 //! Bound: `waiting_max` agents wait for a seat; a further one is refused with [`Overloaded`], and the sweep finds it.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
@@ -20,6 +23,7 @@ use tokio::sync::Notify;
 
 use crate::bounded::{Address, Bound, Bounds, Lane, Overloaded};
 use crate::dispatch::Hint;
+use crate::memory::{LIVE_FLOOR, MemoryPressure, Relief};
 
 /// What an agent's actor is told. All of it is a hint; the facts are elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,24 +79,46 @@ struct State {
     seated: HashMap<AgentId, Seated>,
     /// The idle ones, the cheapest to bring back first.
     idle: BTreeSet<(u64, AgentId)>,
+    /// The same, the one that has been idle for longest first.
+    idle_since: BTreeSet<(Timestamp, AgentId)>,
     loading: usize,
+    /// Who waits, in order of coming. Only those who are also in `queued` do.
     queue: VecDeque<AgentId>,
+    /// The same for those with an answer to record or a slot to use: they go before all others.
+    urgent: VecDeque<AgentId>,
     queued: HashSet<AgentId>,
     asleep: HashSet<AgentId>,
     generation: u64,
-    draining: bool,
     closed: bool,
+    pressure: MemoryPressure,
+    /// Agents that may still come until the next relief; counts under pressure only.
+    wakes_left: usize,
 }
 
 pub(crate) struct Residency {
     state: Mutex<State>,
     limits: SeatLimits,
+    draining: AtomicBool,
     someone_left: Notify,
+}
+
+/// What a table counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    /// In memory.
+    pub(crate) live: usize,
+    /// Of these, idle.
+    pub(crate) idle: usize,
+    /// Wait for a seat.
+    pub(crate) waiting: usize,
+    /// Known to live in the store only.
+    pub(crate) asleep: usize,
+    pub(crate) pressure: MemoryPressure,
 }
 
 impl Residency {
     pub(crate) fn new(limits: SeatLimits) -> Self {
-        Self { state: Mutex::default(), limits, someone_left: Notify::new() }
+        Self { state: Mutex::default(), limits, draining: AtomicBool::new(false), someone_left: Notify::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -111,20 +137,39 @@ impl Residency {
             state.busy(agent);
             return Ok(None);
         }
-        if state.draining || state.closed || state.queued.contains(&agent) {
+        let is_urgent = matches!(hint, Hint::EffectEnded | Hint::SlotGranted);
+        let waits = state.queued.contains(&agent);
+        if self.is_draining() || state.closed || (waits && !is_urgent) {
             return Ok(None);
         }
-        if state.has_room(&self.limits) && state.queue.is_empty() {
+        let is_next = is_urgent || (state.queued.is_empty() && state.may_wake());
+        if is_next && state.has_room(&self.limits) {
             return Ok(Some(state.seat(agent)));
         }
-        if state.queue.len() >= self.limits.waiting_max {
-            let count = state.queue.len();
+        if !waits && state.queued.len() >= self.limits.waiting_max {
+            let count = state.queued.len();
             return Err(Overloaded { what: "the list of agents that wait to be loaded", count, bytes: 0 });
         }
-        state.queue.push_back(agent);
+        if is_urgent {
+            state.urgent.push_back(agent);
+        } else {
+            state.queue.push_back(agent);
+        }
         state.queued.insert(agent);
         state.make_room(&self.limits);
         Ok(None)
+    }
+
+    /// Acts on how much memory there is: sends the cheapest idle ones to sleep, and gives the seats of those who may
+    /// come.
+    pub(crate) fn relieve(&self, relief: Relief) -> Vec<Seat> {
+        let mut state = self.lock();
+        (state.pressure, state.wakes_left) = (relief.pressure, relief.wakes);
+        for _ in 0..relief.sleeps {
+            let Some((_, cheapest)) = state.idle.first().copied() else { break };
+            state.tell_to_sleep(cheapest);
+        }
+        state.admit(&self.limits)
     }
 
     /// An agent has read its history; gives the seats of those who may come now.
@@ -146,7 +191,8 @@ impl Residency {
         {
             seated.idle = Some(Idle { since: now, cost });
             state.idle.insert((cost, seat.agent));
-            if !state.queue.is_empty() {
+            state.idle_since.insert((now, seat.agent));
+            if !state.queued.is_empty() {
                 state.make_room(&self.limits);
             }
         }
@@ -186,16 +232,9 @@ impl Residency {
     /// Tells everybody who has been idle for long to leave.
     pub(crate) fn send_to_sleep(&self, now: Timestamp, idle_max: Millis) {
         let mut state = self.lock();
-        let late: Vec<AgentId> = state
-            .idle
-            .iter()
-            .filter(|(_, agent)| {
-                let idle = state.seated.get(agent).and_then(|seated| seated.idle);
-                idle.is_some_and(|idle| now.since(idle.since) >= idle_max)
-            })
-            .map(|(_, agent)| *agent)
-            .collect();
-        for agent in late {
+        while let Some((since, agent)) = state.idle_since.first().copied()
+            && now.since(since) >= idle_max
+        {
             state.tell_to_sleep(agent);
         }
     }
@@ -211,16 +250,16 @@ impl Residency {
     /// From now on nobody comes, and everybody leaves once what is in flight is recorded.
     pub(crate) fn drain(&self) {
         let mut state = self.lock();
-        state.draining = true;
-        state.queue.clear();
-        state.queued.clear();
+        // Under the lock, so that nobody is given a seat who is not told.
+        self.draining.store(true, Ordering::Release);
+        state.forget_the_queue();
         for seated in state.seated.values() {
             let _ = seated.seat.address.tell(Lane::Control, 0, Told::Drain);
         }
     }
 
     pub(crate) fn is_draining(&self) -> bool {
-        self.lock().draining
+        self.draining.load(Ordering::Acquire)
     }
 
     /// Waits until nobody is in memory. Cancel-safe.
@@ -238,8 +277,7 @@ impl Residency {
     pub(crate) fn close(&self) {
         let mut state = self.lock();
         state.closed = true;
-        state.queue.clear();
-        state.queued.clear();
+        state.forget_the_queue();
     }
 
     /// Whether the agent is in memory or about to be.
@@ -248,10 +286,16 @@ impl Residency {
         state.seated.contains_key(&agent) || state.queued.contains(&agent)
     }
 
-    /// How many are in memory, wait to be, and are known to live in the store only.
-    pub(crate) fn counts(&self) -> (usize, usize, usize) {
+    /// How many there are. Takes no longer the more there are.
+    pub(crate) fn counts(&self) -> Counts {
         let state = self.lock();
-        (state.seated.len(), state.queue.len(), state.asleep.len())
+        Counts {
+            live: state.seated.len(),
+            idle: state.idle.len(),
+            waiting: state.queued.len(),
+            asleep: state.asleep.len(),
+            pressure: state.pressure,
+        }
     }
 }
 
@@ -268,7 +312,27 @@ impl State {
         self.seated.len() < limits.live_max && self.loading < limits.loading_max
     }
 
+    /// Whether memory allows one more that could as well come later.
+    fn may_wake(&self) -> bool {
+        self.pressure == MemoryPressure::Calm || self.wakes_left > 0 || self.seated.len() < LIVE_FLOOR
+    }
+
+    fn forget_the_queue(&mut self) {
+        self.queue.clear();
+        self.urgent.clear();
+        self.queued.clear();
+    }
+
+    /// The first in `queue` or `urgent` who still waits.
+    fn next_of(&mut self, urgent: bool) -> Option<AgentId> {
+        let Self { queue, urgent: first, queued, .. } = self;
+        let list = if urgent { first } else { queue };
+        std::iter::from_fn(|| list.pop_front()).find(|agent| queued.remove(agent))
+    }
+
     fn seat(&mut self, agent: AgentId) -> Seat {
+        self.wakes_left = self.wakes_left.saturating_sub(1);
+        self.queued.remove(&agent);
         self.generation += 1;
         let seat = Seat {
             agent,
@@ -284,14 +348,15 @@ impl State {
 
     fn admit(&mut self, limits: &SeatLimits) -> Vec<Seat> {
         let mut seats = Vec::new();
-        while !self.closed
-            && self.has_room(limits)
-            && let Some(agent) = self.queue.pop_front()
-        {
-            self.queued.remove(&agent);
-            seats.push(self.seat(agent));
+        while !self.closed && self.has_room(limits) {
+            let urgent = self.next_of(true);
+            let next = if urgent.is_none() && self.may_wake() { self.next_of(false) } else { urgent };
+            match next {
+                Some(agent) => seats.push(self.seat(agent)),
+                None => break,
+            }
         }
-        if !self.queue.is_empty() {
+        if !self.queued.is_empty() {
             self.make_room(limits);
         }
         seats
@@ -318,6 +383,7 @@ impl State {
             && let Some(idle) = seated.idle.take()
         {
             self.idle.remove(&(idle.cost, agent));
+            self.idle_since.remove(&(idle.since, agent));
         }
     }
 
@@ -333,93 +399,5 @@ impl State {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LIMITS: SeatLimits = SeatLimits { live_max: 2, loading_max: 2, waiting_max: 2 };
-
-    fn agent(n: u8) -> AgentId {
-        AgentId::from_bytes([n; 16])
-    }
-
-    fn seated(table: &Residency, n: u8) -> Seat {
-        let seat = table.call(agent(n), Hint::Inbox).unwrap().expect("there is room");
-        assert!(table.loaded(&seat).is_empty());
-        seat.inbox_changed.store(false, Ordering::Release);
-        seat
-    }
-
-    #[test]
-    fn agents_wait_for_a_seat_and_too_many_are_refused() {
-        let table = Residency::new(LIMITS);
-        let first = seated(&table, 1);
-        seated(&table, 2);
-        assert!(table.call(agent(3), Hint::Inbox).unwrap().is_none());
-        assert!(table.call(agent(4), Hint::Inbox).unwrap().is_none());
-        assert!(table.call(agent(4), Hint::Due).unwrap().is_none(), "waiting once is enough");
-        assert_eq!(table.call(agent(5), Hint::Inbox).map(|_| ()).unwrap_err().count, 2);
-        assert_eq!(table.counts(), (2, 2, 0));
-        let next = table.gone(&first);
-        assert_eq!(next.iter().map(|seat| seat.agent).collect::<Vec<_>>(), [agent(3)]);
-        assert!(table.gone(&first).is_empty(), "leaving twice frees one seat");
-    }
-
-    #[test]
-    fn the_cheapest_idle_agent_makes_room() {
-        let table = Residency::new(LIMITS);
-        let dear = seated(&table, 1);
-        let cheap = seated(&table, 2);
-        table.idle(&dear, 200, Timestamp(0));
-        table.idle(&cheap, 3, Timestamp(0));
-        assert!(table.call(agent(3), Hint::Inbox).unwrap().is_none());
-        assert!(dear.address.is_empty());
-        assert!(!cheap.address.is_empty(), "it was told to sleep");
-    }
-
-    #[test]
-    fn an_agent_with_a_fresh_hint_does_not_leave() {
-        let table = Residency::new(LIMITS);
-        let seat = seated(&table, 1);
-        table.call(agent(1), Hint::Due).unwrap();
-        assert_eq!(table.leave(&seat).map(|_| ()), Err(StillWanted));
-        let seat = seated(&table, 2);
-        assert!(table.leave(&seat).is_ok());
-        assert_eq!(table.counts(), (1, 0, 1));
-        let again = seated(&table, 2);
-        assert!(!table.is_seated(&seat), "the old incarnation counts no more");
-        assert!(table.leave(&seat).is_ok() && table.is_seated(&again));
-    }
-
-    #[test]
-    fn few_read_their_history_at_the_same_time() {
-        let table = Residency::new(SeatLimits { live_max: 10, loading_max: 1, waiting_max: 10 });
-        let first = table.call(agent(1), Hint::Inbox).unwrap().unwrap();
-        assert!(table.call(agent(2), Hint::Inbox).unwrap().is_none());
-        assert!(table.call(agent(3), Hint::Inbox).unwrap().is_none());
-        let next = table.loaded(&first);
-        assert_eq!(next.len(), 1);
-        assert!(table.loaded(&first).is_empty(), "being loaded twice admits nobody twice");
-        assert_eq!(table.gone(&next[0]).len(), 1);
-    }
-
-    #[test]
-    fn who_is_idle_for_long_is_told_to_sleep() {
-        let table = Residency::new(LIMITS);
-        let seat = seated(&table, 1);
-        table.idle(&seat, 1, Timestamp(1_000));
-        table.send_to_sleep(Timestamp(10_999), Millis(10_000));
-        assert!(seat.address.is_empty());
-        table.send_to_sleep(Timestamp(11_000), Millis(10_000));
-        assert!(!seat.address.is_empty());
-    }
-
-    #[test]
-    fn a_draining_table_admits_nobody() {
-        let table = Residency::new(LIMITS);
-        let seat = seated(&table, 1);
-        table.drain();
-        assert!(!seat.address.is_empty());
-        assert!(table.call(agent(2), Hint::Inbox).unwrap().is_none());
-        assert_eq!(table.counts().0, 1);
-    }
-}
+#[path = "residency_tests.rs"]
+mod tests;

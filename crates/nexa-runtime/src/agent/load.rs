@@ -5,10 +5,11 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use nexa_agent::{Agent, Input, Replayed, SLICES_PER_DECISION_MAX};
+use nexa_agent::{Agent, Input, ReplayError, Replayed, SLICES_PER_DECISION_MAX};
 use nexa_event::envelope::{Fact, TraceContext};
 use nexa_event::fact::{self, AgentEvent, Spawned};
 use nexa_ports::store::{AgentRow, InboxEntry, Recorded, RowChange, StoreError};
+use nexa_types::limits::SLICE_FUEL;
 use nexa_types::{AgentState, InputId, StreamId, Version};
 use nexa_vm::vm::Program;
 use tracing::warn;
@@ -17,6 +18,7 @@ use super::Loaded;
 use crate::node::Core;
 use crate::programs::ProgramError;
 use crate::residency::Seat;
+use crate::run_queue::Dropped;
 
 /// Events that are read at once.
 const EVENTS_PAGE: usize = 512;
@@ -178,7 +180,7 @@ async fn rebuild(
     };
     if let Some((version, bytes)) = kept {
         let thawed = match Agent::restore(&bytes, program.clone()) {
-            Ok(agent) if agent.version() == version && agent.id() == row.agent => replay(core, agent).await,
+            Ok(agent) if agent.version() == version && agent.id() == row.agent => replay(core, row, agent).await,
             Ok(_) => Err(LoadError::Broken("the snapshot is of another agent or version".into())),
             Err(error) => Err(LoadError::Broken(error.to_string())),
         };
@@ -190,15 +192,15 @@ async fn rebuild(
             Err(error) => return Err(error),
         }
     }
-    Ok((replay(core, born()?).await?, Version(0)))
+    Ok((replay(core, row, born()?).await?, Version(0)))
 }
 
-async fn replay(core: &Core, mut agent: Agent) -> Result<Agent, LoadError> {
+async fn replay(core: &Core, row: &AgentRow, mut agent: Agent) -> Result<Agent, LoadError> {
     loop {
         let page = core.store.read(StreamId::Agent(agent.id()), agent.version(), EVENTS_PAGE).await?;
         let is_last = page.len() < EVENTS_PAGE;
-        for (nth, recorded) in page.iter().enumerate() {
-            replay_one(&mut agent, recorded).await?;
+        for (nth, recorded) in page.into_iter().enumerate() {
+            agent = replay_one(core, row, agent, recorded).await?;
             if nth % EVENTS_PER_TURN_MAX == 0 {
                 tokio::task::yield_now().await;
             }
@@ -209,26 +211,36 @@ async fn replay(core: &Core, mut agent: Agent) -> Result<Agent, LoadError> {
     }
 }
 
-/// Computes a slice at a time, and lets others have their turn in between.
-async fn replay_one(agent: &mut Agent, recorded: &Recorded) -> Result<(), LoadError> {
-    let Fact::Agent(event) = &recorded.envelope.fact else {
+/// Computes a slice at a time: the first right here, and further ones in turn with all others who compute.
+async fn replay_one(core: &Core, row: &AgentRow, mut agent: Agent, recorded: Recorded) -> Result<Agent, LoadError> {
+    let version = recorded.envelope.header.version;
+    let Fact::Agent(event) = recorded.envelope.fact else {
         return Err(LoadError::Broken("its stream holds a fact of another kind".into()));
     };
-    let mut slices_left = SLICES_PER_DECISION_MAX;
-    loop {
-        let at = recorded.envelope.header.at;
-        match agent.replay_for(1, event, at).map_err(|error| LoadError::Broken(error.to_string()))? {
-            Replayed::Done => return Ok(()),
-            Replayed::More if slices_left == 0 => {
-                let version = recorded.envelope.header.version;
-                return Err(LoadError::Broken(format!(
-                    "it computes without an end before it decides what the log has at version {version}"
-                )));
-            }
-            Replayed::More => slices_left -= 1,
-        }
-        tokio::task::yield_now().await;
+    let broken = |error: ReplayError| LoadError::Broken(error.to_string());
+    let at = recorded.envelope.header.at;
+    if agent.replay_for(1, &event, at).map_err(broken)? == Replayed::Done {
+        return Ok(agent);
     }
+    let event = Arc::new(event);
+    for _ in 0..SLICES_PER_DECISION_MAX {
+        let (share, event) = (core.share(row.agent, &row.tenant, row.priority), event.clone());
+        let slice = move || {
+            let replayed = agent.replay_for(1, &event, at);
+            ((agent, replayed), SLICE_FUEL)
+        };
+        let (back, replayed) = match core.run_queue.run(share, core.clock.now(), SLICE_FUEL, slice).await {
+            Ok((back, replayed)) => (back, replayed.map_err(broken)?),
+            Err(Dropped) => return Err(LoadError::NotHere("the node stops")),
+        };
+        agent = back;
+        if replayed == Replayed::Done {
+            return Ok(agent);
+        }
+    }
+    Err(LoadError::Broken(format!(
+        "it computes without an end before it decides what the log has at version {version}"
+    )))
 }
 
 /// What the agent must hear before anything else.

@@ -7,8 +7,10 @@
 //! Mailbox: two looks and four orders; a further one is refused and means nothing new. Supervised by one of the node's
 //! shards. A restart keeps the seat, the stream and the effects in flight, and reads the rest again.
 //!
-//! Nothing in here awaits a model, a tool or another agent. What it does await is the store.
+//! Nothing in here awaits a model, a tool or another agent. What it does await is the store and, while its program
+//! computes for longer than a moment, its turn to compute.
 
+mod compute;
 mod load;
 mod record;
 
@@ -115,6 +117,9 @@ enum Next {
     Leave,
 }
 
+/// An agent after what it did next, and what became of it.
+type Taken = Option<(Box<Loaded>, Became)>;
+
 impl Body {
     fn is_well(&mut self) {
         (self.pauses, self.paused_until, self.reloads) = (0, None, 0);
@@ -167,7 +172,13 @@ impl AgentActor {
                 None => match self.next(&mut loaded).await {
                     Ok(Next::Nothing) => return self.rest(body, loaded).await,
                     Ok(Next::Leave) => return Ok(Then::Stop),
-                    Ok(next) => self.take(body, &mut loaded, next).await?,
+                    Ok(next) => match self.take(body, loaded, next).await? {
+                        Some((back, became)) => {
+                            loaded = back;
+                            became
+                        }
+                        None => return Ok(Then::Stop),
+                    },
                     Err(error) => {
                         self.pause(body, &error);
                         Became::Paused
@@ -177,9 +188,6 @@ impl AgentActor {
             match became {
                 Became::Done => {
                     self.snapshot_if_due(&mut loaded).await;
-                    if loaded.more {
-                        tokio::task::yield_now().await;
-                    }
                     body.loaded = Some(loaded);
                 }
                 Became::Paused => {
@@ -331,35 +339,36 @@ impl AgentActor {
         found.await.map_err(|error| unavailable(format!("a memory could not be searched: {error}")))
     }
 
-    /// Decides, and records what was decided.
-    async fn take(&self, body: &mut Body, loaded: &mut Loaded, next: Next) -> Result<Became, Fault> {
-        let now = self.core.clock.now();
+    /// Decides, and records what was decided. `None` if the node stops meanwhile.
+    async fn take(&self, body: &mut Body, mut loaded: Box<Loaded>, next: Next) -> Result<Taken, Fault> {
         let kept = match next {
             Next::Hear(input, settled) => {
                 if matches!(input, Input::TakeOver { .. } | Input::EffectEnded { .. }) {
                     loaded.lost = None;
                 }
-                let step = loaded.agent.step(input, now, self.core.config.slice_fuel);
-                self.keep(loaded, step, settled, now)
+                let Ok((back, step, now)) = self.compute(loaded, input).await else { return Ok(None) };
+                loaded = back;
+                self.keep(&mut loaded, step, settled, now)
             }
             Next::Start(wish) => {
                 loaded.wish = None;
-                match self.keep_start(loaded, wish, now) {
+                match self.keep_start(&mut loaded, wish, self.core.clock.now()) {
                     Some(kept) => kept,
                     None => {
                         self.core.models.withdraw(self.seat.agent);
-                        return Ok(Became::Done);
+                        return Ok(Some((loaded, Became::Done)));
                     }
                 }
             }
             Next::SendLost(effect) => {
                 loaded.lost = None;
-                self.send(loaded, effect);
-                return Ok(Became::Done);
+                self.send(&loaded, effect);
+                return Ok(Some((loaded, Became::Done)));
             }
-            Next::Nothing | Next::Leave => return Ok(Became::Done),
+            Next::Nothing | Next::Leave => return Ok(Some((loaded, Became::Done))),
         };
-        self.record(body, loaded, kept).await
+        let became = self.record(body, &mut loaded, kept).await?;
+        Ok(Some((loaded, became)))
     }
 
     /// Nothing to do: waits in memory, or leaves it.

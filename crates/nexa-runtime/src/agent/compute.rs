@@ -1,0 +1,63 @@
+//! One input, computed: a little where the actor runs, the rest where others compute.
+//!
+//! What is computed elsewhere is the pure step and nothing else; recording and acting stay with the actor. The agent
+//! goes there and comes back; if its actor is gone meanwhile, nobody misses it, because its stream has all of it.
+
+use nexa_agent::{Input, Step};
+use nexa_types::Timestamp;
+
+use super::{AgentActor, Loaded};
+use crate::run_queue::{Dropped, QUICK_FUEL, Share};
+
+/// An agent after a step, the step, and the time that it was taken at.
+pub(super) type Stepped = (Box<Loaded>, Step, Timestamp);
+
+impl AgentActor {
+    /// Takes a step: at once, and in turn with all others who compute if that does not end it.
+    pub(super) async fn compute(&self, mut loaded: Box<Loaded>, input: Input) -> Result<Stepped, Dropped> {
+        if matches!(input, Input::Continue) && loaded.more {
+            return self.go_on(loaded, None).await;
+        }
+        let (now, slice_fuel) = (self.core.clock.now(), self.core.config.slice_fuel);
+        let first = loaded.agent.step(input, now, QUICK_FUEL.min(slice_fuel));
+        if first.more && QUICK_FUEL < slice_fuel && is_undecided(&first) {
+            // One record for both, as if the first slice had been longer.
+            let (loaded, rest, _) = self.go_on(loaded, Some(now)).await?;
+            let wish = loaded.agent.wish(self.core.clock.now());
+            return Ok((loaded, Step { wish, ..joined(first, rest) }, now));
+        }
+        Ok((loaded, first, now))
+    }
+
+    /// One slice, as of `at` or of the moment that its turn comes.
+    async fn go_on(&self, mut loaded: Box<Loaded>, at: Option<Timestamp>) -> Result<Stepped, Dropped> {
+        let (clock, fuel) = (self.core.clock.clone(), self.core.config.slice_fuel);
+        let (share, queued) = (self.share(&loaded), clock.now());
+        let work = move || {
+            let now = at.unwrap_or_else(|| clock.now());
+            let step = loaded.agent.step(Input::Continue, now, fuel);
+            let used = fuel - step.fuel_left.min(fuel);
+            ((loaded, step, now), used)
+        };
+        self.core.run_queue.run(share, queued, fuel, work).await
+    }
+
+    fn share(&self, loaded: &Loaded) -> Share {
+        self.core.share(self.seat.agent, &loaded.tenant, loaded.priority)
+    }
+}
+
+/// Whether nothing follows from a step but that its input was heard.
+fn is_undecided(step: &Step) -> bool {
+    step.facts.len() <= 1 && step.births.is_empty() && step.posts.is_empty()
+}
+
+/// A step that was undecided, and how it went on.
+fn joined(first: Step, rest: Step) -> Step {
+    let Step { mut facts, mut takes, mut logs, mut abandoned, .. } = first;
+    facts.extend(rest.facts);
+    takes.extend(rest.takes);
+    logs.extend(rest.logs);
+    abandoned.extend(rest.abandoned);
+    Step { facts, takes, logs, abandoned, ..rest }
+}
