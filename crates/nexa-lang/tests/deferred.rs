@@ -127,18 +127,6 @@ fn what_is_deferred_cannot_leave_what_is_left_already() {
               |
               = help: what is deferred runs when the result is decided already
 
-            error[E0906]: `defer` inside of a `defer` is not available in this release
-             --> main.nx:5:9
-              |
-            5 |         defer { defer print(x) }
-              |         ^^^^^^^^^^^^^^^^^^^^^^^^
-
-            error[E0906]: `defer` in a block that gives a value is not available in this release
-             --> main.nx:7:33
-              |
-            7 |     let n = if (xs.len() > 1) { defer print(1); 2 } else { 3 }
-              |                                 ^^^^^
-
             error[E0507]: this is never reached
              --> main.nx:9:5
               |

@@ -451,6 +451,22 @@ fn a_semicolon_stays_where_the_next_line_would_go_on() {
 }
 
 #[test]
+fn a_semicolon_stays_after_a_lone_word_that_would_begin_a_statement() {
+    check(
+        "flow f(assert: int, loop: int) { assert; print(1); loop; loop; print(2); }",
+        expect![[r#"
+        flow f(assert: int, loop: int) {
+            assert;
+            print(1)
+            loop;
+            loop;
+            print(2)
+        }
+    "#]],
+    );
+}
+
+#[test]
 fn line_ends_are_made_equal_and_a_mark_at_the_beginning_is_dropped() {
     check(
         "\u{feff}flow main() {\r\n\r\n\r\n  let a = \"\"\"\r\n  x\r\n  \"\"\"\r\n}\r\n\r\n",

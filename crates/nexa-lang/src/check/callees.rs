@@ -126,7 +126,9 @@ impl Checker<'_> {
                     Callee::Reported
                 }
                 Item::Type(_) => {
-                    self.report_not_available(node.span(), "a method of a type");
+                    let message = format!("`{}` has no method `{text}`", owner.text());
+                    let unknown = self.finding(Code::E0305, name.span(), message);
+                    self.report(unknown.help(format!("check a value with `verify x satisfies {}`", owner.text())));
                     Callee::Reported
                 }
                 Item::Reported => Callee::Reported,
@@ -141,10 +143,7 @@ impl Checker<'_> {
                 return match standard::function(&format!("{module_text}.{text}")) {
                     Some(function) => Callee::Standard(function, None),
                     None => {
-                        let unknown =
-                            self.finding(Code::E0305, name.span(), format!("`{module_text}` has no function `{text}`"));
-                        let unknown = self.suggest(unknown, &text, standard::functions_of(&module_text));
-                        self.report(unknown);
+                        self.no_function(&module_text, &name);
                         Callee::Reported
                     }
                 };
@@ -156,6 +155,14 @@ impl Checker<'_> {
         }
         let value = self.expr(&receiver, None);
         self.method(value, receiver.span(), &name)
+    }
+
+    /// E0305 for a function that a standard module does not have.
+    pub(super) fn no_function(&mut self, module: &str, name: &Name) -> Expr {
+        let text = name.text();
+        let unknown = self.finding(Code::E0305, name.span(), format!("`{module}` has no function `{text}`"));
+        let unknown = self.suggest(unknown, &text, standard::functions_of(module));
+        self.refuse(unknown)
     }
 
     /// A method of a value, or a field of it that is a function.

@@ -284,7 +284,6 @@ impl Checker<'_> {
         piped: Option<Piped>,
         span: Span,
     ) -> Expr {
-        let at = self.at_span(span);
         let short = function.name.rsplit('.').next().unwrap_or(function.name);
         let is_method = receiver.is_some();
         let names: Vec<&str> = function.params.iter().map(|param| param.name).skip(usize::from(is_method)).collect();
@@ -311,6 +310,22 @@ impl Checker<'_> {
             values.push((place, value, one_span, is_piped));
         }
         self.leaving = around;
+        self.standard_of(function, values, span)
+    }
+
+    /// A standard function of values: each with the place of its parameter, where it stands, and whether it is piped.
+    pub(super) fn standard_of(
+        &mut self,
+        function: &'static Function,
+        values: Vec<(usize, Expr, Span, bool)>,
+        span: Span,
+    ) -> Expr {
+        let at = self.at_span(span);
+        let short = function.name.rsplit('.').next().unwrap_or(function.name);
+        let mut bindings = Bindings::default();
+        for (place, value, ..) in &values {
+            bindings.learn(&function.params[*place].ty, &value.ty, &self.types);
+        }
         let is_given = |place: usize| values.iter().any(|(known, ..)| *known == place);
         let missing: Vec<&str> = function
             .params
@@ -395,8 +410,13 @@ impl Checker<'_> {
                 let (statements, values) = self.in_order(vec![(1, *message), (0, *code)], 2, at);
                 let number = nexa_vm::stdlib::lookup("core.error").map_or(u16::MAX, |function| function.number);
                 let error = ExprKind::Std(number, values.into_iter().flatten().collect());
-                let error = block_of(statements, Expr::new(error, Ty::Named(TypeTable::ERROR), at));
-                ExprKind::Raise(Box::new(error))
+                let mut error = Expr::new(error, Ty::Named(TypeTable::ERROR), at);
+                if let Some(caught) = self.frame().caught {
+                    let cause = Expr::local(caught, error.ty.clone(), at);
+                    let kind = ExprKind::SetField(Box::new(error), "cause".into(), Box::new(cause));
+                    error = Expr::new(kind, Ty::Named(TypeTable::ERROR), at);
+                }
+                ExprKind::Raise(Box::new(block_of(statements, error)))
             }
             _ if ty == Ty::Str && values.iter().any(|value| self.types.holds_secret(&value.ty)) => {
                 let secret = values.into_iter().find(|value| self.types.holds_secret(&value.ty));

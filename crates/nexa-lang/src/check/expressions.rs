@@ -2,14 +2,11 @@
 
 use std::rc::Rc;
 
-use nexa_vm::module::Schedule;
-
 use super::Checker;
 use super::declarations::Signature;
 use super::literals::block_of;
 use super::modules::Item;
 use super::places::Place;
-use super::scope::{Frame, FrameKind};
 use super::walks::Walk;
 use crate::ast::{self, AstNode, Body, Name};
 use crate::diagnostic::{Code, Diagnostic};
@@ -59,7 +56,7 @@ impl Checker<'_> {
             ast::Expr::ListExpr(node) => self.list(node, want),
             ast::Expr::RecordExpr(node) => self.record(node, want),
             ast::Expr::DictExpr(node) => self.empty_record_or_dict(node, want),
-            ast::Expr::FieldExpr(node) => self.field(node),
+            ast::Expr::FieldExpr(node) => self.field(node, want),
             ast::Expr::CallExpr(node) => self.call(node, want),
             ast::Expr::IndexExpr(node) => self.index(node),
             ast::Expr::UnwrapExpr(node) => self.unwrap(node),
@@ -73,7 +70,7 @@ impl Checker<'_> {
             ast::Expr::IfExpr(node) => self.if_value(node, want),
             ast::Expr::MatchExpr(node) => self.match_expr(node, Use::Value(want)),
             ast::Expr::TryExpr(node) => self.try_expr(node),
-            ast::Expr::TryBlock(node) => self.missing(node.span(), "`try { … }` as a value"),
+            ast::Expr::TryBlock(node) => self.try_value(node),
             ast::Expr::LambdaExpr(node) => self.lambda(node, want),
             ast::Expr::ForkExpr(node) => {
                 self.is_effect_in_fn(node.span(), "a fork");
@@ -98,6 +95,16 @@ impl Checker<'_> {
             Some(inner) => self.expr(&inner, want),
             None => self.broken(node.span()),
         }
+    }
+
+    /// E0201: `try { … } catch (e) { … }` is a statement.
+    fn try_value(&mut self, node: &ast::TryBlock) -> Expr {
+        let mut dropped = Vec::new();
+        self.try_block(node, &mut dropped);
+        let statement = self.finding(Code::E0201, node.span(), "`try { … }` is a statement and gives no value");
+        self.refuse(
+            statement.help("write `try e` for a result, `e otherwise …` for a substitute, or assign in the block"),
+        )
     }
 
     /// `{}` is an empty dict unless a record is wanted.
@@ -130,7 +137,10 @@ impl Checker<'_> {
             Some(item) => self.item_value(item, &name),
             None => match self.enum_of_case(&name, want) {
                 Some(id) => self.case_value(id, &name),
-                None => self.unknown_name(&name),
+                None => match super::standard::function(&text) {
+                    Some(function) => self.standard_value(function, want, name.span()),
+                    None => self.unknown_name(&name),
+                },
             },
         }
     }
@@ -218,7 +228,7 @@ impl Checker<'_> {
         self.refuse(unknown)
     }
 
-    fn field(&mut self, node: &ast::FieldExpr) -> Expr {
+    fn field(&mut self, node: &ast::FieldExpr, want: Option<&Ty>) -> Expr {
         let (Some(receiver), Some(name)) = (node.receiver(), node.field()) else { return self.broken(node.span()) };
         if let ast::Expr::NameRef(module) = &receiver
             && let Some(module) = module.name()
@@ -232,7 +242,11 @@ impl Checker<'_> {
                 Some(Item::Type(id)) if self.cases(id).is_some() => return self.case_value(id, &name),
                 Some(_) => {}
                 None if super::standard::is_module(&module.text()) => {
-                    return self.missing(node.span(), "a standard function as a value");
+                    let full = format!("{}.{}", module.text(), name.text());
+                    return match super::standard::function(&full) {
+                        Some(function) => self.standard_value(function, want, node.span()),
+                        None => self.no_function(&module.text(), &name),
+                    };
                 }
                 None if module.text() == "std" && name.text() == "shell" => {
                     let shell = self.finding(Code::E0904, node.span(), "`std.shell` runs code outside the sandbox");
@@ -245,11 +259,15 @@ impl Checker<'_> {
                 None => {}
             }
         }
-        if let ast::Expr::FieldExpr(_) = &receiver
-            && let Some((Item::Type(id), _)) = self.static_item(&receiver)
-            && self.cases(id).is_some()
+        if matches!(receiver, ast::Expr::FieldExpr(_) | ast::Expr::NameRef(_))
+            && let Some((Item::Type(id), owner)) = self.static_item(&receiver)
         {
-            return self.case_value(id, &name);
+            if self.cases(id).is_some() {
+                return self.case_value(id, &name);
+            }
+            if name.text() == "check" && self.types.semantic(&Ty::Named(id)).is_some() {
+                return self.check_value(id, &owner, node.span());
+            }
         }
         let value = self.expr(&receiver, None);
         self.field_of(value, &name)
@@ -405,19 +423,25 @@ impl Checker<'_> {
             return self.done(statements, ends, block.span());
         };
         let nodes: Vec<ast::Stmt> = block.statements().collect();
-        if let Some(defer) = nodes.iter().find(|node| matches!(node, ast::Stmt::DeferStmt(_))) {
-            let start = defer.span().start;
-            let span = Span::new(start, start + "defer".len() as u32);
-            return self.missing(span, "`defer` in a block that gives a value");
-        }
         let Some((ast::Stmt::ExprStmt(last), before)) = nodes.split_last() else {
             let (statements, ends) = self.block(block);
             return self.done(statements, ends, block.span());
         };
         let Some(last) = last.expr() else { return self.broken(block.span()) };
         let opened = self.open_block();
-        let (statements, ends) = self.statements(before, Some(last.span()));
-        let value = self.expr(&last, want);
+        let (mut statements, ends) = self.statements(before, Some(last.span()));
+        let mut value = self.expr(&last, want);
+        if let Some(inside) = deferred_rest(&mut statements) {
+            // The value is computed before what is deferred runs.
+            let at = value.at;
+            value = match value.ty {
+                Ty::Never => {
+                    inside.push(Stmt { kind: hir::StmtKind::Expr(value), at });
+                    Expr::new(ExprKind::Unreachable, Ty::Never, at)
+                }
+                _ => self.set_aside(value, inside, at),
+            };
+        }
         self.close_block(opened);
         let value = block_of(statements, value);
         if ends { Expr { ty: Ty::Never, ..value } } else { value }
@@ -430,85 +454,16 @@ impl Checker<'_> {
         let value = if ends { Expr::new(ExprKind::Unreachable, Ty::Never, at) } else { unit };
         block_of(statements, value)
     }
+}
 
-    pub(super) fn lambda(&mut self, node: &ast::LambdaExpr, want: Option<&Ty>) -> Expr {
-        let at = self.at(node);
-        let (wanted, wanted_result) = match want.map(Ty::without_option) {
-            Some(Ty::Function(params, result)) => (params.to_vec(), Some((**result).clone())),
-            Some(Ty::Stage(input, output)) => (vec![(**input).clone()], Some((**output).clone())),
-            _ => (Vec::new(), None),
-        };
-        let frame = self.inner_frame("fn", FrameKind::Lambda);
-        self.frames.push(frame);
-        let mut params = Vec::new();
-        for (place, param) in node.params().into_iter().flat_map(|list| list.params()).enumerate() {
-            let ty = match param.ty() {
-                Some(written) => self.ty(&written),
-                None => wanted.get(place).cloned().unwrap_or(Ty::Any),
-            };
-            if param.default().is_some() {
-                self.report_not_available(param.span(), "a default of a lambda's parameter");
-            }
-            match param.name() {
-                Some(name) => self.bind_param(&name.text().into(), name.span(), ty.clone()),
-                None => {
-                    self.temporary(param.span());
-                    if let Some(pattern) = param.pattern() {
-                        self.report_not_available(pattern.span(), "a pattern as a parameter");
-                    }
-                }
-            }
-            params.push(ty);
-        }
-        self.report_bound_twice(0);
-        let hint = wanted_result.filter(|result| !matches!(result, Ty::Any | Ty::Never));
-        let (body, result) = match node.body() {
-            Some(Body::Block(block)) => {
-                let (statements, ends) = self.block(&block);
-                let end = block.close().map_or(block.span(), |close| close.text_range().into());
-                (statements, self.result_of_body("fn", node.span(), end, ends))
-            }
-            Some(body) => {
-                let value = self.body(&body, Use::Value(hint.as_ref()));
-                let ty = value.ty.clone();
-                (vec![Stmt { kind: hir::StmtKind::Return(value), at }], ty)
-            }
-            None => (Vec::new(), Ty::Broken),
-        };
-        let ty = Ty::Function(params.clone().into(), Rc::new(result));
-        self.close_function(params, body, ty, at)
-    }
-
-    /// A frame for a function inside the current one.
-    pub(super) fn inner_frame(&mut self, word: &str, kind: FrameKind) -> Frame {
-        let outer = self.frame();
-        outer.inner += 1;
-        let name = format!("{}.{word}#{}", outer.name, outer.inner);
-        Frame::new(name, kind, None)
-    }
-
-    /// Ends the innermost function and gives the closure of it.
-    pub(super) fn close_function(&mut self, params: Vec<Ty>, body: Vec<Stmt>, ty: Ty, at: hir::At) -> Expr {
-        let Some(frame) = self.frames.pop() else { return Expr::new(ExprKind::Const(Const::Unit), Ty::Broken, at) };
-        let captured = frame.captured(at);
-        let captures = frame.capture_types();
-        let number = self.functions.len() as u32;
-        let arity = params.len() as u8;
-        self.functions.push(hir::Function {
-            name: frame.name,
-            arity,
-            params,
-            locals: frame.locals,
-            captures,
-            body,
-            is_pure: self.frames.first().is_some_and(|frame| frame.kind == FrameKind::Fn),
-            schedule: Schedule::default(),
-            is_test: self.in_test,
-            grants: self.granted_tools(),
-            model: String::new(),
-            at,
-        });
-        Expr::new(ExprKind::Closure(number, captured), ty, at)
+/// The statements after the last `defer` of a block, if it has one: they are part of it.
+fn deferred_rest(statements: &mut [Stmt]) -> Option<&mut Vec<Stmt>> {
+    let Some(Stmt { kind: hir::StmtKind::Defer(_, rest), .. }) = statements.last_mut() else { return None };
+    // Borrowed anew, because what is found deeper may be nothing.
+    if matches!(rest.last(), Some(Stmt { kind: hir::StmtKind::Defer(..), .. })) {
+        deferred_rest(rest)
+    } else {
+        Some(rest)
     }
 }
 

@@ -14,6 +14,9 @@ use crate::source::Span;
 use crate::syntax::SyntaxNode;
 use crate::types::{Field, Ty, TypeTable};
 
+/// How deep `defer`s may nest: each way out of a block repeats what is deferred, so each level doubles it at least.
+const DEFERRED_DEPTH_MAX: u32 = 3;
+
 impl Checker<'_> {
     /// The answer says whether what follows is never reached.
     pub(super) fn loop_statement(&mut self, node: &ast::LoopStmt, out: &mut Vec<Stmt>) -> bool {
@@ -117,6 +120,11 @@ impl Checker<'_> {
         }
         // What is deferred belongs to no loop and gives no result: `break` would leave something that is left already.
         let loops = std::mem::take(&mut self.frame().loops);
+        self.frame().deferring += 1;
+        if self.frame().deferring == DEFERRED_DEPTH_MAX + 1 {
+            let deep = self.finding(Code::E0210, node.span(), "`defer`s nest too deep");
+            self.report(deep.help("put what they do into a flow of its own"));
+        }
         let mut body = Vec::new();
         match (node.body(), node.expr()) {
             (Some(block), _) => body = self.block(&block).0,
@@ -126,16 +134,11 @@ impl Checker<'_> {
             (None, None) => {}
         }
         self.frame().loops = loops;
-        let has = |found: &dyn Fn(&StmtKind) -> bool| {
-            Part::any(&body, &|_| true, &|part| matches!(part, Part::Stmt(stmt) if found(&stmt.kind)))
-        };
-        if has(&|kind| matches!(kind, StmtKind::Return(_))) {
+        self.frame().deferring -= 1;
+        let is_return = |part: Part<'_>| matches!(part, Part::Stmt(Stmt { kind: StmtKind::Return(_), .. }));
+        if self.frame().deferring == 0 && Part::any(&body, &|_| true, &is_return) {
             let lost = self.finding(Code::E0201, node.span(), "`return` stands inside of a `defer`");
             self.report(lost.help("what is deferred runs when the result is decided already"));
-        }
-        // Each way out of a block repeats what is deferred, so one inside of another would double it again and again.
-        if has(&|kind| matches!(kind, StmtKind::Defer(..))) {
-            self.report_not_available(node.span(), "`defer` inside of a `defer`");
         }
         let (statements, ends) = self.statements(rest, after);
         out.push(Stmt { kind: StmtKind::Defer(body.into(), statements), at });

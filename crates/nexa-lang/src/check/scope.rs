@@ -38,6 +38,10 @@ pub(super) struct Frame {
     pub(super) returned: Option<(Ty, Span)>,
     /// How many loops the current statement stands in.
     pub(super) loops: u32,
+    /// The local of the error that the current statement handles: the cause of what fails there.
+    pub(super) caught: Option<u16>,
+    /// How many `defer`s the current statement is deferred by.
+    pub(super) deferring: u32,
     /// How many functions were made inside, for their names.
     pub(super) inner: u32,
     pub(super) locals: u16,
@@ -52,7 +56,7 @@ pub(super) struct Frame {
 #[derive(Clone, Debug)]
 struct Variable {
     name: Rc<str>,
-    place: Place,
+    slot: u16,
     ty: Ty,
     file: FileId,
     span: Span,
@@ -93,6 +97,8 @@ impl Frame {
             result,
             returned: None,
             loops: 0,
+            caught: None,
+            deferring: 0,
             inner: 0,
             locals: 0,
             scratch: Vec::new(),
@@ -158,8 +164,7 @@ impl Checker<'_> {
     /// Gives a local that is already set a name that the program does not write, such as `it`.
     pub(super) fn bind_word(&mut self, name: &str, span: Span, ty: Ty, slot: u16) {
         let file = self.file;
-        let place = Place::Local(slot);
-        let variable = Variable { name: name.into(), place, ty, file, span, used: true, is_bound_here: false };
+        let variable = Variable { name: name.into(), slot, ty, file, span, used: true, is_bound_here: false };
         self.frame().variables.push(variable);
     }
 
@@ -167,29 +172,13 @@ impl Checker<'_> {
     pub(super) fn bind_param(&mut self, name: &Rc<str>, span: Span, ty: Ty) {
         let slot = self.temporary(span);
         let file = self.file;
-        let variable = Variable {
-            name: Rc::clone(name),
-            place: Place::Local(slot),
-            ty,
-            file,
-            span,
-            used: true,
-            is_bound_here: false,
-        };
+        let variable = Variable { name: Rc::clone(name), slot, ty, file, span, used: true, is_bound_here: false };
         self.frame().variables.push(variable);
     }
 
     fn bind_to(&mut self, name: &Name, ty: Ty, slot: u16, is_bound_here: bool) {
         let (file, span) = (self.file, name.span());
-        let variable = Variable {
-            name: name.text().into(),
-            place: Place::Local(slot),
-            ty,
-            file,
-            span,
-            used: false,
-            is_bound_here,
-        };
+        let variable = Variable { name: name.text().into(), slot, ty, file, span, used: false, is_bound_here };
         self.frame().variables.push(variable);
     }
 
@@ -249,12 +238,12 @@ impl Checker<'_> {
     /// Reads a variable; closures on the way capture it.
     pub(super) fn variable(&mut self, name: &str, span: Span) -> Option<Expr> {
         let at = self.at_span(span);
-        let find = |frame: &Frame| frame.variables.iter().rposition(|variable| &*variable.name == name);
-        let (home, index) = (0..self.frames.len()).rev().find_map(|place| Some((place, find(&self.frames[place])?)))?;
+        let own = |frame: &Frame| frame.variables.iter().rposition(|variable| &*variable.name == name);
+        let (home, index) = (0..self.frames.len()).rev().find_map(|place| Some((place, own(&self.frames[place])?)))?;
         self.frames[home].variables[index].used = true;
-        let Variable { mut place, ty, name, file, span: declared, .. } = self.frames[home].variables[index].clone();
-        for inner in home + 1..self.frames.len() {
-            let frame = &mut self.frames[inner];
+        let Variable { slot, ty, .. } = self.frames[home].variables[index].clone();
+        let mut place = Place::Local(slot);
+        for frame in &mut self.frames[home + 1..] {
             let known = frame.captures.iter().position(|capture| capture.outer == place);
             let number = known.unwrap_or_else(|| {
                 frame.captures.push(Capture { outer: place, ty: ty.clone() });
@@ -266,19 +255,6 @@ impl Checker<'_> {
                 return Some(self.refuse(crowded));
             }
             place = Place::Capture(number as u8);
-            let variable = Variable {
-                name: Rc::clone(&name),
-                place,
-                ty: ty.clone(),
-                file,
-                span: declared,
-                used: true,
-                is_bound_here: false,
-            };
-            // Entered below the frame's own variables, which were looked at first and do not have this name.
-            if known.is_none() {
-                frame.variables.insert(0, variable);
-            }
         }
         Some(Expr::new(place.read(), ty, at))
     }
@@ -289,12 +265,10 @@ impl Checker<'_> {
         let top = self.frames.len() - 1;
         for (place, frame) in self.frames.iter_mut().enumerate().rev() {
             if let Some(variable) = frame.variables.iter_mut().rev().find(|variable| &*variable.name == name) {
-                let (slot, is_own) = match variable.place {
-                    Place::Local(slot) => (slot, place == top),
-                    Place::Capture(_) => (0, false),
-                };
+                let is_own = place == top;
                 variable.used |= !is_own;
-                return Some(Assignable { slot, ty: variable.ty.clone(), span: variable.span, is_own, kind });
+                let (slot, ty, span) = (variable.slot, variable.ty.clone(), variable.span);
+                return Some(Assignable { slot, ty, span, is_own, kind });
             }
         }
         None

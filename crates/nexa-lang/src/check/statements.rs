@@ -162,7 +162,6 @@ impl Checker<'_> {
     }
 
     fn let_statement(&mut self, node: &ast::LetStmt, out: &mut Vec<Stmt>) -> bool {
-        let at = self.at(node);
         let value = match (node.ty(), node.value()) {
             (Some(written), Some(value)) => {
                 let ty = self.ty(&written);
@@ -175,79 +174,22 @@ impl Checker<'_> {
         };
         let ends = value.ty == Ty::Never;
         let Some(pattern) = node.pattern() else { return ends };
-        match &pattern {
-            Pattern::NamePat(name) if name.path().len() == 1 => {
-                if let Some(name) = name.name() {
-                    let slot = self.bind(&name, value.ty.clone());
-                    out.push(Stmt { kind: StmtKind::Store(slot, value), at });
-                }
-            }
-            Pattern::WildcardPat(_) => out.push(Stmt { kind: StmtKind::Expr(value), at }),
-            Pattern::TuplePat(tuple) => {
-                let ty = value.ty.clone();
-                let opened = self.open_block();
-                let mut inner = Vec::new();
-                if let Some(slots) = self.tuple_slots(tuple, &ty, &mut inner) {
-                    out.push(Stmt { kind: StmtKind::Unpack(value, slots), at });
-                    out.append(&mut inner);
-                }
-                self.report_bound_twice(opened);
-            }
-            other => self.report_not_available(other.span(), "this pattern in `let`"),
+        let opened = self.open_block();
+        self.take_apart(&pattern, value, out);
+        if !matches!(pattern, Pattern::NamePat(_)) {
+            self.report_bound_twice(opened);
         }
         ends
-    }
-
-    /// Binds the parts of a tuple, or of a list of as many elements. `inner` takes apart what is nested in it, when the
-    /// outer parts are stored.
-    fn tuple_slots(&mut self, tuple: &ast::TuplePat, ty: &Ty, inner: &mut Vec<Stmt>) -> Option<Vec<Option<u16>>> {
-        let parts: Vec<Pattern> = tuple.items().collect();
-        let types: Vec<Ty> = match ty {
-            Ty::Tuple(items) if items.len() == parts.len() => items.to_vec(),
-            Ty::Any => {
-                self.refuse_any(ty, tuple.span(), "a tuple");
-                vec![Ty::Any; parts.len()]
-            }
-            Ty::List(item) => vec![(**item).clone(); parts.len()],
-            _ => {
-                if !ty.is_silent() {
-                    let message = format!("this takes {} values apart, and `{}` is given", parts.len(), self.show(ty));
-                    let wrong = self.finding(Code::E0301, tuple.span(), message);
-                    self.report(wrong);
-                }
-                vec![Ty::Broken; parts.len()]
-            }
-        };
-        let slots = parts.iter().zip(types).map(|(part, ty)| self.part_slot(part, ty, inner)).collect();
-        (!ty.is_silent()).then_some(slots)
-    }
-
-    /// Where a part of a value is kept: under its name, or until it is taken apart itself.
-    fn part_slot(&mut self, part: &Pattern, ty: Ty, inner: &mut Vec<Stmt>) -> Option<u16> {
-        match part {
-            Pattern::NamePat(name) if name.path().len() == 1 => name.name().map(|name| self.bind(&name, ty)),
-            Pattern::WildcardPat(_) => None,
-            Pattern::TuplePat(tuple) => {
-                let at = self.at(tuple);
-                let slot = self.temporary(tuple.span());
-                let mut deeper = Vec::new();
-                let slots = self.tuple_slots(tuple, &ty, &mut deeper)?;
-                inner.push(Stmt { kind: StmtKind::Unpack(Expr::local(slot, ty, at), slots), at });
-                inner.append(&mut deeper);
-                Some(slot)
-            }
-            other => {
-                self.report_not_available(other.span(), "this pattern inside of a pattern");
-                None
-            }
-        }
     }
 
     fn return_statement(&mut self, node: &ast::ReturnStmt, out: &mut Vec<Stmt>) -> bool {
         let at = self.at(node);
         let frame = self.frame();
         if frame.kind == FrameKind::Branch {
-            self.report_not_available(node.span(), "`return` inside a branch");
+            let lost = self.finding(Code::E0201, node.span(), "`return` stands inside of a branch");
+            self.report(
+                lost.help("a branch gives the value of its expression; put the `return` into a flow that it calls"),
+            );
             return true;
         }
         let (written, returned) = (frame.result.clone(), frame.returned.clone());
@@ -363,21 +305,7 @@ impl Checker<'_> {
         false
     }
 
-    fn loop_item(&mut self, pattern: &Pattern, ty: Ty, inner: &mut Vec<Stmt>) -> Item {
-        match pattern {
-            Pattern::NamePat(name) if name.path().len() == 1 => {
-                name.name().map_or(Item::Nothing, |name| Item::One(self.bind(&name, ty)))
-            }
-            Pattern::WildcardPat(_) => Item::Nothing,
-            Pattern::TuplePat(tuple) => self.tuple_slots(tuple, &ty, inner).map_or(Item::Nothing, Item::Parts),
-            other => {
-                self.report_not_available(other.span(), "this pattern in `for`");
-                Item::Nothing
-            }
-        }
-    }
-
-    fn try_block(&mut self, node: &ast::TryBlock, out: &mut Vec<Stmt>) -> bool {
+    pub(super) fn try_block(&mut self, node: &ast::TryBlock, out: &mut Vec<Stmt>) -> bool {
         let at = self.at(node);
         let timeout = node.options().and_then(|options| self.timeout_of("try", &options, out, at));
         let (mut body, body_ends) = node.body().map_or((Vec::new(), false), |body| self.block(&body));
@@ -390,7 +318,9 @@ impl Checker<'_> {
             Some(name) => self.bind(&name, Ty::Named(TypeTable::ERROR)),
             None => self.temporary(catch.span()),
         };
+        let around = self.frame().caught.replace(error);
         let (handler, handler_ends) = catch.body().map_or((Vec::new(), false), |body| self.block(&body));
+        self.frame().caught = around;
         self.close_block(opened);
         out.push(Stmt { kind: StmtKind::Try(body, error, handler), at });
         body_ends && handler_ends

@@ -97,6 +97,8 @@ impl Builder<'_, '_> {
         self.statements(rest);
         self.tries -= 1;
         self.defers.pop();
+        // What is deferred may defer in its turn, and each level is written out twice at least.
+        let deferred: &[Stmt] = if self.is_full() { &[] } else { deferred };
         if self.is_live {
             self.emit(Op::LeaveTry, 0, 0, 0);
             self.statements(deferred);

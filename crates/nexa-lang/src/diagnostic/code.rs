@@ -69,7 +69,7 @@ codes! {
     E0312 "a union is used before it is narrowed",
     E0313 "a recursive function needs its result type",
     E0314 "`?` stands after a value that cannot fail",
-    E0315 "a `match` leaves cases out",
+    E0315 "a `match` or a pattern leaves cases out",
     W0316 "an arm is never reached",
     E0317 "a regular expression is malformed",
     W0318 "a parameter takes any value",

@@ -11,11 +11,15 @@ use crate::{SyntaxKind, SyntaxNode, SyntaxToken};
 const GOES_ON: [&str; 9] =
     ["otherwise", "fallback", "merge", "against", "until", "to", "satisfies", "as", "fast_match"];
 
+/// Words that begin a statement unless a `;` follows: a `;` after a variable of this name that stands alone is kept.
+const BEGINS: [&str; 8] = ["semantic_if", "loop", "fork", "spawn", "pass", "verify", "assert", "script"];
+
 impl Layout {
     /// Statements or declarations, one a line, with the empty lines of the author's.
     pub(super) fn statements(&self, all: impl Iterator<Item = SyntaxElement>) -> Doc {
         let mut parts: Vec<Doc> = Vec::new();
         let mut has_any = false;
+        let mut is_lone_word = false;
         // The `;` after the last statement.
         let mut pending: Option<SyntaxToken> = None;
         for element in all {
@@ -29,12 +33,14 @@ impl Layout {
                 _ => {}
             }
             if let Some(semicolon) = pending.take() {
-                let is_needed = has_any && first_token(&element).is_some_and(|word| GOES_ON.contains(&word.text()));
+                let goes_on = || first_token(&element).is_some_and(|word| GOES_ON.contains(&word.text()));
+                let is_needed = has_any && (is_lone_word || goes_on());
                 parts.push(if is_needed { self.token(&semicolon) } else { self.dropped(&semicolon) });
             }
             parts.push(Doc::hard(self.comments.follows_blank(start(&element))));
             parts.push(self.element(&element));
             has_any = true;
+            is_lone_word = element.as_node().is_some_and(is_head_word);
         }
         parts.extend(pending.map(|semicolon| self.dropped(&semicolon)));
         Doc::concat(parts)
@@ -122,6 +128,12 @@ fn first_token(element: &SyntaxElement) -> Option<SyntaxToken> {
         NodeOrToken::Node(node) => node.first_token(),
         NodeOrToken::Token(token) => Some(token.clone()),
     }
+}
+
+/// Whether a statement is a single word that would begin another one.
+fn is_head_word(node: &SyntaxNode) -> bool {
+    let first = node.first_token().filter(|_| node.kind() == SyntaxKind::ExprStmt);
+    first.is_some_and(|word| word.text_range() == node.text_range() && BEGINS.contains(&word.text()))
 }
 
 /// Whether a block is written for its value rather than as a statement.
