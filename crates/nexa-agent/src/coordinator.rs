@@ -4,9 +4,14 @@
 //! It ends with a dict from item id to value, in submission order. Under [`OnFailure::Continue`] a failed item stands
 //! there, and in its dependents' `results`, as `err(error)`. Otherwise a failure ends the list with that failure's
 //! code, and its data is the dict of all that ended, so that no finished work is lost, as far as a failure may carry it
-//! (`FAILURE_DATA_BYTES_MAX`); each item's own outcome stands in its own stream in any case.
+//! (`FAILURE_DATA_BYTES_MAX`); each item's own outcome stands in its own stream in any case. Results that are too long
+//! together for one value (`VALUE_BYTES_MAX`) are left out, the longest first: each stands there as an error that says so.
+//!
+//! An ending costs as much as the item has dependents. Whatever is counted over the whole list is counted once.
 //!
 //! Not here: budgets, ids and deadlines of the children (`children`).
+
+mod list;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,126 +19,23 @@ use std::sync::Arc;
 use minicbor::{Decode, Encode};
 use nexa_event::effect::{Answer, ChildSpec, EffectBody, EffectRequest, Join};
 use nexa_event::fact::{ListItem, OnFailure};
-use nexa_types::limits::{BRANCHES_MAX, LIST_AGENTS_MAX};
+use nexa_types::limits::BRANCHES_MAX;
 use nexa_types::{Failure, Outcome, Payload, RunCode, Seq};
+use nexa_vm::codec::VALUE_BYTES_MAX;
 use nexa_vm::value::{Dict, Key, Record, Shape, Value};
 use nexa_vm::vm::Stop;
 use nexa_vm::{codec, failure};
 
+pub use self::list::{ListError, validate};
+use self::list::{dependents, distinct};
+
 /// Arguments of the items that start together, in bytes. Further ones start with the next effect; one alone always may.
 const START_BYTES_MAX: usize = 4 << 20;
 
-/// Why a list cannot be run.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ListError {
-    /// It has no agents.
-    #[error("the list has no agents")]
-    Empty,
-    /// It has too many.
-    #[error("the list has {count} agents, more than the {LIST_AGENTS_MAX} that are allowed; submit several lists")]
-    TooMany {
-        /// How many.
-        count: usize,
-    },
-    /// Two have one name.
-    #[error("two agents of the list are called `{id}`; give each an id of its own")]
-    DuplicateId {
-        /// The name.
-        id: String,
-    },
-    /// One comes after something that is not there.
-    #[error("agent `{id}` comes after number {missing}, but the list has only {count} agents")]
-    MissingDependency {
-        /// Who.
-        id: String,
-        /// The index that it names.
-        missing: u32,
-        /// The length of the list.
-        count: usize,
-    },
-    /// Some wait for each other.
-    #[error("agents wait for each other: {path}")]
-    Cycle {
-        /// The ids along the cycle, the first one again at the end: `a → b → a`, each waiting for the next.
-        path: String,
-    },
-    /// An input is no encoded value.
-    #[error("the input of agent `{id}` cannot be read")]
-    InputUnreadable {
-        /// Whose.
-        id: String,
-        /// What is wrong with it.
-        #[source]
-        source: codec::DecodeError,
-    },
-}
-
-/// Checks a list before it is accepted.
-///
-/// # Errors
-/// [`ListError`] for a list that [`Coordinator::new`] would refuse.
-pub fn validate(items: &[ListItem]) -> Result<(), ListError> {
-    if items.is_empty() {
-        return Err(ListError::Empty);
-    }
-    if items.len() > LIST_AGENTS_MAX {
-        return Err(ListError::TooMany { count: items.len() });
-    }
-    let mut ids = BTreeSet::new();
-    for item in items {
-        if !ids.insert(item.id.as_str()) {
-            return Err(ListError::DuplicateId { id: item.id.clone() });
-        }
-        if let Some(missing) = item.after.iter().find(|after| **after as usize >= items.len()) {
-            let (id, count) = (item.id.clone(), items.len());
-            return Err(ListError::MissingDependency { id, missing: *missing, count });
-        }
-        codec::decode(&item.input).map_err(|source| ListError::InputUnreadable { id: item.id.clone(), source })?;
-    }
-    match cycle(items) {
-        Some(path) => Err(ListError::Cycle { path }),
-        None => Ok(()),
-    }
-}
-
-/// A cycle among items whose dependencies all exist. Without recursion: a chain may be as long as the list.
-fn cycle(items: &[ListItem]) -> Option<String> {
-    let mut left: Vec<usize> = items.iter().map(|item| distinct(&item.after).len()).collect();
-    let dependents = dependents(items);
-    let mut free: Vec<usize> = (0..items.len()).filter(|index| left[*index] == 0).collect();
-    while let Some(index) = free.pop() {
-        for dependent in &dependents[index] {
-            left[*dependent as usize] -= 1;
-            if left[*dependent as usize] == 0 {
-                free.push(*dependent as usize);
-            }
-        }
-    }
-    // Whatever is left waits for something that is left, so going on from one to the next must come round.
-    let mut at = left.iter().position(|left| *left > 0)?;
-    let mut walk = Vec::new();
-    while !walk.contains(&at) {
-        walk.push(at);
-        at = items[at].after.iter().map(|after| *after as usize).find(|after| left[*after] > 0)?;
-    }
-    let from = walk.iter().position(|seen| *seen == at)?;
-    let ids = walk[from..].iter().chain([&at]).map(|index| items[*index].id.as_str());
-    Some(ids.collect::<Vec<_>>().join(" → "))
-}
-
-fn distinct(after: &[u32]) -> BTreeSet<u32> {
-    after.iter().copied().collect()
-}
-
-fn dependents(items: &[ListItem]) -> Vec<Vec<u32>> {
-    let mut dependents = vec![Vec::new(); items.len()];
-    for (index, item) in (0..).zip(items) {
-        for after in distinct(&item.after) {
-            dependents[after as usize].push(index);
-        }
-    }
-    dependents
-}
+/// What an error takes in the dict of results beside its text and data, and what one takes that has no data, in bytes.
+const ERROR_BYTES: usize = 512;
+/// What an entry of a dict takes beside its key and value, in bytes.
+const ENTRY_BYTES: usize = 64;
 
 /// What became of an item.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -260,7 +162,7 @@ impl Coordinator {
     pub fn run(&mut self) -> Stop {
         if let Some(verdict) = &self.progress.verdict {
             let mut failure = verdict.clone();
-            failure.data = codec::try_encode(&self.results()).ok();
+            failure.data = self.results().ok();
             return Stop::Ended(Outcome::Err(failure));
         }
         if self.ready.is_empty() {
@@ -315,24 +217,70 @@ impl Coordinator {
             return;
         }
         self.running -= 1;
-        self.progress.fates[index as usize] = Fate::Ended(outcome.clone());
-        match (outcome, self.on_failure) {
-            (Outcome::Ok(_), _) | (Outcome::Err(_), OnFailure::Continue) => self.let_go_on(index),
-            (Outcome::Err(_), OnFailure::SkipDependents) => self.leave_out_after(index),
-            (Outcome::Err(failure), OnFailure::FailFast) => {
-                let failure = self.failed(index as usize, failure);
-                self.progress.verdict.get_or_insert(failure);
+        self.ended(index, outcome.clone());
+    }
+
+    /// An item has ended, and with it every one that could start now and cannot: that is its own end and nobody else's.
+    fn ended(&mut self, index: u32, outcome: Outcome) {
+        let mut open = vec![(index, outcome)];
+        while let Some((index, outcome)) = open.pop() {
+            let failure = outcome.failure().cloned();
+            self.progress.fates[index as usize] = Fate::Ended(outcome);
+            match (failure, self.on_failure) {
+                (None, _) | (Some(_), OnFailure::Continue) => self.let_go_on(index, &mut open),
+                (Some(_), OnFailure::SkipDependents) => self.leave_out_after(index),
+                (Some(failure), OnFailure::FailFast) => {
+                    let failure = self.failed(index as usize, &failure);
+                    self.progress.verdict.get_or_insert(failure);
+                }
             }
         }
     }
 
-    fn let_go_on(&mut self, index: u32) {
-        for dependent in &self.dependents[index as usize] {
-            let left = &mut self.left[*dependent as usize];
+    /// Those that come after an item wait for one less; `open` gets those that cannot start.
+    fn let_go_on(&mut self, index: u32, open: &mut Vec<(u32, Outcome)>) {
+        for at in 0..self.dependents[index as usize].len() {
+            let dependent = self.dependents[index as usize][at];
+            let left = &mut self.left[dependent as usize];
             *left -= 1;
-            if *left == 0 && self.progress.fates[*dependent as usize] == Fate::Waiting {
-                self.ready.insert(*dependent);
+            if *left > 0 || self.progress.fates[dependent as usize] != Fate::Waiting {
+                continue;
             }
+            match self.too_long(dependent as usize) {
+                None => drop(self.ready.insert(dependent)),
+                Some(failure) => {
+                    self.waiting -= 1;
+                    open.push((dependent, Outcome::Err(failure)));
+                }
+            }
+        }
+    }
+
+    /// Why an item cannot start although all has ended that it comes after, if so.
+    fn too_long(&self, index: usize) -> Option<Failure> {
+        let item = &self.items[index];
+        let of = |after: u32| self.len(after as usize) + self.items[after as usize].id.len() + ENTRY_BYTES;
+        let bytes = ENTRY_BYTES + item.input.len() + distinct(&item.after).into_iter().map(of).sum::<usize>();
+        (bytes > VALUE_BYTES_MAX).then(|| {
+            let message = format!(
+                "the results that agent `{}` comes after have {bytes} bytes together with its input, more than the \
+                 {VALUE_BYTES_MAX} of one value: have them give less, or sum them up in several steps",
+                item.id
+            );
+            Failure::new(RunCode::OutOfMemory, message)
+        })
+    }
+
+    /// What the entry of an item in a dict of results has at most, its id left out, in bytes.
+    fn len(&self, index: usize) -> usize {
+        match &self.progress.fates[index] {
+            Fate::Ended(Outcome::Ok(payload)) => payload.len(),
+            Fate::Ended(Outcome::Err(failure)) => {
+                let causes = std::iter::successors(Some(failure), |at| at.cause.as_deref());
+                let len = |at: &Failure| at.message.len() + at.data.as_ref().map_or(0, Payload::len) + ERROR_BYTES;
+                causes.map(len).sum()
+            }
+            Fate::Waiting | Fate::Running | Fate::LeftOut => 0,
         }
     }
 
@@ -388,8 +336,41 @@ impl Coordinator {
         Some((Key::Str(id.as_str().into()), value))
     }
 
-    fn results(&self) -> Value {
-        Value::Dict(Arc::new((0..self.items.len()).filter_map(|index| self.result(index)).collect()))
+    /// What all that have ended gave, by id.
+    fn results(&self) -> Result<Payload, codec::EncodeError> {
+        let left_out = self.left_out();
+        let entry = |index: usize| match left_out.get(&index) {
+            None => self.result(index),
+            Some(len) => {
+                let message = format!(
+                    "its result of {len} bytes is left out, as the results of all agents are longer together than \
+                     {VALUE_BYTES_MAX} bytes; ask for the agent itself"
+                );
+                let failure = failure::to_value(&Failure::new(RunCode::OutOfMemory, message));
+                Some((Key::Str(self.items[index].id.as_str().into()), Value::Err(Arc::new(failure))))
+            }
+        };
+        codec::try_encode(&Value::Dict(Arc::new((0..self.items.len()).filter_map(entry).collect())))
+    }
+
+    /// The results that must be left out so that the others fit into one value, and their lengths.
+    fn left_out(&self) -> BTreeMap<usize, usize> {
+        let of = |index: usize| self.len(index) + self.items[index].id.len() + ENTRY_BYTES;
+        let mut total = ENTRY_BYTES + (0..self.items.len()).map(of).sum::<usize>();
+        if total <= VALUE_BYTES_MAX {
+            return BTreeMap::new();
+        }
+        let mut longest: Vec<(usize, usize)> = (0..self.items.len()).map(|index| (self.len(index), index)).collect();
+        longest.sort_unstable();
+        let mut left_out = BTreeMap::new();
+        while total > VALUE_BYTES_MAX
+            && let Some((len, index)) = longest.pop()
+            && len > ERROR_BYTES
+        {
+            total -= len - ERROR_BYTES;
+            left_out.insert(index, len);
+        }
+        left_out
     }
 
     /// How the list ends once everything has ended.
@@ -398,8 +379,7 @@ impl Coordinator {
             Fate::Ended(Outcome::Err(failure)) => Some(self.failed(index, failure)),
             _ => None,
         });
-        let results = codec::try_encode(&self.results());
-        match (failed, results) {
+        match (failed, self.results()) {
             (Some(mut failure), results) if self.on_failure != OnFailure::Continue => {
                 failure.data = results.ok();
                 Outcome::Err(failure)

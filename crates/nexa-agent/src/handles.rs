@@ -250,7 +250,8 @@ fn dead() -> Failure {
     Failure::new(RunCode::DeadHandle, message)
 }
 
-fn outcome_bytes(outcome: &Outcome) -> usize {
+/// What is long in an ending, in bytes.
+pub(crate) fn outcome_bytes(outcome: &Outcome) -> usize {
     match outcome {
         Outcome::Ok(value) => value.len(),
         Outcome::Err(failure) => failure.message.len() + failure.data.as_ref().map_or(0, |data| data.len()),

@@ -47,5 +47,7 @@ pub use describe::describe;
 pub use ending::{CAUSES_MAX, FAILURE_DATA_BYTES_MAX, FAILURE_MESSAGE_BYTES_MAX};
 pub use ends::GRACE;
 pub use replay::{ReplayError, Replayed, SLICES_PER_DECISION_MAX};
-pub use snapshot::SnapshotError;
-pub use step::{End, Input, OutsideEffect, STEP_BYTES_MAX, Step, WISHES_PER_STEP_MAX};
+pub use snapshot::{SnapshotError, snapshot_is_due};
+pub use step::{
+    BIRTHS_PER_STEP_MAX, ENDINGS_PER_APPEND_MAX, End, Input, OutsideEffect, STEP_BYTES_MAX, Step, WISHES_PER_STEP_MAX,
+};

@@ -1,7 +1,8 @@
 //! A stopped agent as bytes, and back, on any node.
 //!
 //! `NXA1`, then CBOR of [`Frozen`], then the first 16 bytes of BLAKE3 over both. Equal agents make equal bytes. A
-//! reader refuses a newer format; it needs the module and nothing else.
+//! reader refuses a newer format; it needs the module and the first event of the stream, whose arguments and items are
+//! not repeated: a list of thousands would be written again with every snapshot.
 
 use std::sync::Arc;
 
@@ -10,7 +11,8 @@ use minicbor::{Decode, Encode};
 use nexa_event::codec::{self, DecodeError};
 use nexa_event::effect::{EffectBody, EffectRequest, Handle};
 use nexa_event::fact::{self, Spawned};
-use nexa_types::{AgentId, Failure};
+use nexa_types::limits::SNAPSHOT_EVERY_EVENTS;
+use nexa_types::{AgentId, Failure, Payload};
 use nexa_vm::vm::{Program, Vm};
 
 use crate::agent::{Agent, BirthError, Life, check_module};
@@ -24,6 +26,18 @@ const CHECK_LEN: usize = 16;
 
 /// The format that this build writes. It reads every lower one.
 const FORMAT: u16 = 1;
+
+/// An event is worth about so many bytes of a snapshot: reading and replaying it costs what writing those costs.
+const SNAPSHOT_BYTES_PER_EVENT: u64 = 1 << 10;
+
+/// Whether an agent is worth a new snapshot, so many events after its last one of so many bytes.
+///
+/// A snapshot of a coordinator grows with all that its children gave. Taken after a fixed number of events, the bytes of
+/// all of them would grow with the square of the list; so they are at most a fixed number for each event, and the events
+/// to replay after a restart are worth no more than the snapshot itself.
+pub fn snapshot_is_due(events: u64, last_bytes: usize) -> bool {
+    events >= SNAPSHOT_EVERY_EVENTS.max(last_bytes as u64 / SNAPSHOT_BYTES_PER_EVENT)
+}
 
 /// Why a snapshot cannot be used. The stream is the truth: replay it from the start instead.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -52,6 +66,7 @@ struct Frozen {
     format: u16,
     #[n(1)]
     id: AgentId,
+    /// As [`outline`] leaves it; earlier builds wrote it whole.
     #[n(2)]
     born: Spawned,
     #[n(3)]
@@ -82,7 +97,7 @@ impl Agent {
             Brain::Broken(failure) => FrozenBrain::Broken(failure.clone()),
             Brain::Gone => FrozenBrain::Gone,
         };
-        let (born, life) = (self.born.clone(), self.life.clone());
+        let (born, life) = (outline(&self.born), self.life.clone());
         let mut bytes = MAGIC.to_vec();
         bytes.extend(codec::encode(&Frozen { format: FORMAT, id: self.id, born, life, brain }));
         let check = blake3::hash(&bytes);
@@ -90,11 +105,12 @@ impl Agent {
         bytes
     }
 
-    /// The agent that a snapshot was taken of; later events of its stream are then fed to [`Agent::replay`].
+    /// The agent that a snapshot was taken of, given the first event of its stream; later ones are then fed to
+    /// [`Agent::replay`].
     ///
     /// # Errors
-    /// [`SnapshotError`] for anything but an unchanged snapshot of an agent of this module.
-    pub fn restore(bytes: &[u8], program: Arc<Program>) -> Result<Self, SnapshotError> {
+    /// [`SnapshotError`] for anything but an unchanged snapshot of an agent of this module that was born so.
+    pub fn restore(bytes: &[u8], first: &Spawned, program: Arc<Program>) -> Result<Self, SnapshotError> {
         let damaged = |detail: &str| SnapshotError::Damaged { detail: detail.to_owned() };
         let end = bytes.len().checked_sub(CHECK_LEN).ok_or_else(|| damaged("it is too short"))?;
         let (content, check) = bytes.split_at(end);
@@ -102,11 +118,35 @@ impl Agent {
         if blake3::hash(content).as_bytes()[..CHECK_LEN] != *check {
             return Err(damaged("its checksum does not fit"));
         }
-        thaw(body, program)
+        thaw(body, first, program)
     }
 }
 
-fn thaw(body: &[u8], program: Arc<Program>) -> Result<Agent, SnapshotError> {
+/// A first event without what it hands over.
+fn outline(born: &Spawned) -> Spawned {
+    let program = match &born.program {
+        fact::Program::Function { module, entry, .. } => {
+            fact::Program::Function { module: *module, entry: *entry, args: Payload::new([].as_slice()) }
+        }
+        fact::Program::List { module, on_failure, .. } => {
+            fact::Program::List { module: *module, items: Vec::new(), on_failure: *on_failure }
+        }
+    };
+    let Spawned { workload, name, parent, budget, deadline, seed, depth, priority, program: _ } = born;
+    Spawned {
+        workload: *workload,
+        name: name.clone(),
+        parent: *parent,
+        program,
+        budget: *budget,
+        deadline: *deadline,
+        seed: *seed,
+        depth: *depth,
+        priority: *priority,
+    }
+}
+
+fn thaw(body: &[u8], first: &Spawned, program: Arc<Program>) -> Result<Agent, SnapshotError> {
     // The format first, or a newer snapshot would only seem damaged.
     let found = first_number(body).map_err(damage)?;
     if found > FORMAT {
@@ -114,6 +154,10 @@ fn thaw(body: &[u8], program: Arc<Program>) -> Result<Agent, SnapshotError> {
     }
     let Frozen { id, born, life, brain, .. } = codec::decode(body).map_err(damage)?;
     check_module(&born, &program)?;
+    if outline(&born) != outline(first) {
+        return Err(damage("it is of an agent that was born otherwise"));
+    }
+    let born = first.clone();
     let brain = match (brain, &born.program) {
         (FrozenBrain::Vm(bytes), fact::Program::Function { .. }) => {
             Brain::Vm(Box::new(Vm::restore(program, &bytes).map_err(damage)?))

@@ -9,9 +9,11 @@
 
 use nexa_event::effect::EffectBody;
 use nexa_event::fact::{self, AgentEvent, EffectResult, Spawned};
+use nexa_types::limits::BRANCHES_MAX;
 use nexa_types::{AgentId, AgentState, EffectKey, Epoch, InputId, NodeId, Outcome, Seq, Spend, Timestamp};
 
 use crate::agent::Agent;
+use crate::handles::outcome_bytes;
 use crate::invariant;
 
 /// How many wishes one step answers or records before it lets others have a turn.
@@ -19,6 +21,11 @@ pub const WISHES_PER_STEP_MAX: u32 = 64;
 /// Bytes of decisions and births after which a step leaves the rest to the next one, so that no append grows with the
 /// length of a list. The last decision counts when it is made: it is bounded by itself.
 pub const STEP_BYTES_MAX: usize = 4 << 20;
+/// Births after which a step leaves the rest to the next one: each is a row and an event, and others wait for the store
+/// meanwhile. One effect's worth is never divided.
+pub const BIRTHS_PER_STEP_MAX: usize = BRANCHES_MAX;
+/// Endings of children that one append takes in, see [`Step::takes_in`].
+pub const ENDINGS_PER_APPEND_MAX: usize = 64;
 
 /// What wakes an agent.
 #[derive(Debug, Clone, PartialEq)]
@@ -89,6 +96,36 @@ pub struct Step {
     pub more: bool,
     /// What is left of the fuel. Nothing depends on it but whose turn is next.
     pub fuel_left: u64,
+    /// Bytes of what may be long in the facts and births.
+    pub bytes: usize,
+}
+
+impl Step {
+    /// Whether the ending of another child may go into the same append, so that the log of a parent whose children end
+    /// faster than the store answers does not lag behind them. Not while the brain would compute, and at most
+    /// [`ENDINGS_PER_APPEND_MAX`], [`BIRTHS_PER_STEP_MAX`] and [`STEP_BYTES_MAX`]; the last one counts when it is taken in.
+    pub fn takes_in(&self, next: &fact::Input) -> bool {
+        matches!(next, fact::Input::ChildEnded { .. })
+            && !self.more
+            && self.ended.is_none()
+            && self.takes.len() < ENDINGS_PER_APPEND_MAX
+            && self.births.len() < BIRTHS_PER_STEP_MAX
+            && self.bytes < STEP_BYTES_MAX
+    }
+
+    /// This step and the one that the agent made after it, at the same moment, as one to record.
+    #[must_use]
+    pub fn and(mut self, later: Self) -> Self {
+        let Self { facts, births, posts, takes, wish, logs, abandoned, ended, state, due, more, fuel_left, bytes } =
+            later;
+        self.facts.extend(facts);
+        self.births.extend(births);
+        self.posts.extend(posts);
+        self.takes.extend(takes);
+        self.logs.extend(logs);
+        self.abandoned.extend(abandoned);
+        Self { wish, ended, state, due, more, fuel_left, bytes: self.bytes + bytes, ..self }
+    }
 }
 
 /// An outside effect to be sent.
@@ -143,8 +180,11 @@ impl Agent {
         }
         // A child without a time of its own has its parent's. Both are over together, and the parent's counts: it does not
         // learn in time how the child ended.
-        let is_end_of_child = matches!(input, Input::Inbox(_, fact::Input::ChildEnded { .. }));
-        let over = (is_end_of_child && self.is_over(now)).then_some(AgentEvent::DeadlinePassed);
+        let ending = match &input {
+            Input::Inbox(_, fact::Input::ChildEnded { outcome, .. }) => Some(outcome_bytes(outcome)),
+            _ => None,
+        };
+        let over = (ending.is_some() && self.is_over(now)).then_some(AgentEvent::DeadlinePassed);
         over.into_iter().for_each(|event| self.record(event, now, &mut draft));
         let event = self.admit(input, now, &mut draft);
         event.into_iter().for_each(|event| self.record(event, now, &mut draft));
@@ -164,7 +204,10 @@ impl Agent {
                     _ => break false,
                 }
             }
-            let is_full = fuel == 0 || wishes == WISHES_PER_STEP_MAX || draft.bytes >= STEP_BYTES_MAX;
+            let is_full = fuel == 0
+                || wishes == WISHES_PER_STEP_MAX
+                || draft.bytes >= STEP_BYTES_MAX
+                || draft.births.len() >= BIRTHS_PER_STEP_MAX;
             if is_full {
                 break true;
             }
@@ -193,6 +236,7 @@ impl Agent {
             due: self.due(),
             more,
             fuel_left: fuel.min(fuel_max),
+            bytes: draft.bytes + ending.unwrap_or(0),
         }
     }
 

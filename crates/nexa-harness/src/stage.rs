@@ -386,7 +386,8 @@ impl Seat {
     /// Goes on as another agent that is made of this one's bytes.
     fn freeze(&mut self, program: &Arc<Program>) {
         let bytes = self.agent.snapshot();
-        self.agent = Agent::restore(&bytes, Arc::clone(program)).expect("what an agent wrote can be read");
+        self.agent =
+            Agent::restore(&bytes, self.agent.spawned(), Arc::clone(program)).expect("what an agent wrote can be read");
         assert_eq!(self.agent.snapshot(), bytes, "equal agents make equal bytes");
     }
 }

@@ -105,4 +105,12 @@ impl Outcome {
     pub fn is_ok(&self) -> bool {
         matches!(self, Self::Ok(_))
     }
+
+    /// Why it ended without a value, if it did.
+    pub fn failure(&self) -> Option<&Failure> {
+        match self {
+            Self::Ok(_) => None,
+            Self::Err(failure) => Some(failure),
+        }
+    }
 }

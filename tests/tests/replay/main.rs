@@ -126,7 +126,8 @@ async fn what_a_node_left_behind_is_replayed_without_a_model() {
             assert_eq!((&end.outcome, &end.spend), (outcome, spend));
             assert_eq!((agent.state(), agent.version(), agent.due()), (row.state, row.version, row.due));
             if let Some((version, bytes)) = kept.snapshots.get(&row.agent) {
-                let mut later = Agent::restore(bytes, Arc::clone(program)).expect("a kept snapshot can be restored");
+                let mut later = Agent::restore(bytes, agent.spawned(), Arc::clone(program))
+                    .expect("a kept snapshot can be restored");
                 assert_eq!(later.version(), *version);
                 for (event, at) in &stream[version.0 as usize..] {
                     later.replay(event, *at).expect("what came after the snapshot follows from it");

@@ -166,7 +166,7 @@ impl<'j> Stage<'j> {
         self.freezes_done += 1;
         let seat = self.at(id);
         let bytes = seat.agent.snapshot();
-        seat.agent = Agent::restore(&bytes, program).expect("what was just written can be read");
+        seat.agent = Agent::restore(&bytes, seat.agent.spawned(), program).expect("what was just written can be read");
         assert_eq!(seat.agent.snapshot(), bytes, "equal agents make equal bytes");
     }
 

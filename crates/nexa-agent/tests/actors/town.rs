@@ -256,7 +256,7 @@ impl Town {
         if !house.more {
             let frozen = house.agent.snapshot();
             assert_eq!(twin.snapshot(), frozen, "a replay gives the same state\n{}", story(&house.stream));
-            let thawed = Agent::restore(&frozen, Arc::clone(&self.program))
+            let thawed = Agent::restore(&frozen, &house.first, Arc::clone(&self.program))
                 .unwrap_or_else(|error| panic!("{error}\n{}", story(&house.stream)));
             assert_eq!(thawed.snapshot(), frozen);
         }

@@ -235,7 +235,7 @@ impl Desk {
         }
         let frozen = seat.agent.snapshot();
         assert_eq!(twin.snapshot(), frozen, "AG-3: a replay gives the same state");
-        let thawed = Agent::restore(&frozen, Arc::clone(&self.program)).expect("a snapshot can be restored");
+        let thawed = Agent::restore(&frozen, first, Arc::clone(&self.program)).expect("a snapshot can be restored");
         assert_eq!(thawed.snapshot(), frozen, "a restored agent is the same");
         assert_eq!((twin.state(), twin.due()), (seat.agent.state(), seat.agent.due()));
     }
@@ -246,7 +246,7 @@ impl Desk {
         let AgentEvent::Spawned(first) = &seat.stream[0].0 else { panic!("a stream begins with the birth") };
         let (from, mut agent) = match &seat.frozen {
             Some((version, bytes)) => {
-                (*version, Agent::restore(bytes, Arc::clone(&self.program)).expect("a snapshot can be restored"))
+                (*version, Agent::restore(bytes, first, Arc::clone(&self.program)).expect("a snapshot can be restored"))
             }
             None => (1, Agent::born(id, first, Arc::clone(&self.program)).expect("it was born before")),
         };

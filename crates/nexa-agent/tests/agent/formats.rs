@@ -3,7 +3,7 @@
 use expect_test::expect;
 use nexa_agent::{Agent, Input, SnapshotError};
 use nexa_event::codec;
-use nexa_event::fact::{self, OnFailure};
+use nexa_event::fact::{self, OnFailure, Spawned};
 use nexa_types::{Budget, Epoch, InputId, NodeId, Seq};
 use proptest::prelude::*;
 
@@ -21,26 +21,31 @@ fn functions() -> Vec<Vec<Act>> {
 }
 
 /// A list in the middle: one agent has ended, one runs, one waits.
-fn frozen_list() -> Vec<u8> {
+fn frozen_list() -> (Spawned, Vec<u8>) {
     let items = vec![item("a", &[]), item("b", &[0]), item("c", &[1])];
     let mut desk = Desk::list(items, OnFailure::SkipDependents, tokens(900));
     let answer = nexa_types::Outcome::Ok(nexa_vm::codec::encode(&nexa_vm::value::Value::Int(7)));
     desk.starts().child_ends(1, 0, answer, bill(10, 20));
-    desk.root().agent.snapshot()
+    frozen(&desk)
+}
+
+/// The root's first event and its snapshot.
+fn frozen(desk: &Desk) -> (Spawned, Vec<u8>) {
+    let agent = &desk.root().agent;
+    (agent.spawned().clone(), agent.snapshot())
 }
 
 #[test]
 fn golden_snapshot_of_a_list() {
-    let bytes = frozen_list();
+    let (first, bytes) = frozen_list();
     expect![[r#"
         4e58413185015018bcfd157c4ad668392e8270a2fbf99e895001010101010101010101010101010101646d61696ef682
-        01835820e7b48f378c48e873a304d6502f362367bfa7f3e812b3df7b23d1dc3a4d7f3607838561610048010705666f72
-        206180808561620048010705666f7220628100808561630048010705666f7220638101800181190384f6182a0018648b
-        01051a000f42401a000f4240f4f6a1028301818350a8d00888119b44bd95d6381ae0f50e68811901b3f4018581190384
-        850a140001008400000000841901b300000084000001000000f482018183838202818200814301040e820180820080a2
-        018100028101039307252c11c90efe875d94c25aaf2d9a"#]]
+        01835820e7b48f378c48e873a304d6502f362367bfa7f3e812b3df7b23d1dc3a4d7f3607800181190384f6182a001864
+        8b01051a000f42401a000f4240f4f6a1028301818350a8d00888119b44bd95d6381ae0f50e68811901b3f40185811903
+        84850a140001008400000000841901b300000084000001000000f482018183838202818200814301040e820180820080
+        a2018100028101037ad78a96c9df51c4a82b17d77d3fa586"#]]
     .assert_eq(&hex(&bytes));
-    let agent = Agent::restore(&bytes, program(&functions())).expect("this build reads format 1");
+    let agent = Agent::restore(&bytes, &first, program(&functions())).expect("this build reads format 1");
     assert_eq!((agent.version().0, agent.spend()), (5, bill(10, 20)));
 }
 
@@ -55,27 +60,56 @@ fn sealed(mut content: Vec<u8>) -> Vec<u8> {
 fn a_newer_format_is_told_from_damage() {
     let mut content = b"NXA1".to_vec();
     content.extend(codec::encode(&(2u16, "something new")));
-    let error = Agent::restore(&sealed(content), program(&functions())).expect_err("it is newer");
+    let error = Agent::restore(&sealed(content), &frozen_list().0, program(&functions())).expect_err("it is newer");
     assert_eq!(error, SnapshotError::NewerFormat { found: 2 });
 }
 
 #[test]
 fn another_module_is_refused() {
-    let error = Agent::restore(&frozen_list(), program(&[vec![Act::Fail]])).expect_err("another module");
+    let (first, bytes) = frozen_list();
+    let error = Agent::restore(&bytes, &first, program(&[vec![Act::Fail]])).expect_err("another module");
     assert!(matches!(error, SnapshotError::Module(_)), "{error}");
 }
 
 #[test]
+fn another_birth_is_refused() {
+    let (first, bytes) = frozen_list();
+    let other = Spawned { seed: first.seed + 1, ..first.clone() };
+    let error = Agent::restore(&bytes, &other, program(&functions())).expect_err("another agent's");
+    assert_eq!(error.to_string(), "the snapshot of the agent is damaged: it is of an agent that was born otherwise");
+    assert!(Agent::restore(&bytes, &first, program(&functions())).is_ok());
+}
+
+/// As builds wrote it that repeated the whole first event in every snapshot: the same agent.
+#[test]
+fn a_snapshot_with_its_whole_birth_is_read() {
+    let old = concat!(
+        "4e58413185015018bcfd157c4ad668392e8270a2fbf99e895001010101010101010101010101010101646d61696ef6820183",
+        "5820e7b48f378c48e873a304d6502f362367bfa7f3e812b3df7b23d1dc3a4d7f3607838561610048010705666f7220618080",
+        "8561620048010705666f7220628100808561630048010705666f7220638101800181190384f6182a0018648b01051a000f42",
+        "401a000f4240f4f6a1028301818350a8d00888119b44bd95d6381ae0f50e68811901b3f4018581190384850a140001008400",
+        "000000841901b300000084000001000000f482018183838202818200814301040e820180820080a201810002810103930725",
+        "2c11c90efe875d94c25aaf2d9a",
+    );
+    let bytes: Vec<u8> = (0..old.len() / 2)
+        .map(|at| u8::from_str_radix(&old[2 * at..2 * at + 2], 16).expect("hexadecimal digits"))
+        .collect();
+    let (first, new) = frozen_list();
+    let agent = Agent::restore(&bytes, &first, program(&functions())).expect("this build reads it");
+    assert_eq!(agent.snapshot(), new);
+}
+
+#[test]
 fn every_cut_and_every_flipped_bit_is_noticed() {
-    let bytes = frozen_list();
+    let (first, bytes) = frozen_list();
     let program = program(&functions());
     for len in 0..bytes.len() {
-        assert!(Agent::restore(&bytes[..len], program.clone()).is_err());
+        assert!(Agent::restore(&bytes[..len], &first, program.clone()).is_err());
     }
     for index in 0..bytes.len() {
         let mut changed = bytes.clone();
         changed[index] ^= 1 << (index % 8);
-        assert!(Agent::restore(&changed, program.clone()).is_err());
+        assert!(Agent::restore(&changed, &first, program.clone()).is_err());
     }
 }
 
@@ -89,12 +123,12 @@ proptest! {
         list in any::<bool>(),
     ) {
         let functions = vec![vec![Act::Ask(10), Act::Sleep(5)]];
-        let (bytes, program) = if list {
+        let ((first, bytes), program) = if list {
             (frozen_list(), program(&self::functions()))
         } else {
             let mut desk = Desk::with(&functions, |born| born.budget = Budget { calls: Some(3), ..tokens(500) });
             desk.starts();
-            (desk.root().agent.snapshot(), program(&functions))
+            (frozen(&desk), program(&functions))
         };
         let mut content = bytes[..bytes.len() - 16].to_vec();
         for (index, byte) in changes {
@@ -104,7 +138,7 @@ proptest! {
         if let Some(cut) = cut {
             content.truncate(cut.index(content.len()));
         }
-        if let Ok(mut agent) = Agent::restore(&sealed(content), program) {
+        if let Ok(mut agent) = Agent::restore(&sealed(content), &first, program) {
             // Whatever it says, it can be looked at, frozen again, and brought further.
             let _ = (agent.state(), agent.due(), agent.wish(NOON), agent.snapshot().len());
             let epoch = Epoch(agent.epoch().0 + 1);

@@ -1,16 +1,23 @@
 //! Submitted lists of agents.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
+
 use expect_test::expect;
 use nexa_agent::coordinator::validate;
-use nexa_agent::{FAILURE_DATA_BYTES_MAX, STEP_BYTES_MAX};
-use nexa_event::fact::{AgentEvent, ListItem, OnFailure};
-use nexa_types::limits::LIST_AGENTS_MAX;
-use nexa_types::{Budget, Failure, Outcome, Payload, RunCode, Spend, Tokens};
+use nexa_agent::{
+    Agent, BIRTHS_PER_STEP_MAX, ENDINGS_PER_APPEND_MAX, FAILURE_DATA_BYTES_MAX, Input, STEP_BYTES_MAX, Step,
+    snapshot_is_due,
+};
+use nexa_event::fact::{self, AgentEvent, ListItem, OnFailure, Spawned};
+use nexa_types::limits::{LIST_AGENTS_MAX, SLICE_FUEL};
+use nexa_types::{AgentId, Budget, Epoch, Failure, InputId, NodeId, Outcome, Payload, RunCode, Spend, Tokens};
 use nexa_vm::codec;
 use nexa_vm::value::{Key, Value};
+use nexa_vm::vm::Program;
 use proptest::prelude::*;
 
-use crate::desk::{Desk, bill, tokens};
+use crate::desk::{Desk, NOON, bill, spawned, tokens};
 
 pub(crate) fn item(id: &str, after: &[u32]) -> ListItem {
     let input = codec::encode(&Value::Str(format!("for {id}").into()));
@@ -148,6 +155,8 @@ fn a_long_list_starts_in_batches_and_all_get_an_equal_share() {
     let items: Vec<ListItem> = (0..600).map(|n| item(&format!("i{n}"), &[])).collect();
     let mut desk = Desk::list(items, OnFailure::FailFast, tokens(600_000));
     desk.starts();
+    assert_eq!((desk.seats.len(), desk.root().more), (1 + BIRTHS_PER_STEP_MAX, true), "one append bears no more");
+    desk.computes();
     assert_eq!(started(&desk).iter().map(Vec::len).collect::<Vec<_>>(), [256, 256, 88]);
     let mut children = desk.seats.values().filter(|seat| seat.agent.spawned().parent.is_some());
     assert!(children.all(|child| child.agent.spawned().budget.tokens == Some(Tokens(1_000))));
@@ -177,6 +186,158 @@ fn results_that_a_failure_cannot_carry_are_left_out_and_it_says_so() {
     let Some(Outcome::Err(failure)) = desk.outcome() else { panic!("it failed") };
     assert_eq!((failure.code, failure.data), (RunCode::Refused, None));
     assert_eq!(failure.message, "agent `b` failed (its data of 1048650 bytes is left out)");
+}
+
+#[test]
+fn an_item_that_cannot_start_has_failed_and_the_policy_decides_about_the_others() {
+    // Three results that fit together into no value.
+    let items = || {
+        let mut items: Vec<ListItem> = ["a", "b", "c"].into_iter().map(|id| item(id, &[])).collect();
+        items.extend([item("sum", &[0, 1, 2]), item("after", &[3]), item("beside", &[0])]);
+        items
+    };
+    let long = || ok(&"x".repeat(6 << 20));
+    let ends = |on_failure| {
+        let mut desk = Desk::list(items(), on_failure, Budget::default());
+        desk.starts();
+        for branch in 0..3 {
+            desk.child_ends(1, branch, long(), bill(1, 1)).computes();
+        }
+        let last = started(&desk).len() as u64;
+        desk.child_ends(2, 0, ok("B"), bill(1, 1));
+        if last > 2 {
+            desk.child_ends(last, 0, ok("A"), bill(1, 1));
+        }
+        (started(&desk).concat().join(" "), desk.outcome().expect("it has ended"))
+    };
+    let (ran, outcome) = ends(OnFailure::Continue);
+    assert_eq!((ran.as_str(), outcome.is_ok()), ("a b c beside after", true));
+    let (ran, outcome) = ends(OnFailure::SkipDependents);
+    let Outcome::Err(failure) = outcome else { panic!("it failed") };
+    assert_eq!(ran, "a b c beside");
+    expect!["agent `sum` failed, and 1 that comes after it was left out (its data of 12583380 bytes is left out)"]
+        .assert_eq(&failure.message);
+    expect!["the results that agent `sum` comes after have 18874655 bytes together with its input, more than the 16777216 of one value: have them give less, or sum them up in several steps"]
+        .assert_eq(&failure.cause.expect("it has a cause").message);
+}
+
+#[test]
+fn results_that_no_value_can_carry_are_left_out_the_longest_first_and_the_list_succeeds() {
+    let items: Vec<ListItem> = (0..5).map(|n| item(&format!("i{n}"), &[])).collect();
+    let mut desk = Desk::list(items, OnFailure::FailFast, Budget::default());
+    desk.starts();
+    for (branch, mib) in [4, 5, 2, 5, 4].into_iter().enumerate() {
+        desk.child_ends(1, branch as u32, ok(&"x".repeat(mib << 20)), bill(1, 1));
+    }
+    let Some(Outcome::Ok(payload)) = desk.outcome() else { panic!("it succeeded") };
+    let Ok(Value::Dict(results)) = codec::decode(&payload) else { panic!("a dict") };
+    let kept: Vec<bool> = results.entries().iter().map(|(_, value)| matches!(value, Value::Str(_))).collect();
+    assert_eq!(kept, [true, true, true, false, true]);
+    let Value::Err(error) = &results.entries()[3].1 else { panic!("an error") };
+    let Value::Record(error) = &**error else { panic!("a record") };
+    expect![[r#"Str("its result of 5242886 bytes is left out, as the results of all agents are longer together than 16777216 bytes; ask for the agent itself")"#]]
+        .assert_eq(&format!("{:?}", error.values[1]));
+}
+
+#[test]
+fn ten_thousand_results_that_no_value_can_carry_do_not_fail_the_list() {
+    let mut list = Long::list(LIST_AGENTS_MAX, |_| Vec::new());
+    list.run(&ok(&"x".repeat(2_000)));
+    let Some(Outcome::Ok(payload)) = list.agent.end().map(|end| &end.outcome) else { panic!("it succeeded") };
+    let Ok(Value::Dict(results)) = codec::decode(payload) else { panic!("a dict") };
+    let left_out = results.entries().iter().filter(|(_, value)| matches!(value, Value::Err(_))).count();
+    assert!((1..LIST_AGENTS_MAX).contains(&left_out), "{left_out}");
+    assert!(payload.len() > 14 << 20, "no more is left out than must be: {}", payload.len());
+}
+
+#[test]
+fn endings_that_wait_together_go_into_one_append_and_replay_as_they_were() {
+    let mut list = Long::list(1_000, |n| if n < 900 { Vec::new() } else { (0..900).collect() });
+    list.run(&ok("A"));
+    assert!(list.agent.end().is_some_and(|end| end.outcome.is_ok()));
+    // Four to bear them, sixteen for their endings, with the first of which the last ones are born.
+    assert!(list.appends.len() < 4 + 1_000 / ENDINGS_PER_APPEND_MAX + 3, "{:?}", list.appends);
+    assert!(list.appends.iter().all(|step| step.births.len() < 2 * BIRTHS_PER_STEP_MAX));
+    list.replays();
+}
+
+/// What is stored for one ending does not grow with the list: neither in the log nor, on the whole, as snapshots.
+#[test]
+fn the_bytes_of_all_snapshots_grow_with_the_log_and_not_with_its_square() {
+    let ratio = |count: usize| {
+        let mut list = Long::list(count, |_| Vec::new());
+        list.one_by_one = true;
+        list.run(&ok(&"x".repeat(500)));
+        list.replays();
+        list.snapshot_bytes as f64 / list.log.len() as f64
+    };
+    let (few, many) = (ratio(1_000), ratio(8_000));
+    assert!(many < 2.0 * few.max(1_024.0), "{few} bytes of snapshots an event, then {many}");
+}
+
+/// A long list without the lives of its children: each ends as it is told to, the oldest first.
+struct Long {
+    first: Spawned,
+    agent: Agent,
+    program: Arc<Program>,
+    log: Vec<AgentEvent>,
+    appends: Vec<Step>,
+    /// One ending at a time, as when the store answers at once.
+    one_by_one: bool,
+    snapshot_bytes: usize,
+}
+
+impl Long {
+    fn list(count: usize, after: impl Fn(u32) -> Vec<u32>) -> Self {
+        let program = crate::program::program(&[vec![crate::program::Act::Argument]]);
+        let items = (0..count as u32).map(|n| item(&format!("i{n}"), &after(n))).collect();
+        let module = program.hash();
+        let first = spawned(fact::Program::List { module, items, on_failure: OnFailure::FailFast });
+        let id = AgentId::root(first.workload);
+        let agent = Agent::born(id, &first, Arc::clone(&program)).expect("the module is its own");
+        let (log, appends) = (Vec::new(), Vec::new());
+        Self { first, agent, program, log, appends, one_by_one: false, snapshot_bytes: 0 }
+    }
+
+    fn run(&mut self, outcome: &Outcome) {
+        let mut waiting: VecDeque<fact::Input> = VecDeque::new();
+        let mut last = (1, 0);
+        let node = NodeId::new("n1").expect("a good name");
+        let mut input = Input::Start { node, epoch: Epoch(1) };
+        while self.agent.end().is_none() {
+            let mut step = self.agent.step(input, NOON, SLICE_FUEL);
+            while !self.one_by_one
+                && let Some(next) = waiting.pop_front_if(|next| step.takes_in(next))
+            {
+                step = step.and(self.agent.step(ending(next), NOON, SLICE_FUEL));
+            }
+            self.log.extend(step.facts.iter().cloned());
+            for (_, born) in &step.births {
+                let parent = born.parent.expect("a child has a parent");
+                let (seq, branch, outcome) = (parent.seq, parent.branch, outcome.clone());
+                let (spend, handed_over) = (bill(1, 1), None);
+                waiting.push_back(fact::Input::ChildEnded { seq, branch, outcome, spend, handed_over });
+            }
+            if snapshot_is_due(self.agent.version().0 - last.0, last.1) {
+                last = (self.agent.version().0, self.agent.snapshot().len());
+                self.snapshot_bytes += last.1;
+            }
+            let next = if step.more { None } else { waiting.pop_front() };
+            input = next.map_or(Input::Continue, ending);
+            self.appends.push(step);
+        }
+    }
+
+    fn replays(&self) {
+        let mut twin = Agent::born(self.agent.id(), &self.first, Arc::clone(&self.program)).expect("as before");
+        self.log.iter().for_each(|event| twin.replay(event, NOON).expect("AG-3: a replay decides the same"));
+        assert_eq!(twin.snapshot(), self.agent.snapshot(), "AG-3: a replay gives the same state");
+    }
+}
+
+fn ending(input: fact::Input) -> Input {
+    let fact::Input::ChildEnded { seq, branch, .. } = &input else { panic!("an ending") };
+    Input::Inbox(InputId::child_ended(AgentId::child(AgentId::root(crate::desk::workload()), *seq, *branch)), input)
 }
 
 #[test]

@@ -19,12 +19,16 @@ impl AgentActor {
             return self.go_on(loaded, None).await;
         }
         let (now, slice_fuel) = (self.core.clock.now(), self.core.config.slice_fuel);
-        let first = loaded.agent.step(input, now, QUICK_FUEL.min(slice_fuel));
+        let quick = QUICK_FUEL.min(slice_fuel);
+        let mut first = loaded.agent.step(input, now, quick);
+        while let Some(entry) = loaded.inbox.pop_front_if(|entry| first.takes_in(&entry.input)) {
+            first = first.and(loaded.agent.step(Input::Inbox(entry.id, entry.input), now, quick));
+        }
         if first.more && QUICK_FUEL < slice_fuel && is_undecided(&first) {
             // One record for both, as if the first slice had been longer.
             let (loaded, rest, _) = self.go_on(loaded, Some(now)).await?;
             let wish = loaded.agent.wish(self.core.clock.now());
-            return Ok((loaded, Step { wish, ..joined(first, rest) }, now));
+            return Ok((loaded, Step { wish, ..first.and(rest) }, now));
         }
         Ok((loaded, first, now))
     }
@@ -50,14 +54,4 @@ impl AgentActor {
 /// Whether nothing follows from a step but that its input was heard.
 fn is_undecided(step: &Step) -> bool {
     step.facts.len() <= 1 && step.births.is_empty() && step.posts.is_empty()
-}
-
-/// A step that was undecided, and how it went on.
-fn joined(first: Step, rest: Step) -> Step {
-    let Step { mut facts, mut takes, mut logs, mut abandoned, .. } = first;
-    facts.extend(rest.facts);
-    takes.extend(rest.takes);
-    logs.extend(rest.logs);
-    abandoned.extend(rest.abandoned);
-    Step { facts, takes, logs, abandoned, ..rest }
 }

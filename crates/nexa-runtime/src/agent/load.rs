@@ -82,14 +82,15 @@ pub(super) async fn load(core: &Core, seat: &Seat) -> Result<Loaded, LoadError> 
     }
     let (spawned, trace) = read_first(core, seat).await?;
     let program = core.programs.get(&row.tenant, spawned.program.module()).await?;
-    let (agent, snapshot_version) = rebuild(core, &row, &spawned, program).await?;
+    let (agent, snapshot) = rebuild(core, &row, &spawned, program).await?;
     let first = first_input(core, &row, &agent, &mut inbox.entries);
     core.timers.set(seat.agent, agent.due());
     Ok(Loaded {
         name: spawned.name.as_str().into(),
         version: agent.version(),
         row: RowChange { state: row.state, due: row.due },
-        snapshot_version,
+        snapshot_version: snapshot.version,
+        snapshot_bytes: snapshot.bytes,
         first: Some(first),
         inbox: inbox.entries,
         inbox_unread: inbox.has_more,
@@ -159,17 +160,24 @@ async fn read_first(core: &Core, seat: &Seat) -> Result<(Spawned, Option<TraceCo
     }
 }
 
+/// The newest snapshot of an agent that served; nothing if none did.
+#[derive(Default)]
+struct Kept {
+    version: Version,
+    bytes: usize,
+}
+
 /// From the snapshot if there is one that serves, else from the beginning.
 async fn rebuild(
     core: &Core,
     row: &AgentRow,
     spawned: &Spawned,
     program: Arc<Program>,
-) -> Result<(Agent, Version), LoadError> {
+) -> Result<(Agent, Kept), LoadError> {
     let born =
         || Agent::born(row.agent, spawned, program.clone()).map_err(|error| LoadError::Broken(error.to_string()));
     if row.version == Version(1) {
-        return Ok((born()?, Version(0)));
+        return Ok((born()?, Kept::default()));
     }
     let kept = match core.store.snapshot(row.agent).await {
         Err(StoreError::Corrupt { detail }) => {
@@ -179,20 +187,20 @@ async fn rebuild(
         answer => answer?,
     };
     if let Some((version, bytes)) = kept {
-        let thawed = match Agent::restore(&bytes, program.clone()) {
+        let thawed = match Agent::restore(&bytes, spawned, program.clone()) {
             Ok(agent) if agent.version() == version && agent.id() == row.agent => replay(core, row, agent).await,
             Ok(_) => Err(LoadError::Broken("the snapshot is of another agent or version".into())),
             Err(error) => Err(LoadError::Broken(error.to_string())),
         };
         match thawed {
-            Ok(agent) => return Ok((agent, version)),
+            Ok(agent) => return Ok((agent, Kept { version, bytes: bytes.len() })),
             Err(LoadError::Broken(detail)) => {
                 warn!(agent = %row.agent, %version, detail, "snapshot is of no use, replaying from the beginning");
             }
             Err(error) => return Err(error),
         }
     }
-    Ok((replay(core, row, born()?).await?, Version(0)))
+    Ok((replay(core, row, born()?).await?, Kept::default()))
 }
 
 async fn replay(core: &Core, row: &AgentRow, mut agent: Agent) -> Result<Agent, LoadError> {

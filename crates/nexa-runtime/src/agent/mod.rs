@@ -20,14 +20,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use nexa_agent::{Agent, Input, OutsideEffect};
+use nexa_agent::{Agent, Input, OutsideEffect, snapshot_is_due};
 use nexa_event::effect::{Answer, RecallRequest, Wanted};
 use nexa_event::envelope::TraceContext;
 use nexa_event::fact::EffectResult;
 use nexa_ports::memories::MemoryPlace;
 use nexa_ports::store::{InboxEntry, RowChange, StoreError};
 use nexa_ports::view::ViewError;
-use nexa_types::limits::SNAPSHOT_EVERY_EVENTS;
 use nexa_types::{
     AgentState, EffectKey, Millis, Payload, PrincipalId, Spend, TenantId, Timestamp, Version, Waiting, WorkloadId,
 };
@@ -89,6 +88,8 @@ struct Loaded {
     /// The version up to which everything is stored.
     version: Version,
     snapshot_version: Version,
+    /// How long the last snapshot is.
+    snapshot_bytes: usize,
     /// What the row says.
     row: RowChange,
     /// What the agent must hear first.
@@ -412,7 +413,7 @@ impl AgentActor {
     }
 
     async fn snapshot_if_due(&self, loaded: &mut Loaded) {
-        if loaded.version.0 - loaded.snapshot_version.0 >= SNAPSHOT_EVERY_EVENTS {
+        if snapshot_is_due(loaded.version.0 - loaded.snapshot_version.0, loaded.snapshot_bytes) {
             self.snapshot(loaded).await;
         }
     }
@@ -423,7 +424,9 @@ impl AgentActor {
         if loaded.version == loaded.snapshot_version || loaded.version != loaded.agent.version() {
             return;
         }
-        match self.core.store.put_snapshot(self.seat.agent, loaded.version, loaded.agent.snapshot()).await {
+        let frozen = loaded.agent.snapshot();
+        loaded.snapshot_bytes = frozen.len();
+        match self.core.store.put_snapshot(self.seat.agent, loaded.version, frozen).await {
             Ok(()) => {}
             Err(error) => warn!(agent = %self.seat.agent, %error, "snapshot was not kept"),
         }
