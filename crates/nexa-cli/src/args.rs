@@ -82,6 +82,13 @@ pub enum Command {
     Approve(ApproveArgs),
     /// Fetch and list the models that run on this machine.
     Models(ModelsArgs),
+    /// Put load on a node, and check everything that comes out.
+    ///
+    /// Starts one `nexa dev` on a folder of its own and a simulated model endpoint, submits agents, and compares every
+    /// output with what it must be. `-o json` prints one object on one line, last. Ends with 3 if anything was lost, wrong,
+    /// or done twice.
+    #[command(after_help = LOAD_EXAMPLES)]
+    Load(LoadArgs),
     /// Look for what could keep nexa from working on this machine.
     Doctor(DoctorArgs),
 }
@@ -365,6 +372,99 @@ pub enum ModelsAction {
     },
     /// List the models that are there.
     List,
+}
+
+/// What `nexa help load` shows last.
+const LOAD_EXAMPLES: &str = "\
+Examples:
+  nexa load --agents 10000                      ten thousand agents at once, each with one model call
+  nexa load --agents 10000 --kill-at 50%        the same, with kill -9 when half have ended
+  nexa load --agents 3000 --rate 200            200 a second, by chance; latency counts from when each was due
+  nexa load --agents 5000 --shape layers        lists of a thousand agents whose results flow to others
+  nexa load --agents 10000 --shape sleepers     agents that sleep, and hear messages in between";
+
+/// What kind of agents `nexa load` runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LoadShape {
+    /// Each agent a workload of its own, which asks a model about a text.
+    Independent,
+    /// Lists of up to 1,000 agents in ten layers; the results of one layer flow to the next.
+    Layers,
+    /// Workloads of three agents, one after the other.
+    Pipelines,
+    /// Groups of up to 100 agents that mostly sleep, and are passed messages.
+    Sleepers,
+}
+
+/// `nexa load`
+#[derive(Debug, Clone, Args)]
+pub struct LoadArgs {
+    /// How many agents.
+    #[arg(long, default_value_t = 1_000)]
+    pub agents: usize,
+    /// How many nodes. There is only one so far.
+    #[arg(long, default_value_t = 1)]
+    pub nodes: usize,
+    /// What kind of agents.
+    #[arg(long, value_enum, default_value = "independent")]
+    pub shape: LoadShape,
+    /// Submissions a second, arriving by chance. Default: as fast as they are accepted.
+    #[arg(long, value_name = "PER_SECOND")]
+    pub rate: Option<f64>,
+    /// Let them arrive at even distances instead.
+    #[arg(long, requires = "rate")]
+    pub even: bool,
+    /// Kill the node (SIGKILL) when this share of the work has ended, and start it again.
+    #[arg(long, value_name = "PERCENT")]
+    pub kill_at: Option<String>,
+    /// Where all chance comes from. The same seed gives the same texts, answers, latencies and faults.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Model calls of an independent agent, one after the other.
+    #[arg(long, default_value_t = 1)]
+    pub calls: u32,
+    /// Bytes of text that an agent is given.
+    #[arg(long, default_value_t = 2_048)]
+    pub text_bytes: usize,
+    /// How often a sleeper sleeps.
+    #[arg(long, default_value_t = 5)]
+    pub rounds: u32,
+    /// How long a sleeper sleeps each time, in milliseconds.
+    #[arg(long, default_value_t = 2_000)]
+    pub pause_ms: u64,
+    /// How long half of the model's answers take at most, in milliseconds.
+    #[arg(long, default_value_t = 1_000.0)]
+    pub latency_ms: f64,
+    /// How far the others are above and below: the deviation of the logarithm.
+    #[arg(long, default_value_t = 0.4)]
+    pub latency_spread: f64,
+    /// How long half of the model's answers are at most, in tokens of four bytes.
+    #[arg(long, default_value_t = 32.0)]
+    pub answer_tokens: f64,
+    /// The share of requests that end with status 500.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    pub errors: f64,
+    /// The share of answers whose connection ends in the middle.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    pub drops: f64,
+    /// Model calls that the node makes at once. Default: as many as there are agents.
+    #[arg(long)]
+    pub concurrency: Option<usize>,
+    /// Keep settings, data and log of the node in this folder. Default: a temporary one.
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Use this server instead of starting one. Its default model must be at the simulated endpoint, see --port.
+    #[arg(long, value_name = "URL", conflicts_with_all = ["data", "kill_at", "concurrency"])]
+    pub target: Option<String>,
+    /// A file that holds the token to show to the server of --target.
+    #[arg(long, requires = "target")]
+    pub token_file: Option<PathBuf>,
+    /// The port of the simulated endpoint. Default: any free one.
+    #[arg(long, default_value_t = 0)]
+    pub port: u16,
+    /// Give up when nothing changes for so many seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    pub patience_s: u64,
 }
 
 /// `nexa doctor`

@@ -3,6 +3,7 @@
 //! - [`config`]: where settings come from.
 //! - [`wiring`]: which adapter stands behind which port. The only place that knows them all.
 //! - [`dev`], [`run`]: the commands that have a node inside.
+//! - [`load`]: the command that puts a node under load.
 //! - [`models`], [`doctor`]: the commands that look after this machine.
 //!
 //! The commands that only talk to a server are in `nexa-cli`.
@@ -10,7 +11,9 @@
 mod config;
 mod dev;
 mod doctor;
+mod load;
 mod models;
+mod nofile;
 mod run;
 mod wiring;
 
@@ -33,6 +36,7 @@ const STACK_BYTES: usize = 4 << 20;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     log_to_stderr(&cli);
+    nofile::raise();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(STACK_BYTES).build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
@@ -74,6 +78,7 @@ async fn execute(cli: Cli) -> Result<(), Failure> {
         Command::Send(args) => commands::send(args, output).await,
         Command::Approve(args) => commands::approve(args, output).await,
         Command::Models(args) => models::run(args, output, color).await,
+        Command::Load(args) => load::run(args, output).await,
         Command::Doctor(args) => doctor::run(args, output).await,
     }
 }

@@ -40,7 +40,8 @@ pub async fn connect(args: &ServerArgs) -> Result<Client, Failure> {
     Ok(Client::connect(&args.server, Options { token, ..Options::default() }).await?)
 }
 
-fn read_token(file: &Path) -> Result<String, Failure> {
+/// The token that a file holds.
+pub fn read_token(file: &Path) -> Result<String, Failure> {
     let unreadable = |error| Failure::error(format!("cannot read the token in {}: {error}", file.display()));
     let text = std::fs::read_to_string(file).map_err(unreadable)?;
     let mode = std::fs::metadata(file).map_err(unreadable)?.permissions().mode();

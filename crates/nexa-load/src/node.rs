@@ -1,0 +1,184 @@
+//! The node under load: a child process of the same binary, on SQLite, in a folder of its own.
+//!
+//! It is started by `nexa dev` in the folder, whose `nexa.toml` names the simulated endpoint; what it says on standard error
+//! goes to `node.log` there. It may be killed, and starts again on the same data and the same address.
+//!
+//! Waiting: [`START_PATIENCE`] for the address, [`STOP_PATIENCE`] for the end after SIGTERM; then it is killed. A driver that
+//! ends in any way kills it.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+
+use crate::LoadError;
+use crate::endpoint::limits::KeyLimits;
+
+/// How long a node may take to serve: after a kill it reads what ten thousand agents were doing.
+pub const START_PATIENCE: Duration = Duration::from_secs(120);
+/// How long it may take to stop.
+pub const STOP_PATIENCE: Duration = Duration::from_secs(20);
+/// How much of its log is shown when it fails.
+const LOG_LINES_SHOWN: usize = 12;
+/// The provider's name in `nexa.toml`.
+const PROVIDER: &str = "sim";
+/// The variable that the node reads the key from, and the key: an endpoint keeps limits by it.
+const KEY: (&str, &str) = ("SIM_API_KEY", "load");
+
+/// How to start a node.
+#[derive(Debug, Clone)]
+pub struct NodePlan {
+    /// The binary.
+    pub exe: PathBuf,
+    /// The folder for `nexa.toml`, the data and the log.
+    pub folder: PathBuf,
+    /// The URL of the endpoint.
+    pub endpoint: String,
+    /// Model calls at once.
+    pub concurrency: usize,
+    /// The limits of the key, which the node keeps to.
+    pub limits: KeyLimits,
+}
+
+/// A running node.
+pub struct Node {
+    plan: NodePlan,
+    child: Child,
+    address: String,
+}
+
+impl NodePlan {
+    fn settings(&self) -> String {
+        let mut text = format!("model = \"{PROVIDER}/any\"\n\n[providers.{PROVIDER}]\nurl = \"{}\"\n", self.endpoint);
+        // A string takes everything that is written to it.
+        let _ = writeln!(text, "concurrency = {}", self.concurrency);
+        text
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.join("node.log")
+    }
+
+    /// Writes the settings and starts a node.
+    ///
+    /// # Errors
+    /// [`LoadError::Node`] if it does not serve in time.
+    pub async fn start(self) -> Result<Node, LoadError> {
+        if self.data().join("nexa.db").exists() {
+            return Err(LoadError::DataThere { folder: self.folder.clone() });
+        }
+        let prepare = || -> std::io::Result<()> {
+            std::fs::create_dir_all(&self.folder)?;
+            std::fs::write(self.folder.join("nexa.toml"), self.settings())
+        };
+        prepare().map_err(|source| LoadError::Folder { folder: self.folder.clone(), source })?;
+        let (child, address) = self.spawn("127.0.0.1:0").await?;
+        Ok(Node { plan: self, child, address })
+    }
+
+    async fn spawn(&self, listen: &str) -> Result<(Child, String), LoadError> {
+        let failed = |why: String| LoadError::Node { why, log: self.end_of_log() };
+        let log = std::fs::File::options().create(true).append(true).open(self.log());
+        let log = log.map_err(|error| failed(format!("its log cannot be written: {error}")))?;
+        let mut child = Command::new(&self.exe)
+            .args(["dev", "--listen", listen, "-o", "json", "--data"])
+            .arg(self.data())
+            .current_dir(&self.folder)
+            .env(KEY.0, KEY.1)
+            .env_remove("NEXA_MODEL")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|error| failed(format!("{} cannot be started: {error}", self.exe.display())))?;
+        let out = child.stdout.take().expect("standard output is piped");
+        let mut lines = BufReader::new(out).lines();
+        let address = tokio::time::timeout(START_PATIENCE, async {
+            while let Ok(Some(line)) = lines.next_line().await {
+                let said: Value = serde_json::from_str(&line).unwrap_or_default();
+                if let Some(address) = said["grpc"].as_str() {
+                    return Some(address.to_owned());
+                }
+            }
+            None
+        });
+        match address.await {
+            Ok(Some(address)) => Ok((child, address)),
+            Ok(None) => Err(failed("it ended before it served".to_owned())),
+            Err(_) => Err(failed(format!("it did not serve within {START_PATIENCE:?}"))),
+        }
+    }
+
+    /// The last lines of its log.
+    fn end_of_log(&self) -> String {
+        let text = std::fs::read_to_string(self.log()).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..].join("\n")
+    }
+}
+
+impl Node {
+    /// How to reach it, as `--server` takes it.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The process's id, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    /// The folder with its data.
+    pub fn folder(&self) -> &Path {
+        &self.plan.folder
+    }
+
+    /// Whether it has ended by itself, and what its log says then.
+    pub fn has_failed(&mut self) -> Option<LoadError> {
+        let status = self.child.try_wait().ok().flatten()?;
+        Some(LoadError::Node { why: format!("it ended by itself: {status}"), log: self.plan.end_of_log() })
+    }
+
+    /// `kill -9`, and waits until it is gone.
+    ///
+    /// # Errors
+    /// [`LoadError::Node`] if it cannot be killed.
+    pub async fn kill(&mut self) -> Result<(), LoadError> {
+        let killed = self.child.kill().await;
+        killed.map_err(|error| LoadError::Node { why: format!("it cannot be killed: {error}"), log: String::new() })
+    }
+
+    /// Starts it again after a kill, on the same data and the same address.
+    ///
+    /// # Errors
+    /// [`LoadError::Node`] if it does not serve in time.
+    pub async fn restart(&mut self) -> Result<(), LoadError> {
+        let listen = self.address.trim_start_matches("http://").to_owned();
+        let (child, address) = self.plan.spawn(&listen).await?;
+        (self.child, self.address) = (child, address);
+        Ok(())
+    }
+
+    /// Asks it to stop, and waits until it has.
+    pub async fn stop(mut self) {
+        let pid = self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        if let Some(pid) = pid {
+            // It may have ended by itself, as when Ctrl-C went to both.
+            let _ = kill_process(pid, Signal::TERM);
+        }
+        if tokio::time::timeout(STOP_PATIENCE, self.child.wait()).await.is_err() {
+            // It is killed with the value in any case.
+            let _ = self.child.kill().await;
+        }
+    }
+}

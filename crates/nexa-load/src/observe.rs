@@ -1,0 +1,170 @@
+//! How the server says things stand.
+//!
+//! Results are learnt from pages of the list of workloads: five hundred an answer, with state, output and times. A watch
+//! for each of ten thousand workloads would be ten thousand streams that a node keeps up, and it has a limit below that; a
+//! question for each would read ten thousand histories. Histories are read only where something may have been sent
+//! twice: of what ran when the node was killed, and of keys that the endpoint saw more than once.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use futures::StreamExt;
+use futures::stream;
+use nexa_client::{Client, From};
+use nexa_proto::v1;
+use nexa_proto::v1::watch_event::Event;
+use nexa_proto::v1::watch_frame::Frame;
+use nexa_types::{AgentId, EffectKey, Seq, WorkloadId};
+
+use crate::LoadError;
+
+/// Items of a page.
+const PAGE_ITEMS: i32 = 500;
+/// Histories that are read at once; a server lets more than a thousand watches wait.
+const HISTORIES_AT_ONCE: usize = 32;
+/// How long one history may take.
+const HISTORY_PATIENCE: Duration = Duration::from_secs(60);
+
+/// A workload as a list shows it.
+#[derive(Debug, Clone, Default)]
+pub struct Seen {
+    /// Where it is in its life.
+    pub state: v1::WorkloadState,
+    /// How many agents of it have ended.
+    pub agents_ended: u64,
+    /// When it was accepted.
+    pub submitted_at: Option<SystemTime>,
+    /// When it ended.
+    pub ended_at: Option<SystemTime>,
+    /// Its output, if it succeeded and the list shows one that long.
+    pub value_json: Option<String>,
+    /// Why it failed, if it did.
+    pub failure: Option<String>,
+}
+
+impl Seen {
+    /// Whether it has ended in any way.
+    pub fn has_ended(&self) -> bool {
+        !matches!(
+            self.state,
+            v1::WorkloadState::Unspecified | v1::WorkloadState::Submitted | v1::WorkloadState::Running
+        )
+    }
+}
+
+impl std::convert::From<v1::Workload> for Seen {
+    fn from(workload: v1::Workload) -> Self {
+        use v1::outcome::Result;
+        let time = |at: Option<prost_types::Timestamp>| at.and_then(|at| SystemTime::try_from(at).ok());
+        let (value_json, failure) = match workload.outcome.as_ref().and_then(|outcome| outcome.result.clone()) {
+            Some(Result::ValueJson(json)) => (Some(json).filter(|json| !json.is_empty()), None),
+            Some(Result::Failure(failure)) => (None, Some(format!("{}: {}", failure.code, failure.message))),
+            None => (None, None),
+        };
+        Self {
+            state: workload.state(),
+            agents_ended: workload.agents_ended,
+            submitted_at: time(workload.submitted_at),
+            ended_at: time(workload.ended_at),
+            value_json,
+            failure,
+        }
+    }
+}
+
+fn failed(doing: &'static str) -> impl Fn(nexa_client::ClientError) -> LoadError {
+    move |source| LoadError::Client { doing, source }
+}
+
+/// All workloads by id.
+///
+/// # Errors
+/// [`LoadError::Client`].
+pub async fn sweep(client: &Client) -> Result<BTreeMap<String, Seen>, LoadError> {
+    let mut all = BTreeMap::new();
+    let mut page_token = String::new();
+    loop {
+        let request = v1::WorkloadServiceListRequest { page_size: PAGE_ITEMS, page_token, ..Default::default() };
+        let page = client.workloads(request).await.map_err(failed("listing workloads"))?;
+        all.extend(page.workloads.into_iter().map(|workload| (workload.workload_id.clone(), workload.into())));
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            return Ok(all);
+        }
+    }
+}
+
+/// A workload with its whole output.
+///
+/// # Errors
+/// [`LoadError::Client`].
+pub async fn whole(client: &Client, workload_id: &str) -> Result<Seen, LoadError> {
+    let request = v1::WorkloadServiceGetRequest { workload_id: workload_id.to_owned() };
+    let found = client.workload(request).await.map_err(failed("asking for a workload"))?;
+    Ok(found.workload.unwrap_or_default().into())
+}
+
+/// When each agent began to run, with its workload.
+///
+/// # Errors
+/// [`LoadError::Client`].
+pub async fn starts(client: &Client) -> Result<Vec<(String, SystemTime)>, LoadError> {
+    let mut all = Vec::new();
+    let mut page_token = String::new();
+    loop {
+        let request = v1::AgentServiceListRequest { page_size: PAGE_ITEMS, page_token, ..Default::default() };
+        let page = client.agents(request).await.map_err(failed("listing agents"))?;
+        for agent in page.agents {
+            let started = agent.started_at.and_then(|at| SystemTime::try_from(at).ok());
+            all.extend(started.map(|at| (agent.workload_id, at)));
+        }
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            return Ok(all);
+        }
+    }
+}
+
+/// An outside effect in a history: its key, as the endpoint saw it, and how often its sending was recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempts {
+    /// The `Idempotency-Key`.
+    pub key: String,
+    /// The highest attempt.
+    pub attempts: u32,
+}
+
+/// The outside effects of ended workloads, from their histories.
+///
+/// # Errors
+/// [`LoadError::Client`].
+pub async fn attempts(client: &Client, workloads: &[String]) -> Result<Vec<Attempts>, LoadError> {
+    let histories = stream::iter(workloads.to_vec()).map(|workload| attempts_of(client.clone(), workload));
+    let mut histories = histories.buffer_unordered(HISTORIES_AT_ONCE);
+    let mut all = Vec::new();
+    while let Some(history) = histories.next().await {
+        all.extend(history?);
+    }
+    Ok(all)
+}
+
+async fn attempts_of(client: Client, workload_id: String) -> Result<Vec<Attempts>, LoadError> {
+    let Ok(workload) = workload_id.parse::<WorkloadId>() else { return Ok(Vec::new()) };
+    let mut effects: BTreeMap<(AgentId, Seq), u32> = BTreeMap::new();
+    let mut frames = client.watch_workload(workload_id, From::Start, false);
+    let read = async {
+        while let Some(frame) = frames.next().await {
+            let Frame::Event(event) = frame.map_err(failed("reading a history"))? else { continue };
+            let (Some(Event::EffectStarted(started)), Ok(agent)) = (event.event, event.agent_id.parse()) else {
+                continue;
+            };
+            let attempts = effects.entry((agent, Seq(started.effect_seq))).or_default();
+            *attempts = (*attempts).max(started.attempt);
+        }
+        Ok(())
+    };
+    let late = nexa_client::ClientError::Deadline;
+    tokio::time::timeout(HISTORY_PATIENCE, read).await.map_err(|_| failed("reading a history")(late))??;
+    let key = |(agent, seq)| EffectKey::of(workload, agent, seq).to_string();
+    Ok(effects.into_iter().map(|(effect, attempts)| Attempts { key: key(effect), attempts }).collect())
+}

@@ -1,0 +1,85 @@
+//! What a process uses, looked up once a second in `/proc`. Where there is no such thing nothing is told.
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// Between two looks.
+const EVERY: Duration = Duration::from_secs(1);
+/// Looks that are kept; then it stops looking.
+const SAMPLES_MAX: usize = 86_400;
+/// Units of processor time in a second, as `/proc` counts them on every Linux.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// One look.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sample {
+    /// When, from the start of the load.
+    pub at: Duration,
+    /// Memory: each shared page divided by those who share it.
+    pub pss_mib: f64,
+    /// Memory: each shared page in full.
+    pub rss_mib: f64,
+    /// Processor time used so far, by all processes that were looked at.
+    pub cpu_s: f64,
+}
+
+/// Looks until it is told to stop. `pid` may change, as after a restart, or be absent.
+pub async fn sample(pid: watch::Receiver<Option<u32>>, start: Instant, stop: CancellationToken) -> Vec<Sample> {
+    let mut samples: Vec<Sample> = Vec::new();
+    let mut ticks = tokio::time::interval(EVERY);
+    let (mut before, mut last) = (0.0, (None, 0.0));
+    while samples.len() < SAMPLES_MAX {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = stop.cancelled() => break,
+        }
+        let current = *pid.borrow();
+        if last.0 != current {
+            before += last.1;
+            last = (current, 0.0);
+        }
+        if let Some(sample) = current.and_then(|pid| look(pid, start)) {
+            last.1 = sample.cpu_s;
+            samples.push(Sample { cpu_s: before + sample.cpu_s, ..sample });
+        }
+    }
+    samples
+}
+
+fn look(pid: u32, start: Instant) -> Option<Sample> {
+    let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    Some(Sample {
+        at: start.elapsed(),
+        pss_mib: mib(&rollup, "Pss:")?,
+        rss_mib: mib(&rollup, "Rss:")?,
+        cpu_s: cpu_s(&stat)?,
+    })
+}
+
+fn mib(rollup: &str, name: &str) -> Option<f64> {
+    let line = rollup.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().next()?.parse::<f64>().ok().map(|kib| kib / 1024.0)
+}
+
+/// User and system time: the 14th and 15th field, counted behind the name, which may hold anything.
+fn cpu_s(stat: &str) -> Option<f64> {
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let (user, system): (f64, f64) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+    Some((user + system) / TICKS_PER_SECOND)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_of_proc_are_understood() {
+        let rollup = "559 - 7ff ---p 00000000 00:00 0 [rollup]\nRss:  2048 kB\nPss:  1536 kB\nPss_Dirty:  9 kB\n";
+        assert_eq!((mib(rollup, "Pss:"), mib(rollup, "Rss:"), mib("", "Pss:")), (Some(1.5), Some(2.0), None));
+        let stat = "7 (a ) name) S 1 7 7 0 -1 4194560 9 0 0 0 250 50 0 0 20 0 9 0 1 2 3";
+        assert_eq!(cpu_s(stat), Some(3.0));
+    }
+}

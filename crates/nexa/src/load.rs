@@ -1,0 +1,157 @@
+//! `nexa load`: a node under load, and every output checked.
+
+use std::time::Duration;
+
+use nexa_cli::args::{LoadArgs, LoadShape, Output};
+use nexa_cli::commands::read_token;
+use nexa_cli::failure::{Exit, Failure};
+use nexa_cli::show::table::table;
+use nexa_load::LoadError;
+use nexa_load::dice::LogNormal;
+use nexa_load::drive::Arrivals;
+use nexa_load::endpoint::limits::KeyLimits;
+use nexa_load::endpoint::profile::{Faults, Profile};
+use nexa_load::figures::Figures;
+use nexa_load::run::{Server, Settings};
+use nexa_load::shape::{Plan, Shape};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::chain;
+
+/// Agents of one run; more would have keys that the endpoint does not remember.
+const AGENTS_MAX: usize = 1_000_000;
+
+/// Runs `nexa load`.
+pub(crate) async fn run(args: &LoadArgs, output: Output) -> Result<(), Failure> {
+    let settings = settings(args)?;
+    let stop = CancellationToken::new();
+    let _stops = stop.clone().drop_guard();
+    let (mut terminate, heard) = (signal(SignalKind::terminate())?, stop.clone());
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => heard.cancel(),
+            _ = terminate.recv() => heard.cancel(),
+            () = heard.cancelled() => {}
+        }
+    });
+    let told = |what: &str| eprintln!("{what}");
+    let outcome = Box::pin(nexa_load::run::run(settings, stop, &told)).await.map_err(failure)?;
+    print(&outcome.figures, output)?;
+    match outcome.figures.is_right() {
+        true => Ok(()),
+        false => Err(Failure::told(Exit::RunFailed)),
+    }
+}
+
+fn failure(error: LoadError) -> Failure {
+    match error {
+        LoadError::Interrupted => Failure { exit: Exit::Interrupted, ..Failure::error(error.to_string()) },
+        error => Failure::error(chain(&error)),
+    }
+}
+
+fn settings(args: &LoadArgs) -> Result<Settings, Failure> {
+    if args.nodes != 1 {
+        return Err(Failure::usage(format!("--nodes {} is not there yet: only --nodes 1 is", args.nodes))
+            .hint("several nodes on one store need links between them, which this release does not have"));
+    }
+    let within = |name: &str, value: f64, least: f64, most: f64| match value {
+        value if value >= least && value <= most => Ok(value),
+        _ => Err(Failure::usage(format!("{name} {value} is not between {least} and {most}"))),
+    };
+    within("--agents", args.agents as f64, 1.0, AGENTS_MAX as f64)?;
+    within("--calls", args.calls.into(), 1.0, 1_000.0)?;
+    within("--text-bytes", args.text_bytes as f64, 0.0, 1e6)?;
+    within("--rounds", args.rounds.into(), 1.0, 10_000.0)?;
+    within("--pause-ms", args.pause_ms as f64, 0.0, 3_600_000.0)?;
+    let arrivals = match args.rate.map(|rate| within("--rate", rate, 1e-3, 1e6)).transpose()? {
+        None => Arrivals::AtOnce,
+        Some(rate) if args.even => Arrivals::Even(rate),
+        Some(rate) => Arrivals::Random(rate),
+    };
+    let faults = Faults {
+        errors: within("--errors", args.errors, 0.0, 1.0)?,
+        drops: within("--drops", args.drops, 0.0, 1.0)?,
+        hangs: 0.0,
+    };
+    let profile = Profile {
+        seed: args.seed,
+        latency_ms: LogNormal {
+            median: within("--latency-ms", args.latency_ms, 0.0, 300_000.0)?,
+            spread: within("--latency-spread", args.latency_spread, 0.0, 3.0)?,
+        },
+        answer_tokens: LogNormal { median: within("--answer-tokens", args.answer_tokens, 1.0, 512.0)?, spread: 0.4 },
+        faults,
+    };
+    let server = match &args.target {
+        Some(address) => {
+            Server::Target { address: address.clone(), token: args.token_file.as_deref().map(read_token).transpose()? }
+        }
+        None => Server::Own {
+            exe: std::env::current_exe()?,
+            folder: args.data.as_deref().map(std::path::absolute).transpose()?,
+        },
+    };
+    let shape = match args.shape {
+        LoadShape::Independent => Shape::Independent,
+        LoadShape::Layers => Shape::Layers,
+        LoadShape::Pipelines => Shape::Pipelines,
+        LoadShape::Sleepers => Shape::Sleepers,
+    };
+    let plan = Plan {
+        shape,
+        agents: args.agents,
+        calls: args.calls,
+        text_bytes: args.text_bytes,
+        rounds: args.rounds,
+        pause_ms: args.pause_ms,
+        profile,
+        // A server that was there before may know the requests of an earlier run with this seed.
+        nonce: if args.target.is_some() { uuid::Uuid::now_v7().as_u64_pair().1 } else { 0 },
+    };
+    Ok(Settings {
+        plan,
+        arrivals,
+        server,
+        kill_at: args.kill_at.as_deref().map(share).transpose()?,
+        concurrency: args.concurrency.unwrap_or(args.agents).max(1),
+        limits: KeyLimits::default(),
+        port: args.port,
+        patience: Duration::from_secs(args.patience_s.max(1)),
+    })
+}
+
+/// `50%` or `50`, as a share.
+fn share(text: &str) -> Result<f64, Failure> {
+    let percent: Option<f64> = text.trim_end_matches('%').trim().parse().ok();
+    match percent {
+        Some(percent) if (1.0..100.0).contains(&percent) => Ok(percent / 100.0),
+        _ => Err(Failure::usage(format!("--kill-at {text} is no share of the work")).hint("for example --kill-at 50%")),
+    }
+}
+
+fn print(figures: &Figures, output: Output) -> Result<(), Failure> {
+    let json = serde_json::to_value(figures).map_err(|error| Failure::error(error.to_string()))?;
+    match output {
+        Output::Json => println!("{json}"),
+        Output::Table => {
+            let fields = json.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
+            let rows: Vec<Vec<String>> = fields.map(|(name, value)| vec![name.clone(), value.to_string()]).collect();
+            print!("{}", table(&["WHAT", "HOW MUCH"], &rows));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_is_a_percentage() {
+        let read = |text| share(text).ok();
+        assert_eq!((read("50%"), read("25"), read("12.5 %")), (Some(0.5), Some(0.25), Some(0.125)));
+        assert_eq!((read("0%"), read("100%"), read("half"), read("")), (None, None, None, None));
+    }
+}
