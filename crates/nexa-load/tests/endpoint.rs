@@ -9,7 +9,7 @@ use nexa_load::dice::LogNormal;
 use nexa_load::endpoint::limits::KeyLimits;
 use nexa_load::endpoint::profile::{Fate, Faults, Profile, hash64};
 use nexa_load::endpoint::{Config, Endpoint};
-use nexa_ports::model::{Model, ModelCall, ModelError, NoChunks};
+use nexa_ports::model::{LaneLimits, Model, ModelCall, ModelError, NoChunks};
 use nexa_types::{AgentId, EffectKey, Millis, RequestId, RunCode, Seq, TenantId, Tokens, UsdMicro, WorkloadId};
 
 fn profile(faults: Faults) -> Profile {
@@ -39,7 +39,7 @@ impl Desk {
             provider: "sim".to_owned(),
             base_url: self.endpoint.url(),
             key: Some((ApiKey::new(key), "the test".to_owned())),
-            slots: 100,
+            limits: LaneLimits::at_once(100),
             price: (UsdMicro(0), UsdMicro(0)),
         };
         Arc::new(Adapter::new(config).expect("a good URL"))
