@@ -2,7 +2,8 @@
 //!
 //! What it does beyond the generated code:
 //! - makes a request id for each command, once, so that trying again cannot do it twice;
-//! - tries again when the server is away, starting or overloaded, for as long as the call's deadline allows ([`retry`]);
+//! - tries again when the server is away, starting or overloaded, for as long as the call's deadline and the
+//!   client's budget for retries allow ([`retry`]);
 //! - keeps a watch going over lost connections and restarts of the server, without gap or repeat ([`watch`]);
 //! - turns every error into a [`ClientError`] that keeps reason, hint and details ([`error`]).
 //!
@@ -12,6 +13,8 @@ pub mod endpoint;
 pub mod error;
 pub mod retry;
 pub mod watch;
+
+use std::sync::Arc;
 
 use nexa_proto::v1;
 use nexa_proto::v1::agent_service_client::AgentServiceClient;
@@ -23,10 +26,15 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
 use uuid::Uuid;
 
+use retry::{Attempt, Budget};
+
 pub use endpoint::Address;
 pub use error::ClientError;
 pub use retry::Patience;
 pub use watch::{From, Watched};
+
+/// How often a call was sent before, as gRPC names it. A server under pressure looks up what became of it.
+const REPEATS: &str = "grpc-previous-rpc-attempts";
 
 /// What a client is made with.
 #[derive(Clone, Default)]
@@ -43,6 +51,7 @@ pub struct Client {
     channel: Channel,
     token: Option<MetadataValue<Ascii>>,
     patience: Patience,
+    budget: Arc<Budget>,
 }
 
 /// A request id that nobody else has.
@@ -67,11 +76,11 @@ macro_rules! rpcs {
                             request.$id = new_request_id();
                         }
                     )?
-                    retry::call(self.patience, |left| {
+                    retry::call(self.patience, &self.budget, |attempt| {
                         let mut client = $client::new(self.channel.clone())
                             .max_decoding_message_size(nexa_proto::MESSAGE_BYTES_MAX)
                             .max_encoding_message_size(nexa_proto::MESSAGE_BYTES_MAX);
-                        let request = self.dressed(request.clone(), Some(left));
+                        let request = self.dressed(request.clone(), Some(attempt));
                         async move { client.$rpc(request).await }
                     })
                     .await
@@ -125,7 +134,7 @@ impl Client {
             None => None,
             Some(token) => Some(format!("Bearer {token}").parse().map_err(|_| ClientError::Token)?),
         };
-        Ok(Self { channel, token, patience: options.patience })
+        Ok(Self { channel, token, patience: options.patience, budget: Arc::default() })
     }
 
     /// Follows a workload to its end, see [`watch`].
@@ -138,14 +147,17 @@ impl Client {
         watch::watch(self.clone(), watch::Subject::Agent(agent_id.into()), from, chunks)
     }
 
-    /// A request with the token, and the deadline if there is one.
-    fn dressed<T>(&self, message: T, deadline: Option<std::time::Duration>) -> tonic::Request<T> {
+    /// A request with the token, and what is known of its attempt if there is a deadline.
+    fn dressed<T>(&self, message: T, attempt: Option<Attempt>) -> tonic::Request<T> {
         let mut request = tonic::Request::new(message);
         if let Some(token) = &self.token {
             request.metadata_mut().insert("authorization", token.clone());
         }
-        if let Some(deadline) = deadline {
-            request.set_timeout(deadline);
+        if let Some(Attempt { left, unsure }) = attempt {
+            request.set_timeout(left);
+            if unsure > 0 {
+                request.metadata_mut().insert(REPEATS, unsure.into());
+            }
         }
         request
     }

@@ -1,16 +1,27 @@
-//! Trying again, within a deadline.
+//! Trying again, within a deadline and a budget.
 //!
 //! Every call of the surface is safe to repeat: queries change nothing, and commands carry a request id. A call is tried
-//! again if the server is away, draining or overloaded; the server's own word on when to come back is honoured. Bounds:
-//! [`Patience`]; then the last error stands.
+//! again if the server is away, draining or overloaded. The server's own word on when to come back is kept, and a little
+//! added by chance; without it the wait is taken by chance from one that doubles, so that callers who failed together do
+//! not come back together.
+//!
+//! Bounds: [`Patience`] for one call, and [`Budget`] for all calls of a client, because a server that fails everybody must not
+//! get twice the load for it. Then the last error stands.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use nexa_types::Reason;
 use tokio::time::{Instant, sleep};
 use tonic::{Response, Status};
 use uuid::Uuid;
 
 use crate::ClientError;
+
+/// Calls that pay for one retry: in the long run no more than a fifth is added to what a client asks for.
+pub const CALLS_PER_RETRY: u32 = 5;
+/// Retries that a client may have saved up, and has from the start. Then: a call that fails is not tried again.
+pub const RETRIES_SAVED_MAX: u32 = 100;
 
 /// How long and how often to try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,9 +30,9 @@ pub struct Patience {
     pub deadline: Duration,
     /// How often a call is sent at most, and how often in a row a watch is opened without a frame.
     pub attempts_max: u32,
-    /// The wait before the second attempt; it doubles, and up to half of it is taken off by chance.
+    /// The longest wait before the second attempt; it doubles, and chance takes any part of it off.
     pub first_wait: Duration,
-    /// The longest wait.
+    /// The longest wait that doubling leads to. A server may ask for a longer one.
     pub wait_max: Duration,
 }
 
@@ -30,46 +41,102 @@ impl Default for Patience {
         Self {
             deadline: Duration::from_secs(30),
             attempts_max: 6,
-            first_wait: Duration::from_millis(50),
+            first_wait: Duration::from_millis(100),
             wait_max: Duration::from_secs(5),
         }
     }
 }
 
 impl Patience {
-    /// How long to wait after attempt `attempt` (from 1) failed. What the server says counts, up to the longest wait.
+    /// How long to wait after attempt `attempt` (from 1) failed.
     pub(crate) fn wait(&self, attempt: u32, error: &ClientError) -> Duration {
+        // The low half of a fresh UUID is as random as this needs.
+        self.wait_by(attempt, error, f64::from(Uuid::now_v7().as_u128() as u32) / f64::from(u32::MAX))
+    }
+
+    /// The same by a chance from 0 to 1.
+    fn wait_by(&self, attempt: u32, error: &ClientError, chance: f64) -> Duration {
         if let Some(said) = error.refusal().and_then(|refusal| refusal.retry_after) {
-            return said.min(self.wait_max);
+            return said.mul_f64(1.0 + chance / 4.0);
         }
         let whole = self.first_wait.saturating_mul(1 << (attempt - 1).min(16)).min(self.wait_max);
-        // The low half of a fresh UUID is as random as this needs.
-        let chance = (Uuid::now_v7().as_u128() as u32) as f64 / f64::from(u32::MAX);
-        whole - whole.mul_f64(chance / 2.0)
+        whole.mul_f64(chance)
     }
 }
 
-/// Sends a call until it is answered, refused for good, or out of time. `send` gets what is left of the deadline.
-pub(crate) async fn call<T, Fut>(patience: Patience, mut send: impl FnMut(Duration) -> Fut) -> Result<T, ClientError>
+/// What a client and its clones may spend on retries: each call pays for a part of one.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    /// In calls.
+    saved: AtomicU32,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self { saved: AtomicU32::new(Self::SAVED_MAX) }
+    }
+}
+
+impl Budget {
+    const SAVED_MAX: u32 = RETRIES_SAVED_MAX * CALLS_PER_RETRY;
+
+    fn pay_in(&self) {
+        let more = |saved: u32| (saved < Self::SAVED_MAX).then(|| saved + 1);
+        // Full is full.
+        let _ = self.saved.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+    }
+
+    /// Whether there is enough for one retry, which is spent then.
+    fn spend(&self) -> bool {
+        let less = |saved: u32| saved.checked_sub(CALLS_PER_RETRY);
+        self.saved.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
+    }
+}
+
+/// What an attempt is sent with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Attempt {
+    /// What is left of the deadline.
+    pub(crate) left: Duration,
+    /// Earlier attempts of which nobody knows whether they did something.
+    pub(crate) unsure: u32,
+}
+
+/// Sends a call until it is answered, refused for good, out of time, or out of budget.
+pub(crate) async fn call<T, Fut>(
+    patience: Patience,
+    budget: &Budget,
+    mut send: impl FnMut(Attempt) -> Fut,
+) -> Result<T, ClientError>
 where
     Fut: Future<Output = Result<Response<T>, Status>>,
 {
+    budget.pay_in();
     let end = Instant::now() + patience.deadline;
-    let mut attempt = 1;
+    let (mut attempt, mut unsure) = (1, 0);
     loop {
         let left = end.saturating_duration_since(Instant::now());
-        let error = match tokio::time::timeout(left, send(left)).await {
+        let error = match tokio::time::timeout(left, send(Attempt { left, unsure })).await {
             Ok(Ok(response)) => return Ok(response.into_inner()),
             Ok(Err(status)) => ClientError::from(status),
             Err(_) => return Err(ClientError::Deadline),
         };
+        if !error.is_transient() || attempt >= patience.attempts_max {
+            return Err(error);
+        }
         let wait = patience.wait(attempt, &error);
-        if !error.is_transient() || attempt >= patience.attempts_max || Instant::now() + wait >= end {
+        if Instant::now() + wait >= end || !budget.spend() {
             return Err(error);
         }
         sleep(wait).await;
         attempt += 1;
+        unsure += u32::from(!did_nothing(&error));
     }
+}
+
+/// Whether a call that failed so has certainly changed nothing.
+fn did_nothing(error: &ClientError) -> bool {
+    matches!(error.reason(), Some(Reason::Overloaded | Reason::Draining))
 }
 
 #[cfg(test)]
@@ -82,8 +149,16 @@ mod tests {
     use super::*;
 
     async fn sent(patience: Patience, answers: &[Option<Reason>]) -> (u32, Result<(), ClientError>) {
+        sent_by(&Budget::default(), patience, answers).await
+    }
+
+    async fn sent_by(
+        budget: &Budget,
+        patience: Patience,
+        answers: &[Option<Reason>],
+    ) -> (u32, Result<(), ClientError>) {
         let count = Cell::new(0);
-        let result = call(patience, |_| {
+        let result = call(patience, budget, |_| {
             let answer = answers.get(count.get() as usize).copied().unwrap_or(None);
             count.set(count.get() + 1);
             async move {
@@ -123,18 +198,72 @@ mod tests {
     async fn a_silent_server_ends_with_the_deadline() {
         let started = Instant::now();
         let result: Result<(), _> =
-            call(Patience::default(), |_| std::future::pending::<Result<Response<()>, Status>>()).await;
+            call(Patience::default(), &Budget::default(), |_| std::future::pending::<Result<Response<()>, Status>>())
+                .await;
         assert_eq!(result.expect_err("no answer").reason(), Some(Reason::DeadlineExceeded));
         assert_eq!(started.elapsed(), Patience::default().deadline);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_fails_everybody_gets_a_fifth_more_and_not_twice_the_load() {
+        let (budget, calls) = (Budget::default(), 10_000);
+        let mut sent = 0;
+        for _ in 0..calls {
+            let (count, result) = sent_by(&budget, Patience::default(), &[Some(Reason::Overloaded); 9]).await;
+            assert_eq!(result.expect_err("refused").reason(), Some(Reason::Overloaded));
+            sent += count;
+        }
+        let most = calls / CALLS_PER_RETRY + RETRIES_SAVED_MAX;
+        assert!((most - 1..=most).contains(&(sent - calls)), "{} retries of {most}", sent - calls);
+        for _ in 0..CALLS_PER_RETRY * RETRIES_SAVED_MAX * 2 {
+            assert!(sent_by(&budget, Patience::default(), &[]).await.1.is_ok());
+        }
+        assert_eq!(budget.saved.load(Ordering::Relaxed), Budget::SAVED_MAX, "saving has an end, too");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_attempt_says_of_how_many_before_it_nobody_knows_what_they_did() {
+        let told = Cell::new(Vec::new());
+        let answers = [Reason::Overloaded, Reason::StoreUnavailable, Reason::Draining];
+        let mut next = answers.into_iter();
+        let budget = Budget::default();
+        let result = call(Patience::default(), &budget, |attempt| {
+            let mut seen = told.take();
+            seen.push(attempt.unsure);
+            told.set(seen);
+            let answer = next.next();
+            async move { answer.map_or(Ok(Response::new(())), |reason| Err(Refusal::new(reason, "no").into())) }
+        });
+        result.await.expect("answered at last");
+        assert_eq!(told.take(), [0, 0, 1, 1]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_told_to_come_back_after_the_deadline_gives_up_at_once() {
+        let started = Instant::now();
+        let answer = || Refusal::new(Reason::Overloaded, "no").after(Duration::from_secs(60));
+        let result: Result<(), _> =
+            call(Patience::default(), &Budget::default(), |_| async move { Err(answer().into()) }).await;
+        assert_eq!(result.expect_err("refused").refusal().and_then(|it| it.retry_after), answer().retry_after);
+        assert_eq!(started.elapsed(), Duration::ZERO);
+    }
+
     #[test]
-    fn the_server_says_when_to_come_back() {
+    fn the_server_says_when_to_come_back_and_chance_only_adds() {
         let patience = Patience::default();
         let said = |wait| ClientError::from(Status::from(Refusal::new(Reason::Overloaded, "no").after(wait)));
-        assert_eq!(patience.wait(1, &said(Duration::from_secs(2))), Duration::from_secs(2));
-        assert_eq!(patience.wait(1, &said(Duration::from_secs(200))), patience.wait_max);
-        let own = patience.wait(3, &ClientError::Deadline);
-        assert!(own >= patience.first_wait * 2 && own <= patience.first_wait * 4, "{own:?}");
+        let two = said(Duration::from_secs(2));
+        assert_eq!(patience.wait_by(1, &two, 0.0), Duration::from_secs(2));
+        assert_eq!(patience.wait_by(1, &two, 1.0), Duration::from_millis(2_500));
+        assert!(
+            patience.wait(1, &said(Duration::from_secs(20))) >= Duration::from_secs(20),
+            "longer than its own longest"
+        );
+        let own = |attempt, chance| patience.wait_by(attempt, &ClientError::Deadline, chance);
+        assert_eq!(
+            [own(1, 0.0), own(1, 1.0), own(3, 1.0)],
+            [Duration::ZERO, patience.first_wait, patience.first_wait * 4]
+        );
+        assert_eq!(own(30, 1.0), patience.wait_max);
     }
 }

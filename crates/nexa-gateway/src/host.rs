@@ -9,6 +9,7 @@ use futures::future::BoxFuture;
 use nexa_ports::store::Stamp;
 use nexa_runtime::LiveHub;
 use nexa_runtime::Node;
+use nexa_runtime::NodeStats;
 use nexa_runtime::ProgramError;
 use nexa_types::{AgentId, ModuleHash, NodeId, TenantId};
 use nexa_vm::module::Module;
@@ -40,6 +41,12 @@ pub trait Host: Send + Sync {
 
     /// What its agents say while they work.
     fn live(&self) -> &LiveHub;
+
+    /// How it is doing. Cheap enough to be asked for every request.
+    fn stats(&self) -> NodeStats;
+
+    /// Whether an agent that it was told of has not begun yet.
+    fn is_coming(&self, agent: AgentId) -> bool;
 }
 
 impl Host for Node {
@@ -73,5 +80,13 @@ impl Host for Node {
 
     fn live(&self) -> &LiveHub {
         Node::live(self)
+    }
+
+    fn stats(&self) -> NodeStats {
+        Node::stats(self)
+    }
+
+    fn is_coming(&self, agent: AgentId) -> bool {
+        Node::is_coming(self, agent)
     }
 }

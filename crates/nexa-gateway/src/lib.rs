@@ -1,6 +1,7 @@
 //! The mediator and the gRPC doors.
 //!
 //! - [`mediator`]: commands and queries as types, and the chain of layers that they pass.
+//! - [`admission`]: whether the node takes on more work, judged before any of it is done.
 //! - [`handlers`]: the end of the chain, over the store, the read models and the node.
 //! - [`watch`]: workloads and agents as they go on, resumable at every fact.
 //! - [`cursor`]: where a watch goes on, as opaque bytes.
@@ -10,6 +11,7 @@
 //! A request passes `doors::services` → `doors::decode` → `mediator` → its layers → `handlers` → `doors::encode`.
 //! Whoever has a mediator in the same process may ask it without a door.
 
+pub mod admission;
 pub mod cursor;
 pub mod doors;
 pub mod handlers;

@@ -12,6 +12,8 @@
 //!   ST-6  after a cancel no birth of that workload is accepted, and every append needs the raised epoch
 //!   ST-7  the reading order never shows a later fact before an earlier one of the same stream, and skips none
 
+use std::time::Duration;
+
 use futures::future::BoxFuture;
 use nexa_event::envelope::{Envelope, Fact, TraceContext};
 use nexa_event::fact::Input;
@@ -44,6 +46,17 @@ pub struct Append {
     pub births: Vec<Birth>,
     /// Facts for one more stream without owner, at whatever version it has: a workload's end.
     pub also: Option<(StreamId, Vec<Fact>)>,
+}
+
+/// What waits to be written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// Calls that are not answered yet.
+    pub calls: usize,
+    /// Their bytes.
+    pub bytes: usize,
+    /// How long the oldest of them has waited.
+    pub oldest: Duration,
 }
 
 /// Who may append.
@@ -351,4 +364,10 @@ pub trait Store: Send + Sync {
 
     /// Bytes by tenant and hash, checked against the hash.
     fn blob(&self, tenant: TenantId, hash: BlobHash) -> BoxFuture<'_, Result<Option<Vec<u8>>, StoreError>>;
+
+    /// What waits to be written, for whoever brings more. Cheap; its numbers need not be of one moment. A store that
+    /// writes while it is asked has nothing waiting.
+    fn backlog(&self) -> Backlog {
+        Backlog::default()
+    }
 }

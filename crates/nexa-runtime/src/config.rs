@@ -98,6 +98,12 @@ pub struct NodeStats {
     pub model_calls_waiting: usize,
     /// Answers that no agent has recorded yet.
     pub results_unrecorded: usize,
+    /// Calls to the store that wait to be written.
+    pub store_calls: usize,
+    /// Their bytes.
+    pub store_bytes: usize,
+    /// How long the oldest of them has waited, in milliseconds.
+    pub store_oldest_ms: u64,
     /// Tool calls sent.
     pub tool_calls: u64,
     /// Model calls sent.

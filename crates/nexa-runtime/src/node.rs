@@ -210,6 +210,11 @@ impl Node {
         &self.core().live
     }
 
+    /// Whether an agent was called and has not begun yet: it waits for a place in memory, or reads its history.
+    pub fn is_coming(&self, agent: AgentId) -> bool {
+        self.core().residency.is_coming(agent)
+    }
+
     /// How the node is doing.
     pub fn stats(&self) -> NodeStats {
         self.core().stats()
@@ -418,7 +423,7 @@ impl Core {
     fn stats(&self) -> NodeStats {
         let counts = self.residency.counts();
         let (load, models) = (self.models.load(), self.models.counters());
-        let supervised = &self.supervised;
+        let (supervised, backlog) = (&self.supervised, self.store.backlog());
         NodeStats {
             live_agents: counts.live,
             idle_agents: counts.idle,
@@ -434,6 +439,9 @@ impl Core {
             model_calls_in_flight: load.in_flight,
             model_calls_waiting: load.waiting,
             results_unrecorded: load.held,
+            store_calls: backlog.calls,
+            store_bytes: backlog.bytes,
+            store_oldest_ms: u64::try_from(backlog.oldest.as_millis()).unwrap_or(u64::MAX),
             tool_calls: models.tools.load(Ordering::Relaxed),
             model_calls: models.sent.load(Ordering::Relaxed),
             reused_answers: models.reused.load(Ordering::Relaxed),

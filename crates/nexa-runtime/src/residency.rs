@@ -286,6 +286,12 @@ impl Residency {
         state.seated.contains_key(&agent) || state.queued.contains(&agent)
     }
 
+    /// Whether the agent waits to be in memory, or reads its history.
+    pub(crate) fn is_coming(&self, agent: AgentId) -> bool {
+        let state = self.lock();
+        state.queued.contains(&agent) || state.seated.get(&agent).is_some_and(|seated| seated.loading)
+    }
+
     /// How many there are. Takes no longer the more there are.
     pub(crate) fn counts(&self) -> Counts {
         let state = self.lock();

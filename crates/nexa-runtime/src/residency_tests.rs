@@ -21,6 +21,7 @@ fn agents_wait_for_a_seat_and_too_many_are_refused() {
     assert!(table.call(agent(3), Hint::Inbox).unwrap().is_none());
     assert!(table.call(agent(4), Hint::Inbox).unwrap().is_none());
     assert!(table.call(agent(4), Hint::Due).unwrap().is_none(), "waiting once is enough");
+    assert_eq!([1, 3, 4, 5].map(|n| table.is_coming(agent(n))), [false, true, true, false]);
     assert_eq!(table.call(agent(5), Hint::Inbox).map(|_| ()).unwrap_err().count, 2);
     let counts = table.counts();
     assert_eq!((counts.live, counts.waiting, counts.asleep), (2, 2, 0));

@@ -3,8 +3,8 @@
 use futures::future::BoxFuture;
 use nexa_event::codec;
 use nexa_ports::store::{
-    AgentRow, Append, AppendError, Appended, Cancelled, InboxEntry, Place, Post, Posted, Recorded, Rows, Stamp, Store,
-    StoreError,
+    AgentRow, Append, AppendError, Appended, Backlog, Cancelled, InboxEntry, Place, Post, Posted, Recorded, Rows,
+    Stamp, Store, StoreError,
 };
 use nexa_types::{AgentId, BlobHash, Epoch, GlobalSeq, InputId, StreamId, TenantId, Version, WorkloadId};
 use tokio::sync::watch;
@@ -13,6 +13,7 @@ use crate::append::bound;
 use crate::command::{AppendAll, CancelAll, Command, PlaceAll, PostOne, PutBlob, PutSnapshot};
 use crate::open::SqliteStore;
 use crate::read;
+use crate::writer::Queue;
 
 impl SqliteStore {
     async fn submit<C: Command>(&self, command: C) -> Result<C::Output, StoreError> {
@@ -118,5 +119,9 @@ impl Store for SqliteStore {
 
     fn blob(&self, tenant: TenantId, hash: BlobHash) -> BoxFuture<'_, Result<Option<Vec<u8>>, StoreError>> {
         Box::pin(self.readers.read(move |connection| read::blob(connection, &tenant, hash)))
+    }
+
+    fn backlog(&self) -> Backlog {
+        self.queue.as_ref().map_or_else(Backlog::default, Queue::backlog)
     }
 }

@@ -5,6 +5,7 @@
 //!
 //! Queue: at most `QUEUE_JOBS_MAX` calls and `QUEUE_BYTES_MAX` bytes, those of the batch included; a further caller
 //! waits, and in the order in which callers came.
+//! What waits is told to whoever asks ([`Queue::backlog`]), so that new work can be refused before it would wait here.
 //! Batch: closed at `BATCH_APPENDS_MAX` appends or `BATCH_BYTES_MAX` bytes written; one call is never split.
 //!
 //! Holds:
@@ -14,10 +15,12 @@
 //!         have dropped what it could not write and would report the next sync as a success
 
 use std::cell::Cell;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
-use nexa_ports::store::StoreError;
+use nexa_ports::store::{Backlog, StoreError};
 use nexa_types::GlobalSeq;
 use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
@@ -41,12 +44,14 @@ const BATCH_BYTES_MAX: u64 = 1 << 20;
 trait Job: Send {
     fn run(&mut self, desk: &mut Desk<'_>) -> rusqlite::Result<()>;
     fn appends(&self) -> usize;
+    fn since(&self) -> Instant;
     fn answer(self: Box<Self>, committed: Result<(), StoreError>);
 }
 
 struct Pending<C: Command> {
     command: C,
     output: Option<C::Output>,
+    waits: Waits,
     /// Its place in the queue, until it is answered.
     _room: OwnedSemaphorePermit,
     caller: oneshot::Sender<Result<C::Output, StoreError>>,
@@ -62,6 +67,10 @@ impl<C: Command> Job for Pending<C> {
         self.command.appends()
     }
 
+    fn since(&self) -> Instant {
+        self.waits.since
+    }
+
     fn answer(self: Box<Self>, committed: Result<(), StoreError>) {
         let Self { output, caller, .. } = *self;
         let answer = committed.map(|()| output.expect("a batch is committed after each of its jobs has run"));
@@ -70,9 +79,60 @@ impl<C: Command> Job for Pending<C> {
     }
 }
 
+/// What others may see of the queue, without a lock.
+struct Sight {
+    opened: Instant,
+    /// Calls that are not answered yet, those that wait for room among them.
+    calls: AtomicUsize,
+    /// When the first of the jobs that the writer has in hand came, in microseconds after `opened`; 0 if it has none. Jobs
+    /// come in their order, so nobody waits longer.
+    first_came: AtomicU64,
+}
+
+impl Sight {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { opened: Instant::now(), calls: AtomicUsize::new(0), first_came: AtomicU64::new(0) })
+    }
+
+    fn micros(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.opened).as_micros()).unwrap_or(u64::MAX).max(1)
+    }
+
+    fn in_hand(&self, first: Option<&dyn Job>) {
+        self.first_came.store(first.map_or(0, |job| self.micros(job.since())), Ordering::Relaxed);
+    }
+
+    fn oldest(&self) -> Duration {
+        match self.first_came.load(Ordering::Relaxed) {
+            0 => Duration::ZERO,
+            came => Duration::from_micros(self.micros(Instant::now()).saturating_sub(came)),
+        }
+    }
+}
+
+/// A call that waits, from when it came until it is answered or given up.
+struct Waits {
+    since: Instant,
+    sight: Arc<Sight>,
+}
+
+impl Waits {
+    fn from_now(sight: &Arc<Sight>) -> Self {
+        sight.calls.fetch_add(1, Ordering::Relaxed);
+        Self { since: Instant::now(), sight: Arc::clone(sight) }
+    }
+}
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        self.sight.calls.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// The callers' end of the queue.
 pub(crate) struct Queue {
     jobs: mpsc::Sender<Box<dyn Job>>,
+    sight: Arc<Sight>,
     /// One permit a byte.
     room: Arc<Semaphore>,
     /// Why nothing is written any more.
@@ -85,14 +145,24 @@ impl Queue {
     /// Dropping the future leaves open whether it is done.
     pub(crate) async fn submit<C: Command>(&self, command: C) -> Result<C::Output, StoreError> {
         let (caller, answer) = oneshot::channel();
+        let waits = Waits::from_now(&self.sight);
         let bytes = command.bytes().min(QUEUE_BYTES_MAX) as u32;
         let room = Arc::clone(&self.room).acquire_many_owned(bytes).await.map_err(|_| self.gone())?;
-        let job = Box::new(Pending { command, output: None, _room: room, caller });
+        let job = Box::new(Pending { command, output: None, waits, _room: room, caller });
         if self.jobs.send(job).await.is_err() {
             return Err(self.gone());
         }
         // The queue was taken down after the job went in: nobody can say how far it came.
         answer.await.unwrap_or_else(|_| Err(StoreError::Ambiguous { detail: "the writer ended".into() }))
+    }
+
+    /// What waits to be written.
+    pub(crate) fn backlog(&self) -> Backlog {
+        Backlog {
+            calls: self.sight.calls.load(Ordering::Relaxed),
+            bytes: QUEUE_BYTES_MAX.saturating_sub(self.room.available_permits()),
+            oldest: self.sight.oldest(),
+        }
     }
 
     fn gone(&self) -> StoreError {
@@ -128,9 +198,11 @@ pub(crate) fn start(
 ) -> std::io::Result<(Queue, std::thread::JoinHandle<()>)> {
     let (jobs, waiting) = mpsc::channel(QUEUE_JOBS_MAX);
     let stopped = Arc::new(OnceLock::new());
-    let writer = Writer { connection, newest, listeners, stopped: Arc::clone(&stopped), full: false };
+    let sight = Sight::new();
+    let writer =
+        Writer { connection, newest, listeners, stopped: Arc::clone(&stopped), sight: Arc::clone(&sight), full: false };
     let thread = std::thread::Builder::new().name("nexa-store-write".into()).spawn(move || writer.work(waiting))?;
-    Ok((Queue { jobs, room: Arc::new(Semaphore::new(QUEUE_BYTES_MAX)), stopped }, thread))
+    Ok((Queue { jobs, sight, room: Arc::new(Semaphore::new(QUEUE_BYTES_MAX)), stopped }, thread))
 }
 
 /// The writer's end of the queue.
@@ -162,6 +234,7 @@ struct Writer {
     newest: u64,
     listeners: Listeners,
     stopped: Arc<OnceLock<String>>,
+    sight: Arc<Sight>,
     full: bool,
 }
 
@@ -184,6 +257,7 @@ impl Writer {
         while let Some(first) = incoming.wait() {
             batch.push(first);
             self.store(&mut batch, &mut incoming);
+            self.sight.in_hand(None);
         }
         if self.stopped.get().is_none() {
             checkpoint::last(&self.connection, LOG_PAGES.get());
@@ -194,7 +268,8 @@ impl Writer {
     fn store(&mut self, batch: &mut Vec<Box<dyn Job>>, incoming: &mut Incoming) {
         // Where a batch does not fit, a small job of it may, so each is tried alone.
         let mut alone = false;
-        while !batch.is_empty() {
+        while let Some(first) = batch.first() {
+            self.sight.in_hand(Some(&**first));
             if let Some(why) = self.stopped.get() {
                 batch.drain(..).for_each(|job| job.answer(Err(unusable(why))));
                 return;
@@ -307,7 +382,8 @@ mod tests {
     #[test]
     fn a_caller_waits_while_too_many_bytes_are_in_the_queue() {
         let (jobs, mut waiting) = mpsc::channel(QUEUE_JOBS_MAX);
-        let queue = Queue { jobs, room: Arc::new(Semaphore::new(QUEUE_BYTES_MAX)), stopped: Arc::default() };
+        let room = Arc::new(Semaphore::new(QUEUE_BYTES_MAX));
+        let queue = Queue { jobs, sight: Sight::new(), room, stopped: Arc::default() };
         let blob = |len| PutBlob { tenant: TenantId::local(), hash: [0; 32], bytes: vec![0; len] };
         let mut calls = [
             Box::pin(queue.submit(blob(QUEUE_BYTES_MAX - 1))),
@@ -323,7 +399,32 @@ mod tests {
         assert_eq!(first.len(), 2, "the third is too long, and the fourth does not overtake it");
         first.pop();
         assert_eq!(come(&mut calls[2..]).len(), 0, "one that is longer than the queue waits for all");
+        assert_eq!(queue.backlog().calls, 3, "who waits for room waits, too");
+        assert_eq!(queue.backlog().bytes, QUEUE_BYTES_MAX);
         first.pop();
         assert_eq!(come(&mut calls[2..]).len(), 1);
+        drop(calls);
+        assert_eq!(queue.backlog(), Backlog::default());
+    }
+
+    #[test]
+    fn the_oldest_is_the_first_in_the_writer_s_hand() {
+        let (jobs, mut waiting) = mpsc::channel(QUEUE_JOBS_MAX);
+        let room = Arc::new(Semaphore::new(QUEUE_BYTES_MAX));
+        let queue = Queue { jobs, sight: Sight::new(), room, stopped: Arc::default() };
+        let blob = PutBlob { tenant: TenantId::local(), hash: [0; 32], bytes: vec![0; 5] };
+        let mut call = Box::pin(queue.submit(blob));
+        assert!(FutureExt::now_or_never(&mut call).is_none());
+        let job = waiting.try_recv().expect("it came");
+        assert_eq!(queue.backlog(), Backlog { calls: 1, bytes: 5, oldest: Duration::ZERO });
+        queue.sight.in_hand(Some(&*job));
+        let until = Instant::now() + Duration::from_millis(2);
+        while Instant::now() < until {
+            std::thread::yield_now();
+        }
+        assert!(queue.backlog().oldest >= Duration::from_millis(2));
+        queue.sight.in_hand(None);
+        job.answer(Err(StoreError::DiskFull));
+        assert_eq!(queue.backlog(), Backlog::default());
     }
 }

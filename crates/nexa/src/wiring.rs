@@ -12,8 +12,10 @@ use std::time::Duration;
 
 use nexa_cli::args::ModelArgs;
 use nexa_cli::failure::Failure;
+use nexa_gateway::admission::{Admission, AdmitLimits};
 use nexa_gateway::doors::{DoorConfig, Gateway, Listen};
 use nexa_gateway::handlers::Handlers;
+use nexa_gateway::host::Host;
 use nexa_gateway::mediator::{Mediator, Tokens};
 use nexa_llm::embedded::{EmbeddedModel, ModelStore, processor_note};
 use nexa_llm::openai::{ApiKey, Endpoint, EndpointConfig};
@@ -72,9 +74,11 @@ pub(crate) async fn wire(
     let name = NodeId::new("local").expect("the name is a constant that is a name");
     let config = NodeConfig { tenant_weights: project.weights()?, ..NodeConfig::new(name) };
     let node = Node::start(config, ports).await.map_err(|error| Failure::error(chain(&error)))?;
-    let handlers = Handlers::new(Arc::clone(&store) as _, store, Arc::new(node.clone()), Arc::clone(&clock));
+    let host: Arc<dyn Host> = Arc::new(node.clone());
+    let handlers = Handlers::new(Arc::clone(&store) as _, store, Arc::clone(&host), Arc::clone(&clock));
+    let admission = Admission::new(host, AdmitLimits::default(), Arc::clone(&clock), Arc::clone(&dice));
     let closing = handlers.closing().clone();
-    let mut mediator = Mediator::builder(handlers.into_end(), clock, dice);
+    let mut mediator = Mediator::builder(handlers.into_end(), clock, dice).layer(admission.layer());
     if let Some(tokens) = tokens {
         mediator = mediator.tokens(Arc::new(tokens));
     }

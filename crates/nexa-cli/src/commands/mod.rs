@@ -86,7 +86,11 @@ impl From<ClientError> for Failure {
                 message += &format!("\n  {told}");
             }
         }
-        let hint = Some(error.hint().to_owned()).filter(|hint| !hint.is_empty());
+        let come_back = error.refusal().and_then(|refusal| refusal.retry_after);
+        let come_back = come_back.map(|wait| format!("come back in {:.1} s", wait.as_secs_f64()));
+        let hint = [come_back.as_deref().unwrap_or(""), error.hint()];
+        let hint = hint.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ");
+        let hint = Some(hint).filter(|hint| !hint.is_empty());
         Self { exit, message, hint }
     }
 }

@@ -5,6 +5,7 @@
 
 mod decode;
 mod encode;
+mod keeper;
 mod listen;
 mod services;
 
@@ -21,6 +22,7 @@ use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic_health::ServingStatus;
 
+use keeper::Keeper;
 use listen::Listener;
 pub use listen::{Listen, ListenError};
 use services::Door;
@@ -41,8 +43,11 @@ pub struct DoorConfig {
     pub message_bytes_max: usize,
     /// Calls at once on one connection, watches among them. Then: the client waits.
     pub streams_max: u32,
-    /// Calls at once on one connection that are being answered, watches not counted. Then: RESOURCE_EXHAUSTED.
+    /// Calls at once that are being answered, over all connections, watches not counted. Then: OVERLOADED, with a time to
+    /// come back, before anything of the call is read.
     pub calls_max: usize,
+    /// Of these, calls that bring new work. Then: the same. So there is always room to look, to cancel and to answer.
+    pub work_calls_max: usize,
     /// The most bytes of request headers. Then: the call is reset.
     pub header_bytes_max: u32,
     /// How often a silent client is asked for a sign of life.
@@ -61,7 +66,8 @@ impl Default for DoorConfig {
             reflection: true,
             message_bytes_max: nexa_proto::MESSAGE_BYTES_MAX,
             streams_max: 256,
-            calls_max: 256,
+            calls_max: 2_048,
+            work_calls_max: 1_024,
             header_bytes_max: 16 << 10,
             keepalive_every: Duration::from_secs(30),
             keepalive_timeout: Duration::from_secs(20),
@@ -120,14 +126,12 @@ impl Gateway {
         }
         let server = Server::builder()
             .max_concurrent_streams(config.streams_max)
-            .concurrency_limit_per_connection(config.calls_max)
-            .load_shed(true)
             .http2_max_header_list_size(config.header_bytes_max)
             .http2_keepalive_interval(Some(config.keepalive_every))
             .http2_keepalive_timeout(Some(config.keepalive_timeout))
             .max_connection_age(config.connection_age_max)
             .max_connection_age_grace(config.grace)
-            .add_routes(routes.routes());
+            .add_routes(Routes::from(routes.routes().into_axum_router().layer(Keeper::new(&config))));
         let (closing, grace) = (self.closing.clone(), config.grace);
         let stop = shutdown.clone();
         let closed = async move {

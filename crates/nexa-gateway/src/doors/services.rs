@@ -35,6 +35,9 @@ impl Door {
     }
 }
 
+/// How often a call was sent before, as gRPC's retries tell it.
+const REPEATS: &str = "grpc-previous-rpc-attempts";
+
 /// Puts what travelled beside a message into its call.
 fn dress(call: &mut Call, metadata: &MetadataMap) {
     let text = |name: &str| metadata.get(name).and_then(|value| value.to_str().ok());
@@ -42,6 +45,7 @@ fn dress(call: &mut Call, metadata: &MetadataMap) {
         call.credentials = Credentials::Bearer(token.to_owned());
     }
     call.patience = text("grpc-timeout").and_then(patience);
+    call.repeats = text(REPEATS).is_some_and(|count| count != "0");
     call.trace = text("traceparent").and_then(trace);
 }
 

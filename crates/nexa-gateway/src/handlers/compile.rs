@@ -1,7 +1,7 @@
 //! Compiling: work for the processor, kept away from the threads that answer.
 //!
-//! Bounds: as many compilations at once as the machine has processors, and [`WAITING_MAX`] that wait for their turn. Then:
-//! OVERLOADED.
+//! Bounds: compilations at once for half of the machine's processors, because agents that were accepted come first, and
+//! [`WAITING_MAX`] that wait for their turn. Then: OVERLOADED. One whose caller has gone meanwhile is not begun.
 
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use nexa_proto::refusal::{Refusal, Violation};
 use nexa_types::Reason;
 use nexa_vm::module::Module;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use super::overloaded;
 use crate::mediator::{ListedAgent, Note, ProgramText};
@@ -28,12 +29,17 @@ pub(super) struct Compiler {
 impl Compiler {
     pub(super) fn new() -> Self {
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Self { waiting: Semaphore::new(WAITING_MAX + processors), running: Semaphore::new(processors) }
+        let turns = (processors / 2).max(1);
+        Self { waiting: Semaphore::new(WAITING_MAX + turns), running: Semaphore::new(turns) }
     }
 
     /// The module of a program, and what the compiler warns of.
-    pub(super) async fn module(&self, program: ProgramText) -> Result<(Module, Vec<Note>), Refusal> {
-        self.turn(move || match program {
+    pub(super) async fn module(
+        &self,
+        program: ProgramText,
+        gone: &CancellationToken,
+    ) -> Result<(Module, Vec<Note>), Refusal> {
+        self.turn(gone, move || match program {
             ProgramText::Source { name, text } => compile(&name, &text),
             ProgramText::Module(bytes) => {
                 let module = Module::decode(&bytes).map_err(|error| {
@@ -48,16 +54,27 @@ impl Compiler {
     }
 
     /// The module of a list of agents, and the function of each.
-    pub(super) async fn list(&self, agents: Arc<[ListedAgent]>) -> Result<CompiledList, Refusal> {
-        self.turn(move || compile_list(&agents)).await
+    pub(super) async fn list(
+        &self,
+        agents: Arc<[ListedAgent]>,
+        gone: &CancellationToken,
+    ) -> Result<CompiledList, Refusal> {
+        self.turn(gone, move || compile_list(&agents)).await
     }
 
     async fn turn<T: Send + 'static>(
         &self,
+        gone: &CancellationToken,
         work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
     ) -> Result<T, Refusal> {
         let _place = self.waiting.try_acquire().map_err(|_| overloaded("too many programs wait to be compiled"))?;
-        let _turn = self.running.acquire().await.expect("nobody closes this semaphore");
+        let _turn = tokio::select! {
+            biased;
+            () = gone.cancelled() => {
+                return Err(Refusal::new(Reason::DeadlineExceeded, "nobody waits for the program any more"));
+            }
+            turn = self.running.acquire() => turn.expect("nobody closes this semaphore"),
+        };
         tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
             tracing::error!(%error, "the compiler panicked");
             Err(Refusal::new(Reason::Internal, "the compiler met a bug; the log has more"))

@@ -4,7 +4,8 @@
 //! searches read the read models, which say how far they have seen. Whatever belongs to another tenant is not found.
 //!
 //! A command is carried out in a task of its own: a client that goes away, or a deadline that passes, does not stop it
-//! half way. Its request id makes asking again safe; each handler says how.
+//! half way. Its request id makes asking again safe; each handler says how. New work that has not begun is another thing:
+//! it is not begun for somebody who has gone.
 
 mod agents;
 mod approvals;
@@ -29,6 +30,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower::util::{BoxCloneSyncService, service_fn};
 
+use crate::admission::Entrance;
 use crate::host::Host;
 use crate::mediator::{Call, Command, Identity, Message, Next, Query, Reply};
 use compile::Compiler;
@@ -57,6 +59,10 @@ pub struct Handlers {
 struct By {
     identity: Identity,
     trace: Option<TraceContext>,
+    /// How it was let in, if it brings new work.
+    entrance: Option<Entrance>,
+    /// Cancelled once nobody waits for the answer.
+    gone: CancellationToken,
 }
 
 impl By {
@@ -96,7 +102,10 @@ impl Handlers {
         let Some(identity) = call.identity else {
             return Err(Refusal::new(Reason::Unauthenticated, "who is asking is not known"));
         };
-        let by = By { identity, trace: call.trace };
+        let gone = CancellationToken::new();
+        let by = By { identity, trace: call.trace, entrance: call.entrance, gone: gone.clone() };
+        // Dropped with this future, by a deadline or because the caller has gone.
+        let _waits = gone.drop_guard();
         match call.message {
             Message::Query(query) => self.query(&by, query).await,
             Message::Command(command) => {
@@ -143,6 +152,17 @@ impl Handlers {
             principal: by.identity.principal.clone(),
             trace: by.trace,
         }
+    }
+
+    /// What is known to be refused, as it turned out to be new; what nobody waits for any more.
+    fn still_wanted(&self, by: &By) -> Result<(), Refusal> {
+        if let Some(Entrance::UnlessKnown(refusal, _)) = &by.entrance {
+            return Err(refusal.as_ref().clone());
+        }
+        if by.gone.is_cancelled() {
+            return Err(Refusal::new(Reason::DeadlineExceeded, "nobody waits for the answer any more"));
+        }
+        Ok(())
     }
 
     /// Refuses new work once the door closes.

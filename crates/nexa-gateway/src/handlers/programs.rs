@@ -38,7 +38,7 @@ impl Handlers {
             ProgramText::Module(_) => "module".to_owned(),
         };
         let name = if name.is_empty() { fallback } else { name.to_owned() };
-        let (module, warnings) = self.compiler.module(program).await?;
+        let (module, warnings) = self.compiler.module(program, &by.gone).await?;
         self.keep_module(by, &module, &name).await.map(|program| (program, warnings))
     }
 

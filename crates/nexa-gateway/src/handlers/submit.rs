@@ -16,6 +16,7 @@ use nexa_types::{AgentId, Budget, Millis, ModuleHash, Reason, StreamId, Version,
 use nexa_vm::vm::Program;
 
 use super::{By, Handlers, input, program_refusal, store_refusal};
+use crate::admission::Entrance;
 use crate::mediator::{ListedAgent, Submit, Submitted, What};
 
 /// The name of a list without one.
@@ -36,10 +37,12 @@ impl Handlers {
         if let Some(answer) = self.submitted_before(workload, request_hash).await? {
             return Ok(answer);
         }
+        self.still_wanted(by)?;
         let Submit { request, what, name, priority, budget } = submit;
         let root = self.root(by, what).await?;
         let name = if name.is_empty() { root.name.clone() } else { name };
         let answer = Submitted { workload, root: AgentId::root(workload), module: root.program.module() };
+        self.still_wanted(by)?;
         let append = self.birth(by, answer, root, priority, budget, |budget| WorkloadEvent::Submitted {
             request,
             request_hash,
@@ -51,6 +54,9 @@ impl Handlers {
         match self.store.append(vec![append]).await.pop() {
             Some(Ok(_)) => {
                 self.host.wake(answer.root);
+                if let Some(Entrance::Place(place)) = &by.entrance {
+                    place.accepted(workload, answer.root);
+                }
                 Ok(answer)
             }
             // Somebody sent the same request at the same moment.
@@ -105,7 +111,7 @@ impl Handlers {
                 function(&program, &entry, &input)
             }
             What::List { agents, on_failure } => {
-                let compiled = self.compiler.list(agents.clone()).await?;
+                let compiled = self.compiler.list(agents.clone(), &by.gone).await?;
                 let program = self.keep_module(by, &compiled.module, LIST_NAME).await?;
                 let items = items(&agents, &compiled.functions)?;
                 coordinator::validate(&items)

@@ -6,6 +6,7 @@
 //! | 100 | validate | everything: sizes, counts, characters |
 //! | 150 | authorize | everything: whether they may |
 //! | 200 | log | everything |
+//! | 250 | admit | commands that bring new work: whether the node takes on more (an own layer, from [`crate::admission`]) |
 //! | 300 | cache | queries whose reply never changes |
 //! | 400 | retry | commands, with their request id, when the store was away |
 //! | 500 | timeout | everything but watches |
@@ -31,8 +32,11 @@ use nexa_proto::refusal::Refusal;
 use nexa_types::{PrincipalId, Reason, TenantId};
 use tower::ServiceExt;
 
+use crate::admission::Entrance;
+
 pub use chain::{Layer, Next};
 pub use layers::tokens::{Access, TokenError, Tokens};
+pub(crate) use layers::{around, go_on};
 pub use message::*;
 pub use reply::*;
 
@@ -46,6 +50,9 @@ pub mod order {
     pub const AUTHORIZE: u16 = 150;
     /// What was asked and how it went.
     pub const LOG: u16 = 200;
+    /// Whether there is room for new work: known to be allowed, and logged; once for all attempts, and before their time
+    /// begins.
+    pub const ADMIT: u16 = 250;
     /// Replies that never change.
     pub const CACHE: u16 = 300;
     /// Once more, if the store was away.
@@ -69,12 +76,24 @@ pub struct Call {
     pub patience: Option<Duration>,
     /// The trace that it belongs to.
     pub trace: Option<TraceContext>,
+    /// Whether the caller has sent it before and does not know what became of it.
+    pub repeats: bool,
+    /// How it was let in, if it brings new work; set by the layer that admits.
+    pub entrance: Option<Entrance>,
 }
 
 impl Call {
     /// A message from this process or over loopback, without a token.
     pub fn local(message: impl Into<Message>) -> Self {
-        Self { message: message.into(), credentials: Credentials::None, identity: None, patience: None, trace: None }
+        Self {
+            message: message.into(),
+            credentials: Credentials::None,
+            identity: None,
+            patience: None,
+            trace: None,
+            repeats: false,
+            entrance: None,
+        }
     }
 }
 

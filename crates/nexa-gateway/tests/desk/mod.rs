@@ -23,7 +23,7 @@ use nexa_ports::store::{Append, Guard, RowChange, Stamp, Store};
 use nexa_ports::view::MemoryViews;
 use nexa_proto::v1;
 use nexa_proto::v1::watch_frame::Frame;
-use nexa_runtime::{LiveHub, LiveKind, LivePiece, ProgramError, programs};
+use nexa_runtime::{LiveHub, LiveKind, LivePiece, NodeStats, ProgramError, programs};
 use nexa_types::{
     AgentId, AgentState, ModuleHash, NodeId, Outcome, Payload, PrincipalId, Seq, Spend, StreamId, TenantId, Timestamp,
     Tokens, Version, WorkloadId,
@@ -43,6 +43,10 @@ pub(crate) struct StillHost {
     store: Arc<MemoryStore>,
     live: LiveHub,
     pub(crate) woken: Mutex<Vec<AgentId>>,
+    /// How it says that it is doing.
+    pub(crate) stats: Mutex<NodeStats>,
+    /// Whether it says that no agent has begun.
+    pub(crate) are_coming: Mutex<bool>,
     /// Happens when the next agent is woken.
     pub(crate) at_next_wake: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
@@ -93,6 +97,14 @@ impl Host for StillHost {
 
     fn live(&self) -> &LiveHub {
         &self.live
+    }
+
+    fn stats(&self) -> NodeStats {
+        *self.stats.lock().expect("no test panics here")
+    }
+
+    fn is_coming(&self, _: AgentId) -> bool {
+        *self.are_coming.lock().expect("no test panics here")
     }
 }
 
@@ -156,11 +168,33 @@ impl Desk {
         listen: &str,
         configure: impl FnOnce(Builder) -> Builder,
     ) -> Self {
+        Self::over_all(store, listen, |_, builder| configure(builder)).await
+    }
+
+    /// The same for what is configured by the host.
+    pub(crate) async fn with_host(configure: impl FnOnce(Arc<StillHost>, Builder) -> Builder) -> Self {
+        Self::over_host(Arc::new(MemoryStore::new()), configure).await
+    }
+
+    pub(crate) async fn over_host(
+        store: Arc<MemoryStore>,
+        configure: impl FnOnce(Arc<StillHost>, Builder) -> Builder,
+    ) -> Self {
+        Self::over_all(store, "127.0.0.1:0", configure).await
+    }
+
+    async fn over_all(
+        store: Arc<MemoryStore>,
+        listen: &str,
+        configure: impl FnOnce(Arc<StillHost>, Builder) -> Builder,
+    ) -> Self {
         let host = Arc::new(StillHost {
             id: NodeId::new("n1").expect("a good name"),
             store: store.clone(),
             live: LiveHub::default(),
             woken: Mutex::default(),
+            stats: Mutex::default(),
+            are_coming: Mutex::default(),
             at_next_wake: Mutex::default(),
         });
         let clock = Arc::new(SystemClock::default());
@@ -168,7 +202,7 @@ impl Desk {
         let handlers = Handlers::new(store.clone(), views, host.clone(), clock.clone());
         let closing = handlers.closing().clone();
         let builder = Mediator::builder(handlers.into_end(), clock, Arc::new(SeededDice::new(1)));
-        let gateway = Gateway::new(configure(builder).build(), closing);
+        let gateway = Gateway::new(configure(host.clone(), builder).build(), closing);
         let shutdown = CancellationToken::new();
         let config = DoorConfig { grace: Duration::from_secs(2), ..DoorConfig::default() };
         let listen = listen.parse().expect("a good address");

@@ -26,7 +26,7 @@ use super::chain::{Layer, Next};
 use super::{Call, Message, Reply};
 
 /// A layer from one asynchronous function of a call and the rest of the chain.
-fn around<F, Fut>(
+pub(crate) fn around<F, Fut>(
     order: u16,
     name: &'static str,
     can_handle: impl Fn(&Message) -> bool + Send + Sync + 'static,
@@ -44,6 +44,6 @@ where
 }
 
 /// The rest of the chain, asked once.
-async fn go_on(next: Next, call: Call) -> Result<Reply, Refusal> {
+pub(crate) async fn go_on(next: Next, call: Call) -> Result<Reply, Refusal> {
     next.oneshot(call).await
 }
