@@ -363,9 +363,7 @@ fn every_mistake_has_its_code() {
 fn what_this_release_does_not_have_is_refused_by_name() {
     for (declaration, name) in [
         ("tool t(q: str) -> str { source: builtin(\"x\"), schedule: {} }", "the property `schedule` of a tool"),
-        ("type Name = str", "a `type` without a condition"),
         ("agent A uses std.http(hosts: []) { prompt: \"x\" }", "`uses std.http`"),
-        ("fn f() -> int uses t => 1", "`uses` on a `fn`"),
         ("agent A { prompt: \"x\", memory: { window: 1 } }", "the property `memory`"),
     ] {
         let result = compile_text("main.nx", declaration);

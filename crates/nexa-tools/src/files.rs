@@ -4,9 +4,12 @@
 //! before, and none if it is a link. So neither `..` nor a link leads anywhere else, also not from what is granted to
 //! something beside it. Hard links are files like others: whoever can make one can read what it names.
 //!
+//! A file is written beside its place, under a name made of the call's key, and then put there at once: who reads it
+//! sees the old text or the new one. What a node that ended left beside it is removed when the call is sent again.
+//!
 //! Nothing here waits for somebody else: a pipe is opened without waiting for its writer, and is no file.
 
-use std::io::Read;
+use std::io::{ErrorKind, Read, Write};
 use std::path::Path;
 
 use cap_fs_ext::{DirExt, FollowSymlinks, OpenOptionsFollowExt, OpenOptionsSyncExt};
@@ -14,9 +17,10 @@ use cap_std::ambient_authority;
 use cap_std::fs::{Dir, OpenOptions};
 use nexa_event::effect::ToolLimits;
 use nexa_ports::tool::ToolError;
+use nexa_types::EffectKey;
 use serde_json::Value;
 
-/// The most bytes of a file, unless the limits of a tool say less.
+/// The most bytes of a file that is read or written, unless the limits of a tool say less.
 pub const FILE_BYTES_MAX: u64 = 512 << 10;
 /// The most names that a folder is listed with.
 pub const ENTRIES_MAX: usize = 10_000;
@@ -57,6 +61,61 @@ impl Files {
         }
         let text = String::from_utf8(bytes).map_err(|_| ToolError::Failed(format!("`{path}` is no UTF-8 text")))?;
         Ok(Value::String(text).to_string())
+    }
+
+    /// Makes a text all that a file holds. The folder of it is there already.
+    pub(crate) fn write(
+        &self,
+        path: &str,
+        text: &str,
+        key: EffectKey,
+        limits: &ToolLimits,
+    ) -> Result<String, ToolError> {
+        let most = limits.file_size.unwrap_or(FILE_BYTES_MAX).min(FILE_BYTES_MAX);
+        let parts = granted(path, limits)?;
+        if text.len() as u64 > most {
+            let why = format!("`{path}` would have {} bytes, and {most} may be written", text.len());
+            return Err(ToolError::Denied(why));
+        }
+        let Some((name, above)) = parts.split_last() else {
+            return Err(ToolError::Failed(format!("`{path}` is a folder")));
+        };
+        let folder = self.folder(above)?;
+        let failed = |error: std::io::Error| ToolError::Failed(format!("`{path}` cannot be written: {error}"));
+        let known = match folder.symlink_metadata(name) {
+            Ok(found) if found.is_symlink() => {
+                return Err(ToolError::Denied(format!("`{path}` is a link, and none is followed")));
+            }
+            Ok(found) if !found.is_file() => return Err(ToolError::Failed(format!("`{path}` is no file"))),
+            Ok(found) => Some(found.permissions()),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => return Err(failed(error)),
+        };
+        let beside = format!(".nexa-{key}.part");
+        match folder.remove_file(&beside) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+        let made = || {
+            let mut options = OpenOptions::new();
+            options.write(true).create_new(true).follow(FollowSymlinks::No);
+            let mut file = folder.open_with(&beside, &options)?;
+            file.write_all(text.as_bytes())?;
+            if let Some(permissions) = known {
+                file.set_permissions(permissions)?;
+            }
+            file.sync_all()?;
+            folder.rename(&beside, &folder, name)
+        };
+        made().map_err(|error| {
+            // What cannot be removed either stays until the call is sent again.
+            let _ = folder.remove_file(&beside);
+            failed(error)
+        })?;
+        // The file is in its place; that it is there after a loss of power needs the folder to be written, too.
+        let lost = |error: std::io::Error| ToolError::Lost(format!("`{path}` was written, and may not stay: {error}"));
+        folder.open(".").and_then(|folder| folder.sync_all()).map_err(lost)?;
+        Ok(Value::Null.to_string())
     }
 
     /// The names in a folder as a JSON list, in order; those of folders end with `/`.
@@ -116,6 +175,8 @@ fn parts(path: &str) -> Option<Vec<&str>> {
 
 #[cfg(test)]
 mod tests {
+    use nexa_types::{AgentId, RequestId, Seq, TenantId, WorkloadId};
+
     use super::*;
 
     fn limits(paths: &[&str], file_size: Option<u64>) -> ToolLimits {
@@ -194,6 +255,63 @@ mod tests {
         let read = files.read("notes/pipe", &limits(&["notes/"], None));
         assert_eq!(read, Err(ToolError::Failed("`notes/pipe` is no file".to_owned())));
         assert!(files.list("notes/pipe", &limits(&["notes/"], None)).is_err());
+    }
+
+    fn key(number: u64) -> EffectKey {
+        let workload = WorkloadId::of(&TenantId::local(), RequestId::from_bytes([1; 16]));
+        EffectKey::of(workload, AgentId::root(workload), Seq(number))
+    }
+
+    #[test]
+    fn a_file_is_made_or_replaced_whole_and_nothing_stays_beside_it() {
+        let (folder, files) = house();
+        let notes = limits(&["notes/"], None);
+        let done = Ok("null".to_owned());
+        assert_eq!(files.write("notes/today.txt", "coffee", key(1), &notes), done);
+        assert_eq!(files.write("notes/old/new.txt", "ä", key(2), &notes), done);
+        assert_eq!(files.write("notes/old/new.txt", "", key(3), &notes), done);
+        assert_eq!(files.read("notes/today.txt", &notes), Ok("\"coffee\"".to_owned()));
+        assert_eq!(files.read("notes/old/new.txt", &notes), Ok("\"\"".to_owned()));
+        assert_eq!(files.list("notes", &notes), Ok(r#"["old/","today.txt"]"#.to_owned()));
+        // A node ended while it wrote, and the call is sent again.
+        std::fs::write(folder.path().join(format!("notes/.nexa-{}.part", key(4))), "half").expect("a file");
+        assert_eq!(files.write("notes/today.txt", "whole", key(4), &notes), done);
+        assert_eq!(files.read("notes/today.txt", &notes), Ok("\"whole\"".to_owned()));
+        assert_eq!(files.list("notes", &notes), Ok(r#"["old/","today.txt"]"#.to_owned()));
+    }
+
+    #[test]
+    fn nothing_is_written_beyond_what_is_granted_or_in_the_place_of_something_else() {
+        let (folder, files) = house();
+        let notes = limits(&["notes/"], Some(3));
+        for path in ["secrets/key.txt", "notes/../secrets/key.txt", "/tmp/x", "", "notesy", "one.txt"] {
+            assert!(matches!(files.write(path, "x", key(1), &notes), Err(ToolError::Denied(_))), "{path}");
+        }
+        for path in ["notes", "notes/old", "notes/none/new.txt"] {
+            assert!(matches!(files.write(path, "x", key(1), &notes), Err(ToolError::Failed(_))), "{path}");
+        }
+        assert!(matches!(files.write("notes/today.txt", "four", key(1), &notes), Err(ToolError::Denied(_))));
+        assert_eq!(files.read("notes/today.txt", &notes), Ok("\"tea\"".to_owned()));
+        assert_eq!(std::fs::read_to_string(folder.path().join("secrets/key.txt")).expect("a file"), "hush");
+        assert_eq!(files.list("notes", &notes), Ok(r#"["old/","today.txt"]"#.to_owned()));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn no_link_is_written_through_and_a_file_keeps_its_permissions() {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+        let (folder, files) = house();
+        let notes = limits(&["notes/"], None);
+        symlink("../secrets/key.txt", folder.path().join("notes/near")).expect("a link");
+        symlink("../secrets", folder.path().join("notes/far")).expect("a link");
+        for path in ["notes/near", "notes/far/key.txt"] {
+            assert!(matches!(files.write(path, "x", key(1), &notes), Err(ToolError::Denied(_))), "{path}");
+        }
+        assert_eq!(std::fs::read_to_string(folder.path().join("secrets/key.txt")).expect("a file"), "hush");
+        let today = folder.path().join("notes/today.txt");
+        std::fs::set_permissions(&today, std::fs::Permissions::from_mode(0o600)).expect("it is ours");
+        files.write("notes/today.txt", "x", key(1), &notes).expect("it is granted");
+        assert_eq!(std::fs::metadata(&today).expect("a file").permissions().mode() & 0o777, 0o600);
     }
 
     #[test]

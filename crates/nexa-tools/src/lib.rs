@@ -6,9 +6,12 @@
 //! | `builtin("time.now")` | nothing | milliseconds since 1970 |
 //! | `builtin("fs.read")` | `path: str` | the text of a file |
 //! | `builtin("fs.list")` | `path: str` | the names in a folder |
+//! | `builtin("fs.write")` | `path: str`, `text: str` | nothing; the file holds the text |
 //!
 //! Each is found by its name when a module is loaded. Files are seen below the one folder that the node names for the
 //! tenant, and there only below the folders that the call's limits list; a tenant without such a folder has no file tools.
+//!
+//! A file is written whole or not at all, whatever happens meanwhile; a call that was sent again writes the same again.
 //!
 //! Looking at a file takes a thread, whoever waits for the result and however long; there are at most
 //! [`FILE_THREADS_MAX`], and further calls wait for one until their deadline.
@@ -45,8 +48,13 @@ pub struct Builtins {
 }
 
 /// A tool by its name, and the parameters that it takes.
-const KNOWN: &[(&str, &[&str])] =
-    &[("calculator.evaluate", &["expression"]), ("time.now", &[]), ("fs.read", &["path"]), ("fs.list", &["path"])];
+const KNOWN: &[(&str, &[&str])] = &[
+    ("calculator.evaluate", &["expression"]),
+    ("time.now", &[]),
+    ("fs.read", &["path"]),
+    ("fs.list", &["path"]),
+    ("fs.write", &["path", "text"]),
+];
 
 impl Builtins {
     /// Tools without files.
@@ -82,15 +90,21 @@ impl Builtins {
                 Ok(if is_whole { format!("{}", number as i64) } else { Value::from(number).to_string() })
             }
             "time.now" => Ok(self.clock.now().0.to_string()),
-            "fs.read" | "fs.list" => {
+            "fs.read" | "fs.list" | "fs.write" => {
                 let files = self.files.get(&call.tenant).cloned();
                 let files = files.ok_or_else(|| ToolError::Unavailable(no_files(&call.tenant)))?;
-                let (path, limits, is_read) = (text("path")?, call.request.limits.clone(), name == "fs.read");
+                let (path, limits) = (text("path")?, call.request.limits.clone());
+                let (is_read, key) = (name == "fs.read", call.key);
+                let written = if name == "fs.write" { Some(text("text")?) } else { None };
                 let thread = Arc::clone(&self.threads).acquire_owned().await.expect("nobody closes the semaphore");
                 let look = move || {
                     // Given back when the thread is free, which may be long after the call has ended.
                     let _thread = thread;
-                    if is_read { files.read(&path, &limits) } else { files.list(&path, &limits) }
+                    match written {
+                        Some(text) => files.write(&path, &text, key, &limits),
+                        None if is_read => files.read(&path, &limits),
+                        None => files.list(&path, &limits),
+                    }
                 };
                 let done = tokio::task::spawn_blocking(look).await;
                 done.unwrap_or_else(|error| Err(ToolError::Lost(format!("the file tool stopped: {error}"))))
@@ -109,7 +123,7 @@ fn no_files(tenant: &TenantId) -> String {
 }
 
 impl Tools for Builtins {
-    /// Dropping the future gives up waiting; none of these tools changes anything.
+    /// Dropping the future gives up waiting; a file that was to be written may be written all the same.
     fn call(&self, call: ToolCall) -> BoxFuture<'_, Result<String, ToolError>> {
         Box::pin(self.run(call))
     }

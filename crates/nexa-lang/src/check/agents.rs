@@ -150,7 +150,7 @@ impl Checker<'_> {
             given.insert(text.clone(), name.span());
             self.property(&mut agent, &signature, &text, name.span(), &value);
         }
-        let contracts = self.contracts(&decl.requires(), &decl.ensures(), &signature, &agent.result);
+        let contracts = self.contracts(&decl.requires(), &decl.ensures(), &signature, &agent.result, FrameKind::Flow);
         (agent.requires, agent.ensures) = (contracts.requires, contracts.ensures);
         agent.contract_locals = contracts.locals;
         self.agents[number].checked = agent;

@@ -3,8 +3,9 @@
 //! A condition is a bool over the parameters (and `result`, for `ensures`), or words that a model is asked about: the
 //! arguments for `requires`, the result for `ensures`. It only computes: whatever else it asks for is E0413.
 //!
-//! The contracts of an agent are part of its loop, where a broken promise costs a repair turn. Those of a flow stand
-//! around it: the flow becomes a function of its own, and under its name there is one that checks, calls and checks.
+//! The contracts of an agent are part of its loop, where a broken promise costs a repair turn. Those of a tool stand around
+//! its call. Those of a flow or a `fn` stand around it: it becomes a function of its own, and under its name there is one
+//! that checks, calls and checks.
 
 use nexa_vm::op::Asking;
 
@@ -12,12 +13,23 @@ use super::Checker;
 use super::declarations::Signature;
 use super::questions::raised;
 use super::scope::{Frame, FrameKind};
+use crate::SyntaxKind;
 use crate::ast::{self, AstNode};
 use crate::diagnostic::Code;
 use crate::hir::{self, At, Contract, Expr, ExprKind, Shape, Stmt, StmtKind};
 use crate::source::Span;
 use crate::syntax::SyntaxNode;
 use crate::types::{Field, Ty};
+
+/// The clauses between a signature and a body, in their order.
+const CLAUSES: &[(SyntaxKind, &str)] = &[
+    (SyntaxKind::UsesClause, "uses"),
+    (SyntaxKind::ImplementsClause, "implements"),
+    (SyntaxKind::RequiresClause, "requires"),
+    (SyntaxKind::EnsuresClause, "ensures"),
+    (SyntaxKind::BudgetClause, "budget"),
+    (SyntaxKind::ScheduleClause, "schedule"),
+];
 
 /// The contracts of a callee.
 #[derive(Default)]
@@ -37,12 +49,13 @@ impl Checker<'_> {
         ensures: &[ast::Expr],
         signature: &Signature,
         result: &Ty,
+        kind: FrameKind,
     ) -> Contracts {
         if requires.is_empty() && ensures.is_empty() {
             return Contracts::default();
         }
         let around = std::mem::take(&mut self.frames);
-        self.frames.push(Frame::new(signature.name.to_string(), FrameKind::Flow, None));
+        self.frames.push(Frame::new(signature.name.to_string(), kind, None));
         for param in &signature.params {
             self.bind_param(&param.name, param.span, param.ty.clone());
         }
@@ -97,6 +110,27 @@ impl Checker<'_> {
             contracts.push(Contract { holds, text });
         }
         contracts
+    }
+
+    /// The clauses of a declaration stand in one order, so that whoever reads one knows where to look.
+    pub(super) fn check_clauses(&mut self, decl: &impl AstNode) {
+        let mut before: Vec<(usize, Span)> = Vec::new();
+        for node in decl.syntax().children() {
+            let Some(place) = CLAUSES.iter().position(|(kind, _)| *kind == node.kind()) else { continue };
+            let (word, span) = (CLAUSES[place].1, Span::from(node.text_range()));
+            let span = Span::new(span.start, span.start + word.len() as u32);
+            let is_single = matches!(word, "budget" | "schedule");
+            if let Some((_, first)) = before.iter().find(|(known, _)| is_single && *known == place) {
+                let twice = self.finding(Code::E0402, span, format!("`{word}` is given twice"));
+                self.report(twice.label(*first, "it is given here first"));
+            } else if let Some((later, first)) = before.iter().find(|(known, _)| *known > place) {
+                let message = format!("`{word}` stands before `{}`", CLAUSES[*later].1);
+                let late = self.finding(Code::E0201, span, message).label(*first, "this comes after it");
+                let order = super::listed(CLAUSES.iter().map(|(_, word)| *word));
+                self.report(late.help(format!("the order of the clauses is {order}")));
+            }
+            before.push((place, span));
+        }
     }
 
     /// The arguments of a call as one value: the only one as it is, several as a record.

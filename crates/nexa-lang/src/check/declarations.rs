@@ -136,9 +136,7 @@ impl Checker<'_> {
             let Some(decl) = self.tools[number].decl.clone() else { continue };
             self.file = first.file;
             self.refuse_grants(&decl, "a tool");
-            for condition in decl.requires().into_iter().chain(decl.ensures()) {
-                self.report_not_available(condition.span(), "a contract of a tool");
-            }
+            self.check_clauses(&decl);
             self.tools[number].signature = Rc::new(self.signature(&decl, &first));
         }
         for number in 0..self.tools.len() {
@@ -147,6 +145,7 @@ impl Checker<'_> {
         for number in 0..self.agents.len() {
             let (decl, first) = (self.agents[number].decl.clone(), Rc::clone(&self.agents[number].signature));
             self.file = first.file;
+            self.check_clauses(&decl);
             let signature = Rc::new(self.signature(&decl, &first));
             self.agents[number].signature = signature;
         }
@@ -154,9 +153,13 @@ impl Checker<'_> {
             let (decl, first) = (self.flows[number].decl.clone(), Rc::clone(&self.flows[number].signature));
             self.file = first.file;
             let signature = match &decl {
-                Written::Flow(flow) => self.signature(flow, &first),
+                Written::Flow(flow) => {
+                    self.check_clauses(flow);
+                    self.signature(flow, &first)
+                }
                 Written::Fn(function) => {
                     self.refuse_grants(function, "a `fn`");
+                    self.check_clauses(function);
                     self.signature(function, &first)
                 }
             };
@@ -176,6 +179,9 @@ impl Checker<'_> {
         for number in 0..self.agents.len() {
             self.check_agent(number);
         }
+        for number in 0..self.tools.len() {
+            self.check_tool_promises(number);
+        }
         self.check_fallbacks();
         self.check_judges();
     }
@@ -183,7 +189,8 @@ impl Checker<'_> {
     /// `uses` where nothing could be granted.
     fn refuse_grants(&mut self, decl: &impl SignatureNode, what: &str) {
         for grant in decl.grants() {
-            self.report_not_available(grant.span(), &format!("`uses` on {what}"));
+            let lost = self.finding(Code::E0201, grant.span(), format!("{what} has no `uses`"));
+            self.report(lost.help("it calls no tools; agents and flows say with `uses` which ones they do"));
         }
     }
 
@@ -295,17 +302,18 @@ impl Checker<'_> {
             model: String::new(),
             at: At { file: signature.file.0, start: signature.span.start },
         };
-        self.functions[number] = match &decl {
-            Written::Flow(flow) if !(flow.requires().is_empty() && flow.ensures().is_empty()) => {
-                let contracts = self.contracts(&flow.requires(), &flow.ensures(), &signature, &result);
-                self.guarded(contracts, function, &result)
-            }
-            _ => function,
+        let (requires, ensures, implemented) = match &decl {
+            Written::Flow(flow) => (flow.requires(), flow.ensures(), flow.implemented()),
+            Written::Fn(function) => (function.requires(), function.ensures(), function.implemented()),
         };
-        if let Written::Flow(flow) = &decl {
-            let span = signature.result.as_ref().map_or(signature.span, |(_, span)| *span);
-            self.check_implemented(&flow.implemented(), &result, span);
-        }
+        self.functions[number] = if requires.is_empty() && ensures.is_empty() {
+            function
+        } else {
+            let contracts = self.contracts(&requires, &ensures, &signature, &result, kind);
+            self.guarded(contracts, function, &result)
+        };
+        let span = signature.result.as_ref().map_or(signature.span, |(_, span)| *span);
+        self.check_implemented(&implemented, &result, span);
         (self.frames, self.file, self.depth, self.has_budget) = around;
         self.in_contract = contract;
         self.may_use_tenant_memory = was_granted;

@@ -84,7 +84,9 @@ impl Checker<'_> {
                 }
                 _ => {
                     if let Some(limits) = args.first() {
-                        self.report_not_available(limits.span(), "a grant of a tool with limits of its own");
+                        let lost =
+                            self.finding(Code::E0403, limits.span(), "only `std.fs` and its like take limits here");
+                        self.report(lost.help("write them in the declaration: `limits: { … }`"));
                     }
                     self.item_grant(&path, holder, grant.span()).into_iter().collect()
                 }
@@ -166,7 +168,9 @@ impl Checker<'_> {
                 return self.flow_grant(number, span);
             }
             Item::Flow(_) if holder == Holder::Flow => {
-                self.report_not_available(span, "a flow in the `uses` of a flow");
+                let needless = self.finding(Code::E0403, span, "a flow calls other flows without a grant");
+                let help = "leave it out, or name it in the `uses` of the agent whose model shall call it";
+                self.report(needless.help(help));
                 return None;
             }
             Item::Reported => return None,
@@ -340,7 +344,7 @@ impl Checker<'_> {
         } else {
             let unknown = self.finding(Code::E0208, node.span(), format!("there is no `{full}`"));
             let unknown = self.suggest(unknown, &full, std_tools::names());
-            self.report(unknown.note("`std.fs` has `read` and `list`"));
+            self.report(unknown.note("`std.fs` has `read`, `list` and `write`"));
         }
         Some(None)
     }

@@ -35,7 +35,7 @@ impl Checker<'_> {
                 Some(Item::Type(self.types.declare(NamedType { name: name.text().into(), kind, declared })))
             }
             Some(_) => {
-                let alias = self.not_available(name.span(), "a `type` without a condition");
+                let alias = self.finding(Code::E0906, name.span(), "a `type` without a condition is not supported");
                 let help = "say what holds of its values: `type Email = str @ \"a deliverable address\"`";
                 self.report(alias.help(help));
                 Some(Item::Reported)

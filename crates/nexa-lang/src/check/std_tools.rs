@@ -12,35 +12,54 @@ use crate::hir::{self, At, Const, ExprKind};
 use crate::source::{FileId, Span};
 use crate::types::Ty;
 
-/// A tool of `std`: its one parameter is a path.
+/// A tool of `std`: its first parameter is a path.
 struct StdTool {
     name: &'static str,
     doc: &'static str,
-    path: &'static str,
-    is_list: bool,
+    /// Names and meanings of the parameters, all of them texts.
+    params: &'static [(&'static str, &'static str)],
+    gives: Gives,
     source: &'static str,
 }
 
-/// The part of `std` that looks at files.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Gives {
+    Text,
+    Names,
+    /// It changes something.
+    Nothing,
+}
+
+/// The part of `std` that has to do with files.
 const FS: &[StdTool] = &[
     StdTool {
         name: "std.fs.read",
         doc: "Reads a text file.",
-        path: "The file, relative to the folder of the tools.",
-        is_list: false,
+        params: &[("path", "The file, relative to the folder of the tools.")],
+        gives: Gives::Text,
         source: "fs.read",
     },
     StdTool {
         name: "std.fs.list",
         doc: "Lists the names in a folder; those of folders end with `/`.",
-        path: "The folder, relative to the folder of the tools.",
-        is_list: true,
+        params: &[("path", "The folder, relative to the folder of the tools.")],
+        gives: Gives::Names,
         source: "fs.list",
+    },
+    StdTool {
+        name: "std.fs.write",
+        doc: "Writes a text file, in place of the one that is there.",
+        params: &[
+            ("path", "The file, relative to the folder of the tools; its folder is there."),
+            ("text", "All that the file will hold."),
+        ],
+        gives: Gives::Nothing,
+        source: "fs.write",
     },
 ];
 
 /// What the language has and this release has not.
-pub(super) const LATER: &[&str] = &["std.fs.write", "std.http.get", "std.http.post"];
+pub(super) const LATER: &[&str] = &["std.http.get", "std.http.post"];
 
 /// Whether `std` has this tool.
 pub(super) fn is_known(name: &str) -> bool {
@@ -82,17 +101,28 @@ impl Checker<'_> {
     }
 
     fn std_tool_with(&mut self, made: &StdTool, paths: &[String], file: FileId, span: Span) -> usize {
-        let result = if made.is_list { Ty::list(Ty::Str) } else { Ty::Str };
-        let params = vec![Param { name: "path".into(), ty: Ty::Str, span, default: None }];
+        let result = match made.gives {
+            Gives::Text => Ty::Str,
+            Gives::Names => Ty::list(Ty::Str),
+            Gives::Nothing => Ty::Unit,
+        };
+        let param = |(name, _): &(&str, &str)| Param { name: (*name).into(), ty: Ty::Str, span, default: None };
+        let params = made.params.iter().map(param).collect();
         let signature = Signature { name: made.name.into(), file, span, params, result: Some((result.clone(), span)) };
         let mut checked = empty(made.name, At { file: file.0, start: span.start });
         checked.doc = made.doc.to_owned();
         checked.source = ToolSource::Builtin { name: made.source.to_owned() };
-        let param = hir::ToolParam { name: "path".into(), doc: made.path.into(), ty: Ty::Str, default: None };
-        checked.params = vec![param];
+        let param = |(name, doc): &(&str, &str)| {
+            let (name, doc) = ((*name).to_owned(), (*doc).to_owned());
+            hir::ToolParam { name, doc, ty: Ty::Str, default: None }
+        };
+        checked.params = made.params.iter().map(param).collect();
         checked.result = result;
-        checked.effect = ToolEffect::Read;
-        checked.asks = false;
+        // Of medium risk, as every tool that does not say so: who writes is asked about.
+        let writes = made.gives == Gives::Nothing;
+        checked.effect = if writes { ToolEffect::Write } else { ToolEffect::Read };
+        checked.asks = writes;
+        // The same text in the same place twice is as good as once.
         checked.idempotent = true;
         checked.limits.paths = paths.to_vec();
         self.tools.push(ToolInfo { decl: None, signature: Rc::new(signature), checked });

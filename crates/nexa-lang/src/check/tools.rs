@@ -12,6 +12,7 @@ use super::Checker;
 use super::constants::Setting;
 use super::declarations::{Param, Signature};
 use super::modules::Item;
+use super::scope::FrameKind;
 use crate::ast::{self, AstNode, Signature as _, ToolDecl};
 use crate::diagnostic::{Code, nearest};
 use crate::hir::{self, At, OnUnknown};
@@ -91,6 +92,9 @@ pub(super) fn empty(name: &str, at: At) -> hir::Tool {
         backoff: Vec::new(),
         limits: ToolLimits::default(),
         timeout: TIMEOUT_MS,
+        requires: Vec::new(),
+        ensures: Vec::new(),
+        contract_locals: 0,
         at,
     }
 }
@@ -145,6 +149,20 @@ impl Checker<'_> {
         self.settle_approval(&mut tool, &written, &signature);
         self.settle_unknown(&mut tool, &written, &signature);
         self.tools[number].checked = tool;
+    }
+
+    /// What a tool promises, once it is known what can be called in it.
+    pub(super) fn check_tool_promises(&mut self, number: usize) {
+        let Some(decl) = self.tools[number].decl.clone() else { return };
+        let signature = Rc::clone(&self.tools[number].signature);
+        self.file = signature.file;
+        let result = self.tools[number].checked.result.clone();
+        let span = signature.result.as_ref().map_or(signature.span, |(_, span)| *span);
+        self.check_implemented(&decl.implemented(), &result, span);
+        let contracts = self.contracts(&decl.requires(), &decl.ensures(), &signature, &result, FrameKind::Flow);
+        let tool = &mut self.tools[number].checked;
+        (tool.requires, tool.ensures) = (contracts.requires, contracts.ensures);
+        tool.contract_locals = contracts.locals;
     }
 
     /// Arguments and results travel as JSON.

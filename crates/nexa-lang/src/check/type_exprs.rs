@@ -182,7 +182,7 @@ impl Checker<'_> {
         };
         let count = match ty {
             Some(_) if args.is_empty() => return ty.unwrap_or(Ty::Broken),
-            Some(Ty::List(_) | Ty::Handle(_)) => 1..=1,
+            Some(Ty::List(_) | Ty::Handle(_) | Ty::Stream(_)) => 1..=1,
             Some(Ty::Dict(..) | Ty::Stage(..)) => 2..=2,
             Some(Ty::Result(..)) => 1..=2,
             Some(Ty::Option(_) | Ty::Any | Ty::Broken) if path.last().is_some_and(|name| name.text() == "Option") => {

@@ -54,8 +54,7 @@ use super::pool::Pool;
 use super::template::Template;
 use super::tool_loop::Slots;
 use crate::hir::{
-    Agent, Ask, Asked, BestOf, Const, Contract, Expr, ExprKind, ForEach, Fork, Function, Item, Operator, Shape, Stmt,
-    StmtKind,
+    Agent, Ask, Asked, BestOf, Const, Expr, ExprKind, ForEach, Fork, Function, Item, Operator, Shape, Stmt, StmtKind,
 };
 use crate::types::Ty;
 
@@ -114,7 +113,7 @@ impl Template {
             body.push(self.store(kept, self.load(given)));
             args.push(self.load(kept));
         }
-        body.extend(agent.requires.iter().map(|contract| self.required(contract)));
+        body.extend(agent.requires.iter().map(|contract| self.unless_holds(contract, "requires")));
         let run = || {
             let run = self.made(ExprKind::Agent(best_of.run), Ty::Any);
             if args.is_empty() { run } else { self.made(ExprKind::Partial(Box::new(run), args.clone(), None), Ty::Any) }
@@ -168,7 +167,7 @@ impl Template {
         ];
         let models = self.list(agent.models.iter().map(|model| self.text(model)).collect());
         let walk = ForEach { over: models, index: None, item: Item::One(model), body: each_model };
-        body.extend(agent.requires.iter().map(|contract| self.required(contract)));
+        body.extend(agent.requires.iter().map(|contract| self.unless_holds(contract, "requires")));
         if has_tools {
             body.extend([self.zero(calls), self.zero(steps)]);
         }
@@ -187,15 +186,6 @@ impl Template {
             },
         ]);
         body
-    }
-
-    /// No model is asked unless this holds.
-    fn required(&self, contract: &Contract) -> Stmt {
-        let fails = self.made(ExprKind::Not(Box::new(contract.holds.clone())), Ty::Bool);
-        let message = self.text(&format!("`requires` does not hold: {}", contract.text));
-        let error = self.standard("core.error", vec![self.text("contract_violated"), message]);
-        let raise = self.stmt(StmtKind::Expr(self.made(ExprKind::Raise(Box::new(error)), Ty::Never)));
-        self.stmt(StmtKind::If(fails, vec![raise], Vec::new()))
     }
 
     /// Role, skills, prompt, and what the answer must look like; nothing if there is nothing to say.

@@ -127,7 +127,9 @@ impl<'t> Pool<'t> {
         self.type_numbers.insert(ty.clone(), number);
         let made = match ty {
             // The checker lets nothing else become one of these, so there is nothing to be checked later.
-            Ty::Secret | Ty::Snapshot | Ty::Stream(_) | Ty::Handle(_) => Type::Any,
+            Ty::Secret | Ty::Snapshot | Ty::Handle(_) => Type::Any,
+            // A stream is read once and to its end, so it is the text that its chunks make.
+            Ty::Stream(_) => Type::Str,
             Ty::Broken | Ty::Never | Ty::Any | Ty::Function(..) | Ty::Stage(..) => Type::Any,
             Ty::Unit => Type::Unit,
             Ty::Str => Type::Str,

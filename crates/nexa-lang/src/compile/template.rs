@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use crate::hir::{At, Const, Expr, ExprKind, Operator, Shape, Stmt, StmtKind};
+use crate::hir::{At, Const, Contract, Expr, ExprKind, Operator, Shape, Stmt, StmtKind};
 use crate::types::Ty;
 
 /// A function while it is written.
@@ -75,6 +75,14 @@ impl Template {
     pub(super) fn error(&self, code: &str, message: Vec<Expr>) -> Expr {
         let message = self.made(ExprKind::Concat(message), Ty::Str);
         self.standard("core.error", vec![self.text(code), message])
+    }
+
+    /// Raises `contract_violated` unless a condition holds.
+    pub(super) fn unless_holds(&self, contract: &Contract, clause: &str) -> Stmt {
+        let fails = self.made(ExprKind::Not(Box::new(contract.holds.clone())), Ty::Bool);
+        let message = self.text(&format!("`{clause}` does not hold: {}", contract.text));
+        let error = self.standard("core.error", vec![self.text("contract_violated"), message]);
+        self.stmt(StmtKind::If(fails, vec![self.raise(error)], Vec::new()))
     }
 
     /// Whether the error in a local has this code.

@@ -1,5 +1,5 @@
-//! What stands around the call of a tool: approval before it, further tries and what its declaration says of an unknown
-//! outcome after it, and a check of what it gave. Calls in code and calls of models both go through here.
+//! What stands around the call of a tool: its `requires` and approval before it, further tries and what its declaration
+//! says of an unknown outcome after it, and a check of what it gave, its `ensures` included. Calls in code and calls of models both go through here.
 //!
 //! Written out in the language, the tool
 //!
@@ -10,6 +10,7 @@
 //! is called like this:
 //!
 //! ```text
+//! if (not <requires>) { raise contract_violated }
 //! match approve("Call the tool `T`?", { tool, source, risk, effect, arguments: { q } }, timeout: 1d) {
 //!     denied(by, note) => raise denied
 //! }
@@ -31,7 +32,9 @@
 //!         raise e
 //!     }
 //! }
-//! return <value checked as R, or tool_failed>
+//! let result = <value checked as R, or tool_failed>
+//! if (not <ensures>) { raise contract_violated }
+//! return result
 //! ```
 
 use super::pool::Pool;
@@ -46,7 +49,8 @@ const UNKNOWN_CALLS_MAX: i64 = 3;
 
 /// Makes the function around the call of a tool.
 pub(super) fn body(tool: &Tool, number: u32, pool: &mut Pool<'_>) -> Function {
-    let mut template = Template { at: tool.at, locals: tool.params.len() as u16 };
+    let locals = (tool.params.len() as u16).max(tool.contract_locals);
+    let mut template = Template { at: tool.at, locals };
     let body = template.tool(tool, number, pool);
     Function {
         name: tool.name.clone(),
@@ -66,7 +70,7 @@ pub(super) fn body(tool: &Tool, number: u32, pool: &mut Pool<'_>) -> Function {
 impl Template {
     fn tool(&mut self, tool: &Tool, number: u32, pool: &mut Pool<'_>) -> Vec<Stmt> {
         let (value, error, tries, asked) = (self.local(), self.local(), self.local(), self.local());
-        let mut body = Vec::new();
+        let mut body: Vec<Stmt> = tool.requires.iter().map(|held| self.unless_holds(held, "requires")).collect();
         if tool.asks {
             let denied = format!("`{}` was not called: a person said no", tool.name);
             let question = format!("Call the tool `{}`?", tool.name);
@@ -187,13 +191,26 @@ impl Template {
         self.made(ExprKind::Unwrap(Box::new(self.load(result))), Ty::Any)
     }
 
+    /// Returns a value for which all that is ensured holds.
+    fn promised(&self, tool: &Tool, value: Expr) -> Vec<Stmt> {
+        if tool.ensures.is_empty() {
+            return vec![self.stmt(StmtKind::Return(value))];
+        }
+        // The conditions know the result as the local after the parameters.
+        let slot = tool.params.len() as u16;
+        let result = Expr::local(slot, value.ty.clone(), self.at);
+        let held = tool.ensures.iter().map(|held| self.unless_holds(held, "ensures"));
+        let given = self.stmt(StmtKind::Return(result));
+        std::iter::once(self.store(slot, value)).chain(held).chain([given]).collect()
+    }
+
     /// Returns the value as the type that the tool promises.
     fn checked(&mut self, tool: &Tool, value: u16, pool: &mut Pool<'_>) -> Vec<Stmt> {
         match &tool.result {
-            Ty::Any => return vec![self.stmt(StmtKind::Return(self.load(value)))],
+            Ty::Any => return self.promised(tool, self.load(value)),
             Ty::Unit => {
                 let unit = self.made(ExprKind::Const(Const::Unit), Ty::Unit);
-                return vec![self.stmt(StmtKind::Return(unit))];
+                return self.promised(tool, unit);
             }
             _ => {}
         }
@@ -207,7 +224,7 @@ impl Template {
             vec![self.text(&format!("`{name}` gave something else than `{ty}`: ")), self.field(why, "message")];
         vec![
             self.store(checked, self.made(ExprKind::Try(Box::new(check)), Ty::Any)),
-            self.stmt(StmtKind::If(fits, vec![self.stmt(StmtKind::Return(found))], Vec::new())),
+            self.stmt(StmtKind::If(fits, self.promised(tool, found), Vec::new())),
             self.raise(self.error("tool_failed", message)),
         ]
     }

@@ -257,6 +257,12 @@ pub struct Tool {
     pub limits: ToolLimits,
     /// It must answer within this, in milliseconds.
     pub timeout: u64,
+    /// What must hold of the arguments, before anybody is asked and anything is sent.
+    pub requires: Vec<Contract>,
+    /// What must hold of the answer.
+    pub ensures: Vec<Contract>,
+    /// How many locals the contracts take: the parameters, the result, and what they need besides.
+    pub contract_locals: u16,
     /// Where it is declared.
     pub at: At,
 }

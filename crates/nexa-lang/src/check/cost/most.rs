@@ -145,15 +145,28 @@ impl<'p> MostOf<'p> {
             }
             self.asked = around;
             for offered in &agent.tools {
-                if let Granted::Flow(flow) = offered.granted {
-                    own = own.plus(self.function(flow).times(calls));
-                }
+                let each = match offered.granted {
+                    Granted::Flow(flow) => self.function(flow),
+                    Granted::Tool(tool) => self.tool(tool),
+                };
+                own = own.plus(each.times(calls));
             }
             let own = if self.counts_budgets { self.capped(own, &agent.budget) } else { own };
             total = total.plus(own);
             next = agent.fallback;
         }
         total
+    }
+
+    /// A call of a tool asks what its contracts say in words.
+    fn tool(&mut self, number: u32) -> Most {
+        let Some(tool) = self.program.tools.get(number as usize) else { return Most::NOTHING };
+        let around = std::mem::take(&mut self.asked);
+        let known = Rc::new(Known::default());
+        let contracts = tool.requires.iter().chain(&tool.ensures);
+        let most = contracts.fold(Most::NOTHING, |most, held| most.plus(self.expr(&held.holds, &known)));
+        self.asked = around;
+        most
     }
 
     /// No more than a budget allows. A number of requests bounds what they take, too.
@@ -288,6 +301,7 @@ impl<'p> MostOf<'p> {
                     .iter()
                     .fold(Most::NOTHING, |most, branch| most.plus(self.child(branch, known, expr.at))),
                 ExprKind::Spawn(callee, _) => self.child(callee, known, expr.at),
+                ExprKind::Tool(tool, _) => self.tool(*tool),
                 ExprKind::Ask(_) => Most::known(one_question(self.asked, self.prices).times(QUESTION_TURNS)),
                 // A request that a program makes itself, which only the loops of agents do.
                 ExprKind::Model(..) => Most::unknown(expr.at, "a request of its own"),
@@ -336,6 +350,7 @@ impl<'p> MostOf<'p> {
         let not_known = || Most::unknown(at, "which function or stage is called here is only known when it runs");
         match &callee.kind {
             ExprKind::Agent(agent) => self.agent(*agent),
+            ExprKind::ToolValue(tool) => self.tool(*tool),
             ExprKind::Partial(inner, ..) => self.called(inner, known, at),
             ExprKind::Chain(stages) => {
                 stages.iter().fold(Most::NOTHING, |most, stage| most.plus(self.called(stage, known, at)))
