@@ -1,5 +1,6 @@
 //! What can be typed. The texts here are the manual: `nexa help COMMAND` prints them.
 
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -143,6 +144,10 @@ pub struct DevArgs {
     /// the door is the tenant `local`.
     #[arg(long, env = "NEXA_TOKENS", value_name = "FILE")]
     pub tokens: Option<PathBuf>,
+    /// Try to stay below this much resident memory, in MiB: idle agents leave memory early. Default: `[node] memory_mib` in
+    /// `nexa.toml`.
+    #[arg(long, value_name = "MIB")]
+    pub memory: Option<NonZeroU64>,
     /// Which models answer.
     #[command(flatten)]
     pub models: ModelArgs,

@@ -308,7 +308,8 @@ impl Core {
 
     /// On whose account an agent computes.
     pub(crate) fn share(&self, agent: AgentId, tenant: &TenantId, priority: u8) -> Share {
-        Share { agent, tenant: tenant.clone(), weight: 1, priority }
+        let weight = self.config.tenant_weights.get(tenant).copied().unwrap_or(1);
+        Share { agent, tenant: tenant.clone(), weight, priority }
     }
 
     fn keep<F>(&self, name: &'static str, service: impl FnMut() -> F + Send + 'static)

@@ -80,6 +80,32 @@ fn who_is_idle_for_long_is_told_to_sleep() {
     assert!(!seat.address.is_empty());
 }
 
+/// Looking at all of them at every tick or count would make this a matter of minutes.
+#[test]
+fn a_hundred_thousand_idle_agents_beside_a_million_dormant_ones_cost_no_look_at_each() {
+    const LIVE: u32 = 100_000;
+    let many = |n: u32| AgentId::from_bytes(u128::from(n).to_be_bytes());
+    let live = LIVE as usize;
+    let table = Residency::new(SeatLimits { live_max: live, loading_max: live, waiting_max: 10 });
+    (LIVE..1_000_000).for_each(|n| table.note_asleep(many(n)));
+    let mut seats = Vec::new();
+    for n in 0..LIVE {
+        let seat = table.call(many(n), Hint::Inbox).unwrap().expect("there is room");
+        table.loaded(&seat);
+        table.idle(&seat, u64::from(n % 250), Timestamp(u64::from(n)));
+        seats.push(seat);
+    }
+    let mut told = 0;
+    for tick in 0..u64::from(LIVE) {
+        table.send_to_sleep(Timestamp(10_000 + tick), Millis(10_000));
+        let counts = table.counts();
+        told += 1;
+        assert_eq!((counts.live, counts.idle), (live, live - told), "one a tick");
+    }
+    assert!(seats.iter().all(|seat| !seat.address.is_empty()));
+    assert_eq!(table.counts().asleep, 1_000_000 - live);
+}
+
 #[test]
 fn a_draining_table_admits_nobody() {
     let table = Residency::new(LIMITS);

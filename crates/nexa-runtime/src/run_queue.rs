@@ -30,6 +30,9 @@ use crate::fair::{FairQueue, Rank};
 /// Fuel that an input is given where its actor runs, before the rest of its computing queues up.
 pub(crate) const QUICK_FUEL: u64 = 2_000;
 
+/// The stack of a thread: as large as where first slices run.
+const STACK_BYTES: usize = 4 << 20;
+
 /// On whose account something computes.
 #[derive(Debug, Clone)]
 pub(crate) struct Share {
@@ -178,7 +181,8 @@ impl RunQueue {
         let queue = Self { shared: Arc::default() };
         for number in 0..threads.max(1) {
             let shared = queue.shared.clone();
-            thread::Builder::new().name(format!("nexa-compute-{number}")).spawn(move || shared.compute())?;
+            let thread = thread::Builder::new().name(format!("nexa-compute-{number}")).stack_size(STACK_BYTES);
+            thread.spawn(move || shared.compute())?;
         }
         Ok(queue)
     }

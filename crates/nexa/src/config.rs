@@ -29,12 +29,30 @@ pub(crate) struct Project {
     /// Endpoints by provider.
     #[serde(default)]
     pub(crate) providers: BTreeMap<String, Provider>,
+    /// What the process may take.
+    #[serde(default)]
+    pub(crate) node: NodeSettings,
     /// What is said of tenants.
     #[serde(default)]
     tenants: BTreeMap<String, TenantSettings>,
     /// What tools may reach.
     #[serde(default)]
     pub(crate) tools: ToolSettings,
+}
+
+/// What the process of a node may take.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NodeSettings {
+    /// Resident memory that it tries to stay below, in MiB; without it agents stay in memory until they have been idle.
+    pub(crate) memory_mib: Option<NonZeroU64>,
+}
+
+impl NodeSettings {
+    /// The same in bytes.
+    pub(crate) fn memory_max(&self) -> Option<u64> {
+        self.memory_mib.map(|mib| mib.get().saturating_mul(1 << 20))
+    }
 }
 
 /// What is said of one tenant.
@@ -325,6 +343,15 @@ mod tests {
         assert!(weights("[tenants.team-a]\nweight = 1001").is_err());
         assert!(weights("[tenants.\"team a\"]\nweight = 2").is_err());
         assert!(toml::from_str::<Project>("[tenants.a]\nwieght = 2").is_err());
+    }
+
+    #[test]
+    fn memory_is_some_or_unlimited_and_never_none() {
+        let read = |text: &str| toml::from_str::<Project>(text).map(|project| project.node.memory_max());
+        assert_eq!(read(""), Ok(None));
+        assert_eq!(read("[node]\nmemory_mib = 512"), Ok(Some(512 << 20)));
+        assert!(read("[node]\nmemory_mib = 0").is_err());
+        assert!(read("[node]\nmemory = 512").is_err());
     }
 
     #[test]

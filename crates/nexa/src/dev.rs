@@ -25,7 +25,8 @@ pub(crate) async fn run(args: &DevArgs, output: Output) -> Result<(), Failure> {
         (None, Some(temporary)) => temporary.path().to_path_buf(),
         (None, None) => return Err(Failure::error("there is no folder for data")),
     };
-    let project = Project::find(&std::env::current_dir()?)?.with(&args.models)?;
+    let mut project = Project::find(&std::env::current_dir()?)?.with(&args.models)?;
+    project.node.memory_mib = args.memory.or(project.node.memory_mib);
     let tokens = args.tokens.as_deref().map(Tokens::load).transpose();
     let tokens =
         tokens.map_err(|error| Failure::error(chain(&error)).hint("`nexa help dev` shows what stands in it"))?;

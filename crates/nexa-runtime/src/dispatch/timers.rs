@@ -147,6 +147,33 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn hundreds_of_thousands_ring_in_order_and_changing_one_costs_no_look_at_the_others() {
+        const AGENTS: u64 = 300_000;
+        let many = |n: u64| AgentId::from_bytes(u128::from(n).to_be_bytes());
+        let due = |n: u64| Timestamp(1 + n.wrapping_mul(2_654_435_761) % 1_000_000);
+        let clock = Arc::new(SimClock::new(Timestamp(0)));
+        let timers = Arc::new(Timers::new(1_000_000));
+        let mut rings = running(&timers, &clock);
+        for n in 0..AGENTS {
+            timers.set(many(n), Some(Timestamp(2_000_000)));
+            timers.set(many(n), Some(due(n)));
+        }
+        (0..AGENTS).step_by(3).for_each(|n| timers.set(many(n), None));
+        assert_eq!(timers.len() as u64, AGENTS * 2 / 3);
+        let mut expected: Vec<(Timestamp, AgentId)> =
+            (0..AGENTS).filter(|n| n % 3 != 0).map(|n| (due(n), many(n))).collect();
+        expected.sort_unstable();
+        // Advanced by steps, so that a step back in the order would show.
+        for step in expected.chunk_by(|a, b| a.0.0 / 100_000 == b.0.0 / 100_000) {
+            clock.advance(step.last().unwrap().0.since(clock.now()));
+            for (_, agent) in step {
+                assert_eq!(rings.recv().await, Some(*agent));
+            }
+        }
+        assert_eq!(timers.len(), 0);
+    }
+
+    #[tokio::test]
     async fn a_full_table_leaves_out_the_latest() {
         let clock = Arc::new(SimClock::new(Timestamp(0)));
         let timers = Arc::new(Timers::new(2));
