@@ -112,6 +112,18 @@ pub struct NodeStats {
     pub reused_answers: u64,
     /// Of the model calls, sent with an attempt above 1: an earlier one was in flight when its node was lost.
     pub reissued_model_calls: u64,
+    /// Lanes of models that pause because their provider asked for it.
+    pub model_lanes_paused: usize,
+    /// Lanes of models whose endpoint is away, so that calls are held back.
+    pub model_breakers_open: usize,
+    /// Model calls that a provider refused because there were too many.
+    pub model_calls_rate_limited: u64,
+    /// Model calls that were not sent, and failed, because their endpoint was away for longer than they could wait.
+    pub model_calls_held_back: u64,
+    /// Model calls that have got their turn.
+    pub model_waits: u64,
+    /// How long these waited for it, in milliseconds, all together.
+    pub model_waits_ms: u64,
     /// Panics in model adapters.
     pub adapter_panics: u64,
     /// Steps taken and acted on.

@@ -85,7 +85,6 @@ impl<F: Ord + Clone, T> FairQueue<F, T> {
     }
 
     /// Whose turn it is, and what it costs.
-    #[cfg_attr(not(test), allow(dead_code, reason = "whoever has to see whether it can be paid for looks first"))]
     pub(crate) fn peek(&self) -> Option<(&F, u64, &T)> {
         let ((_, flow), ()) = self.next.first_key_value()?;
         let (_, first) = self.flows.get(flow)?.waiting.first_key_value()?;

@@ -254,6 +254,7 @@ impl Core {
                 held_results_max: config.unrecorded_results_max,
             };
             let bell = Arc::new(Bell(core.clone()));
+            let shares = (limits, config.tenant_weights.clone());
             Self {
                 programs: Programs::new(store.clone(), tools.clone()),
                 residency: Residency::new(SeatLimits {
@@ -261,7 +262,7 @@ impl Core {
                     loading_max: config.loading_agents_max.max(1),
                     waiting_max: config.waiting_agents_max,
                 }),
-                models: Models::new((model, tools), clock.clone(), live.clone(), bell, limits, stop.clone()),
+                models: Models::new((model, tools), clock.clone(), live.clone(), bell, shares, stop.clone()),
                 timers: Arc::new(Timers::new(config.timers_max)),
                 run_queue,
                 vitals: Arc::default(),
@@ -282,11 +283,13 @@ impl Core {
         })
     }
 
-    /// Starts the services: timers, the sweep, and the look at the process.
+    /// Starts the services: timers, turns to ask models, the sweep, and the look at the process.
     fn serve(self: &Arc<Self>) -> io::Result<()> {
         let bell: Arc<dyn Nudge> = Arc::new(Bell(Arc::downgrade(self)));
         let (timers, clock) = (self.timers.clone(), self.clock.clone());
         self.keep("timers", move || timers.clone().run(clock.clone(), bell.clone()));
+        let models = self.models.clone();
+        self.keep("models", move || models.clone().run());
         let core = self.clone();
         self.keep("sweep", move || takeover::sweep(core.clone()));
         // Held by the watcher only while there is a budget to act on, so that a node that was dropped is gone.
@@ -447,6 +450,12 @@ impl Core {
             model_calls: models.sent.load(Ordering::Relaxed),
             reused_answers: models.reused.load(Ordering::Relaxed),
             reissued_model_calls: models.reissued.load(Ordering::Relaxed),
+            model_lanes_paused: load.lanes_paused,
+            model_breakers_open: load.breakers_open,
+            model_calls_rate_limited: models.rate_limited.load(Ordering::Relaxed),
+            model_calls_held_back: models.held_back.load(Ordering::Relaxed),
+            model_waits: models.waits.load(Ordering::Relaxed),
+            model_waits_ms: models.waited_ms.load(Ordering::Relaxed),
             adapter_panics: models.panics.load(Ordering::Relaxed),
             steps: Counters::read(&self.counters.steps),
             appends: Counters::read(&self.counters.appends),

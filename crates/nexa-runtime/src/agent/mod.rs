@@ -302,7 +302,7 @@ impl AgentActor {
                 return Ok(Next::Start(wish));
             }
         } else if let Some(effect) = &loaded.lost
-            && self.reserve_for(effect, loaded.priority)
+            && self.reserve_for(effect, loaded)
         {
             return Ok(loaded.agent.in_flight(now).map_or(Next::Nothing, Next::SendLost));
         }

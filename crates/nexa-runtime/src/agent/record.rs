@@ -131,15 +131,15 @@ impl AgentActor {
         if self.core.residency.is_draining() {
             return None;
         }
-        self.reserve_for(wish, loaded.priority).then(|| wish.clone())
+        self.reserve_for(wish, loaded).then(|| wish.clone())
     }
 
     /// Whether a slot is held for this effect now.
-    pub(super) fn reserve_for(&self, effect: &OutsideEffect, priority: u8) -> bool {
-        let (models, agent) = (&self.core.models, self.seat.agent);
+    pub(super) fn reserve_for(&self, effect: &OutsideEffect, loaded: &Loaded) -> bool {
+        let (models, agent, tenant, priority) = (&self.core.models, self.seat.agent, &loaded.tenant, loaded.priority);
         let reserved = match &effect.body {
-            EffectBody::Model(request) => models.reserve(agent, &request.model, priority),
-            EffectBody::Tool(request) => models.reserve_tool(agent, &request.source, priority),
+            EffectBody::Model(request) => models.reserve(agent, tenant, request, priority),
+            EffectBody::Tool(request) => models.reserve_tool(agent, tenant, &request.source, priority),
             _ => return false,
         };
         match reserved {

@@ -3,13 +3,17 @@
 //! - [`models`]: asks models and calls tools, with slots and waiting lists. Effects in flight live here and not in the
 //!   agent's actor, so a restart of the actor loses none of them.
 //! - [`tools`]: one call of a tool, and what its end means.
-//! - [`slots`]: who may send now and who waits; pure.
+//! - [`slots`]: who may send now and who waits, a [`lane`] for each provider; pure, and so are
+//! - [`budget`]: what a provider takes in a minute, and [`breaker`]: whether it is there at all.
 //! - [`timers`]: nudges agents when they are due. Sleeps, deadlines and the expiry of approvals are all due times in
 //!   the agent's row, so one timer an agent is enough, and losing this table loses nothing.
 //!
 //! A question to a person needs no carrier: it stands in the agent's stream, its answer is an input in the inbox, its
 //! expiry is a due time. Children are started by the append that records them and need a nudge, nothing more.
 
+mod breaker;
+mod budget;
+mod lane;
 pub(crate) mod models;
 pub(crate) mod slots;
 pub(crate) mod timers;
@@ -37,3 +41,6 @@ pub(crate) trait Nudge: Send + Sync + 'static {
     /// Must not block. Nothing is lost if the hint gets lost; the sweep finds the agent later.
     fn nudge(&self, agent: AgentId, hint: Hint);
 }
+
+#[cfg(test)]
+mod sim_tests;

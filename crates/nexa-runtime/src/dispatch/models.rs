@@ -5,13 +5,19 @@
 //! Out: nudges; the agent then takes its granted slot or its finished effects. Both wait here until they are taken,
 //!      whatever happens to the agent's actor meanwhile.
 //!
-//! Who may send is decided in [`super::slots`]; here it is carried out.
+//! Who may send is decided in [`super::slots`]; here it is carried out, and [`Models::run`] looks again when time alone
+//! lets somebody through.
 //!
 //! A request that an earlier answer will do for gets that one, if there is one, through its slot as any other.
 //!
 //! Bounds: `reservations_max` waiting a lane, then [`Reserve::Full`]: the agent parks and asks again later. A pause
-//! asked for by a provider holds back the whole lane. A model that panics counts as unavailable.
+//! asked for by a provider holds back the whole lane; a breaker holds back that of an endpoint that is away. A model that
+//! panics counts as unavailable.
+//!
+//! Not here: retries and fallbacks, which are the program's. Nothing is asked twice at once to take the quicker answer:
+//! the language has no word for it, and a budget would pay both.
 
+use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,12 +28,15 @@ use nexa_agent::{AnswerKey, Answers};
 use nexa_event::effect::{Answer, ModelReply, ModelRequest, ToolRequest, ToolSource};
 use nexa_event::fact::EffectResult;
 use nexa_ports::clock::Clock;
-use nexa_ports::model::{Chunks as _, Model, ModelCall, ModelError};
+use nexa_ports::model::{Chunks as _, LaneLimits, Model, ModelCall, ModelError};
 use nexa_ports::tool::Tools;
 use nexa_types::{AgentId, EffectKey, Failure, Millis, RunCode, Seq, Spend, TenantId, Timestamp, WorkloadId};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error};
+use tracing::{debug, error, info};
 
+use super::budget::{Cost, thought_of};
+use super::lane::{Ending, LaneKind, Pass, Wanted};
 use super::slots::{Finished, ModelLimits, ModelLoad, Reserve, Slots};
 use super::{Hint, Nudge};
 use crate::live::{LiveChunks, LiveHub};
@@ -35,8 +44,6 @@ use crate::waits::until_shown;
 
 /// How long a cancelled call may take to end by itself before its future is dropped.
 pub(super) const CANCEL_GRACE: Millis = Millis(1_000);
-/// The longest pause that a provider may impose on a lane with one answer.
-const RETRY_AFTER_MAX: Millis = Millis(300_000);
 
 /// What the dispatcher counts.
 #[derive(Debug, Default)]
@@ -51,6 +58,13 @@ pub(crate) struct ModelCounters {
     pub(crate) tools: AtomicU64,
     /// Panics in adapters.
     pub(crate) panics: AtomicU64,
+    /// Calls that a provider refused because there were too many.
+    pub(crate) rate_limited: AtomicU64,
+    /// Calls that were not sent because the endpoint is away.
+    pub(crate) held_back: AtomicU64,
+    /// Times that an agent got a slot of a model and used it, and milliseconds waited for these together.
+    pub(crate) waits: AtomicU64,
+    pub(crate) waited_ms: AtomicU64,
 }
 
 /// What is to be done.
@@ -84,6 +98,9 @@ pub(crate) struct Models {
 
 pub(super) struct Shared {
     slots: Mutex<Slots>,
+    /// The time at which the table is to be looked at has come nearer.
+    sooner: Notify,
+    weights: BTreeMap<TenantId, u32>,
     answers: Mutex<Answers>,
     model: Arc<dyn Model>,
     pub(super) tools: Arc<dyn Tools>,
@@ -100,12 +117,29 @@ impl Models {
         clock: Arc<dyn Clock>,
         live: LiveHub,
         nudge: Arc<dyn Nudge>,
-        limits: ModelLimits,
+        (limits, weights): (ModelLimits, BTreeMap<TenantId, u32>),
         stop: CancellationToken,
     ) -> Self {
         let counters = ModelCounters::default();
-        let (slots, answers) = (Mutex::new(Slots::new(limits)), Mutex::default());
-        Self { shared: Arc::new(Shared { slots, answers, model, tools, clock, live, nudge, stop, counters }) }
+        let (slots, sooner, answers) = (Mutex::new(Slots::new(limits)), Notify::new(), Mutex::default());
+        let shared = Shared { slots, sooner, weights, answers, model, tools, clock, live, nudge, stop, counters };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Lets agents through whom only time holds back, until dropped.
+    pub(crate) async fn run(self) {
+        loop {
+            let due = self.lock().due();
+            let clock = &self.shared.clock;
+            match due {
+                Some(due) if due <= clock.now() => self.change(Slots::ring),
+                Some(due) => tokio::select! {
+                    () = clock.wait_until(due) => {}
+                    () = self.shared.sooner.notified() => {}
+                },
+                None => self.shared.sooner.notified().await,
+            }
+        }
     }
 
     pub(crate) fn counters(&self) -> &ModelCounters {
@@ -122,28 +156,54 @@ impl Models {
         self.shared.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Changes the table at the time that it is now, and sees to it that [`Self::run`] looks in time.
+    fn with_slots<T>(&self, change: impl FnOnce(&mut Slots, Timestamp) -> T) -> T {
+        let now = self.shared.clock.now();
+        let mut slots = self.lock();
+        let before = slots.due();
+        let changed = change(&mut slots, now);
+        let is_sooner = slots.due().is_some_and(|due| before.is_none_or(|before| due < before));
+        drop(slots);
+        if is_sooner {
+            self.shared.sooner.notify_one();
+        }
+        changed
+    }
+
     /// Changes the table and tells those who have got a slot by it.
     fn change(&self, change: impl FnOnce(&mut Slots, Timestamp) -> Vec<AgentId>) {
-        let now = self.shared.clock.now();
-        let granted = change(&mut self.lock(), now);
+        let granted = self.with_slots(change);
         self.tell(granted);
     }
 
-    /// Wants a slot to send a request to `model`. Asking again while waiting or holding changes nothing.
-    pub(crate) fn reserve(&self, agent: AgentId, model: &str, priority: u8) -> Reserve {
-        let slots = self.shared.model.limits(model).concurrency.max(1);
-        self.reserve_in(agent, self.shared.model.lane(model), slots, priority)
+    /// Wants a slot to send a request to a model. Asking again while waiting or holding changes nothing.
+    pub(crate) fn reserve(&self, agent: AgentId, tenant: &TenantId, request: &ModelRequest, priority: u8) -> Reserve {
+        let model = &self.shared.model;
+        let kind = LaneKind { limits: model.limits(&request.model), has_breaker: true };
+        let asked = (thought_of(request), request.timeout);
+        self.reserve_in(agent, tenant, model.lane(&request.model), kind, asked, priority)
     }
 
     /// The same for a call of a tool.
-    pub(crate) fn reserve_tool(&self, agent: AgentId, source: &ToolSource, priority: u8) -> Reserve {
-        let slots = self.shared.tools.slots(source).max(1);
-        self.reserve_in(agent, format!("tool {}", self.shared.tools.lane(source)), slots, priority)
+    pub(crate) fn reserve_tool(&self, agent: AgentId, tenant: &TenantId, source: &ToolSource, priority: u8) -> Reserve {
+        let tools = &self.shared.tools;
+        let kind = LaneKind { limits: LaneLimits::at_once(tools.slots(source)), has_breaker: false };
+        let lane = format!("tool {}", tools.lane(source));
+        self.reserve_in(agent, tenant, lane, kind, Default::default(), priority)
     }
 
-    fn reserve_in(&self, agent: AgentId, lane: String, slots: usize, priority: u8) -> Reserve {
-        let now = self.shared.clock.now();
-        let (mine, others) = self.lock().reserve(agent, lane, slots, priority, now);
+    fn reserve_in(
+        &self,
+        agent: AgentId,
+        tenant: &TenantId,
+        lane: String,
+        kind: LaneKind,
+        (cost, patience): (Cost, Millis),
+        priority: u8,
+    ) -> Reserve {
+        let weight = self.shared.weights.get(tenant).copied().unwrap_or(1);
+        let wanted = Wanted { agent, tenant: tenant.clone(), weight, priority, cost, patience };
+        let (mine, others) = self.with_slots(|slots, now| slots.reserve(lane, kind, wanted, now));
         self.tell(others);
         mine
     }
@@ -157,11 +217,15 @@ impl Models {
     /// this attempt was sent before; then nothing is sent.
     pub(crate) fn send(&self, key: EffectKey, sending: Sending) -> bool {
         let cancel = self.shared.stop.child_token();
-        let now = self.shared.clock.now();
-        let flight = self.lock().take_off(sending.agent, key, sending.attempt, cancel.clone(), now);
-        let Some((lane, granted)) = flight else { return false };
+        let (agent, attempt) = (sending.agent, sending.attempt);
+        let flight = self.with_slots(|slots, now| slots.take_off(agent, key, attempt, cancel.clone(), now));
+        let Some((lane, pass, granted)) = flight else { return false };
         self.tell(granted);
         let counters = &self.shared.counters;
+        if matches!(sending.work, Work::Model(_)) {
+            counters.waits.fetch_add(1, Ordering::Relaxed);
+            counters.waited_ms.fetch_add(pass.waited.0, Ordering::Relaxed);
+        }
         let answer_key = match &sending.work {
             Work::Model(request) => AnswerKey::of(&sending.tenant, request),
             Work::Tool(_) => None,
@@ -170,6 +234,9 @@ impl Models {
         match &sending.work {
             Work::Model(_) if earlier.is_some() => {
                 counters.reused.fetch_add(1, Ordering::Relaxed);
+            }
+            Work::Model(_) if pass.refusal().is_some() => {
+                counters.held_back.fetch_add(1, Ordering::Relaxed);
             }
             Work::Model(_) => {
                 counters.sent.fetch_add(1, Ordering::Relaxed);
@@ -182,10 +249,10 @@ impl Models {
         match earlier {
             Some(reply) => {
                 let models = self.clone();
-                tokio::spawn(async move { models.hand_out(&lane, key, sending, reply) });
+                tokio::spawn(async move { models.hand_out(&lane, pass, key, sending, reply) });
             }
             None => {
-                tokio::spawn(self.clone().carry(lane, key, sending, cancel, answer_key));
+                tokio::spawn(self.clone().carry((lane, pass), key, sending, cancel, answer_key));
             }
         }
         true
@@ -229,7 +296,7 @@ impl Models {
 
     /// How busy the dispatcher is.
     pub(crate) fn load(&self) -> ModelLoad {
-        self.lock().load()
+        self.lock().load(self.shared.clock.now())
     }
 
     fn tell(&self, granted: impl IntoIterator<Item = AgentId>) {
@@ -239,13 +306,13 @@ impl Models {
     }
 
     /// An earlier answer in the place of one that would be asked for.
-    fn hand_out(&self, lane: &str, key: EffectKey, sending: Sending, reply: ModelReply) {
+    fn hand_out(&self, lane: &str, pass: Pass, key: EffectKey, sending: Sending, reply: ModelReply) {
         let Sending { agent, seq, attempt, .. } = sending;
         if matches!(&sending.work, Work::Model(request) if request.stream) {
             self.chunks(sending).piece(0, &reply.text);
         }
         let (result, spend) = (EffectResult::Done(Answer::Model(reply)), Spend::default());
-        self.landed(lane, agent, Finished { key, seq, attempt, result, spend }, None);
+        self.landed(lane, pass, Ending::NotSent, agent, Finished { key, seq, attempt, result, spend });
     }
 
     fn chunks(&self, sending: Sending) -> LiveChunks {
@@ -255,7 +322,7 @@ impl Models {
 
     async fn carry(
         self,
-        lane: String,
+        (lane, pass): (String, Pass),
         key: EffectKey,
         sending: Sending,
         cancel: CancellationToken,
@@ -268,34 +335,38 @@ impl Models {
             Work::Model(request) => request.as_ref().clone(),
             Work::Tool(request) => {
                 let result = super::tools::call(&self.shared, key, &sending, request, &cancel).await;
-                return self.landed(
-                    &lane,
-                    agent,
-                    Finished { key, seq, attempt, result, spend: Spend::default() },
-                    None,
-                );
+                let ended = Finished { key, seq, attempt, result, spend: Spend::default() };
+                return self.landed(&lane, pass, Ending::Answered(Cost::default()), agent, ended);
             }
         };
-        let asked = self.ask(key, sending, request, &cancel).await;
-        let pause = match &asked {
-            Err(error) => error.retry_after,
-            Ok(_) => None,
+        let asked = match pass.refusal() {
+            Some(why) => {
+                let failure = Failure::new(RunCode::Unavailable, why);
+                let (result, spend) = (EffectResult::Failed(failure), Spend::default());
+                return self.landed(&lane, pass, Ending::NotSent, agent, Finished { key, seq, attempt, result, spend });
+            }
+            None => self.ask(key, sending, request, &cancel).await,
         };
-        let (result, spend) = match asked {
+        let (ending, result, spend) = match asked {
             Ok(reply) => {
                 if let Some(key) = answer_key {
                     self.answers().keep(key, &reply);
                 }
                 let spend = reply.spend;
-                (EffectResult::Done(Answer::Model(reply)), spend)
+                (Ending::Answered(Cost::of(&spend)), EffectResult::Done(Answer::Model(reply)), spend)
             }
             Err(error) => {
                 debug!(%agent, %seq, code = %error.code, %error, "model call failed");
+                if error.code == RunCode::RateLimited {
+                    self.shared.counters.rate_limited.fetch_add(1, Ordering::Relaxed);
+                    info!(lane, retry_after = ?error.retry_after.map(|pause| pause.0), "provider refused: too many calls");
+                }
+                let ending = Ending::Failed { code: error.code, retry_after: error.retry_after };
                 let failure = Failure::new(error.code, error.message);
-                (EffectResult::Failed(failure), Spend { calls: 1, ..Spend::default() })
+                (ending, EffectResult::Failed(failure), Spend { calls: 1, ..Spend::default() })
             }
         };
-        self.landed(&lane, agent, Finished { key, seq, attempt, result, spend }, pause);
+        self.landed(&lane, pass, ending, agent, Finished { key, seq, attempt, result, spend });
     }
 
     async fn ask(
@@ -341,23 +412,12 @@ impl Models {
     }
 
     /// Frees the slot, keeps the result for the agent, and lets the next ones go.
-    fn landed(&self, lane: &str, agent: AgentId, finished: Finished, pause: Option<Millis>) {
-        let now = self.shared.clock.now();
-        let resume = pause.map(|pause| now.after(Millis(pause.0.min(RETRY_AFTER_MAX.0))));
-        let (is_wanted, granted) = self.lock().land(lane, agent, finished, resume, now);
+    fn landed(&self, lane: &str, pass: Pass, ending: Ending, agent: AgentId, finished: Finished) {
+        let (is_wanted, granted) = self.with_slots(|slots, now| slots.land(lane, pass, ending, agent, finished, now));
         if is_wanted {
             self.shared.nudge.nudge(agent, Hint::EffectEnded);
         }
         self.tell(granted);
-        if let Some(resume) = resume {
-            let models = self.clone();
-            tokio::spawn(async move {
-                tokio::select! {
-                    () = until_shown(&*models.shared.clock, resume) => models.change(Slots::grant_all),
-                    () = models.shared.stop.cancelled() => {}
-                }
-            });
-        }
     }
 }
 

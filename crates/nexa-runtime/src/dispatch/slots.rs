@@ -1,18 +1,23 @@
-//! Who may send now, who waits, and what is on its way. Pure: times come in as arguments, and who is to be told goes out.
+//! Who may send now, who waits, and what is on its way: the table of all lanes. Pure: times come in as arguments, and who
+//! is to be told goes out.
 //!
 //! Holds:
-//!   MD-1  calls in flight in a lane never exceed the lane's slots
-//!   MD-2  a slot is granted in order of priority, then of asking; nobody overtakes a waiting one of equal priority
+//!   MD-1  calls in flight in a lane never exceed its concurrency, nor what is begun its budgets (BU-1)
+//!   MD-2  tenants that wait in a lane get shares of its tokens by their weights (FQ-1); within a tenant the order is by
+//!         priority and time (`Rank`), and whoever has the turn is overtaken by nobody; so all have their turn (FQ-2)
 //!   MD-3  an effect is sent at most once per key and attempt
 //!   MD-4  a finished effect is kept until its agent has recorded it, and at most `held_results_max` are kept:
 //!         at the bound no further slot is granted until some are recorded
+//!
+//! A change looks at its own lane only, and takes O(log n) of those who wait there and for each who gets through.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use nexa_event::fact::EffectResult;
 use nexa_types::{AgentId, EffectKey, Seq, Spend, Timestamp};
 use tokio_util::sync::CancellationToken;
+
+use super::lane::{Ending, Lane, LaneKind, Pass, Wanted};
 
 /// Limits of the dispatcher.
 #[derive(Debug, Clone, Copy)]
@@ -43,11 +48,13 @@ pub(crate) struct Finished {
 }
 
 /// How busy the dispatcher is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct ModelLoad {
     pub(crate) in_flight: usize,
     pub(crate) waiting: usize,
     pub(crate) held: usize,
+    pub(crate) lanes_paused: usize,
+    pub(crate) breakers_open: usize,
 }
 
 struct Flight {
@@ -57,66 +64,73 @@ struct Flight {
     finished: Option<Finished>,
 }
 
-#[derive(Default)]
-struct Lane {
-    slots: usize,
-    /// Calls in flight and slots held for agents.
-    busy: usize,
-    paused_until: Option<Timestamp>,
-    waiting: BTreeMap<Place, AgentId>,
-}
-
-/// A place in a waiting list: by priority, then by ticket.
-type Place = (Reverse<u8>, u64);
-
 /// Where an agent stands with its one wish.
 enum Wish {
-    Waiting { lane: String, place: Place },
-    Granted { lane: String },
+    Waiting { lane: String },
+    Granted { lane: String, pass: Pass },
+}
+
+struct Row {
+    lane: Lane,
+    /// When it is looked at again, as it stands in `dues`.
+    due: Option<Timestamp>,
 }
 
 /// The table of a dispatcher.
 pub(super) struct Slots {
     limits: ModelLimits,
-    lanes: BTreeMap<String, Lane>,
+    lanes: BTreeMap<String, Row>,
+    dues: BTreeSet<(Timestamp, String)>,
     wishes: HashMap<AgentId, Wish>,
     flights: BTreeMap<(AgentId, EffectKey), Flight>,
+    in_flight: usize,
+    waiting: usize,
     held: usize,
     tickets: u64,
 }
 
 impl Slots {
     pub(super) fn new(limits: ModelLimits) -> Self {
-        let (lanes, wishes, flights) = (BTreeMap::new(), HashMap::new(), BTreeMap::new());
-        Self { limits, lanes, wishes, flights, held: 0, tickets: 0 }
+        Self {
+            limits,
+            lanes: BTreeMap::new(),
+            dues: BTreeSet::new(),
+            wishes: HashMap::new(),
+            flights: BTreeMap::new(),
+            in_flight: 0,
+            waiting: 0,
+            held: 0,
+            tickets: 0,
+        }
     }
 
     /// Wants a slot of a lane. Asking again while waiting or holding changes nothing. Also gives who else has got one.
     pub(super) fn reserve(
         &mut self,
-        agent: AgentId,
         name: String,
-        slots: usize,
-        priority: u8,
+        kind: LaneKind,
+        wanted: Wanted,
         now: Timestamp,
     ) -> (Reserve, Vec<AgentId>) {
+        let agent = wanted.agent;
         match self.wishes.get(&agent) {
-            Some(Wish::Granted { lane }) if *lane == name => return (Reserve::Granted, Vec::new()),
-            Some(Wish::Waiting { lane, .. }) if *lane == name => return (Reserve::Waiting, Vec::new()),
+            Some(Wish::Granted { lane, .. }) if *lane == name => return (Reserve::Granted, Vec::new()),
+            Some(Wish::Waiting { lane }) if *lane == name => return (Reserve::Waiting, Vec::new()),
             Some(_) | None => {}
         }
         // A slot of another lane that it gives up for this one is somebody else's now.
         let mut granted = self.withdraw(agent, now);
-        self.tickets += 1;
-        let place = (Reverse(priority), self.tickets);
-        let lane = self.lanes.entry(name.clone()).or_default();
-        lane.slots = slots;
-        if lane.waiting.len() >= self.limits.reservations_max {
+        let row =
+            self.lanes.entry(name.clone()).or_insert_with(|| Row { lane: Lane::new(&name, kind, now), due: None });
+        row.lane.adapt(kind.limits, now);
+        if row.lane.len() >= self.limits.reservations_max {
             return (Reserve::Full, granted);
         }
-        lane.waiting.insert(place, agent);
-        self.wishes.insert(agent, Wish::Waiting { lane: name.clone(), place });
-        granted.extend(self.grant(&name, now));
+        self.tickets += 1;
+        row.lane.enter(wanted, self.tickets, now);
+        self.waiting += 1;
+        self.wishes.insert(agent, Wish::Waiting { lane: name.clone() });
+        granted.extend(self.serve(&name, now));
         let before = granted.len();
         granted.retain(|other| *other != agent);
         (if granted.len() < before { Reserve::Granted } else { Reserve::Waiting }, granted)
@@ -130,15 +144,23 @@ impl Slots {
 
     /// Gives up the agent's wish, granted or waiting.
     pub(super) fn withdraw(&mut self, agent: AgentId, now: Timestamp) -> Vec<AgentId> {
-        if !self.wishes.contains_key(&agent) {
-            return Vec::new();
+        let Some(wish) = self.wishes.remove(&agent) else { return Vec::new() };
+        let (Wish::Waiting { lane: name } | Wish::Granted { lane: name, .. }) = &wish;
+        let name = name.clone();
+        if let Some(Row { lane, .. }) = self.lanes.get_mut(&name) {
+            match wish {
+                Wish::Waiting { .. } => {
+                    lane.leave(agent);
+                    self.waiting -= 1;
+                }
+                Wish::Granted { pass, .. } => lane.ended(pass, Ending::NotSent, now),
+            }
         }
-        self.give_back(agent);
-        self.grant_all(now)
+        self.serve(&name, now)
     }
 
-    /// Uses the slot that is held for the agent; gives its lane, and who has got a slot because an unrecorded end of an
-    /// earlier attempt gave way. `None` if no slot is held, or if this attempt was sent before.
+    /// Uses the slot that is held for the agent; gives its lane and pass, and who has got a slot because an unrecorded
+    /// end of an earlier attempt gave way. `None` if no slot is held, or if this attempt was sent before.
     pub(super) fn take_off(
         &mut self,
         agent: AgentId,
@@ -146,34 +168,36 @@ impl Slots {
         attempt: u32,
         cancel: CancellationToken,
         now: Timestamp,
-    ) -> Option<(String, Vec<AgentId>)> {
-        if self.flights.get(&(agent, key)).is_some_and(|flight| flight.attempt >= attempt) {
+    ) -> Option<(String, Pass, Vec<AgentId>)> {
+        if self.flights.get(&(agent, key)).is_some_and(|flight| flight.attempt >= attempt) || !self.is_granted(agent) {
             return None;
         }
-        let Some(Wish::Granted { lane }) = self.wishes.get(&agent) else { return None };
-        let lane = lane.clone();
-        self.wishes.remove(&agent);
+        let Some(Wish::Granted { lane, pass }) = self.wishes.remove(&agent) else { return None };
+        self.in_flight += 1;
         let flight = Flight { attempt, cancel, abandoned: false, finished: None };
-        if self.flights.insert((agent, key), flight).is_some_and(|earlier| earlier.finished.is_some()) {
-            self.held -= 1;
-            return Some((lane, self.grant_all(now)));
-        }
-        Some((lane, Vec::new()))
+        let earlier = self.flights.insert((agent, key), flight);
+        let granted =
+            if earlier.is_some_and(|earlier| earlier.finished.is_some()) { self.forgot(now) } else { Vec::new() };
+        Some((lane, pass, granted))
     }
 
-    /// A call has ended: its slot is free, the lane may have to pause. Whether anybody wants the result, and who is
-    /// next.
+    fn is_granted(&self, agent: AgentId) -> bool {
+        matches!(self.wishes.get(&agent), Some(Wish::Granted { .. }))
+    }
+
+    /// A call has ended: its slot is free. Whether anybody wants the result, and who is next.
     pub(super) fn land(
         &mut self,
         name: &str,
+        pass: Pass,
+        ending: Ending,
         agent: AgentId,
         finished: Finished,
-        paused_until: Option<Timestamp>,
         now: Timestamp,
     ) -> (bool, Vec<AgentId>) {
-        if let Some(lane) = self.lanes.get_mut(name) {
-            lane.busy -= 1;
-            lane.paused_until = lane.paused_until.max(paused_until);
+        self.in_flight -= 1;
+        if let Some(Row { lane, .. }) = self.lanes.get_mut(name) {
+            lane.ended(pass, ending, now);
         }
         let place = (agent, finished.key);
         let is_wanted = match self.flights.get_mut(&place) {
@@ -189,7 +213,7 @@ impl Slots {
                 false
             }
         };
-        (is_wanted, self.grant_all(now))
+        (is_wanted, self.serve(name, now))
     }
 
     /// Whether an effect is in flight, or finished and not recorded.
@@ -218,8 +242,18 @@ impl Slots {
             return Vec::new();
         }
         self.flights.remove(&(agent, key));
+        self.forgot(now)
+    }
+
+    /// One result less is kept. Only at the bound does that let anybody through.
+    fn forgot(&mut self, now: Timestamp) -> Vec<AgentId> {
+        let was_full = self.is_full();
         self.held -= 1;
-        self.grant_all(now)
+        if was_full { self.serve_all(now) } else { Vec::new() }
+    }
+
+    fn is_full(&self) -> bool {
+        self.held >= self.limits.held_results_max
     }
 
     /// Nobody wants the result of an effect any more: cancels the call and forgets it.
@@ -239,52 +273,57 @@ impl Slots {
         granted
     }
 
-    pub(super) fn load(&self) -> ModelLoad {
+    /// Looks at the lanes only, of which there are few.
+    pub(super) fn load(&self, now: Timestamp) -> ModelLoad {
+        let count = |is: &dyn Fn(&Lane) -> bool| self.lanes.values().filter(|row| is(&row.lane)).count();
         ModelLoad {
-            in_flight: self.flights.values().filter(|flight| flight.finished.is_none()).count(),
-            waiting: self.lanes.values().map(|lane| lane.waiting.len()).sum(),
+            in_flight: self.in_flight,
+            waiting: self.waiting,
             held: self.held,
+            lanes_paused: count(&|lane| lane.is_paused(now)),
+            breakers_open: count(&Lane::is_broken),
         }
     }
 
-    /// Hands free slots of all lanes to those who wait.
-    pub(super) fn grant_all(&mut self, now: Timestamp) -> Vec<AgentId> {
-        let waited_for = self.lanes.iter().filter(|(_, lane)| !lane.waiting.is_empty());
-        let names: Vec<String> = waited_for.map(|(name, _)| name.clone()).collect();
-        names.iter().flat_map(|name| self.grant(name, now)).collect()
+    /// When somebody may get through without anything else happening.
+    pub(super) fn due(&self) -> Option<Timestamp> {
+        self.dues.first().map(|(due, _)| *due)
     }
 
-    fn grant(&mut self, name: &str, now: Timestamp) -> Vec<AgentId> {
-        let Some(lane) = self.lanes.get_mut(name) else { return Vec::new() };
-        if self.held >= self.limits.held_results_max || lane.paused_until.is_some_and(|until| until > now) {
-            return Vec::new();
-        }
-        lane.paused_until = None;
+    /// Lets through whoever may go by now.
+    pub(super) fn ring(&mut self, now: Timestamp) -> Vec<AgentId> {
         let mut granted = Vec::new();
-        while lane.busy < lane.slots
-            && let Some((_, agent)) = lane.waiting.pop_first()
+        while let Some((due, name)) = self.dues.first().cloned()
+            && due <= now
         {
-            lane.busy += 1;
-            self.wishes.insert(agent, Wish::Granted { lane: name.to_owned() });
-            granted.push(agent);
+            granted.extend(self.serve(&name, now));
         }
         granted
     }
 
-    fn give_back(&mut self, agent: AgentId) {
-        match self.wishes.remove(&agent) {
-            Some(Wish::Waiting { lane, place }) => {
-                if let Some(lane) = self.lanes.get_mut(&lane) {
-                    lane.waiting.remove(&place);
-                }
-            }
-            Some(Wish::Granted { lane }) => {
-                if let Some(lane) = self.lanes.get_mut(&lane) {
-                    lane.busy -= 1;
-                }
-            }
-            None => {}
+    fn serve_all(&mut self, now: Timestamp) -> Vec<AgentId> {
+        let names: Vec<String> = self.lanes.keys().cloned().collect();
+        names.iter().flat_map(|name| self.serve(name, now)).collect()
+    }
+
+    /// Lets through whoever may go now in a lane, and notes when to look again.
+    fn serve(&mut self, name: &str, now: Timestamp) -> Vec<AgentId> {
+        let is_full = self.is_full();
+        let Some(row) = self.lanes.get_mut(name) else { return Vec::new() };
+        let mut granted = Vec::new();
+        while !is_full && let Some((agent, pass)) = row.lane.next(now) {
+            self.waiting -= 1;
+            self.wishes.insert(agent, Wish::Granted { lane: name.to_owned(), pass });
+            granted.push(agent);
         }
+        // At the bound of results it is their recording that lets somebody through, and not the time.
+        let due = if is_full { None } else { row.lane.due(now) };
+        let before = std::mem::replace(&mut row.due, due);
+        if before != due {
+            before.map(|before| self.dues.remove(&(before, name.to_owned())));
+            due.map(|due| self.dues.insert((due, name.to_owned())));
+        }
+        granted
     }
 
     fn flights_of(&self, agent: AgentId) -> impl Iterator<Item = (&EffectKey, &Flight)> {
@@ -295,132 +334,5 @@ impl Slots {
 }
 
 #[cfg(test)]
-mod tests {
-    use nexa_types::{Failure, RunCode};
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[derive(Debug, Clone)]
-    enum Move {
-        Reserve { agent: u8, lane: u8, priority: u8 },
-        Withdraw(u8),
-        Send(u8),
-        Land { nth: usize, pause: bool },
-        Settle(u8),
-        Abandon(u8),
-        Forget(u8),
-        Wait,
-    }
-
-    fn moves() -> impl Strategy<Value = Move> {
-        let agent = 0u8..8;
-        prop_oneof![
-            4 => (agent.clone(), 0u8..2, 0u8..3)
-                .prop_map(|(agent, lane, priority)| Move::Reserve { agent, lane, priority }),
-            1 => agent.clone().prop_map(Move::Withdraw),
-            4 => agent.clone().prop_map(Move::Send),
-            3 => (0usize..8, proptest::bool::weighted(0.2)).prop_map(|(nth, pause)| Move::Land { nth, pause }),
-            3 => agent.clone().prop_map(Move::Settle),
-            1 => agent.clone().prop_map(Move::Abandon),
-            1 => agent.prop_map(Move::Forget),
-            1 => Just(Move::Wait),
-        ]
-    }
-
-    fn id(agent: u8) -> AgentId {
-        AgentId::from_bytes([agent; 16])
-    }
-
-    fn key(agent: u8) -> EffectKey {
-        EffectKey::from_bytes([agent; 32])
-    }
-
-    /// Found by the property below.
-    #[test]
-    fn a_slot_given_up_for_another_lane_goes_to_who_waits_for_it() {
-        let mut slots = Slots::new(ModelLimits { reservations_max: 4, held_results_max: 3 });
-        let now = Timestamp(0);
-        assert_eq!(slots.reserve(id(1), "a".into(), 1, 0, now), (Reserve::Granted, vec![]));
-        assert_eq!(slots.reserve(id(2), "a".into(), 1, 0, now), (Reserve::Waiting, vec![]));
-        assert_eq!(slots.reserve(id(1), "b".into(), 1, 0, now), (Reserve::Granted, vec![id(2)]));
-        assert!(slots.holds_slot(id(1)) && slots.holds_slot(id(2)));
-    }
-
-    /// Found by the property below.
-    #[test]
-    fn a_second_attempt_makes_room_for_another_result() {
-        let mut slots = Slots::new(ModelLimits { reservations_max: 4, held_results_max: 1 });
-        let (now, cancel) = (Timestamp(0), CancellationToken::new());
-        slots.reserve(id(1), "a".into(), 2, 0, now);
-        slots.take_off(id(1), key(1), 1, cancel.clone(), now);
-        slots.reserve(id(1), "a".into(), 2, 0, now);
-        let result = EffectResult::Failed(Failure::new(RunCode::Failed, "x"));
-        let finished = Finished { key: key(1), seq: Seq(1), attempt: 1, result, spend: Spend::default() };
-        slots.land("a", id(1), finished, None, now);
-        assert_eq!(slots.reserve(id(2), "a".into(), 2, 0, now), (Reserve::Waiting, vec![]), "a result is unrecorded");
-        assert_eq!(slots.take_off(id(1), key(1), 2, cancel, now), Some(("a".into(), vec![id(2)])));
-    }
-
-    proptest! {
-        #[test]
-        fn slots_are_never_overbooked_and_nobody_is_forgotten(moves in prop::collection::vec(moves(), 1..200)) {
-            const SLOTS: usize = 2;
-            let limits = ModelLimits { reservations_max: 4, held_results_max: 3 };
-            let mut slots = Slots::new(limits);
-            let mut now = Timestamp(0);
-            let mut flying: Vec<(u8, u32, String)> = Vec::new();
-            let mut attempts = [0u32; 8];
-            for step in moves {
-                match step {
-                    Move::Reserve { agent, lane, priority } => {
-                        slots.reserve(id(agent), format!("lane {lane}"), SLOTS, priority, now);
-                    }
-                    Move::Withdraw(agent) => drop(slots.withdraw(id(agent), now)),
-                    Move::Send(agent) => {
-                        let attempt = attempts[usize::from(agent)] + 1;
-                        let held = slots.holds_slot(id(agent));
-                        let lane = slots.take_off(id(agent), key(agent), attempt, CancellationToken::new(), now);
-                        prop_assert_eq!(lane.is_some(), held, "a held slot can be used, another not");
-                        if let Some((lane, _)) = lane {
-                            attempts[usize::from(agent)] = attempt;
-                            flying.push((agent, attempt, lane));
-                            let again = slots.take_off(id(agent), key(agent), attempt, CancellationToken::new(), now);
-                            prop_assert!(again.is_none(), "MD-3");
-                        }
-                    }
-                    Move::Land { nth, pause } if nth < flying.len() => {
-                        let (agent, attempt, lane) = flying.swap_remove(nth);
-                        let result = EffectResult::Failed(Failure::new(RunCode::Failed, "x"));
-                        let finished = Finished { key: key(agent), seq: Seq(1), attempt, result, spend: Spend::default() };
-                        let paused_until = pause.then(|| Timestamp(now.0 + 5));
-                        slots.land(&lane, id(agent), finished, paused_until, now);
-                    }
-                    Move::Land { .. } => {}
-                    Move::Settle(agent) => drop(slots.settle(id(agent), key(agent), now)),
-                    Move::Abandon(agent) => drop(slots.abandon(id(agent), key(agent), now)),
-                    Move::Forget(agent) => {
-                        slots.forget(id(agent), now);
-                        prop_assert!(!slots.has_wish(id(agent)) && !slots.is_in_flight_for(id(agent)));
-                    }
-                    Move::Wait => {
-                        now = Timestamp(now.0 + 3);
-                        slots.grant_all(now);
-                    }
-                }
-                for (name, lane) in &slots.lanes {
-                    let in_lane = flying.iter().filter(|(_, _, lane)| lane == name).count();
-                    let granted = |wish: &&Wish| matches!(wish, Wish::Granted { lane } if lane == name);
-                    let holding = slots.wishes.values().filter(granted).count();
-                    prop_assert_eq!(lane.busy, in_lane + holding, "every busy slot is somebody's");
-                    prop_assert!(lane.busy <= SLOTS, "MD-1");
-                    prop_assert!(lane.waiting.len() <= limits.reservations_max);
-                    let is_open = lane.paused_until.is_none_or(|until| until <= now) && slots.held < limits.held_results_max;
-                    prop_assert!(!is_open || lane.busy == SLOTS || lane.waiting.is_empty(), "nobody waits beside a free slot");
-                }
-                let finished = slots.flights.values().filter(|flight| flight.finished.is_some()).count();
-                prop_assert_eq!(slots.held, finished);
-            }
-        }
-    }
-}
+#[path = "slots_tests.rs"]
+mod tests;

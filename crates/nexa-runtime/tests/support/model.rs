@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 type Rule = Box<dyn Fn(&ModelRequest) -> Result<String, ModelError> + Send + Sync>;
 
 pub struct FakeModel {
-    slots: usize,
+    limits: LaneLimits,
     rule: Rule,
     /// Attempts by key, in the order in which they came.
     asked: watch::Sender<BTreeMap<EffectKey, Vec<u32>>>,
@@ -40,8 +40,23 @@ impl FakeModel {
         slots: usize,
         rule: impl Fn(&ModelRequest) -> Result<String, ModelError> + Send + Sync + 'static,
     ) -> Arc<Self> {
+        Self::new(LaneLimits::at_once(slots), rule)
+    }
+
+    /// The same behind a provider that takes so much.
+    pub fn limited(
+        limits: LaneLimits,
+        rule: impl Fn(&str) -> Result<String, ModelError> + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        Self::new(limits, move |request| rule(request.messages.last().map_or("", |message| message.text.as_str())))
+    }
+
+    fn new(
+        limits: LaneLimits,
+        rule: impl Fn(&ModelRequest) -> Result<String, ModelError> + Send + Sync + 'static,
+    ) -> Arc<Self> {
         Arc::new(Self {
-            slots,
+            limits,
             rule: Box::new(rule),
             asked: watch::Sender::default(),
             tokens: Mutex::default(),
@@ -94,7 +109,7 @@ impl Model for FakeModel {
     }
 
     fn limits(&self, _: &str) -> LaneLimits {
-        LaneLimits::at_once(self.slots)
+        self.limits
     }
 
     fn lane(&self, _: &str) -> String {

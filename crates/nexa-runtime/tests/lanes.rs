@@ -1,0 +1,67 @@
+//! A node keeps to what a provider takes, and leaves one alone that is away.
+
+#![allow(clippy::unwrap_used, reason = "a test that unwraps says enough by failing")]
+
+mod support;
+
+use nexa_ports::model::{LaneLimits, ModelError};
+use nexa_types::*;
+
+use support::model::FakeModel;
+use support::{Desk, config, program, soon};
+
+/// Moves time on while something is waited for; looks at the world before each step.
+async fn meanwhile<T>(desk: &Desk, wish: impl Future<Output = T>, mut look: impl FnMut()) -> T {
+    let time = async {
+        loop {
+            for _ in 0..50 {
+                tokio::task::yield_now().await;
+            }
+            look();
+            desk.sim.as_ref().unwrap().advance(Millis(100));
+        }
+    };
+    tokio::select! {
+        done = soon("the end", wish) => done,
+        () = time => unreachable!("time goes on"),
+    }
+}
+
+#[tokio::test]
+async fn forty_agents_keep_to_the_requests_of_a_minute_and_nobody_is_lost() {
+    let limits = LaneLimits { requests_per_minute: Some(60), ..LaneLimits::at_once(100) };
+    let desk = Desk::with_still_clock(FakeModel::limited(limits, |prompt| Ok(format!("<{prompt}>"))));
+    let node = desk.start(config("n1")).await;
+    let begin = desk.clock.now();
+    let workload = desk.run(&node, 1, &program::fork(40)).await;
+    let text = meanwhile(&desk, desk.text(workload), || {
+        let most = 1 + desk.clock.now().since(begin).0 / 1_000;
+        assert!(desk.model.asked_count() as u64 <= most, "{} of {most}", desk.model.asked_count());
+    });
+    assert!(text.await.contains("<branch 39>"));
+    let stats = node.stats();
+    assert_eq!((stats.model_calls, stats.model_waits, stats.model_calls_rate_limited), (41, 41, 0));
+    // The second waited for a second, the third for two, and so on; the last call of all came alone.
+    assert!(stats.model_waits_ms >= (1..40).map(|n| n * 1_000).sum(), "{stats:?}");
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_away_is_asked_seldom_and_its_agents_hear_of_it() {
+    let away = |_: &str| Err(ModelError::new(RunCode::Unavailable, "connection refused"));
+    let desk = Desk::with_still_clock(FakeModel::with(1, away));
+    let node = desk.start(config("n1")).await;
+    let mut workloads = Vec::new();
+    for number in 1..=30 {
+        workloads.push(desk.run(&node, number, &program::one_call()).await);
+    }
+    let mut told = 0;
+    for workload in workloads {
+        let failure = meanwhile(&desk, desk.failure(workload), || ()).await;
+        assert_eq!(failure.code, RunCode::Unavailable);
+        told += u64::from(failure.message.contains("circuit breaker"));
+    }
+    let stats = node.stats();
+    assert_eq!((stats.model_calls_held_back, stats.model_breakers_open), (told, 1));
+    assert_eq!(stats.model_calls + told, 30);
+    assert!(stats.model_calls <= 12, "five calls, and one a pause: {stats:?}");
+}
