@@ -238,6 +238,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_text_is_written_and_read_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let local = TenantId::local();
+        let tools = tools().with_files(local.clone(), folder.path()).expect("it opens");
+        let mut write = call(&local, "fs.write", "a.txt");
+        let lacks = tools.call(write.clone()).await.expect_err("there is no text");
+        assert_eq!(lacks, ToolError::Failed("`text` must be a text".to_owned()));
+        write.request.args = r#"{"path":"a.txt","text":"tea\n"}"#.to_owned();
+        // The second one is the same call, sent again.
+        for _ in 0..2 {
+            assert_eq!(tools.call(write.clone()).await, Ok("null".to_owned()));
+        }
+        assert_eq!(tools.call(call(&local, "fs.read", "a.txt")).await, Ok(r#""tea\n""#.to_owned()));
+        assert_eq!(tools.call(call(&local, "fs.list", ".")).await, Ok(r#"["a.txt"]"#.to_owned()));
+        assert!(tools.find(&local, &builtin("fs.write"), &["path".to_owned()]).is_err());
+    }
+
+    #[tokio::test]
     async fn no_more_calls_look_at_files_at_once_than_there_are_threads_for_them() {
         let folder = tempfile::tempdir().expect("a folder");
         let local = TenantId::local();

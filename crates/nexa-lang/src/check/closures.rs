@@ -14,7 +14,7 @@ use crate::ast::{self, AstNode, Body, Name};
 use crate::diagnostic::Code;
 use crate::hir::{self, Const, Expr, ExprKind, Stmt, StmtKind};
 use crate::source::Span;
-use crate::types::{NamedId, Ty};
+use crate::types::{NamedId, Ty, TypeTable};
 
 impl Checker<'_> {
     pub(super) fn lambda(&mut self, node: &ast::LambdaExpr, want: Option<&Ty>) -> Expr {
@@ -24,6 +24,7 @@ impl Checker<'_> {
             Some(Ty::Stage(input, output)) => (vec![(**input).clone()], Some((**output).clone())),
             _ => (Vec::new(), None),
         };
+        let is_handler = std::mem::take(&mut self.is_handler);
         let frame = self.inner_frame("fn", FrameKind::Lambda);
         self.frames.push(frame);
         let (mut params, mut patterns, mut taken) = (Vec::new(), Vec::new(), Vec::new());
@@ -45,6 +46,10 @@ impl Checker<'_> {
             }
             params.push(ty);
         }
+        if is_handler && params.first() == Some(&Ty::Named(TypeTable::ERROR)) {
+            self.frame().caught = Some(0);
+        }
+        let opened = self.open_block();
         for (pattern, slot, ty) in patterns {
             self.take_apart(&pattern, Expr::local(slot, ty, at), &mut taken);
         }
@@ -63,6 +68,7 @@ impl Checker<'_> {
             }
             None => (Vec::new(), Ty::Broken),
         };
+        self.close_block(opened);
         taken.extend(body);
         let ty = Ty::Function(params.clone().into(), Rc::new(result));
         self.close_function(params, taken, ty, at)

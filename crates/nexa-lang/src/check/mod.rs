@@ -191,6 +191,8 @@ pub(super) struct Checker<'f> {
     text_files: skills::Texts<'f>,
     /// Whether a value of any type may not stand where a type is asked for.
     is_strict: bool,
+    /// Whether the next lambda handles an error, which is its first argument.
+    is_handler: bool,
     /// Where the argument that is being looked at goes when it leaves the program.
     leaving: Option<&'static str>,
     /// Names that take every value in a `match`, and the case of the enum that was probably meant.
@@ -230,6 +232,7 @@ impl<'f> Checker<'f> {
             fallbacks: Vec::new(),
             text_files: skills::Texts::new(loader),
             is_strict: false,
+            is_handler: false,
             leaving: None,
             near_cases: BTreeMap::new(),
             patterns: BTreeMap::new(),

@@ -292,7 +292,10 @@ impl Checker<'_> {
             }
             _ => None,
         };
+        self.is_handler = matches!(inner, Some(ast::Expr::LambdaExpr(_)));
+        let around = self.frame().caught.replace(error);
         let made = self.expr(node, handler.as_ref().or(want));
+        self.frame().caught = around;
         let at = made.at;
         match made.ty.clone() {
             Ty::Function(params, result) if params.len() == 1 => {
