@@ -98,6 +98,9 @@ impl Desk {
             .env_remove("NEXA_SERVER")
             .env_remove("NEXA_MODEL")
             .env_remove("NEXA_TOKEN_FILE")
+            .env_remove("NEXA_LOG")
+            .env_remove("NEXA_LOG_FORMAT")
+            .env_remove("OTEL_EXPORTER_OTLP_ENDPOINT")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
@@ -119,7 +122,7 @@ impl Desk {
         let line = process.wait_for_line(|line| line.contains("\"grpc\""));
         let ready: serde_json::Value = serde_json::from_str(&line).expect("`nexa dev -o json` prints one object");
         let address = ready["grpc"].as_str().expect("the object has the address of the door").to_owned();
-        Server { process, address }
+        Server { process, address, ready }
     }
 }
 
@@ -258,6 +261,8 @@ pub struct Server {
     pub process: Process,
     /// Its gRPC door, as `--server` takes it.
     pub address: String,
+    /// What `nexa dev -o json` said.
+    pub ready: serde_json::Value,
 }
 
 /// Looks until it is true, at most [`PATIENCE`] long.

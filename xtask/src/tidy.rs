@@ -18,7 +18,7 @@ const LAYERS: &[&[&str]] = &[
     &["nexa-ports"],
     &["nexa-store", "nexa-llm", "nexa-tools"],
     &["nexa-runtime"],
-    &["nexa-gateway", "nexa-client", "nexa-cli"],
+    &["nexa-gateway", "nexa-client", "nexa-telemetry", "nexa-cli"],
     &["nexa"],
 ];
 

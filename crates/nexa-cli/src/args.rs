@@ -20,6 +20,19 @@ pub struct Cli {
     /// Whether to use colour and progress bars; `auto` does on a terminal, and heeds NO_COLOR.
     #[arg(long, value_enum, global = true, default_value = "auto")]
     pub color: Color,
+
+    /// How lines of the log look, on standard error; NEXA_LOG says which there are (`info`, `nexa_store=debug`, …).
+    #[arg(long, value_enum, global = true, env = "NEXA_LOG_FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+}
+
+/// How lines of the log look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For programs: one JSON object a line.
+    Json,
 }
 
 /// How results are printed.
@@ -126,6 +139,22 @@ pub struct ModelArgs {
     pub models_dir: Option<PathBuf>,
 }
 
+/// What a node tells about its work.
+#[derive(Debug, Clone, Default, Args)]
+pub struct TraceArgs {
+    /// Send spans of agents, models and tools to this collector (OTLP over gRPC, or HTTP for port 4318 and https).
+    #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
+    pub otlp: Option<String>,
+
+    /// The share of traces that is kept, 0 to 1. Default: what OTEL_TRACES_SAMPLER says, and else all.
+    #[arg(long, value_name = "RATIO")]
+    pub trace_ratio: Option<f64>,
+
+    /// Let spans also hold what is said to and by models.
+    #[arg(long)]
+    pub trace_content: bool,
+}
+
 /// `nexa dev`
 #[derive(Debug, Args)]
 pub struct DevArgs {
@@ -148,9 +177,16 @@ pub struct DevArgs {
     /// `nexa.toml`.
     #[arg(long, value_name = "MIB")]
     pub memory: Option<NonZeroU64>,
+    /// Serve /metrics, /healthz and /readyz on this loopback address. Default: 127.0.0.1:9464, or a free port if that is
+    /// taken.
+    #[arg(long, value_name = "ADDRESS")]
+    pub metrics: Option<String>,
     /// Which models answer.
     #[command(flatten)]
     pub models: ModelArgs,
+    /// What it tells about its work.
+    #[command(flatten)]
+    pub traces: TraceArgs,
 }
 
 /// `nexa run`
@@ -170,9 +206,15 @@ pub struct RunArgs {
     /// Start anew even if the same program has an unfinished run with the same input.
     #[arg(long)]
     pub new: bool,
+    /// Serve /metrics, /healthz and /readyz on this loopback address while it runs.
+    #[arg(long, value_name = "ADDRESS")]
+    pub metrics: Option<String>,
     /// Which models answer.
     #[command(flatten)]
     pub models: ModelArgs,
+    /// What it tells about its work.
+    #[command(flatten)]
+    pub traces: TraceArgs,
 }
 
 /// The input of a workload.

@@ -138,6 +138,8 @@ pub struct NodeStats {
     pub restarts: u64,
     /// Agents that were quarantined.
     pub quarantined: u64,
+    /// Whether the node stops and takes no new work.
+    pub is_draining: bool,
     /// Whether a service of the node was given up; the process should end.
     pub has_failed: bool,
 }

@@ -7,6 +7,7 @@
 //! - `liveness`, `memory`: how late the runtime is and how large the process, and what is done about the latter.
 //! - `dispatch`: carries out effects: models and timers.
 //! - [`bounded`], [`supervise`]: actors with limits, and restarts with limits; other crates use them too.
+//! - [`genai`]: what is seen of all that: spans and histograms.
 //! - [`programs`], [`live`]: modules by hash, and what agents say while they work.
 //!
 //! Holds:
@@ -23,6 +24,7 @@ pub mod bounded;
 mod config;
 mod dispatch;
 mod fair;
+pub mod genai;
 pub mod live;
 mod liveness;
 mod memory;

@@ -12,6 +12,8 @@ use nexa_ports::model::Chunks;
 use nexa_types::{AgentId, Seq, WorkloadId};
 use tokio::sync::broadcast;
 
+use crate::genai::Effect;
+
 /// Pieces of one workload that a receiver may be behind.
 pub const LIVE_PIECES_MAX: usize = 1_024;
 /// A longer piece is cut, in bytes.
@@ -125,10 +127,12 @@ pub(crate) struct LiveChunks {
     pub(crate) name: Arc<str>,
     pub(crate) seq: Seq,
     pub(crate) attempt: u32,
+    pub(crate) seen: Effect,
 }
 
 impl Chunks for LiveChunks {
     fn piece(&self, offset: u64, text: &str) {
+        self.seen.piece(offset, text);
         self.hub.publish(self.workload, || LivePiece {
             agent: self.agent,
             name: self.name.clone(),

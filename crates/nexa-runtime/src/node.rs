@@ -463,6 +463,7 @@ impl Core {
             faults: Counters::read(&supervised.faults),
             restarts: Counters::read(&supervised.restarts),
             quarantined: Counters::read(&self.counters.quarantined),
+            is_draining: self.residency.is_draining() || self.stop.is_cancelled(),
             has_failed: self.failed.is_cancelled(),
         }
     }

@@ -123,6 +123,8 @@ pub struct SqliteStore {
     pub(crate) views: Arc<Readers>,
     pub(crate) projector: projector::Handle,
     pub(crate) head: watch::Receiver<GlobalSeq>,
+    /// From asking for appends until they are durable.
+    pub(crate) appending: metrics::Histogram,
     threads: Vec<JoinHandle<()>>,
     directory: PathBuf,
     // Declared last: the lock is held until everything above is gone.
@@ -180,6 +182,7 @@ impl SqliteStore {
             views,
             projector,
             head,
+            appending: metrics::histogram!("nexa_store_append_seconds"),
             threads: vec![writing, checkpointer, projecting.map_err(thread)?],
             directory: directory.to_owned(),
             _lock: lock,

@@ -1,5 +1,7 @@
 //! The port's calls: writing ones go through the queue, reading ones to the pool.
 
+use std::time::Instant;
+
 use futures::future::BoxFuture;
 use nexa_event::codec;
 use nexa_ports::store::{
@@ -16,6 +18,11 @@ use crate::read;
 use crate::writer::Queue;
 
 impl SqliteStore {
+    /// Why the next write may be refused, as far as the latest one tells: the disk was full, or a write failed for good.
+    pub fn trouble(&self) -> Option<StoreError> {
+        self.queue.as_ref().and_then(|queue| queue.trouble())
+    }
+
     async fn submit<C: Command>(&self, command: C) -> Result<C::Output, StoreError> {
         match &self.queue {
             Some(queue) => queue.submit(command).await,
@@ -32,8 +39,12 @@ impl Store for SqliteStore {
             if asked == 0 {
                 return Vec::new();
             }
+            let began = Instant::now();
             match self.submit(AppendAll(batch)).await {
-                Ok(answers) => answers,
+                Ok(answers) => {
+                    self.appending.record(began.elapsed().as_secs_f64());
+                    answers
+                }
                 Err(error) => vec![Err(error.into()); asked],
             }
         })

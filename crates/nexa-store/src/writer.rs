@@ -15,11 +15,12 @@
 //!         have dropped what it could not write and would report the next sync as a success
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use metrics::{Histogram, histogram};
 use nexa_ports::store::{Backlog, StoreError};
 use nexa_types::GlobalSeq;
 use rusqlite::Connection;
@@ -137,9 +138,19 @@ pub(crate) struct Queue {
     room: Arc<Semaphore>,
     /// Why nothing is written any more.
     stopped: Arc<OnceLock<String>>,
+    /// The disk was full at the latest write.
+    full: Arc<AtomicBool>,
 }
 
 impl Queue {
+    /// Why the next write may be refused, as far as the latest one tells.
+    pub(crate) fn trouble(&self) -> Option<StoreError> {
+        match self.stopped.get() {
+            Some(why) => Some(unusable(why)),
+            None => self.full.load(Ordering::Relaxed).then_some(StoreError::DiskFull),
+        }
+    }
+
     /// Has a command done and waits until it is durable.
     ///
     /// Dropping the future leaves open whether it is done.
@@ -198,11 +209,11 @@ pub(crate) fn start(
 ) -> std::io::Result<(Queue, std::thread::JoinHandle<()>)> {
     let (jobs, waiting) = mpsc::channel(QUEUE_JOBS_MAX);
     let stopped = Arc::new(OnceLock::new());
-    let sight = Sight::new();
-    let writer =
-        Writer { connection, newest, listeners, stopped: Arc::clone(&stopped), sight: Arc::clone(&sight), full: false };
+    let (sight, full, measures) = (Sight::new(), Arc::new(AtomicBool::new(false)), Measures::new());
+    let (told, seen, known) = (Arc::clone(&stopped), Arc::clone(&sight), Arc::clone(&full));
+    let writer = Writer { connection, newest, listeners, stopped: told, sight: seen, full: known, measures };
     let thread = std::thread::Builder::new().name("nexa-store-write".into()).spawn(move || writer.work(waiting))?;
-    Ok((Queue { jobs, sight, room: Arc::new(Semaphore::new(QUEUE_BYTES_MAX)), stopped }, thread))
+    Ok((Queue { jobs, sight, room: Arc::new(Semaphore::new(QUEUE_BYTES_MAX)), stopped, full }, thread))
 }
 
 /// The writer's end of the queue.
@@ -235,7 +246,20 @@ struct Writer {
     listeners: Listeners,
     stopped: Arc<OnceLock<String>>,
     sight: Arc<Sight>,
-    full: bool,
+    full: Arc<AtomicBool>,
+    measures: Measures,
+}
+
+/// What is measured of commits.
+struct Measures {
+    commit: Histogram,
+    appends: Histogram,
+}
+
+impl Measures {
+    fn new() -> Self {
+        Self { commit: histogram!("nexa_store_commit_seconds"), appends: histogram!("nexa_store_batch_appends") }
+    }
 }
 
 /// Why a batch, or a part of it, was not stored.
@@ -277,7 +301,7 @@ impl Writer {
             let newest_before = self.newest;
             match self.try_store(batch, if alone { None } else { Some(&mut *incoming) }) {
                 Ok(stored) => {
-                    self.full = false;
+                    self.full.store(false, Ordering::Relaxed);
                     // First the head, so that who gets an answer finds its facts below it.
                     self.tell(newest_before);
                     batch.drain(..stored).for_each(|job| job.answer(Ok(())));
@@ -285,7 +309,7 @@ impl Writer {
                 }
                 Err(Failed::Now(error)) => {
                     self.newest = newest_before;
-                    if error == StoreError::DiskFull && !std::mem::replace(&mut self.full, true) {
+                    if error == StoreError::DiskFull && !self.full.swap(true, Ordering::Relaxed) {
                         warn!("the disk is full: nothing is stored until there is room");
                     }
                     if alone || batch.len() == 1 {
@@ -330,8 +354,13 @@ impl Writer {
             }
         }
         self.newest = desk.newest;
+        let began = Instant::now();
         match self.connection.execute_batch("COMMIT") {
-            Ok(()) => Ok(done),
+            Ok(()) => {
+                self.measures.commit.record(began.elapsed().as_secs_f64());
+                self.measures.appends.record(appends as f64);
+                Ok(done)
+            }
             Err(error) => match trouble(&error) {
                 Trouble::Full | Trouble::Busy | Trouble::Refused => Err(self.give_up(&error)),
                 Trouble::Damaged | Trouble::Broken => {
@@ -383,7 +412,7 @@ mod tests {
     fn a_caller_waits_while_too_many_bytes_are_in_the_queue() {
         let (jobs, mut waiting) = mpsc::channel(QUEUE_JOBS_MAX);
         let room = Arc::new(Semaphore::new(QUEUE_BYTES_MAX));
-        let queue = Queue { jobs, sight: Sight::new(), room, stopped: Arc::default() };
+        let queue = Queue { jobs, sight: Sight::new(), room, stopped: Arc::default(), full: Arc::default() };
         let blob = |len| PutBlob { tenant: TenantId::local(), hash: [0; 32], bytes: vec![0; len] };
         let mut calls = [
             Box::pin(queue.submit(blob(QUEUE_BYTES_MAX - 1))),
@@ -411,7 +440,7 @@ mod tests {
     fn the_oldest_is_the_first_in_the_writer_s_hand() {
         let (jobs, mut waiting) = mpsc::channel(QUEUE_JOBS_MAX);
         let room = Arc::new(Semaphore::new(QUEUE_BYTES_MAX));
-        let queue = Queue { jobs, sight: Sight::new(), room, stopped: Arc::default() };
+        let queue = Queue { jobs, sight: Sight::new(), room, stopped: Arc::default(), full: Arc::default() };
         let blob = PutBlob { tenant: TenantId::local(), hash: [0; 32], bytes: vec![0; 5] };
         let mut call = Box::pin(queue.submit(blob));
         assert!(FutureExt::now_or_never(&mut call).is_none());

@@ -5,6 +5,7 @@ use nexa_cli::failure::Failure;
 use nexa_cli::show::table::table;
 use nexa_gateway::doors::Listen;
 use nexa_gateway::mediator::Tokens;
+use nexa_telemetry::Door;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -32,9 +33,11 @@ pub(crate) async fn run(args: &DevArgs, output: Output) -> Result<(), Failure> {
         tokens.map_err(|error| Failure::error(chain(&error)).hint("`nexa help dev` shows what stands in it"))?;
     // Heard from now on, so that a signal during the start is not lost.
     let mut terminate = signal(SignalKind::terminate())?;
+    let door = Door::bind(args.metrics.as_deref()).map_err(|error| Failure::usage(chain(&error)))?;
     let node = wire(&data, &project, &args.models, tokens, &listen).await?;
+    let door = door.open(node.probes()).map_err(|error| Failure::error(chain(&error)))?;
     match output {
-        Output::Json => println!("{}", json!({ "grpc": node.address, "data": data })),
+        Output::Json => println!("{}", json!({ "grpc": node.address, "metrics": door.url(), "data": data })),
         Output::Table => {
             let keeps = if temporary.is_some() { "gone at the end; keep it with --data DIR" } else { "kept" };
             let try_it = match args.tokens {
@@ -43,6 +46,7 @@ pub(crate) async fn run(args: &DevArgs, output: Output) -> Result<(), Failure> {
             };
             let rows = [
                 vec!["gRPC".to_owned(), node.address.clone(), try_it.to_owned()],
+                vec!["metrics".to_owned(), door.url(), "also /healthz and /readyz".to_owned()],
                 vec!["data".to_owned(), data.display().to_string(), keeps.to_owned()],
             ];
             print!("{}", table(&["WHAT", "WHERE", "NOTE"], &rows));
@@ -56,5 +60,6 @@ pub(crate) async fn run(args: &DevArgs, output: Output) -> Result<(), Failure> {
     };
     eprintln!("stopping");
     node.stop().await;
+    door.close();
     ended
 }

@@ -20,10 +20,10 @@ mod wiring;
 use std::process::ExitCode;
 
 use clap::Parser;
-use nexa_cli::args::{Cli, Color, Command};
+use nexa_cli::args::{Cli, Color, Command, LogFormat};
 use nexa_cli::commands;
 use nexa_cli::failure::{Exit, Failure};
-use tracing_subscriber::EnvFilter;
+use nexa_telemetry::{Format, Logs, Telemetry, Traces};
 
 /// Compiling, restoring and replaying make and drop many small things on many threads. Beside the allocator of the system
 /// the compiler takes five sixths of the time, and a process two megabytes more.
@@ -35,7 +35,13 @@ const STACK_BYTES: usize = 4 << 20;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    log_to_stderr(&cli);
+    let telemetry = match tell(&cli) {
+        Ok(telemetry) => telemetry,
+        Err(failure) => {
+            eprintln!("{failure}");
+            return ExitCode::from(failure.exit as u8);
+        }
+    };
     nofile::raise();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(STACK_BYTES).build();
     let runtime = match runtime {
@@ -48,6 +54,7 @@ fn main() -> ExitCode {
     let result = runtime.block_on(Box::pin(execute(cli)));
     // What still runs belongs to an ended command; everything durable is on disk.
     runtime.shutdown_background();
+    telemetry.stop();
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -83,15 +90,33 @@ async fn execute(cli: Cli) -> Result<(), Failure> {
     }
 }
 
-/// Warnings and errors on standard error, or what `NEXA_LOG` asks for.
-fn log_to_stderr(cli: &Cli) {
-    let filter = EnvFilter::try_from_env("NEXA_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+/// Starts the log on standard error (warnings and errors, or what `NEXA_LOG` asks for), and spans if a collector is named.
+fn tell(cli: &Cli) -> Result<Telemetry, Failure> {
     let colored = match cli.color {
         Color::Always => true,
         Color::Never => false,
         Color::Auto => std::io::IsTerminal::is_terminal(&std::io::stderr()),
     };
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colored).init();
+    let format = match cli.log_format {
+        LogFormat::Text => Format::Text,
+        LogFormat::Json => Format::Json,
+    };
+    let logs = Logs { format, filter: std::env::var("NEXA_LOG").ok(), colored };
+    let traces = match &cli.command {
+        Command::Dev(args) => Some(&args.traces),
+        Command::Run(args) => Some(&args.traces),
+        // They have no node inside.
+        _ => None,
+    };
+    let traces = traces.and_then(|args| {
+        Some(Traces {
+            endpoint: args.otlp.clone().filter(|endpoint| !endpoint.is_empty())?,
+            protocol: std::env::var("OTEL_EXPORTER_OTLP_PROTOCOL").ok(),
+            ratio: args.trace_ratio,
+            content: args.trace_content,
+        })
+    });
+    nexa_telemetry::start(logs, traces).map_err(|error| Failure::usage(chain(&error)))
 }
 
 /// An error with what led to it, on one line.

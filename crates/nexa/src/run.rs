@@ -14,8 +14,10 @@ use nexa_cli::failure::{Exit, Failure};
 use nexa_client::{Client, From, Options};
 use nexa_gateway::doors::Listen;
 use nexa_proto::v1;
+use nexa_telemetry::Door;
 use nexa_types::{Reason, RequestId, TenantId, WorkloadId};
 
+use crate::chain;
 use crate::config::{self, Project};
 use crate::wiring::wire;
 
@@ -31,7 +33,13 @@ pub(crate) async fn run(args: &RunArgs, output: Output, color: Color) -> Result<
     let folder = args.file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let project = Project::find(&folder.canonicalize()?)?.with(&args.models)?;
     let data = config::data_folder(args.data.as_deref())?;
+    let door = args.metrics.as_deref().map(|address| Door::bind(Some(address))).transpose();
+    let door = door.map_err(|error| Failure::usage(chain(&error)))?;
     let node = wire(&data, &project, &args.models, None, &Listen::Unix(socket(&data))).await?;
+    let door = door.map(|door| door.open(node.probes())).transpose().map_err(|error| Failure::error(chain(&error)))?;
+    if let Some(door) = &door {
+        eprintln!("metrics on {}", door.url());
+    }
 
     let work = async {
         let client = Client::connect(&node.address, Options::default()).await?;
@@ -60,6 +68,9 @@ pub(crate) async fn run(args: &RunArgs, output: Output, color: Color) -> Result<
         failure = node.failed() => Err(failure),
     };
     node.stop().await;
+    if let Some(door) = door {
+        door.close();
+    }
     result
 }
 

@@ -25,6 +25,7 @@ use nexa_ports::clock::{Clock, SystemClock};
 use nexa_ports::dice::{Dice, SystemDice};
 use nexa_runtime::{Node, NodeConfig, Ports};
 use nexa_store::SqliteStore;
+use nexa_telemetry::Probes;
 use nexa_tools::Builtins;
 use nexa_types::NodeId;
 use tokio::task::JoinHandle;
@@ -44,6 +45,7 @@ pub(crate) struct Wired {
     /// How to reach it, as `--server` takes it.
     pub(crate) address: String,
     node: Node,
+    store: Arc<SqliteStore>,
     shutdown: CancellationToken,
     door: JoinHandle<Result<(), tonic::transport::Error>>,
 }
@@ -76,7 +78,8 @@ pub(crate) async fn wire(
     let config = NodeConfig { tenant_weights, memory_max, ..NodeConfig::new(name) };
     let node = Node::start(config, ports).await.map_err(|error| Failure::error(chain(&error)))?;
     let host: Arc<dyn Host> = Arc::new(node.clone());
-    let handlers = Handlers::new(Arc::clone(&store) as _, store, Arc::clone(&host), Arc::clone(&clock));
+    let handlers =
+        Handlers::new(Arc::clone(&store) as _, Arc::clone(&store) as _, Arc::clone(&host), Arc::clone(&clock));
     let admission = Admission::new(host, AdmitLimits::default(), Arc::clone(&clock), Arc::clone(&dice));
     let closing = handlers.closing().clone();
     let mut mediator = Mediator::builder(handlers.into_end(), clock, dice).layer(admission.layer());
@@ -90,10 +93,20 @@ pub(crate) async fn wire(
         .serve(listen, config, shutdown.clone())
         .await
         .map_err(|error| Failure::error(chain(&error)))?;
-    Ok(Wired { address: served.address, node, shutdown, door: served.done })
+    Ok(Wired { address: served.address, node, store, shutdown, door: served.done })
 }
 
 impl Wired {
+    /// What monitors may ask. They hold on to the node: close their door after `stop`, and before the process ends.
+    pub(crate) fn probes(&self) -> Probes {
+        let (node, store) = (self.node.clone(), Arc::clone(&self.store));
+        Probes {
+            stats: Box::new(move || node.stats()),
+            store_trouble: Box::new(move || store.trouble().map(|trouble| chain(&trouble))),
+            runtime: tokio::runtime::Handle::current(),
+        }
+    }
+
     /// Waits until the node cannot go on; gives what to tell the user.
     pub(crate) async fn failed(&self) -> Failure {
         self.node.failed().await;
@@ -126,6 +139,8 @@ fn tools(project: &Project, clock: &Arc<dyn Clock>) -> Result<Builtins, Failure>
 /// The models by provider.
 fn router(data: &Path, project: &Project, args: &ModelArgs) -> Result<Router, Failure> {
     let default = project.model.clone().unwrap_or_else(|| config::MODEL_DEFAULT.to_owned());
+    let local = [config::PROVIDER_LOCAL.to_owned()];
+    nexa_runtime::genai::know(project.providers.keys().cloned().chain(local), &default);
     if let Some(file) = &args.script {
         return Ok(Router::new(default).scripted(Arc::new(script(data, file)?)));
     }

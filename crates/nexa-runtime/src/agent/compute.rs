@@ -7,6 +7,7 @@ use nexa_agent::{Input, Step};
 use nexa_types::Timestamp;
 
 use super::{AgentActor, Loaded};
+use crate::genai;
 use crate::run_queue::{Dropped, QUICK_FUEL, Share};
 
 /// An agent after a step, the step, and the time that it was taken at.
@@ -20,9 +21,10 @@ impl AgentActor {
         }
         let (now, slice_fuel) = (self.core.clock.now(), self.core.config.slice_fuel);
         let quick = QUICK_FUEL.min(slice_fuel);
-        let mut first = loaded.agent.step(input, now, quick);
+        let mut first = genai::step(|| loaded.agent.step(input, now, quick));
         while let Some(entry) = loaded.inbox.pop_front_if(|entry| first.takes_in(&entry.input)) {
-            first = first.and(loaded.agent.step(Input::Inbox(entry.id, entry.input), now, quick));
+            let input = Input::Inbox(entry.id, entry.input);
+            first = first.and(genai::step(|| loaded.agent.step(input, now, quick)));
         }
         if first.more && QUICK_FUEL < slice_fuel && is_undecided(&first) {
             // One record for both, as if the first slice had been longer.
@@ -39,7 +41,7 @@ impl AgentActor {
         let (share, queued) = (self.share(&loaded), clock.now());
         let work = move || {
             let now = at.unwrap_or_else(|| clock.now());
-            let step = loaded.agent.step(Input::Continue, now, fuel);
+            let step = genai::step(|| loaded.agent.step(Input::Continue, now, fuel));
             let used = fuel - step.fuel_left.min(fuel);
             ((loaded, step, now), used)
         };

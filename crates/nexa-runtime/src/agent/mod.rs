@@ -33,12 +33,13 @@ use nexa_types::{
 use nexa_vm::recall::look_up;
 use ractor::{ActorCell, SpawnErr};
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{debug, info, warn};
+use tracing::{Instrument, debug, info, warn};
 
 use self::load::{INBOX_PAGE, LoadError, cancels_first, load};
 use self::record::{Became, Kept};
 use crate::bounded::{self, Behaviour, Fault, Lane, Then};
 use crate::dispatch::Hint;
+use crate::genai;
 use crate::node::Core;
 use crate::residency::{Seat, Told};
 use crate::supervise::{Child, Failed, RestartPolicy};
@@ -74,6 +75,8 @@ pub(crate) struct Body {
     paused_until: Option<Timestamp>,
     /// Readings of everything in a row without an accepted append between them.
     reloads: usize,
+    /// The trace of its latest turn.
+    turned: Option<TraceContext>,
 }
 
 /// An agent in memory.
@@ -128,6 +131,11 @@ impl Body {
 }
 
 impl Loaded {
+    /// Who it is, to those who watch.
+    fn who(&self) -> genai::Who<'_> {
+        genai::Who { agent: self.agent.id(), name: &self.name, workload: self.workload }
+    }
+
     /// The due time, if it has come and the agent does not know.
     fn unheard_due(&self, now: Timestamp) -> Option<Timestamp> {
         self.agent.due().filter(|due| *due <= now && self.heard_due != Some(*due))
@@ -160,6 +168,7 @@ impl AgentActor {
         if body.paused_until.is_some_and(|until| until > self.core.clock.now()) {
             return Ok(Then::GoOn);
         }
+        let mut seen = genai::Turn::default();
         for _ in 0..STEPS_PER_TURN_MAX {
             let mut loaded = match body.loaded.take() {
                 Some(loaded) => loaded,
@@ -173,13 +182,16 @@ impl AgentActor {
                 None => match self.next(&mut loaded).await {
                     Ok(Next::Nothing) => return self.rest(body, loaded).await,
                     Ok(Next::Leave) => return Ok(Then::Stop),
-                    Ok(next) => match self.take(body, loaded, next).await? {
-                        Some((back, became)) => {
-                            loaded = back;
-                            became
+                    Ok(next) => {
+                        let span = seen.span(&loaded.who(), loaded.trace, &mut body.turned);
+                        match self.take(body, loaded, next).instrument(span).await? {
+                            Some((back, became)) => {
+                                loaded = back;
+                                became
+                            }
+                            None => return Ok(Then::Stop),
                         }
-                        None => return Ok(Then::Stop),
-                    },
+                    }
                     Err(error) => {
                         self.pause(body, &error);
                         Became::Paused

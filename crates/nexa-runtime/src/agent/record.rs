@@ -11,7 +11,7 @@ use nexa_event::effect::EffectBody;
 use nexa_event::envelope::Fact;
 use nexa_event::fact::WorkloadEvent;
 use nexa_ports::store::{Append, AppendError, Birth, Guard, Post, RowChange, Stamp, StoreError};
-use nexa_types::{AgentId, EffectKey, Seq, StreamId, Timestamp};
+use nexa_types::{AgentId, EffectKey, Outcome, Seq, StreamId, Timestamp};
 use tracing::{debug, warn};
 
 use super::{AgentActor, Body, Loaded};
@@ -20,6 +20,7 @@ use crate::config::Counters;
 use crate::dispatch::Hint;
 use crate::dispatch::models::{Sending, Work};
 use crate::dispatch::slots::Reserve;
+use crate::genai;
 use crate::live::{LiveKind, LivePiece, cut};
 use crate::supervise::Failed;
 
@@ -89,6 +90,9 @@ impl AgentActor {
             }
             _ => None,
         };
+        if let Some(Outcome::Err(failure)) = step.ended.as_ref().map(|end| &end.outcome) {
+            genai::turn_failed(failure.code);
+        }
         let acts = Acts {
             settled,
             send,
@@ -161,7 +165,7 @@ impl AgentActor {
                 at: now,
                 tenant: loaded.tenant.clone(),
                 principal: loaded.principal.clone(),
-                trace: loaded.trace,
+                trace: genai::here().or(loaded.trace),
             },
             facts,
             row,
@@ -284,6 +288,7 @@ impl AgentActor {
             EffectBody::Tool(request) => Work::Tool(request),
             _ => return,
         };
+        let seen = genai::Effect::open(&loaded.who(), effect.attempt, effect.key, &work);
         let sending = Sending {
             agent: self.seat.agent,
             name: loaded.name.clone(),
@@ -293,6 +298,7 @@ impl AgentActor {
             attempt: effect.attempt,
             work,
             deadline: effect.deadline,
+            seen,
         };
         self.core.models.send(effect.key, sending);
     }

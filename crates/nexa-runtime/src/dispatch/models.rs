@@ -33,12 +33,13 @@ use nexa_ports::tool::Tools;
 use nexa_types::{AgentId, EffectKey, Failure, Millis, RunCode, Seq, Spend, TenantId, Timestamp, WorkloadId};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info};
+use tracing::{Instrument, debug, error, info};
 
 use super::budget::{Cost, thought_of};
 use super::lane::{Ending, LaneKind, Pass, Wanted};
 use super::slots::{Finished, ModelLimits, ModelLoad, Reserve, Slots};
 use super::{Hint, Nudge};
+use crate::genai::Effect;
 use crate::live::{LiveChunks, LiveHub};
 use crate::waits::until_shown;
 
@@ -88,6 +89,8 @@ pub(crate) struct Sending {
     pub(crate) work: Work,
     /// Nobody waits for the answer after this.
     pub(crate) deadline: Timestamp,
+    /// How it is seen.
+    pub(crate) seen: Effect,
 }
 
 /// The dispatcher. Cheap to clone.
@@ -306,7 +309,8 @@ impl Models {
     }
 
     /// An earlier answer in the place of one that would be asked for.
-    fn hand_out(&self, lane: &str, pass: Pass, key: EffectKey, sending: Sending, reply: ModelReply) {
+    fn hand_out(&self, lane: &str, pass: Pass, key: EffectKey, mut sending: Sending, reply: ModelReply) {
+        std::mem::replace(&mut sending.seen, Effect::unseen()).reused(&reply);
         let Sending { agent, seq, attempt, .. } = sending;
         if matches!(&sending.work, Work::Model(request) if request.stream) {
             self.chunks(sending).piece(0, &reply.text);
@@ -316,8 +320,8 @@ impl Models {
     }
 
     fn chunks(&self, sending: Sending) -> LiveChunks {
-        let Sending { agent, name, workload, seq, attempt, .. } = sending;
-        LiveChunks { hub: self.shared.live.clone(), workload, agent, name, seq, attempt }
+        let Sending { agent, name, workload, seq, attempt, seen, .. } = sending;
+        LiveChunks { hub: self.shared.live.clone(), workload, agent, name, seq, attempt, seen }
     }
 
     async fn carry(
@@ -330,22 +334,30 @@ impl Models {
     ) {
         let agent = sending.agent;
         let (seq, attempt) = (sending.seq, sending.attempt);
+        let seen = sending.seen.clone();
         // Nothing else stands between a panic in here and the slot: `ask` and `call` catch what an adapter does.
         let request = match &sending.work {
             Work::Model(request) => request.as_ref().clone(),
             Work::Tool(request) => {
-                let result = super::tools::call(&self.shared, key, &sending, request, &cancel).await;
+                let call = super::tools::call(&self.shared, key, &sending, request, &cancel);
+                let result = call.instrument(seen.span.clone()).await;
+                seen.ended(&result);
                 let ended = Finished { key, seq, attempt, result, spend: Spend::default() };
                 return self.landed(&lane, pass, Ending::Answered(Cost::default()), agent, ended);
             }
         };
         let asked = match pass.refusal() {
             Some(why) => {
+                seen.held_back(RunCode::Unavailable);
                 let failure = Failure::new(RunCode::Unavailable, why);
                 let (result, spend) = (EffectResult::Failed(failure), Spend::default());
                 return self.landed(&lane, pass, Ending::NotSent, agent, Finished { key, seq, attempt, result, spend });
             }
-            None => self.ask(key, sending, request, &cancel).await,
+            None => {
+                let asked = self.ask(key, sending, request, &cancel).instrument(seen.span.clone()).await;
+                seen.answered(&asked);
+                asked
+            }
         };
         let (ending, result, spend) = match asked {
             Ok(reply) => {

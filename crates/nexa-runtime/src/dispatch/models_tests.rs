@@ -143,6 +143,7 @@ fn sending(n: u8, attempt: u32) -> Sending {
             timeout: Millis(60_000),
         })),
         deadline: Timestamp(61_000),
+        seen: Effect::unseen(),
     }
 }
 

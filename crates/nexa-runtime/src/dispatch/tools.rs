@@ -37,7 +37,7 @@ pub(super) async fn call(
 ) -> EffectResult {
     let (agent, seq) = (sending.agent, sending.seq);
     let (tool, risk, effect) = (&request.tool, request.risk.as_str(), request.effect.as_str());
-    info!(%agent, %seq, tool, source = %request.source, risk, effect, attempt = sending.attempt, "tool is called");
+    info!(%agent, workload = %sending.workload, %seq, tool, source = %request.source, risk, effect, attempt = sending.attempt, "tool is called");
     let began = shared.clock.now();
     let answer = match cancel.is_cancelled() {
         true => Err(ToolError::Unavailable("the call was cancelled before it was sent".to_owned())),
