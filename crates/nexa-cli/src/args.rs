@@ -428,7 +428,9 @@ Examples:
   nexa load --agents 10000 --kill-at 50%        the same, with kill -9 when half have ended
   nexa load --agents 3000 --rate 200            200 a second, by chance; latency counts from when each was due
   nexa load --agents 5000 --shape layers        lists of a thousand agents whose results flow to others
-  nexa load --agents 10000 --shape sleepers     agents that sleep, and hear messages in between";
+  nexa load --agents 10000 --shape sleepers     agents that sleep, and hear messages in between
+  nexa load --agents 2000 --tenants 20 --key-rpm 3000
+                                                twenty tenants on one key: how much of it is used, and how evenly";
 
 /// What kind of agents `nexa load` runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -494,6 +496,18 @@ pub struct LoadArgs {
     /// The share of answers whose connection ends in the middle.
     #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
     pub drops: f64,
+    /// Requests a minute that the model's key may make, as the node knows and the endpoint enforces.
+    #[arg(long, value_name = "REQUESTS")]
+    pub key_rpm: Option<u64>,
+    /// Tokens a minute that it may read.
+    #[arg(long, value_name = "TOKENS")]
+    pub key_tpm: Option<u64>,
+    /// Tokens a minute that it may write.
+    #[arg(long, value_name = "TOKENS")]
+    pub key_otpm: Option<u64>,
+    /// Spread the agents over so many tenants, which submit one after the other and share the model's key.
+    #[arg(long, default_value_t = 1)]
+    pub tenants: usize,
     /// Model calls that the node makes at once. Default: as many as there are agents.
     #[arg(long)]
     pub concurrency: Option<usize>,
@@ -501,11 +515,14 @@ pub struct LoadArgs {
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
     /// Use this server instead of starting one. Its default model must be at the simulated endpoint, see --port.
-    #[arg(long, value_name = "URL", conflicts_with_all = ["data", "kill_at", "concurrency"])]
+    #[arg(long, value_name = "URL", conflicts_with_all = ["data", "kill_at", "concurrency", "tenants"])]
     pub target: Option<String>,
     /// A file that holds the token to show to the server of --target.
     #[arg(long, requires = "target")]
     pub token_file: Option<PathBuf>,
+    /// Write a report to FILE.md, with charts in FILE.svg.
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
     /// The port of the simulated endpoint. Default: any free one.
     #[arg(long, default_value_t = 0)]
     pub port: u16,

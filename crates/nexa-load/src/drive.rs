@@ -100,8 +100,8 @@ impl Board {
 /// Who submits what, and when.
 #[derive(Clone)]
 pub struct Driver {
-    /// To whom.
-    pub client: Client,
+    /// To whom, by tenant.
+    pub clients: Arc<[Client]>,
     /// What.
     pub plan: Arc<Plan>,
     /// The program that was put.
@@ -148,7 +148,7 @@ impl Driver {
         let intended = if self.arrivals == Arrivals::AtOnce { sent } else { intended };
         let mut row = Submitted { intended, sent, ..Submitted::default() };
         loop {
-            let error = match self.client.submit(request.clone()).await {
+            let error = match self.clients[self.plan.tenant(workload)].submit(request.clone()).await {
                 Ok(answer) => {
                     row.accepted = Some((start.elapsed(), answer.workload_id));
                     return row;

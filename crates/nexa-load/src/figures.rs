@@ -57,6 +57,10 @@ pub struct Figures {
     pub in_flight_peak: u64,
     /// Requests that were answered with 429, as a share of all.
     pub rate_limited_share: f64,
+    /// How much of the key's tightest limit was used while every tenant had work left; absent without a limit.
+    pub budget_used: Option<f64>,
+    /// Jain's index of the tokens that tenants got meanwhile: 1 if all got the same, 1/n if one got all.
+    pub jain_index: Option<f64>,
     /// Requests that went wrong on purpose.
     pub faults: u64,
     /// Processor time of the node's processes.

@@ -9,19 +9,24 @@
 //! - [`drive`]: the open loop that submits.
 //! - [`node`], [`sample`]: the node's process, and what it uses.
 //! - [`observe`]: how the server says things stand: sweeps over its lists, and histories.
-//! - [`run`]: all of it in order.
+//! - [`shares`]: how much of a limited key was used, and how evenly by tenants.
+//! - [`run`]: all of it in order; `judge` compares.
+//! - [`report`], [`chart`]: a page and a picture of what came of it.
 //!
 //! Not here: what can be typed and printed (`nexa-cli`, `nexa`).
 
+pub mod chart;
 pub mod dice;
 pub mod drive;
 pub mod endpoint;
 pub mod figures;
 pub mod node;
 pub mod observe;
+pub mod report;
 pub mod run;
 pub mod sample;
 pub mod shape;
+pub mod shares;
 
 use std::path::PathBuf;
 

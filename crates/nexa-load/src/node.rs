@@ -43,6 +43,8 @@ pub struct NodePlan {
     pub concurrency: usize,
     /// The limits of the key, which the node keeps to.
     pub limits: KeyLimits,
+    /// The tokens of its tenants; without any, whoever reaches it is the local tenant.
+    pub tokens: Vec<String>,
 }
 
 /// A running node.
@@ -57,11 +59,38 @@ impl NodePlan {
         let mut text = format!("model = \"{PROVIDER}/any\"\n\n[providers.{PROVIDER}]\nurl = \"{}\"\n", self.endpoint);
         // A string takes everything that is written to it.
         let _ = writeln!(text, "concurrency = {}", self.concurrency);
+        let KeyLimits { requests_per_minute, input_tokens_per_minute, output_tokens_per_minute, concurrency: _ } =
+            self.limits;
+        for (name, limit) in [
+            ("requests_per_minute", requests_per_minute),
+            ("input_tokens_per_minute", input_tokens_per_minute),
+            ("output_tokens_per_minute", output_tokens_per_minute),
+        ] {
+            if let Some(limit) = limit {
+                let _ = writeln!(text, "{name} = {limit}");
+            }
+        }
         text
     }
 
     fn data(&self) -> PathBuf {
         self.folder.join("data")
+    }
+
+    /// The token file, if tenants have tokens.
+    fn token_file(&self) -> PathBuf {
+        self.folder.join("tokens")
+    }
+
+    fn write_tokens(&self) -> std::io::Result<()> {
+        use std::io::Write as _;
+        use std::os::unix::fs::OpenOptionsExt;
+        let mut file =
+            std::fs::File::options().create(true).truncate(true).write(true).mode(0o600).open(self.token_file())?;
+        for (tenant, token) in self.tokens.iter().enumerate() {
+            writeln!(file, "{} load-{tenant} load full", blake3::hash(token.as_bytes()))?;
+        }
+        Ok(())
     }
 
     fn log(&self) -> PathBuf {
@@ -78,7 +107,8 @@ impl NodePlan {
         }
         let prepare = || -> std::io::Result<()> {
             std::fs::create_dir_all(&self.folder)?;
-            std::fs::write(self.folder.join("nexa.toml"), self.settings())
+            std::fs::write(self.folder.join("nexa.toml"), self.settings())?;
+            if self.tokens.is_empty() { Ok(()) } else { self.write_tokens() }
         };
         prepare().map_err(|source| LoadError::Folder { folder: self.folder.clone(), source })?;
         let (child, address) = self.spawn("127.0.0.1:0").await?;
@@ -89,7 +119,11 @@ impl NodePlan {
         let failed = |why: String| LoadError::Node { why, log: self.end_of_log() };
         let log = std::fs::File::options().create(true).append(true).open(self.log());
         let log = log.map_err(|error| failed(format!("its log cannot be written: {error}")))?;
-        let mut child = Command::new(&self.exe)
+        let mut command = Command::new(&self.exe);
+        if !self.tokens.is_empty() {
+            command.env("NEXA_TOKENS", self.token_file());
+        }
+        let mut child = command
             .args(["dev", "--listen", listen, "-o", "json", "--data"])
             .arg(self.data())
             .current_dir(&self.folder)

@@ -138,8 +138,8 @@ pub struct Attempts {
 ///
 /// # Errors
 /// [`LoadError::Client`].
-pub async fn attempts(client: &Client, workloads: &[String]) -> Result<Vec<Attempts>, LoadError> {
-    let histories = stream::iter(workloads.to_vec()).map(|workload| attempts_of(client.clone(), workload));
+pub async fn attempts(client: &Client, workloads: Vec<String>) -> Result<Vec<Attempts>, LoadError> {
+    let histories = stream::iter(workloads).map(|workload| attempts_of(client.clone(), workload));
     let mut histories = histories.buffer_unordered(HISTORIES_AT_ONCE);
     let mut all = Vec::new();
     while let Some(history) = histories.next().await {

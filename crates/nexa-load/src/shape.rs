@@ -70,6 +70,8 @@ pub struct Plan {
     pub shape: Shape,
     /// How many agents in all.
     pub agents: usize,
+    /// On behalf of how many tenants, one after the other. One is the local tenant, without a token.
+    pub tenants: usize,
     /// Model calls of an independent agent, one after the other.
     pub calls: u32,
     /// Bytes of text that an agent is given.
@@ -98,6 +100,11 @@ impl Plan {
             Shape::Pipelines => self.agents.div_ceil(STAGES),
             Shape::Sleepers => self.agents.div_ceil(GROUP_AGENTS),
         }
+    }
+
+    /// Whose a workload is.
+    pub fn tenant(&self, workload: usize) -> usize {
+        workload * self.tenants / self.workloads().max(1)
     }
 
     /// How many tags its messages have.

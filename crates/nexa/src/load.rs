@@ -22,6 +22,9 @@ use crate::chain;
 /// Agents of one run; more would have keys that the endpoint does not remember.
 const AGENTS_MAX: usize = 1_000_000;
 
+/// Tenants of one run: as many as a node reads tokens.
+const TENANTS_MAX: usize = 1_024;
+
 /// Runs `nexa load`.
 pub(crate) async fn run(args: &LoadArgs, output: Output) -> Result<(), Failure> {
     let settings = settings(args)?;
@@ -37,11 +40,21 @@ pub(crate) async fn run(args: &LoadArgs, output: Output) -> Result<(), Failure> 
     });
     let told = |what: &str| eprintln!("{what}");
     let outcome = Box::pin(nexa_load::run::run(settings, stop, &told)).await.map_err(failure)?;
+    if let Some(file) = &args.report {
+        nexa_load::report::write(file, &typed(), &outcome).map_err(failure)?;
+        eprintln!("the report is in {}", file.with_extension("md").display());
+    }
     print(&outcome.figures, output)?;
     match outcome.figures.is_right() {
         true => Ok(()),
         false => Err(Failure::told(Exit::RunFailed)),
     }
+}
+
+/// The command as it was typed, without the path of the binary.
+fn typed() -> String {
+    let args = std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned());
+    std::iter::once("nexa".to_owned()).chain(args).collect::<Vec<_>>().join(" ")
 }
 
 fn failure(error: LoadError) -> Failure {
@@ -63,6 +76,10 @@ fn settings(args: &LoadArgs) -> Result<Settings, Failure> {
     within("--agents", args.agents as f64, 1.0, AGENTS_MAX as f64)?;
     within("--calls", args.calls.into(), 1.0, 1_000.0)?;
     within("--text-bytes", args.text_bytes as f64, 0.0, 1e6)?;
+    within("--tenants", args.tenants as f64, 1.0, args.agents.min(TENANTS_MAX) as f64)?;
+    for (name, limit) in [("--key-rpm", args.key_rpm), ("--key-tpm", args.key_tpm), ("--key-otpm", args.key_otpm)] {
+        limit.map(|limit| within(name, limit as f64, 1.0, 1e12)).transpose()?;
+    }
     within("--rounds", args.rounds.into(), 1.0, 10_000.0)?;
     within("--pause-ms", args.pause_ms as f64, 0.0, 3_600_000.0)?;
     let arrivals = match args.rate.map(|rate| within("--rate", rate, 1e-3, 1e6)).transpose()? {
@@ -102,6 +119,7 @@ fn settings(args: &LoadArgs) -> Result<Settings, Failure> {
     let plan = Plan {
         shape,
         agents: args.agents,
+        tenants: args.tenants,
         calls: args.calls,
         text_bytes: args.text_bytes,
         rounds: args.rounds,
@@ -116,7 +134,12 @@ fn settings(args: &LoadArgs) -> Result<Settings, Failure> {
         server,
         kill_at: args.kill_at.as_deref().map(share).transpose()?,
         concurrency: args.concurrency.unwrap_or(args.agents).max(1),
-        limits: KeyLimits::default(),
+        limits: KeyLimits {
+            requests_per_minute: args.key_rpm,
+            input_tokens_per_minute: args.key_tpm,
+            output_tokens_per_minute: args.key_otpm,
+            concurrency: None,
+        },
         port: args.port,
         patience: Duration::from_secs(args.patience_s.max(1)),
     })

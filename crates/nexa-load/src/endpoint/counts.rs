@@ -1,6 +1,6 @@
 //! What the endpoint has seen: requests by key, agents by tag, answers by second.
 //!
-//! Bounds: [`KEYS_MAX`] keys, of which a hash and three numbers are kept; a further one is refused. As many tags as were
+//! Bounds: [`ADMISSIONS_MAX`] requests of which time and size are kept; of those after it only sums. [`KEYS_MAX`] keys, of which a hash and three numbers are kept; a further one is refused. As many tags as were
 //! announced; others are not counted by tag. [`SECONDS_MAX`] seconds of answers; what comes later is not drawn.
 
 use std::collections::HashMap;
@@ -10,6 +10,8 @@ use std::time::Duration;
 
 /// Keys that are remembered; a request with a further one is refused with status 507.
 pub const KEYS_MAX: usize = 4_000_000;
+/// Requests that were let in of which time and size are kept.
+pub const ADMISSIONS_MAX: usize = 4_000_000;
 /// Seconds of which the answers are counted apart.
 pub const SECONDS_MAX: usize = 86_400;
 
@@ -42,6 +44,19 @@ pub struct Key {
     pub tag: Option<u32>,
 }
 
+/// A request that was let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Admission {
+    /// When.
+    pub at: Duration,
+    /// Who asked.
+    pub tag: Option<u32>,
+    /// Tokens read.
+    pub input: u64,
+    /// Tokens written.
+    pub output: u64,
+}
+
 #[derive(Debug, Clone, Copy, Default)]
 struct Tag {
     /// When the first request came.
@@ -57,6 +72,7 @@ pub(super) struct Counts {
     tags: Vec<Tag>,
     answers_per_tag: u32,
     answers_by_second: Vec<u32>,
+    admissions: Vec<Admission>,
     pub(super) totals: Totals,
 }
 
@@ -136,7 +152,12 @@ impl Counts {
         }
     }
 
-    pub(super) fn begins(&mut self) {
+    pub(super) fn begins(&mut self, admission: Admission) {
+        if self.admissions.len() < ADMISSIONS_MAX {
+            self.admissions.push(admission);
+        }
+        self.totals.input_tokens += admission.input;
+        self.totals.output_tokens += admission.output;
         self.totals.in_flight += 1;
         self.totals.in_flight_peak = self.totals.in_flight_peak.max(self.totals.in_flight);
     }
@@ -155,6 +176,10 @@ impl Counts {
 
     pub(super) fn first_of_tag(&self, tag: usize) -> Option<Duration> {
         self.tags.get(tag).and_then(|tag| tag.first)
+    }
+
+    pub(super) fn admissions(&self) -> Vec<Admission> {
+        self.admissions.clone()
     }
 
     pub(super) fn answers_by_second(&self) -> Vec<u32> {

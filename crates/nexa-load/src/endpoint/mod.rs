@@ -32,7 +32,7 @@ use tokio::net::TcpSocket;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use self::counts::{Counts, Key, Totals};
+use self::counts::{Admission, Counts, Key, Totals};
 use self::limits::{KeyLimits, KeyUse};
 use self::profile::{Fate, Profile, hash64, tag, tokens};
 
@@ -141,6 +141,11 @@ impl Endpoint {
         self.shared.counts().first_of_tag(tag)
     }
 
+    /// The requests that were let in, in order.
+    pub fn admissions(&self) -> Vec<Admission> {
+        self.shared.counts().admissions()
+    }
+
     /// How many answers went out in each second.
     pub fn answers_by_second(&self) -> Vec<u32> {
         self.shared.counts().answers_by_second()
@@ -165,20 +170,16 @@ impl Shared {
     }
 
     /// Lets a request of an API key in, or says when to come back.
-    fn admit(self: &Arc<Self>, api_key: String, input: u64, output: u64) -> Result<UnderWay, Duration> {
+    fn admit(self: &Arc<Self>, api_key: String, admission: Admission) -> Result<UnderWay, Duration> {
         let api_key = {
             let mut keys = self.keys();
             let is_known = keys.contains_key(&api_key) || keys.len() < API_KEYS_MAX;
             let api_key = if is_known { api_key } else { String::new() };
             let used = keys.entry(api_key.clone()).or_insert_with(|| KeyUse::new(self.limits));
-            used.begin(self.started.elapsed(), input, output)?;
+            used.begin(admission.at, admission.input, admission.output)?;
             api_key
         };
-        let mut counts = self.counts();
-        counts.begins();
-        counts.totals.input_tokens += input;
-        counts.totals.output_tokens += output;
-        drop(counts);
+        self.counts().begins(admission);
         Ok(UnderWay { shared: Arc::clone(self), api_key })
     }
 }
@@ -219,7 +220,9 @@ async fn complete(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: B
     };
     let answer = shared.profile.answer(message);
     let api_key = text("authorization").unwrap_or_default().to_owned();
-    let under_way = match shared.admit(api_key, asked.tokens(), tokens(answer.len())) {
+    let (input, output) = (asked.tokens(), tokens(answer.len()));
+    let admission = Admission { at: shared.started.elapsed(), tag: tag(message), input, output };
+    let under_way = match shared.admit(api_key, admission) {
         Ok(under_way) => under_way,
         Err(wait) => {
             shared.counts().totals.rate_limited += 1;
@@ -251,9 +254,9 @@ async fn complete(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: B
     }
     let drops = fate == Fate::Dropped;
     let frames = if asked.stream {
-        wire::frames(&asked.model, &answer, asked.tokens())
+        wire::frames(&asked.model, &answer, input)
     } else {
-        vec![Bytes::from(wire::whole(&asked.model, &answer, asked.tokens()).to_string())]
+        vec![Bytes::from(wire::whole(&asked.model, &answer, input).to_string())]
     };
     if !asked.stream && !drops {
         tokio::time::sleep(latency).await;

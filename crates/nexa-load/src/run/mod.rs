@@ -9,6 +9,8 @@
 //!
 //! It ends without the rest if nothing changes for [`Settings::patience`].
 
+mod judge;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,7 +22,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::LoadError;
-use crate::drive::{Arrivals, Board, Driver, Submitted};
+use crate::drive::{Arrivals, Board, Driver};
 use crate::endpoint::limits::KeyLimits;
 use crate::endpoint::{Config, Endpoint};
 use crate::figures::{Figures, Times, rounded};
@@ -28,6 +30,7 @@ use crate::node::{Node, NodePlan};
 use crate::observe::{self, Seen};
 use crate::sample::{Sample, sample};
 use crate::shape::{Plan, Shape};
+use crate::shares;
 
 /// How long first answers are held.
 pub const HOLD_MAX: Duration = Duration::from_secs(30);
@@ -120,7 +123,7 @@ pub async fn run(settings: Settings, stop: CancellationToken, told: &dyn Fn(&str
     let endpoint = endpoint.await.map_err(LoadError::Endpoint)?;
     // Gone when this function returns, unless the data was asked to stay.
     let mut temporary = None;
-    let (mut node, token, address) = match &settings.server {
+    let (mut node, tokens, address) = match &settings.server {
         Server::Own { exe, folder } => {
             let folder = match folder {
                 Some(folder) => folder.clone(),
@@ -130,7 +133,12 @@ pub async fn run(settings: Settings, stop: CancellationToken, told: &dyn Fn(&str
                     temporary.insert(made).path().to_path_buf()
                 }
             };
+            let tokens: Vec<String> = match plan.tenants {
+                1 => Vec::new(),
+                tenants => (0..tenants).map(|tenant| shares::token(plan.profile.seed, tenant)).collect(),
+            };
             let node = NodePlan {
+                tokens: tokens.clone(),
                 exe: exe.clone(),
                 folder,
                 endpoint: endpoint.url(),
@@ -141,17 +149,22 @@ pub async fn run(settings: Settings, stop: CancellationToken, told: &dyn Fn(&str
             let address = node.address().to_owned();
             let pid = node.pid().unwrap_or_default();
             told(&format!("the node is process {pid} and serves at {address}, from {}", node.folder().display()));
-            (Some(node), None, address)
+            let tokens = if tokens.is_empty() { vec![None] } else { tokens.into_iter().map(Some).collect() };
+            (Some(node), tokens, address)
         }
         Server::Target { address, token } => {
             told(&format!("the models of {address} must be at {}", endpoint.url()));
-            (None, token.clone(), address.clone())
+            (None, vec![token.clone(); plan.tenants], address.clone())
         }
     };
     let fsync = node.as_ref().and_then(|node| fsync_p50(node.folder()));
-    let client = Client::connect(&address, Options { token, patience: PATIENCE }).await;
-    let client = client.map_err(|source| LoadError::Client { doing: "connecting", source })?;
-    let mut load = Load { settings, plan, endpoint, client, stop, start: Instant::now(), began: SystemTime::now() };
+    let mut clients = Vec::new();
+    for token in tokens {
+        let client = Client::connect(&address, Options { token, patience: PATIENCE }).await;
+        clients.push(client.map_err(|source| LoadError::Client { doing: "connecting", source })?);
+    }
+    let clients = clients.into();
+    let mut load = Load { settings, plan, endpoint, clients, stop, start: Instant::now(), began: SystemTime::now() };
     let result = load.carry_out(&mut node, fsync, told).await;
     if let Some(node) = node {
         node.stop().await;
@@ -164,7 +177,8 @@ struct Load {
     settings: Settings,
     plan: Arc<Plan>,
     endpoint: Endpoint,
-    client: Client,
+    /// By tenant.
+    clients: Arc<[Client]>,
     stop: CancellationToken,
     start: Instant,
     began: SystemTime,
@@ -193,7 +207,7 @@ impl Load {
         told: &dyn Fn(&str),
     ) -> Result<Outcome, LoadError> {
         let module = self.put_program().await?;
-        if self.plan.all_ask_at_once() {
+        if self.holds() {
             self.endpoint.hold();
         }
         (self.start, self.began) = (Instant::now(), SystemTime::now());
@@ -203,7 +217,7 @@ impl Load {
         let sampler = tokio::spawn(sample(pids, self.start, over.clone()));
         let board = Arc::new(Board::default());
         let driver = Driver {
-            client: self.client.clone(),
+            clients: Arc::clone(&self.clients),
             plan: Arc::clone(&self.plan),
             module: module.into(),
             arrivals: self.settings.arrivals,
@@ -229,9 +243,26 @@ impl Load {
             program: Some(v1::program_service_put_request::Program::Source(source)),
             ..Default::default()
         };
-        let put = self.client.put_program(request).await;
-        let put = put.map_err(|source| LoadError::Client { doing: "putting the program", source })?;
-        Ok(put.program.unwrap_or_default().module_hash)
+        let mut module = String::new();
+        for client in self.clients.iter() {
+            let put = client.put_program(request.clone()).await;
+            let put = put.map_err(|source| LoadError::Client { doing: "putting the program", source })?;
+            module = put.program.unwrap_or_default().module_hash;
+        }
+        Ok(module)
+    }
+
+    /// A key with limits does not take the requests of all at once.
+    fn holds(&self) -> bool {
+        self.plan.all_ask_at_once() && self.settings.limits == KeyLimits::default()
+    }
+
+    async fn sweep(&self) -> Result<BTreeMap<String, Seen>, LoadError> {
+        let mut all = BTreeMap::new();
+        for client in self.clients.iter() {
+            all.append(&mut observe::sweep(client).await?);
+        }
+        Ok(all)
     }
 
     /// Until everything has ended, or nothing changes any more.
@@ -243,7 +274,7 @@ impl Load {
         told: &dyn Fn(&str),
     ) -> Result<Course, LoadError> {
         let mut course = Course::default();
-        let mut is_held = self.plan.all_ask_at_once();
+        let mut is_held = self.holds();
         let (mut next_sweep, mut state, mut changed) = (self.start + SWEEP_EVERY, (0, 0, 0, 0), Instant::now());
         loop {
             tokio::select! {
@@ -266,7 +297,7 @@ impl Load {
                 continue;
             }
             let began = Instant::now();
-            course.seen = observe::sweep(&self.client).await?;
+            course.seen = self.sweep().await?;
             // A node that keeps answering lists has no time for agents: at most a fifth of it.
             next_sweep = Instant::now() + SWEEP_EVERY;
             tokio::time::sleep(began.elapsed() * 4).await;
@@ -323,151 +354,6 @@ impl Load {
     fn all_have_ended(&self, board: &Board, seen: &BTreeMap<String, Seen>) -> bool {
         let has_ended = |id: &String| seen.get(id).is_some_and(Seen::has_ended);
         board.rows().iter().all(|row| row.accepted.as_ref().is_none_or(|(_, id)| has_ended(id)))
-    }
-
-    /// Compares what came out with what must have.
-    async fn judge(&self, rows: &[Submitted], course: &Course, samples: Vec<Sample>) -> Result<Outcome, LoadError> {
-        let mut figures = Figures {
-            agents: self.plan.agents,
-            shape: self.plan.shape.name().to_owned(),
-            seed: self.plan.profile.seed,
-            ..Figures::default()
-        };
-        let (mut lives, mut runs) = (Vec::new(), Times::default());
-        for (workload, row) in rows.iter().enumerate() {
-            figures.refused += u64::from(row.refused);
-            let Some((_, id)) = &row.accepted else {
-                figures.not_accepted += 1;
-                let why = row.error.clone().unwrap_or_else(|| "it was not sent before the end".to_owned());
-                figures.first_failure.get_or_insert(format!("submitting: {why}"));
-                continue;
-            };
-            figures.workloads += 1;
-            let seen = course.seen.get(id).cloned().unwrap_or_default();
-            if let Some(ended) = seen.ended_at.map(|at| self.since_start(at)) {
-                lives.push((seen.submitted_at.map(|at| self.since_start(at)).unwrap_or_default(), ended));
-                runs.add(ended.saturating_sub(row.intended));
-            }
-            if seen.state != v1::WorkloadState::Succeeded {
-                figures.lost += 1;
-                let why = seen.failure.unwrap_or_else(|| format!("it is {}", seen.state.as_str_name()));
-                figures.first_failure.get_or_insert(format!("{id}: {why}"));
-                continue;
-            }
-            let value = match seen.value_json {
-                Some(value) => value,
-                None => observe::whole(&self.client, id).await?.value_json.unwrap_or_default(),
-            };
-            if !self.plan.is_right(workload, &value) {
-                figures.wrong += 1;
-                let shown: String = value.chars().take(200).collect();
-                figures.first_failure.get_or_insert(format!("{id}: another output than it should have: {shown}"));
-            }
-        }
-        self.count_effects(rows, course, &mut figures).await?;
-        let first_steps = self.count_starts(rows, &mut figures).await?;
-
-        let accepted = |row: &Submitted| row.accepted.as_ref().map(|(at, _)| at.saturating_sub(row.intended));
-        let submits: Times = rows.iter().filter_map(accepted).collect();
-        figures.submit_p50_ms = submits.ms(0.5).unwrap_or_default();
-        figures.submit_p99_ms = submits.ms(0.99).unwrap_or_default();
-        (figures.run_p50_ms, figures.run_p99_ms) = (runs.ms(0.5), runs.ms(0.99));
-        let first_sent = rows.iter().map(|row| row.sent).min().unwrap_or_default();
-        let last_end = lives.iter().map(|(_, ended)| *ended).max().unwrap_or_else(|| self.start.elapsed());
-        let wall = last_end.saturating_sub(first_sent).as_secs_f64();
-        figures.wall_s = rounded(wall);
-        figures.steps_per_s = rounded(figures.steps as f64 / wall.max(1e-3));
-        figures.total_pss_mib = samples.iter().map(|sample| sample.pss_mib).reduce(f64::max).map(rounded);
-        figures.node_cpu_s = samples.last().map(|sample| rounded(sample.cpu_s));
-        if let Some(kill) = &course.killed {
-            figures.kills = 1;
-            figures.ended_at_kill = Some(rounded(kill.share));
-            figures.restart_s = Some(rounded(kill.restart.as_secs_f64()));
-        }
-        let lead = self.start.saturating_duration_since(self.endpoint.started()).as_secs() as usize;
-        let answers = self.endpoint.answers_by_second().into_iter().skip(lead).collect();
-        let killed = course.killed.as_ref().map(|kill| kill.at);
-        Ok(Outcome { figures, samples, lives, answers, first_steps, runs, killed })
-    }
-
-    /// What was sent, how often, and whether that is what is recorded.
-    async fn count_effects(&self, rows: &[Submitted], course: &Course, figures: &mut Figures) -> Result<(), LoadError> {
-        let totals = self.endpoint.totals();
-        figures.model_requests = totals.requests;
-        figures.in_flight_peak = totals.in_flight_peak;
-        figures.faults = totals.faults;
-        figures.rate_limited_share = totals.rate_limited as f64 / totals.requests.max(1) as f64;
-        // When everything has ended, every effect that was sent is recorded as ended.
-        figures.steps = if figures.lost == 0 { totals.keys } else { totals.answered };
-
-        let id_of =
-            |workload: usize| rows.get(workload).and_then(|row| row.accepted.as_ref()).map(|(_, id)| id.clone());
-        let again = self.endpoint.sent_again();
-        let mut suspects: Vec<String> = again
-            .iter()
-            .filter_map(|(_, key)| key.tag)
-            .filter_map(|tag| id_of(self.plan.workload_of_tag(tag as usize)))
-            .collect();
-        if let Some(kill) = &course.killed {
-            let before: std::collections::BTreeSet<&String> = kill.ended.iter().collect();
-            suspects.extend((0..rows.len()).filter_map(id_of).filter(|id| !before.contains(id)));
-        }
-        suspects.sort_unstable();
-        suspects.dedup();
-        suspects.retain(|id| course.seen.get(id).is_some_and(Seen::has_ended));
-        let mut unexplained: u64 = again.iter().map(|(_, key)| u64::from(key.sent - 1)).sum();
-        for effect in observe::attempts(&self.client, &suspects).await? {
-            let again = u64::from(self.endpoint.key(&effect.key).sent.saturating_sub(1));
-            let recorded = u64::from(effect.attempts.saturating_sub(1));
-            figures.reissued_model_calls += recorded;
-            unexplained -= again.min(recorded).min(unexplained);
-        }
-        figures.repeated_effects = unexplained;
-        Ok(())
-    }
-
-    /// When the first step of each workload was, and of the last one.
-    async fn count_starts(&self, rows: &[Submitted], figures: &mut Figures) -> Result<Times, LoadError> {
-        let mut first: Vec<Option<Duration>> = vec![None; rows.len()];
-        let (mut last, mut begun) = (Duration::ZERO, 0);
-        let mut note = |workload: usize, at: Duration| {
-            (last, begun) = (last.max(at), begun + 1);
-            if let Some(first) = first.get_mut(workload) {
-                *first = Some(first.map_or(at, |known| known.min(at)));
-            }
-        };
-        let expected = if self.plan.shape == Shape::Sleepers {
-            let ids: BTreeMap<&str, usize> = (0..)
-                .zip(rows)
-                .filter_map(|(workload, row)| row.accepted.as_ref().map(|(_, id)| (id.as_str(), workload)))
-                .collect();
-            for (id, at) in observe::starts(&self.client).await? {
-                if let Some(workload) = ids.get(id.as_str()) {
-                    note(*workload, self.since_start(at));
-                }
-            }
-            self.plan.agents
-        } else {
-            let lead = self.start.saturating_duration_since(self.endpoint.started());
-            for tag in 0..self.plan.tags() {
-                if let Some(at) = self.endpoint.first_of_tag(tag) {
-                    note(self.plan.workload_of_tag(tag), at.saturating_sub(lead));
-                }
-            }
-            self.plan.tags()
-        };
-        let first_sent = rows.iter().map(|row| row.sent).min().unwrap_or_default();
-        if begun == expected {
-            figures.all_running_s = Some(rounded(last.saturating_sub(first_sent).as_secs_f64()));
-        }
-        let pairs = first.iter().zip(rows).filter_map(|(first, row)| Some((*first)?.saturating_sub(row.intended)));
-        let times: Times = pairs.collect();
-        figures.submit_to_first_step_p99_ms = times.ms(0.99);
-        Ok(times)
-    }
-
-    fn since_start(&self, at: SystemTime) -> Duration {
-        at.duration_since(self.began).unwrap_or_default()
     }
 }
 

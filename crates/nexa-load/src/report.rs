@@ -1,0 +1,168 @@
+//! A report: a page of figures and a picture beside it.
+//!
+//! In:  an [`Outcome`] and the command that made it. Out: Markdown and SVG; writing them is left to [`write`].
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::LoadError;
+use crate::chart::{self, Line, Panel};
+use crate::figures::Times;
+use crate::run::Outcome;
+
+/// Points of a distribution.
+const QUANTILES: u32 = 200;
+/// The figures that a reader looks for first, and what they say.
+const FIRST: [(&str, &str); 9] = [
+    ("agents", "agents"),
+    ("all_running_s", "all running after, seconds"),
+    ("total_pss_mib", "most memory of the node (PSS), MiB"),
+    ("lost", "lost"),
+    ("wrong", "wrong"),
+    ("repeated_effects", "effects repeated"),
+    ("reissued_model_calls", "calls made again that were in flight at a kill"),
+    ("submit_to_first_step_p99_ms", "from submission to first step, 99th percentile, ms"),
+    ("steps_per_s", "steps a second"),
+];
+
+/// Writes `FILE.md` and `FILE.svg`.
+///
+/// # Errors
+/// [`LoadError::Folder`] if they cannot be written.
+pub fn write(file: &Path, command: &str, outcome: &Outcome) -> Result<(), LoadError> {
+    let (page, picture) = (file.with_extension("md"), file.with_extension("svg"));
+    let name = picture.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let folder = file.parent().unwrap_or(Path::new("."));
+    let written = || -> std::io::Result<()> {
+        std::fs::create_dir_all(folder)?;
+        std::fs::write(&picture, svg(outcome))?;
+        std::fs::write(&page, markdown(command, &name, outcome))
+    };
+    written().map_err(|source| LoadError::Folder { folder: folder.to_path_buf(), source })
+}
+
+/// The page.
+pub fn markdown(command: &str, picture: &str, outcome: &Outcome) -> String {
+    let figures = serde_json::to_value(&outcome.figures).unwrap_or_default();
+    let verdict = if outcome.figures.is_right() {
+        "Every output is what it must be; nothing was lost and nothing done twice."
+    } else {
+        "Something is wrong: see the figures."
+    };
+    let agents = outcome.figures.agents;
+    let mut page = format!("# {agents} agents, {}\n\n    {command}\n\n{verdict}\n\n", outcome.figures.shape);
+    page += "| figure | value |\n|---|---|\n";
+    let mut row = |name: &str, value: &Value| {
+        // A string takes everything that is written to it.
+        let _ = writeln!(
+            page,
+            "| {name} | {} |",
+            if value.is_null() { "not measured".to_owned() } else { value.to_string() }
+        );
+    };
+    for (key, name) in FIRST {
+        row(name, &figures[key]);
+    }
+    for (key, value) in figures.as_object().into_iter().flatten() {
+        if !FIRST.iter().any(|(first, _)| first == key) && !value.is_null() {
+            row(&format!("`{key}`"), value);
+        }
+    }
+    let machine = std::thread::available_parallelism().map_or(0, usize::from);
+    let _ = write!(
+        page,
+        "\n![Workloads under way, memory, times and answers]({picture})\n\nThe node, the simulated endpoint and whoever submits \
+         shared {machine} processors. `fsync_p50_us` is the time of one sync to the same disk, measured before the run.\n"
+    );
+    page
+}
+
+/// The picture.
+pub fn svg(outcome: &Outcome) -> String {
+    let seconds = "seconds from the first submission";
+    let marks: Vec<(f64, String)> = outcome.killed.iter().map(|at| (at.as_secs_f64(), "kill -9".to_owned())).collect();
+    let panel = |title: &str, across: &str, lines: Vec<Line>, marks: &[(f64, String)]| Panel {
+        title: title.to_owned(),
+        across: across.to_owned(),
+        lines,
+        marks: marks.to_vec(),
+    };
+    let line = |name: &str, points: Vec<(f64, f64)>| Line { name: name.to_owned(), points };
+    let sampled = |of: fn(&crate::sample::Sample) -> f64| {
+        outcome.samples.iter().map(|sample| (sample.at.as_secs_f64(), of(sample))).collect()
+    };
+    let answers = outcome.answers.iter().enumerate().map(|(second, count)| (second as f64, f64::from(*count)));
+    chart::svg(&[
+        panel("Workloads under way", seconds, vec![line("", under_way(&outcome.lives))], &marks),
+        panel(
+            "Memory of the node, MiB",
+            seconds,
+            vec![line("PSS", sampled(|sample| sample.pss_mib)), line("RSS", sampled(|sample| sample.rss_mib))],
+            &marks,
+        ),
+        panel(
+            "Share of workloads, %, that took at most",
+            "seconds from when it was to be submitted",
+            vec![line("to the first step", shares(&outcome.first_steps)), line("to the end", shares(&outcome.runs))],
+            &[],
+        ),
+        panel("Answers of the model, a second", seconds, vec![line("", answers.collect())], &marks),
+    ])
+}
+
+/// How many lives are under way, at each moment at which that changes.
+fn under_way(lives: &[(Duration, Duration)]) -> Vec<(f64, f64)> {
+    let begins = lives.iter().map(|(begin, _)| (*begin, 1.0));
+    let mut changes: Vec<(Duration, f64)> = begins.chain(lives.iter().map(|(_, end)| (*end, -1.0))).collect();
+    changes.sort_by_key(|(at, _)| *at);
+    let mut count = 0.0;
+    changes
+        .into_iter()
+        .map(|(at, change)| {
+            count += change;
+            (at.as_secs_f64(), count)
+        })
+        .collect()
+}
+
+fn shares(times: &Times) -> Vec<(f64, f64)> {
+    let share = |step: u32| f64::from(step) / f64::from(QUANTILES);
+    (0..=QUANTILES).filter_map(|step| Some((times.ms(share(step))? / 1e3, share(step) * 100.0))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::figures::Figures;
+
+    #[test]
+    fn the_number_under_way_rises_and_falls() {
+        let at = Duration::from_secs;
+        let lives = [(at(1), at(5)), (at(2), at(3))];
+        assert_eq!(under_way(&lives), [(1.0, 1.0), (2.0, 2.0), (3.0, 1.0), (5.0, 0.0)]);
+    }
+
+    #[test]
+    fn a_page_says_what_was_measured_and_what_was_not() {
+        let figures = Figures { agents: 12, shape: "layers".to_owned(), steps_per_s: 7.5, ..Figures::default() };
+        let outcome = Outcome {
+            figures,
+            samples: Vec::new(),
+            lives: Vec::new(),
+            answers: vec![3, 4],
+            first_steps: Times::default(),
+            runs: Times::default(),
+            killed: Some(Duration::from_secs(1)),
+        };
+        let page = markdown("nexa load --agents 12", "x.svg", &outcome);
+        assert!(page.starts_with("# 12 agents, layers\n\n    nexa load --agents 12\n"), "{page}");
+        assert!(page.contains("| steps a second | 7.5 |") && page.contains("(x.svg)"), "{page}");
+        assert!(page.contains("| all running after, seconds | not measured |"), "{page}");
+        assert!(svg(&outcome).contains("kill -9"));
+        let wrong = Outcome { figures: Figures { wrong: 1, ..outcome.figures.clone() }, ..outcome };
+        assert!(markdown("", "", &wrong).contains("Something is wrong"));
+    }
+}

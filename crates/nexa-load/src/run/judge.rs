@@ -1,0 +1,180 @@
+//! The judgement of a load: what came out beside what must have, what was sent beside what is recorded.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, SystemTime};
+
+use nexa_proto::v1;
+
+use super::{Course, Load, Outcome};
+use crate::LoadError;
+use crate::drive::Submitted;
+use crate::figures::{Figures, Times, rounded};
+use crate::observe::{self, Seen};
+use crate::sample::Sample;
+use crate::shape::Shape;
+use crate::shares;
+
+impl Load {
+    /// Compares what came out with what must have.
+    pub(super) async fn judge(
+        &self,
+        rows: &[Submitted],
+        course: &Course,
+        samples: Vec<Sample>,
+    ) -> Result<Outcome, LoadError> {
+        let mut figures = Figures {
+            agents: self.plan.agents,
+            shape: self.plan.shape.name().to_owned(),
+            seed: self.plan.profile.seed,
+            ..Figures::default()
+        };
+        let (mut lives, mut runs) = (Vec::new(), Times::default());
+        for (workload, row) in rows.iter().enumerate() {
+            figures.refused += u64::from(row.refused);
+            let Some((_, id)) = &row.accepted else {
+                figures.not_accepted += 1;
+                let why = row.error.clone().unwrap_or_else(|| "it was not sent before the end".to_owned());
+                figures.first_failure.get_or_insert(format!("submitting: {why}"));
+                continue;
+            };
+            figures.workloads += 1;
+            let seen = course.seen.get(id).cloned().unwrap_or_default();
+            if let Some(ended) = seen.ended_at.map(|at| self.since_start(at)) {
+                lives.push((seen.submitted_at.map(|at| self.since_start(at)).unwrap_or_default(), ended));
+                runs.add(ended.saturating_sub(row.intended));
+            }
+            if seen.state != v1::WorkloadState::Succeeded {
+                figures.lost += 1;
+                let why = seen.failure.unwrap_or_else(|| format!("it is {}", seen.state.as_str_name()));
+                figures.first_failure.get_or_insert(format!("{id}: {why}"));
+                continue;
+            }
+            let value = match seen.value_json {
+                Some(value) => value,
+                None => {
+                    observe::whole(&self.clients[self.plan.tenant(workload)], id).await?.value_json.unwrap_or_default()
+                }
+            };
+            if !self.plan.is_right(workload, &value) {
+                figures.wrong += 1;
+                let shown: String = value.chars().take(200).collect();
+                figures.first_failure.get_or_insert(format!("{id}: another output than it should have: {shown}"));
+            }
+        }
+        self.count_effects(rows, course, &mut figures).await?;
+        let first_steps = self.count_starts(rows, &mut figures).await?;
+        let lead = self.start.saturating_duration_since(self.endpoint.started());
+        let all_there = rows.iter().filter_map(|row| row.accepted.as_ref()).map(|(at, _)| *at).max();
+        let all_there = lead + all_there.unwrap_or_default();
+        let shared = shares::shared(&self.endpoint.admissions(), &self.plan, self.settings.limits, all_there);
+        (figures.budget_used, figures.jain_index) = (shared.budget_used, shared.jain_index);
+
+        let accepted = |row: &Submitted| row.accepted.as_ref().map(|(at, _)| at.saturating_sub(row.intended));
+        let submits: Times = rows.iter().filter_map(accepted).collect();
+        figures.submit_p50_ms = submits.ms(0.5).unwrap_or_default();
+        figures.submit_p99_ms = submits.ms(0.99).unwrap_or_default();
+        (figures.run_p50_ms, figures.run_p99_ms) = (runs.ms(0.5), runs.ms(0.99));
+        let first_sent = rows.iter().map(|row| row.sent).min().unwrap_or_default();
+        let last_end = lives.iter().map(|(_, ended)| *ended).max().unwrap_or_else(|| self.start.elapsed());
+        let wall = last_end.saturating_sub(first_sent).as_secs_f64();
+        figures.wall_s = rounded(wall);
+        figures.steps_per_s = rounded(figures.steps as f64 / wall.max(1e-3));
+        figures.total_pss_mib = samples.iter().map(|sample| sample.pss_mib).reduce(f64::max).map(rounded);
+        figures.node_cpu_s = samples.last().map(|sample| rounded(sample.cpu_s));
+        if let Some(kill) = &course.killed {
+            figures.kills = 1;
+            figures.ended_at_kill = Some(rounded(kill.share));
+            figures.restart_s = Some(rounded(kill.restart.as_secs_f64()));
+        }
+        let answers = self.endpoint.answers_by_second().into_iter().skip(lead.as_secs() as usize).collect();
+        let killed = course.killed.as_ref().map(|kill| kill.at);
+        Ok(Outcome { figures, samples, lives, answers, first_steps, runs, killed })
+    }
+
+    /// What was sent, how often, and whether that is what is recorded.
+    async fn count_effects(&self, rows: &[Submitted], course: &Course, figures: &mut Figures) -> Result<(), LoadError> {
+        let totals = self.endpoint.totals();
+        figures.model_requests = totals.requests;
+        figures.in_flight_peak = totals.in_flight_peak;
+        figures.faults = totals.faults;
+        figures.rate_limited_share = totals.rate_limited as f64 / totals.requests.max(1) as f64;
+        // When everything has ended, every effect that was sent is recorded as ended.
+        figures.steps = if figures.lost == 0 { totals.keys } else { totals.answered };
+
+        let id_of = |workload: usize| {
+            let id = rows.get(workload).and_then(|row| row.accepted.as_ref()).map(|(_, id)| id.clone());
+            id.map(|id| (self.plan.tenant(workload), id))
+        };
+        let again = self.endpoint.sent_again();
+        let mut suspects: Vec<(usize, String)> = again
+            .iter()
+            .filter_map(|(_, key)| key.tag)
+            .filter_map(|tag| id_of(self.plan.workload_of_tag(tag as usize)))
+            .collect();
+        if let Some(kill) = &course.killed {
+            let before: BTreeSet<&String> = kill.ended.iter().collect();
+            suspects.extend((0..rows.len()).filter_map(id_of).filter(|(_, id)| !before.contains(id)));
+        }
+        suspects.sort_unstable();
+        suspects.dedup();
+        suspects.retain(|(_, id)| course.seen.get(id).is_some_and(Seen::has_ended));
+        let mut unexplained: u64 = again.iter().map(|(_, key)| u64::from(key.sent - 1)).sum();
+        for (tenant, client) in self.clients.iter().enumerate() {
+            let of_tenant = suspects.iter().filter(|(of, _)| *of == tenant).map(|(_, id)| id.clone()).collect();
+            for effect in observe::attempts(client, of_tenant).await? {
+                let again = u64::from(self.endpoint.key(&effect.key).sent.saturating_sub(1));
+                let recorded = u64::from(effect.attempts.saturating_sub(1));
+                figures.reissued_model_calls += recorded;
+                unexplained -= again.min(recorded).min(unexplained);
+            }
+        }
+        figures.repeated_effects = unexplained;
+        Ok(())
+    }
+
+    /// When the first step of each workload was, and of the last one.
+    async fn count_starts(&self, rows: &[Submitted], figures: &mut Figures) -> Result<Times, LoadError> {
+        let mut first: Vec<Option<Duration>> = vec![None; rows.len()];
+        let (mut last, mut begun) = (Duration::ZERO, 0);
+        let mut note = |workload: usize, at: Duration| {
+            (last, begun) = (last.max(at), begun + 1);
+            if let Some(first) = first.get_mut(workload) {
+                *first = Some(first.map_or(at, |known| known.min(at)));
+            }
+        };
+        let expected = if self.plan.shape == Shape::Sleepers {
+            let ids: BTreeMap<&str, usize> = (0..)
+                .zip(rows)
+                .filter_map(|(workload, row)| row.accepted.as_ref().map(|(_, id)| (id.as_str(), workload)))
+                .collect();
+            for client in self.clients.iter() {
+                for (id, at) in observe::starts(client).await? {
+                    if let Some(workload) = ids.get(id.as_str()) {
+                        note(*workload, self.since_start(at));
+                    }
+                }
+            }
+            self.plan.agents
+        } else {
+            let lead = self.start.saturating_duration_since(self.endpoint.started());
+            for tag in 0..self.plan.tags() {
+                if let Some(at) = self.endpoint.first_of_tag(tag) {
+                    note(self.plan.workload_of_tag(tag), at.saturating_sub(lead));
+                }
+            }
+            self.plan.tags()
+        };
+        let first_sent = rows.iter().map(|row| row.sent).min().unwrap_or_default();
+        if begun == expected {
+            figures.all_running_s = Some(rounded(last.saturating_sub(first_sent).as_secs_f64()));
+        }
+        let pairs = first.iter().zip(rows).filter_map(|(first, row)| Some((*first)?.saturating_sub(row.intended)));
+        let times: Times = pairs.collect();
+        figures.submit_to_first_step_p99_ms = times.ms(0.99);
+        Ok(times)
+    }
+
+    fn since_start(&self, at: SystemTime) -> Duration {
+        at.duration_since(self.began).unwrap_or_default()
+    }
+}
