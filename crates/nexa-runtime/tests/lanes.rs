@@ -8,7 +8,7 @@ use nexa_ports::model::{LaneLimits, ModelError};
 use nexa_types::*;
 
 use support::model::FakeModel;
-use support::{Desk, config, program, soon};
+use support::{Desk, config, program, soon, until};
 
 /// Moves time on while something is waited for; looks at the world before each step.
 async fn meanwhile<T>(desk: &Desk, wish: impl Future<Output = T>, mut look: impl FnMut()) -> T {
@@ -50,10 +50,14 @@ async fn an_endpoint_that_is_away_is_asked_seldom_and_its_agents_hear_of_it() {
     let away = |_: &str| Err(ModelError::new(RunCode::Unavailable, "connection refused"));
     let desk = Desk::with_still_clock(FakeModel::with(1, away));
     let node = desk.start(config("n1")).await;
+    desk.model.hold(true);
     let mut workloads = Vec::new();
     for number in 1..=30 {
         workloads.push(desk.run(&node, number, &program::one_call()).await);
     }
+    // Whoever came later would be one that tries, if time had gone on by then.
+    until("all to wait", || node.stats().model_calls_waiting == 29).await;
+    desk.model.hold(false);
     let mut told = 0;
     for workload in workloads {
         let failure = meanwhile(&desk, desk.failure(workload), || ()).await;
