@@ -69,3 +69,37 @@ script Chair => [{ agreed: false, value: "", reason: "too absolute" }, { agreed:
 "#;
     assert_eq!(value(&run(&Desk::new(), "debate", "Tests first?", script)), "Mostly.");
 }
+
+#[test]
+fn five_hundred_agents_read_the_pages_of_the_language() {
+    let desk = Desk::new();
+    let folder = nexa_tests::root().join("docs/language");
+    let pages =
+        std::fs::read_dir(folder).expect("the pages are there").map(|page| page.expect("it can be read").path());
+    let mut pages: Vec<_> = pages.filter(|page| page.extension().is_some_and(|kind| kind == "md")).collect();
+    pages.sort();
+    let text: String = pages.iter().map(|page| std::fs::read_to_string(page).expect("it can be read")).collect();
+    assert!(text.len() > 200_000, "{} bytes are no long text", text.len());
+    let input = desk.write("long.txt", &text);
+    let script = r#"script Reader => "A page of the language."
+script Joiner => "Several pages of the language."
+script Editor => { title: "The language", summary: "All of it.", topics: ["forks", "loops"] }
+"#;
+    let script = desk.write("map-reduce.script", script);
+    let out = desk.run(&[
+        "run",
+        "examples/map-reduce/map-reduce.nx",
+        "--input-file",
+        input.to_str().expect("a plain path"),
+        "--script",
+        script.to_str().expect("a plain path"),
+        "-o",
+        "json",
+    ]);
+    let ended: Value = serde_json::from_str(out.good().lines().last().expect("a line")).expect("JSON");
+    let digest = json!({ "title": "The language", "summary": "All of it.", "topics": ["forks", "loops"] });
+    assert_eq!(*value(&ended), digest);
+    // 500 readers; 63 joiners of eight notes each, and then 8; one editor.
+    assert_eq!(ended["workload"]["spend"]["calls"], 500 + 63 + 8 + 1, "{ended}");
+    assert_eq!(ended["workload"]["agents"], 1 + 500 + 63 + 8 + 1, "{ended}");
+}

@@ -28,6 +28,14 @@ pub enum ClientError {
         #[source]
         source: std::sync::Arc<tonic::transport::Error>,
     },
+    /// The request is longer than a message may be; nothing was sent.
+    #[error("the request has {bytes} bytes, more than the {max} of one message")]
+    TooLong {
+        /// How long it is.
+        bytes: usize,
+        /// How long one may be.
+        max: usize,
+    },
     /// The server said no.
     #[error(transparent)]
     Refused(Box<Refusal>),
@@ -50,7 +58,11 @@ impl ClientError {
         match self {
             Self::Refused(refusal) => Some(refusal.reason),
             Self::Deadline => Some(Reason::DeadlineExceeded),
-            Self::Address { .. } | Self::Token | Self::Connect { .. } | Self::Transport { .. } => None,
+            Self::Address { .. }
+            | Self::Token
+            | Self::Connect { .. }
+            | Self::TooLong { .. }
+            | Self::Transport { .. } => None,
         }
     }
 
@@ -69,6 +81,7 @@ impl ClientError {
             Self::Address { .. } => "use `http://HOST:PORT` or `unix:PATH`",
             Self::Connect { .. } => "start a server with `nexa dev`, or check the address",
             Self::Deadline => "ask again with the same request id: it is done at most once",
+            Self::TooLong { .. } => "hand over less, or submit it as several workloads",
             Self::Token | Self::Transport { .. } => "",
         }
     }
@@ -93,7 +106,7 @@ impl ClientError {
                 }
                 _ => false,
             },
-            Self::Address { .. } | Self::Token | Self::Connect { .. } | Self::Deadline => false,
+            Self::Address { .. } | Self::Token | Self::Connect { .. } | Self::TooLong { .. } | Self::Deadline => false,
         }
     }
 }

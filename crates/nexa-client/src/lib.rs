@@ -76,6 +76,10 @@ macro_rules! rpcs {
                             request.$id = new_request_id();
                         }
                     )?
+                    let (bytes, max) = (nexa_proto::message_bytes(&request), nexa_proto::MESSAGE_BYTES_MAX);
+                    if bytes > max {
+                        return Err(ClientError::TooLong { bytes, max });
+                    }
                     retry::call(self.patience, &self.budget, |attempt| {
                         let mut client = $client::new(self.channel.clone())
                             .max_decoding_message_size(nexa_proto::MESSAGE_BYTES_MAX)

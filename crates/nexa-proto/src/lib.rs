@@ -21,6 +21,11 @@ pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("nexa
 /// The most bytes of one message, either way: a module or an input at its limit, and some room.
 pub const MESSAGE_BYTES_MAX: usize = 20 << 20;
 
+/// How long a message is when it is sent, in bytes.
+pub fn message_bytes(message: &impl prost::Message) -> usize {
+    message.encoded_len()
+}
+
 #[cfg(test)]
 mod tests {
     #[test]

@@ -1,6 +1,6 @@
 //! Submitted lists of agents.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use expect_test::expect;
@@ -419,10 +419,9 @@ proptest! {
         on_failure in prop::sample::select(vec![OnFailure::FailFast, OnFailure::SkipDependents, OnFailure::Continue]),
         choices in prop::collection::vec((any::<prop::sample::Index>(), prop::bool::weighted(0.2)), 12),
     ) {
-        let count = items.len();
         let mut desk = Desk::list(items.clone(), on_failure, tokens(1_000));
         desk.starts();
-        let mut ended = std::collections::BTreeMap::new();
+        let mut ended = BTreeMap::new();
         for (pick, fails) in choices {
             if desk.root().agent.end().is_some() {
                 break;
@@ -447,8 +446,31 @@ proptest! {
             ended.insert(name, fails);
         }
         prop_assert!(desk.root().agent.end().is_some());
-        let succeeded = outcome(&desk).split(": ").next().is_some_and(|first| first.starts_with('i'));
-        prop_assert_eq!(succeeded, on_failure == OnFailure::Continue || ended.values().all(|fails| !fails));
-        prop_assert!(!succeeded || ended.len() == count);
+        prop_assert_eq!(outcome(&desk), told_plainly(&items, on_failure, &ended));
+        let started = started(&desk).concat();
+        let distinct: BTreeSet<&str> = started.iter().copied().collect();
+        prop_assert_eq!(started.len(), distinct.len(), "an item was started twice");
+    }
+}
+
+/// What a list ends with, said from the end: who ended, and whether badly.
+fn told_plainly(items: &[ListItem], on_failure: OnFailure, ended: &BTreeMap<String, bool>) -> String {
+    let entry = |item: &ListItem| {
+        let fails = ended.get(&item.id)?;
+        Some(if *fails { format!("{}: err Str(\"refused\")", item.id) } else { format!("{0}: {0}", item.id) })
+    };
+    let dict = items.iter().filter_map(entry).collect::<Vec<_>>().join(", ");
+    let failed = items.iter().find(|item| ended.get(&item.id) == Some(&true));
+    let tail = |left_out| match left_out {
+        0 => String::new(),
+        1 => ", and 1 that comes after it was left out".to_owned(),
+        count => format!(", and {count} that come after failed ones were left out"),
+    };
+    match (failed, on_failure) {
+        (None, _) | (_, OnFailure::Continue) => dict,
+        (Some(item), OnFailure::FailFast) => format!("refused: agent `{}` failed [{dict}]", item.id),
+        (Some(item), OnFailure::SkipDependents) => {
+            format!("refused: agent `{}` failed{} [{dict}]", item.id, tail(items.len() - ended.len()))
+        }
     }
 }
