@@ -27,7 +27,7 @@ usage: cargo xtask COMMAND
   demo [FILE]     let agents review FILE (default: LICENSE) on the embedded model
   test            format, tidy, lints, unit and process tests
   test --quick    the same without lints and without tests of whole processes
-  bench NAME      build for release and measure: language; the last line is one JSON object
+  bench NAME      build for release and measure: core, language; the last line is one JSON object
   fuzz NAME [--cases N] [--seed N] [--first N]
                   damaged inputs from a seed: lang
   tidy            check documents and files against the rules of CONTRIBUTING.md

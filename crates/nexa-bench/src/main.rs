@@ -5,6 +5,7 @@
 //! `*_max` are the best and the worst round. Machines are noisy, so what is compared is measured in turn, round by
 //! round, and nothing here passes or fails: gates are for people who read the figures.
 
+mod core;
 mod language;
 mod measure;
 mod peers;
@@ -18,35 +19,77 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const HELP: &str = "\
-usage: nexa-bench SUITE [--nexa PATH]
+usage: nexa-bench SUITE [--nexa PATH] [--folder PATH] [--quick]
 
   language        compiler, machine and snapshots; loops beside Koto, Rhai and Lua 5.4
+  core            steps, messages and agents of one node beside what its disk does; starts of the binary
 
   --nexa PATH     the `nexa` binary whose start and checks are measured
+  --folder PATH   where `core` stores meanwhile; its file system is what is measured (default: this folder)
+  --quick         only whether everything of `core` can be measured: its figures mean nothing
 ";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
-        ["language", "--nexa", path] => language::run(&PathBuf::from(path)),
+        ["language", "--nexa", path] => language::run(&PathBuf::from(path)).map(|figures| figures.to_json()),
+        ["core", options @ ..] => match Options::parse(options) {
+            Some(Options { nexa, folder, scale }) => core::run(&nexa, &folder, scale).map(|figures| figures.to_json()),
+            None => return usage(),
+        },
+        // Not for people: what `core` measures in processes of their own.
+        ["part", words @ ..] => core::part(words),
         ["help" | "--help" | "-h"] => {
             print!("{HELP}");
             return ExitCode::SUCCESS;
         }
-        _ => {
-            eprint!("{HELP}");
-            return ExitCode::from(2);
-        }
+        _ => return usage(),
     };
     match result {
-        Ok(figures) => {
-            println!("{}", figures.to_json());
+        Ok(json) => {
+            println!("{json}");
             ExitCode::SUCCESS
         }
         Err(error) => {
             eprintln!("nexa-bench: {error}");
             ExitCode::FAILURE
+        }
+    }
+}
+
+fn usage() -> ExitCode {
+    eprint!("{HELP}");
+    ExitCode::from(2)
+}
+
+/// What `core` is given.
+struct Options {
+    nexa: PathBuf,
+    folder: PathBuf,
+    scale: core::Scale,
+}
+
+impl Options {
+    fn parse(mut words: &[&str]) -> Option<Self> {
+        let (mut nexa, mut folder, mut scale) = (None, PathBuf::from("."), core::Scale::FULL);
+        loop {
+            words = match words {
+                ["--nexa", path, rest @ ..] => {
+                    nexa = Some(PathBuf::from(path));
+                    rest
+                }
+                ["--folder", path, rest @ ..] => {
+                    folder = PathBuf::from(path);
+                    rest
+                }
+                ["--quick", rest @ ..] => {
+                    scale = core::Scale::QUICK;
+                    rest
+                }
+                [] => return Some(Self { nexa: nexa?, folder, scale }),
+                _ => return None,
+            };
         }
     }
 }

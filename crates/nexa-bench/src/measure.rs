@@ -1,5 +1,6 @@
 //! Rounds of measuring, and the figures that come of them.
 
+use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::time::Instant;
 
@@ -37,16 +38,32 @@ impl Figures {
                 }
             }
         }
-        for (subject, mut taken) in subjects.into_iter().zip(taken) {
-            taken.sort_by(f64::total_cmp);
-            let (Some(min), Some(max)) = (taken.first(), taken.last()) else { continue };
-            let (median, min, max) = (taken[taken.len() / 2], *min, *max);
-            eprintln!("{:24} {median:12.3}   ({min:.3} to {max:.3})", subject.key);
-            self.set(subject.key.to_owned(), median);
-            self.set(format!("{}_min", subject.key), min);
-            self.set(format!("{}_max", subject.key), max);
+        for (subject, taken) in subjects.into_iter().zip(taken) {
+            self.spread(subject.key, taken);
         }
         Ok(())
+    }
+
+    /// The median of what several rounds gave, and how far they lie apart.
+    pub(crate) fn spread(&mut self, key: &str, mut taken: Vec<f64>) {
+        taken.sort_by(f64::total_cmp);
+        let (Some(min), Some(max)) = (taken.first(), taken.last()) else { return };
+        let (median, min, max) = (taken[taken.len() / 2], *min, *max);
+        eprintln!("{key:24} {median:12.3}   ({min:.3} to {max:.3})");
+        self.set(key.to_owned(), median);
+        self.set(format!("{key}_min"), min);
+        self.set(format!("{key}_max"), max);
+    }
+
+    /// A figure that cannot be had here, and why.
+    pub(crate) fn absent(&mut self, key: &str, why: &str) {
+        eprintln!("{key:24} {:>12}   ({why})", "-");
+        self.0.insert(key.to_owned(), Value::Null);
+    }
+
+    /// A figure that was given before; 0 if none was.
+    pub(crate) fn of(&self, key: &str) -> f64 {
+        self.0.get(key).and_then(Value::as_f64).unwrap_or_default()
     }
 
     /// A figure that is counted and not timed.
@@ -63,6 +80,26 @@ impl Figures {
 
     pub(crate) fn to_json(&self) -> Value {
         Value::Object(self.0.clone())
+    }
+}
+
+/// What rounds gave, by the key of the figure that it becomes.
+#[derive(Default)]
+pub(crate) struct Rounds(BTreeMap<&'static str, Vec<f64>>);
+
+impl Rounds {
+    pub(crate) fn note(&mut self, key: &'static str, figure: f64) {
+        self.0.entry(key).or_default().push(figure);
+    }
+
+    pub(crate) fn append(&mut self, later: Self) {
+        for (key, taken) in later.0 {
+            self.0.entry(key).or_default().extend(taken);
+        }
+    }
+
+    pub(crate) fn take(&mut self, key: &str) -> Result<Vec<f64>, Error> {
+        self.0.remove(key).ok_or_else(|| format!("`{key}` was not measured").into())
     }
 }
 
