@@ -170,24 +170,34 @@ impl Agent {
     /// Handles one input that came at `now` and then computes with `fuel_max` for all of it (`SLICE_FUEL` in earnest; 1
     /// makes every safepoint a step in tests).
     pub fn step(&mut self, input: Input, now: Timestamp, fuel_max: u64) -> Step {
+        self.step_all([input], now, fuel_max)
+    }
+
+    /// Handles inputs that came together: takes in one after the other and computes once. It is what a node does that
+    /// comes to none of its computing in between, so a replay, which hands out inputs first, sees nothing new. For
+    /// messages: each is a fact, and the waiting between two of them is none.
+    pub fn step_all(&mut self, inputs: impl IntoIterator<Item = Input>, now: Timestamp, fuel_max: u64) -> Step {
         let mut fuel = fuel_max;
         let mut draft = Draft::default();
-        let mut takes = Vec::new();
-        if let Input::Inbox(id, _) = &input
-            && self.takes_inbox(&input)
-        {
-            takes.push(*id);
+        let (mut takes, mut ended_bytes) = (Vec::new(), 0);
+        for input in inputs {
+            if let Input::Inbox(id, _) = &input
+                && self.takes_inbox(&input)
+            {
+                takes.push(*id);
+            }
+            // A child without a time of its own has its parent's. Both are over together, and the parent's counts: it
+            // does not learn in time how the child ended.
+            let ending = match &input {
+                Input::Inbox(_, fact::Input::ChildEnded { outcome, .. }) => Some(outcome_bytes(outcome)),
+                _ => None,
+            };
+            ended_bytes += ending.unwrap_or(0);
+            let over = (ending.is_some() && self.is_over(now)).then_some(AgentEvent::DeadlinePassed);
+            over.into_iter().for_each(|event| self.record(event, now, &mut draft));
+            let event = self.admit(input, now, &mut draft);
+            event.into_iter().for_each(|event| self.record(event, now, &mut draft));
         }
-        // A child without a time of its own has its parent's. Both are over together, and the parent's counts: it does not
-        // learn in time how the child ended.
-        let ending = match &input {
-            Input::Inbox(_, fact::Input::ChildEnded { outcome, .. }) => Some(outcome_bytes(outcome)),
-            _ => None,
-        };
-        let over = (ending.is_some() && self.is_over(now)).then_some(AgentEvent::DeadlinePassed);
-        over.into_iter().for_each(|event| self.record(event, now, &mut draft));
-        let event = self.admit(input, now, &mut draft);
-        event.into_iter().for_each(|event| self.record(event, now, &mut draft));
         let mut wishes = 0;
         let more = loop {
             if !self.is_computing() {
@@ -236,7 +246,7 @@ impl Agent {
             due: self.due(),
             more,
             fuel_left: fuel.min(fuel_max),
-            bytes: draft.bytes + ending.unwrap_or(0),
+            bytes: draft.bytes + ended_bytes,
         }
     }
 

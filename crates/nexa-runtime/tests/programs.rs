@@ -63,6 +63,21 @@ flow late(q: str) -> str { sleep(1h); return "late" }
 flow main(q: str) -> str { return (q |>> [late, A, late] merge first(timeout: 2h)) >> A }
 "##;
 
+const MESSAGES: &str = r"
+flow reader(count: int) -> int {
+    let sum = 0
+    let i = 0
+    while (i < count) { let n: int = receive(); sum = sum * 3 % 1_000_003 + n; i += 1 }
+    return sum
+}
+flow main(count: int) -> int {
+    let child = spawn reader(count)
+    let i = 0
+    while (i < count) { i += 1; pass i to child }
+    return await child
+}
+";
+
 fn compiled(text: &str) -> Module {
     let result = nexa_lang::compile_text("test.nx", text);
     let shown: Vec<String> = result.diagnostics.iter().map(|diagnostic| format!("{diagnostic:?}")).collect();
@@ -104,6 +119,18 @@ async fn detached_branches_all_run_once_after_a_death_at_any_append() {
 async fn the_first_branch_stays_the_first_after_a_death_at_any_append() {
     let model = || FakeModel::asked_for(2, |request| Ok(answer(request)));
     let job = Job { module: compiled(FIRST), args: vec![Value::Str("q".into())], model: Box::new(model) };
+    job.survives_a_death_at_any_append().await;
+}
+
+#[tokio::test]
+async fn messages_are_recorded_many_at_a_time_and_survive_a_death_at_any_append() {
+    let count = 200;
+    let job = Job { module: compiled(MESSAGES), args: vec![Value::Int(count)], model: Box::new(|| FakeModel::echo(1)) };
+    let (outcome, appends) = job.undisturbed().await;
+    let nexa_types::Outcome::Ok(payload) = outcome else { panic!("{outcome:?}") };
+    let sum = (1..=count).fold(0, |sum, n| sum * 3 % 1_000_003 + n);
+    assert_eq!(nexa_vm::codec::decode(&payload).unwrap(), Value::Int(sum));
+    assert!(appends < 20, "{appends} appends for {count} messages");
     job.survives_a_death_at_any_append().await;
 }
 

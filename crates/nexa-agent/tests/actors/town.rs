@@ -49,6 +49,8 @@ pub(crate) struct Town {
     pub(crate) now: Timestamp,
     fuel: u64,
     forgets: bool,
+    /// Messages that have come are taken in together.
+    hears_all: bool,
     /// Chooses who is next.
     dice: u64,
     scripts: BTreeMap<&'static str, Vec<Turn>>,
@@ -116,6 +118,7 @@ impl Town {
             now: Timestamp(0),
             fuel: 10_000,
             forgets: false,
+            hears_all: false,
             dice: 0,
             scripts: BTreeMap::new(),
             decisions: Vec::new(),
@@ -158,6 +161,12 @@ impl Town {
     /// would have to be computed again; with slices of one instruction that would never get anywhere.
     pub(crate) fn forgetful(mut self) -> Self {
         self.forgets = true;
+        self
+    }
+
+    /// Messages that have come are taken in together, as a node does it.
+    pub(crate) fn hearing_all(mut self) -> Self {
+        self.hears_all = true;
         self
     }
 
@@ -204,8 +213,13 @@ impl Town {
         if let Input::EffectEnded { seq, .. } = &input {
             house.flying.retain(|(effect, _)| effect.seq != *seq);
         }
+        let mut inputs = vec![input];
+        if self.hears_all && matches!(&inputs[0], Input::Inbox(_, input) if is_mail(input)) {
+            let others = house.inbox[1..].iter().take_while(|(_, input)| is_mail(input)).cloned();
+            inputs.extend(others.map(|(id, input)| Input::Inbox(id, input)));
+        }
         let Step { facts, births, posts, takes, wish, logs, abandoned, more, .. } =
-            house.agent.step(input, self.now, self.fuel);
+            house.agent.step_all(inputs, self.now, self.fuel);
         let mut facts = facts;
         if let Some(wish) = wish {
             facts.push(house.agent.start_effect(wish.seq).expect("it is wished for"));
@@ -437,6 +451,11 @@ impl Town {
     }
 }
 
+fn is_mail(input: &fact::Input) -> bool {
+    use fact::Input::{Credit, Message, Passed};
+    matches!(input, Credit { .. } | Message { .. } | Passed { .. })
+}
+
 fn story(stream: &[(AgentEvent, Timestamp)]) -> String {
     stream.iter().map(|(event, at)| format!("{} {}\n", at.0, describe(event))).collect()
 }
@@ -449,17 +468,24 @@ pub(crate) fn shown(outcome: &Outcome) -> String {
     }
 }
 
-/// Runs a program in one go, slice by slice, as after a crash at every append, and in other orders: its result is the
-/// same each time. Gives the result and the first run.
+/// Runs a program in one go, slice by slice, as after a crash at every append, with messages taken in together, and in
+/// other orders: its result is the same each time. Gives the result and the first run.
 pub(crate) fn always(make: impl Fn() -> Town) -> (String, Town) {
     let mut town = make();
     let result = shown(&town.run());
-    for (way, mut other) in [("slice by slice", make().stepping()), ("forgetful", make().forgetful())] {
+    let ways = [
+        ("slice by slice", make().stepping()),
+        ("forgetful", make().forgetful()),
+        ("hearing all", make().hearing_all()),
+        ("hearing all, forgetful", make().hearing_all().forgetful()),
+    ];
+    for (way, mut other) in ways {
         assert_eq!(shown(&other.run()), result, "{way}");
         assert_eq!((other.now, &other.emitted), (town.now, &town.emitted), "{way}");
     }
     for dice in 1..6 {
         let mut other = make().shuffled(dice * 7919).stepping();
+        other.hears_all = dice % 2 == 0;
         assert_eq!(shown(&other.run()), result, "order {dice}");
     }
     (result, town)

@@ -21,7 +21,7 @@ impl AgentActor {
         }
         let (now, slice_fuel) = (self.core.clock.now(), self.core.config.slice_fuel);
         let quick = QUICK_FUEL.min(slice_fuel);
-        let mut first = genai::step(|| loaded.agent.step(input, now, quick));
+        let mut first = genai::step(|| self.decide(&mut loaded, input, now, quick));
         while let Some(entry) = loaded.inbox.pop_front_if(|entry| first.takes_in(&entry.input)) {
             let input = Input::Inbox(entry.id, entry.input);
             first = first.and(genai::step(|| loaded.agent.step(input, now, quick)));

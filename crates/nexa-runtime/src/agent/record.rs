@@ -6,10 +6,10 @@
 //!   version conflict    somebody wrote what this agent does not know: read everything again, once; then quarantine
 //!   away, full, lost    keep the step, pause, look whether it was stored after all, and only else append it again
 
-use nexa_agent::{OutsideEffect, Step};
+use nexa_agent::{Input, OutsideEffect, Step};
 use nexa_event::effect::EffectBody;
 use nexa_event::envelope::Fact;
-use nexa_event::fact::WorkloadEvent;
+use nexa_event::fact::{self, WorkloadEvent};
 use nexa_ports::store::{Append, AppendError, Birth, Guard, Post, RowChange, Stamp, StoreError};
 use nexa_types::{AgentId, EffectKey, Outcome, Seq, StreamId, Timestamp};
 use tracing::{debug, warn};
@@ -57,7 +57,35 @@ pub(super) enum Became {
     NotMine,
 }
 
+/// Bytes of messages after which the others wait for the next append.
+const MAIL_BYTES_MAX: usize = 1 << 20;
+
+/// How long a message is, or a note of how many were read; `None` if it is something else.
+fn mail_bytes(input: &fact::Input) -> Option<usize> {
+    match input {
+        fact::Input::Message { value, .. } | fact::Input::Passed { value, .. } => Some(value.len()),
+        fact::Input::Credit { .. } => Some(0),
+        _ => None,
+    }
+}
+
 impl AgentActor {
+    /// Decides on an input. Messages that have come by now are decided on together: one append for all, where each
+    /// would wait for the disk by itself.
+    pub(super) fn decide(&self, loaded: &mut Loaded, input: Input, now: Timestamp, fuel: u64) -> Step {
+        let Loaded { agent, inbox, .. } = loaded;
+        let first = if let Input::Inbox(_, input) = &input { mail_bytes(input) } else { None };
+        let mut bytes = first.unwrap_or(MAIL_BYTES_MAX);
+        let more = std::iter::from_fn(|| {
+            if bytes >= MAIL_BYTES_MAX {
+                return None;
+            }
+            bytes += mail_bytes(&inbox.front()?.input)?;
+            inbox.pop_front().map(|entry| Input::Inbox(entry.id, entry.input))
+        });
+        agent.step_all(std::iter::once(input).chain(more), now, fuel)
+    }
+
     /// Makes of a step what will be stored and done: reserves a slot for its wish and, with one, adds the ticket.
     pub(super) fn keep(&self, loaded: &mut Loaded, step: Step, settled: Option<EffectKey>, now: Timestamp) -> Kept {
         let mut facts = step.facts;
