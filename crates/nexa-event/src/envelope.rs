@@ -103,10 +103,16 @@ pub struct Sealed {
 
 /// Wraps a fact for storing, `before` being the link of the fact before it.
 pub fn seal(before: Link, header: &Header, fact: &Fact) -> Sealed {
-    let header = codec::encode(header);
     let payload = codec::encode(fact);
-    let link = before.next(&header, &payload);
+    let (header, link) = chain(before, header, &payload);
     Sealed { header, payload, link }
+}
+
+/// The stored form of a header, and the link of its fact, whose payload is encoded already.
+pub fn chain(before: Link, header: &Header, payload: &[u8]) -> (Vec<u8>, Link) {
+    let header = codec::encode(header);
+    let link = before.next(&header, payload);
+    (header, link)
 }
 
 /// A fact as it was read back.

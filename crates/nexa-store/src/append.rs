@@ -1,10 +1,11 @@
 //! What one append does within a transaction: judge first, change afterwards.
 //!
-//! A refused append has only read. Changes are made inside a savepoint all the same, so that a fact that turns out
-//! to be too large in the middle leaves nothing. Each rule is told in `nexa_ports::memory`, which does the same.
+//! A refused append has only read: whatever may refuse it is known before the first change, and a statement that fails
+//! afterwards gives up the whole transaction. So no append needs a savepoint, which would copy every page that it
+//! touches. Each rule is told in `nexa_ports::memory`, which does the same.
 
 use nexa_event::codec;
-use nexa_event::envelope::{FORMAT, Fact, Header, Link, seal};
+use nexa_event::envelope::{FORMAT, Fact, Header, Link, chain};
 use nexa_event::fact::WorkloadEvent;
 use nexa_ports::store::{Append, AppendError, Appended, Birth, Guard, Post, Stamp, StoreError};
 use nexa_types::limits::{INLINE_BYTES_MAX, SNAPSHOT_BYTES_MAX};
@@ -12,6 +13,61 @@ use nexa_types::{AgentId, AgentState, Epoch, GlobalSeq, InputId, StreamId, Tenan
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::column::{count, link, moment, state_word, stream_key};
+
+/// A fact as it is stored.
+pub(crate) struct Written {
+    payload: Vec<u8>,
+    ends_workload: bool,
+}
+
+impl Written {
+    pub(crate) fn of(fact: &Fact) -> Self {
+        let ends_workload = matches!(fact, Fact::Workload(WorkloadEvent::Ended { .. }));
+        Self { payload: codec::encode(fact), ends_workload }
+    }
+
+    /// Refuses one that is too long.
+    pub(crate) fn fits(&self) -> Result<(), StoreError> {
+        bound("a fact", self.payload.len())
+    }
+}
+
+/// An append whose facts and posts are encoded: by its caller, since the one thread that writes has enough to do.
+pub(crate) struct Ready {
+    append: Append,
+    facts: Vec<Written>,
+    also: Vec<Written>,
+    births: Vec<Written>,
+    posts: Vec<Vec<u8>>,
+}
+
+impl Ready {
+    pub(crate) fn new(append: Append) -> Self {
+        let also = append.also.iter().flat_map(|(_, facts)| facts);
+        Self {
+            facts: append.facts.iter().map(Written::of).collect(),
+            also: also.map(Written::of).collect(),
+            births: append.births.iter().map(|birth| Written::of(&birth.first)).collect(),
+            posts: append.posts.iter().map(|post| codec::encode(&post.input)).collect(),
+            append,
+        }
+    }
+
+    fn written(&self) -> impl Iterator<Item = &Written> {
+        self.facts.iter().chain(&self.births).chain(&self.also)
+    }
+
+    /// Bytes of all that is encoded.
+    pub(crate) fn bytes(&self) -> usize {
+        let posts: usize = self.posts.iter().map(Vec::len).sum();
+        self.written().map(|fact| fact.payload.len()).sum::<usize>() + posts
+    }
+
+    fn fits(&self) -> Result<(), StoreError> {
+        self.written().try_for_each(Written::fits)?;
+        self.posts.iter().try_for_each(|body| bound("an input", body.len()))
+    }
+}
 
 /// A transaction that is being filled.
 pub(crate) struct Desk<'a> {
@@ -85,35 +141,17 @@ pub(crate) fn bound(what: &'static str, len: usize) -> Result<(), StoreError> {
 
 impl Desk<'_> {
     /// Stores one append, or says why not and leaves nothing of it.
-    pub(crate) fn append(&mut self, append: &Append) -> rusqlite::Result<Result<Appended, AppendError>> {
-        let head = match self.judge(append) {
-            Ok(head) => head,
-            Err(Refused::Append(error)) => return Ok(Err(error)),
-            Err(Refused::Sql(error)) => return Err(error),
-        };
-        let newest_before = self.newest;
-        self.run("SAVEPOINT one")?;
-        match self.change(append, head) {
-            Ok(appended) => {
-                self.run("RELEASE one")?;
-                Ok(Ok(appended))
-            }
-            Err(Refused::Append(error)) => {
-                self.run("ROLLBACK TO one")?;
-                self.run("RELEASE one")?;
-                self.newest = newest_before;
-                Ok(Err(error))
-            }
+    pub(crate) fn append(&mut self, ready: &Ready) -> rusqlite::Result<Result<Appended, AppendError>> {
+        let judged = self.judge(&ready.append).and_then(|heads| Ok(ready.fits().map(|()| heads)?));
+        match judged {
+            Ok((head, other)) => self.change(ready, head, other).map(Ok),
+            Err(Refused::Append(error)) => Ok(Err(error)),
             Err(Refused::Sql(error)) => Err(error),
         }
     }
 
-    fn run(&self, statement: &str) -> rusqlite::Result<()> {
-        self.connection.prepare_cached(statement)?.execute([]).map(|_| ())
-    }
-
-    /// Says whether the append may be stored, and where its stream ends now.
-    fn judge(&self, append: &Append) -> Result<Head, Refused> {
+    /// Says whether the append may be stored, and where its stream ends now, and the other one that it writes to.
+    fn judge(&self, append: &Append) -> Result<(Head, Option<Head>), Refused> {
         let conflict = |current| AppendError::VersionConflict { given: append.expected, current: Version(current) };
         let head = match (&append.stream, append.guard) {
             (StreamId::Agent(agent), guard) => {
@@ -144,17 +182,16 @@ impl Desk<'_> {
             return Err(conflict(head.version).into());
         }
         self.judge_births(&append.births)?;
-        if let Some((stream, _)) = &append.also {
-            if matches!(stream, StreamId::Agent(_)) {
-                return Err(AppendError::NoSuchAgent.into());
-            }
-            let (head, flags) = self.stream(stream)?;
-            if flags.ended {
-                let current = Version(head.version);
-                return Err(AppendError::VersionConflict { given: current, current }.into());
-            }
+        let Some((stream, _)) = &append.also else { return Ok((head, None)) };
+        if matches!(stream, StreamId::Agent(_)) {
+            return Err(AppendError::NoSuchAgent.into());
         }
-        Ok(head)
+        let (other, flags) = self.stream(stream)?;
+        if flags.ended {
+            let current = Version(other.version);
+            return Err(AppendError::VersionConflict { given: current, current }.into());
+        }
+        Ok((head, Some(other)))
     }
 
     fn judge_births(&self, births: &[Birth]) -> Result<(), Refused> {
@@ -181,27 +218,30 @@ impl Desk<'_> {
         Ok(())
     }
 
-    fn change(&mut self, append: &Append, mut head: Head) -> Result<Appended, Refused> {
+    fn change(&mut self, ready: &Ready, mut head: Head, other: Option<Head>) -> rusqlite::Result<Appended> {
+        let append = &ready.append;
         match (&append.stream, append.guard) {
             (StreamId::Agent(agent), Guard::Owner(epoch)) => {
-                self.push(&append.stream, &mut head, Some(epoch), &append.stamp, &append.facts)?;
+                self.push(&append.stream, &mut head, Some(epoch), &append.stamp, &ready.facts)?;
                 self.change_row(*agent, &head, append)?;
                 append.takes.iter().try_for_each(|id| self.take(*agent, *id, &append.stamp))?;
             }
-            (stream, _) => self.push_unowned(stream, &mut head, &append.stamp, &append.facts)?,
+            (stream, _) => self.push_unowned(stream, &mut head, &append.stamp, &ready.facts)?,
         }
-        for birth in &append.births {
-            self.bear(birth, &append.stamp)?;
+        for (birth, first) in append.births.iter().zip(&ready.births) {
+            self.bear(birth, first, &append.stamp)?;
         }
-        for post in &append.posts {
-            self.put_entry(post, &append.stamp)?;
+        for (post, body) in append.posts.iter().zip(&ready.posts) {
+            self.put_entry(post, body, &append.stamp)?;
         }
-        if let Some((stream, facts)) = &append.also {
-            let (mut other, _) = self.stream(stream)?;
-            self.push_unowned(stream, &mut other, &append.stamp, facts)?;
-            if *stream == append.stream {
-                head = other;
+        match (&append.also, other) {
+            (Some((stream, _)), _) if *stream == append.stream => {
+                self.push_unowned(stream, &mut head, &append.stamp, &ready.also)?;
             }
+            (Some((stream, _)), Some(mut other)) => {
+                self.push_unowned(stream, &mut other, &append.stamp, &ready.also)?;
+            }
+            _ => {}
         }
         Ok(Appended { version: Version(head.version), position: GlobalSeq(self.newest) })
     }
@@ -254,8 +294,8 @@ impl Desk<'_> {
         head: &mut Head,
         epoch: Option<Epoch>,
         stamp: &Stamp,
-        facts: &[Fact],
-    ) -> Result<(), Refused> {
+        facts: &[Written],
+    ) -> rusqlite::Result<()> {
         if facts.is_empty() {
             return Ok(());
         }
@@ -265,40 +305,40 @@ impl Desk<'_> {
             "INSERT INTO events (position, stream, version, workload, header, payload, blob, link)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         )?;
-        for fact in facts {
-            let header = Header {
-                format: FORMAT,
-                stream: stream.clone(),
-                version: Version(head.version + 1),
-                at: stamp.at,
-                tenant: stamp.tenant.clone(),
-                principal: stamp.principal.clone(),
-                epoch,
-                trace: stamp.trace,
-            };
-            let sealed = seal(head.link, &header, fact);
-            bound("a fact", sealed.payload.len())?;
-            let (payload, blob) = if sealed.payload.len() > INLINE_BYTES_MAX {
-                let hash = *blake3::hash(&sealed.payload).as_bytes();
-                self.put_blob(&stamp.tenant, &hash, &sealed.payload)?;
+        let mut header = Header {
+            format: FORMAT,
+            stream: stream.clone(),
+            version: Version(head.version),
+            at: stamp.at,
+            tenant: stamp.tenant.clone(),
+            principal: stamp.principal.clone(),
+            epoch,
+            trace: stamp.trace,
+        };
+        for Written { payload, .. } in facts {
+            header.version = Version(head.version + 1);
+            let (header, link) = chain(head.link, &header, payload);
+            let (inline, blob) = if payload.len() > INLINE_BYTES_MAX {
+                let hash = *blake3::hash(payload).as_bytes();
+                self.put_blob(&stamp.tenant, &hash, payload)?;
                 (None, Some(hash))
             } else {
-                (Some(&sealed.payload), None)
+                (Some(payload), None)
             };
             insert.execute(params![
                 count(self.newest + 1),
                 key,
                 count(head.version + 1),
                 workload,
-                sealed.header,
-                payload,
+                header,
+                inline,
                 blob,
-                sealed.link.0
+                link.0
             ])?;
-            self.bytes += (sealed.header.len() + sealed.payload.len()) as u64;
+            self.bytes += (header.len() + payload.len()) as u64;
             self.newest += 1;
             head.version += 1;
-            head.link = sealed.link;
+            head.link = link;
         }
         Ok(())
     }
@@ -309,14 +349,13 @@ impl Desk<'_> {
         stream: &StreamId,
         head: &mut Head,
         stamp: &Stamp,
-        facts: &[Fact],
-    ) -> Result<(), Refused> {
+        facts: &[Written],
+    ) -> rusqlite::Result<()> {
         if facts.is_empty() {
             return Ok(());
         }
         self.push(stream, head, None, stamp, facts)?;
         let in_workload = matches!(stream, StreamId::Workload(_));
-        let ended = |fact: &Fact| matches!(fact, Fact::Workload(WorkloadEvent::Ended { .. }));
         self.connection
             .prepare_cached(
                 "INSERT INTO streams (stream, version, link, cancelled, ended) VALUES (?1, ?2, ?3, 0, ?4)
@@ -326,12 +365,12 @@ impl Desk<'_> {
                 stream_key(stream),
                 count(head.version),
                 head.link.0,
-                in_workload && facts.iter().any(ended)
+                in_workload && facts.iter().any(|fact| fact.ends_workload)
             ])?;
         Ok(())
     }
 
-    fn change_row(&self, agent: AgentId, head: &Head, append: &Append) -> Result<(), Refused> {
+    fn change_row(&self, agent: AgentId, head: &Head, append: &Append) -> rusqlite::Result<()> {
         match append.row {
             None => self
                 .connection
@@ -360,7 +399,7 @@ impl Desk<'_> {
     }
 
     /// Marks an input as taken, also one that never arrived.
-    fn take(&self, agent: AgentId, input: InputId, stamp: &Stamp) -> Result<(), Refused> {
+    fn take(&self, agent: AgentId, input: InputId, stamp: &Stamp) -> rusqlite::Result<()> {
         self.connection
             .prepare_cached(
                 "INSERT INTO inbox (agent, input, body, at, principal) VALUES (?1, ?2, NULL, ?3, ?4)
@@ -371,9 +410,7 @@ impl Desk<'_> {
     }
 
     /// Puts an entry into the inbox of an agent that lives, unless it was there before.
-    pub(crate) fn put_entry(&mut self, post: &Post, stamp: &Stamp) -> Result<(), Refused> {
-        let body = codec::encode(&post.input);
-        bound("an input", body.len())?;
+    pub(crate) fn put_entry(&mut self, post: &Post, body: &[u8], stamp: &Stamp) -> rusqlite::Result<()> {
         self.bytes += body.len() as u64;
         self.connection
             .prepare_cached(
@@ -391,14 +428,14 @@ impl Desk<'_> {
         Ok(())
     }
 
-    fn bear(&mut self, birth: &Birth, stamp: &Stamp) -> Result<(), Refused> {
+    fn bear(&mut self, birth: &Birth, first: &Written, stamp: &Stamp) -> rusqlite::Result<()> {
         let (epoch, state) = match birth.node {
             Some(_) => (Epoch(1), AgentState::Placed),
             None => (Epoch(0), AgentState::Ready),
         };
         let mut head = Head { version: 0, link: Link::START, workload: Some(birth.workload), due: None };
         let stream = StreamId::Agent(birth.agent);
-        self.push(&stream, &mut head, Some(epoch), stamp, std::slice::from_ref(&birth.first))?;
+        self.push(&stream, &mut head, Some(epoch), stamp, std::slice::from_ref(first))?;
         self.connection
             .prepare_cached(
                 "INSERT INTO agents (agent, workload, tenant, principal, node, epoch, version, link, state, ended,

@@ -1,17 +1,14 @@
 //! The writing calls, each as what it does within the writer's transaction.
 
-use std::convert::Infallible;
-
-use minicbor::Encode;
 use nexa_event::codec;
 use nexa_event::envelope::Fact;
 use nexa_event::fact::{Input, WorkloadEvent};
-use nexa_ports::store::{Append, AppendError, Appended, Cancelled, Place, Post, Posted, Stamp, StoreError};
+use nexa_ports::store::{AppendError, Appended, Cancelled, Place, Post, Posted, Stamp, StoreError};
 use nexa_types::limits::INBOX_ENTRIES_MAX;
 use nexa_types::{AgentId, Epoch, InputId, StreamId, TenantId, Version, WorkloadId};
 use rusqlite::{OptionalExtension, params};
 
-use crate::append::{Desk, Refused};
+use crate::append::{Desk, Ready, Refused, Written};
 use crate::column::{count, counter, damaged, moment};
 
 /// One writing call. It may be run more than once, each time in a transaction that has nothing of it.
@@ -42,37 +39,13 @@ fn told<T>(outcome: Result<T, Refused>) -> rusqlite::Result<Result<T, StoreError
 }
 
 /// See `Store::append`.
-pub(crate) struct AppendAll(pub(crate) Vec<Append>);
-
-/// The encoded length of a value.
-fn length(value: &impl Encode<()>) -> usize {
-    struct Counter(usize);
-
-    impl minicbor::encode::Write for Counter {
-        type Error = Infallible;
-
-        fn write_all(&mut self, bytes: &[u8]) -> Result<(), Infallible> {
-            self.0 += bytes.len();
-            Ok(())
-        }
-    }
-
-    let mut counter = Counter(0);
-    minicbor::encode(value, &mut counter).expect("counting cannot fail");
-    counter.0
-}
+pub(crate) struct AppendAll(pub(crate) Vec<Ready>);
 
 impl Command for AppendAll {
     type Output = Vec<Result<Appended, AppendError>>;
 
     fn bytes(&self) -> usize {
-        let of = |append: &Append| {
-            let also = append.also.iter().flat_map(|(_, facts)| facts);
-            let births = append.births.iter().map(|birth| &birth.first);
-            append.facts.iter().chain(births).chain(also).map(length).sum::<usize>()
-                + append.posts.iter().map(|post| length(&post.input)).sum::<usize>()
-        };
-        self.0.iter().map(of).sum()
+        self.0.iter().map(Ready::bytes).sum()
     }
 
     fn run(&self, desk: &mut Desk<'_>) -> rusqlite::Result<Self::Output> {
@@ -87,6 +60,8 @@ impl Command for AppendAll {
 /// See `Store::post`.
 pub(crate) struct PostOne {
     pub(crate) post: Post,
+    /// Its input, encoded.
+    pub(crate) body: Vec<u8>,
     pub(crate) stamp: Stamp,
 }
 
@@ -94,7 +69,7 @@ impl Command for PostOne {
     type Output = Result<Posted, StoreError>;
 
     fn bytes(&self) -> usize {
-        length(&self.post.input)
+        self.body.len()
     }
 
     fn run(&self, desk: &mut Desk<'_>) -> rusqlite::Result<Self::Output> {
@@ -122,7 +97,7 @@ impl Command for PostOne {
         if waiting >= INBOX_ENTRIES_MAX as i64 {
             return Ok(Ok(Posted::InboxFull));
         }
-        told(desk.put_entry(&self.post, &self.stamp).map(|()| Posted::Accepted))
+        desk.put_entry(&self.post, &self.body, &self.stamp).map(|()| Ok(Posted::Accepted))
     }
 }
 
@@ -146,7 +121,8 @@ impl CancelAll {
         if flags.ended {
             return Ok(Cancelled::Ended);
         }
-        let wish = Fact::Workload(WorkloadEvent::CancelRequested { reason: self.reason.clone() });
+        let wish = Written::of(&Fact::Workload(WorkloadEvent::CancelRequested { reason: self.reason.clone() }));
+        wish.fits()?;
         desk.push_unowned(&stream, &mut head, &self.stamp, &[wish])?;
         desk.connection
             .prepare_cached("UPDATE streams SET cancelled = 1 WHERE stream = ?1")?

@@ -11,7 +11,7 @@ use nexa_ports::store::{
 use nexa_types::{AgentId, BlobHash, Epoch, GlobalSeq, InputId, StreamId, TenantId, Version, WorkloadId};
 use tokio::sync::watch;
 
-use crate::append::bound;
+use crate::append::{Ready, bound};
 use crate::command::{AppendAll, CancelAll, Command, PlaceAll, PostOne, PutBlob, PutSnapshot};
 use crate::open::SqliteStore;
 use crate::read;
@@ -40,7 +40,7 @@ impl Store for SqliteStore {
                 return Vec::new();
             }
             let began = Instant::now();
-            match self.submit(AppendAll(batch)).await {
+            match self.submit(AppendAll(batch.into_iter().map(Ready::new).collect())).await {
                 Ok(answers) => {
                     self.appending.record(began.elapsed().as_secs_f64());
                     answers
@@ -52,8 +52,9 @@ impl Store for SqliteStore {
 
     fn post(&self, post: Post, stamp: Stamp) -> BoxFuture<'_, Result<Posted, StoreError>> {
         Box::pin(async move {
-            bound("an input", codec::encode(&post.input).len())?;
-            self.submit(PostOne { post, stamp }).await?
+            let body = codec::encode(&post.input);
+            bound("an input", body.len())?;
+            self.submit(PostOne { post, body, stamp }).await?
         })
     }
 

@@ -7,12 +7,12 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use nexa_event::envelope::Fact;
-use nexa_event::fact::AgentEvent;
-use nexa_ports::store::{AppendError, Recorded, Rows, Store, StoreError};
+use nexa_event::fact::{AgentEvent, Input};
+use nexa_ports::store::{Append, AppendError, Post, Recorded, Rows, Store, StoreError};
 use nexa_store::{OpenError, Options, SqliteStore};
 use nexa_testkit::store_contract::{emitted, owned, submission, workload};
-use nexa_types::limits::INLINE_BYTES_MAX;
-use nexa_types::{AgentId, BlobHash, GlobalSeq, Payload, Seq, StreamId, TenantId, Version};
+use nexa_types::limits::{INLINE_BYTES_MAX, SNAPSHOT_BYTES_MAX};
+use nexa_types::{AgentId, BlobHash, GlobalSeq, InputId, Payload, Seq, StreamId, TenantId, Version};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
@@ -62,6 +62,32 @@ fn a_full_disk_refuses_writes_loses_nothing_and_goes_on_by_itself() {
         store.put_snapshot(root, Version(2), vec![2]).await.expect("replacing by less needs no room");
         let more = store.append(vec![owned(root, 1, version, vec![large(30_000)])]).await.remove(0);
         assert_eq!(more.expect("there is room again").version, Version(version + 1));
+    });
+}
+
+#[test]
+fn an_append_with_a_part_that_is_too_long_leaves_nothing_and_the_others_of_its_batch_are_stored() {
+    let directory = directory();
+    block_on(async {
+        let store = open(&directory);
+        let (root, other) = (submit(&store, 1).await, submit(&store, 2).await);
+        let head = *store.head().borrow();
+        let input = Input::Message { from: "ann".into(), value: Payload::new(vec![0x61; SNAPSHOT_BYTES_MAX]) };
+        let post = Post { to: other, id: InputId::cancel(other), input };
+        let batch = vec![
+            owned(root, 1, 1, vec![emitted(1), large(SNAPSHOT_BYTES_MAX), emitted(3)]),
+            Append { posts: vec![post], ..owned(root, 1, 1, vec![emitted(1)]) },
+            owned(other, 1, 1, vec![emitted(1)]),
+            owned(root, 1, 1, vec![emitted(1)]),
+        ];
+        let answers = store.append(batch).await;
+        let is_too_long =
+            |answer: &Result<_, AppendError>| matches!(answer, Err(AppendError::Store(StoreError::TooLarge { .. })));
+        assert!(answers[..2].iter().all(is_too_long), "{answers:?}");
+        assert_eq!(answers[2].as_ref().expect("the third is fine").position, GlobalSeq(head.0 + 1));
+        assert_eq!(answers[3].as_ref().expect("so is the last").version, Version(2));
+        assert_eq!(store.read(StreamId::Agent(root), Version(0), 10).await.expect("it is sound").len(), 2);
+        assert!(store.inbox(other, 10).await.expect("it is sound").is_empty());
     });
 }
 
