@@ -9,7 +9,8 @@
 //! | `builtin("fs.write")` | `path: str`, `text: str` | nothing; the file holds the text |
 //!
 //! Each is found by its name when a module is loaded. Files are seen below the one folder that the node names for the
-//! tenant, and there only below the folders that the call's limits list; a tenant without such a folder has no file tools.
+//! tenant, and there only below the folders that the call's limits list; a tenant without such a folder has no file tools, and
+//! one is written to only if the node says so.
 //!
 //! A file is written whole or not at all, whatever happens meanwhile; a call that was sent again writes the same again.
 //!
@@ -19,7 +20,7 @@
 mod calculator;
 mod files;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -44,6 +45,8 @@ pub struct Builtins {
     clock: Arc<dyn Clock>,
     /// What each tenant sees; one that is not here sees nothing.
     files: BTreeMap<TenantId, Arc<Files>>,
+    /// Those who may write to what they see.
+    writers: BTreeSet<TenantId>,
     threads: Arc<Semaphore>,
 }
 
@@ -59,16 +62,28 @@ const KNOWN: &[(&str, &[&str])] = &[
 impl Builtins {
     /// Tools without files.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, files: BTreeMap::new(), threads: Arc::new(Semaphore::new(FILE_THREADS_MAX)) }
+        Self {
+            clock,
+            files: BTreeMap::new(),
+            writers: BTreeSet::new(),
+            threads: Arc::new(Semaphore::new(FILE_THREADS_MAX)),
+        }
     }
 
-    /// The same with files below a folder for one tenant, and for no other.
+    /// The same with files below a folder for one tenant, to look at, and for no other.
     ///
     /// # Errors
     /// If the folder cannot be opened.
     pub fn with_files(mut self, tenant: TenantId, folder: &Path) -> std::io::Result<Self> {
         self.files.insert(tenant, Arc::new(Files::open(folder)?));
         Ok(self)
+    }
+
+    /// The same with a tenant who may also write to the files that it sees.
+    #[must_use]
+    pub fn with_writer(mut self, tenant: TenantId) -> Self {
+        self.writers.insert(tenant);
+        self
     }
 
     async fn run(&self, call: ToolCall) -> Result<String, ToolError> {
@@ -96,6 +111,9 @@ impl Builtins {
                 let (path, limits) = (text("path")?, call.request.limits.clone());
                 let (is_read, key) = (name == "fs.read", call.key);
                 let written = if name == "fs.write" { Some(text("text")?) } else { None };
+                if written.is_some() && !self.writers.contains(&call.tenant) {
+                    return Err(ToolError::Failed(read_only(&call.tenant)));
+                }
                 let thread = Arc::clone(&self.threads).acquire_owned().await.expect("nobody closes the semaphore");
                 let look = move || {
                     // Given back when the thread is free, which may be long after the call has ended.
@@ -114,11 +132,25 @@ impl Builtins {
     }
 }
 
+/// Where nexa.toml says what the tools of a tenant may reach.
+fn table(tenant: &TenantId) -> String {
+    if *tenant == TenantId::local() { "tools".to_owned() } else { format!("tools.tenants.\"{tenant}\"") }
+}
+
 /// What a node says that names no folder for a tenant.
 fn no_files(tenant: &TenantId) -> String {
-    let table = if *tenant == TenantId::local() { "tools".to_owned() } else { format!("tools.tenants.\"{tenant}\"") };
+    let table = table(tenant);
     format!(
         "this node gives the tools of tenant `{tenant}` no folder; name one with `files` under `[{table}]` in nexa.toml"
+    )
+}
+
+/// What a node says that lets a tenant only look.
+fn read_only(tenant: &TenantId) -> String {
+    let table = table(tenant);
+    format!(
+        "this node lets the tools of tenant `{tenant}` only look at files; `write = true` under `[{table}]` in nexa.toml lets \
+         them write"
     )
 }
 
@@ -246,6 +278,9 @@ mod tests {
         let lacks = tools.call(write.clone()).await.expect_err("there is no text");
         assert_eq!(lacks, ToolError::Failed("`text` must be a text".to_owned()));
         write.request.args = r#"{"path":"a.txt","text":"tea\n"}"#.to_owned();
+        assert_eq!(tools.call(write.clone()).await, Err(ToolError::Failed(read_only(&local))));
+        assert_eq!(tools.call(call(&local, "fs.list", ".")).await, Ok("[]".to_owned()));
+        let tools = tools.with_writer(local.clone());
         // The second one is the same call, sent again.
         for _ in 0..2 {
             assert_eq!(tools.call(write.clone()).await, Ok("null".to_owned()));

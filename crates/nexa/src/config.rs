@@ -70,6 +70,9 @@ struct TenantSettings {
 pub(crate) struct ToolSettings {
     /// The folder below which they may see files, relative to `nexa.toml`; without it they see none.
     files: Option<PathBuf>,
+    /// Whether they may write there, too.
+    #[serde(default)]
+    write: bool,
     /// What those of a tenant may reach.
     #[serde(default)]
     tenants: BTreeMap<String, TenantTools>,
@@ -80,19 +83,38 @@ pub(crate) struct ToolSettings {
 #[serde(deny_unknown_fields)]
 struct TenantTools {
     files: PathBuf,
+    #[serde(default)]
+    write: bool,
+}
+
+/// The folder of a tenant's tools.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Folder<'a> {
+    pub(crate) path: &'a Path,
+    pub(crate) write: bool,
+}
+
+impl std::fmt::Display for Folder<'_> {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "{}{}", self.path.display(), if self.write { ", to write" } else { "" })
+    }
 }
 
 impl ToolSettings {
     /// The folder of each tenant that has one.
-    pub(crate) fn folders(&self) -> Result<BTreeMap<TenantId, &Path>, Failure> {
-        let mut folders: BTreeMap<TenantId, &Path> = BTreeMap::new();
+    pub(crate) fn folders(&self) -> Result<BTreeMap<TenantId, Folder<'_>>, Failure> {
+        let mut folders: BTreeMap<TenantId, Folder<'_>> = BTreeMap::new();
         for (name, tools) in &self.tenants {
             let tenant = TenantId::new(name)
                 .map_err(|error| Failure::error(format!("[tools.tenants.{name:?}] in nexa.toml: {error}")))?;
-            folders.insert(tenant, &tools.files);
+            folders.insert(tenant, Folder { path: &tools.files, write: tools.write });
+        }
+        if self.write && self.files.is_none() {
+            return Err(Failure::error("`write` under `[tools]` in nexa.toml means nothing without `files`")
+                .hint("name the folder that the local tenant's tools may write to"));
         }
         if let Some(files) = &self.files
-            && folders.insert(TenantId::local(), files).is_some()
+            && folders.insert(TenantId::local(), Folder { path: files, write: self.write }).is_some()
         {
             let twice = "nexa.toml names two folders for the tools of the local tenant";
             return Err(Failure::error(twice)
@@ -365,13 +387,16 @@ mod tests {
             |text: &str| toml::from_str::<Project>(text).expect("the file is right").tools.below(Path::new("/p"));
         let shown = |settings: &ToolSettings| -> Result<Vec<String>, String> {
             let folders = settings.folders().map_err(|failure| failure.to_string())?;
-            Ok(folders.iter().map(|(tenant, folder)| format!("{tenant} {}", folder.display())).collect())
+            Ok(folders.iter().map(|(tenant, folder)| format!("{tenant} {folder}")).collect())
         };
         assert_eq!(shown(&read("")), Ok(vec![]));
         assert_eq!(shown(&read("[tools]\nfiles = \"notes\"")), Ok(vec!["local /p/notes".to_owned()]));
         let two = read("[tools]\nfiles = \".\"\n[tools.tenants.team-a]\nfiles = \"/srv/a\"");
         assert_eq!(shown(&two), Ok(vec!["local /p/.".to_owned(), "team-a /srv/a".to_owned()]));
         assert!(shown(&read("[tools]\nfiles = \".\"\n[tools.tenants.local]\nfiles = \"x\"")).is_err());
+        let written = read("[tools]\nfiles = \"notes\"\nwrite = true");
+        assert_eq!(shown(&written), Ok(vec!["local /p/notes, to write".to_owned()]));
+        assert!(shown(&read("[tools]\nwrite = true")).is_err());
         assert!(shown(&read("[tools.tenants.\"team a\"]\nfiles = \"x\"")).is_err());
         assert!(toml::from_str::<Project>("[tools.tenants.a]\nfile = \"x\"").is_err());
     }

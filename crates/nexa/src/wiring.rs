@@ -128,10 +128,13 @@ impl Wired {
 fn tools(project: &Project, clock: &Arc<dyn Clock>) -> Result<Builtins, Failure> {
     let mut builtins = Builtins::new(Arc::clone(clock));
     for (tenant, folder) in project.tools.folders()? {
-        builtins = builtins.with_files(tenant, folder).map_err(|error| {
-            Failure::error(format!("cannot open {}, the folder of the tools: {error}", folder.display()))
+        builtins = builtins.with_files(tenant.clone(), folder.path).map_err(|error| {
+            Failure::error(format!("cannot open {}, the folder of the tools: {error}", folder.path.display()))
                 .hint("make the folder, or change `files` under `[tools]` in nexa.toml")
         })?;
+        if folder.write {
+            builtins = builtins.with_writer(tenant);
+        }
     }
     Ok(builtins)
 }
