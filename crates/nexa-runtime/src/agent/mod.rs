@@ -131,11 +131,6 @@ impl Body {
 }
 
 impl Loaded {
-    /// Who it is, to those who watch.
-    fn who(&self) -> genai::Who<'_> {
-        genai::Who { agent: self.agent.id(), name: &self.name, workload: self.workload }
-    }
-
     /// The due time, if it has come and the agent does not know.
     fn unheard_due(&self, now: Timestamp) -> Option<Timestamp> {
         self.agent.due().filter(|due| *due <= now && self.heard_due != Some(*due))

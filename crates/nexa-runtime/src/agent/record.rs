@@ -333,6 +333,11 @@ impl AgentActor {
 }
 
 impl Loaded {
+    /// Who it is, to those who watch.
+    pub(super) fn who(&self) -> genai::Who<'_> {
+        genai::Who { agent: self.agent.id(), name: &self.name, workload: self.workload }
+    }
+
     fn log(&mut self, core: &crate::node::Core, line: &str) {
         core.live.publish(self.workload, || LivePiece {
             agent: self.agent.id(),
