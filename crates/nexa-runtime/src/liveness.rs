@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
+use crate::memory::Gauge;
 use crate::node::Core;
 
 /// Between two looks.
@@ -50,7 +51,7 @@ impl Vitals {
 pub(crate) fn watch(vitals: Arc<Vitals>, core: Weak<Core>, stop: CancellationToken) -> io::Result<()> {
     let runtime = Handle::current();
     let watcher = move || {
-        let mut ping = Ping::send(&runtime);
+        let (mut ping, mut gauge) = (Ping::send(&runtime), Gauge::default());
         while !stop.is_cancelled() {
             thread::park_timeout(BEAT);
             let lag = ping.lag();
@@ -60,7 +61,7 @@ pub(crate) fn watch(vitals: Arc<Vitals>, core: Weak<Core>, stop: CancellationTok
             }
             vitals.resident.store(resident_bytes().unwrap_or(UNKNOWN), Ordering::Relaxed);
             if let Some(core) = core.upgrade() {
-                core.look_at_memory();
+                core.look_at_memory(&mut gauge);
             }
         }
     };

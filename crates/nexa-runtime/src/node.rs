@@ -35,7 +35,7 @@ use crate::dispatch::timers::Timers;
 use crate::dispatch::{Hint, Nudge};
 use crate::live::LiveHub;
 use crate::liveness::{self, Vitals};
-use crate::memory;
+use crate::memory::Gauge;
 use crate::ownership::Ownership;
 use crate::programs::{ProgramError, Programs};
 use crate::residency::{Counts, Residency, Seat, SeatLimits};
@@ -298,10 +298,10 @@ impl Core {
     }
 
     /// Has idle agents sleep, and others wake, as the memory budget allows.
-    pub(crate) fn look_at_memory(self: &Arc<Self>) {
+    pub(crate) fn look_at_memory(self: &Arc<Self>, gauge: &mut Gauge) {
         if let (Some(budget), Some(resident)) = (self.config.memory_max, self.vitals.resident()) {
-            let Counts { idle, pressure, .. } = self.residency.counts();
-            let relief = memory::relieve(pressure, resident, budget, idle);
+            let Counts { live, idle, pressure, .. } = self.residency.counts();
+            let relief = gauge.measure(resident, budget, live, idle);
             if relief.pressure != pressure {
                 info!(resident, budget, from = ?pressure, to = ?relief.pressure, "memory pressure has changed");
             }

@@ -9,8 +9,8 @@
 //!   RE-2  a hint for a seated agent reaches that incarnation, or the agent refuses to leave
 //!   RE-3  an agent has at most one seat; what an earlier incarnation still says is ignored by its generation
 //!
-//! Under memory pressure ([`crate::memory`]) idle agents leave before their time, and few of those who wait come: as many
-//! as are rationed, those with an answer to record, and whoever is needed to keep [`LIVE_FLOOR`] in memory.
+//! Under memory pressure ([`crate::memory`]) idle agents leave before their time, and those who wait come as far as the
+//! number of agents that it allows; but whoever has an answer to record comes.
 //!
 //! Bound: `waiting_max` agents wait for a seat; a further one is refused with [`Overloaded`], and the sweep finds it.
 
@@ -23,7 +23,7 @@ use tokio::sync::Notify;
 
 use crate::bounded::{Address, Bound, Bounds, Lane, Overloaded};
 use crate::dispatch::Hint;
-use crate::memory::{LIVE_FLOOR, MemoryPressure, Relief};
+use crate::memory::{MemoryPressure, Relief};
 
 /// What an agent's actor is told. All of it is a hint; the facts are elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,8 +91,8 @@ struct State {
     generation: u64,
     closed: bool,
     pressure: MemoryPressure,
-    /// Agents that may still come until the next relief; counts under pressure only.
-    wakes_left: usize,
+    /// Agents that memory allows, beyond those with an answer to record.
+    live_max: Option<usize>,
 }
 
 pub(crate) struct Residency {
@@ -164,7 +164,7 @@ impl Residency {
     /// come.
     pub(crate) fn relieve(&self, relief: Relief) -> Vec<Seat> {
         let mut state = self.lock();
-        (state.pressure, state.wakes_left) = (relief.pressure, relief.wakes);
+        (state.pressure, state.live_max) = (relief.pressure, relief.live_max);
         for _ in 0..relief.sleeps {
             let Some((_, cheapest)) = state.idle.first().copied() else { break };
             state.tell_to_sleep(cheapest);
@@ -320,7 +320,7 @@ impl State {
 
     /// Whether memory allows one more that could as well come later.
     fn may_wake(&self) -> bool {
-        self.pressure == MemoryPressure::Calm || self.wakes_left > 0 || self.seated.len() < LIVE_FLOOR
+        self.live_max.is_none_or(|max| self.seated.len() < max)
     }
 
     fn forget_the_queue(&mut self) {
@@ -337,7 +337,6 @@ impl State {
     }
 
     fn seat(&mut self, agent: AgentId) -> Seat {
-        self.wakes_left = self.wakes_left.saturating_sub(1);
         self.queued.remove(&agent);
         self.generation += 1;
         let seat = Seat {

@@ -162,20 +162,6 @@ pub fn approval() -> Module {
     builder.main(0, vec![question, none, none, word_a(Op::Approve, 0), word_a(Op::Return, 0)])
 }
 
-/// A fork of `n` branches, each of which asks a person.
-pub fn fork_of_approvals(n: u8) -> Module {
-    let mut builder = Builder::new();
-    let none = word_a(Op::NoneValue, 0);
-    let question = builder.text("go on?");
-    let asks = vec![question, none, none, word_a(Op::Approve, 0), word_a(Op::Return, 0)];
-    let branches: Vec<u32> = (0..n).map(|n| builder.function(&format!("branch {n}"), 0, asks.clone())).collect();
-    let mut code: Vec<u32> = branches.iter().map(|function| word_ab(Op::Closure, 0, *function as u16)).collect();
-    code.push(word_ab(Op::Fork, n, 0));
-    code.push(word_ab(Op::Merge, 0, MergeStrategy::All as u16));
-    code.push(word_a(Op::Return, 0));
-    builder.main(0, code)
-}
-
 /// `approve("go on?", timeout: millis)`
 pub fn approval_within(millis: i64) -> Module {
     let mut builder = Builder::new();
