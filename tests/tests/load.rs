@@ -90,3 +90,20 @@ fn what_is_not_there_is_refused_with_what_to_do() {
     assert_eq!(code, 2);
     assert!(said.contains("--nodes 3 is not there yet"), "{said}");
 }
+
+#[test]
+fn tenants_share_a_key_and_a_report_says_how() {
+    let desk = Desk::new();
+    let report = desk.path("reports/tenants");
+    let report = report.to_str().expect("a plain path");
+    let args = ["--agents", "90", "--tenants", "3", "--key-rpm", "1200", "--latency-ms", "50", "--report", report];
+    let figures = load(&args);
+    all_went_right(&figures);
+    assert_eq!(figures["workloads"], 90);
+    // 90 requests at 20 a second take four seconds: long enough to say how they were shared out.
+    assert!(figures["budget_used"].as_f64().is_some_and(|used| used > 0.0), "{figures}");
+    assert!(figures["jain_index"].as_f64().is_some_and(|index| index > 0.0), "{figures}");
+    let page = std::fs::read_to_string(format!("{report}.md")).expect("the report is there");
+    assert!(page.contains("Every output is what it must be") && page.contains("(tenants.svg)"), "{page}");
+    assert!(std::fs::read_to_string(format!("{report}.svg")).is_ok_and(|picture| picture.ends_with("</svg>\n")));
+}

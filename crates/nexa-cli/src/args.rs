@@ -463,6 +463,9 @@ pub struct LoadArgs {
     /// Let them arrive at even distances instead.
     #[arg(long, requires = "rate")]
     pub even: bool,
+    /// Give a submission up that the server has no room for, instead of trying it again. For overload.
+    #[arg(long)]
+    pub give_up: bool,
     /// Kill the node (SIGKILL) when this share of the work has ended, and start it again.
     #[arg(long, value_name = "PERCENT")]
     pub kill_at: Option<String>,

@@ -72,7 +72,7 @@ impl Panel {
         put(out, format_args!("<text x=\"{LEFT}\" y=\"16\" font-size=\"13\">{}</text>\n", escaped(&self.title)));
         for tick in up.ticks() {
             let y = y_of(tick);
-            put(out, format_args!("<path d=\"M{LEFT} {y:.1}H{right}\" stroke=\"#8884\"/>"));
+            put(out, format_args!("<path d=\"M{LEFT} {y:.1}H{right}\" stroke=\"#888\" stroke-opacity=\"0.25\"/>"));
             put(out, format_args!("<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">", LEFT - 6.0, y + 4.0));
             put(out, format_args!("{}</text>\n", up.written(tick)));
         }

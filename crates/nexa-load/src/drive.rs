@@ -4,8 +4,9 @@
 //! not leave in time is as late as whoever sent it would have found it. Without a rate everything is due at once, is sent
 //! as fast as it is accepted, and counts from when it is sent.
 //!
-//! Bounds: [`IN_FLIGHT_MAX`] submissions under way; with a rate the next ones are late, which shows. A submission is tried
-//! again, under its one request id, for [`SUBMIT_PATIENCE`]: the server may be overloaded, or killed at the moment.
+//! Bounds: [`IN_FLIGHT_MAX`] submissions under way at a rate, above which the next ones are late, which shows; and
+//! [`AT_ONCE_IN_FLIGHT_MAX`] without one. A submission is tried again, under its one request id, for [`SUBMIT_PATIENCE`]: the
+//! server may be overloaded, or killed at the moment. With [`Driver::gives_up`] one that the server has no room for is not.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,8 +19,10 @@ use tokio_util::sync::CancellationToken;
 use crate::dice::Dice;
 use crate::shape::Plan;
 
-/// Submissions under way at once.
-pub const IN_FLIGHT_MAX: usize = 64;
+/// Submissions under way at once when they come at a rate.
+pub const IN_FLIGHT_MAX: usize = 4_096;
+/// Submissions under way at once when they come as fast as they are accepted.
+pub const AT_ONCE_IN_FLIGHT_MAX: usize = 64;
 /// How long one submission is tried.
 pub const SUBMIT_PATIENCE: Duration = Duration::from_secs(180);
 /// The wait after a failed try, unless the server names one.
@@ -66,8 +69,8 @@ pub struct Submitted {
     pub sent: Duration,
     /// When it was accepted, and as which workload.
     pub accepted: Option<(Duration, String)>,
-    /// How often the server had no room for it.
-    pub refused: u32,
+    /// How long the server took each time to say that it had no room for it.
+    pub refusals: Vec<Duration>,
     /// Why it was given up.
     pub error: Option<String>,
 }
@@ -108,6 +111,8 @@ pub struct Driver {
     pub module: Arc<str>,
     /// When.
     pub arrivals: Arrivals,
+    /// Whether a submission that the server has no room for is not tried again.
+    pub gives_up: bool,
     /// Ends it early.
     pub stop: CancellationToken,
 }
@@ -120,7 +125,8 @@ impl Driver {
         let times: Arc<[Duration]> = self.arrivals.times(count, self.plan.profile.seed).into();
         let next = Arc::new(AtomicUsize::new(0));
         let mut workers = tokio::task::JoinSet::new();
-        for _ in 0..IN_FLIGHT_MAX.min(count) {
+        let in_flight = if self.arrivals == Arrivals::AtOnce { AT_ONCE_IN_FLIGHT_MAX } else { IN_FLIGHT_MAX };
+        for _ in 0..in_flight.min(count) {
             let (driver, board, times, next) =
                 (self.clone(), Arc::clone(&board), Arc::clone(&times), Arc::clone(&next));
             workers.spawn(async move {
@@ -148,6 +154,7 @@ impl Driver {
         let intended = if self.arrivals == Arrivals::AtOnce { sent } else { intended };
         let mut row = Submitted { intended, sent, ..Submitted::default() };
         loop {
+            let tried = Instant::now();
             let error = match self.clients[self.plan.tenant(workload)].submit(request.clone()).await {
                 Ok(answer) => {
                     row.accepted = Some((start.elapsed(), answer.workload_id));
@@ -155,7 +162,13 @@ impl Driver {
                 }
                 Err(error) => error,
             };
-            row.refused += u32::from(error.reason() == Some(Reason::Overloaded));
+            let is_refused = error.reason() == Some(Reason::Overloaded);
+            if is_refused {
+                row.refusals.push(tried.elapsed());
+            }
+            if is_refused && self.gives_up {
+                return row;
+            }
             let out_of_time = start.elapsed() > sent + SUBMIT_PATIENCE;
             // A deadline that passed may have been the server's end; the request id makes another try safe.
             let may_pass = error.is_transient() || error.reason() == Some(Reason::DeadlineExceeded);

@@ -18,6 +18,8 @@ pub struct Figures {
     pub all_running_s: Option<f64>,
     /// The highest memory of the node's processes together, sampled each second.
     pub total_pss_mib: Option<f64>,
+    /// How that memory grows, over the last two thirds of the run; absent for a run of less than a minute.
+    pub memory_slope_mib_per_min: Option<f64>,
     /// Accepted workloads that are not at a right end.
     pub lost: usize,
     /// Workloads that ended well with another output than they should have.
@@ -37,8 +39,10 @@ pub struct Figures {
     pub workloads: usize,
     /// Submissions that were given up.
     pub not_accepted: usize,
-    /// How often the server had no room for a submission, which was tried again.
+    /// How often the server had no room for a submission, which was tried again or, if wanted, given up.
     pub refused: u64,
+    /// How long the server took to say so, for all but the slowest hundredth.
+    pub refusal_p99_ms: Option<f64>,
     /// From when a workload was to be submitted until it was durable.
     pub submit_p50_ms: f64,
     /// The same for all but the slowest hundredth.

@@ -48,6 +48,22 @@ pub async fn sample(pid: watch::Receiver<Option<u32>>, start: Instant, stop: Can
     samples
 }
 
+/// How memory grows over the last two thirds of the time, by least squares. `None` for less than a minute of it.
+pub fn slope_mib_per_min(samples: &[Sample]) -> Option<f64> {
+    let tail = &samples[samples.len() / 3..];
+    let (first, last) = (tail.first()?, tail.last()?);
+    if last.at.saturating_sub(first.at) < Duration::from_secs(40) {
+        return None;
+    }
+    let count = tail.len() as f64;
+    let minutes = |sample: &Sample| sample.at.as_secs_f64() / 60.0;
+    let (at, pss) = tail.iter().fold((0.0, 0.0), |(at, pss), sample| (at + minutes(sample), pss + sample.pss_mib));
+    let (at, pss) = (at / count, pss / count);
+    let both: f64 = tail.iter().map(|sample| (minutes(sample) - at) * (sample.pss_mib - pss)).sum();
+    let squares: f64 = tail.iter().map(|sample| (minutes(sample) - at).powi(2)).sum();
+    Some(both / squares)
+}
+
 fn look(pid: u32, start: Instant) -> Option<Sample> {
     let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
@@ -74,6 +90,20 @@ fn cpu_s(stat: &str) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_slope_is_that_of_the_later_part() {
+        let at = |second: u64, pss_mib| Sample { at: Duration::from_secs(second), pss_mib, rss_mib: 0.0, cpu_s: 0.0 };
+        let rises: Vec<Sample> = (0..90)
+            .map(|second| at(second, if second < 30 { second as f64 * 9.0 } else { 270.0 + second as f64 / 60.0 }))
+            .collect();
+        assert!(
+            slope_mib_per_min(&rises).is_some_and(|slope| (slope - 1.0).abs() < 1e-6),
+            "{:?}",
+            slope_mib_per_min(&rises)
+        );
+        assert_eq!((slope_mib_per_min(&rises[..50]), slope_mib_per_min(&[])), (None, None));
+    }
 
     #[test]
     fn the_words_of_proc_are_understood() {

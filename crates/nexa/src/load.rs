@@ -131,6 +131,7 @@ fn settings(args: &LoadArgs) -> Result<Settings, Failure> {
     Ok(Settings {
         plan,
         arrivals,
+        gives_up: args.give_up,
         server,
         kill_at: args.kill_at.as_deref().map(share).transpose()?,
         concurrency: args.concurrency.unwrap_or(args.agents).max(1),

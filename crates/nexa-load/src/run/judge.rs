@@ -10,7 +10,7 @@ use crate::LoadError;
 use crate::drive::Submitted;
 use crate::figures::{Figures, Times, rounded};
 use crate::observe::{self, Seen};
-use crate::sample::Sample;
+use crate::sample::{self, Sample};
 use crate::shape::Shape;
 use crate::shares;
 
@@ -30,8 +30,11 @@ impl Load {
         };
         let (mut lives, mut runs) = (Vec::new(), Times::default());
         for (workload, row) in rows.iter().enumerate() {
-            figures.refused += u64::from(row.refused);
+            figures.refused += row.refusals.len() as u64;
             let Some((_, id)) = &row.accepted else {
+                if self.settings.gives_up && row.error.is_none() && !row.refusals.is_empty() {
+                    continue;
+                }
                 figures.not_accepted += 1;
                 let why = row.error.clone().unwrap_or_else(|| "it was not sent before the end".to_owned());
                 figures.first_failure.get_or_insert(format!("submitting: {why}"));
@@ -71,6 +74,7 @@ impl Load {
 
         let accepted = |row: &Submitted| row.accepted.as_ref().map(|(at, _)| at.saturating_sub(row.intended));
         let submits: Times = rows.iter().filter_map(accepted).collect();
+        figures.refusal_p99_ms = rows.iter().flat_map(|row| row.refusals.iter().copied()).collect::<Times>().ms(0.99);
         figures.submit_p50_ms = submits.ms(0.5).unwrap_or_default();
         figures.submit_p99_ms = submits.ms(0.99).unwrap_or_default();
         (figures.run_p50_ms, figures.run_p99_ms) = (runs.ms(0.5), runs.ms(0.99));
@@ -80,6 +84,7 @@ impl Load {
         figures.wall_s = rounded(wall);
         figures.steps_per_s = rounded(figures.steps as f64 / wall.max(1e-3));
         figures.total_pss_mib = samples.iter().map(|sample| sample.pss_mib).reduce(f64::max).map(rounded);
+        figures.memory_slope_mib_per_min = sample::slope_mib_per_min(&samples).map(rounded);
         figures.node_cpu_s = samples.last().map(|sample| rounded(sample.cpu_s));
         if let Some(kill) = &course.killed {
             figures.kills = 1;

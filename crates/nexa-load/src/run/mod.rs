@@ -36,8 +36,9 @@ use crate::shares;
 pub const HOLD_MAX: Duration = Duration::from_secs(30);
 /// Between two looks at the endpoint's counts.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// Between two sweeps while the endpoint says that it cannot be over yet.
-const SWEEP_EVERY: Duration = Duration::from_secs(10);
+/// How long the endpoint must have been quiet before lists are swept although it cannot be over yet, and between two such
+/// sweeps.
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
 /// Syncs that are measured before the run.
 const SYNCS: usize = 100;
 /// A call of the driver is tried for as long as a node may be away.
@@ -76,6 +77,8 @@ pub struct Settings {
     pub arrivals: Arrivals,
     /// To whom.
     pub server: Server,
+    /// Whether a submission that the server has no room for is not tried again.
+    pub gives_up: bool,
     /// The share of the work after which the node is killed.
     pub kill_at: Option<f64>,
     /// Model calls that the node makes at once.
@@ -158,13 +161,16 @@ pub async fn run(settings: Settings, stop: CancellationToken, told: &dyn Fn(&str
         }
     };
     let fsync = node.as_ref().and_then(|node| fsync_p50(node.folder()));
-    let mut clients = Vec::new();
+    let (mut clients, mut submitters) = (Vec::new(), Vec::new());
     for token in tokens {
-        let client = Client::connect(&address, Options { token, patience: PATIENCE }).await;
-        clients.push(client.map_err(|source| LoadError::Client { doing: "connecting", source })?);
+        let connect = |patience| Client::connect(&address, Options { token: token.clone(), patience });
+        let failed = |source| LoadError::Client { doing: "connecting", source };
+        clients.push(connect(PATIENCE).await.map_err(failed)?);
+        submitters.push(connect(Patience { attempts_max: 1, ..PATIENCE }).await.map_err(failed)?);
     }
-    let clients = clients.into();
-    let mut load = Load { settings, plan, endpoint, clients, stop, start: Instant::now(), began: SystemTime::now() };
+    let (clients, submitters) = (clients.into(), submitters.into());
+    let mut load =
+        Load { settings, plan, endpoint, clients, submitters, stop, start: Instant::now(), began: SystemTime::now() };
     let result = load.carry_out(&mut node, fsync, told).await;
     if let Some(node) = node {
         node.stop().await;
@@ -179,6 +185,8 @@ struct Load {
     endpoint: Endpoint,
     /// By tenant.
     clients: Arc<[Client]>,
+    /// The same, for submissions: whether one was refused is counted, so that the client may not try again by itself.
+    submitters: Arc<[Client]>,
     stop: CancellationToken,
     start: Instant,
     began: SystemTime,
@@ -217,7 +225,8 @@ impl Load {
         let sampler = tokio::spawn(sample(pids, self.start, over.clone()));
         let board = Arc::new(Board::default());
         let driver = Driver {
-            clients: Arc::clone(&self.clients),
+            clients: Arc::clone(&self.submitters),
+            gives_up: self.settings.gives_up,
             plan: Arc::clone(&self.plan),
             module: module.into(),
             arrivals: self.settings.arrivals,
@@ -275,7 +284,8 @@ impl Load {
     ) -> Result<Course, LoadError> {
         let mut course = Course::default();
         let mut is_held = self.holds();
-        let (mut next_sweep, mut state, mut changed) = (self.start + SWEEP_EVERY, (0, 0, 0, 0), Instant::now());
+        let (mut next_sweep, mut state, mut changed) = (self.start, (0, 0, 0, 0), Instant::now());
+        let mut ended = 0;
         loop {
             tokio::select! {
                 biased;
@@ -293,15 +303,21 @@ impl Load {
             }
             let goal = self.settings.kill_at.filter(|_| course.killed.is_none());
             let worth_it = totals.tags_finished as f64 >= goal.unwrap_or(1.0) * self.plan.tags() as f64;
-            if !(worth_it && board.over() > 0 && !is_held) && Instant::now() < next_sweep {
+            let now = (board.over(), ended, totals.requests, totals.answered);
+            if now != state {
+                (state, changed) = (now, Instant::now());
+            }
+            let may_be_over = worth_it && board.over() > 0 && !is_held;
+            if Instant::now() < next_sweep || !(may_be_over || changed.elapsed() > SWEEP_EVERY) {
                 continue;
             }
             let began = Instant::now();
             course.seen = self.sweep().await?;
             // A node that keeps answering lists has no time for agents: at most a fifth of it.
-            next_sweep = Instant::now() + SWEEP_EVERY;
-            tokio::time::sleep(began.elapsed() * 4).await;
-            let (ended, share) = self.ended(&course.seen);
+            let pause = if may_be_over { Duration::ZERO } else { SWEEP_EVERY };
+            next_sweep = Instant::now() + pause.max(began.elapsed() * 4);
+            let share;
+            (ended, share) = self.ended(&course.seen);
             if let (Some(goal), Some(node)) = (goal, node.as_mut())
                 && share >= goal
             {
@@ -310,10 +326,6 @@ impl Load {
                 told("the node serves again");
             } else if board.over() == self.plan.workloads() && self.all_have_ended(board, &course.seen) {
                 return Ok(course);
-            }
-            let now = (board.over(), ended, totals.requests, totals.answered);
-            if now != state {
-                (state, changed) = (now, Instant::now());
             } else if changed.elapsed() > self.settings.patience {
                 told(&format!("nothing has changed for {:?}; the rest counts as lost", self.settings.patience));
                 return Ok(course);
