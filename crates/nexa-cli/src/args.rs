@@ -443,6 +443,9 @@ pub enum LoadShape {
     Pipelines,
     /// Groups of up to 100 agents that mostly sleep, and are passed messages.
     Sleepers,
+    /// Small workloads without a model, at half, once, twice and ten times the rate that the node finishes them at. Says how
+    /// many are finished at each, how fast the others are refused, and what memory does. Takes --stage-s, --seed and --data.
+    Overload,
 }
 
 /// `nexa load`
@@ -529,6 +532,9 @@ pub struct LoadArgs {
     /// The port of the simulated endpoint. Default: any free one.
     #[arg(long, default_value_t = 0)]
     pub port: u16,
+    /// How long each stage of `overload` takes.
+    #[arg(long, value_name = "SECONDS", default_value_t = 15)]
+    pub stage_s: u64,
     /// Give up when nothing changes for so many seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     pub patience_s: u64,

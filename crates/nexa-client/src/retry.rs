@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use nexa_types::Reason;
 use tokio::time::{Instant, sleep};
-use tonic::{Response, Status};
+use tonic::{Code, Response, Status};
 use uuid::Uuid;
 
 use crate::ClientError;
@@ -125,12 +125,21 @@ where
             return Err(error);
         }
         let wait = patience.wait(attempt, &error);
-        if Instant::now() + wait >= end || !budget.spend() {
+        if Instant::now() + wait >= end || (was_answered(&error) && !budget.spend()) {
             return Err(error);
         }
         sleep(wait).await;
         attempt += 1;
         unsure += u32::from(!did_nothing(&error));
+    }
+}
+
+/// Whether a server has done work for the failure. Asking where nobody answers adds nothing to anybody's load, so that a
+/// client outlasts a restart.
+fn was_answered(error: &ClientError) -> bool {
+    match error {
+        ClientError::Transport { code, .. } => *code == Code::ResourceExhausted,
+        _ => true,
     }
 }
 
@@ -215,6 +224,14 @@ mod tests {
         }
         let most = calls / CALLS_PER_RETRY + RETRIES_SAVED_MAX;
         assert!((most - 1..=most).contains(&(sent - calls)), "{} retries of {most}", sent - calls);
+        let away = || Err::<Response<()>, _>(Status::unavailable("nobody answers"));
+        let count = Cell::new(0);
+        let result = call(Patience::default(), &budget, |_| {
+            count.set(count.get() + 1);
+            async move { away() }
+        });
+        assert!(result.await.is_err());
+        assert_eq!(count.get(), Patience::default().attempts_max, "where nobody answers, asking is free");
         for _ in 0..CALLS_PER_RETRY * RETRIES_SAVED_MAX * 2 {
             assert!(sent_by(&budget, Patience::default(), &[]).await.1.is_ok());
         }

@@ -12,6 +12,7 @@
 //! - [`shares`]: how much of a limited key was used, and how evenly by tenants.
 //! - [`run`]: all of it in order; `judge` compares.
 //! - [`report`], [`chart`]: a page and a picture of what came of it.
+//! - [`overload`]: another load, of more work than a node takes.
 //!
 //! Not here: what can be typed and printed (`nexa-cli`, `nexa`).
 
@@ -23,6 +24,7 @@ pub mod figures;
 pub mod node;
 pub mod observe;
 pub mod report;
+pub mod overload;
 pub mod run;
 pub mod sample;
 pub mod shape;

@@ -11,7 +11,7 @@ use nexa_load::dice::LogNormal;
 use nexa_load::drive::Arrivals;
 use nexa_load::endpoint::limits::KeyLimits;
 use nexa_load::endpoint::profile::{Faults, Profile};
-use nexa_load::figures::Figures;
+use nexa_load::overload;
 use nexa_load::run::{Server, Settings};
 use nexa_load::shape::{Plan, Shape};
 use tokio::signal::unix::{SignalKind, signal};
@@ -27,7 +27,6 @@ const TENANTS_MAX: usize = 1_024;
 
 /// Runs `nexa load`.
 pub(crate) async fn run(args: &LoadArgs, output: Output) -> Result<(), Failure> {
-    let settings = settings(args)?;
     let stop = CancellationToken::new();
     let _stops = stop.clone().drop_guard();
     let (mut terminate, heard) = (signal(SignalKind::terminate())?, stop.clone());
@@ -39,6 +38,15 @@ pub(crate) async fn run(args: &LoadArgs, output: Output) -> Result<(), Failure> 
         }
     });
     let told = |what: &str| eprintln!("{what}");
+    let Some(shape) = shape(args.shape) else {
+        let figures = Box::pin(overload::run(overloading(args)?, stop, &told)).await.map_err(failure)?;
+        print(&figures, output)?;
+        return match figures.is_right() {
+            true => Ok(()),
+            false => Err(Failure::told(Exit::RunFailed)),
+        };
+    };
+    let settings = settings(args, shape)?;
     let outcome = Box::pin(nexa_load::run::run(settings, stop, &told)).await.map_err(failure)?;
     if let Some(file) = &args.report {
         nexa_load::report::write(file, &typed(), &outcome).map_err(failure)?;
@@ -64,7 +72,33 @@ fn failure(error: LoadError) -> Failure {
     }
 }
 
-fn settings(args: &LoadArgs) -> Result<Settings, Failure> {
+/// The shape of a load that ends with its work; `None` for the one that never ends by itself.
+fn shape(shape: LoadShape) -> Option<Shape> {
+    match shape {
+        LoadShape::Independent => Some(Shape::Independent),
+        LoadShape::Layers => Some(Shape::Layers),
+        LoadShape::Pipelines => Some(Shape::Pipelines),
+        LoadShape::Sleepers => Some(Shape::Sleepers),
+        LoadShape::Overload => None,
+    }
+}
+
+fn overloading(args: &LoadArgs) -> Result<overload::Settings, Failure> {
+    if args.target.is_some() || args.kill_at.is_some() {
+        return Err(Failure::usage("`overload` starts a node of its own and does not kill it"));
+    }
+    if !(1..=3_600).contains(&args.stage_s) {
+        return Err(Failure::usage(format!("--stage-s {} is not between 1 and 3600", args.stage_s)));
+    }
+    Ok(overload::Settings {
+        exe: std::env::current_exe()?,
+        folder: args.data.as_deref().map(std::path::absolute).transpose()?,
+        stage: Duration::from_secs(args.stage_s),
+        seed: args.seed,
+    })
+}
+
+fn settings(args: &LoadArgs, shape: Shape) -> Result<Settings, Failure> {
     if args.nodes != 1 {
         return Err(Failure::usage(format!("--nodes {} is not there yet: only --nodes 1 is", args.nodes))
             .hint("several nodes on one store need links between them, which this release does not have"));
@@ -110,12 +144,6 @@ fn settings(args: &LoadArgs) -> Result<Settings, Failure> {
             folder: args.data.as_deref().map(std::path::absolute).transpose()?,
         },
     };
-    let shape = match args.shape {
-        LoadShape::Independent => Shape::Independent,
-        LoadShape::Layers => Shape::Layers,
-        LoadShape::Pipelines => Shape::Pipelines,
-        LoadShape::Sleepers => Shape::Sleepers,
-    };
     let plan = Plan {
         shape,
         agents: args.agents,
@@ -155,7 +183,7 @@ fn share(text: &str) -> Result<f64, Failure> {
     }
 }
 
-fn print(figures: &Figures, output: Output) -> Result<(), Failure> {
+fn print(figures: &impl serde::Serialize, output: Output) -> Result<(), Failure> {
     let json = serde_json::to_value(figures).map_err(|error| Failure::error(error.to_string()))?;
     match output {
         Output::Json => println!("{json}"),
