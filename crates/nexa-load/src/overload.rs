@@ -139,6 +139,7 @@ pub async fn run(settings: Settings, stop: CancellationToken, told: &dyn Fn(&str
         endpoint: "http://127.0.0.1:9/v1".to_owned(),
         concurrency: 1,
         limits: KeyLimits::default(),
+        tokens: Vec::new(),
     };
     let node = node.start().await?;
     let figures = tokio::select! {

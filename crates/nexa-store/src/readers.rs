@@ -2,14 +2,19 @@
 //!
 //! A caller waits for a free one, then reads on a thread that may block. Both together end after `READ_DEADLINE`:
 //! then the statement is interrupted and the caller told that the store is not available.
+//!
+//! The wait for a turn is done on the threads of whoever opened the store. A caller on other threads who is given a turn
+//! and does not come to use it, because those threads have too much to do, would keep everybody else from reading.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nexa_ports::store::StoreError;
 use rusqlite::{Connection, OpenFlags};
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 
 use crate::open::prepare;
 use crate::trouble::refusal;
@@ -23,7 +28,14 @@ pub(crate) const STATEMENTS_MAX: usize = 64;
 
 /// The pool.
 pub(crate) struct Readers {
-    path: PathBuf,
+    pool: Pool,
+    /// Where turns are waited for; `None` if the store was opened on a thread without a runtime.
+    home: Option<Handle>,
+}
+
+#[derive(Clone)]
+struct Pool {
+    path: Arc<Path>,
     free: Arc<Mutex<Vec<Connection>>>,
     turns: Arc<Semaphore>,
 }
@@ -45,21 +57,47 @@ impl Drop for Lent {
 impl Readers {
     /// A pool for a file that exists. Connections are opened when they are first needed.
     pub(crate) fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), free: Arc::default(), turns: Arc::new(Semaphore::new(READERS_MAX)) }
+        let pool = Pool { path: path.into(), free: Arc::default(), turns: Arc::new(Semaphore::new(READERS_MAX)) };
+        Self { pool, home: Handle::try_current().ok() }
     }
 
     /// Closes all connections and makes a change while nobody reads; later reads open new ones. Blocks until the reads
     /// of this moment are over, which is at most `READ_DEADLINE`.
     pub(crate) fn renew<T>(&self, change: impl FnOnce() -> T) -> T {
-        let all = self.turns.acquire_many(READERS_MAX as u32);
+        let all = self.pool.turns.acquire_many(READERS_MAX as u32);
         let _turns = futures::executor::block_on(all).expect("nobody closes it");
-        self.free.lock().expect("no holder of this lock can panic").clear();
+        self.pool.free.lock().expect("no holder of this lock can panic").clear();
         change()
     }
 
     /// Runs a question within one read transaction, so that all it sees is of one moment. Cancel-safe.
     pub(crate) async fn read<T: Send + 'static>(
         &self,
+        question: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        match &self.home {
+            Some(home) if Handle::current().id() != home.id() => {
+                let mut reading = Reading(home.spawn(self.pool.clone().read(question)));
+                let ended = |error| Err(StoreError::Unavailable { detail: format!("a read ended early: {error}") });
+                (&mut reading.0).await.unwrap_or_else(ended)
+            }
+            _ => self.pool.clone().read(question).await,
+        }
+    }
+}
+
+/// A read elsewhere, given up with its caller.
+struct Reading<T>(JoinHandle<T>);
+
+impl<T> Drop for Reading<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Pool {
+    async fn read<T: Send + 'static>(
+        self,
         question: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let late = || StoreError::Unavailable { detail: format!("a read took longer than {READ_DEADLINE:?}") };

@@ -28,9 +28,11 @@ use nexa_store::SqliteStore;
 use nexa_telemetry::Probes;
 use nexa_tools::Builtins;
 use nexa_types::NodeId;
+use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::STACK_BYTES;
 use crate::chain;
 use crate::config::{self, Project};
 
@@ -39,6 +41,8 @@ const SCRIPT_JOURNAL: &str = "script.journal";
 
 /// How long calls, watches and model calls under way have to end when a node stops.
 const GRACE: Duration = Duration::from_secs(5);
+/// Processors for each thread that answers calls.
+const PROCESSORS_PER_DOOR_THREAD: usize = 4;
 
 /// A node with everything behind it and a door before it.
 pub(crate) struct Wired {
@@ -48,6 +52,40 @@ pub(crate) struct Wired {
     store: Arc<SqliteStore>,
     shutdown: CancellationToken,
     door: JoinHandle<Result<(), tonic::transport::Error>>,
+    /// Gone after the door.
+    _porch: Porch,
+}
+
+/// Threads of their own for the doors. However many come and are refused, they take no turns from the agents: beside
+/// those who ask, an agent would wait for as many others at every step as there are calls.
+struct Porch(Option<Runtime>);
+
+impl Porch {
+    fn build() -> Result<Self, Failure> {
+        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let threads = (processors / PROCESSORS_PER_DOOR_THREAD).max(1);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(threads)
+            .thread_name("nexa-door")
+            .thread_stack_size(STACK_BYTES)
+            .enable_all()
+            .build();
+        let runtime = runtime.map_err(|error| Failure::error(format!("the doors get no threads: {error}")))?;
+        Ok(Self(Some(runtime)))
+    }
+
+    fn spawn<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+        self.0.as_ref().expect("it is taken only when this is dropped").spawn(work)
+    }
+}
+
+impl Drop for Porch {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            // Its tasks may hold the store: they are dropped, and nobody waits for them here.
+            runtime.shutdown_background();
+        }
+    }
 }
 
 /// Opens the data folder, starts a node on it, and opens a door: to everybody who can reach it, or to who shows one of the
@@ -89,11 +127,12 @@ pub(crate) async fn wire(
     let mediator = mediator.build();
     let shutdown = CancellationToken::new();
     let config = DoorConfig { grace: GRACE, ..DoorConfig::default() };
-    let served = Gateway::new(mediator, closing)
-        .serve(listen, config, shutdown.clone())
-        .await
-        .map_err(|error| Failure::error(chain(&error)))?;
-    Ok(Wired { address: served.address, node, store, shutdown, door: served.done })
+    let porch = Porch::build()?;
+    let (gateway, listen, stop) = (Gateway::new(mediator, closing), listen.clone(), shutdown.clone());
+    let served = porch.spawn(async move { gateway.serve(&listen, config, stop).await });
+    let served = served.await.map_err(|error| Failure::error(chain(&error)))?;
+    let served = served.map_err(|error| Failure::error(chain(&error)))?;
+    Ok(Wired { address: served.address, node, store, shutdown, door: served.done, _porch: porch })
 }
 
 impl Wired {

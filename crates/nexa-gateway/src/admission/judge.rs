@@ -81,8 +81,8 @@ pub struct AdmitLimits {
 impl Default for AdmitLimits {
     fn default() -> Self {
         Self {
-            entering_max: 256,
-            unstarted_max: 2_048,
+            entering_max: 128,
+            unstarted_max: 1_024,
             present_agents_max: 30_000,
             waiting_agents_max: 20_000,
             unfinished_agents_max: 1_000_000,

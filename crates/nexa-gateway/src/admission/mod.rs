@@ -17,6 +17,7 @@ mod judge;
 mod state;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nexa_ports::clock::Clock;
@@ -60,11 +61,12 @@ pub enum Entrance {
     UnlessKnown(Box<Refusal>, Arc<OwnedSemaphorePermit>),
 }
 
-/// A place among the work that enters, given back when it is dropped.
+/// A place among the work that enters, given back when the work is carried out, or when this is dropped.
 pub struct Place {
     shared: Arc<Shared>,
     tenant: TenantId,
     demand: Demand,
+    is_left: AtomicBool,
 }
 
 impl std::fmt::Debug for Place {
@@ -80,9 +82,18 @@ impl Place {
     }
 }
 
+impl Place {
+    /// The work is carried out. Its answer may take its time on the way out, and takes nobody's place meanwhile.
+    pub(crate) fn leave(&self) {
+        if !self.is_left.swap(true, Ordering::AcqRel) {
+            self.shared.lock().leave(&self.tenant, self.demand);
+        }
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
-        self.shared.lock().leave(&self.tenant, self.demand);
+        self.leave();
     }
 }
 
@@ -141,7 +152,12 @@ impl Admission {
                 Ok(()) => {
                     state.enter(&identity.tenant, demand);
                     let tenant = identity.tenant.clone();
-                    return Ok(Some(Entrance::Place(Arc::new(Place { shared: shared.clone(), tenant, demand }))));
+                    return Ok(Some(Entrance::Place(Arc::new(Place {
+                        shared: shared.clone(),
+                        tenant,
+                        demand,
+                        is_left: AtomicBool::new(false),
+                    }))));
                 }
                 Err(refused) => {
                     state.refuse(refused.reason);

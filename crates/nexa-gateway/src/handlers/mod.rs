@@ -26,6 +26,7 @@ use nexa_ports::view::{ViewError, Views};
 use nexa_proto::refusal::Refusal;
 use nexa_runtime::ProgramError;
 use nexa_types::{GlobalSeq, Reason, TenantId};
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower::util::{BoxCloneSyncService, service_fn};
@@ -52,6 +53,8 @@ pub struct Handlers {
     compiler: Arc<Compiler>,
     watches: Arc<Semaphore>,
     closing: CancellationToken,
+    /// Where commands are carried out.
+    home: Option<Handle>,
 }
 
 /// On whose behalf a handler works.
@@ -72,7 +75,8 @@ impl By {
 }
 
 impl Handlers {
-    /// Handlers over a store, its read models and a node.
+    /// Handlers over a store, its read models and a node. Commands are carried out on the runtime that this is called on,
+    /// whichever the doors have: what was let in does not wait behind those who are refused.
     pub fn new(store: Arc<dyn Store>, views: Arc<dyn Views>, host: Arc<dyn Host>, clock: Arc<dyn Clock>) -> Self {
         Self {
             store,
@@ -82,6 +86,7 @@ impl Handlers {
             compiler: Arc::new(Compiler::new()),
             watches: Arc::new(Semaphore::new(WATCHES_MAX)),
             closing: CancellationToken::new(),
+            home: Handle::try_current().ok(),
         }
     }
 
@@ -110,7 +115,14 @@ impl Handlers {
             Message::Query(query) => self.query(&by, query).await,
             Message::Command(command) => {
                 let handlers = self.clone();
-                let task = tokio::spawn(async move { handlers.command(&by, command).await });
+                let work = async move {
+                    let answer = handlers.command(&by, command).await;
+                    if let Some(Entrance::Place(place)) = &by.entrance {
+                        place.leave();
+                    }
+                    answer
+                };
+                let task = self.home.as_ref().map_or_else(Handle::current, Handle::clone).spawn(work);
                 task.await.unwrap_or_else(|error| {
                     tracing::error!(%error, "a handler panicked");
                     Err(Refusal::new(Reason::Internal, "the request met a bug; the log has more"))
