@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::sync::{Arc, Mutex};
+
 use nexa_ports::model::{LaneLimits, ModelError};
 use nexa_types::*;
 
@@ -68,4 +70,31 @@ async fn an_endpoint_that_is_away_is_asked_seldom_and_its_agents_hear_of_it() {
     assert_eq!((stats.model_calls_held_back, stats.model_breakers_open), (told, 1));
     assert_eq!(stats.model_calls + told, 30);
     assert!(stats.model_calls <= 12, "five calls, and one a pause: {stats:?}");
+}
+
+#[tokio::test]
+async fn agents_that_are_declared_urgent_go_first_and_the_others_after_them() {
+    let text = r#"
+        agent Usual(x: str) -> str { prompt: "usual" }
+        agent Late(x: str) -> str { prompt: "late", schedule: { priority: 10 } }
+        agent Urgent(x: str) -> str { prompt: "urgent", schedule: { priority: 200 } }
+        flow main() -> list[str] { return "x" |>> [Late, Usual, Urgent] merge all }
+    "#;
+    let team = nexa_lang::compile_text("team.nx", text).module.expect("the program is right");
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let seen = order.clone();
+    let desk = Desk::with_still_clock(FakeModel::asked_for(1, move |request| {
+        seen.lock().unwrap().push(request.messages[0].text.clone());
+        Ok("done".into())
+    }));
+    let node = desk.start(config("n1")).await;
+    desk.model.hold(true);
+    let first = desk.run(&node, 1, &program::one_call()).await;
+    until("the only slot to be taken", || node.stats().model_calls_in_flight == 1).await;
+    let team = desk.run(&node, 2, &team).await;
+    until("the team to wait", || node.stats().model_calls_waiting == 3).await;
+    desk.model.hold(false);
+    desk.text(first).await;
+    assert_eq!(desk.outcome(team).await.failure().map(|failure| failure.code), None);
+    assert_eq!(order.lock().unwrap()[1..], ["urgent", "usual", "late"]);
 }

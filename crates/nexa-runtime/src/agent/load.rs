@@ -82,6 +82,10 @@ pub(super) async fn load(core: &Core, seat: &Seat) -> Result<Loaded, LoadError> 
     }
     let (spawned, trace) = read_first(core, seat).await?;
     let program = core.programs.get(&row.tenant, spawned.program.module()).await?;
+    let priority = match &spawned.program {
+        fact::Program::Function { entry, .. } => program.priority(*entry, row.priority),
+        fact::Program::List { .. } => row.priority,
+    };
     let (agent, snapshot) = rebuild(core, &row, &spawned, program).await?;
     let first = first_input(core, &row, &agent, &mut inbox.entries);
     core.timers.set(seat.agent, agent.due());
@@ -103,7 +107,7 @@ pub(super) async fn load(core: &Core, seat: &Seat) -> Result<Loaded, LoadError> 
         workload: row.workload,
         tenant: row.tenant,
         principal: row.principal,
-        priority: row.priority,
+        priority,
         trace,
     })
 }

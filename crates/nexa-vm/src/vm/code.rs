@@ -10,7 +10,7 @@ use std::sync::Arc;
 use nexa_types::ModuleHash;
 
 use super::heap::AddressMap;
-use crate::module::{Constant, Kind, LoadError, Module};
+use crate::module::{Constant, Kind, LoadError, Module, Schedule};
 use crate::op::{Op, Word};
 use crate::value::{Shape, Value};
 use crate::verify::{self, VerifyError};
@@ -28,6 +28,8 @@ pub struct Program {
     constant_addresses: AddressMap<u32>,
     /// The first of equal shapes.
     shape_numbers: BTreeMap<Arc<Shape>, u32>,
+    /// How far functions of agents are from the usual priority; those that are not are not in here.
+    priorities: BTreeMap<u32, i16>,
 }
 
 /// One function, ready to run.
@@ -115,7 +117,10 @@ impl Program {
         for (index, shape) in shapes.iter().enumerate() {
             shape_numbers.entry(Arc::clone(shape)).or_insert(index as u32);
         }
-        Ok(Self { module, hash, functions, constants, shapes, constant_addresses, shape_numbers })
+        let usual = i16::from(Schedule::default().priority);
+        let priorities = module.agents.iter().map(|agent| (agent.function, i16::from(agent.priority) - usual));
+        let priorities = priorities.filter(|(_, from_usual)| *from_usual != 0).collect();
+        Ok(Self { module, hash, functions, constants, shapes, constant_addresses, shape_numbers, priorities })
     }
 
     /// The constant whose text lies at this address.
@@ -132,6 +137,13 @@ impl Program {
     pub(super) fn has_defers(&self) -> bool {
         let defers = |instr: &Instr| matches!(instr, Instr::Other(Op::EnterDefer, _));
         self.functions.iter().any(|code| code.instrs.iter().any(defers))
+    }
+
+    /// The priority of an agent that runs this function for a workload of priority `base`: as much above or below it as
+    /// the program says that the agent is above or below the usual one, within 0 to 255.
+    pub fn priority(&self, function: u32, base: u8) -> u8 {
+        let from_usual = self.priorities.get(&function).copied().unwrap_or(0);
+        (i16::from(base) + from_usual).clamp(0, 255) as u8
     }
 
     /// The module.
