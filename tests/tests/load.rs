@@ -40,7 +40,7 @@ fn a_kill_at_half_time_loses_nothing_and_repeats_nothing() {
     all_went_right(&figures);
     assert_eq!((&figures["kills"], &figures["steps"]), (&1.into(), &300.into()));
     let share = figures["ended_at_kill"].as_f64().expect("it was killed");
-    assert!((0.5..1.0).contains(&share), "{figures}");
+    assert!((0.1..0.95).contains(&share), "{figures}");
     // What was asked for again was in flight at the kill, and is recorded as asked for again.
     let again = figures["model_requests"].as_u64().expect("a number") - 300;
     assert!(

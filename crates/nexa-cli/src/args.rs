@@ -470,6 +470,8 @@ pub struct LoadArgs {
     #[arg(long)]
     pub give_up: bool,
     /// Kill the node (SIGKILL) when this share of the work has ended, and start it again.
+    ///
+    /// A node that is too busy to tell is killed when the model has answered for that share.
     #[arg(long, value_name = "PERCENT")]
     pub kill_at: Option<String>,
     /// Where all chance comes from. The same seed gives the same texts, answers, latencies and faults.

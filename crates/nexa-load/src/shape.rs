@@ -102,6 +102,15 @@ impl Plan {
         }
     }
 
+    /// How many agents a workload is counted as.
+    pub fn agents_of(&self, workload: usize) -> f64 {
+        match self.shape {
+            Shape::Independent | Shape::Pipelines => 1.0,
+            Shape::Layers => self.list(workload).len() as f64,
+            Shape::Sleepers => self.group(workload) as f64,
+        }
+    }
+
     /// Whose a workload is.
     pub fn tenant(&self, workload: usize) -> usize {
         workload * self.tenants / self.workloads().max(1)

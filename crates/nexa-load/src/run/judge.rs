@@ -88,7 +88,12 @@ impl Load {
         figures.node_cpu_s = samples.last().map(|sample| rounded(sample.cpu_s));
         if let Some(kill) = &course.killed {
             figures.kills = 1;
-            figures.ended_at_kill = Some(rounded(kill.share));
+            // By recorded times, where what ends is a workload; otherwise from the sample that led to it.
+            let ended = course.seen.values().filter(|seen| self.ended_before(seen, kill.at)).count();
+            figures.ended_at_kill = Some(rounded(match self.plan.shape {
+                Shape::Independent | Shape::Pipelines => ended as f64 / self.plan.workloads() as f64,
+                Shape::Layers | Shape::Sleepers => kill.share,
+            }));
             figures.restart_s = Some(rounded(kill.restart.as_secs_f64()));
         }
         let answers = self.endpoint.answers_by_second().into_iter().skip(lead.as_secs() as usize).collect();
@@ -117,7 +122,9 @@ impl Load {
             .filter_map(|tag| id_of(self.plan.workload_of_tag(tag as usize)))
             .collect();
         if let Some(kill) = &course.killed {
-            let before: BTreeSet<&String> = kill.ended.iter().collect();
+            // What had ended before was not in flight.
+            let before: BTreeSet<&String> =
+                course.seen.iter().filter(|(_, seen)| self.ended_before(seen, kill.at)).map(|(id, _)| id).collect();
             suspects.extend((0..rows.len()).filter_map(id_of).filter(|(_, id)| !before.contains(id)));
         }
         suspects.sort_unstable();
@@ -177,6 +184,10 @@ impl Load {
         let times: Times = pairs.collect();
         figures.submit_to_first_step_p99_ms = times.ms(0.99);
         Ok(times)
+    }
+
+    fn ended_before(&self, seen: &Seen, at: Duration) -> bool {
+        seen.ended_at.is_some_and(|ended| self.since_start(ended) < at)
     }
 
     fn since_start(&self, at: SystemTime) -> Duration {

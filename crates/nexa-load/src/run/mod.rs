@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use futures::{StreamExt, stream};
 use nexa_client::{Client, Options, Patience};
 use nexa_proto::v1;
 use tokio::sync::watch;
@@ -39,6 +40,12 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long the endpoint must have been quiet before lists are swept although it cannot be over yet, and between two such
 /// sweeps.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
+/// Workloads that are asked for to learn which share has ended: quicker than lists, which may show an older state.
+const PROBES: usize = 100;
+/// How long a node may take to tell.
+const PROBE_PATIENCE: Duration = Duration::from_millis(150);
+/// Of them at once.
+const PROBES_AT_ONCE: usize = 16;
 /// Syncs that are measured before the run.
 const SYNCS: usize = 100;
 /// A call of the driver is tried for as long as a node may be away.
@@ -203,8 +210,6 @@ struct Kill {
     at: Duration,
     share: f64,
     restart: Duration,
-    /// What had ended before, and so was not in flight.
-    ended: Vec<String>,
 }
 
 impl Load {
@@ -311,20 +316,25 @@ impl Load {
             if Instant::now() < next_sweep || !(may_be_over || changed.elapsed() > SWEEP_EVERY) {
                 continue;
             }
+            if let (Some(goal), Some(node), true) = (goal, node.as_mut(), may_be_over) {
+                // A node that is too busy to say is killed by what the endpoint knows; what it had recorded is seen later.
+                let answered = totals.tags_finished as f64 / self.plan.tags().max(1) as f64;
+                let probed = tokio::time::timeout(PROBE_PATIENCE, self.probe(board)).await;
+                let share = probed.unwrap_or(Ok(answered))?;
+                if share >= goal {
+                    told("kill -9, and start again");
+                    course.killed = Some(self.kill(node, share, pid).await?);
+                    told("the node serves again");
+                }
+                continue;
+            }
             let began = Instant::now();
             course.seen = self.sweep().await?;
             // A node that keeps answering lists has no time for agents: at most a fifth of it.
             let pause = if may_be_over { Duration::ZERO } else { SWEEP_EVERY };
             next_sweep = Instant::now() + pause.max(began.elapsed() * 4);
-            let share;
-            (ended, share) = self.ended(&course.seen);
-            if let (Some(goal), Some(node)) = (goal, node.as_mut())
-                && share >= goal
-            {
-                told(&format!("{:.0} % have ended: kill -9, and start again", share * 100.0));
-                course.killed = Some(self.kill(node, &course.seen, share, pid).await?);
-                told("the node serves again");
-            } else if board.over() == self.plan.workloads() && self.all_have_ended(board, &course.seen) {
+            ended = course.seen.values().map(|seen| seen.agents_ended).sum();
+            if board.over() == self.plan.workloads() && self.all_have_ended(board, &course.seen) {
                 return Ok(course);
             } else if changed.elapsed() > self.settings.patience {
                 told(&format!("nothing has changed for {:?}; the rest counts as lost", self.settings.patience));
@@ -333,34 +343,37 @@ impl Load {
         }
     }
 
-    async fn kill(
-        &self,
-        node: &mut Node,
-        seen: &BTreeMap<String, Seen>,
-        share: f64,
-        pid: &watch::Sender<Option<u32>>,
-    ) -> Result<Kill, LoadError> {
-        let ended = seen.iter().filter(|(_, seen)| seen.has_ended()).map(|(id, _)| id.clone()).collect();
+    async fn kill(&self, node: &mut Node, share: f64, pid: &watch::Sender<Option<u32>>) -> Result<Kill, LoadError> {
         pid.send_replace(None);
         let at = self.start.elapsed();
         node.kill().await?;
         node.restart().await?;
         pid.send_replace(node.pid());
-        Ok(Kill { at, share, restart: self.start.elapsed().saturating_sub(at), ended })
+        Ok(Kill { at, share, restart: self.start.elapsed().saturating_sub(at) })
     }
 
-    /// How many have ended, and which share of all that is: of workloads, or of agents where a workload has many.
-    fn ended(&self, seen: &BTreeMap<String, Seen>) -> (u64, f64) {
-        let agents = match self.plan.shape {
-            Shape::Independent | Shape::Pipelines => {
-                let ended = seen.values().filter(|seen| seen.has_ended()).count() as u64;
-                return (ended, ended as f64 / self.plan.workloads() as f64);
-            }
-            Shape::Layers => self.plan.agents + self.plan.workloads(),
-            Shape::Sleepers => self.plan.agents,
-        };
-        let ended = seen.values().map(|seen| seen.agents_ended).sum();
-        (ended, ended as f64 / agents as f64)
+    /// Which share has ended by now: of workloads, or of agents where a workload has many. From a sample, evenly spread.
+    async fn probe(&self, board: &Board) -> Result<f64, LoadError> {
+        let rows = board.rows();
+        let probed = (0..rows.len()).step_by(rows.len().div_ceil(PROBES).max(1));
+        let probed: Vec<(usize, Option<String>)> =
+            probed.map(|workload| (workload, rows[workload].accepted.as_ref().map(|(_, id)| id.clone()))).collect();
+        let asked = stream::iter(probed).map(|(workload, id)| async move {
+            let agents = self.plan.agents_of(workload);
+            let Some(id) = id else { return Ok((0.0, agents)) };
+            let seen = observe::whole(&self.clients[self.plan.tenant(workload)], &id).await?;
+            let ended = if seen.has_ended() { agents } else { (seen.agents_ended as f64).min(agents) };
+            // Where the agents of a workload come one after the other, what counts is that it has ended.
+            let counts = seen.has_ended() || !matches!(self.plan.shape, Shape::Independent | Shape::Pipelines);
+            Ok((if counts { ended } else { 0.0 }, agents))
+        });
+        let mut asked = asked.buffer_unordered(PROBES_AT_ONCE);
+        let (mut ended, mut all) = (0.0, 0.0);
+        while let Some(probe) = asked.next().await {
+            let (of_it, agents) = probe?;
+            (ended, all) = (ended + of_it, all + agents);
+        }
+        Ok(ended / f64::max(all, 1.0))
     }
 
     fn all_have_ended(&self, board: &Board, seen: &BTreeMap<String, Seen>) -> bool {
