@@ -54,13 +54,16 @@ pub(super) fn compose(mut layers: Vec<Layer>, end: Next) -> Next {
     layers.sort_by_key(|layer| layer.order);
     layers.into_iter().rev().fold(end, |next, layer| {
         let with = tower::Layer::layer(&layer.wrap, next.clone());
-        BoxCloneSyncService::new(Gate { can_handle: layer.can_handle, with, without: next })
+        BoxCloneSyncService::new(Gate(Arc::new(Sides { can_handle: layer.can_handle, with, without: next })))
     })
 }
 
-/// Enters a layer only for messages that it can handle.
+/// Enters a layer only for messages that it can handle. Every call clones what it goes through, so a clone must not be
+/// one of all that lies behind: with two sides a layer that would be as many as there are ways.
 #[derive(Clone)]
-struct Gate {
+struct Gate(Arc<Sides>);
+
+struct Sides {
     can_handle: CanHandle,
     with: Next,
     without: Next,
@@ -77,7 +80,8 @@ impl Service<Call> for Gate {
     }
 
     fn call(&mut self, call: Call) -> Self::Future {
-        let side = if (self.can_handle)(&call.message) { &self.with } else { &self.without };
+        let Sides { can_handle, with, without } = &*self.0;
+        let side = if can_handle(&call.message) { with } else { without };
         Box::pin(side.clone().oneshot(call))
     }
 }
