@@ -29,6 +29,13 @@ const BACKOFF_MAX: Millis = Millis(60_000);
 /// Agents that are told at once that the endpoint is away. The others are told when these have heard it.
 const REFUSALS_AT_ONCE_MAX: usize = 256;
 
+/// Tokens that an answer is taken to have for its tenant's share, before any came. What is held of the budget must be
+/// the most that may come; as a share that would put a tenant far ahead for as long as its calls take, and whoever comes
+/// meanwhile with it.
+const ANSWER_PRIOR: u64 = 256;
+/// One answer counts for so much of their mean.
+const ANSWER_MEAN_OF: u64 = 16;
+
 /// What a lane lets through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct LaneKind {
@@ -115,6 +122,8 @@ pub(super) struct Lane {
     refusals: usize,
     paused_until: Timestamp,
     backoff: Millis,
+    /// What answers have lately had, in tokens.
+    answer_mean: u64,
     queue: FairQueue<TenantId, AgentId>,
     waiting: HashMap<AgentId, Waiting>,
     gives_up: BTreeSet<(Timestamp, AgentId)>,
@@ -131,6 +140,7 @@ impl Lane {
             refusals: 0,
             paused_until: Timestamp(0),
             backoff: BACKOFF_MIN,
+            answer_mean: ANSWER_PRIOR,
             queue: FairQueue::default(),
             waiting: HashMap::new(),
             gives_up: BTreeSet::new(),
@@ -167,7 +177,8 @@ impl Lane {
     pub(super) fn enter(&mut self, wanted: Wanted, ticket: u64, now: Timestamp) {
         let Wanted { agent, tenant, weight, priority, cost, patience } = wanted;
         let rank = Rank::new(now, priority, ticket);
-        let price = self.budget.expected(&tenant, cost).total().max(1);
+        let price = self.budget.expected(&tenant, cost).input + cost.output.min(self.answer_mean);
+        let price = price.max(1);
         let gives_up = now.after(patience);
         self.queue.push(&tenant, weight, rank, price, agent);
         self.gives_up.insert((gives_up, agent));
@@ -277,6 +288,8 @@ impl Lane {
                 if real.total() > 0 {
                     self.budget.settle(&tenant, thought, taken, real, now);
                     self.queue.settle(&tenant, price, real.total());
+                    self.answer_mean =
+                        (self.answer_mean * (ANSWER_MEAN_OF - 1) + real.output).div_ceil(ANSWER_MEAN_OF).max(1);
                 }
                 self.heard(Sign::Alive, RunCode::Unavailable, tried, now);
                 if since >= self.paused_until {
