@@ -34,6 +34,18 @@ pub(crate) const JOBS: &[Job] = &[
         succeeds: true,
     },
     Job {
+        file: "map-reduce/map-reduce.nx",
+        name: "seven readers, three at a time, one of whom is refused, and two levels of joiners",
+        input: r#"{"text":"one two three four five six seven eight nine ten eleven twelve","agents":7,"at_once":3,"joined":2}"#,
+        script: r#"
+            script Reader => ["A part.", "Another part.", fail("refused"), "A part.", "A part.", "A part.", "The last part."]
+            script Joiner => "Several parts."
+            script Editor => { title: "Numbers", summary: "They are counted.", topics: ["counting"] }
+        "#,
+        approves: true,
+        succeeds: true,
+    },
+    Job {
         file: "review/review.nx",
         name: "four agents, and a verdict that needs repair",
         input: r#"{"document":"Whoever reads this agrees to what stands below, and below stands nothing.","characters":40}"#,
