@@ -26,7 +26,7 @@ use nexa_cli::failure::{Exit, Failure};
 use nexa_telemetry::{Format, Logs, Telemetry, Traces};
 
 /// Compiling, restoring and replaying make and drop many small things on many threads. Beside the allocator of the system
-/// the compiler takes five sixths of the time, and a process two megabytes more.
+/// the compiler takes five sixths of the time, and a short run as much memory.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
