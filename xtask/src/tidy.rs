@@ -14,7 +14,7 @@ use crate::process::{Outcome, root};
 /// The layers of ARCHITECTURE.md, lowest first. Within a layer, the words before: a crate may use an earlier one.
 const LAYERS: &[&[&str]] = &[
     &["nexa-types", "nexa-event", "nexa-proto"],
-    &["nexa-vm", "nexa-lang", "nexa-agent", "nexa-view", "nexa-harness"],
+    &["nexa-vm", "nexa-lang", "nexa-sched", "nexa-agent", "nexa-view", "nexa-harness"],
     &["nexa-ports"],
     &["nexa-store", "nexa-llm", "nexa-tools"],
     &["nexa-runtime"],
