@@ -11,9 +11,11 @@
 //! Not here: who carries a plan out, and who holds the leader's office.
 
 mod agent;
+mod budget;
 mod cluster;
 mod config;
 
 pub use agent::{AgentScheduleInfo, ModelNeed, Resources};
+pub use budget::ProviderBudget;
 pub use cluster::{Cluster, Labels, Network, NodeInfo};
 pub use config::{LoadBalanceStrategy, SchedulerConfig};
