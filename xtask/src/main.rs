@@ -6,6 +6,7 @@
 //! - [`demo`]: the main job on the embedded model.
 //! - [`test`]: everything that must pass before a change lands.
 //! - [`bench`]: figures, beside those of peers.
+//! - [`sim`]: decisions played on models of the world.
 //! - [`fuzz`]: damaged inputs from a seed.
 //! - [`tidy`]: what a compiler does not check: names in documents, lengths of files, words that must not appear.
 
@@ -14,6 +15,7 @@ mod demo;
 mod fuzz;
 mod process;
 mod setup;
+mod sim;
 mod test;
 mod tidy;
 
@@ -28,6 +30,8 @@ usage: cargo xtask COMMAND
   test            format, tidy, lints, unit and process tests
   test --quick    the same without lints and without tests of whole processes
   bench NAME      build for release and measure: core, language; the last line is one JSON object
+  plan-sim DIR [--nodes N,…] [--seeds N] [-o table|json] [--report FILE]
+                  play the workflow traces of a folder (WfFormat) on modelled clusters, beside HEFT
   fuzz NAME [--cases N] [--seed N] [--first N]
                   damaged inputs from a seed: lang
   tidy            check documents and files against the rules of CONTRIBUTING.md
@@ -44,6 +48,7 @@ fn main() -> ExitCode {
         ["test"] => test::run(test::Tier::Full),
         ["test", "--quick"] => test::run(test::Tier::Quick),
         ["fuzz", target, options @ ..] => fuzz::run(target, options),
+        ["plan-sim", options @ ..] => sim::plan(options),
         ["bench", suite] => bench::run(suite),
         ["tidy"] => tidy::run(),
         [] | ["help" | "--help" | "-h"] => {

@@ -1,0 +1,48 @@
+//! `nexa-sim`: what `cargo xtask plan-sim` runs.
+
+mod plan_sim;
+
+use std::process::ExitCode;
+
+/// The allocator of the `nexa` binary.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const HELP: &str = "\
+usage: nexa-sim COMMAND
+
+  plan-sim DIR [OPTIONS]   play the workflow traces of a folder (WfFormat 1.5, *.json) on modelled clusters
+    --nodes N,N,…          sizes of clusters (default: 2,4,8,16,32,64)
+    --noise P,P,…          how far estimates are off, in percent (default: 0,30,100)
+    --seeds N              clusters and noises of each size (default: 5)
+    -o table|json          what is printed (default: table)
+    --report FILE          also write the tables as Markdown, and a chart beside them
+";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    let result = match words.as_slice() {
+        ["plan-sim", words @ ..] => match plan_sim::Options::parse(words) {
+            Ok(options) => plan_sim::run(&options),
+            Err(why) => return usage(&why),
+        },
+        ["help" | "--help" | "-h"] => {
+            print!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        _ => return usage("there is no such command"),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("nexa-sim: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn usage(why: &str) -> ExitCode {
+    eprint!("nexa-sim: {why}\n\n{HELP}");
+    ExitCode::from(2)
+}
