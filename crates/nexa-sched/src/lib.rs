@@ -3,6 +3,8 @@
 //! ```text
 //! agents with their dependencies ─► graph ─┐
 //! nodes, links, settings, seed ────────────┴─► plan ─► stages, allocation, critical path, estimated time
+//! nodes and agents as they are seen to do ─► rebalance, spread ─► moves
+//! nodes with what is free, one agent ─► place one
 //! ```
 //!
 //! Pure: no clock, no dice, no I/O. The time and the seed are arguments, every loop goes over something ordered, and
@@ -14,8 +16,19 @@ mod agent;
 mod budget;
 mod cluster;
 mod config;
+mod load;
+mod place;
+mod rebalance;
+mod rebalance_board;
+mod rebalance_spread;
 
 pub use agent::{AgentScheduleInfo, ModelNeed, Resources};
 pub use budget::ProviderBudget;
 pub use cluster::{Cluster, Labels, Network, NodeInfo};
 pub use config::{LoadBalanceStrategy, SchedulerConfig};
+pub use load::{
+    AgentLoad, FETCH_FULL_BYTES, MAILBOX_AGE_FULL, MILLION, NodeLoad, NodeState, SystemLoad, TALKS_MAX, Weights,
+};
+pub use place::{NodeFree, place_one};
+pub use rebalance::{MoveReason, RebalanceLimits, ScheduleAdjustment, rebalance};
+pub use rebalance_spread::spread;

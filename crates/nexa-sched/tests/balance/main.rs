@@ -1,0 +1,5 @@
+//! Properties of rebalancing, spreading, placing and learning, over many small worlds that are drawn by a seed.
+
+mod rebalance;
+mod spread;
+mod world;
