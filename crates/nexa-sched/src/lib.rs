@@ -13,22 +13,32 @@
 //! Not here: who carries a plan out, and who holds the leader's office.
 
 mod agent;
+mod bound;
 mod budget;
 mod cluster;
 mod config;
+mod gang;
+mod graph;
+mod graph_error;
 mod load;
 mod place;
+mod plan;
+mod rank;
 mod rebalance;
 mod rebalance_board;
 mod rebalance_spread;
+mod timeline;
 
 pub use agent::{AgentScheduleInfo, ModelNeed, Resources};
 pub use budget::ProviderBudget;
 pub use cluster::{Cluster, Labels, Network, NodeInfo};
 pub use config::{LoadBalanceStrategy, SchedulerConfig};
+pub use graph::{DEPENDENCIES_MAX, GraphError, TASKS_MAX, TaskGraph};
 pub use load::{
     AgentLoad, FETCH_FULL_BYTES, MAILBOX_AGE_FULL, MILLION, NodeLoad, NodeState, SystemLoad, TALKS_MAX, Weights,
 };
 pub use place::{NodeFree, place_one};
+pub use plan::{KEEP_MARGIN_PERCENT, PlanError, Problem, Progress, SchedulePlan, Slot, Violation, check, plan};
+pub use rank::{critical_path, downward_ranks, upward_ranks};
 pub use rebalance::{MoveReason, RebalanceLimits, ScheduleAdjustment, rebalance};
 pub use rebalance_spread::spread;

@@ -1,0 +1,186 @@
+//! What runs where and when.
+//!
+//! In:  a [`Problem`] (graph, cluster, settings, budgets of models, what has run so far, the time, a seed) and the plan
+//!      before this one.
+//! Out: a [`SchedulePlan`]: a node and a time for each task, or a [`PlanError`] that names who fits nowhere.
+//!
+//! ```text
+//! problem ─► setting ─► candidates ─► the best ─► beside the previous plan ─► slots ─► plan
+//!            (what is    (serial, forward,         (kept unless the gain
+//!             free)       search)                   exceeds a margin)
+//! ```
+//!
+//! Holds for every plan, said by [`check`]: capacity, dependencies with transfers, gangs, concurrency and budgets are
+//! kept; what has started stays where it is; the same problem gives the same plan; a plan solved again with itself as the
+//! previous one keeps every place.
+//!
+//! Not here: carrying it out, and moving what runs (`rebalance`).
+
+mod check;
+mod ledger;
+mod serial;
+mod setting;
+
+use nexa_types::Millis;
+use thiserror::Error;
+
+use crate::graph::NONE;
+use crate::rank::{critical_path, upward_ranks};
+use crate::{Cluster, ProviderBudget, SchedulerConfig, TaskGraph};
+
+pub use check::{Violation, check};
+use serial::{Place, Serial};
+pub(crate) use setting::Setting;
+
+/// How much longer a plan may take than the best one found before it is given up for that one, in percent.
+pub const KEEP_MARGIN_PERCENT: u64 = 5;
+
+/// What is to be planned.
+#[derive(Debug, Clone, Copy)]
+pub struct Problem<'a> {
+    /// The tasks.
+    pub graph: &'a TaskGraph,
+    /// The nodes.
+    pub cluster: &'a Cluster,
+    /// Strategy, concurrency and priority levels.
+    pub config: &'a SchedulerConfig,
+    /// What providers take, over all nodes. One that is not named takes everything.
+    pub budgets: &'a [ProviderBudget],
+    /// What has run so far, by task; empty if nothing has.
+    pub progress: &'a [Progress],
+    /// The time; nothing is planned before it.
+    pub now: Millis,
+    /// The same seed gives the same plan.
+    pub seed: u64,
+}
+
+/// How far a task is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// It has not started.
+    Waiting,
+    /// It runs, and stays where it is.
+    Running {
+        /// Where.
+        node: u32,
+        /// When it started.
+        since: Millis,
+    },
+    /// It is over.
+    Ended {
+        /// Where its result is.
+        node: u32,
+        /// When it ended.
+        at: Millis,
+    },
+}
+
+/// Where and when a task runs: from `start` until just before `end`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Slot {
+    /// The node, by its place in the cluster.
+    pub node: u32,
+    /// When it starts, or started. Of a task that is over: its end less what it was expected to take.
+    pub start: Millis,
+    /// When it ends, or ended, or is expected to.
+    pub end: Millis,
+}
+
+/// What runs where and when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SchedulePlan {
+    /// The tasks by stage: the longest way, in dependencies, from one that waits for nobody.
+    pub stages: Vec<Vec<u32>>,
+    /// Where and when, by task.
+    pub allocation: Vec<Slot>,
+    /// The longest way through the graph with durations and transfers as placed, from its first task to its last.
+    pub critical_path: Vec<u32>,
+    /// From now until the last end; 0 if all is over.
+    pub estimated_total_time: Millis,
+    /// No plan takes less, from now on.
+    pub lower_bound: Millis,
+}
+
+/// Why there is no plan.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum PlanError {
+    /// There is no node.
+    #[error("there is no node to run anything on: add one")]
+    NoNodes,
+    /// An agent fits on no node, even an empty one.
+    #[error("agent {agent:?} fits nowhere: {why}")]
+    DoesNotFit {
+        /// Its id.
+        agent: String,
+        /// What is not there.
+        why: String,
+    },
+    /// Its members fit on no nodes together, even empty ones.
+    #[error("gang {gang:?} with {members} members that start together fits nowhere: {why}")]
+    GangDoesNotFit {
+        /// The gang.
+        gang: String,
+        /// How many of them have not started.
+        members: usize,
+        /// What is not there.
+        why: String,
+    },
+    /// What is said to have run cannot have.
+    #[error("what has run does not go with the graph: {why}")]
+    ProgressMismatch {
+        /// What is wrong.
+        why: String,
+    },
+}
+
+/// Where and when each task that has not started runs. What has started stays; a `previous` plan of the same number of
+/// tasks is kept, place by place, unless another takes less by more than [`KEEP_MARGIN_PERCENT`]. A `max_concurrent_agents`
+/// of 0 is taken for 1.
+///
+/// # Errors
+/// If there is no node, somebody fits nowhere, or `progress` does not go with the graph and the time.
+pub fn plan(problem: &Problem, previous: Option<&SchedulePlan>) -> Result<SchedulePlan, PlanError> {
+    let setting = Setting::new(problem)?;
+    let graph = problem.graph;
+    let lower_bound = crate::bound::lower_bound(&setting);
+    let slots = choose(&setting, previous);
+    let end = slots.iter().map(|slot| slot.end).max().unwrap_or_default();
+    let duration = |task: u32| slots[task as usize].end - slots[task as usize].start;
+    let transfer = |from: u32, to: u32| match slots[from as usize].node == slots[to as usize].node {
+        true => Millis(0),
+        false => Millis(setting.transfer[from as usize]),
+    };
+    let plan = SchedulePlan {
+        stages: graph.stages(),
+        critical_path: critical_path(graph, duration, transfer),
+        estimated_total_time: end - problem.now,
+        lower_bound,
+        allocation: slots,
+    };
+    debug_assert_eq!(check(problem, &plan), Ok(()));
+    Ok(plan)
+}
+
+fn choose(setting: &Setting, previous: Option<&SchedulePlan>) -> Vec<Slot> {
+    let mut serial = Serial::new(setting);
+    let ranks = upward_ranks(
+        setting.problem.graph,
+        |task| Millis(setting.mean_duration(task)),
+        |task, _| Millis(setting.mean_transfer(task)),
+    );
+    let values: Vec<u64> = setting.unit_values(|task| ranks[task as usize].0);
+    let order = setting.order_by(&values);
+    let end = serial.run(&order, &Place::Earliest);
+    let fresh = serial.slots().to_vec();
+    let Some(previous) = previous.filter(|previous| previous.allocation.len() == setting.problem.graph.len()) else {
+        return fresh;
+    };
+    let kept: Vec<u32> = (0u32..)
+        .zip(&previous.allocation)
+        .map(|(task, slot)| if setting.fits_on(task, slot.node) { slot.node } else { NONE })
+        .collect();
+    let starts: Vec<u64> = setting.unit_values(|task| u64::MAX - previous.allocation[task as usize].start.0);
+    let kept_end = serial.run(&setting.order_by(&starts), &Place::Kept(&kept));
+    let bearable = |end: u64| (end - setting.problem.now.0).saturating_mul(100 + KEEP_MARGIN_PERCENT) / 100;
+    if kept_end - setting.problem.now.0 <= bearable(end) { serial.slots().to_vec() } else { fresh }
+}

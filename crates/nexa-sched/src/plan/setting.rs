@@ -1,0 +1,310 @@
+//! A problem made ready: who is still to be planned, what fits where, what is held already.
+
+use std::collections::{BTreeMap, BinaryHeap};
+
+use nexa_types::Millis;
+
+use super::ledger::Ledgers;
+use super::{PlanError, Problem, Progress, Slot};
+use crate::gang;
+use crate::graph::{NONE, Rows};
+use crate::timeline::{Amounts, Timeline};
+use crate::{Labels, NodeInfo, Resources};
+
+/// A task that runs longer than it should is expected to go on for this part of what it has taken so far.
+const OVERDUE_PART: u64 = 4;
+
+/// A problem made ready. A *unit* is what starts at one time: the members of a gang that have not started, or one task.
+pub(crate) struct Setting<'a> {
+    pub(crate) problem: &'a Problem<'a>,
+    /// Members by unit; units stand in topological order.
+    pub(crate) units: Rows,
+    /// The unit of each task, [`NONE`] for what has started.
+    pub(crate) unit_of: Vec<u32>,
+    /// For how many dependencies that have not started each unit waits.
+    pub(crate) waits: Vec<u32>,
+    /// What has started; for what has not, a slot on node [`NONE`].
+    pub(crate) started: Vec<Slot>,
+    /// What the result of each task takes from one node to another, in milliseconds.
+    pub(crate) transfer: Vec<u64>,
+    /// What each task holds on its node.
+    pub(crate) demand: Vec<Amounts>,
+    /// What each node has.
+    pub(crate) capacity: Vec<Amounts>,
+    /// What running tasks hold on each node.
+    pub(crate) busy: Vec<Timeline>,
+    /// What all nodes share.
+    pub(crate) ledgers: Ledgers,
+    shape_of: Vec<u32>,
+    /// Nodes by shape, the fastest first.
+    shapes: Vec<Vec<u32>>,
+    /// The speed of 100 divided by mean speed, in 1/1024: what durations are multiplied with on average.
+    mean_slowness: Vec<u64>,
+}
+
+pub(crate) fn amounts(of: &Resources) -> Amounts {
+    [of.cpu_milli, of.memory_bytes, of.llm_slots]
+}
+
+/// As [`NodeInfo::duration`], without the wide division where it is not needed.
+pub(crate) fn scaled(at_reference: u64, speed: u32) -> u64 {
+    match (u32::try_from(at_reference.saturating_mul(100)), speed) {
+        (_, 100) => at_reference,
+        (Ok(work), speed) => u64::from(work.div_ceil(speed.max(1))),
+        (Err(_), speed) => {
+            let work = u128::from(at_reference) * 100;
+            u64::try_from(work.div_ceil(u128::from(speed.max(1)))).unwrap_or(u64::MAX)
+        }
+    }
+}
+
+impl<'a> Setting<'a> {
+    pub(crate) fn new(problem: &'a Problem<'a>) -> Result<Self, PlanError> {
+        let (graph, cluster) = (problem.graph, problem.cluster);
+        if cluster.nodes.is_empty() {
+            return Err(PlanError::NoNodes);
+        }
+        let started = started(problem)?;
+        let is_waiting = |task: u32| started[task as usize].node == NONE;
+
+        let mut unit_of = vec![NONE; graph.len()];
+        let mut members = Vec::with_capacity(graph.len());
+        let mut units = 0;
+        for &task in graph.topological() {
+            if is_waiting(task) && unit_of[task as usize] == NONE {
+                let alone = [task];
+                for &member in graph.gang(task).unwrap_or(&alone) {
+                    if is_waiting(member) {
+                        unit_of[member as usize] = units;
+                        members.push((units, member));
+                    }
+                }
+                units += 1;
+            }
+        }
+        let units = Rows::new(units as usize, members.iter().copied());
+        let mut waits = vec![0; units.len()];
+        for &(unit, member) in &members {
+            let waiting = graph.dependencies(member).iter().filter(|&&before| is_waiting(before));
+            waits[unit as usize] += waiting.count() as u32;
+        }
+
+        let agents = graph.agents();
+        let (shape_of, shapes) = shapes(problem, &is_waiting)?;
+        let mean_slowness = shapes.iter().map(|nodes| mean_slowness(&cluster.nodes, nodes)).collect();
+        let mut setting = Self {
+            problem,
+            ledgers: Ledgers::new(problem, &started, &units)?,
+            units,
+            unit_of,
+            waits,
+            transfer: agents.iter().map(|agent| cluster.network.duration(agent.result_bytes).0).collect(),
+            demand: agents.iter().map(|agent| amounts(&agent.requirements)).collect(),
+            capacity: cluster.nodes.iter().map(|node| amounts(&node.capacity)).collect(),
+            busy: vec![Timeline::default(); cluster.nodes.len()],
+            started,
+            shape_of,
+            shapes,
+            mean_slowness,
+        };
+        for (task, slot) in setting.started.iter().enumerate() {
+            if slot.node != NONE && slot.end > problem.now {
+                setting.busy[slot.node as usize].hold(problem.now.0, slot.end.0, &setting.demand[task]);
+            }
+        }
+        setting.check_gangs()?;
+        Ok(setting)
+    }
+
+    pub(crate) fn now(&self) -> u64 {
+        self.problem.now.0
+    }
+
+    pub(crate) fn duration(&self, task: u32, node: u32) -> u64 {
+        let reference = self.problem.graph.agents()[task as usize].estimated_duration.0;
+        scaled(reference, self.problem.cluster.nodes[node as usize].speed)
+    }
+
+    /// Over all nodes where it fits.
+    pub(crate) fn mean_duration(&self, task: u32) -> u64 {
+        let slot = &self.started[task as usize];
+        if slot.node != NONE {
+            return slot.end.0.saturating_sub(self.now());
+        }
+        let reference = self.problem.graph.agents()[task as usize].estimated_duration.0;
+        let slowness = self.mean_slowness[self.shape_of[task as usize] as usize];
+        u64::try_from(u128::from(reference) * u128::from(slowness) / 1024).unwrap_or(u64::MAX)
+    }
+
+    /// Over all pairs of nodes, also a node and itself.
+    pub(crate) fn mean_transfer(&self, task: u32) -> u64 {
+        let nodes = self.capacity.len() as u64;
+        let part = u128::from(self.transfer[task as usize]) * u128::from(nodes - 1) / u128::from(nodes);
+        u64::try_from(part).unwrap_or(u64::MAX)
+    }
+
+    /// The nodes where a task that has not started fits when they are empty, the fastest first.
+    pub(crate) fn nodes_for(&self, task: u32) -> &[u32] {
+        &self.shapes[self.shape_of[task as usize] as usize]
+    }
+
+    pub(crate) fn fits_on(&self, task: u32, node: u32) -> bool {
+        self.shape_of[task as usize] != NONE && self.nodes_for(task).contains(&node)
+    }
+
+    /// The largest value of its members, for each unit.
+    pub(crate) fn unit_values(&self, value: impl Fn(u32) -> u64) -> Vec<u64> {
+        let largest = |unit| self.units.row(unit).iter().map(|&task| value(task)).max().unwrap_or(0);
+        (0..self.units.len() as u32).map(largest).collect()
+    }
+
+    /// All units, each after those it waits for, and else the larger value first; of equal ones the first in
+    /// topological order.
+    pub(crate) fn order_by(&self, values: &[u64]) -> Vec<u32> {
+        let mut waits = self.waits.clone();
+        let entry = |unit: u32| (values[unit as usize], std::cmp::Reverse(unit));
+        let ready = (0..self.units.len() as u32).filter(|&unit| waits[unit as usize] == 0);
+        let mut ready: BinaryHeap<_> = ready.map(entry).collect();
+        let mut order = Vec::with_capacity(waits.len());
+        while let Some((_, std::cmp::Reverse(unit))) = ready.pop() {
+            order.push(unit);
+            for &task in self.units.row(unit) {
+                for &after in self.problem.graph.dependents(task) {
+                    let after = self.unit_of[after as usize];
+                    if after != NONE {
+                        waits[after as usize] -= 1;
+                        if waits[after as usize] == 0 {
+                            ready.push(entry(after));
+                        }
+                    }
+                }
+            }
+        }
+        order
+    }
+
+    /// Whether each gang fits on empty nodes.
+    fn check_gangs(&self) -> Result<(), PlanError> {
+        for unit in 0..self.units.len() as u32 {
+            let members = self.units.row(unit);
+            if members.len() > 1 && gang::pack(self, members, &mut self.capacity.clone(), |_, _| true).is_none() {
+                let gang = self.problem.graph.agents()[members[0] as usize].gang.clone().unwrap_or_default();
+                let why =
+                    "no way was found to put all of them on the nodes at once, even when nothing else runs".to_owned();
+                return Err(PlanError::GangDoesNotFit { gang, members: members.len(), why });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The slots of what has started.
+fn started(problem: &Problem) -> Result<Vec<Slot>, PlanError> {
+    let (graph, now) = (problem.graph, problem.now);
+    let waiting = Slot { node: NONE, start: Millis(0), end: Millis(0) };
+    if problem.progress.is_empty() {
+        return Ok(vec![waiting; graph.len()]);
+    }
+    let wrong = |why: String| Err(PlanError::ProgressMismatch { why });
+    if problem.progress.len() != graph.len() {
+        return wrong(format!("it is about {} tasks, and there are {}", problem.progress.len(), graph.len()));
+    }
+    let mut slots = Vec::with_capacity(graph.len());
+    for (agent, progress) in graph.agents().iter().zip(problem.progress) {
+        let (Progress::Running { node, .. } | Progress::Ended { node, .. }) = *progress else {
+            slots.push(waiting);
+            continue;
+        };
+        let Some(info) = problem.cluster.nodes.get(node as usize) else {
+            return wrong(format!(
+                "agent {:?} is on node {node}, and there are {}",
+                agent.id,
+                problem.cluster.nodes.len()
+            ));
+        };
+        let taking = info.duration(agent.estimated_duration);
+        slots.push(match *progress {
+            Progress::Ended { at, .. } if at <= now => Slot { node, start: at - taking, end: at },
+            Progress::Running { since, .. } if since <= now => {
+                let overdue = now + Millis(((now - since).0 / OVERDUE_PART).max(1));
+                let end = since + taking;
+                Slot { node, start: since, end: if end > now { end } else { overdue } }
+            }
+            _ => return wrong(format!("agent {:?} started or ended after now, {now} ms", agent.id)),
+        });
+    }
+    for (task, agent) in (0u32..).zip(graph.agents()) {
+        if slots[task as usize].node != NONE {
+            let waits_for = graph.dependencies(task).iter();
+            let mut unended =
+                waits_for.filter(|&&before| !matches!(problem.progress[before as usize], Progress::Ended { .. }));
+            if let Some(&before) = unended.next() {
+                let before = &graph.agents()[before as usize].id;
+                return wrong(format!(
+                    "agent {:?} has started, and {before:?}, which it waits for, has not ended",
+                    agent.id
+                ));
+            }
+        }
+    }
+    Ok(slots)
+}
+
+/// What nodes are asked for by tasks that have not started, each once: by task, and the nodes that fit by shape.
+fn shapes(problem: &Problem, is_waiting: &impl Fn(u32) -> bool) -> Result<(Vec<u32>, Vec<Vec<u32>>), PlanError> {
+    let nodes = &problem.cluster.nodes;
+    let mut fastest: Vec<u32> = (0..nodes.len() as u32).collect();
+    fastest.sort_by_key(|&node| (std::cmp::Reverse(nodes[node as usize].speed), node));
+    let mut known: BTreeMap<(Amounts, &Labels), u32> = BTreeMap::new();
+    let mut shapes: Vec<Vec<u32>> = Vec::new();
+    let mut shape_of = vec![NONE; problem.graph.len()];
+    for (task, agent) in (0u32..).zip(problem.graph.agents()) {
+        if !is_waiting(task) {
+            continue;
+        }
+        let next = shapes.len() as u32;
+        let shape = *known.entry((amounts(&agent.requirements), &agent.labels)).or_insert(next);
+        if shape == next {
+            let fits = |node: &NodeInfo| {
+                !node.is_cordoned && agent.requirements.fits(&node.capacity) && node.has(&agent.labels)
+            };
+            shapes.push(fastest.iter().copied().filter(|&node| fits(&nodes[node as usize])).collect());
+            if shapes[shape as usize].is_empty() {
+                let why = why_nowhere(nodes, &agent.requirements, &agent.labels);
+                return Err(PlanError::DoesNotFit { agent: agent.id.clone(), why });
+            }
+        }
+        shape_of[task as usize] = shape;
+    }
+    Ok((shape_of, shapes))
+}
+
+fn why_nowhere(nodes: &[NodeInfo], need: &Resources, labels: &Labels) -> String {
+    let said = |of: &Resources| {
+        format!("{} millicores, {} bytes of memory and {} model slots", of.cpu_milli, of.memory_bytes, of.llm_slots)
+    };
+    let labelled: Vec<&NodeInfo> = nodes.iter().filter(|node| node.has(labels)).collect();
+    let open = labelled.iter().filter(|node| !node.is_cordoned);
+    let nearest = open.min_by_key(|node| (need.dominant_share(&node.capacity), &node.id));
+    match nearest {
+        _ if labelled.is_empty() => {
+            let wanted: Vec<String> = labels.iter().map(|(name, value)| format!("{name} = {value:?}")).collect();
+            format!("no node has {}", wanted.join(" and "))
+        }
+        None => "every node that has its labels is cordoned".to_owned(),
+        Some(node) => {
+            format!(
+                "it needs {}, and of the nodes it may run on, {} comes nearest with {}",
+                said(need),
+                node.id,
+                said(&node.capacity)
+            )
+        }
+    }
+}
+
+/// What a millisecond at the reference takes on average over these nodes, in 1/1024.
+fn mean_slowness(nodes: &[NodeInfo], of: &[u32]) -> u64 {
+    let each = of.iter().map(|&node| 102_400 / u64::from(nodes[node as usize].speed.max(1)));
+    each.sum::<u64>() / of.len().max(1) as u64
+}
