@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use nexa_types::limits::SLICE_FUEL;
+use nexa_sched::SchedulerConfig;
 use nexa_types::{Millis, NodeId, TenantId};
 
 use crate::memory::MemoryPressure;
@@ -17,12 +17,16 @@ pub struct NodeConfig {
     pub live_agents_max: usize,
     /// Agents that read their history at the same time, after a start as ever. The others wait.
     pub loading_agents_max: usize,
-    /// Agents that wait for a place in memory. A further one is refused with `Overloaded`; the sweep finds it later.
+    /// Agents that wait for a place in memory. A further one is refused with `Overloaded`; the sweep finds it later. And
+    /// agents that wait to begin: a further one does so when the sweep finds it.
     pub waiting_agents_max: usize,
     /// An agent that waits this long with nothing in flight leaves memory.
     pub idle_before_dormant: Millis,
-    /// Fuel between two looks at other agents, see `SLICE_FUEL`.
-    pub slice_fuel: u64,
+    /// Who is next, and for how long. What it says of many nodes means this one.
+    pub scheduler: SchedulerConfig,
+    /// Fuel between two looks at other agents; without it, as much as the scheduler's time slice is worth by what slices
+    /// took of late.
+    pub slice_fuel: Option<u64>,
     /// Threads that compute. Who computes for longer than a moment waits for one, by fair shares over tenants.
     pub compute_threads: usize,
     /// Resident memory of the process, in bytes, that the node tries to stay below: above 80 % of it idle agents leave
@@ -53,7 +57,8 @@ impl NodeConfig {
             loading_agents_max: 64,
             waiting_agents_max: 1_000_000,
             idle_before_dormant: Millis(10_000),
-            slice_fuel: SLICE_FUEL,
+            scheduler: SchedulerConfig::default(),
+            slice_fuel: None,
             compute_threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             memory_max: None,
             model_reservations_max: 100_000,
@@ -64,6 +69,16 @@ impl NodeConfig {
             sweep_rows_max: 256,
             tenant_weights: BTreeMap::new(),
         }
+    }
+}
+
+impl NodeConfig {
+    /// The priority of a level: the least for the lowest level, the highest for the highest, evenly between.
+    pub(crate) fn leveled(&self, priority: u8) -> u8 {
+        let top = u16::from(self.scheduler.priority_levels.max(1)) - 1;
+        let level = u16::from(self.scheduler.level(priority));
+        // All priorities of one level are equal; a single level is that of a workload that says nothing.
+        (level * u16::from(u8::MAX)).checked_div(top).map_or(128, |leveled| u8::try_from(leveled).unwrap_or(u8::MAX))
     }
 }
 
@@ -78,6 +93,10 @@ pub struct NodeStats {
     pub waiting_agents: usize,
     /// Agents of this node that are known to live in the store only.
     pub dormant_agents: usize,
+    /// Agents that compute, or wait for a model or a tool.
+    pub agents_at_work: usize,
+    /// Agents that wait to begin, because as many as may are at work.
+    pub agents_held_back: usize,
     /// Agents with a timer.
     pub timers: usize,
     /// Agents that wait for a thread to compute.
@@ -159,5 +178,25 @@ impl Counters {
 
     pub(crate) fn read(counter: &AtomicU64) -> u64 {
         counter.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn priorities_of_one_level_are_equal_and_levels_go_from_end_to_end() {
+        let leveled = |levels, priority| {
+            let scheduler = SchedulerConfig { priority_levels: levels, ..SchedulerConfig::default() };
+            NodeConfig { scheduler, ..NodeConfig::new(NodeId::new("n1").unwrap()) }.leveled(priority)
+        };
+        assert_eq!([0, 127, 128, 255].map(|priority| leveled(2, priority)), [0, 0, 255, 255]);
+        assert_eq!([0, 100, 128, 255].map(|priority| leveled(3, priority)), [0, 127, 127, 255]);
+        assert_eq!([leveled(255, 0), leveled(255, 255), leveled(1, 0), leveled(0, 255)], [0, 255, 128, 128]);
+        for levels in 1..=u8::MAX {
+            let all: Vec<u8> = (0..=u8::MAX).map(|priority| leveled(levels, priority)).collect();
+            assert!(all.is_sorted(), "{levels} levels");
+        }
     }
 }

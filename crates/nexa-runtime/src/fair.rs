@@ -16,7 +16,10 @@ use std::collections::BTreeMap;
 use nexa_types::{Millis, Timestamp};
 
 /// Virtual time that one unit of cost takes at weight 1. Costs are divided by weights of up to this without loss of much.
-const UNIT: u128 = 1 << 16;
+const UNIT: u128 = 1 << 32;
+/// Flows in which nothing waits and that have had more than their share so far. Above it they are forgotten, and start at
+/// the present when they come back.
+const REMEMBERED_MAX: usize = 1 << 16;
 /// How much later one level less of priority is. So a low priority waits longer, and never for ever.
 pub(crate) const PRIORITY_STEP: Millis = Millis(100);
 
@@ -34,6 +37,16 @@ impl Rank {
         let late = PRIORITY_STEP.0 * u64::from(u8::MAX - priority);
         Self { due: now.0.saturating_add(late), ticket }
     }
+
+    /// A place that nothing but a number decides, and the ticket among equals.
+    pub(crate) fn by(number: u64, ticket: u64) -> Self {
+        Self { due: number, ticket }
+    }
+
+    /// In which order it came.
+    pub(crate) fn ticket(&self) -> u64 {
+        self.ticket
+    }
 }
 
 struct Waiting<T> {
@@ -45,6 +58,8 @@ struct Flow<T> {
     weight: u32,
     /// Where its next item starts in virtual time.
     start: u128,
+    /// How far that is before its turn, because it was hurried; made up for with the item.
+    ahead: u128,
     waiting: BTreeMap<Rank, Waiting<T>>,
 }
 
@@ -73,7 +88,8 @@ impl<F: Ord + Clone, T> FairQueue<F, T> {
     /// Puts an item at its place. `weight` counts from now on for its flow; 0 is taken for 1.
     pub(crate) fn push(&mut self, flow: &F, weight: u32, rank: Rank, cost: u64, item: T) {
         let now = self.now;
-        let entry = self.flows.entry(flow.clone()).or_insert(Flow { weight, start: now, waiting: BTreeMap::new() });
+        let entry =
+            self.flows.entry(flow.clone()).or_insert(Flow { weight, start: now, ahead: 0, waiting: BTreeMap::new() });
         entry.weight = weight.max(1);
         if entry.waiting.is_empty() {
             entry.start = entry.start.max(now);
@@ -93,17 +109,25 @@ impl<F: Ord + Clone, T> FairQueue<F, T> {
 
     /// Takes what [`Self::peek`] shows; its flow moves on.
     pub(crate) fn pop(&mut self) -> Option<(F, T)> {
-        let ((start, name), ()) = self.next.pop_first()?;
-        let flow = self.flows.get_mut(&name)?;
-        let (_, first) = flow.waiting.pop_first()?;
+        let name = self.next.first_key_value()?.0.1.clone();
+        let (first, _) = self.flows.get(&name)?.waiting.first_key_value()?;
+        let item = self.take(&name, *first)?;
+        Some((name, item))
+    }
+
+    /// Takes an item of the flow whose turn it is, not always the first of it; the flow moves on.
+    pub(crate) fn take(&mut self, name: &F, rank: Rank) -> Option<T> {
+        let flow = self.flows.get_mut(name)?;
+        let taken = flow.waiting.remove(&rank)?;
         self.len -= 1;
-        self.now = self.now.max(start);
-        flow.start = start + u128::from(first.cost) * UNIT / u128::from(flow.weight);
+        self.next.remove(&(flow.start, name.clone()));
+        self.now = self.now.max(flow.start);
+        flow.start += std::mem::take(&mut flow.ahead) + u128::from(taken.cost) * UNIT / u128::from(flow.weight);
         if !flow.waiting.is_empty() {
             self.next.insert((flow.start, name.clone()), ());
         }
         self.tidy();
-        Some((name, first.item))
+        Some(taken.item)
     }
 
     /// Takes an item out of its place, without its flow moving on.
@@ -113,9 +137,22 @@ impl<F: Ord + Clone, T> FairQueue<F, T> {
         self.len -= 1;
         if flow.waiting.is_empty() {
             self.next.remove(&(flow.start, name.clone()));
+            flow.start += std::mem::take(&mut flow.ahead);
         }
         self.tidy();
         Some(gone.item)
+    }
+
+    /// Makes it the turn of a flow in which something waits, as if it had had no more than its share so far. What it has
+    /// had counts again after its next item.
+    pub(crate) fn hurry(&mut self, name: &F) {
+        let now = self.now;
+        let Some(flow) = self.flows.get_mut(name) else { return };
+        if flow.start > now && self.next.remove(&(flow.start, name.clone())).is_some() {
+            flow.ahead += flow.start - now;
+            flow.start = now;
+            self.next.insert((now, name.clone()), ());
+        }
     }
 
     /// Something of a flow cost this instead of what it was taken to cost; the flow moves on or back by the difference.
@@ -134,9 +171,10 @@ impl<F: Ord + Clone, T> FairQueue<F, T> {
 
     /// Forgets flows that have nothing waiting and nothing to make up for, once there are more of them than of others.
     fn tidy(&mut self) {
-        if self.flows.len() > 2 * self.next.len() + 64 {
-            let now = self.now;
-            self.flows.retain(|_, flow| !flow.waiting.is_empty() || flow.start > now);
+        let idle = self.flows.len() - self.next.len();
+        if idle > self.next.len() + 64 {
+            let (now, is_too_much) = (self.now, idle > REMEMBERED_MAX);
+            self.flows.retain(|_, flow| !flow.waiting.is_empty() || (flow.start > now && !is_too_much));
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! - [`Node`]: a node from start to drain. Several fit into one process.
 //! - `agent`: the actor of one agent: decide, reserve, record, apply, act.
-//! - `run_queue`, `fair`: whose program computes next, on threads of their own.
+//! - `run_queue`, `line`, `fair`, `pace`: whose program computes next, on threads of their own, and for how long.
+//! - `begin`: how many are at work at the same time.
 //! - `residency`, `takeover`, `ownership`: who is in memory, who must come, and who is ours at all.
 //! - `liveness`, `memory`: how late the runtime is and how large the process, and what is done about the latter.
 //! - `dispatch`: carries out effects: models and timers.
@@ -20,16 +21,19 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that unwraps says enough by failing"))]
 
 mod agent;
+mod begin;
 pub mod bounded;
 mod config;
 mod dispatch;
 mod fair;
 pub mod genai;
+mod line;
 pub mod live;
 mod liveness;
 mod memory;
 mod node;
 mod ownership;
+mod pace;
 pub mod programs;
 mod residency;
 mod run_queue;

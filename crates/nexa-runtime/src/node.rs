@@ -19,6 +19,7 @@ use nexa_ports::memories::Memories;
 use nexa_ports::model::Model;
 use nexa_ports::store::{Append, AppendError, Guard, RowChange, Stamp, Store, StoreError};
 use nexa_ports::tool::Tools;
+use nexa_sched::SchedulerConfig;
 use nexa_types::{AgentId, AgentState, Millis, ModuleHash, NodeId, StreamId, TenantId};
 use nexa_vm::module::Module;
 use nexa_vm::vm::Program;
@@ -27,19 +28,21 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use crate::agent::{AgentChild, RECALLS_MAX};
+use crate::begin::{Beginning, Wish};
 use crate::bounded::Overloaded;
 use crate::config::{Counters, NodeConfig, NodeStats};
 use crate::dispatch::models::Models;
 use crate::dispatch::slots::ModelLimits;
 use crate::dispatch::timers::Timers;
 use crate::dispatch::{Hint, Nudge};
+use crate::line::{Share, parts};
 use crate::live::LiveHub;
 use crate::liveness::{self, Vitals};
 use crate::memory::Gauge;
 use crate::ownership::Ownership;
 use crate::programs::{ProgramError, Programs};
 use crate::residency::{Counts, Residency, Seat, SeatLimits};
-use crate::run_queue::{RunQueue, Share};
+use crate::run_queue::RunQueue;
 use crate::supervise::{RestartPolicy, SuperviseCounters, Supervisor, keep_running};
 use crate::takeover;
 
@@ -108,6 +111,7 @@ pub(crate) struct Core {
     pub(crate) live: LiveHub,
     pub(crate) programs: Programs,
     pub(crate) residency: Residency,
+    beginning: Beginning,
     pub(crate) models: Models,
     pub(crate) timers: Arc<Timers>,
     pub(crate) run_queue: RunQueue,
@@ -144,7 +148,9 @@ impl Node {
             let shard = Supervisor::start(ports.clock.clone(), ports.dice.clone(), supervised.clone()).await;
             supervisors.push(shard.map_err(|error| StartError::Supervisor(error.to_string()))?);
         }
-        let run_queue = RunQueue::start(config.compute_threads).map_err(StartError::Threads)?;
+        let SchedulerConfig { load_balance_strategy, time_slice, .. } = config.scheduler;
+        let run_queue =
+            RunQueue::start(config.compute_threads, load_balance_strategy, time_slice).map_err(StartError::Threads)?;
         let core = Core::new(config, ports, run_queue, supervisors, supervised);
         // From here on a failure stops what was started.
         let node = Self { handle: Arc::new(Handle { core: core.clone() }) };
@@ -262,6 +268,7 @@ impl Core {
                     loading_max: config.loading_agents_max.max(1),
                     waiting_max: config.waiting_agents_max,
                 }),
+                beginning: Beginning::new(config.scheduler.max_concurrent_agents, config.waiting_agents_max),
                 models: Models::new((model, tools), clock.clone(), live.clone(), bell, shares, stop.clone()),
                 timers: Arc::new(Timers::new(config.timers_max)),
                 run_queue,
@@ -311,8 +318,34 @@ impl Core {
 
     /// On whose account an agent computes.
     pub(crate) fn share(&self, agent: AgentId, tenant: &TenantId, priority: u8) -> Share {
-        let weight = self.config.tenant_weights.get(tenant).copied().unwrap_or(1);
-        Share { agent, tenant: tenant.clone(), weight, priority }
+        let tenant_weight = self.config.tenant_weights.get(tenant).copied().unwrap_or(1);
+        Share { agent, tenant: tenant.clone(), tenant_weight, weight: parts(1.0), priority, computed: 0 }
+    }
+
+    /// The fuel of one slice, by now.
+    pub(crate) fn slice_fuel(&self) -> u64 {
+        self.config.slice_fuel.unwrap_or_else(|| self.run_queue.slice_fuel())
+    }
+
+    /// Whether an agent may begin, or waits until it is called.
+    pub(crate) fn begins(&self, agent: AgentId, tenant: &TenantId, priority: u8) -> bool {
+        let Share { tenant, tenant_weight, .. } = self.share(agent, tenant, priority);
+        self.beginning.begins(&Wish { agent, tenant, tenant_weight, priority }, self.clock.now())
+    }
+
+    /// An agent that has begun is at work, or is not; calls those who may begin in its place.
+    pub(crate) fn is_at_work(self: &Arc<Self>, agent: AgentId, is_at_work: bool) {
+        if is_at_work {
+            return self.beginning.goes_on(agent);
+        }
+        for next in self.beginning.stops(agent) {
+            self.hint(next, Hint::Again);
+        }
+    }
+
+    /// Whether an agent waits to begin.
+    pub(crate) fn holds_back(&self, agent: AgentId) -> bool {
+        self.beginning.waits(agent)
     }
 
     fn keep<F>(&self, name: &'static str, service: impl FnMut() -> F + Send + 'static)
@@ -368,6 +401,7 @@ impl Core {
         if self.residency.is_seated(seat) {
             self.models.forget(seat.agent);
             self.timers.set(seat.agent, None);
+            self.is_at_work(seat.agent, false);
         }
         self.start(self.residency.gone(seat));
     }
@@ -428,11 +462,14 @@ impl Core {
         let counts = self.residency.counts();
         let (load, models) = (self.models.load(), self.models.counters());
         let (supervised, backlog) = (&self.supervised, self.store.backlog());
+        let (agents_at_work, agents_held_back) = self.beginning.counts();
         NodeStats {
             live_agents: counts.live,
             idle_agents: counts.idle,
             waiting_agents: counts.waiting,
             dormant_agents: counts.asleep,
+            agents_at_work,
+            agents_held_back,
             timers: self.timers.len(),
             compute_waiting: self.run_queue.waiting(),
             compute_slices: self.run_queue.slices(),

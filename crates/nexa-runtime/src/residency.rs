@@ -12,9 +12,10 @@
 //! Under memory pressure ([`crate::memory`]) idle agents leave before their time, and those who wait come as far as the
 //! number of agents that it allows; but whoever has an answer to record comes.
 //!
-//! Bound: `waiting_max` agents wait for a seat; a further one is refused with [`Overloaded`], and the sweep finds it.
+//! Bound: `waiting_max` agents wait for a seat, each once however often it is called; a further one is refused with
+//! [`Overloaded`], and the sweep finds it.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -74,6 +75,14 @@ struct Idle {
     cost: u64,
 }
 
+/// A place among those who wait: those with an answer to record or a slot to use go before all others, and among equals
+/// whoever came first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Turn {
+    can_wait: bool,
+    ticket: u64,
+}
+
 #[derive(Default)]
 struct State {
     seated: HashMap<AgentId, Seated>,
@@ -82,11 +91,11 @@ struct State {
     /// The same, the one that has been idle for longest first.
     idle_since: BTreeSet<(Timestamp, AgentId)>,
     loading: usize,
-    /// Who waits, in order of coming. Only those who are also in `queued` do.
-    queue: VecDeque<AgentId>,
-    /// The same for those with an answer to record or a slot to use: they go before all others.
-    urgent: VecDeque<AgentId>,
-    queued: HashSet<AgentId>,
+    /// Who waits, the next one first.
+    queue: BTreeMap<Turn, AgentId>,
+    /// The same by agent: each waits once.
+    queued: HashMap<AgentId, Turn>,
+    tickets: u64,
     asleep: HashSet<AgentId>,
     generation: u64,
     closed: bool,
@@ -138,7 +147,7 @@ impl Residency {
             return Ok(None);
         }
         let is_urgent = matches!(hint, Hint::EffectEnded | Hint::SlotGranted);
-        let waits = state.queued.contains(&agent);
+        let waits = state.queued.contains_key(&agent);
         if self.is_draining() || state.closed || (waits && !is_urgent) {
             return Ok(None);
         }
@@ -150,12 +159,7 @@ impl Residency {
             let count = state.queued.len();
             return Err(Overloaded { what: "the list of agents that wait to be loaded", count, bytes: 0 });
         }
-        if is_urgent {
-            state.urgent.push_back(agent);
-        } else {
-            state.queue.push_back(agent);
-        }
-        state.queued.insert(agent);
+        state.wait(agent, is_urgent);
         state.make_room(&self.limits);
         Ok(None)
     }
@@ -242,7 +246,7 @@ impl Residency {
     /// Notes an agent that lives in the store only.
     pub(crate) fn note_asleep(&self, agent: AgentId) {
         let mut state = self.lock();
-        if !state.seated.contains_key(&agent) && !state.queued.contains(&agent) {
+        if !state.seated.contains_key(&agent) && !state.queued.contains_key(&agent) {
             state.asleep.insert(agent);
         }
     }
@@ -283,13 +287,13 @@ impl Residency {
     /// Whether the agent is in memory or about to be.
     pub(crate) fn holds(&self, agent: AgentId) -> bool {
         let state = self.lock();
-        state.seated.contains_key(&agent) || state.queued.contains(&agent)
+        state.seated.contains_key(&agent) || state.queued.contains_key(&agent)
     }
 
     /// Whether the agent waits to be in memory, or reads its history.
     pub(crate) fn is_coming(&self, agent: AgentId) -> bool {
         let state = self.lock();
-        state.queued.contains(&agent) || state.seated.get(&agent).is_some_and(|seated| seated.loading)
+        state.queued.contains_key(&agent) || state.seated.get(&agent).is_some_and(|seated| seated.loading)
     }
 
     /// How many there are. Takes no longer the more there are.
@@ -325,19 +329,36 @@ impl State {
 
     fn forget_the_queue(&mut self) {
         self.queue.clear();
-        self.urgent.clear();
         self.queued.clear();
     }
 
-    /// The first in `queue` or `urgent` who still waits.
-    fn next_of(&mut self, urgent: bool) -> Option<AgentId> {
-        let Self { queue, urgent: first, queued, .. } = self;
-        let list = if urgent { first } else { queue };
-        std::iter::from_fn(|| list.pop_front()).find(|agent| queued.remove(agent))
+    /// Gives an agent a place at the end of those who wait, or at the end of the urgent ones among them if it has none
+    /// there yet.
+    fn wait(&mut self, agent: AgentId, is_urgent: bool) {
+        let before = self.queued.get(&agent).copied();
+        if before.is_none_or(|turn| turn.can_wait && is_urgent) {
+            self.give_up_waiting(agent);
+            self.tickets += 1;
+            let turn = Turn { can_wait: !is_urgent, ticket: self.tickets };
+            self.queue.insert(turn, agent);
+            self.queued.insert(agent, turn);
+        }
+    }
+
+    fn give_up_waiting(&mut self, agent: AgentId) {
+        if let Some(turn) = self.queued.remove(&agent) {
+            self.queue.remove(&turn);
+        }
+    }
+
+    /// Who is next, if memory allows one that could as well come later or this one cannot.
+    fn next_up(&self) -> Option<AgentId> {
+        let (turn, agent) = self.queue.first_key_value()?;
+        (!turn.can_wait || self.may_wake()).then_some(*agent)
     }
 
     fn seat(&mut self, agent: AgentId) -> Seat {
-        self.queued.remove(&agent);
+        self.give_up_waiting(agent);
         self.generation += 1;
         let seat = Seat {
             agent,
@@ -353,13 +374,11 @@ impl State {
 
     fn admit(&mut self, limits: &SeatLimits) -> Vec<Seat> {
         let mut seats = Vec::new();
-        while !self.closed && self.has_room(limits) {
-            let urgent = self.next_of(true);
-            let next = if urgent.is_none() && self.may_wake() { self.next_of(false) } else { urgent };
-            match next {
-                Some(agent) => seats.push(self.seat(agent)),
-                None => break,
-            }
+        while !self.closed
+            && self.has_room(limits)
+            && let Some(agent) = self.next_up()
+        {
+            seats.push(self.seat(agent));
         }
         if !self.queued.is_empty() {
             self.make_room(limits);

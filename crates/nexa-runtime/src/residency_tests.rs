@@ -154,3 +154,23 @@ fn with_all_seats_taken_who_has_an_answer_is_the_next() {
     assert_eq!(table.gone(&second).pop().map(|seat| seat.agent), Some(agent(2)));
     assert_eq!(table.counts().waiting, 0);
 }
+
+#[test]
+fn an_agent_that_is_called_again_and_again_while_it_waits_has_one_place() {
+    let table = Residency::new(SeatLimits { live_max: 1, loading_max: 1, waiting_max: 4 });
+    let first = seated(&table, 1);
+    for hint in [Hint::Inbox, Hint::EffectEnded, Hint::SlotGranted].into_iter().cycle().take(10_000) {
+        assert!(table.call(agent(2), hint).unwrap().is_none());
+        assert!(table.call(agent(3), Hint::Inbox).unwrap().is_none());
+    }
+    let (queue, queued) = {
+        let state = table.lock();
+        (state.queue.len(), state.queued.len())
+    };
+    assert_eq!((queue, queued, table.counts().waiting), (2, 2, 2));
+    let second = table.gone(&first).pop().expect("there is a seat");
+    assert_eq!(second.agent, agent(2));
+    assert_eq!(table.gone(&second).pop().map(|seat| seat.agent), Some(agent(3)));
+    let state = table.lock();
+    assert!(state.queue.is_empty() && state.queued.is_empty());
+}

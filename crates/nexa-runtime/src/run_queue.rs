@@ -1,11 +1,11 @@
 //! Whose program computes next, and the threads that compute.
 //!
 //! Nearly every input needs less than [`QUICK_FUEL`] and is dealt with where its actor runs, because a change of thread
-//! costs more. Whoever would go on computing queues here for one slice of fuel after the other: by fair shares over
-//! tenants, the fuel really used settled afterwards, and within a tenant by [`Rank`]. So programs that compute for ever
-//! take turns with each other, and never with the network or the store, which keep threads of their own.
+//! costs more. Whoever would go on computing queues here for one slice of fuel after the other, in a [`Line`] of the node's
+//! strategy, the fuel really used settled afterwards. So programs that compute for ever take turns with each other, and
+//! never with the network or the store, which keep threads of their own.
 //!
-//! In:  one slice of pure work a time and agent, with its tenant, weight and priority.
+//! In:  one slice of pure work a time and agent, with its tenant, weights and priority.
 //! Out: what it gave; its panic, in the actor that asked, where its supervisor sees it; or [`Dropped`].
 //!
 //! Holds:
@@ -13,19 +13,21 @@
 //!   RQ-2  a slice whose asker is gone is not begun, and what a begun one gives is dropped; nothing is recorded in here
 //!   RQ-3  a thread outlives whatever it runs
 //!
-//! Not here: what a slice is (`agent::compute`).
+//! Not here: what a slice is (`agent::compute`), who is next (`line`).
 
-use std::collections::HashMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Instant;
 
-use nexa_types::{AgentId, TenantId, Timestamp};
+use nexa_sched::LoadBalanceStrategy;
+use nexa_types::{AgentId, Millis, Timestamp};
 use tokio::sync::oneshot;
 
-use crate::fair::{FairQueue, Rank};
+use crate::line::{Line, Share, Turn};
+use crate::pace::Pace;
 
 /// Fuel that an input is given where its actor runs, before the rest of its computing queues up.
 pub(crate) const QUICK_FUEL: u64 = 2_000;
@@ -33,88 +35,9 @@ pub(crate) const QUICK_FUEL: u64 = 2_000;
 /// The stack of a thread: as large as where first slices run.
 const STACK_BYTES: usize = 4 << 20;
 
-/// On whose account something computes.
-#[derive(Debug, Clone)]
-pub(crate) struct Share {
-    pub(crate) agent: AgentId,
-    pub(crate) tenant: TenantId,
-    /// The tenant's weight.
-    pub(crate) weight: u32,
-    pub(crate) priority: u8,
-}
-
 /// The node stops, or a later incarnation of the agent has queued up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Dropped;
-
-struct Place {
-    tenant: TenantId,
-    rank: Rank,
-    ticket: u64,
-}
-
-struct Entry<T> {
-    agent: AgentId,
-    weight: u32,
-    fuel: u64,
-    item: T,
-}
-
-/// Who waits, in order. Pure.
-struct Line<T> {
-    queue: FairQueue<TenantId, Entry<T>>,
-    places: HashMap<AgentId, Place>,
-    tickets: u64,
-}
-
-impl<T> Default for Line<T> {
-    fn default() -> Self {
-        Self { queue: FairQueue::default(), places: HashMap::new(), tickets: 0 }
-    }
-}
-
-impl<T> Line<T> {
-    /// Queues a slice; the ticket withdraws it. What the same agent had here before is given back.
-    fn push(&mut self, share: Share, now: Timestamp, fuel: u64, item: T) -> (u64, Option<T>) {
-        let Share { agent, tenant, weight, priority } = share;
-        let earlier = self.take_out(agent).map(|(_, entry)| entry.item);
-        self.tickets += 1;
-        let (ticket, rank) = (self.tickets, Rank::new(now, priority, self.tickets));
-        self.queue.push(&tenant, weight, rank, fuel, Entry { agent, weight, fuel, item });
-        self.places.insert(agent, Place { tenant, rank, ticket });
-        (ticket, earlier)
-    }
-
-    fn pop(&mut self) -> Option<(TenantId, u64, T)> {
-        let (tenant, entry) = self.queue.pop()?;
-        self.places.remove(&entry.agent);
-        Some((tenant, entry.fuel, entry.item))
-    }
-
-    fn take_out(&mut self, agent: AgentId) -> Option<(Place, Entry<T>)> {
-        let place = self.places.remove(&agent)?;
-        let entry = self.queue.remove(&place.tenant, place.rank)?;
-        Some((place, entry))
-    }
-
-    fn withdraw(&mut self, agent: AgentId, ticket: u64) -> Option<T> {
-        let is_mine = self.places.get(&agent).is_some_and(|place| place.ticket == ticket);
-        if is_mine { self.take_out(agent).map(|(_, entry)| entry.item) } else { None }
-    }
-
-    /// Gives an agent the place of the highest priority that comes now, if that is an earlier one: it has something to
-    /// hear, perhaps that it is cancelled, and hears it between two slices. Whoever has waited longer stays before it.
-    fn hurry(&mut self, agent: AgentId, now: Timestamp) {
-        let Some(place) = self.places.get(&agent) else { return };
-        let rank = Rank::new(now, u8::MAX, place.ticket);
-        if rank < place.rank
-            && let Some((place, entry)) = self.take_out(agent)
-        {
-            self.queue.push(&place.tenant, entry.weight, rank, entry.fuel, entry);
-            self.places.insert(agent, Place { rank, ..place });
-        }
-    }
-}
 
 /// One slice; gives the fuel that it used.
 type Slice = Box<dyn FnOnce() -> u64 + Send>;
@@ -122,6 +45,7 @@ type Slice = Box<dyn FnOnce() -> u64 + Send>;
 #[derive(Default)]
 struct State {
     line: Line<Slice>,
+    pace: Pace,
     closed: bool,
 }
 
@@ -131,6 +55,9 @@ struct Shared {
     work: Condvar,
     waiting: AtomicUsize,
     slices: AtomicU64,
+    /// The fuel of a slice, by now.
+    slice_fuel: AtomicU64,
+    time_slice: Millis,
 }
 
 impl Shared {
@@ -140,11 +67,11 @@ impl Shared {
     }
 
     fn count(&self, state: &State) {
-        self.waiting.store(state.line.queue.len(), Ordering::Relaxed);
+        self.waiting.store(state.line.len(), Ordering::Relaxed);
     }
 
     /// The next slice; waits for one. `None` once the queue is closed.
-    fn next(&self) -> Option<(TenantId, u64, Slice)> {
+    fn next(&self) -> Option<Turn<Slice>> {
         let mut state = self.lock();
         loop {
             if state.closed {
@@ -159,12 +86,17 @@ impl Shared {
     }
 
     fn compute(&self) {
-        while let Some((tenant, fuel, slice)) = self.next() {
+        while let Some(Turn { agent, tenant, fuel, item: slice }) = self.next() {
             // Before, so that whoever has the result finds it counted.
             self.slices.fetch_add(1, Ordering::Relaxed);
+            let began = Instant::now();
             let used = catch_unwind(AssertUnwindSafe(slice)).unwrap_or(fuel);
+            let nanos = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            let mut state = self.lock();
+            state.pace.note(used, nanos);
+            self.slice_fuel.store(state.pace.slice(self.time_slice), Ordering::Relaxed);
             if used != fuel {
-                self.lock().line.queue.settle(&tenant, fuel, used);
+                state.line.settle(&tenant, agent, fuel, used);
             }
         }
     }
@@ -176,9 +108,12 @@ pub(crate) struct RunQueue {
 }
 
 impl RunQueue {
-    /// Starts this many threads, at least one.
-    pub(crate) fn start(threads: usize) -> io::Result<Self> {
-        let queue = Self { shared: Arc::default() };
+    /// Starts this many threads, at least one, for slices of about this time.
+    pub(crate) fn start(threads: usize, strategy: LoadBalanceStrategy, time_slice: Millis) -> io::Result<Self> {
+        let state = State { line: Line::new(strategy), ..State::default() };
+        let slice_fuel = AtomicU64::new(state.pace.slice(time_slice));
+        let shared = Shared { state: Mutex::new(state), slice_fuel, time_slice, ..Shared::default() };
+        let queue = Self { shared: Arc::new(shared) };
         for number in 0..threads.max(1) {
             let shared = queue.shared.clone();
             let thread = thread::Builder::new().name(format!("nexa-compute-{number}")).stack_size(STACK_BYTES);
@@ -235,6 +170,11 @@ impl RunQueue {
         if self.waiting() > 0 {
             self.shared.lock().line.hurry(agent, now);
         }
+    }
+
+    /// The fuel of a slice, going by what slices took of late.
+    pub(crate) fn slice_fuel(&self) -> u64 {
+        self.shared.slice_fuel.load(Ordering::Relaxed)
     }
 
     /// Agents that wait for a thread.

@@ -11,6 +11,7 @@ use nexa_ports::store::{AgentRow, Place, Rows, StoreError};
 use nexa_types::{AgentId, AgentState, Epoch, Millis, Timestamp, Version, Waiting};
 use tracing::{debug, info, warn};
 
+use crate::begin;
 use crate::dispatch::Hint;
 use crate::node::Core;
 
@@ -40,6 +41,10 @@ pub(crate) async fn take_over(core: &Arc<Core>) -> Result<Taken, StoreError> {
         quarantined.iter().for_each(|row| core.ownership.given(row.agent, row.epoch));
         place(core, &rows).await?;
         for row in rows {
+            if begin::is_work(row.state) {
+                // Before anybody is woken, so that nobody begins who would be one too many.
+                core.is_at_work(row.agent, true);
+            }
             if has_something_to_do(core, &row, now).await? {
                 taken.to_wake.push((Reverse(row.priority), row.agent));
             } else {
@@ -159,7 +164,7 @@ async fn look_for_lost_hints(
     for row in page {
         let is_mine = row.node.as_ref() == Some(&core.config.node);
         // Who is in memory looks around by itself, but one that computes for long does not look for a cancel.
-        let is_missed = row.cancelled || !core.residency.holds(row.agent);
+        let is_missed = row.cancelled || !(core.residency.holds(row.agent) || core.holds_back(row.agent));
         if is_mine && is_missed && has_something_to_do(core, &row, now).await? {
             core.hint(row.agent, Hint::Inbox);
         }

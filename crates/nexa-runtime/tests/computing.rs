@@ -52,7 +52,7 @@ async fn what_is_computed_in_slices_leaves_the_same_facts_as_what_is_computed_at
     let (mut streams, mut slices) = (Vec::new(), Vec::new());
     for slice_fuel in [u64::MAX, 10_000, 100] {
         let desk = Desk::with_still_clock(FakeModel::echo(1));
-        let node = desk.start(NodeConfig { slice_fuel, ..config("n1") }).await;
+        let node = desk.start(NodeConfig { slice_fuel: Some(slice_fuel), ..config("n1") }).await;
         let workload = desk.run(&node, 1, &program::counts_and_asks(20_000)).await;
         assert_eq!(desk.text(workload).await, "<x>");
         until("the last act", || node.stats().live_agents == 0).await;

@@ -274,7 +274,7 @@ async fn a_node_with_no_room_refuses_a_hint_and_finds_the_agent_later() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn hundreds_of_agents_on_few_seats_and_many_threads_all_end() {
     let desk = Desk::new(FakeModel::echo(3));
-    let tight = NodeConfig { live_agents_max: 12, loading_agents_max: 4, slice_fuel: 20, ..config("n1") };
+    let tight = NodeConfig { live_agents_max: 12, loading_agents_max: 4, slice_fuel: Some(20), ..config("n1") };
     let node = desk.start(tight).await;
     let (fork, chain) = (program::fork(7), program::calls(5));
     let mut workloads = Vec::new();

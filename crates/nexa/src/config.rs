@@ -1,14 +1,15 @@
 //! Settings: the command line over the environment over the project's `nexa.toml` over defaults.
 
 use std::collections::BTreeMap;
-use std::num::{NonZeroU64, NonZeroUsize};
+use std::num::{NonZeroU8, NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 
 use nexa_cli::args::ModelArgs;
 use nexa_cli::failure::Failure;
 use nexa_lang::{Price, Prices};
 use nexa_ports::model::LaneLimits;
-use nexa_types::{TenantId, UsdMicro};
+use nexa_sched::{LoadBalanceStrategy, SchedulerConfig};
+use nexa_types::{Millis, TenantId, UsdMicro};
 use serde::Deserialize;
 
 /// The model of agents that name none.
@@ -19,6 +20,8 @@ pub(crate) const PROVIDER_LOCAL: &str = "local";
 const SLOTS_DEFAULT: usize = 16;
 /// How much more than the least of them one tenant may weigh. Beyond it the others would hardly have a turn.
 const WEIGHT_MAX: u32 = 1_000;
+/// The most that a time slice may be, in milliseconds: nobody is heard by an agent that computes before its slice is over.
+const TIME_SLICE_MAX_MS: u64 = 1_000;
 
 /// A project's `nexa.toml`.
 #[derive(Debug, Default, Deserialize)]
@@ -32,6 +35,9 @@ pub(crate) struct Project {
     /// What the process may take.
     #[serde(default)]
     pub(crate) node: NodeSettings,
+    /// Who is next, and for how long.
+    #[serde(default)]
+    scheduler: SchedulerSettings,
     /// What is said of tenants.
     #[serde(default)]
     tenants: BTreeMap<String, TenantSettings>,
@@ -54,6 +60,29 @@ impl NodeSettings {
         self.memory_mib.map(|mib| mib.get().saturating_mul(1 << 20))
     }
 }
+
+/// Who is next, and for how long.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SchedulerSettings {
+    /// Agents at work at the same time; further ones begin later.
+    max_concurrent_agents: Option<NonZeroUsize>,
+    /// Into how many levels the 256 priorities fall.
+    priority_levels: Option<NonZeroU8>,
+    /// How long an agent computes before another has its turn, in milliseconds.
+    time_slice_ms: Option<NonZeroU64>,
+    /// Who is next.
+    strategy: Option<String>,
+}
+
+/// Strategies by the names that they have in `nexa.toml`.
+const STRATEGIES: [(&str, LoadBalanceStrategy); 5] = [
+    ("adaptive", LoadBalanceStrategy::Adaptive),
+    ("round-robin", LoadBalanceStrategy::RoundRobin),
+    ("least-loaded", LoadBalanceStrategy::LeastLoaded),
+    ("weighted-fair", LoadBalanceStrategy::WeightedFair),
+    ("priority", LoadBalanceStrategy::PriorityBased),
+];
 
 /// What is said of one tenant.
 #[derive(Debug, Deserialize)]
@@ -204,6 +233,38 @@ impl Project {
             weights.insert(tenant, weight);
         }
         Ok(weights)
+    }
+
+    /// What the project says of scheduling, over the defaults.
+    pub(crate) fn scheduler(&self) -> Result<SchedulerConfig, Failure> {
+        let SchedulerSettings { max_concurrent_agents, priority_levels, time_slice_ms, strategy } = &self.scheduler;
+        let mut config = SchedulerConfig::default();
+        if let Some(max) = max_concurrent_agents {
+            config.max_concurrent_agents = max.get();
+        }
+        if let Some(levels) = priority_levels {
+            config.priority_levels = levels.get();
+        }
+        if let Some(slice) = time_slice_ms {
+            if slice.get() > TIME_SLICE_MAX_MS {
+                let wrong = format!(
+                    "`time_slice_ms` under `[scheduler]` in nexa.toml is {slice}, not 1 to {TIME_SLICE_MAX_MS}"
+                );
+                return Err(
+                    Failure::error(wrong).hint("an agent that computes hears of nothing before its slice is over")
+                );
+            }
+            config.time_slice = Millis(slice.get());
+        }
+        if let Some(name) = strategy {
+            let known = STRATEGIES.iter().find(|(known, _)| known == name);
+            config.load_balance_strategy = known.map(|(_, strategy)| *strategy).ok_or_else(|| {
+                let known = STRATEGIES.map(|(known, _)| format!("\"{known}\"")).join(", ");
+                Failure::error(format!("`strategy` under `[scheduler]` in nexa.toml is \"{name}\", not one of {known}"))
+                    .hint("\"adaptive\" is what is used without it")
+            })?;
+        }
+        Ok(config)
     }
 
     /// What models cost: those of each provider with a price, and the default model. The models of this process cost
@@ -365,6 +426,39 @@ mod tests {
         assert!(weights("[tenants.team-a]\nweight = 1001").is_err());
         assert!(weights("[tenants.\"team a\"]\nweight = 2").is_err());
         assert!(toml::from_str::<Project>("[tenants.a]\nwieght = 2").is_err());
+    }
+
+    #[test]
+    fn scheduling_is_what_is_written_or_usual() {
+        let read = |text: &str| -> Result<SchedulerConfig, String> {
+            let project = toml::from_str::<Project>(text).map_err(|error| error.message().to_owned())?;
+            project.scheduler().map_err(|failure| failure.to_string())
+        };
+        assert_eq!(read(""), Ok(SchedulerConfig::default()));
+        let all = "[scheduler]\nmax_concurrent_agents = 50\npriority_levels = 3\ntime_slice_ms = 5\nstrategy = \"weighted-fair\"";
+        let expected = SchedulerConfig {
+            max_concurrent_agents: 50,
+            priority_levels: 3,
+            time_slice: Millis(5),
+            load_balance_strategy: LoadBalanceStrategy::WeightedFair,
+        };
+        assert_eq!(read(all), Ok(expected));
+        for (name, strategy) in STRATEGIES {
+            let config = read(&format!("[scheduler]\nstrategy = \"{name}\"")).expect("it is known");
+            assert_eq!(config.load_balance_strategy, strategy);
+        }
+        let told = read("[scheduler]\nstrategy = \"fair\"").expect_err("there is no such strategy");
+        assert!(told.contains("\"weighted-fair\""), "{told}");
+        for wrong in [
+            "max_concurrent_agents = 0",
+            "priority_levels = 0",
+            "priority_levels = 256",
+            "time_slice_ms = 0",
+            "time_slice_ms = 1001",
+            "stratgy = \"adaptive\"",
+        ] {
+            assert!(read(&format!("[scheduler]\n{wrong}")).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -127,7 +127,8 @@ pub(crate) async fn wire(
     };
     let name = NodeId::new("local").expect("the name is a constant that is a name");
     let (tenant_weights, memory_max) = (project.weights()?, project.node.memory_max());
-    let config = NodeConfig { tenant_weights, memory_max, ..NodeConfig::new(name) };
+    let scheduler = project.scheduler()?;
+    let config = NodeConfig { scheduler, tenant_weights, memory_max, ..NodeConfig::new(name) };
     let node = Node::start(config, ports).await.map_err(|error| Failure::error(chain(&error)))?;
     let host: Arc<dyn Host> = Arc::new(node.clone());
     let handlers =

@@ -8,7 +8,8 @@ use nexa_types::Timestamp;
 
 use super::{AgentActor, Loaded};
 use crate::genai;
-use crate::run_queue::{Dropped, QUICK_FUEL, Share};
+use crate::line::Share;
+use crate::run_queue::{Dropped, QUICK_FUEL};
 
 /// An agent after a step, the step, and the time that it was taken at.
 pub(super) type Stepped = (Box<Loaded>, Step, Timestamp);
@@ -19,7 +20,7 @@ impl AgentActor {
         if matches!(input, Input::Continue) && loaded.more {
             return self.go_on(loaded, None).await;
         }
-        let (now, slice_fuel) = (self.core.clock.now(), self.core.config.slice_fuel);
+        let (now, slice_fuel) = (self.core.clock.now(), self.core.slice_fuel());
         let quick = QUICK_FUEL.min(slice_fuel);
         let mut first = genai::step(|| self.decide(&mut loaded, input, now, quick));
         while let Some(entry) = loaded.inbox.pop_front_if(|entry| first.takes_in(&entry.input)) {
@@ -37,19 +38,21 @@ impl AgentActor {
 
     /// One slice, as of `at` or of the moment that its turn comes.
     async fn go_on(&self, mut loaded: Box<Loaded>, at: Option<Timestamp>) -> Result<Stepped, Dropped> {
-        let (clock, fuel) = (self.core.clock.clone(), self.core.config.slice_fuel);
+        let (clock, fuel) = (self.core.clock.clone(), self.core.slice_fuel());
         let (share, queued) = (self.share(&loaded), clock.now());
         let work = move || {
             let now = at.unwrap_or_else(|| clock.now());
             let step = genai::step(|| loaded.agent.step(Input::Continue, now, fuel));
             let used = fuel - step.fuel_left.min(fuel);
+            loaded.computed = loaded.computed.saturating_add(used);
             ((loaded, step, now), used)
         };
         self.core.run_queue.run(share, queued, fuel, work).await
     }
 
     fn share(&self, loaded: &Loaded) -> Share {
-        self.core.share(self.seat.agent, &loaded.tenant, loaded.priority)
+        let share = self.core.share(self.seat.agent, &loaded.tenant, loaded.priority);
+        Share { weight: loaded.weight, computed: loaded.computed, ..share }
     }
 }
 

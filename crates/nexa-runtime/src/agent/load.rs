@@ -15,6 +15,8 @@ use nexa_vm::vm::Program;
 use tracing::warn;
 
 use super::Loaded;
+use crate::begin::is_work;
+use crate::line::parts;
 use crate::node::Core;
 use crate::programs::ProgramError;
 use crate::residency::Seat;
@@ -65,7 +67,7 @@ fn chain(error: &dyn std::error::Error) -> String {
     sources.fold(error.to_string(), |text, source| format!("{text}: {source}"))
 }
 
-pub(super) async fn load(core: &Core, seat: &Seat) -> Result<Loaded, LoadError> {
+pub(super) async fn load(core: &Arc<Core>, seat: &Seat) -> Result<Loaded, LoadError> {
     let row = core.store.row(seat.agent).await?.ok_or(LoadError::NotHere("nobody knows it"))?;
     if row.state.is_terminal() {
         return Err(LoadError::NotHere("it has ended"));
@@ -82,13 +84,19 @@ pub(super) async fn load(core: &Core, seat: &Seat) -> Result<Loaded, LoadError> 
     }
     let (spawned, trace) = read_first(core, seat).await?;
     let program = core.programs.get(&row.tenant, spawned.program.module()).await?;
-    let priority = match &spawned.program {
-        fact::Program::Function { entry, .. } => program.priority(*entry, row.priority),
-        fact::Program::List { .. } => row.priority,
+    let (priority, weight) = match &spawned.program {
+        fact::Program::Function { entry, .. } => {
+            (program.priority(*entry, row.priority), program.module().schedule_of(*entry).weight)
+        }
+        fact::Program::List { .. } => (row.priority, 1.0),
     };
     let (agent, snapshot) = rebuild(core, &row, &spawned, program).await?;
     let first = first_input(core, &row, &agent, &mut inbox.entries);
     core.timers.set(seat.agent, agent.due());
+    let at_work = is_work(row.state);
+    if row.state != AgentState::Placed {
+        core.is_at_work(seat.agent, at_work);
+    }
     Ok(Loaded {
         name: spawned.name.as_str().into(),
         version: agent.version(),
@@ -103,11 +111,15 @@ pub(super) async fn load(core: &Core, seat: &Seat) -> Result<Loaded, LoadError> 
         heard_due: None,
         read_after_due: None,
         more: false,
+        at_work,
+        held_back: false,
         agent,
         workload: row.workload,
         tenant: row.tenant,
         principal: row.principal,
-        priority,
+        priority: core.config.leveled(priority),
+        weight: parts(weight),
+        computed: 0,
         trace,
     })
 }
@@ -236,7 +248,7 @@ async fn replay_one(core: &Core, row: &AgentRow, mut agent: Agent, recorded: Rec
     }
     let event = Arc::new(event);
     for _ in 0..SLICES_PER_DECISION_MAX {
-        let (share, event) = (core.share(row.agent, &row.tenant, row.priority), event.clone());
+        let (share, event) = (core.share(row.agent, &row.tenant, core.config.leveled(row.priority)), event.clone());
         let slice = move || {
             let replayed = agent.replay_for(1, &event, at);
             ((agent, replayed), SLICE_FUEL)

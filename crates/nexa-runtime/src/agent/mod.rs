@@ -86,7 +86,12 @@ struct Loaded {
     workload: WorkloadId,
     tenant: TenantId,
     principal: PrincipalId,
+    /// Of its level.
     priority: u8,
+    /// Beside others, as the line counts it.
+    weight: u32,
+    /// Fuel that it has used in turn with others since it came into memory.
+    computed: u64,
     trace: Option<TraceContext>,
     /// The version up to which everything is stored.
     version: Version,
@@ -109,6 +114,10 @@ struct Loaded {
     read_after_due: Option<Timestamp>,
     /// Would go on computing.
     more: bool,
+    /// What the node was told of it, see [`crate::begin`].
+    at_work: bool,
+    /// Waits to begin.
+    held_back: bool,
 }
 
 /// What an agent does next.
@@ -248,13 +257,20 @@ impl AgentActor {
 
     /// What there is to do, the most urgent first.
     async fn next(&self, loaded: &mut Loaded) -> Result<Next, StoreError> {
-        if let Some(first) = loaded.first.take() {
-            return Ok(Next::Hear(first, None));
-        }
         let (core, agent) = (&self.core, self.seat.agent);
-        loaded.inbox_unread |= self.seat.inbox_changed.swap(false, Ordering::AcqRel);
         let now = core.clock.now();
         let due = loaded.unheard_due(now);
+        if matches!(loaded.first, Some(Input::Start { .. })) {
+            // Whoever has no time left begins all the same, and ends at once.
+            loaded.at_work = core.begins(agent, &loaded.tenant, loaded.priority);
+            loaded.held_back = !loaded.at_work && due.is_none();
+        }
+        if !loaded.held_back
+            && let Some(first) = loaded.first.take()
+        {
+            return Ok(Next::Hear(first, None));
+        }
+        loaded.inbox_unread |= self.seat.inbox_changed.swap(false, Ordering::AcqRel);
         // An answer that was acknowledged in time counts, also if its hint has not come.
         let expires = loaded.agent.state() == AgentState::Waiting(Waiting::Approval) && due != loaded.read_after_due;
         loaded.inbox_unread |= due.is_some() && expires;
@@ -272,6 +288,9 @@ impl AgentActor {
             && let Some(entry) = loaded.inbox.pop_front()
         {
             return Ok(Next::Hear(Input::Inbox(entry.id, entry.input), None));
+        }
+        if loaded.held_back {
+            return Ok(Next::Nothing);
         }
         if let Some(ended) = core.models.finished(agent) {
             // A node that stops gives up its seats first and then cancels what is in flight. What ended so has not ended
@@ -402,7 +421,8 @@ impl AgentActor {
         }
         let Some(loaded) = &mut body.loaded else { return Ok(Then::GoOn) };
         let draining = self.core.residency.is_draining();
-        if !draining && (loaded.more || loaded.first.is_some() || !loaded.inbox.is_empty() || loaded.wish.is_some()) {
+        let has_more = loaded.more || loaded.first.is_some() || !loaded.inbox.is_empty() || loaded.wish.is_some();
+        if !draining && has_more && !loaded.held_back {
             self.look_again();
             return Ok(Then::GoOn);
         }

@@ -15,6 +15,7 @@ use nexa_types::{AgentId, EffectKey, Outcome, Seq, StreamId, Timestamp};
 use tracing::{debug, warn};
 
 use super::{AgentActor, Body, Loaded};
+use crate::begin::is_work;
 use crate::bounded::Fault;
 use crate::config::Counters;
 use crate::dispatch::Hint;
@@ -306,7 +307,17 @@ impl AgentActor {
             }
             loaded.row = row;
         }
+        self.tell_whether_at_work(loaded);
         if acts.ended { Became::Ended } else { Became::Done }
+    }
+
+    /// Lets the node know when an agent begins or stops working.
+    fn tell_whether_at_work(&self, loaded: &mut Loaded) {
+        let is_at_work = is_work(loaded.agent.state());
+        if is_at_work != loaded.at_work {
+            loaded.at_work = is_at_work;
+            self.core.is_at_work(self.seat.agent, is_at_work);
+        }
     }
 
     /// Sends an effect whose start is recorded, with the slot that is held for it.
