@@ -5,6 +5,7 @@
 //! nodes, links, settings, seed ────────────┴─► plan ─► stages, allocation, critical path, estimated time
 //! nodes and agents as they are seen to do ─► rebalance, spread ─► moves
 //! nodes with what is free, one agent ─► place one
+//! a plan, what has ended ─► dispatch ─► what starts, and whether a new plan is due
 //! ```
 //!
 //! Pure: no clock, no dice, no I/O. The time and the seed are arguments, every loop goes over something ordered, and
@@ -17,6 +18,7 @@ mod bound;
 mod budget;
 mod cluster;
 mod config;
+mod dispatch;
 mod gang;
 mod graph;
 mod graph_error;
@@ -33,6 +35,7 @@ pub use agent::{AgentScheduleInfo, ModelNeed, Resources};
 pub use budget::ProviderBudget;
 pub use cluster::{Cluster, Labels, Network, NodeInfo};
 pub use config::{LoadBalanceStrategy, SchedulerConfig};
+pub use dispatch::{Dispatch, DispatchLimits, Learned};
 pub use graph::{DEPENDENCIES_MAX, GraphError, TASKS_MAX, TaskGraph};
 pub use load::{
     AgentLoad, FETCH_FULL_BYTES, MAILBOX_AGE_FULL, MILLION, NodeLoad, NodeState, SystemLoad, TALKS_MAX, Weights,
