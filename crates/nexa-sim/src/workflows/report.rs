@@ -166,7 +166,9 @@ is played with several clusters and, where durations are not true, another noise
 Figures are makespans over that of HEFT (Topcuoglu, Hariri and Wu 2002, with insertion) on the same cluster with the same\n\
 estimates, as geometric means: below 1 is better than the textbook. *heft* keeps its assignment and its order, and times\n\
 follow the truth; *heft_conserving* lets a task pass those of its node that cannot start yet. *random* and *round_robin*\n\
-give each task that is ready a node by chance and by turns. *bound* is what no schedule can be below.\n\
+give each task that is ready a node by chance and by turns. *plan* is that of `nexa_sched::plan` made before the first task\n\
+starts and kept as HEFT's is; *ours* is that plan carried out by `nexa_sched::Dispatch`, which plans again what has not\n\
+started when a task ends away from its time, and learns how far off each kind is. *bound* is what no schedule can be below.\n\
 \n\
 Estimates are the true durations, or differ from them by factors of the lognormal distribution with mean 1 and a standard\n\
 deviation of 30 or 100 %: *task*, each task by its own; *kind*, all tasks of a kind by the same; *history*, the median of\n\

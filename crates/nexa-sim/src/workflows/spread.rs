@@ -29,7 +29,7 @@ impl Spread {
 }
 
 impl Policy for Spread {
-    fn happened(&mut self, seen: &Seen<'_>, _: &[u32]) {
+    fn happened(&mut self, seen: &Seen<'_>, _: &[u32]) -> Result<(), String> {
         let nodes = &seen.world.cluster.nodes;
         for task in seen.ready {
             let needs = &seen.world.workflow.tasks()[*task as usize].requirements;
@@ -47,6 +47,7 @@ impl Policy for Spread {
                 *node = Some(large[choice]);
             }
         }
+        Ok(())
     }
 
     fn next(&mut self, seen: &Seen<'_>) -> Option<Start> {

@@ -3,9 +3,13 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use nexa_sched::DispatchLimits;
 use nexa_types::Millis;
 
-use super::{Fault, Noise, Order, Spread, Turn, Workflow, World, check, cluster, estimates, heft_fixed, lower_bound};
+use super::{
+    Fault, Noise, Order, Planner, Spread, Turn, Workflow, World, check, cluster, estimates, heft_fixed, lower_bound,
+    planned_once,
+};
 use crate::dice::Dice;
 
 /// Who is compared.
@@ -19,13 +23,18 @@ pub enum Contender {
     Heft,
     /// HEFT's plan, where a task may pass those of its node that cannot start yet.
     HeftConserving,
+    /// The plan of `nexa_sched::plan`, as it is.
+    Plan,
+    /// That plan, carried out by `nexa_sched::Dispatch`, which plans again when it is off.
+    Ours,
     /// No contender: what nobody can be below.
     Bound,
 }
 
 impl Contender {
     /// All of them, in the order of tables.
-    pub const ALL: [Self; 5] = [Self::Random, Self::RoundRobin, Self::Heft, Self::HeftConserving, Self::Bound];
+    pub const ALL: [Self; 7] =
+        [Self::Random, Self::RoundRobin, Self::Heft, Self::HeftConserving, Self::Plan, Self::Ours, Self::Bound];
 
     /// Its name in tables and in JSON.
     #[must_use]
@@ -35,6 +44,8 @@ impl Contender {
             Self::RoundRobin => "round_robin",
             Self::Heft => "heft",
             Self::HeftConserving => "heft_conserving",
+            Self::Plan => "plan",
+            Self::Ours => "ours",
             Self::Bound => "bound",
         }
     }
@@ -160,6 +171,11 @@ fn makespan_of(contender: Contender, world: &World<'_>, believed: &[Millis], see
         Contender::RoundRobin => world.play(&mut Spread::new(Turn::RoundRobin(0), tasks)),
         Contender::Heft => world.play(&mut heft(Order::Strict)),
         Contender::HeftConserving => world.play(&mut heft(Order::Conserving)),
+        Contender::Plan => {
+            let mut fixed = planned_once(workflow, cluster, believed).map_err(|error| error.to_string())?;
+            world.play(&mut fixed)
+        }
+        Contender::Ours => world.play(&mut Planner::new(workflow, believed, DispatchLimits::default())),
         Contender::Bound => return Ok(lower_bound(workflow, cluster)),
     };
     let ran = ran.map_err(|fault: Fault| fault.to_string())?;
@@ -200,7 +216,9 @@ mod tests {
         let order: Vec<_> =
             cells.iter().map(|cell| (cell.workflow.as_str(), cell.nodes, cell.noise, cell.seed)).collect();
         assert!(order.is_sorted());
-        assert!(cells.iter().all(|cell| cell.makespans.iter().all(|makespan| *makespan >= cell.makespans[4])));
+        assert!(
+            cells.iter().all(|cell| cell.makespans.iter().all(|makespan| *makespan >= cell.makespan(Contender::Bound)))
+        );
         assert_eq!(mean_ratio(&cells, Contender::Heft), Some(1.0));
         assert_eq!(mean_ratio(&[], Contender::Heft), None);
         assert!(mean_ratio(&cells, Contender::Bound) < Some(1.0) && mean_ratio(&cells, Contender::Random) > Some(1.0));

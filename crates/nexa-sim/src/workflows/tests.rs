@@ -1,6 +1,6 @@
 //! What holds of every policy on every workflow, and examples whose optimum is known.
 
-use nexa_sched::{Cluster, Labels, Network, NodeInfo, Resources};
+use nexa_sched::{Cluster, DispatchLimits, Labels, Network, NodeInfo, Resources};
 use nexa_types::Millis;
 use proptest::prelude::*;
 
@@ -57,6 +57,7 @@ proptest! {
     #[test]
     fn every_policy_keeps_to_capacity_and_dependencies(
         workflow in workflows(), nodes in 1_usize..6, seed in any::<u64>(), percent in prop_oneof![Just(0_u32), Just(100)],
+        gap in prop_oneof![Just(0_u64), 1_u64..5_000],
     ) {
         let cluster = cluster(nodes, seed);
         let workflow = workflow.fitted(&cluster);
@@ -67,6 +68,11 @@ proptest! {
         played(&world, &mut Spread::new(Turn::Random(Dice::of(&[seed])), count));
         played(&world, &mut heft_fixed(&workflow, &cluster, &believed, Order::Strict));
         played(&world, &mut heft_fixed(&workflow, &cluster, &believed, Order::Conserving));
+        played(&world, &mut planned_once(&workflow, &cluster, &believed).expect("everybody fits"));
+        let mut planner = Planner::new(&workflow, &believed, DispatchLimits { gap: Millis(gap), ..Default::default() });
+        let makespan = played(&world, &mut planner);
+        prop_assert!(planner.plans() > 0);
+        prop_assert!(gap == 0 || planner.plans() as u64 <= 1 + makespan.0 / gap, "{} plans", planner.plans());
     }
 
     #[test]
@@ -91,7 +97,10 @@ proptest! {
 fn what_cannot_start_is_refused_and_who_stops_early_is_told() {
     struct Stubborn(Option<Start>);
     impl Policy for Stubborn {
-        fn happened(&mut self, _: &Seen<'_>, _: &[u32]) {}
+        fn happened(&mut self, _: &Seen<'_>, _: &[u32]) -> Result<(), String> {
+            Ok(())
+        }
+
         fn next(&mut self, _: &Seen<'_>) -> Option<Start> {
             self.0
         }

@@ -24,7 +24,10 @@ pub struct World<'a> {
 /// Who says what starts where.
 pub trait Policy {
     /// Something has happened: these tasks have ended, or a result has arrived.
-    fn happened(&mut self, seen: &Seen<'_>, ended: &[u32]);
+    ///
+    /// # Errors
+    /// Where it cannot go on; the sentence says why.
+    fn happened(&mut self, seen: &Seen<'_>, ended: &[u32]) -> Result<(), String>;
 
     /// What starts now; asked until there is nothing.
     fn next(&mut self, seen: &Seen<'_>) -> Option<Start>;
@@ -116,6 +119,9 @@ pub enum Fault {
         /// When.
         at: Millis,
     },
+    /// It says itself that it cannot go on.
+    #[error("the policy cannot go on: {0}")]
+    Policy(String),
     /// Nothing runs and nothing is on its way, and not all has ended.
     #[error("the policy starts nothing more at {} ms, and {left} tasks are left", at.0)]
     Stalled {
@@ -152,7 +158,7 @@ impl World<'_> {
         let mut events: BinaryHeap<Reverse<(Millis, Event)>> = BinaryHeap::new();
         loop {
             let seen = Seen { world: *self, now, status: &status, ready: &ready, free: &free, arrivals: &arrivals };
-            policy.happened(&seen, &ended);
+            policy.happened(&seen, &ended).map_err(Fault::Policy)?;
             loop {
                 let seen = Seen { world: *self, now, status: &status, ready: &ready, free: &free, arrivals: &arrivals };
                 let Some(Start { task, node }) = policy.next(&seen) else { break };
@@ -305,7 +311,9 @@ impl Fixed {
 }
 
 impl Policy for Fixed {
-    fn happened(&mut self, _: &Seen<'_>, _: &[u32]) {}
+    fn happened(&mut self, _: &Seen<'_>, _: &[u32]) -> Result<(), String> {
+        Ok(())
+    }
 
     fn next(&mut self, seen: &Seen<'_>) -> Option<Start> {
         match self.order {
