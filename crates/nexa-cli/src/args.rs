@@ -444,7 +444,8 @@ pub enum LoadShape {
     /// Groups of up to 100 agents that mostly sleep, and are passed messages.
     Sleepers,
     /// Small workloads without a model, at half, once, twice and ten times the rate that the node finishes them at. Says how
-    /// many are finished at each, how fast the others are refused, and what memory does. Takes --stage-s, --seed and --data.
+    /// many are finished at each, how fast the others are refused, and what memory does: first with clients as they are,
+    /// which hold back what the server would refuse, then with blunt ones. Takes --stage-s, --seed, --data and --report.
     Overload,
 }
 

@@ -39,6 +39,10 @@ pub enum ClientError {
     /// The server said no.
     #[error(transparent)]
     Refused(Box<Refusal>),
+    /// The client said no in the server's place, which has no room for most of what it is asked; nothing was sent. See
+    /// [`crate::throttle`].
+    #[error(transparent)]
+    HeldBack(Box<Refusal>),
     /// The deadline passed before an answer came.
     #[error("no answer within the deadline")]
     Deadline,
@@ -53,10 +57,10 @@ pub enum ClientError {
 }
 
 impl ClientError {
-    /// Why the server said no, if it did.
+    /// Why the server said no, or the client in its place.
     pub fn reason(&self) -> Option<Reason> {
         match self {
-            Self::Refused(refusal) => Some(refusal.reason),
+            Self::Refused(refusal) | Self::HeldBack(refusal) => Some(refusal.reason),
             Self::Deadline => Some(Reason::DeadlineExceeded),
             Self::Address { .. }
             | Self::Token
@@ -66,10 +70,10 @@ impl ClientError {
         }
     }
 
-    /// What the server refused, with its details.
+    /// What the server refused, or the client in its place, with its details.
     pub fn refusal(&self) -> Option<&Refusal> {
         match self {
-            Self::Refused(refusal) => Some(refusal),
+            Self::Refused(refusal) | Self::HeldBack(refusal) => Some(refusal),
             _ => None,
         }
     }
@@ -77,7 +81,7 @@ impl ClientError {
     /// What to do, for a person; empty if there is nothing to say.
     pub fn hint(&self) -> &str {
         match self {
-            Self::Refused(refusal) => &refusal.hint,
+            Self::Refused(refusal) | Self::HeldBack(refusal) => &refusal.hint,
             Self::Address { .. } => "use `http://HOST:PORT` or `unix:PATH`",
             Self::Connect { .. } => "start a server with `nexa dev`, or check the address",
             Self::Deadline => "ask again with the same request id: it is done at most once",
@@ -94,7 +98,7 @@ impl ClientError {
     /// Whether asking again may help, the call being safe to repeat.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Refused(refusal) => nexa_proto::refusal::is_transient(refusal.reason),
+            Self::Refused(refusal) | Self::HeldBack(refusal) => nexa_proto::refusal::is_transient(refusal.reason),
             // What h2 says when the connection breaks in the middle of a call.
             Self::Transport { code, message } => match code {
                 // The second is what a server says that sheds load before it looks at the call.

@@ -4,6 +4,7 @@
 //! - makes a request id for each command, once, so that trying again cannot do it twice;
 //! - tries again when the server is away, starting or overloaded, for as long as the call's deadline and the
 //!   client's budget for retries allow ([`retry`]);
+//! - holds back new work while the server refuses most of it ([`throttle`]);
 //! - keeps a watch going over lost connections and restarts of the server, without gap or repeat ([`watch`]);
 //! - turns every error into a [`ClientError`] that keeps reason, hint and details ([`error`]).
 //!
@@ -12,6 +13,7 @@
 pub mod endpoint;
 pub mod error;
 pub mod retry;
+pub mod throttle;
 pub mod watch;
 
 use std::sync::Arc;
@@ -27,10 +29,12 @@ use tonic::transport::Channel;
 use uuid::Uuid;
 
 use retry::{Attempt, Budget};
+use throttle::Throttle;
 
 pub use endpoint::Address;
 pub use error::ClientError;
 pub use retry::Patience;
+pub use throttle::Throttling;
 pub use watch::{From, Watched};
 
 /// How often a call was sent before, as gRPC names it. A server under pressure looks up what became of it.
@@ -43,6 +47,8 @@ pub struct Options {
     pub token: Option<String>,
     /// How long and how often to try.
     pub patience: Patience,
+    /// Whether new work is held back while the server has no room for it.
+    pub throttling: Throttling,
 }
 
 /// A connection that many tasks may share. Cheap to clone.
@@ -52,6 +58,7 @@ pub struct Client {
     token: Option<MetadataValue<Ascii>>,
     patience: Patience,
     budget: Arc<Budget>,
+    throttle: Option<Arc<Throttle>>,
 }
 
 /// A request id that nobody else has.
@@ -59,9 +66,10 @@ pub fn new_request_id() -> String {
     Uuid::now_v7().to_string()
 }
 
-/// One method an RPC: clones what it needs for each attempt and keeps the request id the same over all of them.
+/// One method an RPC: clones what it needs for each attempt and keeps the request id the same over all of them. What
+/// brings work may be held back, and says which request it is beside the message, too.
 macro_rules! rpcs {
-    ($($(#[$doc:meta])* $name:ident = $client:ident.$rpc:ident($request:ident) -> $response:ident $(, $id:ident)?;)*) => {
+    ($($(#[$doc:meta])* $name:ident = $client:ident.$rpc:ident($request:ident) -> $response:ident $(, $id:ident $(, brings_work: $work:literal)?)?;)*) => {
         impl Client {
             $(
                 $(#[$doc])*
@@ -80,11 +88,18 @@ macro_rules! rpcs {
                     if bytes > max {
                         return Err(ClientError::TooLong { bytes, max });
                     }
-                    retry::call(self.patience, &self.budget, |attempt| {
+                    let brings_work = false $($(| $work)?)?;
+                    let throttle = self.throttle.as_deref().filter(|_| brings_work);
+                    let named: Option<MetadataValue<Ascii>> = None $(.or(request.$id.parse().ok()))?;
+                    let named = named.filter(|_| brings_work);
+                    retry::call(self.patience, &self.budget, throttle, |attempt| {
                         let mut client = $client::new(self.channel.clone())
                             .max_decoding_message_size(nexa_proto::MESSAGE_BYTES_MAX)
                             .max_encoding_message_size(nexa_proto::MESSAGE_BYTES_MAX);
-                        let request = self.dressed(request.clone(), Some(attempt));
+                        let mut request = self.dressed(request.clone(), Some(attempt));
+                        if let Some(named) = named.clone() {
+                            request.metadata_mut().insert(nexa_proto::REQUEST_ID, named);
+                        }
                         async move { client.$rpc(request).await }
                     })
                     .await
@@ -96,13 +111,13 @@ macro_rules! rpcs {
 
 rpcs! {
     /// Compiles and keeps a program. An empty request id is filled in.
-    put_program = ProgramServiceClient.put(ProgramServicePutRequest) -> ProgramServicePutResponse, request_id;
+    put_program = ProgramServiceClient.put(ProgramServicePutRequest) -> ProgramServicePutResponse, request_id, brings_work: true;
     /// Tells what a kept program offers.
     program = ProgramServiceClient.get(ProgramServiceGetRequest) -> ProgramServiceGetResponse;
     /// Lists kept programs, one page.
     programs = ProgramServiceClient.list(ProgramServiceListRequest) -> ProgramServiceListResponse;
     /// Submits a workload. An empty request id is filled in.
-    submit = WorkloadServiceClient.submit(WorkloadServiceSubmitRequest) -> WorkloadServiceSubmitResponse, request_id;
+    submit = WorkloadServiceClient.submit(WorkloadServiceSubmitRequest) -> WorkloadServiceSubmitResponse, request_id, brings_work: true;
     /// Tells what has become of a workload.
     workload = WorkloadServiceClient.get(WorkloadServiceGetRequest) -> WorkloadServiceGetResponse;
     /// Lists workloads, one page.
@@ -138,7 +153,11 @@ impl Client {
             None => None,
             Some(token) => Some(format!("Bearer {token}").parse().map_err(|_| ClientError::Token)?),
         };
-        Ok(Self { channel, token, patience: options.patience, budget: Arc::default() })
+        let throttle = match options.throttling {
+            Throttling::Adaptive => Some(Arc::default()),
+            Throttling::Off => None,
+        };
+        Ok(Self { channel, token, patience: options.patience, budget: Arc::default(), throttle })
     }
 
     /// Follows a workload to its end, see [`watch`].

@@ -6,7 +6,10 @@
 //! not come back together.
 //!
 //! Bounds: [`Patience`] for one call, and [`Budget`] for all calls of a client, because a server that fails everybody must not
-//! get twice the load for it. Then the last error stands.
+//! get twice the load for it. Then the last error stands. Each attempt that brings new work asks the [`throttle`] first,
+//! unless an earlier one may have been accepted: then it asks what became of that.
+//!
+//! [`throttle`]: crate::throttle
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -17,6 +20,7 @@ use tonic::{Code, Response, Status};
 use uuid::Uuid;
 
 use crate::ClientError;
+use crate::throttle::{Fate, Throttle};
 
 /// Calls that pay for one retry: in the long run no more than a fifth is added to what a client asks for.
 pub const CALLS_PER_RETRY: u32 = 5;
@@ -102,10 +106,12 @@ pub(crate) struct Attempt {
     pub(crate) unsure: u32,
 }
 
-/// Sends a call until it is answered, refused for good, out of time, or out of budget.
+/// Sends a call until it is answered, refused for good, out of time, or out of budget. One that brings new work comes with
+/// the throttle.
 pub(crate) async fn call<T, Fut>(
     patience: Patience,
     budget: &Budget,
+    throttle: Option<&Throttle>,
     mut send: impl FnMut(Attempt) -> Fut,
 ) -> Result<T, ClientError>
 where
@@ -116,10 +122,23 @@ where
     let (mut attempt, mut unsure) = (1, 0);
     loop {
         let left = end.saturating_duration_since(Instant::now());
-        let error = match tokio::time::timeout(left, send(Attempt { left, unsure })).await {
-            Ok(Ok(response)) => return Ok(response.into_inner()),
-            Ok(Err(status)) => ClientError::from(status),
-            Err(_) => return Err(ClientError::Deadline),
+        let may_send = throttle.filter(|_| unsure == 0).map_or(Ok(()), Throttle::ask);
+        let error = match may_send {
+            Err(held_back) => held_back,
+            Ok(()) => match tokio::time::timeout(left, send(Attempt { left, unsure })).await {
+                Ok(answer) => {
+                    let answer = answer.map_err(ClientError::from);
+                    let fate = answer.as_ref().map_or_else(Fate::of, |_| Some(Fate::Accepted));
+                    if let (Some(throttle), Some(fate)) = (throttle, fate) {
+                        throttle.told(fate);
+                    }
+                    match answer {
+                        Ok(response) => return Ok(response.into_inner()),
+                        Err(error) => error,
+                    }
+                }
+                Err(_) => return Err(ClientError::Deadline),
+            },
         };
         if !error.is_transient() || attempt >= patience.attempts_max {
             return Err(error);
@@ -134,11 +153,12 @@ where
     }
 }
 
-/// Whether a server has done work for the failure. Asking where nobody answers adds nothing to anybody's load, so that a
+/// Whether a server has done work for the failure. Asking where nobody answers, or what is not sent, adds nothing to anybody's load, so that a
 /// client outlasts a restart.
 fn was_answered(error: &ClientError) -> bool {
     match error {
         ClientError::Transport { code, .. } => *code == Code::ResourceExhausted,
+        ClientError::HeldBack(_) => false,
         _ => true,
     }
 }
@@ -167,7 +187,7 @@ mod tests {
         answers: &[Option<Reason>],
     ) -> (u32, Result<(), ClientError>) {
         let count = Cell::new(0);
-        let result = call(patience, budget, |_| {
+        let result = call(patience, budget, None, |_| {
             let answer = answers.get(count.get() as usize).copied().unwrap_or(None);
             count.set(count.get() + 1);
             async move {
@@ -206,9 +226,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_silent_server_ends_with_the_deadline() {
         let started = Instant::now();
-        let result: Result<(), _> =
-            call(Patience::default(), &Budget::default(), |_| std::future::pending::<Result<Response<()>, Status>>())
-                .await;
+        let result: Result<(), _> = call(Patience::default(), &Budget::default(), None, |_| {
+            std::future::pending::<Result<Response<()>, Status>>()
+        })
+        .await;
         assert_eq!(result.expect_err("no answer").reason(), Some(Reason::DeadlineExceeded));
         assert_eq!(started.elapsed(), Patience::default().deadline);
     }
@@ -226,7 +247,7 @@ mod tests {
         assert!((most - 1..=most).contains(&(sent - calls)), "{} retries of {most}", sent - calls);
         let away = || Err::<Response<()>, _>(Status::unavailable("nobody answers"));
         let count = Cell::new(0);
-        let result = call(Patience::default(), &budget, |_| {
+        let result = call(Patience::default(), &budget, None, |_| {
             count.set(count.get() + 1);
             async move { away() }
         });
@@ -244,7 +265,7 @@ mod tests {
         let answers = [Reason::Overloaded, Reason::StoreUnavailable, Reason::Draining];
         let mut next = answers.into_iter();
         let budget = Budget::default();
-        let result = call(Patience::default(), &budget, |attempt| {
+        let result = call(Patience::default(), &budget, None, |attempt| {
             let mut seen = told.take();
             seen.push(attempt.unsure);
             told.set(seen);
@@ -260,9 +281,58 @@ mod tests {
         let started = Instant::now();
         let answer = || Refusal::new(Reason::Overloaded, "no").after(Duration::from_secs(60));
         let result: Result<(), _> =
-            call(Patience::default(), &Budget::default(), |_| async move { Err(answer().into()) }).await;
+            call(Patience::default(), &Budget::default(), None, |_| async move { Err(answer().into()) }).await;
         assert_eq!(result.expect_err("refused").refusal().and_then(|it| it.retry_after), answer().retry_after);
         assert_eq!(started.elapsed(), Duration::ZERO);
+    }
+
+    /// A throttle whose server has refused all of many.
+    fn refused_by_all(throttle: &Throttle) {
+        (0..1_000).for_each(|_| throttle.told(Fate::Refused(Some(Duration::from_millis(10)))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn new_work_that_is_held_back_is_not_sent_and_costs_no_retries() {
+        let (throttle, budget, sent) = (Throttle::default(), Budget::default(), Cell::new(0));
+        refused_by_all(&throttle);
+        let answered = |answer: Option<Reason>| {
+            sent.set(sent.get() + 1);
+            async move { answer.map_or(Ok(Response::new(())), |reason| Err(Refusal::new(reason, "no").into())) }
+        };
+        let twice = Patience { attempts_max: 2, ..Patience::default() };
+        let mut held_back = 0;
+        for _ in 0..1_000 {
+            let asked = call(twice, &budget, Some(&throttle), |_| answered(Some(Reason::Overloaded)));
+            let error = asked.await.expect_err("refused, by whomever");
+            assert_eq!(error.reason(), Some(Reason::Overloaded));
+            assert!(did_nothing(&error));
+            held_back += i32::from(matches!(error, ClientError::HeldBack(_)));
+            refused_by_all(&throttle);
+        }
+        assert!(held_back > 950 && sent.get() < 80, "{held_back} held back at last, {} sent", sent.get());
+        let saved = budget.saved.load(Ordering::Relaxed);
+        assert!(Budget::SAVED_MAX - saved <= sent.get() * CALLS_PER_RETRY, "who is held back pays nothing");
+        tokio::time::advance(crate::throttle::WINDOW * 2).await;
+        call(twice, &budget, Some(&throttle), |_| answered(None)).await.expect("there is room again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_asks_what_became_of_an_attempt_is_never_held_back() {
+        for _ in 0..5 {
+            let (throttle, budget, count) = (Throttle::default(), Budget::default(), Cell::new(0));
+            let asked = call(Patience::default(), &budget, Some(&throttle), |attempt| {
+                count.set(count.get() + 1);
+                refused_by_all(&throttle);
+                async move {
+                    match attempt.unsure {
+                        0 => Err(Refusal::new(Reason::StoreUnavailable, "no").into()),
+                        _ => Ok(Response::new(())),
+                    }
+                }
+            });
+            asked.await.expect("answered");
+            assert_eq!(count.get(), 2);
+        }
     }
 
     #[test]

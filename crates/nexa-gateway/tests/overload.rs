@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use desk::{Desk, SOON, reason, submission};
-use nexa_client::{Client, ClientError, Options, Patience, new_request_id};
+use nexa_client::{Client, ClientError, Options, Patience, Throttling, new_request_id};
 use nexa_gateway::admission::{Admission, AdmitLimits, Excess};
 use nexa_gateway::doors::{DoorConfig, Gateway};
 use nexa_gateway::handlers::Handlers;
 use nexa_gateway::host::Host;
-use nexa_gateway::mediator::{Identity, Layer, Mediator, Tokens, order};
+use nexa_gateway::mediator::{Access, Identity, Layer, Mediator, Tokens, order};
 use nexa_ports::clock::{Clock, SystemClock};
 use nexa_ports::dice::{Dice, SeededDice};
 use nexa_ports::model::{Chunks, LaneLimits, Model, ModelCall, ModelError};
@@ -43,7 +43,8 @@ fn dice() -> Arc<dyn Dice> {
 /// A client that sends each call once.
 async fn blunt(address: &str, token: Option<&str>) -> Client {
     let patience = Patience { deadline: SOON, attempts_max: 1, ..Patience::default() };
-    Client::connect(address, Options { token: token.map(str::to_owned), patience }).await.expect("the door is open")
+    let options = Options { token: token.map(str::to_owned), patience, throttling: Throttling::Off };
+    Client::connect(address, options).await.expect("the door is open")
 }
 
 #[track_caller]
@@ -138,7 +139,7 @@ impl House {
             )
         };
         let mediator =
-            Mediator::builder(handlers.into_end(), clock, dice).layer(admission.layer()).layer(noting).build();
+            Mediator::builder(handlers.into_end(), clock, dice).admission(admission.clone()).layer(noting).build();
         let shutdown = CancellationToken::new();
         let listen = "127.0.0.1:0".parse().expect("an address");
         let gateway = Gateway::new(mediator, closing);
@@ -250,8 +251,8 @@ async fn clients_that_come_back_when_they_are_told_get_everything_done() {
     let patience = Patience { deadline: SOON, attempts_max: 10_000, ..Patience::default() };
     // A client each, so that each has retries of its own.
     let work = (0..24).map(async |_| {
-        let client =
-            Client::connect(&house.address, Options { token: None, patience }).await.expect("the door is open");
+        let options = Options { patience, ..Options::default() };
+        let client = Client::connect(&house.address, options).await.expect("the door is open");
         loop {
             match client.submit(House::request("quick")).await {
                 Ok(answer) => return answer,
@@ -273,7 +274,7 @@ async fn clients_that_come_back_when_they_are_told_get_everything_done() {
 async fn still(limits: AdmitLimits, tokens: Option<Tokens>) -> Desk {
     Desk::with_host(|host, builder| {
         let admission = Admission::new(host, limits, clock(), dice());
-        let builder = builder.layer(admission.layer());
+        let builder = builder.admission(admission);
         match tokens {
             Some(tokens) => builder.tokens(Arc::new(tokens)),
             None => builder,
@@ -294,7 +295,7 @@ async fn what_was_accepted_before_a_restart_is_looked_up_for_who_repeats_it() {
     let full = NodeStats { live_agents: 30_000, ..NodeStats::default() };
     let desk = Desk::over_host(store, |host, builder| {
         *host.stats.lock().expect("unpoisoned") = full;
-        builder.layer(Admission::new(host, AdmitLimits::default(), clock(), dice()).layer())
+        builder.admission(Admission::new(host, AdmitLimits::default(), clock(), dice()))
     })
     .await;
     let mut raw = WorkloadServiceClient::connect(desk.address.clone()).await.expect("the door is open");
@@ -309,6 +310,78 @@ async fn what_was_accepted_before_a_restart_is_looked_up_for_who_repeats_it() {
     let blunt = blunt(&desk.address, None).await;
     is_overloaded(blunt.submit(request).await);
     assert!(blunt.workloads(Default::default()).await.is_ok());
+}
+
+/// Counts the calls whose messages were read.
+fn counting(read: &Arc<AtomicUsize>) -> Layer {
+    let read = read.clone();
+    let layer = tower::layer::layer_fn(move |next: nexa_gateway::mediator::Next| {
+        let read = read.clone();
+        tower::util::service_fn(move |call| {
+            read.fetch_add(1, Ordering::Relaxed);
+            next.clone().oneshot(call)
+        })
+    });
+    Layer::new(order::AUTHENTICATE - 1, "count", |_| true, layer)
+}
+
+#[tokio::test]
+async fn while_it_is_full_calls_are_refused_by_their_heads_and_nobody_gets_another_answer_for_it() {
+    use nexa_proto::v1::workload_service_client::WorkloadServiceClient;
+    let read = Arc::<AtomicUsize>::default();
+    let people = [("ann", Access::Full), ("eve", Access::Read)].map(|(name, access)| {
+        let principal = PrincipalId::new(name).expect("a good name");
+        Tokens::line(name, &Identity { principal, access, ..Identity::local() })
+    });
+    let tokens = Tokens::parse(&people.join("\n")).expect("a good file");
+    let desk = Desk::with_host(|host, builder| {
+        let admission = Admission::new(host, AdmitLimits::default(), clock(), dice());
+        builder.admission(admission).tokens(Arc::new(tokens)).layer(counting(&read))
+    })
+    .await;
+    let ann = blunt(&desk.address, Some("ann")).await;
+    let reads = |what: &str, wanted| assert_eq!(read.swap(0, Ordering::Relaxed), wanted, "{what}");
+
+    let before = v1::WorkloadServiceSubmitRequest { request_id: new_request_id(), ..submission("one") };
+    let accepted = ann.submit(before.clone()).await.expect("there is room");
+    *desk.host.stats.lock().expect("unpoisoned") = NodeStats { live_agents: 30_000, ..NodeStats::default() };
+    is_overloaded(ann.submit(submission("two")).await);
+    reads("nobody was refused until now", 2);
+    let wait = is_overloaded(ann.submit(submission("two")).await);
+    assert!(wait >= AdmitLimits::default().retry_after_min, "{wait:?}");
+    reads("now that there is a crowd, new work is not even read", 0);
+    assert_eq!(ann.submit(before).await.expect("accepted before"), accepted);
+    reads("what was accepted before is", 1);
+    assert!(ann.workloads(Default::default()).await.is_ok());
+    reads("and who looks", 1);
+    assert_eq!(reason(blunt(&desk.address, Some("mallory")).await.submit(submission("two")).await), "UNAUTHENTICATED");
+    assert_eq!(reason(blunt(&desk.address, Some("eve")).await.submit(submission("two")).await), "PERMISSION_DENIED");
+    reads("and who may not submit", 2);
+
+    let mut raw = WorkloadServiceClient::connect(desk.address.clone()).await.expect("the door is open");
+    let mut sent = async |headers: &[(&'static str, &'static str)]| {
+        let message = v1::WorkloadServiceSubmitRequest { request_id: new_request_id(), ..submission("two") };
+        let mut request = tonic::Request::new(message);
+        for (name, value) in headers {
+            request.metadata_mut().insert(*name, value.parse().expect("a good header"));
+        }
+        is_overloaded(raw.submit(request).await.map_err(ClientError::from));
+    };
+    const ANN: (&str, &str) = ("authorization", "Bearer ann");
+    const ID: (&str, &str) = (nexa_proto::REQUEST_ID, "0197a3c2-0000-7000-8000-000000000001");
+    sent(&[ANN]).await;
+    reads("whose head does not say which request it is", 1);
+    sent(&[ANN, (ID.0, "not an id")]).await;
+    reads("or says nonsense", 1);
+    sent(&[ANN, ID, ("grpc-previous-rpc-attempts", "1")]).await;
+    reads("who does not know what became of it", 1);
+    sent(&[ANN, ID]).await;
+    reads("anybody else", 0);
+
+    // There is room again, and heads that pass are judged by the layer, which gives them their place.
+    *desk.host.stats.lock().expect("unpoisoned") = NodeStats::default();
+    ann.submit(submission("three")).await.expect("there is room again");
+    reads("at once", 1);
 }
 
 #[tokio::test]

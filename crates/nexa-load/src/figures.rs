@@ -108,6 +108,11 @@ impl Times {
         self.0.saturating_record(micros.clamp(1, MICROS_MAX));
     }
 
+    /// Adds all of others.
+    pub fn add_all(&mut self, others: &Self) {
+        self.0.add(&others.0).expect("all have the same bounds");
+    }
+
     /// How many there are.
     pub fn len(&self) -> u64 {
         self.0.len()

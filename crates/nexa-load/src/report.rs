@@ -33,13 +33,18 @@ const FIRST: [(&str, &str); 9] = [
 /// # Errors
 /// [`LoadError::Folder`] if they cannot be written.
 pub fn write(file: &Path, command: &str, outcome: &Outcome) -> Result<(), LoadError> {
-    let (page, picture) = (file.with_extension("md"), file.with_extension("svg"));
+    put(file, &svg(outcome), |picture| markdown(command, picture, outcome))
+}
+
+/// Writes a picture and, with its name, the page beside it.
+pub(crate) fn put(file: &Path, svg: &str, page: impl FnOnce(&str) -> String) -> Result<(), LoadError> {
+    let picture = file.with_extension("svg");
     let name = picture.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let folder = file.parent().unwrap_or(Path::new("."));
     let written = || -> std::io::Result<()> {
         std::fs::create_dir_all(folder)?;
-        std::fs::write(&picture, svg(outcome))?;
-        std::fs::write(&page, markdown(command, &name, outcome))
+        std::fs::write(&picture, svg)?;
+        std::fs::write(file.with_extension("md"), page(&name))
     };
     written().map_err(|source| LoadError::Folder { folder: folder.to_path_buf(), source })
 }

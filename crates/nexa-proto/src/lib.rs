@@ -21,6 +21,10 @@ pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("nexa
 /// The most bytes of one message, either way: a module or an input at its limit, and some room.
 pub const MESSAGE_BYTES_MAX: usize = 20 << 20;
 
+/// Beside a message that brings new work: its request id once more. A server that is full can tell by it what it accepted
+/// before, and refuses the rest without reading the message. Never needed.
+pub const REQUEST_ID: &str = "nexa-request-id";
+
 /// How long a message is when it is sent, in bytes.
 pub fn message_bytes(message: &impl prost::Message) -> usize {
     message.encoded_len()

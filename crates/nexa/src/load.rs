@@ -39,9 +39,13 @@ pub(crate) async fn run(args: &LoadArgs, output: Output) -> Result<(), Failure> 
     });
     let told = |what: &str| eprintln!("{what}");
     let Some(shape) = shape(args.shape) else {
-        let figures = Box::pin(overload::run(overloading(args)?, stop, &told)).await.map_err(failure)?;
-        print(&figures, output)?;
-        return match figures.is_right() {
+        let outcome = Box::pin(overload::run(overloading(args)?, stop, &told)).await.map_err(failure)?;
+        if let Some(file) = &args.report {
+            overload::write(file, &typed(), &outcome).map_err(failure)?;
+            eprintln!("the report is in {}", file.with_extension("md").display());
+        }
+        print(&outcome.figures, output)?;
+        return match outcome.figures.is_right() {
             true => Ok(()),
             false => Err(Failure::told(Exit::RunFailed)),
         };

@@ -135,7 +135,7 @@ pub(crate) async fn wire(
         Handlers::new(Arc::clone(&store) as _, Arc::clone(&store) as _, Arc::clone(&host), Arc::clone(&clock));
     let admission = Admission::new(host, AdmitLimits::default(), Arc::clone(&clock), Arc::clone(&dice));
     let closing = handlers.closing().clone();
-    let mut mediator = Mediator::builder(handlers.into_end(), clock, dice).layer(admission.layer());
+    let mut mediator = Mediator::builder(handlers.into_end(), clock, dice).admission(admission);
     if let Some(tokens) = tokens {
         mediator = mediator.tokens(Arc::new(tokens));
     }

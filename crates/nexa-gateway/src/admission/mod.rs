@@ -11,9 +11,12 @@
 //! known here; whether an older one was, or one from before a restart, is looked up if the caller says that it repeats
 //! itself, at most [`LOOKUPS_MAX`] at a time.
 //!
+//! While it refuses, a [`Porter`] at the door does most of it by the heads of calls, before their messages are read.
+//!
 //! Bounds: [`AdmitLimits`]; then OVERLOADED, with a time to come back.
 
 mod judge;
+mod porter;
 mod state;
 
 use std::collections::BTreeMap;
@@ -27,9 +30,11 @@ use nexa_types::{AgentId, Reason, TenantId, WorkloadId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use judge::{AdmitLimits, Demand, Excess, Pressure, Refused, admit};
+pub use porter::{CROWDED_FOR, Head, Porter};
 
 use crate::host::Host;
 use crate::mediator::{Call, Command, Layer, Message, around, go_on, order};
+use porter::Crowd;
 use state::State;
 
 /// Accepted requests that are known without a look into the store. Then: the oldest goes.
@@ -50,6 +55,7 @@ struct Shared {
     dice: Arc<dyn Dice>,
     state: Mutex<State>,
     lookups: Arc<Semaphore>,
+    crowd: Crowd,
 }
 
 /// How a command that brings new work was let in; held until it is carried out.
@@ -101,17 +107,38 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Judges new work of a tenant. A refusal is noted; who passes is not.
+    fn judge(&self, state: &mut State, tenant: &TenantId, demand: Demand) -> Result<(), Refused> {
+        let now = self.clock.now();
+        state.look(now, tenant, |root| self.host.is_coming(root));
+        let load = state.pressure(tenant, &self.host.stats());
+        admit(demand, &load, &self.limits, self.dice.roll()).inspect_err(|refused| {
+            state.refuse(refused.reason);
+            self.crowd.refused_at(now);
+        })
+    }
 }
 
 impl Admission {
     /// Admission to a node.
     pub fn new(host: Arc<dyn Host>, limits: AdmitLimits, clock: Arc<dyn Clock>, dice: Arc<dyn Dice>) -> Self {
         let lookups = Arc::new(Semaphore::new(LOOKUPS_MAX));
-        Self { shared: Arc::new(Shared { host, limits, clock, dice, state: Mutex::default(), lookups }) }
+        Self {
+            shared: Arc::new(Shared {
+                host,
+                limits,
+                clock,
+                dice,
+                state: Mutex::default(),
+                lookups,
+                crowd: Crowd::default(),
+            }),
+        }
     }
 
-    /// The layer, for [`Builder::layer`](crate::mediator::Builder::layer).
-    pub fn layer(&self) -> Layer {
+    /// The layer, for [`Builder::admission`](crate::mediator::Builder::admission).
+    pub(crate) fn layer(&self) -> Layer {
         let admission = self.clone();
         around(order::ADMIT, "admit", brings_work, move |mut call, next| {
             let judged = admission.enter(&call);
@@ -125,6 +152,15 @@ impl Admission {
     /// How often new work was refused since the start, by reason.
     pub fn refused(&self) -> BTreeMap<Excess, u64> {
         self.shared.lock().refused.clone()
+    }
+
+    /// Why new work would be refused now, if it was not accepted before.
+    fn turns_away(&self, tenant: &TenantId, demand: Demand, workload: Option<WorkloadId>) -> Option<Refusal> {
+        let mut state = self.shared.lock();
+        if workload.is_some_and(|workload| state.knows(workload)) {
+            return None;
+        }
+        self.shared.judge(&mut state, tenant, demand).err().map(refusal)
     }
 
     fn enter(&self, call: &Call) -> Result<Option<Entrance>, Refusal> {
@@ -146,9 +182,7 @@ impl Admission {
             if workload.is_some_and(|workload| state.knows(workload)) {
                 return Ok(None);
             }
-            state.look(shared.clock.now(), &identity.tenant, |root| shared.host.is_coming(root));
-            let load = state.pressure(&identity.tenant, &shared.host.stats());
-            match admit(demand, &load, &shared.limits, shared.dice.roll()) {
+            match shared.judge(&mut state, &identity.tenant, demand) {
                 Ok(()) => {
                     state.enter(&identity.tenant, demand);
                     let tenant = identity.tenant.clone();
@@ -159,15 +193,10 @@ impl Admission {
                         is_left: AtomicBool::new(false),
                     }))));
                 }
-                Err(refused) => {
-                    state.refuse(refused.reason);
-                    refused
-                }
+                Err(refused) => refused,
             }
         };
-        let refusal = Refusal::new(Reason::Overloaded, format!("no new work is taken: {}", refused.reason.text()))
-            .hint("accepted work goes on, and can be watched and cancelled; ask again later with the same request id")
-            .after(refused.retry_after);
+        let refusal = refusal(refused);
         if call.repeats
             && workload.is_some()
             && let Ok(permit) = shared.lookups.clone().try_acquire_owned()
@@ -176,6 +205,13 @@ impl Admission {
         }
         Err(refusal)
     }
+}
+
+/// What a caller is told.
+fn refusal(refused: Refused) -> Refusal {
+    Refusal::new(Reason::Overloaded, format!("no new work is taken: {}", refused.reason.text()))
+        .hint("accepted work goes on, and can be watched and cancelled; ask again later with the same request id")
+        .after(refused.retry_after)
 }
 
 fn brings_work(message: &Message) -> bool {

@@ -131,7 +131,9 @@ impl Gateway {
             .http2_keepalive_timeout(Some(config.keepalive_timeout))
             .max_connection_age(config.connection_age_max)
             .max_connection_age_grace(config.grace)
-            .add_routes(Routes::from(routes.routes().into_axum_router().layer(Keeper::new(&config))));
+            .add_routes(Routes::from(
+                routes.routes().into_axum_router().layer(Keeper::new(&config, self.mediator.porter().cloned())),
+            ));
         let (closing, grace) = (self.closing.clone(), config.grace);
         let stop = shutdown.clone();
         let closed = async move {

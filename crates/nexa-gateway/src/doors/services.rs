@@ -36,17 +36,25 @@ impl Door {
 }
 
 /// How often a call was sent before, as gRPC's retries tell it.
-const REPEATS: &str = "grpc-previous-rpc-attempts";
+pub(super) const REPEATS: &str = "grpc-previous-rpc-attempts";
 
 /// Puts what travelled beside a message into its call.
 fn dress(call: &mut Call, metadata: &MetadataMap) {
     let text = |name: &str| metadata.get(name).and_then(|value| value.to_str().ok());
-    if let Some(token) = text("authorization").and_then(bearer) {
-        call.credentials = Credentials::Bearer(token.to_owned());
-    }
+    call.credentials = credentials(text("authorization"));
     call.patience = text("grpc-timeout").and_then(patience);
-    call.repeats = text(REPEATS).is_some_and(|count| count != "0");
+    call.repeats = repeats(text(REPEATS));
     call.trace = text("traceparent").and_then(trace);
+}
+
+/// What an `authorization` header shows.
+pub(super) fn credentials(header: Option<&str>) -> Credentials {
+    header.and_then(bearer).map_or(Credentials::None, |token| Credentials::Bearer(token.to_owned()))
+}
+
+/// Whether a call was sent before.
+pub(super) fn repeats(header: Option<&str>) -> bool {
+    header.is_some_and(|count| count != "0")
 }
 
 /// The token of an `authorization` header, whatever the case of its scheme.

@@ -6,7 +6,7 @@
 //! | 100 | validate | everything: sizes, counts, characters |
 //! | 150 | authorize | everything: whether they may |
 //! | 200 | log | everything |
-//! | 250 | admit | commands that bring new work: whether the node takes on more (an own layer, from [`crate::admission`]) |
+//! | 250 | admit | commands that bring new work: whether the node takes on more, if it is asked ([`Builder::admission`]) |
 //! | 300 | cache | queries whose reply never changes |
 //! | 400 | retry | commands, with their request id, when the store was away |
 //! | 500 | timeout | everything but watches |
@@ -32,11 +32,11 @@ use nexa_proto::refusal::Refusal;
 use nexa_types::{PrincipalId, Reason, TenantId};
 use tower::ServiceExt;
 
-use crate::admission::Entrance;
+use crate::admission::{Admission, Entrance, Porter};
 
 pub use chain::{Layer, Next};
 pub use layers::tokens::{Access, TokenError, Tokens};
-pub(crate) use layers::{around, go_on};
+pub(crate) use layers::{around, go_on, identify};
 pub use message::*;
 pub use reply::*;
 
@@ -164,12 +164,18 @@ impl Default for Limits {
 #[derive(Clone)]
 pub struct Mediator {
     chain: Next,
+    porter: Option<Arc<Porter>>,
 }
 
 impl Mediator {
     /// Starts a chain that ends in `end`, usually [`crate::handlers::Handlers::into_end`].
     pub fn builder(end: Next, clock: Arc<dyn Clock>, dice: Arc<dyn Dice>) -> Builder {
-        Builder { end, clock, dice, tokens: None, limits: Limits::default(), layers: Vec::new() }
+        Builder { end, clock, dice, tokens: None, limits: Limits::default(), admission: None, layers: Vec::new() }
+    }
+
+    /// Who judges calls for new work before their messages are read, if the chain has admission.
+    pub fn porter(&self) -> Option<&Arc<Porter>> {
+        self.porter.as_ref()
     }
 
     /// Sends a call through the chain.
@@ -210,6 +216,7 @@ pub struct Builder {
     dice: Arc<dyn Dice>,
     tokens: Option<Arc<Tokens>>,
     limits: Limits,
+    admission: Option<Admission>,
     layers: Vec<Layer>,
 }
 
@@ -228,6 +235,13 @@ impl Builder {
         self
     }
 
+    /// Judges whether the node takes on more: with a layer, and with a porter for the doors.
+    #[must_use]
+    pub fn admission(mut self, admission: Admission) -> Self {
+        self.admission = Some(admission);
+        self
+    }
+
     /// One more layer, at the place that its order says.
     #[must_use]
     pub fn layer(mut self, layer: Layer) -> Self {
@@ -237,9 +251,9 @@ impl Builder {
 
     /// The chain.
     pub fn build(self) -> Mediator {
-        let Self { end, clock, dice, tokens, limits, layers: own } = self;
+        let Self { end, clock, dice, tokens, limits, admission, layers: own } = self;
         let mut layers = vec![
-            layers::authenticate(tokens),
+            layers::authenticate(tokens.clone()),
             layers::validate(),
             layers::authorize(),
             layers::log(clock.clone()),
@@ -247,9 +261,11 @@ impl Builder {
             layers::retry(&limits, clock, dice),
             layers::timeout(&limits),
         ];
+        layers.extend(admission.as_ref().map(Admission::layer));
         layers.extend(own);
         let names: Vec<_> = layers.iter().map(|layer| (layer.order, layer.name)).collect();
         tracing::debug!(?names, "chain built");
-        Mediator { chain: chain::compose(layers, end) }
+        let porter = admission.map(|admission| Arc::new(Porter::new(admission, tokens)));
+        Mediator { chain: chain::compose(layers, end), porter }
     }
 }

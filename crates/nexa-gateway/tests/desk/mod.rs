@@ -310,7 +310,7 @@ pub(crate) struct Workload {
 
 pub(crate) async fn connect(address: &str, token: Option<&str>) -> Client {
     let patience = Patience { deadline: SOON, ..Patience::default() };
-    let options = Options { token: token.map(str::to_owned), patience };
+    let options = Options { token: token.map(str::to_owned), patience, ..Options::default() };
     Client::connect(address, options).await.expect("the door is open")
 }
 

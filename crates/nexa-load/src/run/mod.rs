@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use futures::{StreamExt, stream};
-use nexa_client::{Client, Options, Patience};
+use nexa_client::{Client, Options, Patience, Throttling};
 use nexa_proto::v1;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -170,10 +170,12 @@ pub async fn run(settings: Settings, stop: CancellationToken, told: &dyn Fn(&str
     let fsync = node.as_ref().and_then(|node| fsync_p50(node.folder()));
     let (mut clients, mut submitters) = (Vec::new(), Vec::new());
     for token in tokens {
-        let connect = |patience| Client::connect(&address, Options { token: token.clone(), patience });
+        let connect =
+            |patience, throttling| Client::connect(&address, Options { token: token.clone(), patience, throttling });
         let failed = |source| LoadError::Client { doing: "connecting", source };
-        clients.push(connect(PATIENCE).await.map_err(failed)?);
-        submitters.push(connect(Patience { attempts_max: 1, ..PATIENCE }).await.map_err(failed)?);
+        clients.push(connect(PATIENCE, Throttling::Adaptive).await.map_err(failed)?);
+        let once = Patience { attempts_max: 1, ..PATIENCE };
+        submitters.push(connect(once, Throttling::Off).await.map_err(failed)?);
     }
     let (clients, submitters) = (clients.into(), submitters.into());
     let mut load =
@@ -192,7 +194,8 @@ struct Load {
     endpoint: Endpoint,
     /// By tenant.
     clients: Arc<[Client]>,
-    /// The same, for submissions: whether one was refused is counted, so that the client may not try again by itself.
+    /// The same, for submissions: whether the server refused one is counted, so that the client may not try again, or hold
+    /// one back, by itself.
     submitters: Arc<[Client]>,
     stop: CancellationToken,
     start: Instant,

@@ -10,7 +10,7 @@ use nexa_proto::refusal::Refusal;
 use nexa_types::Reason;
 
 use super::{Layer, around, go_on, tokens::Tokens};
-use crate::mediator::{Call, Credentials, Identity, order};
+use crate::mediator::{Credentials, Identity, order};
 
 pub(in crate::mediator) fn authenticate(tokens: Option<Arc<Tokens>>) -> Layer {
     around(
@@ -18,7 +18,7 @@ pub(in crate::mediator) fn authenticate(tokens: Option<Arc<Tokens>>) -> Layer {
         "authenticate",
         |_| true,
         move |mut call, next| {
-            let identity = identify(tokens.as_deref(), &call);
+            let identity = identify(tokens.as_deref(), &call.credentials);
             async move {
                 call.identity = Some(identity?);
                 go_on(next, call).await
@@ -27,9 +27,10 @@ pub(in crate::mediator) fn authenticate(tokens: Option<Arc<Tokens>>) -> Layer {
     )
 }
 
-fn identify(tokens: Option<&Tokens>, call: &Call) -> Result<Identity, Refusal> {
+/// Who shows these.
+pub(crate) fn identify(tokens: Option<&Tokens>, credentials: &Credentials) -> Result<Identity, Refusal> {
     let Some(tokens) = tokens else { return Ok(Identity::local()) };
-    let known = match &call.credentials {
+    let known = match credentials {
         Credentials::Bearer(token) => tokens.find(token),
         Credentials::None => None,
     };

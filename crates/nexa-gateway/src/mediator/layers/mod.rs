@@ -10,6 +10,7 @@ pub(crate) mod tokens;
 mod validate;
 
 pub(super) use authenticate::authenticate;
+pub(crate) use authenticate::identify;
 pub(super) use authorize::authorize;
 pub(super) use cache::cache;
 pub(super) use log::log;
