@@ -4,8 +4,9 @@
 //! agents with their dependencies ─► graph ─┐
 //! nodes, links, settings, seed ────────────┴─► plan ─► stages, allocation, critical path, estimated time
 //! nodes and agents as they are seen to do ─► rebalance, spread ─► moves
-//! nodes with what is free, one agent ─► place one
 //! a plan, what has ended ─► dispatch ─► what starts, and whether a new plan is due
+//! nodes with what is free ─► place one, place a gang, hold room for it
+//! what agents took ─► estimates
 //! ```
 //!
 //! Pure: no clock, no dice, no I/O. The time and the seed are arguments, every loop goes over something ordered, and
@@ -19,11 +20,14 @@ mod budget;
 mod cluster;
 mod config;
 mod dispatch;
+mod estimate;
 mod gang;
 mod graph;
 mod graph_error;
 mod load;
 mod place;
+mod place_gang;
+mod place_reserve;
 mod plan;
 mod rank;
 mod rebalance;
@@ -36,11 +40,16 @@ pub use budget::ProviderBudget;
 pub use cluster::{Cluster, Labels, Network, NodeInfo};
 pub use config::{LoadBalanceStrategy, SchedulerConfig};
 pub use dispatch::{Dispatch, DispatchLimits, Learned};
+pub use estimate::{DURATION_MAX, Estimates, EstimatesError, KIND_BYTES_MAX, KINDS_MAX, PRIOR};
 pub use graph::{DEPENDENCIES_MAX, GraphError, TASKS_MAX, TaskGraph};
 pub use load::{
     AgentLoad, FETCH_FULL_BYTES, MAILBOX_AGE_FULL, MILLION, NodeLoad, NodeState, SystemLoad, TALKS_MAX, Weights,
 };
 pub use place::{NodeFree, place_one};
+pub use place_gang::{Demand, place_gang};
+pub use place_reserve::{
+    GangAsk, GangAttempt, GangState, GangStep, HOLD_SPAN_MAX, HOLDS_MAX, HoldId, Reservations, ReserveError,
+};
 pub use plan::{KEEP_MARGIN_PERCENT, PlanError, Problem, Progress, SchedulePlan, Slot, Violation, check, plan};
 pub use rank::{critical_path, downward_ranks, upward_ranks};
 pub use rebalance::{MoveReason, RebalanceLimits, ScheduleAdjustment, rebalance};

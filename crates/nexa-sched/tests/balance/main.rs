@@ -1,5 +1,7 @@
 //! Properties of rebalancing, spreading, placing and learning, over many small worlds that are drawn by a seed.
 
+mod estimate;
+mod gang;
 mod rebalance;
 mod spread;
 mod world;

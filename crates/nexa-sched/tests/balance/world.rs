@@ -29,6 +29,11 @@ impl Dice {
     pub(crate) fn one_of<T: Copy>(&mut self, choices: &[T]) -> T {
         choices[self.within(0, choices.len() as u64 - 1) as usize]
     }
+
+    /// Even in [0, 1).
+    pub(crate) fn part(&mut self) -> f64 {
+        (self.draw() >> 11) as f64 / (1u64 << 53) as f64
+    }
 }
 
 pub(crate) const STRATEGIES: [LoadBalanceStrategy; 5] = [
@@ -118,17 +123,20 @@ impl World {
     /// What is seen now: the truth, and up to so many millionths of it more or less on each node.
     pub(crate) fn seen(&self, noise: u64, dice: &mut Dice) -> SystemLoad {
         let (mut nodes, mut agents) = (self.nodes.clone(), self.agents.clone());
-        for (at, node) in nodes.iter_mut().enumerate() {
-            let on_it = || (0..agents.len()).filter(|agent| agents[*agent].node as usize == at);
-            let sum = |of: fn(&Resources) -> u64| on_it().map(|agent| of(&self.uses[agent])).sum::<u64>();
+        let mut sums = vec![(Resources::default(), Resources::default()); nodes.len()];
+        for (agent, uses) in agents.iter().zip(&self.uses) {
+            let sum = &mut sums[agent.node as usize];
+            *sum = (sum.0.plus(uses), sum.1.plus(&agent.holds));
+        }
+        for (node, (uses, holds)) in nodes.iter_mut().zip(sums) {
             let scarce = MILLION - noise + dice.within(0, 2 * noise);
             let seen = |used: u64, of: u64| {
                 u64::try_from(u128::from(used) * u128::from(scarce) / u128::from(of.max(1))).expect("small")
             };
-            node.cpu = seen(sum(|uses| uses.cpu_milli) * 100, node.capacity.cpu_milli * u64::from(node.speed));
-            node.memory = seen(sum(|uses| uses.memory_bytes), node.capacity.memory_bytes);
-            node.model_calls = sum(|uses| uses.llm_slots);
-            node.used = on_it().fold(Resources::default(), |sum, agent| sum.plus(&agents[agent].holds));
+            node.cpu = seen(uses.cpu_milli * 100, node.capacity.cpu_milli * u64::from(node.speed));
+            node.memory = seen(uses.memory_bytes, node.capacity.memory_bytes);
+            node.model_calls = uses.llm_slots;
+            node.used = holds;
         }
         for (agent, uses) in agents.iter_mut().zip(&self.uses) {
             let speed = u64::from(nodes[agent.node as usize].speed);
