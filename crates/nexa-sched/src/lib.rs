@@ -4,6 +4,7 @@
 //! agents with their dependencies ─► graph ─┐
 //! nodes, links, settings, seed ────────────┴─► plan ─► stages, allocation, critical path, estimated time
 //! nodes and agents as they are seen to do ─► rebalance, spread ─► moves
+//! budgets of providers, who wants how much of them ─► lease ─► slices, one a node
 //! a plan, what has ended ─► dispatch ─► what starts, and whether a new plan is due
 //! nodes with what is free ─► place one, place a gang, hold room for it
 //! what agents took ─► estimates
@@ -24,6 +25,7 @@ mod estimate;
 mod gang;
 mod graph;
 mod graph_error;
+pub mod lease;
 mod load;
 mod place;
 mod place_gang;

@@ -1,0 +1,175 @@
+//! What providers take, split over nodes in slices.
+//!
+//! ```text
+//!             joined, lease ended          recorded, refused
+//!   membership ───────────► Leader ◄──────────────────────── store
+//!                            │  ▲  ───── record a slice ────►
+//!          your slice is now │  │ what I hold, have, want; a provider told me to pause
+//!                            ▼  │
+//!   lane: may I begin? ───► Holder (one a node)
+//! ```
+//!
+//! A provider has one budget for the whole cluster (requests, tokens read and tokens written a minute, requests at
+//! once), and every node asks it without asking anybody first. So the elected [`Leader`] splits the budget into slices,
+//! and the [`Holder`] of a node lets begin what fits its slice. Both are step machines: they are told what happened and
+//! when, and say what is to be sent and recorded. All messages may be lost, repeated, late and out of order, for they
+//! say how things stand and not what changed.
+//!
+//! **A slice does not lapse.** It stands at its last size as long as its holder's generation does, whatever becomes of
+//! the leader, and grows and shrinks like this:
+//!
+//! - *Grow:* the leader records the larger size under its epoch. When the store has it, the holder is told.
+//! - *Shrink:* the holder is told. From then on it begins nothing beyond the smaller size, and reports what it keeps:
+//!   on each meter the smaller size, or what it still has in flight and has begun within a minute, if that is more. When
+//!   the store has recorded that it keeps no more, the difference may go to somebody else at once: what the holder began
+//!   within the minute of the provider still counts for the holder alone.
+//! - *End:* when membership says that a holder's lease has ended, its slice counts until the last request that it may
+//!   have begun counts nowhere: see [`VANISHING`] and [`LeaderSettings::request_max`].
+//! - *A new leader* counts every recorded slice as outstanding, and tells each holder anew under its own epoch.
+//!
+//! What is recorded for a slice is therefore never less than what its holder may use, by the word of any leader.
+//!
+//! Holds:
+//!   LS-1  the sizes recorded for a provider add up to its budget or less, on each meter; if a budget is lowered below
+//!         what is outstanding, the sum only falls until it fits
+//!   LS-2  what a holder may use, and what counts for it, is no more than what is recorded for it; so a provider whose
+//!         limits are the budget never sees more within any minute, if a request costs no more than was said when it began
+//!   LS-3  a holder goes by the newest epoch and version that it has heard, for its own generation only; a leader whose
+//!         write was refused says nothing ever after
+//!   LS-4  no slice changes by time alone while its holder's lease stands
+//!   LS-5  a pause that one holder was told of by a provider reaches all holders, ends by itself, and is not prolonged by
+//!         being passed on
+//!
+//! What the store must do: refuse a [`SliceRecord`] whose epoch is older than the newest that was elected, and not go back
+//! to an older version of a slice when a write arrives twice; a new leader reads the records after its election is known
+//! to the store. Times are read from each machine's own clock, which goes forward and evenly; none is ever sent.
+//!
+//! Not here: electing, membership, storing and sending; order among those who wait on one node (its lanes), and smoothing
+//! within the minute.
+
+mod budgets;
+mod holder;
+mod leader;
+mod record;
+mod share;
+mod sizes;
+mod slice;
+mod usage;
+
+use std::fmt;
+
+use minicbor::{Decode, Encode};
+use nexa_types::{Millis, NodeId};
+
+pub use budgets::{Budgets, BudgetsError};
+pub use holder::{Backlog, Denied, Holder, HolderInput};
+pub use leader::{Leader, LeaderInput, LeaderOutput, LeaderSettings, VANISHING};
+pub use record::SliceRecord;
+pub use sizes::{Meter, NO_LIMIT, Sizes};
+pub use usage::{ARRIVAL, Begun, Cost, Ending, WINDOW};
+
+/// Providers that are told apart. Settings with more are refused, and a holder lets nothing begin for further ones.
+pub const PROVIDERS_MAX: usize = 256;
+/// Holders that a leader serves. Further ones have no slices until others have gone and it is told anew who is there.
+pub const HOLDERS_MAX: usize = 4_096;
+/// The longest pause that a provider may impose with one answer.
+pub const PAUSE_MAX: Millis = Millis(300_000);
+
+macro_rules! counter {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+        #[cbor(transparent)]
+        pub struct $name(#[n(0)] pub u64);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(&self.0, out)
+            }
+        }
+    };
+}
+
+counter!(
+    /// Which election made a leader. Later ones are larger; 0 is none.
+    LeaderEpoch
+);
+counter!(
+    /// Which life of a node this is: another one after each restart and each lost lease.
+    Generation
+);
+
+/// Who holds slices: one life of one node.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HolderId {
+    /// The node.
+    pub node: NodeId,
+    /// Which life of it.
+    pub generation: Generation,
+}
+
+impl fmt::Display for HolderId {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}#{}", self.node, self.generation)
+    }
+}
+
+/// From a leader to a holder: how things stand for one provider. It replaces all older ones.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    /// To whom. Another generation does not take it.
+    pub holder: HolderId,
+    /// By whom.
+    pub epoch: LeaderEpoch,
+    /// Grows within an epoch, for each slice.
+    pub version: u64,
+    /// Of which provider.
+    pub provider: String,
+    /// The slice from now on.
+    pub size: Sizes,
+    /// The newest pause of this provider, if it lasts.
+    pub pause: Option<Pause>,
+}
+
+/// A provider asked for a pause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pause {
+    /// Grows with each pause of a provider, by the count of whoever says it.
+    pub number: u64,
+    /// How much of it is left as this is sent.
+    pub left: Millis,
+}
+
+/// From a holder to the leader: how things stand. It replaces all older ones.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// By whom.
+    pub holder: HolderId,
+    /// Grows with each report of a holder.
+    pub number: u64,
+    /// Each provider that it has a slice of, or wants one of.
+    pub of: Vec<ProviderReport>,
+}
+
+/// What a holder says of one provider.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProviderReport {
+    /// Of which provider.
+    pub provider: String,
+    /// The newest notice that it goes by: whose.
+    pub epoch: LeaderEpoch,
+    /// The newest notice that it goes by: which.
+    pub version: u64,
+    /// The number of the newest pause that it has heard of from that leader.
+    pub pause_heard: u64,
+    /// It will not use more than this under that notice.
+    pub kept: Sizes,
+    /// What counts now, and what waits.
+    pub wanted: Sizes,
+    /// What the largest request that waits takes.
+    pub least: Sizes,
+    /// Its share beside other holders: the weights of those who wait, together.
+    pub weight: u64,
+    /// A pause that it was told of by the provider itself, if it lasts. Numbered by the holder.
+    pub pause: Option<Pause>,
+}
