@@ -8,7 +8,7 @@ const SUITES: &[&str] = &["core", "language"];
 /// Builds what a suite measures and runs it.
 pub(crate) fn run(suite: &str) -> Outcome {
     if !SUITES.contains(&suite) {
-        return Err(format!("there is no suite `{suite}`; there are: {}", SUITES.join(", ")));
+        return Err(format!("there is no suite `{suite}`; there are: {}, scheduler", SUITES.join(", ")));
     }
     process::run("cargo", &["build", "--quiet", "--release", "--package", "nexa", "--package", "nexa-bench"])?;
     let release = target_dir().join("release");

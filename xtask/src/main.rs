@@ -29,7 +29,7 @@ usage: cargo xtask COMMAND
   demo [FILE]     let agents review FILE (default: LICENSE) on the embedded model
   test            format, tidy, lints, unit and process tests
   test --quick    the same without lints and without tests of whole processes
-  bench NAME      build for release and measure: core, language; the last line is one JSON object
+  bench NAME      build for release and measure: core, language, scheduler; the last line is one JSON object
   plan-sim DIR [--nodes N,…] [--seeds N] [-o table|json] [--report FILE]
                   play the workflow traces of a folder (WfFormat) on modelled clusters, beside HEFT
   fuzz NAME [--cases N] [--seed N] [--first N]
@@ -49,6 +49,7 @@ fn main() -> ExitCode {
         ["test", "--quick"] => test::run(test::Tier::Quick),
         ["fuzz", target, options @ ..] => fuzz::run(target, options),
         ["plan-sim", options @ ..] => sim::plan(options),
+        ["bench", "scheduler", options @ ..] => sim::bench(options),
         ["bench", suite] => bench::run(suite),
         ["tidy"] => tidy::run(),
         [] | ["help" | "--help" | "-h"] => {

@@ -1,5 +1,6 @@
-//! `nexa-sim`: what `cargo xtask plan-sim` runs.
+//! `nexa-sim`: what `cargo xtask plan-sim` and `cargo xtask bench scheduler` run.
 
+mod bench;
 mod plan_sim;
 
 use std::process::ExitCode;
@@ -17,6 +18,8 @@ usage: nexa-sim COMMAND
     --seeds N              clusters and noises of each size (default: 5)
     -o table|json          what is printed (default: table)
     --report FILE          also write the tables as Markdown, and a chart beside them
+
+  bench [--workflows DIR]  measure the scheduler; the last line is one JSON object
 ";
 
 fn main() -> ExitCode {
@@ -27,6 +30,8 @@ fn main() -> ExitCode {
             Ok(options) => plan_sim::run(&options),
             Err(why) => return usage(&why),
         },
+        ["bench"] => bench::run(None).map(|figures| println!("{figures}")),
+        ["bench", "--workflows", folder] => bench::run(Some(folder.as_ref())).map(|figures| println!("{figures}")),
         ["help" | "--help" | "-h"] => {
             print!("{HELP}");
             return ExitCode::SUCCESS;

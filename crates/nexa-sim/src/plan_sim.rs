@@ -122,7 +122,7 @@ fn noises(percents: &[u32]) -> Vec<Noise> {
 }
 
 /// An error with those that caused it.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     std::iter::successors(error.source(), |error| error.source())
         .fold(error.to_string(), |said, cause| format!("{said}: {cause}"))
 }
