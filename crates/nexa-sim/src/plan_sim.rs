@@ -113,8 +113,8 @@ fn noises(percents: &[u32]) -> Vec<Noise> {
     let mut noises = Vec::new();
     for &percent in percents {
         noises.extend(match percent {
-            0 => [Noise::True, Noise::History(0)].to_vec(),
-            percent => [Noise::Task(percent), Noise::Kind(percent), Noise::History(percent)].to_vec(),
+            0 => [Noise::True, Noise::Learned(0)].to_vec(),
+            percent => [Noise::Task(percent), Noise::Kind(percent), Noise::Learned(percent)].to_vec(),
         });
     }
     noises.sort_unstable();
@@ -153,6 +153,6 @@ mod tests {
     #[test]
     fn the_truth_is_played_once() {
         let noises = noises(&[0, 30]);
-        assert_eq!(noises, [Noise::True, Noise::Task(30), Noise::Kind(30), Noise::History(0), Noise::History(30)]);
+        assert_eq!(noises, [Noise::True, Noise::Task(30), Noise::Kind(30), Noise::Learned(0), Noise::Learned(30)]);
     }
 }

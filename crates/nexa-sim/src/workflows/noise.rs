@@ -6,15 +6,23 @@
 //! - *per task*: every task has its own factor. Nothing can be learned while the workflow runs.
 //! - *per kind*: all tasks of a kind have the same factor, as where last month's data were larger than today's. The order
 //!   within a kind is right, and its scale is wrong.
-//! - *history*: the median of the kind's true durations, times the factor of the kind: what is known of a kind and not of
-//!   its members, as a history of runs gives it. Even without noise this is not the truth.
+//! - *learned*: what `nexa_sched::Estimates` has learned of each kind from twenty earlier runs, in which each task took its
+//!   true duration times a factor of its own. Nothing is known of what tells the members of a kind apart, so that even
+//!   without noise this is not the truth.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use nexa_sched::Estimates;
 use nexa_types::Millis;
 
 use super::Workflow;
 use crate::dice::Dice;
+
+/// Earlier runs that durations are learned from, and how long lies between two of them.
+const RUNS: u64 = 20;
+const RUN_EVERY: Millis = Millis(3_600_000);
+/// What is believed of an agent of which nothing is said: the default of the language.
+const DECLARED: Millis = Millis(2_000);
 
 /// How estimates differ from the truth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,8 +33,8 @@ pub enum Noise {
     Task(u32),
     /// All tasks of a kind by the same factor.
     Kind(u32),
-    /// The median of the kind for each of its tasks, by the kind's factor.
-    History(u32),
+    /// What was learned of its kind from runs in which each task differed by its own factor.
+    Learned(u32),
 }
 
 impl std::fmt::Display for Noise {
@@ -35,7 +43,7 @@ impl std::fmt::Display for Noise {
             Self::True => f.write_str("true"),
             Self::Task(percent) => write!(f, "task {percent} %"),
             Self::Kind(percent) => write!(f, "kind {percent} %"),
-            Self::History(percent) => write!(f, "history {percent} %"),
+            Self::Learned(percent) => write!(f, "learned {percent} %"),
         }
     }
 }
@@ -43,31 +51,30 @@ impl std::fmt::Display for Noise {
 /// Estimates of the durations of a workflow's tasks, by task.
 #[must_use]
 pub fn estimates(workflow: &Workflow, noise: Noise, seed: u64) -> Vec<Millis> {
-    let mut kinds: BTreeMap<&str, Vec<Millis>> = BTreeMap::new();
-    for task in workflow.tasks() {
-        kinds.entry(&task.kind).or_default().push(task.duration);
-    }
-    let mut of_kind = BTreeMap::new();
-    for (ordinal, (kind, mut durations)) in (0..).zip(kinds) {
-        durations.sort_unstable();
-        let median = durations[durations.len() / 2];
-        let percent = match noise {
-            Noise::Kind(percent) | Noise::History(percent) => percent,
-            Noise::True | Noise::Task(_) => 0,
-        };
-        of_kind.insert(kind, (median, Dice::of(&[0x4b, seed, ordinal]).lognormal(percent)));
-    }
-    let mut dice = Dice::of(&[0x7a, seed]);
-    let estimate = |task: &super::Task| {
-        let (median, factor) = of_kind[task.kind.as_str()];
-        match noise {
-            Noise::True => task.duration,
-            Noise::Task(percent) => scaled(task.duration, dice.lognormal(percent)),
-            Noise::Kind(_) => scaled(task.duration, factor),
-            Noise::History(_) => scaled(median, factor),
+    let tasks = workflow.tasks();
+    match noise {
+        Noise::True => workflow.durations(),
+        Noise::Task(percent) => {
+            let mut dice = Dice::of(&[0x7a, seed]);
+            tasks.iter().map(|task| scaled(task.duration, dice.lognormal(percent))).collect()
         }
-    };
-    workflow.tasks().iter().map(estimate).collect()
+        Noise::Kind(percent) => {
+            let kinds: BTreeSet<&str> = tasks.iter().map(|task| task.kind.as_str()).collect();
+            let factor = |ordinal| Dice::of(&[0x4b, seed, ordinal]).lognormal(percent);
+            let factors: BTreeMap<&str, f64> = kinds.into_iter().zip((0..).map(factor)).collect();
+            tasks.iter().map(|task| scaled(task.duration, factors[task.kind.as_str()])).collect()
+        }
+        Noise::Learned(percent) => {
+            let (mut dice, mut learned) = (Dice::of(&[0x1e, seed]), Estimates::default());
+            for run in 0..RUNS {
+                let now = Millis(run * RUN_EVERY.0);
+                for task in tasks {
+                    learned.observe(&task.kind, scaled(task.duration, dice.lognormal(percent)), now);
+                }
+            }
+            tasks.iter().map(|task| learned.estimate(&task.kind, DECLARED)).collect()
+        }
+    }
 }
 
 /// A duration times a factor, rounded, at least 1 ms; a float ends at the largest number.
@@ -97,8 +104,13 @@ mod tests {
         let (by_task, by_kind) = (ratio(Noise::Task(30)), ratio(Noise::Kind(30)));
         assert!(!is_constant(&by_task[..20]));
         assert!(is_constant(&by_kind[..20]) && is_constant(&by_kind[20..]) && !is_constant(&by_kind));
-        let history = estimates(&workflow, Noise::History(0), 1);
-        assert_eq!((history[0], history[19], history[20]), (Millis(11_000), Millis(11_000), Millis(31_000)));
+        // The medians of 1 to 20 and of 21 to 40 seconds, as well as a histogram knows them, whatever a task takes.
+        for percent in [0, 30] {
+            let learned = estimates(&workflow, Noise::Learned(percent), 1);
+            assert_eq!((learned[0], learned[20]), (learned[19], learned[39]));
+            let is_near = |at: usize, median: u64| learned[at].0.abs_diff(median) < median / 5;
+            assert!(is_near(0, 10_500) && is_near(20, 30_500), "{learned:?}");
+        }
         assert_ne!(estimates(&workflow, Noise::Task(30), 1), estimates(&workflow, Noise::Task(30), 2));
     }
 }

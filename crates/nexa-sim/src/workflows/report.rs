@@ -63,6 +63,11 @@ fn tables(cells: &[Cell]) -> Vec<Table> {
     };
     let rows = noises.iter().map(|noise| row(noise.to_string(), &|cell| cell.noise == *noise)).collect();
     tables.push(Table { title: "Geometric means, by durations".to_owned(), columns: columns(&["durations"]), rows });
+    tables.push(Table {
+        title: "Single runs of ours beside HEFT".to_owned(),
+        columns: vec!["durations", "better", "equal", "worse", "best", "worst"],
+        rows: noises.iter().map(|noise| single_runs(cells, *noise)).collect(),
+    });
     for noise in &noises {
         let of_size = |nodes: usize| row(nodes.to_string(), &|cell| cell.nodes == nodes && cell.noise == *noise);
         let rows = distinct(cells, |cell| cell.nodes).into_iter().map(of_size).collect();
@@ -76,6 +81,18 @@ fn tables(cells: &[Cell]) -> Vec<Table> {
         tables.push(Table { title, columns: columns(&["workflow"]), rows });
     }
     tables
+}
+
+/// How many runs of ours were better than, equal to and worse than those of HEFT, and the ratios of the best and the worst.
+fn single_runs(cells: &[Cell], noise: Noise) -> Vec<String> {
+    let here = cells.iter().filter(|cell| cell.noise == noise);
+    let mut ratios: Vec<f64> = here.map(|cell| cell.ratio(Contender::Ours)).collect();
+    ratios.sort_by(f64::total_cmp);
+    let count = |is: fn(&f64) -> bool| ratios.iter().filter(|ratio| is(ratio)).count().to_string();
+    let written = |ratio: Option<&f64>| ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.3}"));
+    let (best, worst) = (written(ratios.first()), written(ratios.last()));
+    let [better, equal, worse] = [count(|it| *it < 1.0), count(|it| *it == 1.0), count(|it| *it > 1.0)];
+    vec![noise.to_string(), better, equal, worse, best, worst]
 }
 
 /// All tables, for a terminal.
@@ -145,7 +162,7 @@ pub fn markdown(cells: &[Cell], workflows: &[Workflow], settings: &Settings, cha
     }
     let mut tables = tables(cells);
     // What it comes to before what it is made of.
-    tables.sort_by_key(|table| !table.title.ends_with("by durations"));
+    tables.sort_by_key(|table| !(table.title.ends_with("by durations") || table.title.starts_with("Single")));
     for Table { title, columns, rows } in tables {
         put(&mut out, format_args!("\n## {title}\n\n| {} |\n|{}\n", columns.join(" | "), "---|".repeat(columns.len())));
         for row in rows {
@@ -171,8 +188,8 @@ starts and kept as HEFT's is; *ours* is that plan carried out by `nexa_sched::Di
 started when a task ends away from its time, and learns how far off each kind is. *bound* is what no schedule can be below.\n\
 \n\
 Estimates are the true durations, or differ from them by factors of the lognormal distribution with mean 1 and a standard\n\
-deviation of 30 or 100 %: *task*, each task by its own; *kind*, all tasks of a kind by the same; *history*, the median of\n\
-the kind for each of its tasks, by the kind's factor.\n";
+deviation of 30 or 100 %: *task*, each task by its own; *kind*, all tasks of a kind by the same; *learned*, what the learner\n\
+of durations knows of the kind after twenty earlier runs, in which each task was off by its own.\n";
 
 /// A chart: the mean ratios by size, a panel for each noise.
 #[must_use]
