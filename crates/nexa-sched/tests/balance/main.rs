@@ -2,6 +2,7 @@
 
 mod estimate;
 mod gang;
+mod place;
 mod rebalance;
 mod spread;
 mod world;

@@ -11,26 +11,18 @@ use proptest::prelude::*;
 use crate::world::{Dice, STRATEGIES, World};
 
 /// What rounding may add to a pressure: an agent's use is rounded up on each node that it comes to.
-const ROUNDING: u64 = 5_000;
+pub(crate) const ROUNDING: u64 = 5_000;
 
 fn limits(strategy: LoadBalanceStrategy) -> RebalanceLimits {
     RebalanceLimits { strategy, ..RebalanceLimits::default() }
 }
 
-/// Checks the rules on one answer, on the world as it is before the moves, and carries them out.
+/// Asks what to move, checks the rules and carries the moves out.
 fn play(world: &mut World, seen: &SystemLoad, limits: &RebalanceLimits) -> Vec<ScheduleAdjustment> {
     let moves = rebalance(seen, limits, world.now);
     assert_eq!(moves, rebalance(seen, limits, world.now), "the same question has the same answer");
-    assert!(moves.len() as u64 <= limits.moves_left, "RB-3");
-    let mut moved = BTreeMap::new();
-    let mut together: BTreeMap<_, BTreeSet<u32>> = BTreeMap::new();
     for made in &moves {
-        let agent = &seen.agents[made.agent as usize];
-        let (from, to) = (&seen.nodes[made.from as usize], &seen.nodes[made.to as usize]);
-        assert!(moved.insert(made.agent, made.to).is_none(), "RB-3: an agent moves once");
-        assert!(agent.moved_at.is_none_or(|at| world.now - at >= limits.cool_down), "RB-3");
-        assert!(to.state == NodeState::Open && made.from != made.to, "RB-2");
-        assert!(to.has(&agent.labels), "RB-1: labels");
+        let from = &seen.nodes[made.from as usize];
         match made.why {
             MoveReason::Draining => assert_eq!(from.state, NodeState::Draining),
             MoveReason::Overloaded { from: before, to: after } => {
@@ -41,6 +33,23 @@ fn play(world: &mut World, seen: &SystemLoad, limits: &RebalanceLimits) -> Vec<S
             MoveReason::Joined { .. } => panic!("nothing joined"),
         }
     }
+    carry_out(world, seen, limits, &moves);
+    moves
+}
+
+/// Checks the rules that hold of all moves, on the world as it is before them, and carries them out.
+pub(crate) fn carry_out(world: &mut World, seen: &SystemLoad, limits: &RebalanceLimits, moves: &[ScheduleAdjustment]) {
+    assert!(moves.len() as u64 <= limits.moves_left, "RB-3");
+    let mut moved = BTreeMap::new();
+    let mut together: BTreeMap<_, BTreeSet<u32>> = BTreeMap::new();
+    for made in moves {
+        let agent = &seen.agents[made.agent as usize];
+        let to = &seen.nodes[made.to as usize];
+        assert!(moved.insert(made.agent, made.to).is_none(), "RB-3: an agent moves once");
+        assert!(agent.moved_at.is_none_or(|at| world.now - at >= limits.cool_down), "RB-3");
+        assert!(to.state == NodeState::Open && made.from != made.to, "RB-2");
+        assert!(to.has(&agent.labels), "RB-1: labels");
+    }
     for (at, agent) in seen.agents.iter().enumerate() {
         if let Some(gang) = agent.gang {
             let now_at = moved.get(&(at as u32)).copied().unwrap_or(agent.node);
@@ -48,13 +57,12 @@ fn play(world: &mut World, seen: &SystemLoad, limits: &RebalanceLimits) -> Vec<S
         }
     }
     assert!(together.values().all(|nodes| nodes.len() == 1), "RB-4");
-    world.carry_out(&moves);
+    world.carry_out(moves);
     let after = world.seen(0, &mut Dice(0));
     for node in moved.values() {
         let node = &after.nodes[*node as usize];
         assert!(node.used.fits(&node.capacity), "RB-1: capacity");
     }
-    moves
 }
 
 proptest! {

@@ -8,6 +8,7 @@ use nexa_sched::{
 use nexa_types::Millis;
 use proptest::prelude::*;
 
+use crate::rebalance::{ROUNDING, carry_out};
 use crate::world::{Dice, STRATEGIES, World};
 
 /// A cluster of nodes of different size that is more or less even, with agents that are small beside the tolerance, and
@@ -29,8 +30,9 @@ fn even(seed: u64, old: usize, new: usize, on_each: u64, skew: bool) -> World {
     // To 30 to 60 % of the old nodes, by agents of up to a twentieth of the smallest.
     let (mut left, size_max) = (all * dice.within(30, 60) / 100, smallest / 20 * 10 / on_each.max(10));
     while left > 0 {
-        let size = dice.within(size_max / 10 + 1, size_max).min(left);
-        left -= size;
+        // Whole at every speed.
+        let size = dice.within(size_max / 40 + 1, size_max / 4) * 4;
+        left = left.saturating_sub(size);
         let node = if skew && dice.is_one_in(8) {
             dice.within(0, old as u64 - 1) as usize
         } else {
@@ -96,14 +98,17 @@ impl Spread {
 
     /// A number of moves that no plan can do with less: each old node gives what it has above the band, by its largest, and
     /// the new nodes get what they still lack from the largest that are left, no old node giving more than it has above the
-    /// band's lower end. Agents may be cut for this, which makes it a bound: the least of the relaxed problem.
+    /// band's lower end. Agents may be cut for this, which makes it a bound: the least of the relaxed problem. Its band is
+    /// narrower by what a scheduler's figures are rounded by.
     fn least(&self, load: &SystemLoad, old: usize) -> usize {
         let mut largest: Vec<(f64, usize, f64)> =
             self.agents.iter().zip(&load.agents).map(|(size, agent)| (*size, agent.node as usize, 1.0)).collect();
         largest.sort_by(|one, other| other.0.total_cmp(&one.0));
-        let mut excess: Vec<f64> = self.nodes[..old].iter().map(|(has, of)| (has - self.high * of).max(0.0)).collect();
-        let mut spare: Vec<f64> = self.nodes[..old].iter().map(|(has, of)| (has - self.low * of).max(0.0)).collect();
-        let mut lacking: f64 = self.nodes[old..].iter().map(|(has, of)| (self.low * of - has).max(0.0)).sum();
+        let rounding = 1e-5 * (self.low + self.high);
+        let (low, high) = (self.low + rounding, self.high - rounding);
+        let mut excess: Vec<f64> = self.nodes[..old].iter().map(|(has, of)| (has - high * of).max(0.0)).collect();
+        let mut spare: Vec<f64> = self.nodes[..old].iter().map(|(has, of)| (has - low * of).max(0.0)).collect();
+        let mut lacking: f64 = self.nodes[old..].iter().map(|(has, of)| (low * of - has).max(0.0)).sum();
         let mut moves = 0.0;
         for is_forced in [true, false] {
             for (size, node, left) in &mut largest {
@@ -116,7 +121,7 @@ impl Spread {
                 moves += taken / *size;
             }
         }
-        (moves - 1e-3).ceil() as usize
+        (moves - 1e-9).ceil() as usize
     }
 }
 
@@ -164,5 +169,45 @@ proptest! {
         }
         // The bound fills new nodes with parts of agents; with several of them, whole ones may be one more each.
         prop_assert!((moved.len() - (new - 1).min(moved.len())) * 10 <= least * 12, "{} moves, {least} would do", moved.len());
+    }
+
+    /// On any cluster, however uneven, full and restricted, whatever its strategy.
+    #[test]
+    fn spreading_ends_and_keeps_to_the_rules(
+        seed: u64, nodes in 1usize..12, agents in 0usize..80, level in 50_000u64..1_000_000, strategy in 0usize..5,
+    ) {
+        let mut world = World::drawn(seed, nodes, agents, level);
+        let mut dice = Dice(seed ^ 3);
+        // Some are new and empty, some are named that are old, and one that is not there.
+        let new: Vec<u32> = (0..nodes as u32).filter(|_| dice.is_one_in(3)).collect();
+        let home = (0..nodes as u32).find(|node| !new.contains(node));
+        for agent in &mut world.agents {
+            if let (Some(home), true) = (home, new.contains(&agent.node) && !dice.is_one_in(4)) {
+                agent.node = home;
+            }
+        }
+        let joined: Vec<u32> = new.iter().copied().chain([nodes as u32]).collect();
+        let mut ever = BTreeSet::new();
+        for round in 0.. {
+            let seen = world.seen(0, &mut Dice(0));
+            let limits = RebalanceLimits {
+                strategy: STRATEGIES[strategy],
+                moves_left: seen.moves_left(20, world.now),
+                ..RebalanceLimits::default()
+            };
+            let moves = spread(&seen, &joined, &limits, world.now);
+            carry_out(&mut world, &seen, &limits, &moves);
+            let after = world.seen(0, &mut Dice(0));
+            for made in &moves {
+                prop_assert!(joined.contains(&made.to) && !joined.contains(&made.from));
+                prop_assert!(ever.insert(made.agent), "it moved before");
+                prop_assert!(after.nodes[made.to as usize].pressure() <= limits.relieved + ROUNDING, "RB-1");
+            }
+            if moves.is_empty() && world.now >= Millis(1_060_000) {
+                break;
+            }
+            world.now += Millis(60_000);
+            prop_assert!(round <= agents + 1, "it ends");
+        }
     }
 }
