@@ -11,10 +11,6 @@ pub(crate) fn lower_bound(setting: &Setting) -> Millis {
     Millis(longest_way(setting).max(work(setting)).max(shared(setting)))
 }
 
-fn fastest(setting: &Setting, task: u32) -> u64 {
-    setting.nodes_for(task).first().map_or(0, |&node| setting.duration(task, node))
-}
-
 fn waiting<'s>(setting: &'s Setting) -> impl Iterator<Item = u32> + 's {
     (0..setting.units.len() as u32).flat_map(|unit| setting.units.row(unit).iter().copied())
 }
@@ -27,7 +23,7 @@ fn longest_way(setting: &Setting) -> u64 {
         let before = members.iter().flat_map(|&task| graph.dependencies(task));
         let start = before.map(|&before| ends[before as usize]).max().unwrap_or(0);
         for &task in members {
-            ends[task as usize] = start.saturating_add(fastest(setting, task));
+            ends[task as usize] = start.saturating_add(setting.fastest(task));
         }
     }
     ends.into_iter().max().unwrap_or(0)
@@ -59,7 +55,7 @@ fn shared(setting: &Setting) -> u64 {
     let mut needed = vec![0u128; each.len()];
     let mut beyond = vec![0u64; each.len()];
     for task in waiting(setting) {
-        let taking = fastest(setting, task);
+        let taking = setting.fastest(task);
         for hold in setting.ledgers.holds(task) {
             let span = hold.span.unwrap_or(taking);
             let needed = &mut needed[hold.ledger as usize];

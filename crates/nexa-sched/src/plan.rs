@@ -17,20 +17,25 @@
 //! Not here: carrying it out, and moving what runs (`rebalance`).
 
 mod check;
+mod dice;
+mod forward;
 mod ledger;
+mod search;
 mod serial;
 mod setting;
+mod turn;
 
 use nexa_types::Millis;
 use thiserror::Error;
 
 use crate::graph::NONE;
-use crate::rank::{critical_path, upward_ranks};
-use crate::{Cluster, ProviderBudget, SchedulerConfig, TaskGraph};
+use crate::rank::critical_path;
+use crate::{Cluster, LoadBalanceStrategy, ProviderBudget, SchedulerConfig, TaskGraph};
 
 pub use check::{Violation, check};
 use serial::{Place, Serial};
 pub(crate) use setting::Setting;
+use turn::Turn;
 
 /// How much longer a plan may take than the best one found before it is given up for that one, in percent.
 pub const KEEP_MARGIN_PERCENT: u64 = 5;
@@ -143,7 +148,7 @@ pub fn plan(problem: &Problem, previous: Option<&SchedulePlan>) -> Result<Schedu
     let setting = Setting::new(problem)?;
     let graph = problem.graph;
     let lower_bound = crate::bound::lower_bound(&setting);
-    let slots = choose(&setting, previous);
+    let slots = choose(&setting, lower_bound, previous);
     let end = slots.iter().map(|slot| slot.end).max().unwrap_or_default();
     let duration = |task: u32| slots[task as usize].end - slots[task as usize].start;
     let transfer = |from: u32, to: u32| match slots[from as usize].node == slots[to as usize].node {
@@ -161,26 +166,66 @@ pub fn plan(problem: &Problem, previous: Option<&SchedulePlan>) -> Result<Schedu
     Ok(plan)
 }
 
-fn choose(setting: &Setting, previous: Option<&SchedulePlan>) -> Vec<Slot> {
-    let mut serial = Serial::new(setting);
-    let ranks = upward_ranks(
-        setting.problem.graph,
-        |task| Millis(setting.mean_duration(task)),
-        |task, _| Millis(setting.mean_transfer(task)),
-    );
-    let values: Vec<u64> = setting.unit_values(|task| ranks[task as usize].0);
-    let order = setting.order_by(&values);
-    let end = serial.run(&order, &Place::Earliest);
-    let fresh = serial.slots().to_vec();
-    let Some(previous) = previous.filter(|previous| previous.allocation.len() == setting.problem.graph.len()) else {
-        return fresh;
+/// Tasks times nodes, and tasks, up to which plans are made one task after the other and searched for a better one.
+const SEARCH_CELLS_MAX: usize = 200_000;
+const SEARCH_TASKS_MAX: usize = 4_000;
+
+fn choose(setting: &Setting, lower_bound: Millis, previous: Option<&SchedulePlan>) -> Vec<Slot> {
+    let (now, tasks) = (setting.now(), setting.problem.graph.len());
+    let strategy = setting.problem.config.load_balance_strategy;
+    let is_adaptive = strategy == LoadBalanceStrategy::Adaptive;
+    let is_small = tasks <= SEARCH_TASKS_MAX && setting.cells() <= SEARCH_CELLS_MAX;
+    let bearable = |end: u64| now.saturating_add((end - now).saturating_mul(100 + KEEP_MARGIN_PERCENT) / 100);
+    let previous = previous.filter(|previous| previous.allocation.len() == tasks);
+
+    let mut kept = previous.map(|previous| Kept::new(setting, previous));
+    let bound = now.saturating_add(lower_bound.0);
+    let mut kept_end = u64::MAX;
+    if let Some(kept) = &mut kept {
+        let place = if is_adaptive && is_small { Place::Kept(&kept.nodes) } else { Place::InTurn(&kept.nodes) };
+        kept_end = kept.serial.run(&kept.order, &place);
+        if kept_end <= bearable(bound) {
+            return kept.serial.slots().to_vec();
+        }
+    }
+    let (end, fresh) = match is_adaptive && is_small {
+        true => search::Search::new(setting, bound).run(),
+        false => forward::forward(setting, Turn::new(setting, strategy), bound),
     };
-    let kept: Vec<u32> = (0u32..)
-        .zip(&previous.allocation)
-        .map(|(task, slot)| if setting.fits_on(task, slot.node) { slot.node } else { NONE })
-        .collect();
-    let starts: Vec<u64> = setting.unit_values(|task| u64::MAX - previous.allocation[task as usize].start.0);
-    let kept_end = serial.run(&setting.order_by(&starts), &Place::Kept(&kept));
-    let bearable = |end: u64| (end - setting.problem.now.0).saturating_mul(100 + KEEP_MARGIN_PERCENT) / 100;
-    if kept_end - setting.problem.now.0 <= bearable(end) { serial.slots().to_vec() } else { fresh }
+    let Some(mut kept) = kept else { return fresh };
+    if kept_end <= bearable(end) {
+        return kept.serial.slots().to_vec();
+    }
+    if is_small && is_adaptive {
+        let gain = (end - now) * KEEP_MARGIN_PERCENT / 100;
+        let order = setting.order_by(&setting.unit_values(turn::mean_ranks(setting)));
+        if kept.serial.run(&order, &Place::Loyal(&kept.nodes, gain)) <= bearable(end) {
+            return kept.serial.slots().to_vec();
+        }
+    }
+    fresh
+}
+
+/// What a previous plan says about what has not started.
+struct Kept<'s> {
+    serial: Serial<'s>,
+    /// The order in which it starts.
+    order: Vec<u32>,
+    /// Where, by task; [`NONE`] where that is no longer possible.
+    nodes: Vec<u32>,
+}
+
+impl<'s> Kept<'s> {
+    fn new(setting: &'s Setting<'s>, previous: &SchedulePlan) -> Self {
+        let place = |(task, slot): (u32, &Slot)| {
+            let fits = setting.unit_of[task as usize] != NONE && setting.fits_on(task, slot.node);
+            if fits { slot.node } else { NONE }
+        };
+        let starts = setting.unit_values(|task| u64::MAX - previous.allocation[task as usize].start.0);
+        Self {
+            serial: Serial::new(setting),
+            order: setting.order_by(&starts),
+            nodes: (0u32..).zip(&previous.allocation).map(place).collect(),
+        }
+    }
 }

@@ -7,7 +7,7 @@
 use nexa_types::Millis;
 
 use super::Slot;
-use super::setting::Setting;
+use super::setting::{Arrivals, Setting};
 use crate::gang;
 use crate::graph::NONE;
 use crate::timeline::{Amounts, KINDS, Timeline, room};
@@ -17,26 +17,21 @@ pub(crate) enum Place<'p> {
     /// Where it ends earliest.
     Earliest,
     /// Where its end and a cost, in milliseconds by task and node, are least together.
-    #[expect(dead_code, reason = "the candidates that look ahead come next")]
     Cost(&'p [u64]),
     /// On this node, by task; where it ends earliest if that is [`NONE`].
     Kept(&'p [u32]),
+    /// As that, and nobody starts before whoever is before it in the order.
+    InTurn(&'p [u32]),
+    /// On this node, by task, unless it ends so much earlier, in milliseconds, on another.
+    Loyal(&'p [u32], u64),
 }
 
-/// When a task could start for all that it waits for.
-#[derive(Clone, Copy)]
-struct Arrivals {
-    /// The node of the result that would arrive last.
-    node: u32,
-    /// When all results are there.
-    there: u64,
-    /// When all results are on any other node.
-    elsewhere: u64,
-}
-
-impl Arrivals {
-    fn on(&self, node: u32) -> u64 {
-        if node == self.node { self.there } else { self.elsewhere }
+impl Place<'_> {
+    fn kept(&self) -> Option<&[u32]> {
+        match self {
+            Self::Kept(nodes) | Self::InTurn(nodes) | Self::Loyal(nodes, _) => Some(nodes),
+            Self::Earliest | Self::Cost(_) => None,
+        }
     }
 }
 
@@ -47,6 +42,8 @@ pub(crate) struct Serial<'s> {
     ledgers: Vec<Timeline>,
     slots: Vec<Slot>,
     free: Vec<Amounts>,
+    /// Nobody starts before this.
+    floor: u64,
 }
 
 impl<'s> Serial<'s> {
@@ -57,6 +54,7 @@ impl<'s> Serial<'s> {
             ledgers: setting.ledgers.busy.clone(),
             slots: setting.started.clone(),
             free: setting.capacity.clone(),
+            floor: 0,
         }
     }
 
@@ -74,6 +72,7 @@ impl<'s> Serial<'s> {
             line.copy_from(busy);
         }
         self.slots.copy_from_slice(&self.setting.started);
+        self.floor = 0;
         for &unit in order {
             match self.setting.units.row(unit) {
                 &[task] => self.one(task, place),
@@ -83,34 +82,27 @@ impl<'s> Serial<'s> {
         self.slots.iter().map(|slot| slot.end.0).fold(self.setting.now(), u64::max)
     }
 
-    fn arrivals(&self, task: u32) -> Arrivals {
-        let now = self.setting.now();
-        let mut last = (now, NONE);
-        let before = self.setting.problem.graph.dependencies(task);
-        for &before in before {
-            let slot = &self.slots[before as usize];
-            let arrival = slot.end.0.saturating_add(self.setting.transfer[before as usize]);
-            if arrival > last.0 {
-                last = (arrival, slot.node);
-            }
-        }
-        let mut there = now;
-        for &before in before {
-            let slot = &self.slots[before as usize];
-            let on_the_way = if slot.node == last.1 { 0 } else { self.setting.transfer[before as usize] };
-            there = there.max(slot.end.0.saturating_add(on_the_way));
-        }
-        Arrivals { node: last.1, there, elsewhere: last.0 }
-    }
-
     fn one(&mut self, task: u32, place: &Place) {
-        let arrivals = self.arrivals(task);
-        let kept = if let Place::Kept(nodes) = place { nodes[task as usize] } else { NONE };
-        let (node, start) = match place {
-            _ if kept != NONE => (kept, self.start_on(task, kept, arrivals.on(kept))),
+        let arrivals = self.setting.arrivals(task, &self.slots).not_before(self.floor);
+        let kept = place.kept().map_or(NONE, |nodes| nodes[task as usize]);
+        let (mut node, mut start) = match place {
+            Place::Kept(_) | Place::InTurn(_) if kept != NONE => (kept, self.start_on(task, kept, arrivals.on(kept))),
             Place::Cost(costs) => self.least(task, &arrivals, costs),
             _ => self.earliest(task, &arrivals),
         };
+        if let &Place::Loyal(_, gain) = place
+            && kept != NONE
+            && kept != node
+        {
+            let there = self.start_on(task, kept, arrivals.on(kept));
+            let end = start.saturating_add(self.setting.duration(task, node));
+            if there.saturating_add(self.setting.duration(task, kept)) <= end.saturating_add(gain) {
+                (node, start) = (kept, there);
+            }
+        }
+        if matches!(place, Place::InTurn(_)) {
+            self.floor = start;
+        }
         self.take(task, node, start);
     }
 
@@ -192,11 +184,9 @@ impl<'s> Serial<'s> {
 
     /// At the earliest moment at which all find room: moments at which anything changes are tried one after the other.
     fn together(&mut self, members: &[u32], place: &Place) {
-        let arrivals: Vec<Arrivals> = members.iter().map(|&task| self.arrivals(task)).collect();
-        let kept: Option<Vec<u32>> = match place {
-            Place::Kept(nodes) => Some(members.iter().map(|&task| nodes[task as usize]).collect()),
-            _ => None,
-        };
+        let arrivals = members.iter().map(|&task| self.setting.arrivals(task, &self.slots).not_before(self.floor));
+        let arrivals: Vec<Arrivals> = arrivals.collect();
+        let kept = place.kept().map(|nodes| members.iter().map(|&task| nodes[task as usize]).collect::<Vec<u32>>());
         let kept = kept.filter(|kept| !kept.contains(&NONE) && self.fit_alone(members, kept));
         let mut at = self.setting.now();
         for arrivals in &arrivals {
@@ -220,6 +210,9 @@ impl<'s> Serial<'s> {
         };
         for (&task, node) in members.iter().zip(nodes) {
             self.take(task, node, at);
+        }
+        if matches!(place, Place::InTurn(_)) {
+            self.floor = at;
         }
     }
 

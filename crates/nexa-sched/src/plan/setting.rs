@@ -42,6 +42,27 @@ pub(crate) struct Setting<'a> {
     mean_slowness: Vec<u64>,
 }
 
+/// When a task could start for all that it waits for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Arrivals {
+    /// The node of the result that would arrive last.
+    pub(crate) node: u32,
+    /// When all results are there.
+    pub(crate) there: u64,
+    /// When all results are on any other node.
+    pub(crate) elsewhere: u64,
+}
+
+impl Arrivals {
+    pub(crate) fn on(self, node: u32) -> u64 {
+        if node == self.node { self.there } else { self.elsewhere }
+    }
+
+    pub(crate) fn not_before(self, floor: u64) -> Self {
+        Self { there: self.there.max(floor), elsewhere: self.elsewhere.max(floor), ..self }
+    }
+}
+
 pub(crate) fn amounts(of: &Resources) -> Amounts {
     [of.cpu_milli, of.memory_bytes, of.llm_slots]
 }
@@ -143,13 +164,78 @@ impl<'a> Setting<'a> {
         u64::try_from(part).unwrap_or(u64::MAX)
     }
 
+    /// How many of the nodes for a task, which are the fastest, finish it within a span.
+    pub(crate) fn in_time(&self, task: u32, span: u64) -> usize {
+        self.nodes_for(task).partition_point(|&node| self.duration(task, node) <= span)
+    }
+
+    /// The longest way from the end of each task to the end of all, each task on the fastest node that it fits on and
+    /// nothing in transit.
+    pub(crate) fn tails(&self) -> Vec<u64> {
+        let graph = self.problem.graph;
+        let mut tails = vec![0u64; graph.len()];
+        for &task in graph.topological().iter().rev() {
+            let waiting = graph.dependents(task).iter().filter(|&&after| self.unit_of[after as usize] != NONE);
+            let ways = waiting.map(|&after| tails[after as usize].saturating_add(self.fastest(after)));
+            tails[task as usize] = ways.max().unwrap_or(0);
+        }
+        tails
+    }
+
+    /// What a task that has not started takes at least.
+    pub(crate) fn fastest(&self, task: u32) -> u64 {
+        self.nodes_for(task).first().map_or(0, |&node| self.duration(task, node))
+    }
+
+    /// Tasks times nodes.
+    pub(crate) fn cells(&self) -> usize {
+        self.problem.graph.len().saturating_mul(self.capacity.len())
+    }
+
+    /// Values that give this order again, with room between each two.
+    pub(crate) fn order_values(&self, order: &[u32]) -> Vec<u64> {
+        let mut values = vec![0; order.len()];
+        for (place, &unit) in order.iter().rev().enumerate() {
+            values[unit as usize] = 2 * (1 + place as u64);
+        }
+        values
+    }
+
     /// The nodes where a task that has not started fits when they are empty, the fastest first.
     pub(crate) fn nodes_for(&self, task: u32) -> &[u32] {
         &self.shapes[self.shape_of[task as usize] as usize]
     }
 
+    /// Whether a task fits on a node when that is empty.
     pub(crate) fn fits_on(&self, task: u32, node: u32) -> bool {
-        self.shape_of[task as usize] != NONE && self.nodes_for(task).contains(&node)
+        let Some(info) = self.problem.cluster.nodes.get(node as usize) else { return false };
+        let agent = &self.problem.graph.agents()[task as usize];
+        !info.is_cordoned && agent.requirements.fits(&info.capacity) && info.has(&agent.labels)
+    }
+
+    /// Tasks of one shape need the same of a node.
+    pub(crate) fn shape_of(&self, task: u32) -> u32 {
+        self.shape_of[task as usize]
+    }
+
+    /// When all that a task waits for is there, given the slots of that.
+    pub(crate) fn arrivals(&self, task: u32, slots: &[Slot]) -> Arrivals {
+        let mut last = (self.now(), NONE);
+        let before = self.problem.graph.dependencies(task);
+        for &before in before {
+            let slot = &slots[before as usize];
+            let arrival = slot.end.0.saturating_add(self.transfer[before as usize]);
+            if arrival > last.0 {
+                last = (arrival, slot.node);
+            }
+        }
+        let mut there = self.now();
+        for &before in before {
+            let slot = &slots[before as usize];
+            let on_the_way = if slot.node == last.1 { 0 } else { self.transfer[before as usize] };
+            there = there.max(slot.end.0.saturating_add(on_the_way));
+        }
+        Arrivals { node: last.1, there, elsewhere: last.0 }
     }
 
     /// The largest value of its members, for each unit.
