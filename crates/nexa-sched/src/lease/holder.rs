@@ -165,7 +165,8 @@ impl Holder {
         self.parts.get(provider).filter(|_| !self.has_ended).map_or(Sizes::NONE, |part| part.size)
     }
 
-    /// Begins a request, if it may be sent now.
+    /// Begins a request, if it may be sent now. One that costs more than the whole budget of a minute never may: whoever
+    /// makes it must refuse it before.
     ///
     /// # Errors
     /// [`Denied`]: not now.

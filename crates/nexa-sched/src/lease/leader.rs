@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use nexa_types::{Millis, Timestamp};
 
 use super::share::shares;
-use super::slice::Slice;
+use super::slice::{Count, Slice};
 use super::usage::WINDOW;
 use super::{
     Budgets, HOLDERS_MAX, HolderId, LeaderEpoch, Meter, Notice, PAUSE_MAX, PROVIDERS_MAX, Pause, Report, Sizes,
@@ -92,6 +92,7 @@ pub struct Leader {
     budgets: Budgets,
     since: Timestamp,
     is_deposed: bool,
+    count: Count,
     holders: BTreeMap<HolderId, Standing>,
     providers: BTreeMap<String, Provider>,
 }
@@ -121,11 +122,12 @@ impl Leader {
         records: &[SliceRecord],
         now: Timestamp,
     ) -> Self {
-        let (holders, providers) = (BTreeMap::new(), BTreeMap::new());
-        let mut leader = Self { epoch, settings, budgets, since: now, is_deposed: false, holders, providers };
+        let (count, holders, providers) = (Count::default(), BTreeMap::new(), BTreeMap::new());
+        let mut leader = Self { epoch, settings, budgets, since: now, is_deposed: false, count, holders, providers };
         for record in records.iter().filter(|record| !record.size().is_none()) {
             let provider = leader.providers.entry(record.provider.clone()).or_default();
-            provider.slices.insert(record.holder(), Slice::found(record.size(), now));
+            let before = provider.slices.get(&record.holder()).map_or(Sizes::NONE, Slice::outstanding);
+            provider.slices.insert(record.holder(), Slice::found(before.max(&record.size()), now));
             leader.holders.insert(record.holder(), Standing { report: 0, heard: now, ended: None });
         }
         leader.provide();
@@ -207,7 +209,7 @@ impl Leader {
             let Some(provider) = self.providers.get_mut(&report.provider) else { continue };
             let slice = provider.slices.entry(holder.clone()).or_default();
             let before = slice.writing();
-            let pause = slice.hear(report, report.epoch == self.epoch, now);
+            let pause = slice.hear(report, report.epoch == self.epoch, now, &mut self.count);
             if let Some(write) = slice.writing().filter(|write| Some(*write) != before) {
                 let (version, size) = (write.version, &write.size);
                 out.push(LeaderOutput::Record(SliceRecord::new(&report.provider, &holder, self.epoch, version, size)));
@@ -215,7 +217,7 @@ impl Leader {
             if let Some(pause) = pause {
                 let until = now.after(pause.left.min(PAUSE_MAX));
                 if until > provider.paused_until {
-                    (provider.pause, provider.paused_until) = (provider.pause + 1, until);
+                    (provider.pause, provider.paused_until) = (self.count.next(), until);
                 }
             }
         }
@@ -234,8 +236,8 @@ impl Leader {
     fn tick(&mut self, now: Timestamp, out: &mut Vec<LeaderOutput>) {
         let turn = now.since(self.since).0 / TURN.0;
         for (name, provider) in &mut self.providers {
-            provider.let_go(&self.holders, &self.settings, now);
-            let told = provider.split(&self.budgets.of(name), &self.holders, turn, now);
+            provider.let_go(&self.holders, &self.settings, now, &mut self.count);
+            let told = provider.split(&self.budgets.of(name), &self.holders, turn, now, &mut self.count);
             let pause = provider.pause(now);
             for (id, slice) in &mut provider.slices {
                 if let Some(write) = slice.writing() {
@@ -269,7 +271,13 @@ impl Provider {
     }
 
     /// What vanished holders may still take becomes less with time.
-    fn let_go(&mut self, holders: &BTreeMap<HolderId, Standing>, settings: &LeaderSettings, now: Timestamp) {
+    fn let_go(
+        &mut self,
+        holders: &BTreeMap<HolderId, Standing>,
+        settings: &LeaderSettings,
+        now: Timestamp,
+        count: &mut Count,
+    ) {
         self.slices.retain(|id, slice| {
             let Some(ended) = holders.get(id).and_then(|standing| standing.ended) else { return true };
             let counts = |meter| {
@@ -281,7 +289,7 @@ impl Provider {
                 now < ended.after(VANISHING + longest)
             };
             let outstanding = slice.outstanding();
-            slice.vanishes_to(Sizes::by(|meter| if counts(meter) { outstanding.of(meter) } else { 0 }));
+            slice.vanishes_to(Sizes::by(|meter| if counts(meter) { outstanding.of(meter) } else { 0 }), count);
             !slice.is_gone()
         });
     }
@@ -293,6 +301,7 @@ impl Provider {
         holders: &BTreeMap<HolderId, Standing>,
         turn: u64,
         now: Timestamp,
+        count: &mut Count,
     ) -> BTreeSet<HolderId> {
         let here: Vec<_> = holders.iter().filter(|(_, standing)| standing.ended.is_none()).collect();
         let claims: Vec<_> = here
@@ -325,7 +334,7 @@ impl Provider {
         let mut told = BTreeSet::new();
         for ((id, _), target) in here.iter().zip(&targets) {
             if let Some(slice) = self.slices.get_mut(*id)
-                && slice.turn_to(target, &mut pool, |meter| contested[meter as usize], now)
+                && slice.turn_to(target, &mut pool, |meter| contested[meter as usize], now, count)
             {
                 told.insert((*id).clone());
             }

@@ -121,7 +121,7 @@ pub struct Notice {
     pub holder: HolderId,
     /// By whom.
     pub epoch: LeaderEpoch,
-    /// Grows within an epoch, for each slice.
+    /// Grows within an epoch.
     pub version: u64,
     /// Of which provider.
     pub provider: String,

@@ -24,7 +24,7 @@ pub struct SliceRecord {
     /// By which leader.
     #[n(3)]
     pub epoch: LeaderEpoch,
-    /// Grows within an epoch, for each slice. A write with one that is not newer has been there before.
+    /// Grows within an epoch. A write with one that is not newer has been there before.
     #[n(4)]
     pub version: u64,
     /// Requests a minute.

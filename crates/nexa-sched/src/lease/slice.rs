@@ -27,6 +27,18 @@ const STEADY: Millis = Millis(30_000);
 /// What was not confirmed is said again after this.
 const SAID_AGAIN: Millis = Millis(2_000);
 
+/// Numbers writes, notices and pauses: one count for a whole leader, so that a slice that went and came again goes on
+/// with newer versions.
+#[derive(Debug, Default)]
+pub(super) struct Count(u64);
+
+impl Count {
+    pub(super) fn next(&mut self) -> u64 {
+        self.0 += 1;
+        self.0
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Write {
     pub(super) version: u64,
@@ -40,8 +52,6 @@ pub(super) struct Slice {
     /// What the store has for certain, or had more than.
     recorded: Sizes,
     writing: Option<Write>,
-    /// The last number given to a write or a notice.
-    count: u64,
     /// The newest notice; none by this leader if 0.
     version: u64,
     told: Sizes,
@@ -91,9 +101,8 @@ impl Slice {
         (self.version, self.told)
     }
 
-    fn write(&mut self, size: Sizes, then: Option<Sizes>) {
-        self.count += 1;
-        self.writing = Some(Write { version: self.count, size, then });
+    fn write(&mut self, size: Sizes, then: Option<Sizes>, count: &mut Count) {
+        self.writing = Some(Write { version: count.next(), size, then });
     }
 
     /// The store has it. Gives whether the holder is to be told something new.
@@ -107,14 +116,20 @@ impl Slice {
     }
 
     /// The holder is gone: this much of it can still count somewhere.
-    pub(super) fn vanishes_to(&mut self, size: Sizes) {
+    pub(super) fn vanishes_to(&mut self, size: Sizes, count: &mut Count) {
         if self.writing.is_none() && size != self.recorded {
-            self.write(size, None);
+            self.write(size, None, count);
         }
     }
 
     /// Takes what its holder says. Gives the pause that the holder was told of, if it is news.
-    pub(super) fn hear(&mut self, report: &ProviderReport, is_mine: bool, now: Timestamp) -> Option<Pause> {
+    pub(super) fn hear(
+        &mut self,
+        report: &ProviderReport,
+        is_mine: bool,
+        now: Timestamp,
+        count: &mut Count,
+    ) -> Option<Pause> {
         for (at, meter) in Meter::ALL.into_iter().enumerate() {
             let (wanted, before) = (report.wanted.of(meter), self.wanted.of(meter));
             if wanted >= before || now.since(self.wanted_at[at]) >= FADING {
@@ -127,7 +142,7 @@ impl Slice {
             self.pause_heard = self.pause_heard.max(report.pause_heard);
             if report.version == self.version && self.version > 0 {
                 self.confirmed = self.version;
-                self.keeps(&report.kept);
+                self.keeps(&report.kept, count);
             }
         }
         let pause = report.pause.filter(|pause| pause.number > self.pause_taken)?;
@@ -136,7 +151,7 @@ impl Slice {
     }
 
     /// The holder keeps this under the newest notice, and will never again keep more.
-    fn keeps(&mut self, kept: &Sizes) {
+    fn keeps(&mut self, kept: &Sizes, count: &mut Count) {
         if self.writing.is_some() {
             return;
         }
@@ -146,7 +161,7 @@ impl Slice {
             before - after > before / FREED_PART_OF
         });
         if kept != self.recorded && (much || kept == self.told) {
-            self.write(kept, None);
+            self.write(kept, None, count);
         }
     }
 
@@ -170,6 +185,7 @@ impl Slice {
         pool: &mut Sizes,
         is_contested: impl Fn(Meter) -> bool,
         now: Timestamp,
+        count: &mut Count,
     ) -> bool {
         if self.writing.is_some() {
             return false;
@@ -187,13 +203,12 @@ impl Slice {
         if next.fits(&self.recorded) {
             let is_new = self.version == 0 || next != self.told;
             if is_new {
-                self.count += 1;
-                (self.version, self.told, self.told_at) = (self.count, next, now);
+                (self.version, self.told, self.told_at) = (count.next(), next, now);
             }
             return is_new;
         }
         *pool = pool.minus(&next.minus(&self.recorded));
-        self.write(self.recorded.max(&next), Some(next));
+        self.write(self.recorded.max(&next), Some(next), count);
         false
     }
 

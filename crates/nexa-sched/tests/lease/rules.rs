@@ -334,6 +334,22 @@ fn a_meter_that_gets_a_limit_later_is_split_as_well() {
     assert_eq!(desk.leader.outstanding("near").of(Meter::Requests), 100);
 }
 
+/// Versions began anew with the slice, so that the store took none of its records for newer than the one it had.
+#[test]
+fn a_provider_whose_budget_comes_back_goes_on_with_newer_versions() {
+    let mut desk = Desk::new(&["a"]);
+    desk.wants(0, 1_000);
+    desk.rounds(3);
+    let before = desk.store[0].version;
+    desk.tell(LeaderInput::Budgets(Budgets::default()));
+    desk.rounds(3);
+    assert_eq!((desk.slices(), desk.store[0].size()), (vec![0], Sizes::NONE));
+    desk.tell(LeaderInput::Budgets(requests(100)));
+    desk.rounds(3);
+    assert_eq!(desk.slices(), [100]);
+    assert!(desk.store[0].version > before);
+}
+
 #[test]
 fn there_is_an_end_to_holders_and_providers() {
     let mut leader = elected(1, &[]);

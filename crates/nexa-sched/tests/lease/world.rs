@@ -17,6 +17,8 @@ pub(crate) const REQUEST_MAX: u64 = 20_000;
 /// How long a node that lost its lease may not know it.
 const ZOMBIE_MAX: u64 = 4_500;
 const LEASE: u64 = 3_000;
+/// Requests that a node begins at a time, where there is no limit.
+const AT_ONCE_MAX: u64 = 100;
 
 enum Message {
     Notice(Notice),
@@ -309,8 +311,8 @@ impl World {
             let queue = self.nodes[at].queues.entry(provider.clone()).or_default();
             // Those who want a lot have a minute of it waiting; nobody has more.
             *queue = if appetite >= 100 { 6_000 } else { (*queue + appetite).min(600) * appetite.min(1) };
-            let mut queued = *queue;
-            while queued > 0 {
+            let (all, mut queued) = (*queue, *queue);
+            while queued > 0 && all - queued < AT_ONCE_MAX {
                 let cost = Cost {
                     input_tokens: self.dice.between(1, self.cost_max.input_tokens + 1),
                     output_tokens: self.dice.between(1, self.cost_max.output_tokens + 1),
@@ -399,6 +401,10 @@ impl World {
                     let part = self.dice.pick(&[1, 2, 4]);
                     budget.requests_per_minute = budget.requests_per_minute.map(|most| most / part);
                     budget.concurrency = budget.concurrency.map(|most| most / part);
+                }
+                if self.dice.percent(30) {
+                    // Nobody gets anything of this one, until the next settings.
+                    budgets.remove(0);
                 }
                 self.budgets.push(budgets);
             }
