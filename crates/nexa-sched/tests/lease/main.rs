@@ -7,9 +7,11 @@ mod provider;
 mod rules;
 mod world;
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use dice::Dice;
 use nexa_sched::ProviderBudget;
-use nexa_sched::lease::{Meter, Sizes};
+use nexa_sched::lease::{Cost, Meter, Sizes};
 use world::World;
 
 const SEEDS: u64 = 2_000;
@@ -23,16 +25,18 @@ fn budget(provider: &str, limits: [Option<u64>; 4]) -> ProviderBudget {
     ProviderBudget { provider, requests_per_minute, input_tokens_per_minute, output_tokens_per_minute, concurrency }
 }
 
-fn each_seed(seeds: u64, play: impl Fn(u64) + Send + Sync) {
+/// Plays each of them, or the one that is asked for. Gives how many.
+fn each_seed(seeds: u64, play: impl Fn(u64) + Send + Sync) -> u64 {
     if let Some(seed) = std::env::var("NEXA_SEED").ok().and_then(|seed| seed.parse().ok()) {
-        return play(seed);
+        play(seed);
+        return 1;
     }
-    let next = std::sync::atomic::AtomicU64::new(0);
+    let next = AtomicU64::new(0);
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
             scope.spawn(|| {
                 loop {
-                    let seed = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
                     if seed >= seeds {
                         return;
                     }
@@ -45,6 +49,7 @@ fn each_seed(seeds: u64, play: impl Fn(u64) + Send + Sync) {
             });
         }
     });
+    seeds
 }
 
 fn world(seed: u64, is_roomy: bool) -> World {
@@ -54,20 +59,23 @@ fn world(seed: u64, is_roomy: bool) -> World {
         let mut limit = |choices: &[u64], least: u64| {
             let choice = dice.pick(choices);
             let choice = if is_roomy { choice.max(least * nodes * 2) } else { choice };
-            (!dice.percent(15)).then_some(choice)
+            (!dice.percent(30)).then_some(choice)
         };
         [
-            limit(&[0, 3, 10, 100, 600], 20),
-            limit(&[90, 1_000, 10_000], 100),
-            limit(&[50, 600, 5_000], 50),
-            limit(&[1, 2, 5, 40], 20),
+            limit(&[0, 3, 10, 100, 600, 600], 20),
+            limit(&[90, 1_000, 10_000, 50_000], 100),
+            limit(&[50, 600, 5_000, 25_000], 50),
+            limit(&[1, 5, 40, 100], 20),
         ]
     };
     let budgets = vec![budget("near", limits()), budget("far", limits())];
     let mut world = World::new(seed, usize::try_from(nodes).expect("a few"), budgets);
     world.has_faults = true;
+    let costs = if is_roomy { &[(100, 50)][..] } else { &[(100, 50), (20, 5), (90, 1)] };
+    let (input_tokens, output_tokens) = dice.pick(costs);
+    world.cost_max = Cost { input_tokens, output_tokens };
     for node in &mut world.nodes {
-        node.appetite = dice.pick(&[0, 1, 100]);
+        node.appetite = dice.pick(&[0, 1, 100, 100]);
     }
     world
 }
@@ -80,12 +88,25 @@ fn play_troubles(world: &mut World) {
         if world.dice.percent(12) {
             world.trouble();
         }
+        if world.has_no_leader() && world.dice.percent(10) {
+            world.elect();
+        }
     }
 }
 
 #[test]
 fn budgets_hold_whatever_happens() {
-    each_seed(SEEDS, |seed| play_troubles(&mut world(seed, false)));
+    let (requests, changes) = (AtomicU64::new(0), AtomicU64::new(0));
+    let played = each_seed(SEEDS, |seed| {
+        let mut world = world(seed, false);
+        play_troubles(&mut world);
+        let seen: u64 = world.providers.values().map(|provider| provider.requests).sum();
+        requests.fetch_add(seen, Ordering::Relaxed);
+        changes.fetch_add(world.changes, Ordering::Relaxed);
+    });
+    // There was something to go wrong.
+    let (requests, changes) = (requests.into_inner() / played, changes.into_inner() / played);
+    assert!(requests > 100 && changes > 20, "{requests} requests and {changes} changes a seed");
 }
 
 /// Whether those who want more than there is have it, in equal parts.

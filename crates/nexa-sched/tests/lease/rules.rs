@@ -239,6 +239,36 @@ fn a_slice_of_a_vanished_holder_counts_until_nothing_of_it_can() {
 }
 
 #[test]
+fn each_meter_of_a_vanished_holder_counts_as_long_as_its_last_request_may() {
+    let near = ProviderBudget {
+        provider: "near".to_owned(),
+        requests_per_minute: Some(10),
+        input_tokens_per_minute: Some(100),
+        output_tokens_per_minute: Some(100),
+        concurrency: Some(5),
+    };
+    let record = SliceRecord::new("near", &id("a", 1), LeaderEpoch(1), 7, &Sizes::new(10, 100, 100, 5));
+    let settings = LeaderSettings { request_max: Millis(20_000) };
+    let mut leader = Leader::new(LeaderEpoch(2), settings, Budgets::new(&[near]).unwrap(), &[record], Timestamp(0));
+    leader.step(LeaderInput::Members(BTreeSet::new()), Timestamp(0));
+    let mut at = |millis: u64| {
+        let now = Timestamp(millis);
+        for record in records(&leader.step(LeaderInput::Tick, now)) {
+            let (provider, holder, version) = (record.provider.clone(), record.holder(), record.version);
+            leader.step(LeaderInput::Recorded { provider, holder, version }, now);
+        }
+        leader.outstanding("near")
+    };
+    let (in_flight, minute) = (VANISHING.0 + 20_000, VANISHING.0 + WINDOW.0);
+    assert_eq!(at(in_flight - 1), Sizes::new(10, 100, 100, 5));
+    assert_eq!(at(in_flight), Sizes::new(10, 100, 100, 0));
+    assert_eq!(at(minute - 1), Sizes::new(10, 100, 100, 0));
+    assert_eq!(at(minute), Sizes::new(0, 0, 100, 0));
+    assert_eq!(at(minute + 19_999), Sizes::new(0, 0, 100, 0));
+    assert_eq!(at(minute + 20_000), Sizes::NONE);
+}
+
+#[test]
 fn one_retry_after_slows_everybody_and_is_not_prolonged_by_being_repeated() {
     let mut desk = Desk::new(&["a", "b"]);
     desk.wants(0, 1_000);

@@ -137,6 +137,11 @@ impl World {
         self.allowed.clear();
     }
 
+    /// Whether the process of the newest leader is gone.
+    pub(crate) fn has_no_leader(&self) -> bool {
+        self.leaders.last().is_none_or(|seat| seat.away_until == u64::MAX)
+    }
+
     fn standing(&self) -> BTreeSet<HolderId> {
         let mut standing = BTreeSet::new();
         for event in &self.members {
@@ -408,7 +413,7 @@ impl World {
                 }
                 self.budgets.push(budgets);
             }
-            _ => self.nodes[at].appetite = self.dice.pick(&[0, 1, 3, 100]),
+            _ => self.nodes[at].appetite = self.dice.pick(&[0, 1, 3, 100, 100]),
         }
     }
 
