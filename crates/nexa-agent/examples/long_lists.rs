@@ -52,6 +52,7 @@ fn run(name: &str, bytes: usize) {
         after,
         budget: Budget::default(),
         timeout: Some(Millis(60_000)),
+        schedule: None,
     };
     let items: Vec<ListItem> = shape(name).into_iter().enumerate().map(item).collect();
     let workload = WorkloadId::from_bytes([1; 16]);
@@ -59,7 +60,7 @@ fn run(name: &str, bytes: usize) {
         workload,
         name: "list".to_owned(),
         parent: None,
-        program: fact::Program::List { module: program.hash(), items, on_failure: OnFailure::FailFast },
+        program: fact::Program::List { module: program.hash(), items, on_failure: OnFailure::FailFast, turns: None },
         budget: Budget { tokens: Some(Tokens(100_000_000)), ..Budget::default() },
         deadline: None,
         seed: 1,

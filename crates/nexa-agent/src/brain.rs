@@ -41,10 +41,12 @@ impl Brain {
                     Err(error) => Self::Broken(unusable(error)),
                 }
             }
-            fact::Program::List { items, on_failure, .. } => match Coordinator::new(items.clone(), *on_failure) {
-                Ok(list) => Self::List(Box::new(list)),
-                Err(error) => Self::Broken(unusable(error)),
-            },
+            fact::Program::List { items, on_failure, turns, .. } => {
+                match Coordinator::new(items.clone(), *on_failure, turns.as_deref()) {
+                    Ok(list) => Self::List(Box::new(list)),
+                    Err(error) => Self::Broken(unusable(error)),
+                }
+            }
         }
     }
 

@@ -7,11 +7,15 @@
 //! (`FAILURE_DATA_BYTES_MAX`); each item's own outcome stands in its own stream in any case. Results that are too long
 //! together for one value (`VALUE_BYTES_MAX`) are left out, the longest first: each stands there as an error that says so.
 //!
+//! Members of a gang start with one effect, or none of them does: what keeps one of them from starting keeps all.
+//!
 //! An ending costs as much as the item has dependents. Whatever is counted over the whole list is counted once.
 //!
 //! Not here: budgets, ids and deadlines of the children (`children`).
 
 mod list;
+mod order;
+mod starting;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -28,9 +32,15 @@ use nexa_vm::{codec, failure};
 
 pub use self::list::{ListError, validate};
 use self::list::{dependents, distinct};
+use self::order::Units;
+pub use self::order::turns;
 
-/// Arguments of the items that start together, in bytes. Further ones start with the next effect; one alone always may.
-const START_BYTES_MAX: usize = 4 << 20;
+/// Arguments of the items that start together, in bytes. Further ones start with the next effect; one alone always may,
+/// and so may a gang.
+pub(crate) const START_BYTES_MAX: usize = 4 << 20;
+
+/// Of a unit that cannot start, and whose items are about to end because of it.
+const NEVER: u32 = u32::MAX;
 
 /// What an error takes in the dict of results beside its text and data, and what one takes that has no data, in bytes.
 const ERROR_BYTES: usize = 512;
@@ -77,35 +87,59 @@ pub struct Coordinator {
     dependents: Vec<Vec<u32>>,
     /// For how many others each item still waits.
     left: Vec<u32>,
-    ready: BTreeSet<u32>,
+    units: Units,
+    /// Of each unit, how many items still wait for others; or [`NEVER`].
+    unready: Vec<u32>,
+    /// The turn of each unit: the least of its items.
+    turns: Vec<u32>,
+    /// The units of which all items may start, by turn.
+    ready: BTreeSet<(u32, u32)>,
     waiting: usize,
     running: usize,
 }
 
 impl Coordinator {
-    /// A list of which nothing has started.
+    /// A list of which nothing has started. `turns` says which of those that may start is first, see [`turns`]; without
+    /// it they start as submitted.
     ///
     /// # Errors
-    /// [`ListError`] as of [`validate`].
-    pub fn new(items: Vec<ListItem>, on_failure: OnFailure) -> Result<Self, ListError> {
+    /// [`ListError`] as of [`validate`], or if there are not as many turns as items.
+    pub fn new(items: Vec<ListItem>, on_failure: OnFailure, turns: Option<&[u32]>) -> Result<Self, ListError> {
         validate(&items)?;
+        if let Some(turns) = turns
+            && turns.len() != items.len()
+        {
+            return Err(ListError::Turns { count: items.len(), turns: turns.len() });
+        }
         let fates = vec![Fate::Waiting; items.len()];
         let progress = Progress { fates, started: BTreeMap::new(), next: Seq(1), verdict: None };
-        Ok(Self::with(items, on_failure, progress))
+        Ok(Self::with(items, on_failure, turns, progress))
     }
 
     /// The list as a snapshot left it. `None` if the snapshot is not of this list.
-    pub(crate) fn restore(items: Vec<ListItem>, on_failure: OnFailure, progress: Progress) -> Option<Self> {
+    pub(crate) fn restore(
+        items: Vec<ListItem>,
+        on_failure: OnFailure,
+        turns: Option<&[u32]>,
+        progress: Progress,
+    ) -> Option<Self> {
         validate(&items).ok()?;
         let known = |branches: &Vec<u32>| branches.iter().all(|index| (*index as usize) < items.len());
-        let fits = progress.fates.len() == items.len() && progress.started.values().all(known);
-        fits.then(|| Self::with(items, on_failure, progress))
+        let fits = progress.fates.len() == items.len()
+            && turns.is_none_or(|turns| turns.len() == items.len())
+            && progress.started.values().all(known);
+        fits.then(|| Self::with(items, on_failure, turns, progress))
     }
 
-    fn with(items: Vec<ListItem>, on_failure: OnFailure, progress: Progress) -> Self {
+    fn with(items: Vec<ListItem>, on_failure: OnFailure, turns: Option<&[u32]>, progress: Progress) -> Self {
+        let units = Units::new(&items);
+        let turn = |index: &u32| turns.map_or(*index, |turns| turns[*index as usize]);
         let mut list = Self {
             dependents: dependents(&items),
             left: Vec::new(),
+            turns: units.members.iter().map(|members| members.iter().map(turn).min().unwrap_or(0)).collect(),
+            unready: units.members.iter().map(|members| members.len() as u32).collect(),
+            units,
             ready: BTreeSet::new(),
             waiting: 0,
             running: 0,
@@ -113,14 +147,15 @@ impl Coordinator {
             on_failure,
             progress,
         };
-        for (index, item) in (0..).zip(&list.items) {
-            let left = distinct(&item.after).into_iter().filter(|after| !list.allows(*after as usize)).count() as u32;
+        for index in 0..list.items.len() as u32 {
+            let after = &list.items[index as usize].after;
+            let left = distinct(after).into_iter().filter(|after| !list.allows(*after as usize)).count() as u32;
             list.left.push(left);
             match list.progress.fates[index as usize] {
                 Fate::Waiting => {
                     list.waiting += 1;
                     if left == 0 {
-                        list.ready.insert(index);
+                        list.is_free(index);
                     }
                 }
                 Fate::Running => list.running += 1,
@@ -171,26 +206,31 @@ impl Coordinator {
         let mut branches = Vec::new();
         let mut started = Vec::new();
         let mut bytes = 0;
-        while branches.len() < BRANCHES_MAX
-            && let Some(index) = self.ready.first().copied()
-        {
-            let args = match self.args(index as usize) {
+        while let Some((turn, unit)) = self.ready.first().copied() {
+            let members = &self.units.members[unit as usize];
+            if branches.len() + members.len() > BRANCHES_MAX {
+                break;
+            }
+            let args: Result<Vec<Payload>, Failure> = members.iter().map(|index| self.args(*index as usize)).collect();
+            let args = match args {
                 Ok(args) => args,
                 Err(failure) => {
                     self.progress.verdict = Some(failure);
                     return self.run();
                 }
             };
-            bytes += args.len();
+            bytes += args.iter().map(Payload::len).sum::<usize>();
             if bytes > START_BYTES_MAX && !branches.is_empty() {
                 break;
             }
-            self.ready.pop_first();
-            let item = &self.items[index as usize];
-            let (name, budget, timeout) = (item.id.clone(), item.budget, item.timeout);
-            branches.push(ChildSpec { name, entry: item.entry, args, budget, timeout });
-            started.push(index);
-            self.progress.fates[index as usize] = Fate::Running;
+            self.ready.remove(&(turn, unit));
+            for (index, args) in members.iter().zip(args) {
+                let item = &self.items[*index as usize];
+                let (name, budget, timeout) = (item.id.clone(), item.budget, item.timeout);
+                branches.push(ChildSpec { name, entry: item.entry, args, budget, timeout });
+                started.push(*index);
+                self.progress.fates[*index as usize] = Fate::Running;
+            }
         }
         self.waiting -= started.len();
         self.running += started.len();
@@ -243,32 +283,15 @@ impl Coordinator {
             let dependent = self.dependents[index as usize][at];
             let left = &mut self.left[dependent as usize];
             *left -= 1;
-            if *left > 0 || self.progress.fates[dependent as usize] != Fate::Waiting {
+            let is_over = self.unready[self.units.of[dependent as usize] as usize] == NEVER;
+            if *left > 0 || is_over || self.progress.fates[dependent as usize] != Fate::Waiting {
                 continue;
             }
             match self.too_long(dependent as usize) {
-                None => drop(self.ready.insert(dependent)),
-                Some(failure) => {
-                    self.waiting -= 1;
-                    open.push((dependent, Outcome::Err(failure)));
-                }
+                None => self.gather(dependent, open),
+                Some(failure) => self.cannot_start(dependent, &failure, open),
             }
         }
-    }
-
-    /// Why an item cannot start although all has ended that it comes after, if so.
-    fn too_long(&self, index: usize) -> Option<Failure> {
-        let item = &self.items[index];
-        let of = |after: u32| self.len(after as usize) + self.items[after as usize].id.len() + ENTRY_BYTES;
-        let bytes = ENTRY_BYTES + item.input.len() + distinct(&item.after).into_iter().map(of).sum::<usize>();
-        (bytes > VALUE_BYTES_MAX).then(|| {
-            let message = format!(
-                "the results that agent `{}` comes after have {bytes} bytes together with its input, more than the \
-                 {VALUE_BYTES_MAX} of one value: have them give less, or sum them up in several steps",
-                item.id
-            );
-            Failure::new(RunCode::OutOfMemory, message)
-        })
     }
 
     /// What the entry of an item in a dict of results has at most, its id left out, in bytes.
@@ -288,11 +311,15 @@ impl Coordinator {
         let mut open = vec![index];
         while let Some(index) = open.pop() {
             for dependent in &self.dependents[index as usize] {
-                let fate = &mut self.progress.fates[*dependent as usize];
-                if *fate == Fate::Waiting {
-                    *fate = Fate::LeftOut;
-                    self.waiting -= 1;
-                    open.push(*dependent);
+                // With one of a gang all of it is left out.
+                let unit = self.units.of[*dependent as usize] as usize;
+                for member in &self.units.members[unit] {
+                    let fate = &mut self.progress.fates[*member as usize];
+                    if *fate == Fate::Waiting && self.unready[unit] != NEVER {
+                        *fate = Fate::LeftOut;
+                        self.waiting -= 1;
+                        open.push(*member);
+                    }
                 }
             }
         }

@@ -129,7 +129,7 @@ fn outline(born: &Spawned) -> Spawned {
             fact::Program::Function { module: *module, entry: *entry, args: Payload::new([].as_slice()) }
         }
         fact::Program::List { module, on_failure, .. } => {
-            fact::Program::List { module: *module, items: Vec::new(), on_failure: *on_failure }
+            fact::Program::List { module: *module, items: Vec::new(), on_failure: *on_failure, turns: None }
         }
     };
     let Spawned { workload, name, parent, budget, deadline, seed, depth, priority, program: _ } = born;
@@ -162,8 +162,8 @@ fn thaw(body: &[u8], first: &Spawned, program: Arc<Program>) -> Result<Agent, Sn
         (FrozenBrain::Vm(bytes), fact::Program::Function { .. }) => {
             Brain::Vm(Box::new(Vm::restore(program, &bytes).map_err(damage)?))
         }
-        (FrozenBrain::List(progress), fact::Program::List { items, on_failure, .. }) => {
-            let list = Coordinator::restore(items.clone(), *on_failure, progress);
+        (FrozenBrain::List(progress), fact::Program::List { items, on_failure, turns, .. }) => {
+            let list = Coordinator::restore(items.clone(), *on_failure, turns.as_deref(), progress);
             Brain::List(Box::new(list.ok_or_else(|| damage("it is of another list"))?))
         }
         (FrozenBrain::Broken(failure), _) => Brain::Broken(failure),

@@ -3,6 +3,8 @@
 //! An agent's stream alternates: an input is recorded ([`AgentEvent::is_input`]), and with it, in the same append,
 //! what the agent decided because of it. A replay feeds the inputs and must arrive at the same decisions.
 
+use std::collections::BTreeMap;
+
 use minicbor::{Decode, Encode};
 use nexa_types::{
     AgentId, Budget, EffectKey, Epoch, Failure, InputId, Millis, ModuleHash, NodeId, Outcome, Payload, RequestId,
@@ -39,6 +41,10 @@ pub enum Program {
         /// What a failure means for the others.
         #[n(2)]
         on_failure: OnFailure,
+        /// For each agent its turn: of those that may start, the one whose turn is least is first. Without it they start
+        /// as submitted.
+        #[n(3)]
+        turns: Option<Vec<u32>>,
     },
 }
 
@@ -73,6 +79,38 @@ pub struct ListItem {
     /// The whole call must end within this.
     #[n(5)]
     pub timeout: Option<Millis>,
+    /// What was said of it for scheduling, if anything was.
+    #[n(6)]
+    pub schedule: Option<ItemSchedule>,
+}
+
+/// What a client says of an agent of a list for scheduling. What it does not say is as usual.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
+pub struct ItemSchedule {
+    /// 0 to 255, higher first.
+    #[n(0)]
+    pub priority: Option<u8>,
+    /// How long it is expected to take.
+    #[n(1)]
+    pub estimate: Option<Millis>,
+    /// Its share beside others, in thousandths.
+    #[n(2)]
+    pub weight_milli: Option<u32>,
+    /// Members of one gang start together, or none of them does.
+    #[n(3)]
+    pub gang: Option<String>,
+    /// Cores, in thousandths.
+    #[n(4)]
+    pub cpu_milli: Option<u32>,
+    /// Memory, in bytes.
+    #[n(5)]
+    pub memory_bytes: Option<u64>,
+    /// Model requests that it has under way at a time.
+    #[n(6)]
+    pub llm_slots: Option<u32>,
+    /// Labels that its node must have.
+    #[n(7)]
+    pub labels: Option<BTreeMap<String, String>>,
 }
 
 /// What the failure of one agent of a list means for the others.

@@ -3,7 +3,7 @@
 //! A file in `golden/` is named by its format and what is in it. It is never changed; a new variant gets a new file,
 //! which `NEXA_GOLDEN=add cargo test -p nexa-event --test golden` writes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::path::PathBuf;
 
@@ -16,8 +16,8 @@ use nexa_event::effect::{
 };
 use nexa_event::envelope::{FORMAT, Fact, Header, TraceContext};
 use nexa_event::fact::{
-    AgentEvent, ChildBorn, ClusterEvent, EffectResult, Input, Intent, ListItem, OnFailure, Parent, Program, Spawned,
-    WaitOn, WorkloadEvent,
+    AgentEvent, ChildBorn, ClusterEvent, EffectResult, Input, Intent, ItemSchedule, ListItem, OnFailure, Parent,
+    Program, Spawned, WaitOn, WorkloadEvent,
 };
 use nexa_types::{
     AgentId, BlobHash, Budget, EffectKey, Epoch, Failure, InputId, Millis, ModuleHash, NodeId, Outcome, Payload,
@@ -192,12 +192,44 @@ fn programs() -> Vec<Program> {
         after,
         budget: budget(),
         timeout: None,
+        schedule: None,
     };
-    let list = |on_failure| Program::List { module, items: vec![item("a", vec![]), item("b", vec![0])], on_failure };
+    let items = || vec![item("a", vec![]), item("b", vec![0])];
+    let list = |on_failure| Program::List { module, items: items(), on_failure, turns: None };
     let mut samples = vec![Program::Function { module, entry: 3, args: payload("args") }];
     samples.extend(rules.map(list));
     all_named(&samples, program, PROGRAMS);
     samples
+}
+
+/// A list whose items say what a scheduler wants to know, and start by turn.
+fn scheduled_list() -> Program {
+    let item = |id: &str, schedule| ListItem {
+        id: id.into(),
+        entry: 1,
+        input: payload("in"),
+        after: vec![],
+        budget: Budget::default(),
+        timeout: Some(Millis(60_000)),
+        schedule,
+    };
+    let schedule = ItemSchedule {
+        priority: Some(200),
+        estimate: Some(Millis(5_000)),
+        weight_milli: Some(2_500),
+        gang: Some("readers".into()),
+        cpu_milli: Some(500),
+        memory_bytes: Some(16 << 20),
+        llm_slots: Some(2),
+        labels: Some(BTreeMap::from([("zone".into(), "eu".into())])),
+    };
+    let estimate = ItemSchedule { estimate: Some(Millis(1)), ..ItemSchedule::default() };
+    Program::List {
+        module: ModuleHash::from_bytes([2; 32]),
+        items: vec![item("a", None), item("b", Some(schedule)), item("c", Some(estimate))],
+        on_failure: OnFailure::FailFast,
+        turns: Some(vec![2, 0, 1]),
+    }
 }
 
 fn spawned(program: Program) -> AgentEvent {
@@ -319,6 +351,7 @@ fn agent_events() -> Vec<AgentEvent> {
         AgentEvent::Adopted { from, depth: 2, branches: vec![child_spec()] },
         AgentEvent::Concluded { outcome: Outcome::Ok(payload("hi")) },
         AgentEvent::DetachedFailed { name, agent: Some(from), failure: failure() },
+        spawned(scheduled_list()),
     ]);
     all_named(&samples, agent_event, AGENT_EVENTS);
     samples

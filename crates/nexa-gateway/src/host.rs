@@ -11,6 +11,7 @@ use nexa_runtime::LiveHub;
 use nexa_runtime::Node;
 use nexa_runtime::NodeStats;
 use nexa_runtime::ProgramError;
+use nexa_sched::SchedulerConfig;
 use nexa_types::{AgentId, ModuleHash, NodeId, TenantId};
 use nexa_vm::module::Module;
 use nexa_vm::vm::Program;
@@ -47,6 +48,11 @@ pub trait Host: Send + Sync {
 
     /// Whether an agent that it was told of has not begun yet.
     fn is_coming(&self, agent: AgentId) -> bool;
+
+    /// How it schedules.
+    fn scheduler(&self) -> SchedulerConfig {
+        SchedulerConfig::default()
+    }
 }
 
 impl Host for Node {
@@ -88,5 +94,9 @@ impl Host for Node {
 
     fn is_coming(&self, agent: AgentId) -> bool {
         Node::is_coming(self, agent)
+    }
+
+    fn scheduler(&self) -> SchedulerConfig {
+        Node::scheduler(self).clone()
     }
 }

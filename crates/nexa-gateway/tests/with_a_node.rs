@@ -10,6 +10,8 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use nexa_client::{Client, From};
 use nexa_event::effect::{Finish, ModelReply};
+use nexa_event::envelope::Fact;
+use nexa_event::fact::{self, AgentEvent};
 use nexa_gateway::doors::{DoorConfig, Gateway};
 use nexa_gateway::handlers::Handlers;
 use nexa_gateway::mediator::Mediator;
@@ -23,7 +25,7 @@ use nexa_proto::v1;
 use nexa_proto::v1::watch_frame::Frame;
 use nexa_runtime::{Node, NodeConfig, Ports};
 use nexa_store::{Options, SqliteStore};
-use nexa_types::{NodeId, RunCode, Spend, Tokens};
+use nexa_types::{AgentId, NodeId, RunCode, Spend, StreamId, Tokens, Version};
 use tokio_util::sync::CancellationToken;
 
 const SOURCE: &str = r#"
@@ -99,6 +101,7 @@ impl Model for Echo {
 }
 
 struct House {
+    store: Arc<dyn Store>,
     client: Client,
     echo: Arc<Echo>,
     node: Node,
@@ -121,7 +124,7 @@ impl House {
         let ports = Ports { store: store.clone(), memories, model, tools, clock: clock.clone(), dice: dice.clone() };
         let config = NodeConfig::new(NodeId::new("n1").expect("a good name"));
         let node = Node::start(config, ports).await.expect("the node starts");
-        let handlers = Handlers::new(store, views, Arc::new(node.clone()), clock.clone());
+        let handlers = Handlers::new(store.clone(), views, Arc::new(node.clone()), clock.clone());
         let closing = handlers.closing().clone();
         let mediator = Mediator::builder(handlers.into_end(), clock, dice).build();
         let shutdown = CancellationToken::new();
@@ -129,7 +132,7 @@ impl House {
         let gateway = Gateway::new(mediator, closing);
         let served = gateway.serve(&listen, DoorConfig::default(), shutdown.clone()).await.expect("a free port");
         let client = connect(&served.address, None).await;
-        Self { client, echo, node, shutdown }
+        Self { store, client, echo, node, shutdown }
     }
 
     async fn submit(&self, entry: &str) -> v1::WorkloadServiceSubmitResponse {
@@ -369,6 +372,7 @@ async fn a_list_of_agents_runs_in_the_order_of_its_dependencies() {
         program: Some(Program::AgentList(v1::AgentList { agents, on_failure: 0 })),
         ..Default::default()
     };
+    let in_gang = |agent| v1::AgentSpec { gang: "g".into(), ..agent };
     let good = list(vec![agent("last", &["left", "right"]), agent("left", &[]), agent("right", &["left"])]);
     let submitted = house.client.submit(good).await.expect("accepted");
     let shown = frames(house.client.watch_workload(&submitted.workload_id, From::Start, false)).await;
@@ -391,12 +395,44 @@ async fn a_list_of_agents_runs_in_the_order_of_its_dependencies() {
     });
     assert_eq!(state, Some(v1::WorkloadState::Succeeded));
 
+    // Whoever is farthest from the end is born first, and what is said for scheduling comes back.
+    let lasting = |ms, agent| v1::AgentSpec { estimated_duration_ms: Some(ms), ..agent };
+    let needs = Some(v1::AgentNeeds { llm_slots: Some(1), ..Default::default() });
+    let labels = [("zone".to_owned(), "eu".to_owned())].into();
+    let said = v1::AgentSpec { weight: Some(2.5), needs, labels, ..in_gang(lasting(20, agent("slow", &[]))) };
+    let ranked =
+        list(vec![lasting(10, agent("quick", &[])), said, lasting(900, agent("end", &["head"])), agent("head", &[])]);
+    let submitted = house.client.submit(ranked).await.expect("accepted");
+    frames(house.client.watch_workload(&submitted.workload_id, From::Start, false)).await;
+    let root: AgentId = submitted.root_agent_id.parse().expect("an id");
+    let facts = house.store.read(StreamId::Agent(root), Version(0), 3).await.expect("it can be read");
+    let (mut born, mut schedules) = (Vec::new(), Vec::new());
+    for recorded in facts {
+        match recorded.envelope.fact {
+            Fact::Agent(AgentEvent::ChildrenSpawned { children, .. }) => {
+                born.extend(children.into_iter().map(|child| child.spec.name));
+            }
+            Fact::Agent(AgentEvent::Spawned(spawned)) => {
+                let fact::Program::List { items, turns, .. } = spawned.program else { panic!("a list") };
+                assert_eq!(turns, Some(vec![3, 2, 1, 0]));
+                schedules.extend(items.into_iter().map(|item| item.schedule));
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(schedules[1].as_ref().and_then(|said| said.weight_milli), Some(2_500));
+    assert_eq!(schedules[1].as_ref().and_then(|said| said.gang.as_deref()), Some("g"));
+    assert_eq!(schedules[3], None);
+    assert_eq!(born, ["head", "slow", "quick"]);
+
     for (agents, told) in [
         (vec![agent("a", &["b"]), agent("b", &["a"])], "wait for each other"),
         (vec![agent("a", &["c"])], "there is no agent `c`"),
         (vec![agent("a", &[]), agent("a", &[])], "two agents"),
         (vec![v1::AgentSpec { temperature: Some(9.0), ..agent("a", &[]) }], "temperature"),
         (vec![v1::AgentSpec { input_json: "{".into(), ..agent("a", &[]) }], "input_json"),
+        (vec![v1::AgentSpec { weight: Some(-1.0), ..agent("a", &[]) }], "weight"),
+        (vec![in_gang(agent("a", &[])), in_gang(agent("b", &["a"]))], "can never start together: b → a = b"),
     ] {
         let error = house.client.submit(list(agents)).await.expect_err("refused");
         assert_eq!(error.reason().expect("a reason").as_str(), "INVALID_ARGUMENT");

@@ -36,7 +36,7 @@ pub use syntax_kind::SyntaxKind;
 
 pub use check::asserted_parts;
 pub use check::cost::{Amounts, Bounds, Costs, Price, Prices, Unknown};
-pub use list::{AgentSpec, CompiledList, ListError, compile_list};
+pub use list::{AgentSpec, CompiledList, ListError, Needs, compile_list};
 pub use program::{
     CompileResult, Compiled, Options, check, compile, compile_tests, compile_text, compile_with, compile_with_costs,
 };

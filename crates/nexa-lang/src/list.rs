@@ -6,11 +6,11 @@
 //! Every agent takes one argument: the item's input, or for an item with dependencies the record
 //! `{ input, results }` that its coordinator builds.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use nexa_event::effect::ToolChoice;
 use nexa_types::Budget;
-use nexa_types::limits::LIST_AGENTS_MAX;
+use nexa_types::limits::{HEAP_BYTES_MAX, LABEL_BYTES_MAX, LABELS_MAX, LIST_AGENTS_MAX, LIST_ID_BYTES_MAX};
 use nexa_vm::module::{Module, Schedule};
 
 use crate::check::{model_name_fault, waits};
@@ -51,6 +51,39 @@ pub struct AgentSpec {
     pub stream: bool,
     /// 0 to 255, higher first.
     pub priority: u8,
+    /// How long it is expected to take, in milliseconds, if that is known.
+    pub estimated_duration_ms: Option<u64>,
+    /// Its share beside others, 0 to 1,000,000; 1 if nothing is said.
+    pub weight: Option<f64>,
+    /// Members of one gang start together, or none of them does; empty for none.
+    pub gang: String,
+    /// What it holds on its node while it runs.
+    pub needs: Needs,
+    /// Labels that its node must have.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// What an agent of a list holds on its node while it runs, as far as it is said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// Cores, in thousandths.
+    pub cpu_milli: Option<u32>,
+    /// Memory, in MiB; also the limit of its heap.
+    pub memory_mib: Option<u64>,
+    /// Model requests under way at a time.
+    pub llm_slots: Option<u32>,
+}
+
+impl AgentSpec {
+    /// Whether something is said that only scheduling asks for, `priority` not counted.
+    #[must_use]
+    pub fn is_scheduled(&self) -> bool {
+        self.estimated_duration_ms.is_some()
+            || self.weight.is_some()
+            || !self.gang.is_empty()
+            || self.needs != Needs::default()
+            || !self.labels.is_empty()
+    }
 }
 
 impl Default for AgentSpec {
@@ -72,6 +105,11 @@ impl Default for AgentSpec {
             retry_max: 2,
             stream: false,
             priority: 128,
+            estimated_duration_ms: None,
+            weight: None,
+            gang: String::new(),
+            needs: Needs::default(),
+            labels: BTreeMap::new(),
         }
     }
 }
@@ -84,6 +122,9 @@ pub struct CompiledList {
     /// For each item, the function that runs it.
     pub functions: Vec<u32>,
 }
+
+/// The most that an agent of a list may weigh: its weight is kept in thousandths.
+const WEIGHT_MAX: f64 = 1_000_000.0;
 
 /// Why a list cannot be compiled.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -123,13 +164,16 @@ pub fn compile_list(items: &[AgentSpec]) -> Result<CompiledList, ListError> {
         return Err(ListError::Length { count: items.len() });
     }
     let mut program = hir::Program { types: TypeTable::default(), ..hir::Program::default() };
-    // Looked up only, so the order does not matter. The key is all of a specification but its id.
+    // Looked up only, so the order does not matter. The key is all of a specification but its id and what is only asked
+    // for before it runs.
     let mut known: HashMap<String, u32> = HashMap::new();
     let mut names: HashSet<String> = HashSet::new();
     let mut functions = Vec::with_capacity(items.len());
     for item in items {
         check_settings(item)?;
-        let key = format!("{:?}", AgentSpec { id: String::new(), name: name_of(item).to_owned(), ..item.clone() });
+        let (gang, labels) = (String::new(), BTreeMap::new());
+        let (id, name, estimated_duration_ms) = (String::new(), name_of(item).to_owned(), None);
+        let key = format!("{:?}", AgentSpec { id, name, estimated_duration_ms, gang, labels, ..item.clone() });
         let next = program.agents.len() as u32;
         let number = *known.entry(key).or_insert(next);
         if number == next {
@@ -193,8 +237,20 @@ fn agent_of(item: &AgentSpec) -> hir::Agent {
         tool_choice: ToolChoice::Auto,
         max_tool_calls: 0,
         max_steps: None,
-        schedule: Schedule { priority: item.priority, ..Schedule::default() },
+        schedule: schedule_of(item),
         at,
+    }
+}
+
+fn schedule_of(item: &AgentSpec) -> Schedule {
+    let usual = Schedule::default();
+    Schedule {
+        priority: item.priority,
+        weight: item.weight.unwrap_or(usual.weight),
+        estimate: usual.estimate,
+        cpu_milli: item.needs.cpu_milli.unwrap_or(usual.cpu_milli),
+        memory_bytes: item.needs.memory_mib.map_or(usual.memory_bytes, |mib| mib << 20),
+        llm_slots: item.needs.llm_slots.unwrap_or(usual.llm_slots),
     }
 }
 
@@ -203,6 +259,11 @@ fn check_settings(item: &AgentSpec) -> Result<(), ListError> {
         |setting, given: String, allowed| Err(ListError::Setting { id: item.id.clone(), setting, given, allowed });
     if item.id.is_empty() {
         return refuse("id", "empty".to_owned(), "any text but an empty one");
+    }
+    if item.id.len() > LIST_ID_BYTES_MAX {
+        let id = item.id.chars().take(32).chain(['…']).collect();
+        let given = format!("{} bytes long", item.id.len());
+        return Err(ListError::Setting { id, setting: "id", given, allowed: "at most 256 bytes" });
     }
     if !(0.0..=2.0).contains(&item.temperature) {
         return refuse("temperature", item.temperature.to_string(), "from 0 to 2");
@@ -225,10 +286,46 @@ fn check_settings(item: &AgentSpec) -> Result<(), ListError> {
     if item.stop.len() > 16 {
         return refuse("stop", format!("a list of {}", item.stop.len()), "at most 16 texts");
     }
+    if item.estimated_duration_ms.is_some_and(|estimate| estimate > 30 * 24 * 3_600_000) {
+        let given = item.estimated_duration_ms.unwrap_or_default().to_string();
+        return refuse("estimated_duration_ms", given, "from 0 to 2592000000");
+    }
+    if let Some(weight) = item.weight
+        && !(0.0..=WEIGHT_MAX).contains(&weight)
+    {
+        return refuse("weight", weight.to_string(), "from 0 to 1000000");
+    }
+    if item.gang.len() > LIST_ID_BYTES_MAX {
+        return refuse("gang", format!("{} bytes long", item.gang.len()), "at most 256 bytes");
+    }
+    check_needs(item.needs).or_else(|(setting, given, allowed)| refuse(setting, given, allowed))?;
+    if item.labels.len() > LABELS_MAX {
+        return refuse("labels", format!("a list of {}", item.labels.len()), "at most 16");
+    }
+    if item.labels.iter().any(|(name, value)| name.is_empty() || name.len().max(value.len()) > LABEL_BYTES_MAX) {
+        return refuse("labels", "a label of another length".to_owned(), "names and values of at most 256 bytes");
+    }
     for model in &item.models {
         if let Some(fault) = model_name_fault(model) {
             return refuse("models", format!("`{model}`: {fault}"), "names like `provider/name`");
         }
     }
     Ok(())
+}
+
+/// What is out of range of what an agent needs: the setting, what was given, and what may be.
+fn check_needs(needs: Needs) -> Result<(), (&'static str, String, &'static str)> {
+    const { assert!(HEAP_BYTES_MAX == 64 << 20, "the text below says 64") };
+    match needs {
+        Needs { cpu_milli: Some(cpu), .. } if cpu > 1_024_000 => {
+            Err(("needs.cpu_milli", cpu.to_string(), "from 0 to 1024000"))
+        }
+        Needs { memory_mib: Some(mib), .. } if !(1..=HEAP_BYTES_MAX >> 20).contains(&mib) => {
+            Err(("needs.memory_mib", mib.to_string(), "from 1 to 64"))
+        }
+        Needs { llm_slots: Some(slots), .. } if slots > 1_024 => {
+            Err(("needs.llm_slots", slots.to_string(), "from 0 to 1024"))
+        }
+        Needs { .. } => Ok(()),
+    }
 }

@@ -221,6 +221,11 @@ impl Node {
         self.core().residency.is_coming(agent)
     }
 
+    /// Who is next on it, and for how long.
+    pub fn scheduler(&self) -> &SchedulerConfig {
+        &self.core().config.scheduler
+    }
+
     /// How the node is doing.
     pub fn stats(&self) -> NodeStats {
         self.core().stats()

@@ -43,6 +43,12 @@ pub const INLINE_BYTES_MAX: usize = 64 << 10;
 pub const INPUT_BYTES_MAX: usize = 4 << 20;
 /// Agents in one submitted list.
 pub const LIST_AGENTS_MAX: usize = 10_000;
+/// The id of an agent of a submitted list, and the name of a gang, in bytes.
+pub const LIST_ID_BYTES_MAX: usize = 256;
+/// Labels that an agent asks of its node.
+pub const LABELS_MAX: usize = 16;
+/// The name of a label, and its value, in bytes.
+pub const LABEL_BYTES_MAX: usize = 256;
 /// Events between two snapshots of an agent: a longer tail costs time at wake-up.
 pub const SNAPSHOT_EVERY_EVENTS: u64 = 256;
 /// How deep agents may start agents.

@@ -403,7 +403,10 @@ fn a_coordinator_waits_for_children_whenever_it_waits() {
     let mut desk = Desk::default();
     desk.submitted();
     let module = ModuleHash::from_bytes([7; 32]);
-    desk.agent(root(), born("list", None, Program::List { module, items: vec![], on_failure: OnFailure::FailFast }));
+    desk.agent(
+        root(),
+        born("list", None, Program::List { module, items: vec![], on_failure: OnFailure::FailFast, turns: None }),
+    );
     desk.started(root());
     desk.children(Join::None);
     desk.child_ended(0, value());

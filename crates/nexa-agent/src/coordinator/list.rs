@@ -3,8 +3,11 @@
 use std::collections::BTreeSet;
 
 use nexa_event::fact::ListItem;
-use nexa_types::limits::LIST_AGENTS_MAX;
+use nexa_types::limits::{BRANCHES_MAX, LIST_AGENTS_MAX};
 use nexa_vm::codec;
+
+use super::START_BYTES_MAX;
+use super::order::{Units, gang};
 
 /// Why a list cannot be run.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -39,6 +42,46 @@ pub enum ListError {
     Cycle {
         /// The ids along the cycle, the first one again at the end: `a → b → a`, each waiting for the next.
         path: String,
+    },
+    /// Members of a gang wait for what can only be there once others of them have started.
+    #[error(
+        "the members of gang `{gang}` can never start together: {path} (`→` waits for, `=` starts together with); \
+         take one of them out of its gang"
+    )]
+    GangWaitsForItself {
+        /// The gang.
+        gang: String,
+        /// The ids along the way: `a → b = c → a`.
+        path: String,
+    },
+    /// A gang has too many members to start with one record.
+    #[error(
+        "gang `{gang}` has {members} members, more than the {BRANCHES_MAX} that can start together; make several of it"
+    )]
+    GangTooMany {
+        /// The gang.
+        gang: String,
+        /// How many.
+        members: usize,
+    },
+    /// The inputs of a gang are too long to start with one record.
+    #[error(
+        "the inputs of gang `{gang}` have {bytes} bytes together, more than the {START_BYTES_MAX} that can start \
+         together; make several of it, or hand less to each"
+    )]
+    GangTooLong {
+        /// The gang.
+        gang: String,
+        /// How many.
+        bytes: usize,
+    },
+    /// There is not one turn for each agent.
+    #[error("the list has {count} agents and {turns} turns")]
+    Turns {
+        /// The length of the list.
+        count: usize,
+        /// How many turns there are.
+        turns: usize,
     },
     /// An input is no encoded value.
     #[error("the input of agent `{id}` cannot be read")]
@@ -75,8 +118,65 @@ pub fn validate(items: &[ListItem]) -> Result<(), ListError> {
     }
     match cycle(items) {
         Some(path) => Err(ListError::Cycle { path }),
+        None => gangs(items),
+    }
+}
+
+/// Whether each gang of a list without a cycle can start.
+fn gangs(items: &[ListItem]) -> Result<(), ListError> {
+    let units = Units::new(items);
+    if units.members.len() == items.len() {
+        return Ok(());
+    }
+    for members in &units.members {
+        let Some(gang) = gang(&items[members[0] as usize]) else { continue };
+        if members.len() > BRANCHES_MAX {
+            return Err(ListError::GangTooMany { gang: gang.to_owned(), members: members.len() });
+        }
+        let bytes = members.iter().map(|index| items[*index as usize].input.len()).sum();
+        if bytes > START_BYTES_MAX {
+            return Err(ListError::GangTooLong { gang: gang.to_owned(), bytes });
+        }
+    }
+    match ring(items, &units) {
+        Some((gang, path)) => Err(ListError::GangWaitsForItself { gang, path }),
         None => Ok(()),
     }
+}
+
+/// A ring of gangs and items of a list without a cycle, if there is one: its first gang, and the way.
+fn ring(items: &[ListItem], units: &Units) -> Option<(String, String)> {
+    let (_, left) = units.sorted(items);
+    // Whatever is left waits for something that is left, so going on from one to the next must come round.
+    let mut at = left.iter().position(|left| *left > 0)?;
+    let (mut walk, mut seen) = (Vec::new(), BTreeSet::new());
+    while seen.insert(at) {
+        let waits = |member: &u32| {
+            let after = items[*member as usize].after.iter();
+            after.copied().find(|after| left[units.of[*after as usize] as usize] > 0).map(|after| (*member, after))
+        };
+        let edge = units.members[at].iter().find_map(waits)?;
+        walk.push((at, edge));
+        at = units.of[edge.1 as usize] as usize;
+    }
+    let from = walk.iter().position(|(unit, _)| *unit == at)?;
+    let mut edges: Vec<(u32, u32)> = walk[from..].iter().map(|(_, edge)| *edge).collect();
+    // Somewhere it comes into a gang by one member and goes out by another, or it were a cycle of items. Begin there.
+    let enters = |place: usize| edges[(place + edges.len() - 1) % edges.len()].1;
+    let crossing = (0..edges.len()).find(|place| enters(*place) != edges[*place].0)?;
+    edges.rotate_left(crossing);
+    let id = |index: u32| items[index as usize].id.as_str();
+    let mut path = id(edges[0].0).to_owned();
+    for (place, (_, after)) in edges.iter().enumerate() {
+        path.push_str(" → ");
+        path.push_str(id(*after));
+        let next = edges[(place + 1) % edges.len()].0;
+        if next != *after {
+            path.push_str(" = ");
+            path.push_str(id(next));
+        }
+    }
+    Some((gang(&items[edges[0].0 as usize])?.to_owned(), path))
 }
 
 /// A cycle among items whose dependencies all exist. Without recursion: a chain may be as long as the list.

@@ -104,8 +104,19 @@ impl Desk {
 
     /// A list of agents that do these things; each item runs the function that it names.
     pub(crate) fn list_of(functions: &[Vec<Act>], items: Vec<ListItem>, on_failure: OnFailure, budget: Budget) -> Self {
+        Self::list_in_turn(functions, items, on_failure, budget, None)
+    }
+
+    /// The same with a turn for each item.
+    pub(crate) fn list_in_turn(
+        functions: &[Vec<Act>],
+        items: Vec<ListItem>,
+        on_failure: OnFailure,
+        budget: Budget,
+        turns: Option<Vec<u32>>,
+    ) -> Self {
         let program = program(functions);
-        let mut first = spawned(fact::Program::List { module: program.hash(), items, on_failure });
+        let mut first = spawned(fact::Program::List { module: program.hash(), items, on_failure, turns });
         first.budget = budget;
         Self::seated(program, first)
     }

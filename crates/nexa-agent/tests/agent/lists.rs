@@ -21,23 +21,31 @@ use crate::desk::{Desk, NOON, bill, spawned, tokens};
 
 pub(crate) fn item(id: &str, after: &[u32]) -> ListItem {
     let input = codec::encode(&Value::Str(format!("for {id}").into()));
-    ListItem { id: id.to_owned(), entry: 0, input, after: after.to_vec(), budget: Budget::default(), timeout: None }
+    ListItem {
+        id: id.to_owned(),
+        entry: 0,
+        input,
+        after: after.to_vec(),
+        budget: Budget::default(),
+        timeout: None,
+        schedule: None,
+    }
 }
 
 fn value(text: &str) -> Payload {
     codec::encode(&Value::Str(text.into()))
 }
 
-fn ok(text: &str) -> Outcome {
+pub(crate) fn ok(text: &str) -> Outcome {
     Outcome::Ok(value(text))
 }
 
-fn failed() -> Outcome {
+pub(crate) fn failed() -> Outcome {
     Outcome::Err(Failure::new(RunCode::Refused, "not that"))
 }
 
 /// `a: text, b: err(refused)`, or the failure and what it carries.
-fn outcome(desk: &Desk) -> String {
+pub(crate) fn outcome(desk: &Desk) -> String {
     match desk.root().agent.end().map(|end| &end.outcome) {
         None => "runs".to_owned(),
         Some(Outcome::Ok(payload)) => dict(payload),
@@ -65,7 +73,7 @@ fn dict(payload: &Payload) -> String {
 }
 
 /// Names of the items that each effect started.
-fn started(desk: &Desk) -> Vec<Vec<&str>> {
+pub(crate) fn started(desk: &Desk) -> Vec<Vec<&str>> {
     let events = desk.root().stream.iter().filter_map(|(event, _)| match event {
         AgentEvent::ChildrenSpawned { children, .. } => Some(children),
         _ => None,
@@ -292,7 +300,7 @@ impl Long {
         let program = crate::program::program(&[vec![crate::program::Act::Argument]]);
         let items = (0..count as u32).map(|n| item(&format!("i{n}"), &after(n))).collect();
         let module = program.hash();
-        let first = spawned(fact::Program::List { module, items, on_failure: OnFailure::FailFast });
+        let first = spawned(fact::Program::List { module, items, on_failure: OnFailure::FailFast, turns: None });
         let id = AgentId::root(first.workload);
         let agent = Agent::born(id, &first, Arc::clone(&program)).expect("the module is its own");
         let (log, appends) = (Vec::new(), Vec::new());
@@ -454,7 +462,7 @@ proptest! {
 }
 
 /// What a list ends with, said from the end: who ended, and whether badly.
-fn told_plainly(items: &[ListItem], on_failure: OnFailure, ended: &BTreeMap<String, bool>) -> String {
+pub(crate) fn told_plainly(items: &[ListItem], on_failure: OnFailure, ended: &BTreeMap<String, bool>) -> String {
     let entry = |item: &ListItem| {
         let fails = ended.get(&item.id)?;
         Some(if *fails { format!("{}: err Str(\"refused\")", item.id) } else { format!("{0}: {0}", item.id) })

@@ -4,6 +4,7 @@ mod budgets;
 mod desk;
 mod formats;
 mod life;
+mod list_orders;
 mod lists;
 mod program;
 mod properties;

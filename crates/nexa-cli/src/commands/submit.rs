@@ -3,6 +3,7 @@
 //! A program is compiled here, with its imports, and put as a module; the server never sees files. A list of agents goes as
 //! it is.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use nexa_client::{Client, From};
@@ -225,6 +226,28 @@ struct ListAgent {
     #[serde(default)]
     stream: bool,
     priority: Option<u8>,
+    estimated_duration_ms: Option<u64>,
+    weight: Option<f64>,
+    #[serde(default)]
+    gang: String,
+    needs: Option<ListNeeds>,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListNeeds {
+    cpu_milli: Option<u32>,
+    memory_mib: Option<u64>,
+    llm_slots: Option<u32>,
+}
+
+impl ListNeeds {
+    fn told(self) -> v1::AgentNeeds {
+        let Self { cpu_milli, memory_mib, llm_slots } = self;
+        v1::AgentNeeds { cpu_milli, memory_mib, llm_slots }
+    }
 }
 
 fn read_list(file: &Path) -> Result<v1::AgentList, Failure> {
@@ -257,6 +280,11 @@ fn read_list(file: &Path) -> Result<v1::AgentList, Failure> {
         retry_max: agent.retry_max,
         stream: agent.stream,
         priority: agent.priority.map(u32::from),
+        estimated_duration_ms: agent.estimated_duration_ms,
+        weight: agent.weight,
+        gang: agent.gang,
+        needs: agent.needs.map(ListNeeds::told),
+        labels: agent.labels.into_iter().collect(),
     });
     Ok(v1::AgentList { agents: agents.collect(), on_failure: on_failure.into() })
 }

@@ -4,7 +4,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use nexa_event::fact::OnFailure;
-use nexa_lang::AgentSpec;
+use nexa_lang::{AgentSpec, Needs};
 use nexa_ports::view::{PAGE_ITEMS_MAX, Page};
 use nexa_proto::refusal::Refusal;
 use nexa_proto::{convert, v1};
@@ -108,6 +108,8 @@ fn listed_agent((index, agent): (usize, v1::AgentSpec)) -> Decoded<m::ListedAgen
         Some(priority) => u8::try_from(priority)
             .map_err(|_| Refusal::field(format!("agent_list.agents[{index}].priority"), "is more than 255"))?,
     };
+    let needs = agent.needs.unwrap_or_default();
+    let needs = Needs { cpu_milli: needs.cpu_milli, memory_mib: needs.memory_mib, llm_slots: needs.llm_slots };
     let spec = AgentSpec {
         id: agent.id,
         name: agent.name,
@@ -124,6 +126,11 @@ fn listed_agent((index, agent): (usize, v1::AgentSpec)) -> Decoded<m::ListedAgen
         retry_max: agent.retry_max.unwrap_or(default.retry_max),
         stream: agent.stream,
         priority,
+        estimated_duration_ms: agent.estimated_duration_ms,
+        weight: agent.weight,
+        gang: agent.gang,
+        needs,
+        labels: agent.labels.into_iter().collect(),
     };
     Ok(m::ListedAgent { spec, input: agent.input_json, after: agent.after })
 }

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use nexa_agent::coordinator;
 use nexa_event::envelope::Fact;
-use nexa_event::fact::{self, AgentEvent, ListItem, Spawned, WorkloadEvent};
-use nexa_lang::AgentSpec;
+use nexa_event::fact::{self, AgentEvent, ItemSchedule, ListItem, Spawned, WorkloadEvent};
+use nexa_lang::{AgentSpec, Needs};
 use nexa_ports::store::{Append, AppendError, Birth, Guard};
 use nexa_proto::refusal::{Refusal, Violation};
 use nexa_types::{AgentId, Budget, Millis, ModuleHash, Reason, StreamId, Version, WorkloadId};
@@ -120,7 +120,11 @@ impl Handlers {
                 let items = items(&agents, &compiled.functions)?;
                 coordinator::validate(&items)
                     .map_err(|error| Refusal::field("agent_list.agents", error.to_string()))?;
-                let program = fact::Program::List { module: program.hash(), items, on_failure };
+                let config = self.host.scheduler();
+                gangs_fit(&items, config.max_concurrent_agents)?;
+                // Chosen once and recorded, so that a replay needs neither these settings nor this build.
+                let turns = Some(coordinator::turns(&items, |priority| config.level(priority)));
+                let program = fact::Program::List { module: program.hash(), items, on_failure, turns };
                 Ok(Root { name: LIST_NAME.to_owned(), program, budget: Budget::default() })
             }
         }
@@ -208,6 +212,7 @@ fn items(agents: &[ListedAgent], entries: &[u32]) -> Result<Vec<ListItem>, Refus
             after,
             budget: agent.spec.budget,
             timeout: Some(Millis(agent.spec.timeout_ms)),
+            schedule: schedule(&agent.spec),
         });
     }
     match wrong.first() {
@@ -219,6 +224,37 @@ fn items(agents: &[ListedAgent], entries: &[u32]) -> Result<Vec<ListItem>, Refus
             Err(refusal)
         }
     }
+}
+
+/// Whether as many may be at work at a time as each gang has members.
+fn gangs_fit(items: &[ListItem], at_work_max: usize) -> Result<(), Refusal> {
+    let mut gangs: HashMap<&str, usize> = HashMap::new();
+    for gang in items.iter().filter_map(|item| item.schedule.as_ref()?.gang.as_deref()) {
+        let members = gangs.entry(gang).or_default();
+        *members += 1;
+        if *members > at_work_max {
+            let told = format!("gang `{gang}` has more members than the {at_work_max} agents that work at a time here");
+            return Err(Refusal::field("agent_list.agents", told)
+                .hint("make several of it, or raise `max_concurrent_agents` under `[scheduler]` in nexa.toml"));
+        }
+    }
+    Ok(())
+}
+
+/// What was said of an agent for scheduling, if anything was.
+fn schedule(spec: &AgentSpec) -> Option<ItemSchedule> {
+    let usual = AgentSpec::default();
+    (spec.is_scheduled() || spec.priority != usual.priority).then(|| ItemSchedule {
+        priority: Some(spec.priority),
+        estimate: spec.estimated_duration_ms.map(Millis),
+        // It is within bounds, so nothing is cut off but what is below a thousandth.
+        weight_milli: spec.weight.map(|weight| (weight * 1_000.0).round() as u32),
+        gang: (!spec.gang.is_empty()).then(|| spec.gang.clone()),
+        cpu_milli: spec.needs.cpu_milli,
+        memory_bytes: spec.needs.memory_mib.map(|mib| mib << 20),
+        llm_slots: spec.needs.llm_slots,
+        labels: (!spec.labels.is_empty()).then(|| spec.labels.clone()),
+    })
 }
 
 /// A hash of all that a request asks for, its id left out. Lengths keep the parts apart.
@@ -284,6 +320,11 @@ fn hash_agent(agent: &ListedAgent, part: &mut dyn FnMut(&[u8])) {
         retry_max,
         stream,
         priority,
+        estimated_duration_ms,
+        weight,
+        gang,
+        needs: Needs { cpu_milli, memory_mib, llm_slots },
+        labels,
     } = spec;
     for text in [id, name, role, prompt, input] {
         part(text.as_bytes());
@@ -300,4 +341,13 @@ fn hash_agent(agent: &ListedAgent, part: &mut dyn FnMut(&[u8])) {
         part(&number.to_le_bytes());
     }
     part(&[u8::from(*stream), *priority]);
+    // A request that says none of it has the hash that it had before one could.
+    if spec.is_scheduled() {
+        part(b"schedule");
+        part(gang.as_bytes());
+        let numbers = [*estimated_duration_ms, cpu_milli.map(u64::from), *memory_mib, llm_slots.map(u64::from)];
+        part(&nexa_event::codec::encode(&numbers.to_vec()));
+        part(&nexa_event::codec::encode(&weight.map(f64::to_bits)));
+        part(&nexa_event::codec::encode(labels));
+    }
 }
