@@ -58,7 +58,8 @@ pub struct RebalanceLimits {
     pub tolerance: u64,
     /// How long an agent stays where it came to.
     pub cool_down: Millis,
-    /// How many agents may move now; see [`SystemLoad::moves_left`].
+    /// How many agents may move now; see [`SystemLoad::moves_left`]. A gang with more members on its node stays, also on a
+    /// draining one, until there are as many.
     pub moves_left: u64,
     /// Who goes first, and where.
     pub strategy: LoadBalanceStrategy,

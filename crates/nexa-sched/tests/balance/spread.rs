@@ -136,7 +136,8 @@ proptest! {
         let limits = RebalanceLimits { strategy: STRATEGIES[strategy], ..RebalanceLimits::default() };
         let joined: Vec<u32> = (old as u32..(old + new) as u32).collect();
         let seen = world.seen(0, &mut Dice(0));
-        let least = Spread::of(&seen, &world.uses, &limits).least(&seen, old);
+        let before = Spread::of(&seen, &world.uses, &limits);
+        let least = before.least(&seen, old);
         let mut moved = BTreeSet::new();
         // Figures are rounded, so that a node that is as full as may be can have room for one more when it is asked again.
         for round in 0.. {
@@ -165,6 +166,8 @@ proptest! {
                 continue;
             }
             prop_assert!(node >= old || *has <= after.high * of + about(*of), "old node {node} is above: {has} of {of}");
+            let kept_enough = *has >= after.low * of - about(*of) || *has >= before.nodes[node].0;
+            prop_assert!(node >= old || kept_enough, "old node {node} gave too much: {has} of {of}");
             prop_assert!(node < old || *has >= after.low * of - about(*of), "new node {node} is below: {has} of {of}");
         }
         // The bound fills new nodes with parts of agents; with several of them, whole ones may be one more each.
