@@ -25,6 +25,7 @@ pub mod format;
 pub mod hir;
 pub mod list;
 mod program;
+pub mod project;
 pub mod types;
 
 pub use diagnostic::{Code, Diagnostic, Severity};

@@ -1,9 +1,9 @@
 //! A compiled program.
 //!
 //! Magic `NXB1`, major.minor version, then sections: constants, types, shapes, functions, agents, requests, entries,
-//! since 1.1 those of kinds, schedules, tools, grants, offers and reuse that say something, debug. The module hash is
-//! BLAKE3-256 over all sections but debug, so comments and line numbers do not change it; equal source and compiler give equal
-//! bytes. A loader accepts an equal major and a lower or equal minor version. A module is written in the lowest version
+//! since 1.1 those of kinds, schedules, tools, grants, offers and reuse that say something, debug, since 1.2 the graph if it
+//! says something. The module hash is BLAKE3-256 over all sections but the last two, so neither comments and line numbers nor
+//! what schedulers are told change it; equal source and compiler give equal bytes. A loader accepts an equal major and a lower or equal minor version. A module is written in the lowest version
 //! that can say what is in it.
 
 use nexa_types::{Budget, Millis, Tokens};
@@ -14,7 +14,9 @@ pub mod build;
 mod decode;
 mod dump;
 mod encode;
+pub mod outline;
 mod statics;
+pub mod tasks;
 mod tools;
 
 pub use decode::LoadError;
@@ -54,6 +56,8 @@ pub struct Module {
     pub cached: Vec<u32>,
     /// Names and lines; not part of the hash.
     pub debug: Debug,
+    /// What a scheduler may know of it; not part of the hash.
+    pub graph: outline::Graph,
 }
 
 /// A constant.

@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 
+use nexa_vm::module::outline::Pinned;
+
 use super::Checker;
 use super::modules::Item;
 use crate::ast::{AstNode, Decl, Decorator, Expr};
@@ -24,6 +26,15 @@ pub(super) struct Decorated {
     allowed: Vec<(FileId, Span, Code)>,
     /// Where each identity of a file is given first.
     ids: BTreeMap<(FileId, String), Span>,
+    /// What they identify.
+    pins: BTreeMap<Pinned, String>,
+}
+
+impl Decorated {
+    /// The names that nodes were given, in ascending order.
+    pub(super) fn pins(&self) -> Vec<(Pinned, String)> {
+        self.pins.iter().map(|(pinned, id)| (*pinned, id.clone())).collect()
+    }
 }
 
 impl Checker<'_> {
@@ -44,7 +55,7 @@ impl Checker<'_> {
                 continue;
             }
             match text.as_str() {
-                "id" => self.pin_id(&decorator),
+                "id" => self.pin_id(&decorator, item),
                 "deprecated" => {
                     let why = self.decorator_text(&decorator, "deprecated", "what to use instead");
                     if let (Some(why), Some(item)) = (why, item) {
@@ -61,7 +72,7 @@ impl Checker<'_> {
         }
     }
 
-    fn pin_id(&mut self, decorator: &Decorator) {
+    fn pin_id(&mut self, decorator: &Decorator, item: Option<Item>) {
         let Some(id) = self.decorator_text(decorator, "id", "name") else { return };
         let span = decorator.span();
         if id.is_empty() || id.contains(char::is_whitespace) || id.contains(['/', '#', '.']) {
@@ -74,6 +85,15 @@ impl Checker<'_> {
                 .label(*first, "it is given here first");
             self.report(twice);
             return;
+        }
+        let pinned = match item {
+            Some(Item::Agent(agent)) => Some(Pinned::Agent(agent as u32)),
+            Some(Item::Tool(tool)) => Some(Pinned::Tool(tool as u32)),
+            Some(Item::Flow(flow)) => Some(Pinned::Flow(flow as u32)),
+            _ => None,
+        };
+        if let Some(pinned) = pinned {
+            self.decorated.pins.insert(pinned, id.clone());
         }
         self.decorated.ids.insert((self.file, id), span);
     }

@@ -309,7 +309,8 @@ impl<'f> Checker<'f> {
         let agents = std::mem::take(&mut self.agents).into_iter().map(|agent| agent.checked).collect();
         let tools = std::mem::take(&mut self.tools).into_iter().map(|tool| tool.checked).collect();
         let (types, functions) = (self.types.clone(), std::mem::take(&mut self.functions));
-        hir::Program { types, functions, agents, tools, entries, apart, tests: Vec::new() }
+        let (flows, pins) = (self.flows.len() as u32, self.decorated.pins());
+        hir::Program { types, functions, flows, agents, tools, entries, apart, pins, tests: Vec::new() }
     }
 }
 

@@ -162,6 +162,7 @@ pub(crate) fn compile(program: &hir::Program, files: &[Lines]) -> Result<Module,
         offers,
         cached,
         debug,
+        graph: crate::project::graph(program),
     };
     limits::check_module(&module)?;
     Ok(module)

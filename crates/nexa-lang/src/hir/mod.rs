@@ -14,6 +14,7 @@ use std::rc::Rc;
 use nexa_event::effect::{Risk, TestCall, ToolChoice, ToolEffect, ToolLimits, ToolSource};
 use nexa_types::Budget;
 use nexa_vm::module::Schedule;
+use nexa_vm::module::outline::Pinned;
 use nexa_vm::op::{Asking, MemoryScope, MergeStrategy};
 
 use crate::types::{Ty, TypeTable};
@@ -36,6 +37,8 @@ pub struct Program {
     pub types: TypeTable,
     /// Flows first, then lambdas and branches as they were met.
     pub functions: Vec<Function>,
+    /// How many of them are declared: flows and `fn`s.
+    pub flows: u32,
     /// Declared agents.
     pub agents: Vec<Agent>,
     /// Declared tools, and those of `std` that were granted.
@@ -44,6 +47,8 @@ pub struct Program {
     pub entries: Vec<Entry>,
     /// Flows that run as agents of their own wherever they are called: those with a `budget` or a `schedule`.
     pub apart: Vec<Entry>,
+    /// Names that nodes of the task graph were given, in ascending order.
+    pub pins: Vec<(Pinned, String)>,
     /// The tests, in a test build only.
     pub tests: Vec<TestEntry>,
 }

@@ -3,10 +3,10 @@
 use nexa_types::limits::{CONSTANT_BYTES_MAX, MODULE_BYTES_MAX};
 use nexa_types::{Budget, Millis, ModuleHash, Tokens, UsdMicro};
 
-use super::encode::{MAGIC, VERSION, hash_of, max, section};
+use super::encode::{GRAPH_MINOR, MAGIC, MINOR_AT, VERSION, hash_of, max, section};
 use super::{
-    Agent, Constant, Debug, Entry, EntryParam, Field, Function, ModelRequestSpec, Module, RecordType, Type, statics,
-    tools,
+    Agent, Constant, Debug, Entry, EntryParam, Field, Function, ModelRequestSpec, Module, RecordType, Type, outline,
+    statics, tools,
 };
 use crate::codec::read_shape;
 use crate::verify::VerifyError;
@@ -76,6 +76,11 @@ impl Module {
         let cached = said_section(&mut reader, minor, section::CACHED, max::REQUESTS, |reader| reader.u32())?;
         let hashed = bytes.len() - reader.left();
         let debug = in_section(&mut reader, section::DEBUG, read_debug)?;
+        let graph = if minor >= GRAPH_MINOR {
+            in_section(&mut reader, section::GRAPH, |reader| outline::read_graph(reader, max::FUNCTIONS))?
+        } else {
+            outline::Graph::default()
+        };
         reader.end().map_err(|source| damaged(0, source))?;
         let module = Self {
             constants,
@@ -91,8 +96,12 @@ impl Module {
             offers,
             cached,
             debug,
+            graph,
         };
-        Ok((module, hash_of(&bytes[..hashed])))
+        module.graph.check(&module).map_err(|source| damaged(section::GRAPH, source))?;
+        // A graph changes the version that is written, and not the one that is hashed.
+        let minor = if minor >= GRAPH_MINOR { module.minor() } else { minor };
+        Ok((module, hash_of(&[&bytes[..MINOR_AT], &[minor], &bytes[MINOR_AT + 1..hashed]])))
     }
 }
 

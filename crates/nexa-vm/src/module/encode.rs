@@ -2,20 +2,25 @@
 //!
 //! `NXB1`, major and minor version as one byte each, then sections in the order of their numbers: a number, a length
 //! (4 bytes), the bytes. Sections since 1.1 are left out when they are empty, and a module without any of them is written
-//! as 1.0. The hash covers everything but the debug section.
+//! as 1.0. The hash covers everything but debug and graph, behind the version that the module would have without a graph.
 
 use nexa_types::limits::MODULE_BYTES_MAX;
 use nexa_types::{Budget, ModuleHash};
 
 use super::{
-    Agent, Constant, Debug, Entry, Function, Kind, ModelRequestSpec, Module, RecordType, Type, statics, tools,
+    Agent, Constant, Debug, Entry, Function, Kind, ModelRequestSpec, Module, RecordType, Type, outline, statics, tools,
 };
 use crate::codec::write_shape;
 use crate::wire::Writer;
 
 pub(super) const MAGIC: [u8; 4] = *b"NXB1";
 /// A loader accepts this major version and a lower or equal minor one.
-pub const VERSION: (u8, u8) = (1, 1);
+pub const VERSION: (u8, u8) = (1, 2);
+
+/// Where the minor version stands in the bytes.
+pub(super) const MINOR_AT: usize = MAGIC.len() + 1;
+/// The minor version of modules with a graph.
+pub(super) const GRAPH_MINOR: u8 = 2;
 
 /// Section numbers; stored and never reused.
 pub(super) mod section {
@@ -34,6 +39,8 @@ pub(super) mod section {
     pub(crate) const OFFERS: u8 = 12;
     pub(crate) const CACHED: u8 = 13;
     pub(crate) const DEBUG: u8 = 100;
+    // Since 1.2, left out if it would say nothing.
+    pub(crate) const GRAPH: u8 = 101;
 }
 
 /// How many of a thing a module may have.
@@ -55,17 +62,21 @@ pub(crate) mod max {
 impl Module {
     /// The module as bytes. Equal modules give equal bytes.
     pub fn encode(&self) -> Vec<u8> {
-        let mut writer = self.encode_without_debug();
+        let mut writer = self.encode_hashed();
         section(&mut writer, section::DEBUG, |writer| write_debug(writer, &self.debug));
+        if !self.graph.is_empty() {
+            writer.bytes[MINOR_AT] = GRAPH_MINOR;
+            section(&mut writer, section::GRAPH, |writer| outline::write_graph(writer, &self.graph));
+        }
         writer.bytes
     }
 
-    /// BLAKE3-256 of the bytes without the debug section: comments and line numbers do not change it.
+    /// BLAKE3-256 of the bytes without debug and graph: comments and line numbers do not change it.
     pub fn hash(&self) -> ModuleHash {
-        hash_of(&self.encode_without_debug().bytes)
+        hash_of(&[&self.encode_hashed().bytes])
     }
 
-    fn encode_without_debug(&self) -> Writer {
+    fn encode_hashed(&self) -> Writer {
         let mut writer = Writer::new();
         writer.raw(&MAGIC);
         writer.u8(VERSION.0);
@@ -87,8 +98,8 @@ impl Module {
         writer
     }
 
-    /// The lowest minor version that can say what is in the module, so that what an older compiler made keeps its hash.
-    fn minor(&self) -> u8 {
+    /// The lowest minor version that can say what is hashed of the module, so that what an older compiler made keeps its hash.
+    pub(super) fn minor(&self) -> u8 {
         let has_statics = !self.schedules.is_empty() || !self.known_kinds().is_empty();
         let has_tools = !self.tools.is_empty() || !self.grants.is_empty() || !self.offers.is_empty();
         u8::from(has_statics || has_tools || !self.cached.is_empty())
@@ -107,9 +118,12 @@ impl Module {
     }
 }
 
-pub(super) fn hash_of(bytes_without_debug: &[u8]) -> ModuleHash {
+/// The hash of what is hashed, in pieces.
+pub(super) fn hash_of(pieces: &[&[u8]]) -> ModuleHash {
     let mut hasher = blake3::Hasher::new_derive_key("nexa.v1 module");
-    hasher.update(bytes_without_debug);
+    pieces.iter().for_each(|piece| {
+        hasher.update(piece);
+    });
     ModuleHash::from_bytes(*hasher.finalize().as_bytes())
 }
 

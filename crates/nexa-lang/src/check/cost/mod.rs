@@ -30,6 +30,7 @@ use crate::hir::{Agent, At, Program, Target};
 pub(super) use findings::find;
 use least::LeastOf;
 use most::MostOf;
+pub(crate) use most::{length_of, rounds_of, stored_once};
 
 /// The window of an agent whose model's window is not known, in tokens: what the language gives an agent's memory.
 const WINDOW_TOKENS: u64 = 6_000;
@@ -91,10 +92,21 @@ pub struct Costs {
     pub entries: Vec<(String, Bounds)>,
     /// Each agent by itself.
     pub agents: Vec<(String, Bounds)>,
+    /// Each flow that runs as an agent of its own.
+    pub apart: Vec<(String, Bounds)>,
+    /// What a question of a flow to the default model takes at most.
+    pub question: Amounts,
+}
+
+impl Default for Amounts {
+    fn default() -> Self {
+        Amounts::NOTHING
+    }
 }
 
 impl Amounts {
-    const NOTHING: Amounts = Amounts { requests: 0, tokens: 0, cost: Some(UsdMicro(0)) };
+    /// What asks nobody.
+    pub const NOTHING: Amounts = Amounts { requests: 0, tokens: 0, cost: Some(UsdMicro(0)) };
 
     fn plus(self, other: Amounts) -> Amounts {
         Amounts {
@@ -104,7 +116,7 @@ impl Amounts {
         }
     }
 
-    fn times(self, count: u64) -> Amounts {
+    pub(crate) fn times(self, count: u64) -> Amounts {
         Amounts {
             requests: self.requests.saturating_mul(count),
             tokens: self.tokens.saturating_mul(count),
@@ -198,7 +210,10 @@ pub(crate) fn costs(program: &Program, prices: &Prices) -> Costs {
     };
     let entries = program.entries.iter().map(|entry| (entry.name.clone(), bounds(entry.target, &entry.budget)));
     let entries = entries.collect();
+    let apart = program.apart.iter().map(|flow| (flow.name.clone(), bounds(flow.target, &flow.budget)));
+    let apart = apart.collect();
     let agents = (0u32..).zip(&program.agents);
     let agents = agents.map(|(number, agent)| (agent.name.clone(), bounds(Target::Agent(number), &agent.budget)));
-    Costs { entries, agents: agents.collect() }
+    let agents = agents.collect();
+    Costs { entries, agents, apart, question: one_question("", prices).times(QUESTION_TURNS) }
 }

@@ -432,7 +432,7 @@ fn asks_nobody(most: &Most, at: At) -> bool {
 }
 
 /// The locals that are stored to in one place, and what is stored there.
-pub(super) fn stored_once(body: &[Stmt]) -> BTreeMap<u16, &Expr> {
+pub(crate) fn stored_once(body: &[Stmt]) -> BTreeMap<u16, &Expr> {
     let mut stored: BTreeMap<u16, Option<&Expr>> = BTreeMap::new();
     let mut waiting: Vec<Part<'_>> = body.iter().map(Part::Stmt).collect();
     while let Some(part) = waiting.pop() {
@@ -463,7 +463,7 @@ pub(super) fn stored_once(body: &[Stmt]) -> BTreeMap<u16, &Expr> {
 }
 
 /// How often the body of `loop (max: n)` runs: it counts its rounds, and raises an error when they are over.
-pub(super) fn rounds_of(body: &[Stmt]) -> Option<u64> {
+pub(crate) fn rounds_of(body: &[Stmt]) -> Option<u64> {
     let [Stmt { kind: StmtKind::If(over, raise, _), .. }, Stmt { kind: StmtKind::Increment(counter, 1), .. }, ..] =
         body
     else {
@@ -491,7 +491,7 @@ fn has_counter(body: &[Stmt]) -> bool {
 }
 
 /// How many elements there are, where that is written.
-pub(super) fn length_of(over: &Expr) -> Option<u64> {
+pub(crate) fn length_of(over: &Expr) -> Option<u64> {
     let int = |expr: &Expr| match expr.kind {
         ExprKind::Const(Const::Int(int)) => Some(int),
         _ => None,
