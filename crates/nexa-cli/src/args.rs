@@ -68,6 +68,12 @@ pub enum Command {
     Run(RunArgs),
     /// Check programs and print their diagnostics.
     Check(CheckArgs),
+    /// Show the task graph of a program or a list of agents: what runs, after what, for how long, for how much.
+    ///
+    /// Nothing is run. Both ways of a condition are shown, and what a loop does is shown once with its rounds (`?` if only
+    /// the run itself can tell); ESTIMATE is of all rounds, and COST of the models.
+    #[command(after_help = GRAPH_EXAMPLES)]
+    Graph(GraphArgs),
     /// Say what a diagnostic's code means, with an example; without a code, list them all.
     Explain(ExplainArgs),
     /// Write programs in the one way that programs are written.
@@ -247,6 +253,23 @@ pub struct CheckArgs {
     /// Also say how many requests and tokens each flow and agent needs at least, and takes at most.
     #[arg(long)]
     pub cost: bool,
+}
+
+/// What `nexa help graph` shows last.
+const GRAPH_EXAMPLES: &str = "\
+Examples:
+  nexa graph team.nx                        the nodes of `flow main`, stage by stage
+  nexa graph team.nx --entry gather         those of another flow, or of an agent
+  nexa graph list.json -o json              one JSON object for each node, as a scheduler takes it";
+
+/// `nexa graph`
+#[derive(Debug, Args)]
+pub struct GraphArgs {
+    /// A program (.nx), or a list of agents (.json).
+    pub file: PathBuf,
+    /// The flow or agent of a program.
+    #[arg(long, default_value = "main")]
+    pub entry: String,
 }
 
 /// `nexa explain`

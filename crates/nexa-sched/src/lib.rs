@@ -35,6 +35,7 @@ mod rank;
 mod rebalance;
 mod rebalance_board;
 mod rebalance_spread;
+mod source;
 mod timeline;
 
 pub use agent::{AgentScheduleInfo, ModelNeed, Resources};
@@ -56,3 +57,4 @@ pub use plan::{KEEP_MARGIN_PERCENT, PlanError, Problem, Progress, SchedulePlan, 
 pub use rank::{critical_path, downward_ranks, upward_ranks};
 pub use rebalance::{MoveReason, RebalanceLimits, ScheduleAdjustment, rebalance};
 pub use rebalance_spread::spread;
+pub use source::{INPUT_TOKENS_EXPECTED, agents_of_entry, agents_of_list};

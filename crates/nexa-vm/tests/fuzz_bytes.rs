@@ -78,6 +78,7 @@ fn a_damaged_module_is_refused_or_runs_within_its_limits() {
         let bytes = damage(&good[usize::from(*which) % good.len()], &changes[..changes.len().min(4)]);
         if let Ok(program) = Program::load(&bytes) {
             let program = Arc::new(program);
+            common::check_tasks(program.module());
             for function in 0..program.module().functions.len().min(4) {
                 run_for_a_while(&program, function as u32);
             }

@@ -74,6 +74,9 @@ async fn execute(cli: Cli) -> Result<(), Failure> {
         Command::Check(args) => {
             commands::check(args, |folder| Ok(config::Project::find(folder)?.prices()), output, color)
         }
+        Command::Graph(args) => {
+            commands::graph(args, |folder| Ok(config::Project::find(folder)?.prices()), output, color)
+        }
         Command::Explain(args) => commands::explain(args, output),
         Command::Fmt(args) => commands::fmt(args, output, color),
         Command::Test(args) => commands::test(args, output, color),

@@ -250,7 +250,7 @@ impl ListNeeds {
     }
 }
 
-fn read_list(file: &Path) -> Result<v1::AgentList, Failure> {
+pub(super) fn read_list(file: &Path) -> Result<v1::AgentList, Failure> {
     let cannot = |why: String| Failure::error(format!("cannot read the list in {}: {why}", file.display()));
     let text = std::fs::read_to_string(file).map_err(|error| cannot(error.to_string()))?;
     let list: ListFile = serde_json::from_str(&text).map_err(|error| cannot(error.to_string()))?;

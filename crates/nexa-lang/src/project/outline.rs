@@ -422,8 +422,9 @@ impl<'p, 'a> Walk<'p, 'a> {
     fn in_loop(&mut self, body: &'p [Stmt], scope: &Rc<Scope<'p>>) {
         self.loops.push(Round::default());
         // That `loop` counts its rounds is no step of the program's.
-        let counts = matches!(body, [Stmt { kind: StmtKind::If(..), .. }, Stmt { kind: StmtKind::Increment(..), .. }, ..])
-            && rounds_of(body).is_some();
+        let counts =
+            matches!(body, [Stmt { kind: StmtKind::If(..), .. }, Stmt { kind: StmtKind::Increment(..), .. }, ..])
+                && rounds_of(body).is_some();
         self.statements(&body[usize::from(counts)..], scope);
         let round = self.loops.pop().unwrap_or_default();
         let left = (!round.left.is_empty()).then_some(round.left);

@@ -143,3 +143,17 @@ pub(crate) fn text(text: &str) -> Value {
 pub(crate) fn list(values: impl IntoIterator<Item = Value>) -> Value {
     Value::List(Arc::new(values.into_iter().collect()))
 }
+
+/// What holds of the task graph of every entry, whoever made the module.
+#[allow(dead_code, reason = "not every test looks at graphs")]
+pub(crate) fn check_tasks(module: &nexa_vm::module::Module) {
+    for entry in module.entries.iter().take(16) {
+        let tasks = module.tasks(entry);
+        assert!((1..=nexa_vm::module::tasks::TASKS_MAX).contains(&tasks.len()), "{} tasks", tasks.len());
+        let mut ids = std::collections::BTreeSet::new();
+        for (place, task) in tasks.iter().enumerate() {
+            assert!(ids.insert(task.id.as_str()), "{} is there twice", task.id);
+            assert!(task.deps.iter().all(|dep| (*dep as usize) < place), "{} waits for what comes later", task.id);
+        }
+    }
+}

@@ -6,8 +6,10 @@ use nexa_event::effect::{Risk, ToolChoice, ToolEffect, ToolLimits, ToolSource};
 use nexa_types::{Budget, Millis, Tokens};
 use nexa_vm::Program;
 use nexa_vm::module::build::{Assembler, ModuleBuilder};
+use nexa_vm::module::outline::{Act, Graph, Outline, Pinned, Step};
 use nexa_vm::module::{
-    Agent, Constant, Field, Grant, Kind, ModelRequestSpec, Offer, OfferedTool, RecordType, Schedule, Tool, Type,
+    Agent, Constant, Entry, EntryParam, Field, Grant, Kind, ModelRequestSpec, Offer, OfferedTool, RecordType, Schedule,
+    Tool, Type,
 };
 use nexa_vm::op::{MergeStrategy, Op};
 use nexa_vm::value::{Stage, Value};
@@ -47,6 +49,7 @@ pub(crate) fn all() -> Vec<Case> {
         clones(),
         tools(),
         cached_answers(),
+        outlined(),
     ]
 }
 
@@ -312,6 +315,46 @@ fn chain_of_agents() -> Case {
     main.a(Op::NewList, 3).op(Op::Return);
     let main = module.add(main);
     case("chain_of_agents", module, main, vec![], r#"["re: re: q!",["re: re: q!","re: q"],"re: !"]"#)
+}
+
+/// A flow of which a scheduler is told what it does.
+fn outlined() -> Case {
+    let mut module = ModuleBuilder::new();
+    let (a, b) = (agent(&mut module, "A"), agent(&mut module, "B"));
+    let input = module.text("q");
+    let mut main = Assembler::new("main", 0);
+    main.a(Op::AgentCreate, b).a(Op::AgentCreate, a).a(Op::Const, input).a(Op::AgentRun, 1);
+    main.a(Op::AgentRun, 1).op(Op::Return);
+    let main = module.add(main);
+    let step = |act, after: &[u32], rounds| Step { act, after: after.to_vec(), rounds };
+    let steps = vec![
+        step(Act::Condition(1), &[], Some(1)),
+        step(Act::Fork, &[0], Some(1)),
+        step(Act::Agent(a), &[1], Some(4)),
+        step(Act::Agent(b), &[1], None),
+        step(Act::Merge, &[2, 3], Some(1)),
+        step(Act::Flow(u32::from(main)), &[4], Some(1)),
+        step(Act::Transform, &[5], Some(1)),
+    ];
+    module.module.graph = Graph {
+        outlines: vec![Outline { function: u32::from(main), steps, ends: vec![6] }],
+        pins: vec![(Pinned::Agent(b), "second".to_owned()), (Pinned::Flow(u32::from(main)), "all".to_owned())],
+        models: vec![(a, "acme/large".to_owned())],
+    };
+    let param = |(name, ty): &(String, u32)| EntryParam { name: name.clone(), ty: *ty, default: None };
+    let params = module.module.agents[b as usize].params.iter().map(param).collect();
+    let entry = |name: &str, is_agent, function, params| Entry {
+        name: name.to_owned(),
+        is_agent,
+        function,
+        params,
+        result: 0,
+        budget: Budget::default(),
+    };
+    let functions: Vec<u32> = module.module.agents.iter().map(|agent| agent.function).collect();
+    module.module.entries =
+        vec![entry("main", false, u32::from(main), Vec::new()), entry("B", true, functions[b as usize], params)];
+    case("outlined", module, main, vec![], r#""re: re: q""#)
 }
 
 /// Stages with all their arguments in place: called, called as an agent, and as branches.
