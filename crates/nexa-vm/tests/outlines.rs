@@ -37,14 +37,29 @@ fn shown(module: &Module, entry: &Entry) -> String {
 #[test]
 fn the_tasks_of_an_entry_have_names_and_come_after_each_other() {
     let module = outlined();
-    expect![[""]].assert_eq(&shown(&module, &module.entries[0]));
-    expect![[""]].assert_eq(&shown(&module, &module.entries[1]));
+    expect![[r#"
+        condition all/condition#1 Some(1) 2000 ms after 
+        fork all/fork#1 Some(1) 0 ms after all/condition#1
+        agent all/A Some(4) 8000 ms after all/fork#1
+        agent all/second None 2000 ms after all/fork#1
+        merge all/merge#1 Some(1) 0 ms after all/A, all/second
+        transform all/all Some(1) 2000 ms after all/merge#1
+        transform all/transform#1 Some(1) 0 ms after all/all
+    "#]]
+    .assert_eq(&shown(&module, &module.entries[0]));
+    expect![[r#"
+        agent second Some(1) 2000 ms after 
+    "#]]
+    .assert_eq(&shown(&module, &module.entries[1]));
 }
 
 #[test]
 fn a_module_that_tells_nothing_is_one_task() {
     let module = Module { graph: Graph::default(), ..outlined() };
-    expect![[""]].assert_eq(&shown(&module, &module.entries[0]));
+    expect![[r#"
+        transform main/transform#1 Some(1) 2000 ms after 
+    "#]]
+    .assert_eq(&shown(&module, &module.entries[0]));
 }
 
 #[test]
