@@ -70,7 +70,9 @@ pub enum Command {
     Check(CheckArgs),
     /// Show the task graph of a program or a list of agents: what runs, after what, for how long, for how much.
     ///
-    /// Nothing is run. Both ways of a condition are shown, and what a loop does is shown once with its rounds (`?` if only
+    /// Nothing is run. With --plan, also which node would run what and when: see docs/scheduling.md.
+    ///
+    /// Both ways of a condition are shown, and what a loop does is shown once with its rounds (`?` if only
     /// the run itself can tell); ESTIMATE is of all rounds, and COST of the models.
     #[command(after_help = GRAPH_EXAMPLES)]
     Graph(GraphArgs),
@@ -260,7 +262,18 @@ const GRAPH_EXAMPLES: &str = "\
 Examples:
   nexa graph team.nx                        the nodes of `flow main`, stage by stage
   nexa graph team.nx --entry gather         those of another flow, or of an agent
-  nexa graph list.json -o json              one JSON object for each node, as a scheduler takes it";
+  nexa graph list.json -o json              one JSON object for each node, as a scheduler takes it
+  nexa graph team.nx --plan                 what this machine would run when, and what each agent waits for
+  nexa graph team.nx --plan --nodes n.json  the same for the nodes of a file
+  nexa graph team.nx --plan --why main/Judge
+                                            why one agent is where it is, and when it would end elsewhere
+
+The file of nodes:
+  { \"nodes\": [ { \"name\": \"a\", \"cpu\": 8, \"memory\": \"16GiB\" },
+               { \"name\": \"b\", \"cpu\": 4, \"memory\": \"8GiB\", \"speed\": 200, \"llm\": 16,
+                 \"labels\": { \"zone\": \"eu\" }, \"cordoned\": false } ],
+    \"network\": { \"latency_ms\": 1, \"bytes_per_ms\": 100000 },
+    \"budgets\": [ { \"provider\": \"acme\", \"requests_per_minute\": 60, \"concurrency\": 4 } ] }";
 
 /// `nexa graph`
 #[derive(Debug, Args)]
@@ -270,6 +283,15 @@ pub struct GraphArgs {
     /// The flow or agent of a program.
     #[arg(long, default_value = "main")]
     pub entry: String,
+    /// Say which node would run what and when, how long it all takes, and what each agent waits for.
+    #[arg(long)]
+    pub plan: bool,
+    /// The nodes to plan for, as a JSON file. Default: this machine, with its cores and memory.
+    #[arg(long, value_name = "FILE", requires = "plan")]
+    pub nodes: Option<PathBuf>,
+    /// Say why this agent is where it is, what it waits for, and when it would end on the other nodes.
+    #[arg(long, value_name = "ID", requires = "plan")]
+    pub why: Option<String>,
 }
 
 /// `nexa explain`

@@ -3,6 +3,7 @@
 //! - [`args`]: what can be typed.
 //! - [`commands`]: the commands that talk to a server.
 //! - [`files`]: which files a command means, and how one is replaced.
+//! - [`nodes`]: the nodes that a plan is made for.
 //! - [`program`]: from files to a module and its input.
 //! - [`progress`], [`show`]: from frames and messages to lines and tables; pure.
 //! - [`screen`]: progress on standard error.
@@ -14,6 +15,7 @@ pub mod args;
 pub mod commands;
 pub mod failure;
 pub mod files;
+pub mod nodes;
 pub mod program;
 pub mod progress;
 pub mod screen;

@@ -215,6 +215,25 @@ fn children_run_beside_what_follows_until_they_are_awaited() {
 }
 
 #[test]
+fn children_that_are_awaited_in_a_loop_come_before_what_follows() {
+    check(
+        r#"flow main(xs: list[str]) -> str {
+            let hs: list[handle[str]] = []
+            for each x in xs { hs += [spawn A(x)] }
+            let all: list[str] = []
+            for each h in hs { all += [await h] }
+            return B.run(all.join(""))
+        }"#,
+        &expect![[r#"
+            condition main/condition#1 x? 0ms
+            agent     main/A x? 2000ms <- main/condition#1
+            transform main/transform#1 0ms <- main/A
+            agent     main/B 2000ms <- main/transform#1
+        "#]],
+    );
+}
+
+#[test]
 fn closures_are_followed_to_where_they_were_made() {
     check(
         r#"flow main(xs: list[str]) -> str {

@@ -22,6 +22,7 @@ mod cluster;
 mod config;
 mod dispatch;
 mod estimate;
+mod explain;
 mod gang;
 mod graph;
 mod graph_error;
@@ -44,6 +45,10 @@ pub use cluster::{Cluster, Labels, Network, NodeInfo};
 pub use config::{LoadBalanceStrategy, SchedulerConfig};
 pub use dispatch::{Dispatch, DispatchLimits, Learned};
 pub use estimate::{DURATION_MAX, Estimates, EstimatesError, KIND_BYTES_MAX, KINDS_MAX, PRIOR};
+pub use explain::{
+    ALTERNATIVES_MAX, Alternative, ExplainError, Explainer, Explanation, HOLDERS_MAX, Outcome, Resource, WAITS_MAX,
+    Wait, WaitReason, explain,
+};
 pub use graph::{DEPENDENCIES_MAX, GraphError, TASKS_MAX, TaskGraph};
 pub use load::{
     AgentLoad, FETCH_FULL_BYTES, MAILBOX_AGE_FULL, MILLION, NodeLoad, NodeState, SystemLoad, TALKS_MAX, Weights,

@@ -33,6 +33,7 @@ use crate::rank::critical_path;
 use crate::{Cluster, LoadBalanceStrategy, ProviderBudget, SchedulerConfig, TaskGraph};
 
 pub use check::{Violation, check};
+pub(crate) use ledger::Hold;
 use serial::{Place, Serial};
 pub(crate) use setting::Setting;
 use turn::Turn;

@@ -2,35 +2,26 @@
 
 use std::path::Path;
 
-use nexa_lang::project::{Node, nodes};
-use nexa_lang::{Amounts, Options, Prices};
+use nexa_lang::project::nodes;
+use nexa_lang::{Options, Prices};
 use nexa_proto::v1;
-use nexa_sched::AgentScheduleInfo;
-use nexa_types::Budget;
-use serde_json::{Value, json};
+use nexa_sched::{AgentScheduleInfo, Explainer, Problem, SchedulerConfig, TaskGraph, agents_of_entry};
+use nexa_types::Millis;
 
 use super::check::is_colored;
 use super::submit::{Compilation, Folder, read_list};
 use crate::args::{Color, GraphArgs, Output};
 use crate::failure::{Exit, Failure};
+use crate::nodes::Nodes;
 use crate::program;
-use crate::show::table::table;
-use crate::show::words;
+use crate::show::graph::{Shown, of_list, of_nodes, to_json, to_text};
+use crate::show::plan;
 
-/// A node as it is shown.
-struct Shown {
-    id: String,
-    kind: &'static str,
-    deps: Vec<usize>,
-    /// How often at most; `None` if nobody knows before it runs.
-    rounds: Option<u64>,
-    info: AgentScheduleInfo,
-    budget: Budget,
-    tools: Vec<String>,
-    cost: Option<(Amounts, Option<Amounts>)>,
-}
+/// How many ids are named when one is not found.
+const IDS_TOLD_MAX: usize = 10;
 
-/// `nexa graph`: the nodes of an entry or a list. `prices_of` gives what the models of a project cost, by its folder.
+/// `nexa graph`: the nodes of an entry or a list, and the plan for them. `prices_of` gives what the models of a project
+/// cost, by its folder.
 pub fn graph(
     args: &GraphArgs,
     prices_of: impl Fn(&Path) -> Result<Prices, Failure>,
@@ -38,13 +29,11 @@ pub fn graph(
     color: Color,
 ) -> Result<(), Failure> {
     let is_list = args.file.extension().is_some_and(|extension| extension == "json");
-    let shown = if is_list {
-        of_list(&read_list(&args.file)?)?
-    } else {
-        let (folder, path) = program::project_of(&args.file)?;
-        let options = Options { prices: prices_of(&folder)?, ..Options::default() };
-        of_program(&path, folder, &options, &args.entry, color)?
-    };
+    let (shown, agents) = if is_list { list(&args.file)? } else { of_program(args, prices_of, color)? };
+    if args.plan {
+        let nodes = args.nodes.as_deref().map_or_else(|| Ok(Nodes::this_machine()), Nodes::read)?;
+        return show_plan(agents, &nodes, args.why.as_deref(), output);
+    }
     match output {
         Output::Json => shown.iter().for_each(|node| println!("{}", to_json(node, &shown))),
         Output::Table => print!("{}", to_text(&shown)),
@@ -53,68 +42,31 @@ pub fn graph(
 }
 
 fn of_program(
-    path: &str,
-    folder: std::path::PathBuf,
-    options: &Options,
-    entry: &str,
+    args: &GraphArgs,
+    prices_of: impl Fn(&Path) -> Result<Prices, Failure>,
     color: Color,
-) -> Result<Vec<Shown>, Failure> {
-    let (result, costs) = nexa_lang::compile_with_costs(path, &Folder(folder), options);
+) -> Result<(Vec<Shown>, Vec<AgentScheduleInfo>), Failure> {
+    let (folder, path) = program::project_of(&args.file)?;
+    let options = Options { prices: prices_of(&folder)?, ..Options::default() };
+    let (result, costs) = nexa_lang::compile_with_costs(&path, &Folder(folder), &options);
     let compilation = Compilation::from(result);
     let is_colored = is_colored(color);
     for diagnostic in &compilation.diagnostics {
         eprintln!("{}", compilation.text(diagnostic, is_colored));
     }
     let (Some(module), Some(costs)) = (compilation.module, costs) else { return Err(Failure::told(Exit::Error)) };
-    let entry = program::entry(&module, entry)?;
-    Ok(nodes(&module, &costs, entry).into_iter().map(shown).collect())
+    let entry = program::entry(&module, &args.entry)?;
+    Ok((of_nodes(nodes(&module, &costs, entry)), agents_of_entry(&module, entry, "")))
 }
 
-fn shown(node: Node) -> Shown {
-    let Node { task, budget, tools, cost_min, cost_max } = node;
-    let schedule = task.schedule;
-    let info = AgentScheduleInfo {
-        priority: schedule.priority,
-        weight: schedule.weight,
-        estimated_duration: task.estimate(),
-        requirements: nexa_sched::Resources {
-            cpu_milli: schedule.cpu_milli.into(),
-            memory_bytes: schedule.memory_bytes,
-            llm_slots: schedule.llm_slots.into(),
-        },
-        ..AgentScheduleInfo::new(task.id.clone())
-    };
-    Shown {
-        id: task.id,
-        kind: task.kind.as_str(),
-        deps: task.deps.iter().map(|dep| *dep as usize).collect(),
-        rounds: task.rounds,
-        info,
-        budget,
-        tools,
-        cost: Some((cost_min, cost_max)),
-    }
-}
-
-/// The agents of a list in an order in which each comes after those that it waits for.
-fn of_list(list: &v1::AgentList) -> Result<Vec<Shown>, Failure> {
-    let infos: Vec<AgentScheduleInfo> = list.agents.iter().map(info).collect();
-    let graph = nexa_sched::TaskGraph::new(infos).map_err(|error| Failure::error(error.to_string()))?;
-    let mut places = vec![0; graph.len()];
-    for (place, task) in graph.topological().iter().enumerate() {
-        places[*task as usize] = place;
-    }
-    let node = |task: &u32| {
-        let info = graph.agents()[*task as usize].clone();
-        let deps = graph.dependencies(*task).iter().map(|dep| places[*dep as usize]).collect();
-        let budget = Budget::default();
-        Shown { id: info.id.clone(), kind: "agent", deps, rounds: Some(1), info, budget, tools: Vec::new(), cost: None }
-    };
-    Ok(graph.topological().iter().map(node).collect())
+fn list(file: &Path) -> Result<(Vec<Shown>, Vec<AgentScheduleInfo>), Failure> {
+    let agents: Vec<AgentScheduleInfo> = read_list(file)?.agents.iter().map(agent).collect();
+    let graph = graph_of(agents)?;
+    Ok((of_list(&graph), graph.agents().to_vec()))
 }
 
 /// An agent of a list as a scheduler takes it.
-fn info(spec: &v1::AgentSpec) -> AgentScheduleInfo {
+fn agent(spec: &v1::AgentSpec) -> AgentScheduleInfo {
     let known = AgentScheduleInfo::new(spec.id.clone());
     AgentScheduleInfo {
         kind: if spec.name.is_empty() { spec.id.clone() } else { spec.name.clone() },
@@ -124,111 +76,47 @@ fn info(spec: &v1::AgentSpec) -> AgentScheduleInfo {
     }
 }
 
-/// The stage of each node: how many others come before it, one after the other.
-fn stages(nodes: &[Shown]) -> Vec<usize> {
-    let mut stages: Vec<usize> = Vec::with_capacity(nodes.len());
-    for node in nodes {
-        let before = node.deps.iter().filter_map(|dep| stages.get(*dep)).max();
-        stages.push(before.map_or(0, |before| before + 1));
-    }
-    stages
+fn graph_of(agents: Vec<AgentScheduleInfo>) -> Result<TaskGraph, Failure> {
+    TaskGraph::new(agents).map_err(|error| Failure::error(format!("there is no plan for it: {error}")))
 }
 
-fn to_text(nodes: &[Shown]) -> String {
-    let stages = stages(nodes);
-    let mut order: Vec<usize> = (0..nodes.len()).collect();
-    order.sort_by_key(|place| (stages[*place], *place));
-    let has_rounds = nodes.iter().any(|node| node.rounds != Some(1));
-    let has_costs = nodes.iter().any(|node| node.cost.is_some());
-    let mut head = vec!["STAGE", "NODE", "KIND", "AFTER", "ESTIMATE"];
-    if has_rounds {
-        head.push("ROUNDS");
-    }
-    if has_costs {
-        head.push("COST");
-    }
-    let mut rows = Vec::new();
-    let mut last = None;
-    for place in order {
-        let node = &nodes[place];
-        let stage = if last == Some(stages[place]) { String::new() } else { (stages[place] + 1).to_string() };
-        last = Some(stages[place]);
-        let mut row = vec![stage, node.id.clone(), node.kind.to_owned(), names(nodes, &node.deps), estimate(node)];
-        if has_rounds {
-            row.push(match node.rounds {
-                Some(1) => String::new(),
-                Some(rounds) => rounds.to_string(),
-                None => "?".to_owned(),
-            });
-        }
-        if has_costs {
-            row.push(node.cost.as_ref().map(cost).unwrap_or_default());
-        }
-        rows.push(row);
-    }
-    table(&head, &rows)
-}
-
-/// The most names that a line has.
-const NAMES_MAX: usize = 6;
-
-fn names(nodes: &[Shown], places: &[usize]) -> String {
-    let mut names: Vec<&str> =
-        places.iter().take(NAMES_MAX).filter_map(|place| nodes.get(*place)).map(|node| node.id.as_str()).collect();
-    let more = places.len().saturating_sub(NAMES_MAX);
-    let more = format!("{more} more");
-    if places.len() > NAMES_MAX {
-        names.push(&more);
-    }
-    names.join(", ")
-}
-
-fn estimate(node: &Shown) -> String {
-    match node.info.estimated_duration.0 {
-        0 => String::new(),
-        millis => words::span(i64::try_from(millis).unwrap_or(i64::MAX)),
-    }
-}
-
-fn cost((least, most): &(Amounts, Option<Amounts>)) -> String {
-    match most {
-        Some(most) if most.requests == 0 => String::new(),
-        Some(most) => {
-            let money = most.cost.map(|cost| format!(", {}", words::dollars(cost.0))).unwrap_or_default();
-            let requests = if least.requests == most.requests {
-                format!("{} requests", most.requests)
-            } else {
-                format!("{} to {} requests", least.requests, most.requests)
-            };
-            format!("{requests}, up to {} tokens{money}", most.tokens)
-        }
-        None => format!("from {} requests", least.requests),
-    }
-}
-
-fn to_json(node: &Shown, nodes: &[Shown]) -> Value {
-    let needs = &node.info.requirements;
-    let (least, most) = match &node.cost {
-        Some((least, most)) => (amounts(least), most.as_ref().map_or(Value::Null, amounts)),
-        None => (Value::Null, Value::Null),
+fn show_plan(agents: Vec<AgentScheduleInfo>, nodes: &Nodes, why: Option<&str>, output: Output) -> Result<(), Failure> {
+    let graph = graph_of(agents)?;
+    let config = SchedulerConfig::default();
+    let problem = Problem {
+        graph: &graph,
+        cluster: &nodes.cluster,
+        config: &config,
+        budgets: &nodes.budgets,
+        progress: &[],
+        now: Millis(0),
+        seed: 0,
     };
-    let deps: Vec<&str> = node.deps.iter().filter_map(|dep| nodes.get(*dep)).map(|node| node.id.as_str()).collect();
-    let budget = &node.budget;
-    json!({
-        "id": node.id, "kind": node.kind, "deps": deps,
-        "priority": node.info.priority, "weight": node.info.weight,
-        "estimate_ms": node.info.estimated_duration.0, "rounds": node.rounds,
-        "cpu_milli": needs.cpu_milli, "memory_bytes": needs.memory_bytes, "llm_slots": needs.llm_slots,
-        "budget": {
-            "tokens": budget.tokens.map(|tokens| tokens.0), "cost_usd_micro": budget.cost.map(|cost| cost.0),
-            "time_ms": budget.time.map(|time| time.0), "calls": budget.calls, "steps": budget.steps,
-        },
-        "tools": node.tools, "cost_min": least, "cost_max": most,
-    })
+    let no_plan = |error: &dyn std::fmt::Display| Failure::error(format!("there is no plan: {error}"));
+    let made = nexa_sched::plan(&problem, None).map_err(|error| no_plan(&error))?;
+    let mut explainer = Explainer::new(&problem, &made).map_err(|error| no_plan(&error))?;
+    let view = plan::View { graph: &graph, cluster: &nodes.cluster, plan: &made };
+    let tasks: Vec<u32> = match why {
+        None => (0..graph.len() as u32).collect(),
+        Some(id) => vec![task(&graph, id)?],
+    };
+    let explained = tasks.into_iter().map(|task| explainer.explain(task)).collect::<Result<Vec<_>, _>>();
+    let explained = explained.map_err(|error| no_plan(&error))?;
+    match (output, why) {
+        (Output::Table, None) => print!("{}", view.to_text(&explained)),
+        (Output::Table, Some(_)) => explained.iter().for_each(|one| print!("{}", view.explanation_to_text(one))),
+        (Output::Json, None) => println!("{}", view.to_json(&explained)),
+        (Output::Json, Some(_)) => explained.iter().for_each(|one| println!("{}", view.explanation_to_json(one))),
+    }
+    Ok(())
 }
 
-fn amounts(amounts: &Amounts) -> Value {
-    json!({
-        "requests": amounts.requests, "tokens": amounts.tokens, "cost_usd_micro": amounts.cost.map(|cost| cost.0),
+fn task(graph: &TaskGraph, id: &str) -> Result<u32, Failure> {
+    graph.task(id).ok_or_else(|| {
+        let mut ids: Vec<&str> = graph.agents().iter().take(IDS_TOLD_MAX).map(|agent| agent.id.as_str()).collect();
+        if graph.len() > IDS_TOLD_MAX {
+            ids.push("…");
+        }
+        Failure::usage(format!("nothing in the plan is called `{id}`")).hint(format!("there are {}", ids.join(", ")))
     })
 }

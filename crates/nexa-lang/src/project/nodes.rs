@@ -45,7 +45,7 @@ fn node(module: &Module, costs: &Costs, task: Task) -> Node {
             (Amounts { requests: 1, ..Amounts::NOTHING }, Some(costs.question))
         }
         // A flow that is told as a whole may do anything.
-        (TaskKind::Transform, _) if task.schedule.estimate.0 > 0 => (Amounts::NOTHING, None),
+        (TaskKind::Transform, _) if task.of.is_some() => (Amounts::NOTHING, None),
         _ => nothing,
     };
     let cost_max = most.and_then(|most| match task.rounds {

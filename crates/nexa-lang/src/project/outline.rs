@@ -161,13 +161,21 @@ impl<'p, 'a> Walk<'p, 'a> {
         if self.steps.len() >= STEPS_MAX || !self.steps[start..].iter().all(is_plain) {
             return;
         }
-        let front = self.front.replace(before);
+        let front = self.front.take();
+        self.front = Some(self.behind(start, before, front.as_deref().unwrap_or_default()));
         self.steps.truncate(start);
         self.plain();
         self.mend(start, self.front.as_ref().and_then(|front| front.first().copied()));
         if front.is_none() {
             self.front = None;
         }
+    }
+
+    /// What came before steps that are dropped, and the children that were awaited among them.
+    fn behind(&self, start: usize, mut before: Vec<u32>, front: &[u32]) -> Vec<u32> {
+        let dropped = self.steps.get(start..).into_iter().flatten().flat_map(|step| &step.after);
+        before.extend(front.iter().chain(dropped).filter(|place| (**place as usize) < start));
+        tidy(&self.steps, before)
     }
 
     /// Lets what led to a step that is gone lead to another one, or nowhere.
@@ -496,9 +504,11 @@ impl<'p, 'a> Walk<'p, 'a> {
         if runs || self.steps.len() >= STEPS_MAX {
             self.meet(condition, Some(vec![condition]));
         } else {
+            let front = self.front.take().unwrap_or_default();
+            let before = self.behind(start, before.unwrap_or_default(), &front);
             self.steps.truncate(start);
-            self.mend(start, before.as_ref().and_then(|before| before.first().copied()));
-            self.front = before;
+            self.mend(start, before.first().copied());
+            self.front = Some(before);
         }
     }
 

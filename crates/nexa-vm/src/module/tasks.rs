@@ -66,7 +66,7 @@ pub struct Task {
     pub id: String,
     /// What it is.
     pub kind: TaskKind,
-    /// The agent or the tool, by its index.
+    /// The agent or the tool, by its index; the function of a flow of which nothing further is told.
     pub of: Option<u32>,
     /// The tasks that must have ended, earlier ones all, in ascending order.
     pub deps: Vec<u32>,
@@ -260,7 +260,7 @@ impl<'m> Expansion<'m> {
                 // Without an outline it runs nobody.
                 let outline = self.module.graph.outline(function);
                 let estimate = outline.map_or(Millis(0), |_| self.module.schedule_of(function).estimate);
-                task(TaskKind::Transform, None, Schedule { estimate, ..NOTHING })
+                task(TaskKind::Transform, outline.map(|_| function), Schedule { estimate, ..NOTHING })
             }
             Act::Condition(questions) => {
                 let estimate = Millis(each.saturating_mul(u64::from(questions)));
