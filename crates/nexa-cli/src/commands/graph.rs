@@ -28,17 +28,27 @@ pub fn graph(
     output: Output,
     color: Color,
 ) -> Result<(), Failure> {
+    print!("{}", graph_text(args, prices_of, output, color)?);
+    Ok(())
+}
+
+/// What `nexa graph` prints.
+pub fn graph_text(
+    args: &GraphArgs,
+    prices_of: impl Fn(&Path) -> Result<Prices, Failure>,
+    output: Output,
+    color: Color,
+) -> Result<String, Failure> {
     let is_list = args.file.extension().is_some_and(|extension| extension == "json");
     let (shown, agents) = if is_list { list(&args.file)? } else { of_program(args, prices_of, color)? };
     if args.plan {
         let nodes = args.nodes.as_deref().map_or_else(|| Ok(Nodes::this_machine()), Nodes::read)?;
-        return show_plan(agents, &nodes, args.why.as_deref(), output);
+        return plan_text(agents, &nodes, args.why.as_deref(), output);
     }
-    match output {
-        Output::Json => shown.iter().for_each(|node| println!("{}", to_json(node, &shown))),
-        Output::Table => print!("{}", to_text(&shown)),
-    }
-    Ok(())
+    Ok(match output {
+        Output::Json => shown.iter().map(|node| format!("{}\n", to_json(node, &shown))).collect(),
+        Output::Table => to_text(&shown),
+    })
 }
 
 fn of_program(
@@ -77,10 +87,15 @@ fn agent(spec: &v1::AgentSpec) -> AgentScheduleInfo {
 }
 
 fn graph_of(agents: Vec<AgentScheduleInfo>) -> Result<TaskGraph, Failure> {
-    TaskGraph::new(agents).map_err(|error| Failure::error(format!("there is no plan for it: {error}")))
+    TaskGraph::new(agents).map_err(|error| Failure::error(format!("it has no graph: {error}")))
 }
 
-fn show_plan(agents: Vec<AgentScheduleInfo>, nodes: &Nodes, why: Option<&str>, output: Output) -> Result<(), Failure> {
+fn plan_text(
+    agents: Vec<AgentScheduleInfo>,
+    nodes: &Nodes,
+    why: Option<&str>,
+    output: Output,
+) -> Result<String, Failure> {
     let graph = graph_of(agents)?;
     let config = SchedulerConfig::default();
     let problem = Problem {
@@ -102,13 +117,12 @@ fn show_plan(agents: Vec<AgentScheduleInfo>, nodes: &Nodes, why: Option<&str>, o
     };
     let explained = tasks.into_iter().map(|task| explainer.explain(task)).collect::<Result<Vec<_>, _>>();
     let explained = explained.map_err(|error| no_plan(&error))?;
-    match (output, why) {
-        (Output::Table, None) => print!("{}", view.to_text(&explained)),
-        (Output::Table, Some(_)) => explained.iter().for_each(|one| print!("{}", view.explanation_to_text(one))),
-        (Output::Json, None) => println!("{}", view.to_json(&explained)),
-        (Output::Json, Some(_)) => explained.iter().for_each(|one| println!("{}", view.explanation_to_json(one))),
-    }
-    Ok(())
+    Ok(match (output, why) {
+        (Output::Table, None) => view.to_text(&explained),
+        (Output::Table, Some(_)) => explained.iter().map(|one| view.explanation_to_text(one)).collect(),
+        (Output::Json, None) => format!("{}\n", view.to_json(&explained)),
+        (Output::Json, Some(_)) => explained.iter().map(|one| format!("{}\n", view.explanation_to_json(one))).collect(),
+    })
 }
 
 fn task(graph: &TaskGraph, id: &str) -> Result<u32, Failure> {

@@ -26,7 +26,7 @@ pub use check::check;
 pub use explain::explain;
 pub use fmt::fmt;
 pub use follow::{Following, follow, watch};
-pub use graph::graph;
+pub use graph::{graph, graph_text};
 pub use list::{logs, ps};
 pub use submit::{Submission, compile, put, submit};
 pub use test::test;
