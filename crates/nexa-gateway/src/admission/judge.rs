@@ -53,7 +53,9 @@ pub struct Pressure {
 /// How much a node takes on. At each limit new work is refused with OVERLOADED; what was accepted goes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdmitLimits {
-    /// New work carried out at once: it takes no more of the store's queue and of the processor than this.
+    /// New work carried out at once: it takes no more of the store's queue and of the processor than this. Fewer than a disk
+    /// takes in a few commits would leave it waiting for them. Not less than half of `unstarted_max`, so that a tenant is
+    /// held to its part before it has all places.
     pub entering_max: usize,
     /// Workloads that were accepted and have not begun. What is accepted begins within the time that the node needs for
     /// so many. From half of it on, a tenant may hold no more than an equal part of it.
@@ -81,7 +83,7 @@ pub struct AdmitLimits {
 impl Default for AdmitLimits {
     fn default() -> Self {
         Self {
-            entering_max: 128,
+            entering_max: 512,
             unstarted_max: 1_024,
             present_agents_max: 30_000,
             waiting_agents_max: 20_000,
@@ -272,6 +274,24 @@ mod tests {
         assert_eq!(holds(12, 5, 4), Some(Excess::TenantShare));
         assert_eq!(holds(19, 4, 4), None);
         assert_eq!(holds(20, 0, 4), Some(Excess::Unstarted));
+    }
+
+    #[test]
+    fn a_tenant_is_held_to_its_part_before_it_has_all_places_to_enter() {
+        let limits = AdmitLimits::default();
+        let asks = |unstarted_of_tenant| {
+            let places = limits.entering_max - 1;
+            let load = Pressure {
+                entering: places,
+                unstarted: places + 1,
+                unstarted_of_tenant,
+                tenants: 2,
+                ..Pressure::default()
+            };
+            admit(Demand::Agents, &load, &limits, 0).map_err(|refused| refused.reason)
+        };
+        assert_eq!(asks(limits.entering_max), Err(Excess::TenantShare));
+        assert_eq!(asks(0), Ok(()), "there is a place left for somebody else");
     }
 
     #[test]

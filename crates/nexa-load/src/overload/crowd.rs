@@ -28,6 +28,8 @@ const CALLERS: usize = 64;
 const DRAIN_MAX: Duration = Duration::from_secs(120);
 /// Between two looks at whether all has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Reasons for refusals that are told apart; further ones count as others.
+const REASONS_MAX: usize = 16;
 /// The program: each output differs and can be told beforehand.
 const PROGRAM: &str = "flow main(n: int) -> int { return n * 2 + 1 }\n";
 
@@ -71,7 +73,7 @@ pub(super) struct Crowd {
 /// What became of one submission.
 enum Told {
     Accepted,
-    Refused(Duration),
+    Refused(Duration, String),
     HeldBack,
     Failed,
 }
@@ -81,14 +83,19 @@ enum Told {
 struct Tally {
     accepted: u64,
     held_back: u64,
+    refused_for: BTreeMap<String, u64>,
     refusals: Times,
 }
 
 impl Tally {
-    fn note(&mut self, told: &Told) {
+    fn note(&mut self, told: Told) {
         match told {
             Told::Accepted => self.accepted += 1,
-            Told::Refused(after) => self.refusals.add(*after),
+            Told::Refused(after, why) => {
+                self.refusals.add(after);
+                let is_told = self.refused_for.len() < REASONS_MAX || self.refused_for.contains_key(&why);
+                *self.refused_for.entry(if is_told { why } else { "others".to_owned() }).or_default() += 1;
+            }
             Told::HeldBack => self.held_back += 1,
             Told::Failed => {}
         }
@@ -160,7 +167,7 @@ impl Crowd {
                 Told::Accepted
             }
             Err(ClientError::HeldBack(_)) => Told::HeldBack,
-            Err(error) if is_refusal(&error) => Told::Refused(sent.elapsed()),
+            Err(error) if is_refusal(&error) => Told::Refused(sent.elapsed(), error.to_string()),
             Err(error) => {
                 let mut failures = lock(&self.failures);
                 failures.0 += 1;
@@ -227,13 +234,13 @@ impl Crowd {
             let mut submission = Box::pin(async move { crowd.submit(manner).await });
             // What is held back is known at once, and needs no task.
             if let Poll::Ready(told) = futures::poll!(&mut submission) {
-                lock(&tally).note(&told);
+                lock(&tally).note(told);
                 continue;
             }
             let tally = Arc::clone(&tally);
             tokio::spawn(async move {
                 let told = submission.await;
-                lock(&tally).note(&told);
+                lock(&tally).note(told);
                 drop(place);
             });
         }
@@ -241,8 +248,8 @@ impl Crowd {
         let (to, ended) = (start.elapsed(), SystemTime::now());
         // All places are free when none is under way; the calls have deadlines.
         let _ = room.acquire_many(IN_FLIGHT_MAX as u32).await;
-        let Tally { accepted, held_back, refusals } = std::mem::take(&mut *lock(&tally));
-        Span { offered, from, to, began, ended, sent, accepted, held_back, missed, refusals }
+        let Tally { accepted, held_back, refused_for, refusals } = std::mem::take(&mut *lock(&tally));
+        Span { offered, from, to, began, ended, sent, accepted, held_back, missed, refused_for, refusals }
     }
 
     /// How all of it ended. Lists lag a little behind the facts, so it looks until it sees all ends, for a while.

@@ -7,8 +7,11 @@
 //! 3. After each stage everything that was accepted is waited for, and at the end every output is checked.
 //!
 //! Goodput is what ended within its stage, by the times that the node recorded, divided by the stage's time. The driver
-//! shares the machine with the node. It gives way to it ([`NICENESS`]), as callers on machines of their own would take
-//! nothing from it at all, and what it could not make in time is counted as missed.
+//! shares the machine with the node: what either takes of the processors is told for each stage, and what the driver could
+//! not make in time is counted as missed. It does not give way to the node: then its clock would be late, and a refusal
+//! seem slower than it was.
+//!
+//! The store grows from stage to stage, and the closed loop comes first, so the peak is that of a store that is nearly empty.
 //!
 //! Bounds: [`IN_FLIGHT_MAX`] submissions under way; a further one is not made, and counted as missed.
 
@@ -39,8 +42,6 @@ use stage::Span;
 
 /// What is offered, as multiples of what the node finishes; the last one is the overload.
 pub const STAGES: [f64; 4] = [0.5, 1.0, 2.0, 10.0];
-/// How far the driver's threads give way to the node's: as far as those of its doors do.
-pub const NICENESS: i32 = 5;
 
 /// Everything about an overload.
 #[derive(Debug, Clone)]
@@ -90,8 +91,6 @@ pub struct Figures {
     pub failed: u64,
     /// Why the first of these did.
     pub first_failure: Option<String>,
-    /// How far the driver gave way to the node; 0 if it could not.
-    pub driver_niceness: i32,
     /// Where all chance comes from.
     pub seed: u64,
     /// Each stage.
@@ -118,7 +117,7 @@ pub struct Outcome {
     pub began: Vec<(Duration, String)>,
 }
 
-/// Runs it. `told` hears in words what happens. The threads of this process give way to others from then on.
+/// Runs it. `told` hears in words what happens.
 ///
 /// # Errors
 /// [`LoadError`] if it cannot be run to its end.
@@ -152,7 +151,6 @@ pub async fn run(settings: Settings, stop: CancellationToken, told: &dyn Fn(&str
 }
 
 async fn carry_out(settings: &Settings, node: &Node, told: &dyn Fn(&str)) -> Result<Outcome, LoadError> {
-    let niceness = give_way();
     let start = Instant::now();
     let over = CancellationToken::new();
     let _over = over.clone().drop_guard();
@@ -206,7 +204,6 @@ async fn carry_out(settings: &Settings, node: &Node, told: &dyn Fn(&str)) -> Res
     figures.blunt_refusal_p99_ms = refusals(&spans[1]);
     (figures.blunt_rss_first_half_mib, figures.blunt_rss_second_half_mib) = memory(&spans[1]);
     figures.closed_loop_per_s = rounded(closed_loop);
-    figures.driver_niceness = niceness;
     figures.seed = settings.seed;
     Ok(outcome)
 }
@@ -226,20 +223,4 @@ async fn judge(crowd: &Arc<Crowd>, figures: &mut Figures) -> Result<Vec<(SystemT
     }
     (figures.failed, figures.first_failure) = crowd.failures();
     Ok(lives)
-}
-
-/// Lets the node's threads go before those of this process, also those that it starts from now on. Says how far.
-fn give_way() -> i32 {
-    #[cfg(target_os = "linux")]
-    {
-        // On Linux each thread has a priority of its own.
-        let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
-        let ids = threads.filter_map(|thread| thread.file_name().to_str()?.parse().ok());
-        let mut all = ids.filter_map(rustix::process::Pid::from_raw).peekable();
-        let some = all.peek().is_some();
-        if some && all.all(|thread| rustix::process::setpriority_process(Some(thread), NICENESS).is_ok()) {
-            return NICENESS;
-        }
-    }
-    0
 }

@@ -1,9 +1,10 @@
 //! A page about an overload and a picture beside it: clients as they are in one column, blunt ones in the other.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use super::{Manner, NICENESS, Outcome, Stage};
+use super::{Manner, Outcome, Stage};
 use crate::LoadError;
 use crate::chart::{self, Line, Panel};
 use crate::report;
@@ -75,16 +76,21 @@ fn markdown(command: &str, picture: &str, outcome: &Outcome) -> String {
                 told(stage.driver_cpu)
             );
         }
+        let mut reasons: BTreeMap<&str, u64> = BTreeMap::new();
+        for (why, count) in stages.iter().flat_map(|stage| &stage.refused_for) {
+            *reasons.entry(why).or_default() += count;
+        }
+        if !reasons.is_empty() {
+            page += "\nWhy the server refused, and how often:\n\n";
+        }
+        for (why, count) in reasons {
+            let _ = writeln!(page, "- {why}: {count}");
+        }
     }
     let machine = std::thread::available_parallelism().map_or(0, usize::from);
-    let manners = match figures.driver_niceness {
-        NICENESS => "gave way to it",
-        _ => "had the same priority",
-    };
     let _ = write!(
         page,
-        "\n![Memory over time, and what was finished]({picture})\n\nThe node and the driver shared {machine} processors; the \
-         driver {manners}. Each submission is made once. What clients held back was refused by them at once, because the \
+        "\n![Memory over time, and what was finished]({picture})\n\nThe node and the driver shared {machine} processors. Each submission is made once. What clients held back was refused by them at once, because the \
          server had no room for most of what they asked for; what is missed was not made at all.\n"
     );
     page
@@ -139,7 +145,10 @@ mod tests {
             blunt_goodput_ratio: 0.61,
             blunt_refusal_p99_ms: Some(40.5),
             stages: vec![stage(0.5, 1_500.0), stage(10.0, 2_900.0)],
-            blunt_stages: vec![stage(10.0, 1_800.0)],
+            blunt_stages: vec![Stage {
+                refused_for: [("there is no room".to_owned(), 7)].into(),
+                ..stage(10.0, 1_800.0)
+            }],
             ..Figures::default()
         };
         let sample = |at, rss_mib| Sample { at: Duration::from_secs(at), pss_mib: 0.0, rss_mib, cpu_s: 0.0 };
@@ -152,7 +161,8 @@ mod tests {
         assert!(page.contains("| the same as a part of the peak | 0.95 | 0.61 |"), "{page}");
         assert!(page.contains("99th percentile, ms | none | 40.5 |"), "{page}");
         assert!(page.contains("## With blunt clients") && page.contains("| 10× | 0 | 1800 |"), "{page}");
-        assert!(page.contains("(x.svg)") && page.contains("had the same priority"), "{page}");
+        assert!(page.ends_with("missed was not made at all.\n") && page.contains("- there is no room: 7\n"), "{page}");
+        assert!(page.contains("(x.svg)"), "{page}");
         let picture = svg(&outcome);
         assert!(picture.contains("10×") && picture.contains("blunt clients"), "{picture}");
         let figures = Figures { lost: 1, ..outcome.figures.clone() };

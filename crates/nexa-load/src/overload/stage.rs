@@ -1,5 +1,6 @@
 //! One stage: as it was driven, and what came of it in numbers.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
@@ -20,6 +21,8 @@ pub struct Stage {
     pub accepted: u64,
     /// Those that the server refused and told when to come back.
     pub refused: u64,
+    /// Of these, how many for which reason, in the server's words.
+    pub refused_for: BTreeMap<String, u64>,
     /// Those that the clients held back and told when to come back: the server never saw them.
     pub held_back: u64,
     /// Those that were not made, because too many were under way or the driver was late.
@@ -46,6 +49,7 @@ pub(super) struct Span {
     pub(super) accepted: u64,
     pub(super) held_back: u64,
     pub(super) missed: u64,
+    pub(super) refused_for: BTreeMap<String, u64>,
     /// How long each by the server took.
     pub(super) refusals: Times,
 }
@@ -64,6 +68,7 @@ impl Span {
             goodput_per_s: rounded(good as f64 / seconds),
             accepted: self.accepted,
             refused: self.refusals.len(),
+            refused_for: self.refused_for.clone(),
             held_back: self.held_back,
             missed: self.missed,
             refusal_p99_ms: self.refusals.ms(0.99),
@@ -109,6 +114,7 @@ mod tests {
             accepted: 3,
             held_back: 20,
             missed: 1,
+            refused_for: BTreeMap::new(),
             refusals: vec![Duration::from_millis(4); 17].into_iter().collect(),
         }
     }

@@ -21,12 +21,15 @@ pub(in crate::mediator) fn log(clock: Arc<dyn Clock>) -> Layer {
         move |call, next| {
             let clock = clock.clone();
             let name = call.message.name();
-            let (tenant, principal) = match &call.identity {
-                Some(identity) => (identity.tenant.to_string(), identity.principal.to_string()),
-                None => Default::default(),
-            };
-            let request = call.message.request().map(|id| id.to_string()).unwrap_or_default();
-            let span = tracing::debug_span!("call", name, tenant, principal, request);
+            let (request, identity) = (call.message.request(), call.identity.as_ref());
+            // Fields are written out only where somebody listens.
+            let span = tracing::debug_span!(
+                "call",
+                name,
+                tenant = shown(identity.map(|identity| &identity.tenant)),
+                principal = shown(identity.map(|identity| &identity.principal)),
+                request = shown(request)
+            );
             async move {
                 let (started, began) = (clock.now(), Instant::now());
                 let reply = go_on(next, call).await;
@@ -39,9 +42,13 @@ pub(in crate::mediator) fn log(clock: Arc<dyn Clock>) -> Layer {
                         let reason = refusal.reason.as_str();
                         match refusal.reason {
                             Reason::Internal | Reason::DataCorrupt | Reason::DiskFull => {
+                                let request = shown(request);
                                 tracing::error!(ms, reason, %refusal, name, request, "refused");
                             }
-                            Reason::StoreUnavailable => tracing::warn!(ms, reason, %refusal, name, request, "refused"),
+                            Reason::StoreUnavailable => {
+                                let request = shown(request);
+                                tracing::warn!(ms, reason, %refusal, name, request, "refused");
+                            }
                             _ => tracing::debug!(ms, reason, %refusal, "refused"),
                         }
                     }
@@ -51,6 +58,11 @@ pub(in crate::mediator) fn log(clock: Arc<dyn Clock>) -> Layer {
             .instrument(span)
         },
     )
+}
+
+/// Nothing for what is not known.
+fn shown(value: Option<impl std::fmt::Display>) -> String {
+    value.map(|value| value.to_string()).unwrap_or_default()
 }
 
 /// The name of a code of gRPC, as its specification writes it.
