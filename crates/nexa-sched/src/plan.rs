@@ -20,6 +20,7 @@ mod check;
 mod dice;
 mod forward;
 mod ledger;
+mod lines;
 mod search;
 mod serial;
 mod setting;
@@ -184,13 +185,14 @@ fn choose(setting: &Setting, lower_bound: Millis, previous: Option<&SchedulePlan
     let mut kept_end = u64::MAX;
     if let Some(kept) = &mut kept {
         let place = if is_adaptive && is_small { Place::Kept(&kept.nodes) } else { Place::InTurn(&kept.nodes) };
-        kept_end = kept.serial.run(&kept.order, &place);
+        kept_end = kept.serial.run(&kept.order, &place).unwrap_or(u64::MAX);
         if kept_end <= bearable(bound) {
             return kept.serial.slots().to_vec();
         }
     }
     let (end, fresh) = match is_adaptive && is_small {
         true => search::Search::new(setting, bound).run(),
+        false if is_adaptive => forward::both_ways(setting, bound),
         false => forward::forward(setting, Turn::new(setting, strategy), bound),
     };
     let Some(mut kept) = kept else { return fresh };
@@ -200,7 +202,8 @@ fn choose(setting: &Setting, lower_bound: Millis, previous: Option<&SchedulePlan
     if is_small && is_adaptive {
         let gain = (end - now) * KEEP_MARGIN_PERCENT / 100;
         let order = setting.order_by(&setting.unit_values(turn::mean_ranks(setting)));
-        if kept.serial.run(&order, &Place::Loyal(&kept.nodes, gain)) <= bearable(end) {
+        let loyal = kept.serial.run(&order, &Place::Loyal(&kept.nodes, gain));
+        if loyal.is_some_and(|loyal| loyal <= bearable(end)) {
             return kept.serial.slots().to_vec();
         }
     }
@@ -224,7 +227,7 @@ impl<'s> Kept<'s> {
         };
         let starts = setting.unit_values(|task| u64::MAX - previous.allocation[task as usize].start.0);
         Self {
-            serial: Serial::new(setting),
+            serial: Serial::new(setting, u64::MAX),
             order: setting.order_by(&starts),
             nodes: (0u32..).zip(&previous.allocation).map(place).collect(),
         }

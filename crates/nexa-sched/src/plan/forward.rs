@@ -13,14 +13,16 @@
 //! unit for each node, so that the others take what is free.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::BinaryHeap;
 use std::ops::Bound;
 
 use nexa_types::Millis;
 
 use super::Slot;
+use super::lines::{Head, Lines};
 use super::setting::Setting;
 use super::turn::{LEVEL_SHIFT, Spot, Turn};
+use crate::LoadBalanceStrategy;
 use crate::gang;
 use crate::graph::NONE;
 use crate::timeline::{Amounts, KINDS};
@@ -43,18 +45,6 @@ enum Event {
     Everywhere(u32),
 }
 
-/// Units that need the same.
-#[derive(Default)]
-struct Line {
-    waiting: BinaryHeap<(u64, Reverse<u32>)>,
-    /// Whether its head has not been looked at on all nodes.
-    is_new: bool,
-    kind: u32,
-}
-
-/// Head of a line: what is smaller is next.
-type Head = (Reverse<u64>, u32, u32);
-
 pub(crate) struct Forward<'s> {
     setting: &'s Setting<'s>,
     turn: Turn,
@@ -71,10 +61,7 @@ pub(crate) struct Forward<'s> {
     /// Whether somebody found no room in a ledger since something was last given back.
     is_ledger_full: bool,
     events: BinaryHeap<Reverse<(u64, Event)>>,
-    lines: Vec<Line>,
-    line_of: Vec<u32>,
-    lines_of_kind: Vec<Vec<u32>>,
-    heads: BTreeSet<Head>,
+    lines: Lines,
     /// The unit that waits for room on each node.
     booked: Vec<u32>,
     /// Nodes where something ended at this moment.
@@ -86,6 +73,18 @@ pub(crate) struct Forward<'s> {
     tails: Vec<u64>,
     /// When all is expected to be over: the earliest moment possible, and later once somebody is too late for that.
     goal: u64,
+}
+
+/// The better of two plans by rank: one in which tasks use all the time that is to spare, and one in which each uses its
+/// part. Either can be the worse one by a third.
+pub(crate) fn both_ways(setting: &Setting, bound: u64) -> (u64, Vec<Slot>) {
+    let by_rank = |may_use_all| Turn { may_use_all, ..Turn::new(setting, LoadBalanceStrategy::Adaptive) };
+    let part = forward(setting, by_rank(false), bound);
+    if part.0 <= bound {
+        return part;
+    }
+    let all = forward(setting, by_rank(true), bound);
+    if all.0 < part.0 { all } else { part }
 }
 
 /// The plan of a turn: the last end, or now, and slots by task. `bound` is the earliest end that is possible.
@@ -110,10 +109,7 @@ impl<'s> Forward<'s> {
             gives: Vec::new(),
             is_ledger_full: false,
             events: BinaryHeap::with_capacity(setting.units.len()),
-            lines: Vec::new(),
-            line_of: Vec::with_capacity(setting.units.len()),
-            lines_of_kind: vec![Vec::new(); turn.fair.as_ref().map_or(0, |fair| fair.had.len())],
-            heads: BTreeSet::new(),
+            lines: Lines::new(setting, &turn),
             booked: vec![NONE; nodes],
             touched: Vec::new(),
             blocked: Vec::new(),
@@ -123,7 +119,6 @@ impl<'s> Forward<'s> {
             turn,
             setting,
         };
-        it.form_lines();
         for task in 0..it.slots.len() as u32 {
             let slot = it.slots[task as usize];
             if slot.node != NONE {
@@ -138,29 +133,6 @@ impl<'s> Forward<'s> {
         it
     }
 
-    fn form_lines(&mut self) {
-        let mut known: BTreeMap<(u32, u32, Vec<u32>), u32> = BTreeMap::new();
-        for unit in 0..self.setting.units.len() as u32 {
-            let members = self.setting.units.row(unit);
-            let kind = self.turn.fair.as_ref().map_or(0, |fair| fair.kind_of[members[0] as usize]);
-            let next = self.lines.len() as u32;
-            let line = match members {
-                &[task] => {
-                    let ledgers = self.setting.ledgers.holds(task).iter().map(|hold| hold.ledger).collect();
-                    *known.entry((self.setting.shape_of(task), kind, ledgers)).or_insert(next)
-                }
-                _ => next,
-            };
-            if line == next {
-                self.lines.push(Line { kind, ..Line::default() });
-                if let Some(lines) = self.lines_of_kind.get_mut(kind as usize) {
-                    lines.push(line);
-                }
-            }
-            self.line_of.push(line);
-        }
-    }
-
     fn run(&mut self) {
         loop {
             self.touched.clear();
@@ -168,8 +140,8 @@ impl<'s> Forward<'s> {
             match self.events.peek() {
                 Some(&Reverse((at, _))) => self.now = at,
                 // Whoever is left was behind too many others to be looked at.
-                None if self.heads.is_empty() => break,
-                None => self.lines.iter_mut().for_each(|line| line.is_new = true),
+                None if self.lines.is_empty() => break,
+                None => self.lines.renew_all(),
             }
             while let Some(&Reverse((at, event))) = self.events.peek().filter(|next| next.0.0 == self.now) {
                 debug_assert_eq!(at, self.now);
@@ -189,7 +161,7 @@ impl<'s> Forward<'s> {
                 self.give(ledger, amount);
             }
             Event::Here(unit) => self.start_here(unit),
-            Event::Everywhere(unit) => self.enqueue(unit),
+            Event::Everywhere(unit) => self.lines.enqueue(unit, &self.turn),
         }
     }
 
@@ -211,7 +183,7 @@ impl<'s> Forward<'s> {
         let held = &mut self.ledgers[ledger as usize];
         *held = held.saturating_sub(amount);
         if std::mem::take(&mut self.is_ledger_full) {
-            self.lines.iter_mut().for_each(|line| line.is_new = true);
+            self.lines.renew_all();
         }
     }
 
@@ -252,39 +224,6 @@ impl<'s> Forward<'s> {
         }
     }
 
-    fn key(&self, unit: u32) -> u64 {
-        match &self.turn.fair {
-            Some(fair) => u64::MAX - fair.had[self.lines[self.line_of[unit as usize] as usize].kind as usize],
-            None => self.turn.values[unit as usize],
-        }
-    }
-
-    fn head(&self, line: u32) -> Option<Head> {
-        let &(_, Reverse(unit)) = self.lines[line as usize].waiting.peek()?;
-        Some((Reverse(self.key(unit)), unit, line))
-    }
-
-    fn enqueue(&mut self, unit: u32) {
-        let line = self.line_of[unit as usize];
-        let before = self.head(line);
-        self.lines[line as usize].waiting.push((self.turn.values[unit as usize], Reverse(unit)));
-        let after = self.head(line);
-        if before.is_none() {
-            self.lines[line as usize].is_new = true;
-        }
-        if before != after {
-            before.map(|head| self.heads.remove(&head));
-            self.heads.extend(after);
-        }
-    }
-
-    fn dequeue(&mut self, head: Head) {
-        self.heads.remove(&head);
-        self.lines[head.2 as usize].waiting.pop();
-        let next = self.head(head.2);
-        self.heads.extend(next);
-    }
-
     fn start_booked(&mut self) {
         for place in 0..self.touched.len() {
             let node = self.touched[place];
@@ -296,8 +235,8 @@ impl<'s> Forward<'s> {
             if !self.turn.is_strict && self.has_room(task, node) && self.has_shared(&[task]) {
                 self.start(task, node);
             } else {
-                self.enqueue(unit);
-                self.lines[self.line_of[unit as usize] as usize].is_new = true;
+                self.lines.enqueue(unit, &self.turn);
+                self.lines.renew(unit);
             }
         }
     }
@@ -308,10 +247,10 @@ impl<'s> Forward<'s> {
         self.touched.dedup();
         let (mut failed, mut gangs_failed) = (0, 0);
         let mut from = Bound::Unbounded;
-        while let Some(&head) = self.heads.range((from, Bound::Unbounded)).next() {
-            let (_, unit, line) = head;
+        while let Some(head) = self.lines.next(from) {
+            let unit = head.1;
             let members = self.setting.units.row(unit);
-            let is_new = self.lines[line as usize].is_new;
+            let is_new = self.lines.is_new(head);
             let is_started = match members {
                 _ if !is_new && self.touched.is_empty() => false,
                 &[task] => self.start_one(unit, task, is_new, head),
@@ -321,7 +260,7 @@ impl<'s> Forward<'s> {
             if is_started {
                 continue;
             }
-            self.lines[line as usize].is_new = false;
+            self.lines.looked_at(head);
             from = Bound::Excluded(head);
             failed += 1;
             gangs_failed += usize::from(members.len() > 1);
@@ -349,7 +288,11 @@ impl<'s> Forward<'s> {
                 let (in_time, late) = nodes.split_at(setting.in_time(task, self.latest(task).saturating_sub(self.now)));
                 in_time.iter().rev().chain(late).copied().find(|&node| may(node))
             }
-            (Spot::EarliestEnd | Spot::NextInRing, false) => touched.clone().find(|&node| may(node)),
+            (Spot::EarliestEnd, false) => touched.into_iter().find(|&node| may(node)),
+            (Spot::NextInRing, false) => {
+                let nodes = setting.capacity.len() as u32;
+                touched.filter(|&node| may(node)).min_by_key(|node| (node + nodes - self.ring) % nodes)
+            }
             (Spot::NextInRing, true) => {
                 let nodes = setting.capacity.len() as u32;
                 let ring = (self.ring..nodes).chain(0..self.ring);
@@ -361,7 +304,7 @@ impl<'s> Forward<'s> {
             (Spot::LeastUsed, false) => self.least_used(touched.filter(|&node| may(node))),
         };
         let Some(node) = found else { return false };
-        self.dequeue(head);
+        self.lines.dequeue(head, &self.turn);
         if self.turn.spot == Spot::EarliestEnd
             && self.now.saturating_add(setting.duration(task, node)) > self.latest(task)
             && let Some(better) = self.better_soon(task, node)
@@ -374,9 +317,16 @@ impl<'s> Forward<'s> {
         true
     }
 
-    /// When a task must end for all to be over by the goal.
+    /// When a task should end for all to be over by the goal: by then less the longest way behind it, or, of the time
+    /// that is to spare, everybody on that way has a part as large as what it takes at least.
     fn latest(&self, task: u32) -> u64 {
-        self.goal.saturating_sub(self.tails[task as usize])
+        let tail = self.tails[task as usize];
+        if self.turn.may_use_all {
+            return self.goal.saturating_sub(tail);
+        }
+        let least = u128::from(self.setting.fastest(task));
+        let span = least * u128::from(self.goal.saturating_sub(self.now)) / (least + u128::from(tail)).max(1);
+        self.now.saturating_add(u64::try_from(span).unwrap_or(u64::MAX))
     }
 
     fn least_used(&self, nodes: impl Iterator<Item = u32>) -> Option<u32> {
@@ -409,7 +359,7 @@ impl<'s> Forward<'s> {
         let mut free: Vec<Amounts> = free.collect();
         let found = gang::pack(self.setting, members, &mut free, |_, node| !self.is_wanted(head.1, node));
         let Some(nodes) = found else { return false };
-        self.dequeue(head);
+        self.lines.dequeue(head, &self.turn);
         for (&task, node) in members.iter().zip(nodes) {
             self.start(task, node);
         }
@@ -450,22 +400,7 @@ impl<'s> Forward<'s> {
             self.goal = self.goal.max(end.saturating_add(*tail));
         }
         self.take(task, node);
-        if let Some(fair) = &mut self.turn.fair {
-            let kind = fair.kind_of[task as usize] as usize;
-            let lines = std::mem::take(&mut self.lines_of_kind[kind]);
-            for &line in &lines {
-                let head = self.head(line);
-                head.map(|head| self.heads.remove(&head));
-            }
-            if let Some(fair) = &mut self.turn.fair {
-                fair.charge(task, span);
-            }
-            for &line in &lines {
-                let head = self.head(line);
-                self.heads.extend(head);
-            }
-            self.lines_of_kind[kind] = lines;
-        }
+        self.lines.charge(task, span, &mut self.turn);
         for &after in setting.problem.graph.dependents(task) {
             let unit = setting.unit_of[after as usize];
             if unit != NONE {

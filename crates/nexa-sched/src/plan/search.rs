@@ -7,23 +7,25 @@
 //! *tight*, that is along the chain of tasks that each start when another ends or its result arrives, up to the last end:
 //! one is put on another node, or before another, or left free again (simulated annealing: Kirkpatrick, Gelatt, Vecchi,
 //! "Optimization by simulated annealing", Science 1983). Everybody who is not put anywhere goes where it ends earliest.
-//! The search ends at the lower bound, or after [`PLACES_MAX`] places: never by time, so that it is the same everywhere.
+//! The search ends at the lower bound, or after [`LOOKS_MAX`] looks: never by time, so that it is the same everywhere.
 
 use nexa_types::Millis;
 
 use super::Slot;
 use super::dice::Dice;
-use super::forward::forward;
+use super::forward::both_ways;
 use super::serial::{Place, Serial};
 use super::setting::Setting;
-use super::turn::Turn;
 use crate::graph::NONE;
 use crate::rank::upward_ranks;
 
-/// Places chosen in one search, all tries together.
-const PLACES_MAX: usize = 200_000;
+/// Looks for room on a node in one search, all tries together.
+const LOOKS_MAX: u64 = 1_000_000;
 
-/// Tries for each task, in one search: a small graph is searched through long before [`PLACES_MAX`].
+/// The part of that for a plan on the way: it will soon be made again.
+const ON_THE_WAY_PART: u64 = 8;
+
+/// Tries for each unit, in one search: a small graph is searched through long before [`LOOKS_MAX`].
 const TRIES_PER_UNIT: usize = 50;
 
 /// How much worse a try may be at first to be gone on from, in thousandths of the whole time.
@@ -50,23 +52,24 @@ pub(crate) struct Search<'s> {
 impl<'s> Search<'s> {
     /// `bound` is the earliest end that is possible.
     pub(crate) fn new(setting: &'s Setting<'s>, bound: u64) -> Self {
-        Self { setting, serial: Serial::new(setting), best: None, bound }
+        let is_on_the_way = setting.units.len() < setting.problem.graph.len() && !setting.problem.progress.is_empty();
+        let looks = if is_on_the_way { LOOKS_MAX / ON_THE_WAY_PART } else { LOOKS_MAX };
+        Self { setting, serial: Serial::new(setting, looks), best: None, bound }
     }
 
     /// The slots of the best plan.
     pub(crate) fn run(mut self) -> (u64, Vec<Slot>) {
         self.known_ways();
         let units = self.setting.units.len();
-        let tries = (PLACES_MAX / units.max(1)).min(TRIES_PER_UNIT * units);
         if units > 1 {
-            self.anneal(tries);
+            self.anneal((TRIES_PER_UNIT * units).min(LOOKS_MAX as usize / units));
         }
         let best = self.best.expect("at least one way is known");
         (best.cost.0, best.slots)
     }
 
     fn is_over(&self) -> bool {
-        self.best.as_ref().is_some_and(|best| best.cost.0 <= self.bound)
+        !self.serial.has_looks() || self.best.as_ref().is_some_and(|best| best.cost.0 <= self.bound)
     }
 
     fn cost(&self, end: u64, slots: &[Slot]) -> Cost {
@@ -77,9 +80,10 @@ impl<'s> Search<'s> {
         (end, sum.sum())
     }
 
-    fn attempt(&mut self, values: &[u64], place: &Place) -> Cost {
+    /// Nothing if there were not enough looks left.
+    fn attempt(&mut self, values: &[u64], place: &Place) -> Option<Cost> {
         let order = self.setting.order_by(values);
-        let end = self.serial.run(&order, place);
+        let end = self.serial.run(&order, place)?;
         let cost = self.cost(end, self.serial.slots());
         if self.best.as_ref().is_none_or(|best| cost < best.cost) {
             let slots = self.serial.slots().to_vec();
@@ -91,7 +95,7 @@ impl<'s> Search<'s> {
                 }
             });
         }
-        cost
+        Some(cost)
     }
 
     /// A plan that was made in another way: everybody is put where it is, in the order of starts.
@@ -106,15 +110,25 @@ impl<'s> Search<'s> {
         let graph = setting.problem.graph;
         let transfer = |task: u32| setting.transfer[task as usize];
         let mean = |task: u32| Millis(setting.mean_duration(task));
-        let heft = upward_ranks(graph, mean, |task, _| Millis(transfer(task)));
+        let (end, slots) = both_ways(setting, self.bound);
+        let cost = self.cost(end, &slots);
+        if self.best.as_ref().is_none_or(|best| cost < best.cost) {
+            self.best = Some(self.as_placed(cost, slots));
+        }
+        // Means times nodes, so that nothing is rounded: HEFT itself.
+        let nodes = setting.capacity.len() as u64;
+        let all_nodes = |task: u32| Millis(setting.summed_duration(task));
+        let heft = upward_ranks(graph, all_nodes, |task, _| Millis(transfer(task).saturating_mul(nodes)));
+        let values = setting.unit_values(|task| heft[task as usize].0);
+        self.attempt(&values, &Place::Textbook);
         let shared = upward_ranks(graph, mean, |task, _| Millis(setting.mean_transfer(task)));
         let bare = upward_ranks(graph, mean, |_, _| Millis(0));
         for ranks in [heft, shared, bare] {
-            let values = setting.unit_values(|task| ranks[task as usize].0);
-            self.attempt(&values, &Place::Earliest);
             if self.is_over() {
                 return;
             }
+            let values = setting.unit_values(|task| ranks[task as usize].0);
+            self.attempt(&values, &Place::Earliest);
         }
         if setting.cells() <= CELLS_MAX {
             let table = optimistic(setting);
@@ -127,11 +141,6 @@ impl<'s> Search<'s> {
             let ranks = upward_ranks(graph, mean, |task, _| Millis(transfer(task)));
             let values = setting.unit_values(|task| ranks[task as usize].0);
             self.attempt(&values, &Place::Cost(&table));
-        }
-        let (end, slots) = forward(setting, Turn::new(setting, crate::LoadBalanceStrategy::Adaptive), self.bound);
-        let cost = self.cost(end, &slots);
-        if self.best.as_ref().is_none_or(|best| cost < best.cost) {
-            self.best = Some(self.as_placed(cost, slots));
         }
         // Ranks by the durations of the places found so far.
         for _ in 0..3 {
@@ -191,7 +200,7 @@ impl<'s> Search<'s> {
             }
             let tried_values = new_values.as_ref().unwrap_or(&values);
             let tried_forced = new_forced.as_ref().unwrap_or(&forced);
-            let tried = self.attempt(tried_values, &Place::Kept(tried_forced));
+            let Some(tried) = self.attempt(tried_values, &Place::Kept(tried_forced)) else { return };
             let warmth = span / 1_000 * WARMTH_PERMILLE * (tries - done) as u64 / tries as u64;
             let allowed = dice.below(warmth + 1) * dice.below(1024) / 1024;
             if tried <= cost || tried.0 <= cost.0.saturating_add(allowed) {

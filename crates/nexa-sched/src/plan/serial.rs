@@ -14,7 +14,9 @@ use crate::timeline::{Amounts, KINDS, Timeline, room};
 
 /// How a node is chosen.
 pub(crate) enum Place<'p> {
-    /// Where it ends earliest.
+    /// Where it ends earliest; of equally good nodes the first.
+    Textbook,
+    /// Where it ends earliest; of equally good nodes the one with its last result, then the fastest.
     Earliest,
     /// Where its end and a cost, in milliseconds by task and node, are least together.
     Cost(&'p [u64]),
@@ -30,7 +32,7 @@ impl Place<'_> {
     fn kept(&self) -> Option<&[u32]> {
         match self {
             Self::Kept(nodes) | Self::InTurn(nodes) | Self::Loyal(nodes, _) => Some(nodes),
-            Self::Earliest | Self::Cost(_) => None,
+            Self::Textbook | Self::Earliest | Self::Cost(_) => None,
         }
     }
 }
@@ -44,10 +46,12 @@ pub(crate) struct Serial<'s> {
     free: Vec<Amounts>,
     /// Nobody starts before this.
     floor: u64,
+    looks_left: u64,
 }
 
 impl<'s> Serial<'s> {
-    pub(crate) fn new(setting: &'s Setting<'s>) -> Self {
+    /// A desk at which for so many times a node may be looked at for room, in all plans together.
+    pub(crate) fn new(setting: &'s Setting<'s>, looks: u64) -> Self {
         Self {
             setting,
             nodes: setting.busy.clone(),
@@ -55,7 +59,12 @@ impl<'s> Serial<'s> {
             slots: setting.started.clone(),
             free: setting.capacity.clone(),
             floor: 0,
+            looks_left: looks,
         }
+    }
+
+    pub(crate) fn has_looks(&self) -> bool {
+        self.looks_left > 0
     }
 
     /// Where and when, by task, as of the last run.
@@ -63,8 +72,9 @@ impl<'s> Serial<'s> {
         &self.slots
     }
 
-    /// Plans all units in this order. Gives the last end, or now if nothing ends after it.
-    pub(crate) fn run(&mut self, order: &[u32], place: &Place) -> u64 {
+    /// Plans all units in this order. Gives the last end, or now if nothing ends after it; nothing if that takes more
+    /// looks than are left.
+    pub(crate) fn run(&mut self, order: &[u32], place: &Place) -> Option<u64> {
         for (line, busy) in self.nodes.iter_mut().zip(&self.setting.busy) {
             line.copy_from(busy);
         }
@@ -74,12 +84,15 @@ impl<'s> Serial<'s> {
         self.slots.copy_from_slice(&self.setting.started);
         self.floor = 0;
         for &unit in order {
+            if self.looks_left == 0 {
+                return None;
+            }
             match self.setting.units.row(unit) {
                 &[task] => self.one(task, place),
                 members => self.together(members, place),
             }
         }
-        self.slots.iter().map(|slot| slot.end.0).fold(self.setting.now(), u64::max)
+        Some(self.slots.iter().map(|slot| slot.end.0).fold(self.setting.now(), u64::max))
     }
 
     fn one(&mut self, task: u32, place: &Place) {
@@ -88,6 +101,7 @@ impl<'s> Serial<'s> {
         let (mut node, mut start) = match place {
             Place::Kept(_) | Place::InTurn(_) if kept != NONE => (kept, self.start_on(task, kept, arrivals.on(kept))),
             Place::Cost(costs) => self.least(task, &arrivals, costs),
+            Place::Textbook => self.textbook(task, &arrivals),
             _ => self.earliest(task, &arrivals),
         };
         if let &Place::Loyal(_, gain) = place
@@ -106,8 +120,23 @@ impl<'s> Serial<'s> {
         self.take(task, node, start);
     }
 
+    fn textbook(&mut self, task: u32, arrivals: &Arrivals) -> (u32, u64) {
+        let (mut best, mut best_end) = ((NONE, 0), u64::MAX);
+        for &node in self.setting.nodes_for(task) {
+            let (span, arrival) = (self.setting.duration(task, node), arrivals.on(node));
+            if best.0 == NONE || arrival.saturating_add(span) <= best_end {
+                let start = self.start_on(task, node, arrival);
+                let end = start.saturating_add(span);
+                if (end, node) < (best_end, best.0) {
+                    (best, best_end) = ((node, start), end);
+                }
+            }
+        }
+        best
+    }
+
     /// Where it ends earliest; of equally good nodes the one with its last result, then the fastest, then the first.
-    fn earliest(&self, task: u32, arrivals: &Arrivals) -> (u32, u64) {
+    fn earliest(&mut self, task: u32, arrivals: &Arrivals) -> (u32, u64) {
         let setting = self.setting;
         let (mut best, mut best_end) = ((NONE, 0), u64::MAX);
         if setting.fits_on(task, arrivals.node) {
@@ -131,7 +160,7 @@ impl<'s> Serial<'s> {
         best
     }
 
-    fn least(&self, task: u32, arrivals: &Arrivals, costs: &[u64]) -> (u32, u64) {
+    fn least(&mut self, task: u32, arrivals: &Arrivals, costs: &[u64]) -> (u32, u64) {
         let setting = self.setting;
         let row = &costs[task as usize * self.nodes.len()..][..self.nodes.len()];
         let (mut best, mut best_cost) = ((NONE, 0), u64::MAX);
@@ -149,8 +178,9 @@ impl<'s> Serial<'s> {
     }
 
     /// The earliest start on a node, from a moment on.
-    fn start_on(&self, task: u32, node: u32, from: u64) -> u64 {
+    fn start_on(&mut self, task: u32, node: u32, from: u64) -> u64 {
         let setting = self.setting;
+        self.looks_left = self.looks_left.saturating_sub(1);
         let span = setting.duration(task, node);
         let capacity = &setting.capacity[node as usize];
         let room_there = room(&setting.demand[task as usize], capacity).expect("a task is placed where it fits alone");
@@ -265,6 +295,7 @@ impl<'s> Serial<'s> {
     /// The nodes of all members if they find room at this moment, each for as long as the longest of them.
     fn all_at(&mut self, at: u64, members: &[u32], arrivals: &[Arrivals]) -> Option<Vec<u32>> {
         let setting = self.setting;
+        self.looks_left = self.looks_left.saturating_sub(self.nodes.len() as u64);
         let longest = |node: u32| members.iter().map(|&task| setting.duration(task, node)).max().unwrap_or(0);
         let mut held = vec![(0u64, 0u64); self.ledgers.len()];
         for &task in members {

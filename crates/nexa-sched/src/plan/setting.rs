@@ -157,6 +157,17 @@ impl<'a> Setting<'a> {
         u64::try_from(u128::from(reference) * u128::from(slowness) / 1024).unwrap_or(u64::MAX)
     }
 
+    /// The mean over all nodes where it fits, times the number of all nodes.
+    pub(crate) fn summed_duration(&self, task: u32) -> u64 {
+        if self.unit_of[task as usize] == NONE {
+            return self.mean_duration(task).saturating_mul(self.capacity.len() as u64);
+        }
+        let nodes = self.nodes_for(task);
+        let sum = nodes.iter().map(|&node| u128::from(self.duration(task, node))).sum::<u128>();
+        let all = self.capacity.len() as u128;
+        u64::try_from(sum.saturating_mul(all) / nodes.len().max(1) as u128).unwrap_or(u64::MAX)
+    }
+
     /// Over all pairs of nodes, also a node and itself.
     pub(crate) fn mean_transfer(&self, task: u32) -> u64 {
         let nodes = self.capacity.len() as u64;

@@ -24,6 +24,8 @@ pub(crate) struct Turn {
     /// By unit; the larger first.
     pub(crate) values: Vec<u64>,
     pub(crate) spot: Spot,
+    /// Whether a task may use all the time that is to spare on the way behind it, or only its part.
+    pub(crate) may_use_all: bool,
     /// Whether nobody starts where somebody of a higher level, the upper bits of a value, waits for room.
     pub(crate) is_strict: bool,
     /// Where whoever has had least for its weight is next; values then only decide within a kind.
@@ -75,6 +77,7 @@ impl Turn {
         let as_they_came = |spot, fair| Self {
             values: setting.unit_values(|task| u64::from(u32::MAX - task)),
             spot,
+            may_use_all: false,
             is_strict: false,
             fair,
         };
@@ -90,7 +93,7 @@ impl Turn {
     /// The longest way to the end first.
     fn by_rank(setting: &Setting) -> Self {
         let values = setting.unit_values(mean_ranks(setting));
-        Self { values, spot: Spot::EarliestEnd, is_strict: false, fair: None }
+        Self { values, spot: Spot::EarliestEnd, may_use_all: false, is_strict: false, fair: None }
     }
 
     /// The highest level first, and within it the longest way to the end. A task is of the level of the highest that
@@ -108,7 +111,7 @@ impl Turn {
         let ranks = mean_ranks(setting);
         let least = (1u64 << LEVEL_SHIFT) - 1;
         let values = setting.unit_values(|task| (levels[task as usize] << LEVEL_SHIFT) | ranks(task).min(least));
-        Self { values, spot: Spot::EarliestEnd, is_strict: true, fair: None }
+        Self { values, spot: Spot::EarliestEnd, may_use_all: false, is_strict: true, fair: None }
     }
 }
 
