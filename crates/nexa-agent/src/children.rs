@@ -438,7 +438,9 @@ impl Agent {
         shortage::of_parent(self.id(), *agent, own, granted, failure)
     }
 
-    /// Cancels the children that the agent leaves behind. They may have been told already, which does no harm.
+    /// Cancels the children that the agent leaves behind. They may have been told already, which does no harm. All of them
+    /// with the end itself, up to `LIST_AGENTS_MAX` and without a payload: whoever has ended says nothing more, so one
+    /// who was left for a later record would never hear of it if the node were lost in between.
     pub(crate) fn leave_children(&mut self, draft: &mut Draft) {
         let children = self.life.families.unfinished();
         self.life.families = Families::default();

@@ -24,6 +24,7 @@ use nexa_ports::view::{MemoryViews, Views};
 use nexa_proto::v1;
 use nexa_proto::v1::watch_frame::Frame;
 use nexa_runtime::{Node, NodeConfig, Ports};
+use nexa_sched::SchedulerConfig;
 use nexa_store::{Options, SqliteStore};
 use nexa_types::{AgentId, NodeId, RunCode, Spend, StreamId, Tokens, Version};
 use tokio_util::sync::CancellationToken;
@@ -122,7 +123,8 @@ impl House {
         let (model, clock, dice) = (echo.clone(), clock.clone(), dice.clone());
         let tools = Arc::new(nexa_ports::tool::NoTools);
         let ports = Ports { store: store.clone(), memories, model, tools, clock: clock.clone(), dice: dice.clone() };
-        let config = NodeConfig::new(NodeId::new("n1").expect("a good name"));
+        let scheduler = SchedulerConfig { max_concurrent_agents: 40, ..SchedulerConfig::default() };
+        let config = NodeConfig { scheduler, ..NodeConfig::new(NodeId::new("n1").expect("a good name")) };
         let node = Node::start(config, ports).await.expect("the node starts");
         let handlers = Handlers::new(store.clone(), views, Arc::new(node.clone()), clock.clone());
         let closing = handlers.closing().clone();
@@ -432,6 +434,7 @@ async fn a_list_of_agents_runs_in_the_order_of_its_dependencies() {
         (vec![v1::AgentSpec { temperature: Some(9.0), ..agent("a", &[]) }], "temperature"),
         (vec![v1::AgentSpec { input_json: "{".into(), ..agent("a", &[]) }], "input_json"),
         (vec![v1::AgentSpec { weight: Some(-1.0), ..agent("a", &[]) }], "weight"),
+        ((0..41).map(|n| in_gang(agent(&n.to_string(), &[]))).collect(), "has more members than the 40 agents"),
         (vec![in_gang(agent("a", &[])), in_gang(agent("b", &["a"]))], "can never start together: b → a = b"),
     ] {
         let error = house.client.submit(list(agents)).await.expect_err("refused");

@@ -6,8 +6,9 @@
 //! Everything hangs off the value: no process-wide names, so several nodes fit into one process. Dropping the last
 //! clone stops the node where it stands, as a crash would; [`Node::drain`] stops it in good order.
 
+mod stats;
+
 use std::io;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -461,53 +462,6 @@ impl Core {
             also: None,
         };
         self.store.append(vec![append]).await.pop().map_or(Ok(()), |answer| answer.map(|_| ()))
-    }
-
-    fn stats(&self) -> NodeStats {
-        let counts = self.residency.counts();
-        let (load, models) = (self.models.load(), self.models.counters());
-        let (supervised, backlog) = (&self.supervised, self.store.backlog());
-        let (agents_at_work, agents_held_back) = self.beginning.counts();
-        NodeStats {
-            live_agents: counts.live,
-            idle_agents: counts.idle,
-            waiting_agents: counts.waiting,
-            dormant_agents: counts.asleep,
-            agents_at_work,
-            agents_held_back,
-            timers: self.timers.len(),
-            compute_waiting: self.run_queue.waiting(),
-            compute_slices: self.run_queue.slices(),
-            runtime_lag_ms: self.vitals.lag_ms(),
-            resident_bytes: self.vitals.resident(),
-            memory_max: self.config.memory_max,
-            memory_pressure: counts.pressure,
-            model_calls_in_flight: load.in_flight,
-            model_calls_waiting: load.waiting,
-            results_unrecorded: load.held,
-            store_calls: backlog.calls,
-            store_bytes: backlog.bytes,
-            store_oldest_ms: u64::try_from(backlog.oldest.as_millis()).unwrap_or(u64::MAX),
-            tool_calls: models.tools.load(Ordering::Relaxed),
-            model_calls: models.sent.load(Ordering::Relaxed),
-            reused_answers: models.reused.load(Ordering::Relaxed),
-            reissued_model_calls: models.reissued.load(Ordering::Relaxed),
-            model_lanes_paused: load.lanes_paused,
-            model_breakers_open: load.breakers_open,
-            model_calls_rate_limited: models.rate_limited.load(Ordering::Relaxed),
-            model_calls_held_back: models.held_back.load(Ordering::Relaxed),
-            model_waits: models.waits.load(Ordering::Relaxed),
-            model_waits_ms: models.waited_ms.load(Ordering::Relaxed),
-            adapter_panics: models.panics.load(Ordering::Relaxed),
-            steps: Counters::read(&self.counters.steps),
-            appends: Counters::read(&self.counters.appends),
-            panics: Counters::read(&supervised.panics),
-            faults: Counters::read(&supervised.faults),
-            restarts: Counters::read(&supervised.restarts),
-            quarantined: Counters::read(&self.counters.quarantined),
-            is_draining: self.residency.is_draining() || self.stop.is_cancelled(),
-            has_failed: self.failed.is_cancelled(),
-        }
     }
 
     /// Stops everything where it stands.

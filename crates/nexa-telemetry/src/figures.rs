@@ -98,6 +98,8 @@ node_figures! {
     waiting_agents Gauge "nexa_agents_waiting" "Agents that wait for a place in memory.";
     dormant_agents Gauge "nexa_agents_dormant" "Agents of this node that are known to live in the store only.";
     timers Gauge "nexa_timers" "Agents with a timer.";
+    agents_at_work Gauge "nexa_agents_at_work" "Agents that compute, or wait for a model or a tool.";
+    agents_held_back Gauge "nexa_agents_held_back" "Agents that wait to begin, because as many as may are at work.";
     compute_waiting Gauge "nexa_compute_waiting" "Agents that wait for a thread to compute.";
     compute_slices Counter "nexa_compute_slices_total" "Slices that the threads that compute have begun.";
     runtime_lag_ms / 1e3 Gauge "nexa_runtime_lag_seconds" "How late the runtime was at its last turn, or is by now.";

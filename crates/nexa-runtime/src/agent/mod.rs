@@ -10,6 +10,7 @@
 //! Nothing in here awaits a model, a tool or another agent. What it does await is the store and, while its program
 //! computes for longer than a moment, its turn to compute.
 
+mod child;
 mod compute;
 mod load;
 mod record;
@@ -19,7 +20,6 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures::future::BoxFuture;
 use nexa_agent::{Agent, Input, OutsideEffect, snapshot_is_due};
 use nexa_event::effect::{Answer, RecallRequest, Wanted};
 use nexa_event::envelope::TraceContext;
@@ -31,18 +31,18 @@ use nexa_types::{
     AgentState, EffectKey, Millis, Payload, PrincipalId, Spend, TenantId, Timestamp, Version, Waiting, WorkloadId,
 };
 use nexa_vm::recall::look_up;
-use ractor::{ActorCell, SpawnErr};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{Instrument, debug, info, warn};
 
+pub(crate) use self::child::AgentChild;
 use self::load::{INBOX_PAGE, LoadError, cancels_first, load};
 use self::record::{Became, Kept};
-use crate::bounded::{self, Behaviour, Fault, Lane, Then};
+use crate::bounded::{Behaviour, Fault, Lane, Then};
 use crate::dispatch::Hint;
 use crate::genai;
 use crate::node::Core;
 use crate::residency::{Seat, Told};
-use crate::supervise::{Child, Failed, RestartPolicy};
+use crate::supervise::{Failed, RestartPolicy};
 use crate::waits::until_shown;
 
 /// Steps that an agent takes before orders and other agents have their turn.
@@ -488,32 +488,5 @@ impl AgentActor {
     fn look_again(&self) {
         // Refused only if a `Look` waits already.
         let _ = self.seat.address.tell(Lane::Work, 0, Told::Look);
-    }
-}
-
-/// How the supervisor makes incarnations of an agent.
-pub(crate) struct AgentChild {
-    pub(crate) core: Arc<Core>,
-    pub(crate) seat: Seat,
-}
-
-impl Child for AgentChild {
-    fn spawn(&mut self, supervisor: ActorCell) -> BoxFuture<'_, Result<ActorCell, SpawnErr>> {
-        Box::pin(async move {
-            let actor = AgentActor { core: self.core.clone(), seat: self.seat.clone(), alarm: Mutex::default() };
-            let cell = bounded::spawn(actor, &self.seat.address, Some(supervisor)).await?;
-            // The first incarnation was called; the message that killed an earlier one is gone.
-            let _ = self.seat.address.tell(Lane::Work, 0, Told::Look);
-            Ok(cell)
-        })
-    }
-
-    fn give_up(&mut self, reason: String) -> BoxFuture<'static, ()> {
-        let (core, seat) = (self.core.clone(), self.seat.clone());
-        Box::pin(async move { core.quarantine(seat, reason).await })
-    }
-
-    fn is_wanted(&self) -> bool {
-        self.core.residency.is_seated(&self.seat)
     }
 }
