@@ -9,7 +9,8 @@
 //!
 //! The model of execution ([`world`]) is that of `nexa_sched::plan`: a task starts when all that it depends on has ended
 //! and the results have arrived, holds what it needs for as long as it runs, and is not moved while it does. The result
-//! of a task is with every other node one transfer after its end, whoever asks for it and whenever; links are not shared.
+//! of a task is with every other node one transfer after its end, whoever asks for it and whenever, or else sets out when it is
+//! settled who asks ([`Transfers`]); links are not shared.
 //! There are no gangs, no models and no faults here.
 //!
 //! Everything is a function of the traces and a seed: a study can be made again, to the millisecond.
@@ -36,7 +37,7 @@ pub use spread::{Spread, Turn};
 pub use study::{Cell, Contender, Settings, StudyError, mean_ratio, study};
 pub use task::{Need, Task, Workflow, WorkflowError};
 pub use wfformat::{FILE_BYTES_MAX, FolderError, FormatError, parse, read, read_all, usual_folder};
-pub use world::{Fault, Fixed, Order, Policy, Ran, Seen, Start, Status, World, check};
+pub use world::{Fault, Fixed, Order, Policy, Ran, Seen, Start, Status, Transfers, World, check};
 
 #[cfg(test)]
 mod tests;

@@ -58,6 +58,10 @@ impl From<&Status> for Progress {
 }
 
 impl Policy for Planner {
+    fn node_of(&self, task: u32) -> Option<u32> {
+        self.dispatch.plan().map(|plan| plan.allocation[task as usize].node)
+    }
+
     fn happened(&mut self, seen: &Seen<'_>, ended: &[u32]) -> Result<(), String> {
         for task in ended {
             let Status::Ended { node, since, at } = seen.status[*task as usize] else { continue };

@@ -177,8 +177,9 @@ Traces of WfCommons (<https://wfcommons.org>), played on modelled clusters. Node
 trace was recorded and 1 to 8 cores of 4 GiB each; between any two of them lie a gigabit a second and a millisecond. A task\n\
 starts when all that it depends on has ended and the results have arrived, holds its cores and memory for as long as it\n\
 runs, and is not moved while it does. What a task reads that no task wrote is everywhere from the beginning. A result is\n\
-with every other node one transfer after its end, and links are not shared: whoever decides late gains by that. Each size\n\
-is played with several clusters and, where durations are not true, another noise on each.\n\
+with every other node one transfer after its end, and links are not shared; what that is worth to who decides late is seen in\n\
+*ours_settled*, where a result sets out only when it is settled where it is read. Each size is played with several clusters\n\
+and, where durations are not true, another noise on each.\n\
 \n\
 Figures are makespans over that of HEFT (Topcuoglu, Hariri and Wu 2002, with insertion) on the same cluster with the same\n\
 estimates, as geometric means: below 1 is better than the textbook. *heft* keeps its assignment and its order, and times\n\

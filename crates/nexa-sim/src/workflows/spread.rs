@@ -29,6 +29,10 @@ impl Spread {
 }
 
 impl Policy for Spread {
+    fn node_of(&self, task: u32) -> Option<u32> {
+        self.node[task as usize]
+    }
+
     fn happened(&mut self, seen: &Seen<'_>, _: &[u32]) -> Result<(), String> {
         let nodes = &seen.world.cluster.nodes;
         for task in seen.ready {

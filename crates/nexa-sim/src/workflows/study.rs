@@ -7,8 +7,8 @@ use nexa_sched::DispatchLimits;
 use nexa_types::Millis;
 
 use super::{
-    Fault, Noise, Order, Planner, Spread, Turn, Workflow, World, check, cluster, estimates, heft_fixed, lower_bound,
-    planned_once,
+    Fault, Noise, Order, Planner, Spread, Transfers, Turn, Workflow, World, check, cluster, estimates, heft_fixed,
+    lower_bound, planned_once,
 };
 use crate::dice::Dice;
 
@@ -27,14 +27,25 @@ pub enum Contender {
     Plan,
     /// That plan, carried out by `nexa_sched::Dispatch`, which plans again when it is off.
     Ours,
+    /// The same where results set out only when it is settled where they are read: for all plans that are kept as they are
+    /// that is before they are there, and so makes no difference.
+    OursSettled,
     /// No contender: what nobody can be below.
     Bound,
 }
 
 impl Contender {
     /// All of them, in the order of tables.
-    pub const ALL: [Self; 7] =
-        [Self::Random, Self::RoundRobin, Self::Heft, Self::HeftConserving, Self::Plan, Self::Ours, Self::Bound];
+    pub const ALL: [Self; 8] = [
+        Self::Random,
+        Self::RoundRobin,
+        Self::Heft,
+        Self::HeftConserving,
+        Self::Plan,
+        Self::Ours,
+        Self::OursSettled,
+        Self::Bound,
+    ];
 
     /// Its name in tables and in JSON.
     #[must_use]
@@ -46,6 +57,7 @@ impl Contender {
             Self::HeftConserving => "heft_conserving",
             Self::Plan => "plan",
             Self::Ours => "ours",
+            Self::OursSettled => "ours_settled",
             Self::Bound => "bound",
         }
     }
@@ -146,7 +158,7 @@ fn cell(workflow: &Workflow, nodes: usize, noise: Noise, seed: u64) -> Result<Ce
     let cluster = cluster(nodes, seed);
     let workflow = workflow.clone().fitted(&cluster);
     let believed = estimates(&workflow, noise, seed);
-    let world = World { workflow: &workflow, cluster: &cluster };
+    let world = World { workflow: &workflow, cluster: &cluster, transfers: Transfers::AtOnce };
     let mut makespans = [Millis(0); Contender::ALL.len()];
     for (contender, makespan) in Contender::ALL.into_iter().zip(&mut makespans) {
         let of = makespan_of(contender, &world, &believed, seed);
@@ -163,7 +175,7 @@ fn cell(workflow: &Workflow, nodes: usize, noise: Noise, seed: u64) -> Result<Ce
 }
 
 fn makespan_of(contender: Contender, world: &World<'_>, believed: &[Millis], seed: u64) -> Result<Millis, String> {
-    let World { workflow, cluster } = *world;
+    let World { workflow, cluster, .. } = *world;
     let tasks = workflow.tasks().len();
     let heft = |order| heft_fixed(workflow, cluster, believed, order);
     let ran = match contender {
@@ -176,6 +188,10 @@ fn makespan_of(contender: Contender, world: &World<'_>, believed: &[Millis], see
             world.play(&mut fixed)
         }
         Contender::Ours => world.play(&mut Planner::new(workflow, believed, DispatchLimits::default())),
+        Contender::OursSettled => {
+            let world = World { transfers: Transfers::WhenSettled, ..*world };
+            world.play(&mut Planner::new(workflow, believed, DispatchLimits::default()))
+        }
         Contender::Bound => return Ok(lower_bound(workflow, cluster)),
     };
     let ran = ran.map_err(|fault: Fault| fault.to_string())?;

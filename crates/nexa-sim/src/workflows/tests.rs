@@ -61,7 +61,7 @@ proptest! {
     ) {
         let cluster = cluster(nodes, seed);
         let workflow = workflow.fitted(&cluster);
-        let world = World { workflow: &workflow, cluster: &cluster };
+        let world = World { workflow: &workflow, cluster: &cluster, transfers: Transfers::AtOnce };
         let believed = estimates(&workflow, Noise::Task(percent), seed);
         let count = workflow.tasks().len();
         played(&world, &mut Spread::new(Turn::RoundRobin(0), count));
@@ -72,6 +72,11 @@ proptest! {
         let mut planner = Planner::new(&workflow, &believed, DispatchLimits { gap: Millis(gap), ..Default::default() });
         let makespan = played(&world, &mut planner);
         prop_assert!(planner.plans() > 0);
+        let late = World { transfers: Transfers::WhenSettled, ..world };
+        let fixed = |order| heft_fixed(&workflow, &cluster, &believed, order);
+        prop_assert_eq!(played(&late, &mut fixed(Order::Strict)), played(&world, &mut fixed(Order::Strict)));
+        played(&late, &mut Planner::new(&workflow, &believed, DispatchLimits::default()));
+        played(&late, &mut Spread::new(Turn::RoundRobin(0), count));
         prop_assert!(gap == 0 || planner.plans() as u64 <= 1 + makespan.0 / gap, "{} plans", planner.plans());
     }
 
@@ -81,7 +86,7 @@ proptest! {
     ) {
         let cluster = cluster(nodes, seed);
         let workflow = workflow.fitted(&cluster);
-        let world = World { workflow: &workflow, cluster: &cluster };
+        let world = World { workflow: &workflow, cluster: &cluster, transfers: Transfers::AtOnce };
         let (plan, mut policy) = heft_planned(&workflow, &cluster, &workflow.durations(), Order::Strict);
         let ran = world.play(&mut policy).expect("it goes to the end");
         for (planned, ran) in plan.iter().zip(&ran.slots) {
@@ -97,6 +102,10 @@ proptest! {
 fn what_cannot_start_is_refused_and_who_stops_early_is_told() {
     struct Stubborn(Option<Start>);
     impl Policy for Stubborn {
+        fn node_of(&self, _: u32) -> Option<u32> {
+            None
+        }
+
         fn happened(&mut self, _: &Seen<'_>, _: &[u32]) -> Result<(), String> {
             Ok(())
         }
@@ -107,7 +116,7 @@ fn what_cannot_start_is_refused_and_who_stops_early_is_told() {
     }
     let workflow = Workflow::new("w", vec![task(0, 5, &[]), task(1, 5, &[(0, 1)])]).expect("it is one");
     let cluster = single_cores(&[100], 1);
-    let world = World { workflow: &workflow, cluster: &cluster };
+    let world = World { workflow: &workflow, cluster: &cluster, transfers: Transfers::AtOnce };
     let fault = |start| world.play(&mut Stubborn(start)).expect_err("it cannot be").to_string();
     for (task, node) in [(1, 0), (0, 7), (9, 0)] {
         assert!(fault(Some(Start { task, node })).contains("cannot start"), "{task} on {node}");
@@ -120,7 +129,7 @@ fn what_cannot_start_is_refused_and_who_stops_early_is_told() {
 fn what_a_run_says_is_checked_without_the_world() {
     let workflow = Workflow::new("w", vec![task(0, 10, &[]), task(1, 10, &[(0, 100)])]).expect("it is one");
     let cluster = single_cores(&[100, 100], 4);
-    let world = World { workflow: &workflow, cluster: &cluster };
+    let world = World { workflow: &workflow, cluster: &cluster, transfers: Transfers::AtOnce };
     let told = |slots: &[(u32, u64, u64)]| {
         let slots: Vec<_> = slots.iter().map(|&(node, start, end)| (node, Millis(start), Millis(end))).collect();
         let makespan = slots.iter().map(|slot| slot.2).max().unwrap_or_default();
@@ -134,7 +143,7 @@ fn what_a_run_says_is_checked_without_the_world() {
     let apart = Workflow::new("w", vec![task(0, 10, &[]), task(1, 10, &[])]).expect("it is one");
     let slots = vec![(0, Millis(0), Millis(10)), (0, Millis(9), Millis(19))];
     let ran = Ran { slots, makespan: Millis(19) };
-    let over = check(&World { workflow: &apart, cluster: &cluster }, &ran);
+    let over = check(&World { workflow: &apart, cluster: &cluster, transfers: Transfers::AtOnce }, &ran);
     assert_eq!(over, Err("n0 holds more than it has at 9 ms".to_owned()));
 }
 
@@ -144,7 +153,7 @@ fn examples_of_known_optimum() {
     let chain = vec![task(0, 100, &[]), task(1, 100, &[(0, 1_000)]), task(2, 100, &[(1, 1_000)])];
     let chain = Workflow::new("chain", chain).expect("it is one");
     let cluster = single_cores(&[50, 200, 100], 10);
-    let world = World { workflow: &chain, cluster: &cluster };
+    let world = World { workflow: &chain, cluster: &cluster, transfers: Transfers::AtOnce };
     assert_eq!(lower_bound(&chain, &cluster), Millis(150));
     assert_eq!(played(&world, &mut heft_fixed(&chain, &cluster, &chain.durations(), Order::Strict)), Millis(150));
     // In turns over three nodes: 200, then 20 of way, 50, 20, 100.
@@ -153,7 +162,7 @@ fn examples_of_known_optimum() {
     // Six equal tasks on three equal cores: two rounds, which is all the work over all the cores.
     let bag = Workflow::new("bag", (0..6).map(|id| task(id, 100, &[])).collect()).expect("it is one");
     let cluster = single_cores(&[100; 3], 10);
-    let world = World { workflow: &bag, cluster: &cluster };
+    let world = World { workflow: &bag, cluster: &cluster, transfers: Transfers::AtOnce };
     assert_eq!(lower_bound(&bag, &cluster), Millis(200));
     assert_eq!(played(&world, &mut heft_fixed(&bag, &cluster, &bag.durations(), Order::Strict)), Millis(200));
 
@@ -166,12 +175,39 @@ fn examples_of_known_optimum() {
 }
 
 #[test]
+fn a_result_that_sets_out_when_its_reader_is_settled_comes_later() {
+    /// Means to run the second task beside the first, and changes its mind when the third ends.
+    struct Fickle(u32);
+    impl Policy for Fickle {
+        fn happened(&mut self, _: &Seen<'_>, ended: &[u32]) -> Result<(), String> {
+            self.0 |= u32::from(ended.contains(&2));
+            Ok(())
+        }
+        fn node_of(&self, task: u32) -> Option<u32> {
+            Some([0, self.0, 1][task as usize])
+        }
+        fn next(&mut self, seen: &Seen<'_>) -> Option<Start> {
+            let may = |task: &u32| *task != 1 || self.0 == 1;
+            let node = |task: u32| [0, 1, 1][task as usize];
+            let task = (0..3).filter(may).find(|task| seen.can_start(*task, node(*task)))?;
+            Some(Start { task, node: node(task) })
+        }
+    }
+    // The result is ready at 100, and takes 15 ms; the third task ends at 104.
+    let tasks = vec![task(0, 100, &[]), task(1, 100, &[(0, 1_000)]), task(2, 104, &[])];
+    let workflow = Workflow::new("late", tasks).expect("it is one");
+    let cluster = single_cores(&[100, 100], 5);
+    let ends = |transfers| played(&World { workflow: &workflow, cluster: &cluster, transfers }, &mut Fickle(0));
+    assert_eq!((ends(Transfers::AtOnce), ends(Transfers::WhenSettled)), (Millis(215), Millis(219)));
+}
+
+#[test]
 fn a_strict_plan_waits_for_the_late_and_a_conserving_one_does_not() {
     // The first task of the plan is late by far; the second could go first.
     let workflow = vec![task(0, 100, &[]), task(1, 10, &[(0, 0)]), task(2, 50, &[])];
     let workflow = Workflow::new("late", workflow).expect("it is one");
     let cluster = single_cores(&[100, 100], 0);
-    let world = World { workflow: &workflow, cluster: &cluster };
+    let world = World { workflow: &workflow, cluster: &cluster, transfers: Transfers::AtOnce };
     let slots = [(0, Millis(0)), (1, Millis(5)), (1, Millis(20))];
     let plan = |order| Fixed::new(&slots, workflow.topological(), 2, order);
     assert_eq!(played(&world, &mut plan(Order::Strict)), Millis(160));

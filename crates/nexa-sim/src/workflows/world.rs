@@ -19,6 +19,17 @@ pub struct World<'a> {
     pub workflow: &'a Workflow,
     /// On what.
     pub cluster: &'a Cluster,
+    /// When results set out.
+    pub transfers: Transfers,
+}
+
+/// When the result of a task sets out for another node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transfers {
+    /// When the task ends, for every node: whoever reads it may be placed late.
+    AtOnce,
+    /// When the task has ended and the node of whoever reads it is settled; again, if that changes.
+    WhenSettled,
 }
 
 /// Who says what starts where.
@@ -28,6 +39,9 @@ pub trait Policy {
     /// # Errors
     /// Where it cannot go on; the sentence says why.
     fn happened(&mut self, seen: &Seen<'_>, ended: &[u32]) -> Result<(), String>;
+
+    /// Where a task that has not started is to run, as far as that is settled.
+    fn node_of(&self, task: u32) -> Option<u32>;
 
     /// What starts now; asked until there is nothing.
     fn next(&mut self, seen: &Seen<'_>) -> Option<Start>;
@@ -132,6 +146,9 @@ pub enum Fault {
     },
 }
 
+/// Nothing arrives then.
+const NEVER: Millis = Millis(u64::MAX);
+
 /// Something that will happen.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
@@ -148,6 +165,7 @@ impl World<'_> {
         let count = self.workflow.tasks().len();
         let mut status = vec![Status::Waiting; count];
         let mut arrivals: Vec<Vec<Millis>> = vec![Vec::new(); count];
+        let mut settled: Vec<Option<(u32, Millis)>> = vec![None; count];
         let mut free: Vec<Resources> = self.cluster.nodes.iter().map(|node| node.capacity).collect();
         let mut waits: Vec<usize> = self.workflow.tasks().iter().map(|task| task.needs.len()).collect();
         let mut ready: Vec<u32> = (0..).zip(&waits).filter(|(_, waits)| **waits == 0).map(|(task, _)| task).collect();
@@ -159,6 +177,18 @@ impl World<'_> {
         loop {
             let seen = Seen { world: *self, now, status: &status, ready: &ready, free: &free, arrivals: &arrivals };
             policy.happened(&seen, &ended).map_err(Fault::Policy)?;
+            if self.transfers == Transfers::WhenSettled {
+                for task in (0_u32..).take(count) {
+                    let place = task as usize;
+                    let node = policy.node_of(task);
+                    if status[place] == Status::Waiting && node != settled[place].map(|(node, _)| node) {
+                        settled[place] = node.map(|node| (node, now));
+                        if waits[place] == 0 {
+                            self.arrive(task, &status, settled[place], now, &mut arrivals, &mut events);
+                        }
+                    }
+                }
+            }
             loop {
                 let seen = Seen { world: *self, now, status: &status, ready: &ready, free: &free, arrivals: &arrivals };
                 let Some(Start { task, node }) = policy.next(&seen) else { break };
@@ -194,10 +224,7 @@ impl World<'_> {
                     waits[child as usize] -= 1;
                     if waits[child as usize] == 0 {
                         ready.push(child);
-                        let at = self.arrivals(child, &status);
-                        let later: BTreeSet<Millis> = at.iter().copied().filter(|at| *at > now).collect();
-                        events.extend(later.into_iter().map(|at| Reverse((at, Event::Arrives))));
-                        arrivals[child as usize] = at;
+                        self.arrive(child, &status, settled[child as usize], now, &mut arrivals, &mut events);
                     }
                 }
             }
@@ -215,17 +242,32 @@ impl World<'_> {
         Ok(Ran { slots, makespan })
     }
 
-    /// When all that a task reads is on each node, all of it having ended.
-    fn arrivals(&self, task: u32, status: &[Status]) -> Vec<Millis> {
+    /// Notes when all that a task reads is on each node, all of it having ended, and when something happens by that.
+    fn arrive(
+        &self,
+        task: u32,
+        status: &[Status],
+        settled: Option<(u32, Millis)>,
+        now: Millis,
+        arrivals: &mut [Vec<Millis>],
+        events: &mut BinaryHeap<Reverse<(Millis, Event)>>,
+    ) {
         let mut at = vec![Millis(0); self.cluster.nodes.len()];
         for need in &self.workflow.tasks()[task as usize].needs {
             let Status::Ended { node: from, at: end, .. } = status[need.task as usize] else { continue };
-            let sent = end + self.cluster.network.duration(self.workflow.result_bytes(need.task));
+            let way = self.cluster.network.duration(self.workflow.result_bytes(need.task));
             for (node, at) in (0..).zip(&mut at) {
-                *at = (*at).max(if node == from { end } else { sent });
+                let sets_out = match (self.transfers, settled) {
+                    (Transfers::WhenSettled, Some((settled, since))) if settled == node => end.max(since),
+                    (Transfers::WhenSettled, _) => NEVER,
+                    (Transfers::AtOnce, _) => end,
+                };
+                *at = (*at).max(if node == from { end } else { sets_out + way });
             }
         }
-        at
+        let later: BTreeSet<Millis> = at.iter().copied().filter(|at| *at > now && *at < NEVER).collect();
+        events.extend(later.into_iter().map(|at| Reverse((at, Event::Arrives))));
+        arrivals[task as usize] = at;
     }
 }
 
@@ -311,6 +353,10 @@ impl Fixed {
 }
 
 impl Policy for Fixed {
+    fn node_of(&self, task: u32) -> Option<u32> {
+        self.node.get(task as usize).copied()
+    }
+
     fn happened(&mut self, _: &Seen<'_>, _: &[u32]) -> Result<(), String> {
         Ok(())
     }
