@@ -61,7 +61,9 @@ impl<'s> Search<'s> {
     pub(crate) fn run(mut self) -> (u64, Vec<Slot>) {
         self.known_ways();
         let units = self.setting.units.len();
-        if units > 1 {
+        // Once agents run, plans are made again and again, from durations that turned out wrong: trying is not worth it.
+        let has_started = self.setting.problem.progress.iter().any(|progress| *progress != super::Progress::Waiting);
+        if units > 1 && !has_started {
             self.anneal((TRIES_PER_UNIT * units).min(LOOKS_MAX as usize / units));
         }
         let best = self.best.expect("at least one way is known");
