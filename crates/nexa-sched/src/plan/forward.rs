@@ -56,6 +56,8 @@ pub(crate) struct Forward<'s> {
     used: Vec<u64>,
     /// When what runs ends, by node.
     ends: Vec<BinaryHeap<Reverse<u64>>>,
+    /// The first of these; never, if nothing runs.
+    next_end: Vec<u64>,
     ledgers: Vec<u64>,
     gives: Vec<(u32, u64)>,
     /// Whether somebody found no room in a ledger since something was last given back.
@@ -105,6 +107,7 @@ impl<'s> Forward<'s> {
             held: vec![[0; KINDS]; nodes],
             used: vec![0; nodes],
             ends: vec![BinaryHeap::new(); nodes],
+            next_end: vec![u64::MAX; nodes],
             ledgers: vec![0; setting.ledgers.each.len()],
             gives: Vec::new(),
             is_ledger_full: false,
@@ -172,6 +175,7 @@ impl<'s> Forward<'s> {
             *held = held.saturating_sub(*need);
         }
         self.ends[node as usize].pop();
+        self.next_end[node as usize] = self.ends[node as usize].peek().map_or(u64::MAX, |end| end.0);
         self.update_used(node);
         self.touched.push(node);
         for hold in setting.ledgers.holds(task).iter().filter(|hold| hold.span.is_none()) {
@@ -242,8 +246,7 @@ impl<'s> Forward<'s> {
     }
 
     fn start_heads(&mut self) {
-        self.touched
-            .sort_unstable_by_key(|&node| (Reverse(self.setting.problem.cluster.nodes[node as usize].speed), node));
+        self.touched.sort_unstable_by_key(|&node| (Reverse(self.setting.speed(node)), node));
         self.touched.dedup();
         let (mut failed, mut gangs_failed) = (0, 0);
         let mut from = Bound::Unbounded;
@@ -337,11 +340,12 @@ impl<'s> Forward<'s> {
     fn better_soon(&self, task: u32, node: u32) -> Option<u32> {
         let setting = self.setting;
         let end = self.now.saturating_add(setting.duration(task, node));
-        let speed = |node: u32| setting.problem.cluster.nodes[node as usize].speed;
-        let faster = setting.nodes_for(task).iter().copied().take_while(|&other| speed(other) > speed(node));
-        let ends = faster.filter(|&other| self.booked[other as usize] == NONE).filter_map(|other| {
-            let &Reverse(free) = self.ends[other as usize].peek().filter(|free| free.0 < end)?;
-            Some((free.saturating_add(setting.duration(task, other)), other))
+        let faster =
+            setting.nodes_for(task).iter().copied().take_while(|&other| setting.speed(other) > setting.speed(node));
+        let soon = faster.filter(|&other| self.next_end[other as usize] < end && self.booked[other as usize] == NONE);
+        let ends = soon.map(|other| {
+            let free = self.next_end[other as usize];
+            (free.saturating_add(setting.duration(task, other)), other)
         });
         ends.filter(|&(other, _)| other < end).min().map(|(_, other)| other)
     }
@@ -432,6 +436,7 @@ impl<'s> Forward<'s> {
                 *held = held.saturating_add(*need);
             }
             self.ends[node as usize].push(Reverse(slot.end.0));
+            self.next_end[node as usize] = self.next_end[node as usize].min(slot.end.0);
             self.update_used(node);
             self.events.push(Reverse((slot.end.0, Event::End(task))));
         }

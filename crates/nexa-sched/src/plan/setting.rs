@@ -35,6 +35,9 @@ pub(crate) struct Setting<'a> {
     pub(crate) busy: Vec<Timeline>,
     /// What all nodes share.
     pub(crate) ledgers: Ledgers,
+    /// The durations at the reference, and the speeds: apart from everything else, for they are asked for most.
+    reference: Vec<u64>,
+    speeds: Vec<u32>,
     shape_of: Vec<u32>,
     /// Nodes by shape, the fastest first.
     shapes: Vec<Vec<u32>>,
@@ -123,6 +126,8 @@ impl<'a> Setting<'a> {
             demand: agents.iter().map(|agent| amounts(&agent.requirements)).collect(),
             capacity: cluster.nodes.iter().map(|node| amounts(&node.capacity)).collect(),
             busy: vec![Timeline::default(); cluster.nodes.len()],
+            reference: agents.iter().map(|agent| agent.estimated_duration.0).collect(),
+            speeds: cluster.nodes.iter().map(|node| node.speed).collect(),
             started,
             shape_of,
             shapes,
@@ -142,8 +147,7 @@ impl<'a> Setting<'a> {
     }
 
     pub(crate) fn duration(&self, task: u32, node: u32) -> u64 {
-        let reference = self.problem.graph.agents()[task as usize].estimated_duration.0;
-        scaled(reference, self.problem.cluster.nodes[node as usize].speed)
+        scaled(self.reference[task as usize], self.speeds[node as usize])
     }
 
     /// Over all nodes where it fits.
@@ -152,7 +156,7 @@ impl<'a> Setting<'a> {
         if slot.node != NONE {
             return slot.end.0.saturating_sub(self.now());
         }
-        let reference = self.problem.graph.agents()[task as usize].estimated_duration.0;
+        let reference = self.reference[task as usize];
         let slowness = self.mean_slowness[self.shape_of[task as usize] as usize];
         u64::try_from(u128::from(reference) * u128::from(slowness) / 1024).unwrap_or(u64::MAX)
     }
@@ -222,6 +226,11 @@ impl<'a> Setting<'a> {
         let Some(info) = self.problem.cluster.nodes.get(node as usize) else { return false };
         let agent = &self.problem.graph.agents()[task as usize];
         !info.is_cordoned && agent.requirements.fits(&info.capacity) && info.has(&agent.labels)
+    }
+
+    /// How fast a node is, in percent.
+    pub(crate) fn speed(&self, node: u32) -> u32 {
+        self.speeds[node as usize]
     }
 
     /// Tasks of one shape need the same of a node.
