@@ -203,7 +203,8 @@ fn choose(setting: &Setting, lower_bound: Millis, previous: Option<&SchedulePlan
         let gain = (end - now) * KEEP_MARGIN_PERCENT / 100;
         let order = setting.order_by(&setting.unit_values(turn::mean_ranks(setting)));
         let loyal = kept.serial.run(&order, &Place::Loyal(&kept.nodes, gain));
-        if loyal.is_some_and(|loyal| loyal <= bearable(end)) {
+        // What moves must gain enough over keeping all, too.
+        if loyal.is_some_and(|loyal| loyal <= bearable(end) && kept_end > bearable(loyal)) {
             return kept.serial.slots().to_vec();
         }
     }
