@@ -94,6 +94,10 @@ pub enum Command {
     Watch(WatchArgs),
     /// List workloads, or the agents of one.
     Ps(PsArgs),
+    /// Show what of a workload its server would run when, and what each agent waits for.
+    ///
+    /// Planned as if it began now and nothing of it had run: `nexa ps WORKLOAD` says what has.
+    Plan(PlanArgs),
     /// Print the history of a workload, or search all history.
     Logs(LogsArgs),
     /// Cancel a workload and everything that it has in flight.
@@ -381,6 +385,16 @@ pub struct PsArgs {
     /// At most so many.
     #[arg(long, default_value_t = 50)]
     pub limit: u32,
+    /// Where the server is.
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// `nexa plan`
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    /// The workload.
+    pub workload: String,
     /// Where the server is.
     #[command(flatten)]
     pub server: ServerArgs,

@@ -120,6 +120,8 @@ rpcs! {
     submit = WorkloadServiceClient.submit(WorkloadServiceSubmitRequest) -> WorkloadServiceSubmitResponse, request_id, brings_work: true;
     /// Tells what has become of a workload.
     workload = WorkloadServiceClient.get(WorkloadServiceGetRequest) -> WorkloadServiceGetResponse;
+    /// Plans a workload on the server's node, as if nothing of it had run.
+    plan = WorkloadServiceClient.get_plan(WorkloadServiceGetPlanRequest) -> WorkloadServiceGetPlanResponse;
     /// Lists workloads, one page.
     workloads = WorkloadServiceClient.list(WorkloadServiceListRequest) -> WorkloadServiceListResponse;
     /// Ends a workload. An empty request id is filled in.

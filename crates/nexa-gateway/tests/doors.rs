@@ -278,6 +278,8 @@ async fn what_belongs_to_another_tenant_is_not_found() {
     let got = ann.workload(get(workload.id)).await.expect("hers").workload.expect("a workload");
     assert_eq!(got.principal, "ann");
     assert_eq!(reason(bob.workload(get(workload.id)).await), "NOT_FOUND");
+    let plan = v1::WorkloadServiceGetPlanRequest { workload_id: workload.id.to_string() };
+    assert_eq!(reason(bob.plan(plan).await), "NOT_FOUND");
     assert_eq!(reason(bob.cancel(cancel(workload.id)).await), "NOT_FOUND");
     assert_eq!(reason(bob.agent(v1::AgentServiceGetRequest { agent_id: agent_id.clone() }).await), "NOT_FOUND");
     assert_eq!(reason(bob.snapshot(v1::AgentServiceSnapshotRequest { agent_id: agent_id.clone() }).await), "NOT_FOUND");

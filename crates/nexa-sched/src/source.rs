@@ -71,12 +71,24 @@ pub fn agents_of_list(module: &Module, items: &[ListItem], default_model: &str) 
         let agent = by_function.get(&item.entry).copied();
         let kind = agent.and_then(|agent| module.agents.get(agent as usize)).map_or(&item.id, |agent| &agent.name);
         let after = item.after.iter().filter_map(|after| items.get(*after as usize));
+        let usual = with(module.schedule_of(item.entry));
+        let said = item.schedule.clone().unwrap_or_default();
         AgentScheduleInfo {
             id: item.id.clone(),
             kind: kind.clone(),
             dependencies: after.map(|item| item.id.clone()).collect(),
             model: agent.map(|agent| models.need(agent, 1)),
-            ..with(module.schedule_of(item.entry))
+            priority: said.priority.unwrap_or(usual.priority),
+            weight: said.weight_milli.map_or(usual.weight, |weight| f64::from(weight) / 1_000.0),
+            estimated_duration: said.estimate.unwrap_or(usual.estimated_duration),
+            requirements: Resources {
+                cpu_milli: said.cpu_milli.map_or(usual.requirements.cpu_milli, u64::from),
+                memory_bytes: said.memory_bytes.unwrap_or(usual.requirements.memory_bytes),
+                llm_slots: said.llm_slots.map_or(usual.requirements.llm_slots, u64::from),
+            },
+            labels: said.labels.unwrap_or_default(),
+            gang: said.gang,
+            ..usual
         }
     };
     items.iter().map(info).collect()

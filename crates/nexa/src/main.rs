@@ -82,6 +82,7 @@ async fn execute(cli: Cli) -> Result<(), Failure> {
         Command::Test(args) => commands::test(args, output, color),
         Command::Submit(args) => commands::submit(args, output, color).await,
         Command::Watch(args) => commands::watch(args, output, color).await,
+        Command::Plan(args) => commands::plan(args, output).await,
         Command::Ps(args) => commands::ps(args, output).await,
         Command::Logs(args) => commands::logs(args, output).await,
         Command::Cancel(args) => commands::cancel(args, output).await,

@@ -5,8 +5,9 @@ use std::path::Path;
 use nexa_lang::project::nodes;
 use nexa_lang::{Options, Prices};
 use nexa_proto::v1;
-use nexa_sched::{AgentScheduleInfo, Explainer, Problem, SchedulerConfig, TaskGraph, agents_of_entry};
+use nexa_sched::{AgentScheduleInfo, Explainer, Problem, Resources, SchedulerConfig, TaskGraph, agents_of_entry};
 use nexa_types::Millis;
+use nexa_vm::module::Schedule;
 
 use super::check::is_colored;
 use super::submit::{Compilation, Folder, read_list};
@@ -77,11 +78,21 @@ fn list(file: &Path) -> Result<(Vec<Shown>, Vec<AgentScheduleInfo>), Failure> {
 
 /// An agent of a list as a scheduler takes it.
 fn agent(spec: &v1::AgentSpec) -> AgentScheduleInfo {
-    let known = AgentScheduleInfo::new(spec.id.clone());
+    let (known, usual) = (AgentScheduleInfo::new(spec.id.clone()), Schedule::default());
+    let needs = spec.needs.unwrap_or_default();
     AgentScheduleInfo {
         kind: if spec.name.is_empty() { spec.id.clone() } else { spec.name.clone() },
         priority: spec.priority.and_then(|priority| u8::try_from(priority).ok()).unwrap_or(known.priority),
+        weight: spec.weight.unwrap_or(known.weight),
+        estimated_duration: spec.estimated_duration_ms.map_or(known.estimated_duration, Millis),
         dependencies: spec.after.clone(),
+        requirements: Resources {
+            cpu_milli: needs.cpu_milli.unwrap_or(usual.cpu_milli).into(),
+            memory_bytes: needs.memory_mib.map_or(usual.memory_bytes, |mib| mib.saturating_mul(1 << 20)),
+            llm_slots: needs.llm_slots.unwrap_or(usual.llm_slots).into(),
+        },
+        labels: spec.labels.clone().into_iter().collect(),
+        gang: (!spec.gang.is_empty()).then(|| spec.gang.clone()),
         ..known
     }
 }

@@ -8,6 +8,7 @@ mod fmt;
 mod follow;
 mod graph;
 mod list;
+mod plan;
 mod submit;
 mod test;
 
@@ -28,6 +29,7 @@ pub use fmt::fmt;
 pub use follow::{Following, follow, watch};
 pub use graph::{graph, graph_text};
 pub use list::{logs, ps};
+pub use plan::plan;
 pub use submit::{Submission, compile, put, submit};
 pub use test::test;
 

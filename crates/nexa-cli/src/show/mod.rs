@@ -3,5 +3,6 @@
 pub mod graph;
 pub mod json;
 pub mod plan;
+pub mod planned;
 pub mod table;
 pub mod words;

@@ -206,7 +206,7 @@ fn amount(resource: Resource, amount: u64) -> String {
 }
 
 /// Seconds, to the millisecond where that matters: `2.0 s`, `2.001 s`.
-fn seconds(time: Millis) -> String {
+pub fn seconds(time: Millis) -> String {
     let text = format!("{}.{:03}", time.0 / 1_000, time.0 % 1_000);
     let short = text.trim_end_matches('0');
     if short.ends_with('.') { format!("{short}0 s") } else { format!("{short} s") }

@@ -139,6 +139,10 @@ pub(super) fn get_workload(message: v1::WorkloadServiceGetRequest) -> Decoded<m:
     Ok(m::GetWorkload { workload: id("workload_id", &message.workload_id)? })
 }
 
+pub(super) fn get_plan(message: v1::WorkloadServiceGetPlanRequest) -> Decoded<m::GetPlan> {
+    Ok(m::GetPlan { workload: id("workload_id", &message.workload_id)? })
+}
+
 pub(super) fn list_workloads(message: v1::WorkloadServiceListRequest) -> Decoded<m::ListWorkloads> {
     let state = v1::WorkloadState::try_from(message.state).map_err(|_| unknown("state", message.state))?;
     let state: Option<WorkloadState> = convert::workload_state(state);

@@ -7,6 +7,7 @@ mod decode;
 mod encode;
 mod keeper;
 mod listen;
+mod planned;
 mod services;
 
 use std::time::Duration;

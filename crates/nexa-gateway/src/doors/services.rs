@@ -156,6 +156,14 @@ impl v1::workload_service_server::WorkloadService for Door {
         Ok(Response::new(v1::WorkloadServiceGetResponse { workload: Some(encode::workload(workload, true)) }))
     }
 
+    async fn get_plan(
+        &self,
+        request: Request<v1::WorkloadServiceGetPlanRequest>,
+    ) -> Result<Response<v1::WorkloadServiceGetPlanResponse>, Status> {
+        let planned = self.ask(request, decode::get_plan).await?;
+        Ok(Response::new(v1::WorkloadServiceGetPlanResponse { plan: Some(super::planned::plan(&planned)) }))
+    }
+
     async fn list(
         &self,
         request: Request<v1::WorkloadServiceListRequest>,

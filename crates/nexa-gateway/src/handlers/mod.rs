@@ -12,6 +12,7 @@ mod approvals;
 mod compile;
 mod input;
 mod list;
+mod plan;
 mod programs;
 mod submit;
 mod workloads;
@@ -146,6 +147,7 @@ impl Handlers {
             Query::GetProgram(get) => self.get_program(by, get).await.map(Reply::Program),
             Query::ListPrograms(list) => self.list_programs(by, list).await.map(Reply::Programs),
             Query::GetWorkload(get) => self.get_workload(by, get).await.map(Reply::Workload),
+            Query::GetPlan(get) => self.get_plan(by, get).await.map(Reply::Plan),
             Query::ListWorkloads(list) => self.list_workloads(by, list).await.map(Reply::Workloads),
             Query::WatchWorkload(watch) => self.watch_workload(by, watch).await.map(Reply::WorkloadFrames),
             Query::GetAgent(get) => self.get_agent(by, get).await.map(Reply::Agent),

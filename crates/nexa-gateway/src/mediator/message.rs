@@ -14,7 +14,7 @@ use nexa_types::{
 };
 use nexa_view::{AgentView, ApprovalView, ProgramView, WorkloadView};
 
-use super::reply::{AgentSnapshot, Frames, ProgramInfo, ProgramPut, Submitted};
+use super::reply::{AgentSnapshot, Frames, Planned, ProgramInfo, ProgramPut, Submitted};
 
 /// Something to do or to tell.
 #[derive(Debug, Clone)]
@@ -88,6 +88,8 @@ messages! {
         ListPrograms -> Programs(Listed<ProgramView>),
         /// What has become of a workload.
         GetWorkload -> Workload(WorkloadView),
+        /// What of a workload runs when.
+        GetPlan -> Plan(Planned),
         /// The workloads.
         ListWorkloads -> Workloads(Listed<WorkloadView>),
         /// A workload, as it goes on.
@@ -300,6 +302,13 @@ pub struct ListPrograms {
 /// What has become of a workload.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct GetWorkload {
+    /// Which.
+    pub workload: WorkloadId,
+}
+
+/// What of a workload runs when, if it began now.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct GetPlan {
     /// Which.
     pub workload: WorkloadId,
 }

@@ -82,6 +82,19 @@ pub struct Submitted {
     pub module: ModuleHash,
 }
 
+/// A plan with what it is about.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Planned {
+    /// The tasks.
+    pub graph: nexa_sched::TaskGraph,
+    /// The nodes.
+    pub cluster: nexa_sched::Cluster,
+    /// What runs where and when.
+    pub plan: nexa_sched::SchedulePlan,
+    /// Why, of the first tasks.
+    pub explained: Vec<nexa_sched::Explanation>,
+}
+
 /// A snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentSnapshot {

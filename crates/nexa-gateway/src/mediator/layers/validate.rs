@@ -71,6 +71,7 @@ impl Wrong {
                 Query::GetProgram(_)
                 | Query::ListPrograms(_)
                 | Query::GetWorkload(_)
+                | Query::GetPlan(_)
                 | Query::ListWorkloads(_)
                 | Query::WatchWorkload(_)
                 | Query::GetAgent(_)
