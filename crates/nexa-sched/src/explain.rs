@@ -399,8 +399,12 @@ impl<'p> Explainer<'p> {
                 && !but.contains(task)
         };
         let mut holders: Vec<u32> = self.on[node as usize].iter().filter(holds).copied().collect();
-        holders.sort_by_key(|task| (std::cmp::Reverse(slot(task).end), *task));
-        holders.truncate(HOLDERS_MAX);
+        let last_first = |task: &u32| (std::cmp::Reverse(slot(task).end), *task);
+        if holders.len() > HOLDERS_MAX {
+            holders.select_nth_unstable_by_key(HOLDERS_MAX, last_first);
+            holders.truncate(HOLDERS_MAX);
+        }
+        holders.sort_unstable_by_key(last_first);
         holders
     }
 }

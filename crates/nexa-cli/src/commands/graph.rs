@@ -1,5 +1,6 @@
 //! `nexa graph`.
 
+use std::io::{ErrorKind, Write as _};
 use std::path::Path;
 
 use nexa_lang::project::nodes;
@@ -29,8 +30,12 @@ pub fn graph(
     output: Output,
     color: Color,
 ) -> Result<(), Failure> {
-    print!("{}", graph_text(args, prices_of, output, color)?);
-    Ok(())
+    let text = graph_text(args, prices_of, output, color)?;
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        // Whoever reads it has seen enough: `nexa graph … | head`.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => written.map_err(|error| Failure::error(format!("cannot write the graph: {error}"))),
+    }
 }
 
 /// What `nexa graph` prints.
