@@ -10,14 +10,17 @@
 //! Bounded: a flow has at most [`STEPS_MAX`] steps, of which the last stands for all that follow, what nests deeper than
 //! [`DEPTH_MAX`] is a `transform`, and at most [`PARTS_MAX`] parts of a program are looked at.
 
+mod calls;
+mod ways;
+
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use nexa_vm::module::outline::{AFTER_MAX, Act, Outline, STEPS_MAX, Step};
 
-use crate::check::cost::{length_of, rounds_of, stored_once};
-use crate::hir::{Const, Expr, ExprKind, ForEach, Fork, Forked, Operator, Part, Program, Stmt, StmtKind, Target};
+use crate::check::cost::stored_once;
+use crate::hir::{Expr, ExprKind, Part, Program, Stmt, StmtKind, Target};
 
 /// How deep blocks, conditions, loops and closures are followed.
 const DEPTH_MAX: u32 = 320;
@@ -348,101 +351,6 @@ impl<'p, 'a> Walk<'p, 'a> {
         }
     }
 
-    fn choice_of_statements(&mut self, stmt: &'p Stmt, scope: &Rc<Scope<'p>>) {
-        let StmtKind::If(condition, then, other) = &stmt.kind else { return };
-        let (start, before) = (self.steps.len(), self.front.clone().unwrap_or_default());
-        let parting = self.parting(condition, scope);
-        let mut ends: Front = None;
-        let (mut then, mut rest) = (then, other);
-        // A chain of choices may be longer than the stack.
-        loop {
-            self.statements(then, scope);
-            ends = both(ends, self.front.replace(vec![parting]));
-            match rest.as_slice() {
-                [Stmt { kind: StmtKind::If(condition, next, other), .. }] if self.looks() => {
-                    self.expr(condition, scope);
-                    (then, rest) = (next, other);
-                }
-                _ => break,
-            }
-        }
-        self.statements(rest, scope);
-        self.meet(parting, ends);
-        self.fold_ways(start, before);
-    }
-
-    fn choice(&mut self, expr: &'p Expr, scope: &Rc<Scope<'p>>) {
-        let ExprKind::If(condition, then, other) = &expr.kind else { return };
-        let (start, before) = (self.steps.len(), self.front.clone().unwrap_or_default());
-        let parting = self.parting(condition, scope);
-        let mut ends: Front = None;
-        let (mut then, mut rest) = (then, other);
-        loop {
-            self.expr(then, scope);
-            ends = both(ends, self.front.replace(vec![parting]));
-            match &rest.kind {
-                ExprKind::If(condition, next, other) if self.looks() => {
-                    self.expr(condition, scope);
-                    (then, rest) = (next, other);
-                }
-                _ => break,
-            }
-        }
-        self.expr(rest, scope);
-        self.meet(parting, ends);
-        self.fold_ways(start, before);
-    }
-
-    fn repeat(&mut self, condition: &'p Expr, body: &'p [Stmt], scope: &Rc<Scope<'p>>) {
-        let (start, before) = (self.steps.len(), self.front.clone().unwrap_or_default());
-        let around = self.rounds;
-        self.rounds = around.zip(rounds_of(body)).map(|(around, rounds)| around.saturating_mul(rounds));
-        if let Some(until) = until_of(condition) {
-            self.in_loop(body, scope);
-            let condition = self.parting(until, scope);
-            self.front = Some(vec![condition]);
-        } else {
-            let condition = self.parting(condition, scope);
-            self.in_loop(body, scope);
-            self.meet(condition, Some(vec![condition]));
-        }
-        self.rounds = around;
-        self.fold(start, before);
-    }
-
-    fn each(&mut self, each: &'p ForEach, scope: &Rc<Scope<'p>>) {
-        self.expr(&each.over, scope);
-        let (start, before) = (self.steps.len(), self.front.clone().unwrap_or_default());
-        let around = self.rounds;
-        let over = match &each.over.kind {
-            ExprKind::Local(slot) => scope.local(*slot).unwrap_or(&each.over),
-            _ => &each.over,
-        };
-        self.rounds = around.zip(length_of(over)).map(|(around, rounds)| around.saturating_mul(rounds));
-        let condition = self.push(Act::Condition(0));
-        self.in_loop(&each.body, scope);
-        self.meet(condition, Some(vec![condition]));
-        self.rounds = around;
-        self.fold(start, before);
-    }
-
-    /// One round.
-    fn in_loop(&mut self, body: &'p [Stmt], scope: &Rc<Scope<'p>>) {
-        self.loops.push(Round::default());
-        // That `loop` counts its rounds is no step of the program's.
-        let counts =
-            matches!(body, [Stmt { kind: StmtKind::If(..), .. }, Stmt { kind: StmtKind::Increment(..), .. }, ..])
-                && rounds_of(body).is_some();
-        self.statements(&body[usize::from(counts)..], scope);
-        let round = self.loops.pop().unwrap_or_default();
-        let left = (!round.left.is_empty()).then_some(round.left);
-        self.join(left);
-        if self.front.is_none() {
-            // Every way returns in the first round.
-            self.front = Some(self.last());
-        }
-    }
-
     /// An expression: its operands first, from left to right, without the stack where they only follow each other.
     fn expr(&mut self, expr: &'p Expr, scope: &Rc<Scope<'p>>) {
         let mut todo = vec![Todo::Enter(expr)];
@@ -510,171 +418,6 @@ impl<'p, 'a> Walk<'p, 'a> {
             self.mend(start, before.first().copied());
             self.front = Some(before);
         }
-    }
-
-    /// What an expression does when its operands are there.
-    fn act(&mut self, expr: &'p Expr, scope: &Rc<Scope<'p>>) {
-        if self.front.is_none() {
-            return;
-        }
-        match &expr.kind {
-            ExprKind::Run(agent, _) => {
-                self.push(Act::Agent(*agent));
-            }
-            ExprKind::Tool(tool, _) => {
-                self.push(Act::Tool(*tool));
-            }
-            ExprKind::Call(function, _) | ExprKind::CallApart(function, _) => self.call(*function),
-            ExprKind::CallValue(callee, _) => self.called(callee, scope),
-            ExprKind::Fork(fork) => self.fork(fork, scope),
-            ExprKind::MergeAll(_) | ExprKind::Merge(..) | ExprKind::MergeSections(..) => {
-                self.push(Act::Merge);
-            }
-            ExprKind::Ask(_) => {
-                self.push(Act::Condition(1));
-            }
-            ExprKind::Spawn(callee, _) => {
-                let front = self.front.clone();
-                self.called(callee, scope);
-                let ends = std::mem::replace(&mut self.front, front).unwrap_or_default();
-                self.spawned.push((None, ends));
-            }
-            ExprKind::Await(handle) => {
-                let slot = match &handle.kind {
-                    ExprKind::Local(slot) => Some(*slot),
-                    _ => None,
-                };
-                let is_known = |child: &&(Option<u16>, Vec<u32>)| slot.is_some() && child.0 == slot;
-                let known: Vec<u32> = self.spawned.iter().filter(is_known).flat_map(|(_, ends)| ends.clone()).collect();
-                // Any of them, where it cannot be told which.
-                let all = || self.spawned.iter().flat_map(|(_, ends)| ends.clone()).collect();
-                let ends = if known.is_empty() { all() } else { known };
-                self.join(Some(ends));
-            }
-            ExprKind::Std(..) => self.plain(),
-            _ => {}
-        }
-    }
-
-    fn call(&mut self, function: u32) {
-        if let Some(agent) = self.apart.get(&function) {
-            self.push(Act::Agent(*agent));
-            return;
-        }
-        match self.program.functions.get(function as usize) {
-            Some(callee) if !callee.is_pure => {
-                self.flows.insert(function);
-                self.push(Act::Flow(function));
-            }
-            _ => self.plain(),
-        }
-    }
-
-    /// A call of a value, whose own parts have been walked through.
-    fn called(&mut self, callee: &'p Expr, scope: &Rc<Scope<'p>>) {
-        if !self.looks() || self.depth >= DEPTH_MAX {
-            return self.plain();
-        }
-        self.depth += 1;
-        match &callee.kind {
-            ExprKind::Agent(agent) => {
-                self.push(Act::Agent(*agent));
-            }
-            ExprKind::ToolValue(tool) => {
-                self.push(Act::Tool(*tool));
-            }
-            ExprKind::Partial(inner, ..) | ExprKind::Block(_, inner) => self.called(inner, scope),
-            ExprKind::Chain(stages) => stages.iter().for_each(|stage| self.called(stage, scope)),
-            ExprKind::Closure(number, captured) => self.closure(*number, captured, scope),
-            ExprKind::Local(slot) => match scope.local(*slot) {
-                Some(value) => self.called(value, scope),
-                None => self.plain(),
-            },
-            ExprKind::Capture(number) => {
-                let known = scope.captured.get(usize::from(*number)).zip(scope.around.clone());
-                match known {
-                    Some((value, around)) => self.called(value, &around),
-                    None => self.plain(),
-                }
-            }
-            ExprKind::If(_, then, other) => {
-                let front = self.front.clone();
-                self.called(then, scope);
-                let taken = std::mem::replace(&mut self.front, front);
-                self.called(other, scope);
-                self.join(taken);
-            }
-            _ => self.plain(),
-        }
-        self.depth -= 1;
-    }
-
-    fn closure(&mut self, number: u32, captured: &'p [Expr], scope: &Rc<Scope<'p>>) {
-        // What has a name is called by it.
-        if number < self.program.flows {
-            return self.call(number);
-        }
-        let Some(function) = self.program.functions.get(number as usize) else { return self.plain() };
-        if function.is_pure {
-            return self.plain();
-        }
-        let inner = Scope {
-            body: &function.body,
-            arity: function.arity,
-            captured,
-            around: Some(Rc::clone(scope)),
-            ..Scope::default()
-        };
-        let loops = std::mem::take(&mut self.loops);
-        self.returns.push(Vec::new());
-        let before = self.steps.len();
-        self.statements(&function.body, &Rc::new(inner));
-        self.loops = loops;
-        let returned = self.returns.pop().unwrap_or_default();
-        let returned = (!returned.is_empty()).then_some(returned);
-        if returned.is_some() || self.front.is_none() {
-            self.join(returned);
-        }
-        if self.front.is_none() {
-            self.front = Some(self.last());
-        }
-        if self.steps.len() == before {
-            self.plain();
-        }
-    }
-
-    fn fork(&mut self, fork: &'p Fork, scope: &Rc<Scope<'p>>) {
-        let parting = self.push(Act::Fork);
-        let mut ends = Vec::new();
-        for branch in &fork.branches {
-            self.front = Some(vec![parting]);
-            let before = self.steps.len();
-            self.called(branch, scope);
-            if self.steps.len() == before {
-                self.plain();
-            }
-            ends.extend(self.front.take().unwrap_or_default());
-        }
-        // Detached branches hold nobody up.
-        self.front = Some(if matches!(fork.gives, Forked::Nothing) { vec![parting] } else { tidy(&self.steps, ends) });
-    }
-}
-
-/// What ends a `loop`, whose body runs before it is asked for: `counter == 0 or …`.
-fn until_of(condition: &Expr) -> Option<&Expr> {
-    let ExprKind::Or(first, until) = &condition.kind else { return None };
-    let ExprKind::Binary(Operator::Eq, count, zero) = &first.kind else { return None };
-    let is_first = matches!((&count.kind, &zero.kind), (ExprKind::Local(_), ExprKind::Const(Const::Int(0))));
-    is_first.then_some(until)
-}
-
-fn both(a: Front, b: Front) -> Front {
-    match (a, b) {
-        (Some(mut a), Some(b)) => {
-            a.extend(b);
-            Some(a)
-        }
-        (a, b) => a.or(b),
     }
 }
 
