@@ -172,6 +172,11 @@ pub fn plan(problem: &Problem, previous: Option<&SchedulePlan>) -> Result<Schedu
 const SEARCH_CELLS_MAX: usize = 200_000;
 const SEARCH_TASKS_MAX: usize = 4_000;
 
+/// Tasks up to which HEFT's plan is made beside the one in a single pass, and looks for room until it is given up: some
+/// twenty milliseconds.
+const TEXTBOOK_TASKS_MAX: usize = 5_000;
+const TEXTBOOK_LOOKS_MAX: u64 = 500_000;
+
 fn choose(setting: &Setting, lower_bound: Millis, previous: Option<&SchedulePlan>) -> Vec<Slot> {
     let (now, tasks) = (setting.now(), setting.problem.graph.len());
     let strategy = setting.problem.config.load_balance_strategy;
@@ -192,7 +197,12 @@ fn choose(setting: &Setting, lower_bound: Millis, previous: Option<&SchedulePlan
     }
     let (end, fresh) = match is_adaptive && is_small {
         true => search::Search::new(setting, bound).run(),
-        false if is_adaptive => forward::both_ways(setting, bound),
+        false if is_adaptive => {
+            let ways = forward::both_ways(setting, bound);
+            let is_worth_it = ways.0 > bound && tasks <= TEXTBOOK_TASKS_MAX;
+            let textbook = is_worth_it.then(|| search::heft(setting, TEXTBOOK_LOOKS_MAX)).flatten();
+            textbook.filter(|textbook| textbook.0 < ways.0).unwrap_or(ways)
+        }
         false => forward::forward(setting, Turn::new(setting, strategy), bound),
     };
     let Some(mut kept) = kept else { return fresh };

@@ -49,6 +49,11 @@ impl Timeline {
 
     /// The first moment from `from` on at which no more than `room` is held for a whole `span`.
     pub(crate) fn earliest(&self, from: u64, span: u64, room: &Amounts) -> u64 {
+        self.earliest_until(from, span, room, u64::MAX)
+    }
+
+    /// The same if that is not after `latest`; otherwise some moment after `latest`.
+    pub(crate) fn earliest_until(&self, from: u64, span: u64, room: &Amounts, latest: u64) -> u64 {
         let steps = &self.steps[..];
         let last = match steps.last() {
             Some(last) if last.at > from && span > 0 => last,
@@ -62,7 +67,7 @@ impl Timeline {
         }
         // Invariant: from `start` to `steps[at].at` there is room.
         while let Some(step) = steps.get(at) {
-            if step.at >= start.saturating_add(span) {
+            if step.at >= start.saturating_add(span) || start > latest {
                 break;
             }
             at += 1;
@@ -181,7 +186,12 @@ mod tests {
             let fits = |start: u64| (start..start + span)
                 .all(|moment| (0..KINDS).all(|kind| need[kind] == 0 || at(moment, kind) + need[kind] <= capacity[kind]));
             let expected = (from..200).find(|&start| fits(start)).expect("nothing is held for ever");
-            prop_assert_eq!(line.earliest(from, span, &room(&need, &capacity).expect("it fits alone")), expected);
+            let room = room(&need, &capacity).expect("it fits alone");
+            prop_assert_eq!(line.earliest(from, span, &room), expected);
+            for latest in from..70 {
+                let found = line.earliest_until(from, span, &room, latest);
+                prop_assert!(if expected <= latest { found == expected } else { found > latest }, "{} by {}", found, latest);
+            }
         }
     }
 }

@@ -28,7 +28,7 @@ use crate::graph::NONE;
 use crate::timeline::{Amounts, KINDS};
 
 /// Heads that may find no room at one moment before the others wait for the next.
-const HEADS_TRIED_MAX: usize = 64;
+const HEADS_TRIED_MAX: usize = 16;
 
 /// Gangs of these.
 const GANGS_TRIED_MAX: usize = 4;
@@ -255,6 +255,10 @@ impl<'s> Forward<'s> {
             let members = self.setting.units.row(unit);
             let is_new = self.lines.is_new(head);
             let is_started = match members {
+                // Most that wait are left here, at the price of the line's own row.
+                [_] if !is_new && !self.touched.iter().any(|&node| self.has_free(self.lines.demand(head), node)) => {
+                    false
+                }
                 _ if !is_new && self.touched.is_empty() => false,
                 &[task] => self.start_one(unit, task, is_new, head),
                 _ if gangs_failed >= GANGS_TRIED_MAX => false,
@@ -278,10 +282,6 @@ impl<'s> Forward<'s> {
 
     /// Whether it is off its line: started, or booked for a node that has room soon.
     fn start_one(&mut self, unit: u32, task: u32, is_new: bool, head: Head) -> bool {
-        if !self.has_shared(&[task]) {
-            self.is_ledger_full = true;
-            return false;
-        }
         let setting = self.setting;
         let may = |node: u32| self.has_room(task, node) && !self.is_wanted(unit, node);
         let touched = self.touched.iter().copied().filter(|&node| setting.fits_on(task, node));
@@ -307,6 +307,10 @@ impl<'s> Forward<'s> {
             (Spot::LeastUsed, false) => self.least_used(touched.filter(|&node| may(node))),
         };
         let Some(node) = found else { return false };
+        if !self.has_shared(&[task]) {
+            self.is_ledger_full = true;
+            return false;
+        }
         self.lines.dequeue(head, &self.turn);
         if self.turn.spot == Spot::EarliestEnd
             && self.now.saturating_add(setting.duration(task, node)) > self.latest(task)
@@ -380,13 +384,22 @@ impl<'s> Forward<'s> {
     }
 
     fn has_room(&self, task: u32, node: u32) -> bool {
+        self.has_free(&self.setting.demand[task as usize], node)
+    }
+
+    fn has_free(&self, need: &Amounts, node: u32) -> bool {
         let (held, capacity) = (&self.held[node as usize], &self.setting.capacity[node as usize]);
-        let need = &self.setting.demand[task as usize];
         (0..KINDS).all(|kind| need[kind] == 0 || held[kind].saturating_add(need[kind]) <= capacity[kind])
     }
 
     fn has_shared(&self, members: &[u32]) -> bool {
         let ledgers = &self.setting.ledgers;
+        if let &[task] = members
+            && let [hold] = ledgers.holds(task)
+        {
+            let sum = self.ledgers[hold.ledger as usize].saturating_add(hold.amount);
+            return sum <= ledgers.each[hold.ledger as usize].0;
+        }
         let holds = members.iter().flat_map(|&task| ledgers.holds(task));
         holds.clone().all(|hold| {
             let of_it = holds.clone().filter(|other| other.ledger == hold.ledger);

@@ -6,6 +6,7 @@ use std::ops::Bound;
 
 use super::setting::Setting;
 use super::turn::Turn;
+use crate::timeline::Amounts;
 
 /// Units that need the same of a node, of the same ledgers, and are of one kind where kinds take turns.
 #[derive(Default)]
@@ -14,6 +15,8 @@ struct Line {
     /// Whether its head has not been looked at on all nodes.
     is_new: bool,
     kind: u32,
+    /// What each of them needs of a node; nothing for a gang.
+    demand: Amounts,
 }
 
 /// Head of a line: its turn, its unit, its line. What is smaller is next.
@@ -46,7 +49,8 @@ impl Lines {
                 _ => next,
             };
             if line == next {
-                it.lines.push(Line { kind, ..Line::default() });
+                let demand = if let &[task] = members { setting.demand[task as usize] } else { Amounts::default() };
+                it.lines.push(Line { kind, demand, ..Line::default() });
                 if let Some(lines) = it.of_kind.get_mut(kind as usize) {
                     lines.push(line);
                 }
@@ -63,6 +67,11 @@ impl Lines {
     /// The next head after another.
     pub(crate) fn next(&self, from: Bound<Head>) -> Option<Head> {
         self.heads.range((from, Bound::Unbounded)).next().copied()
+    }
+
+    /// What each unit of the head's line needs of a node; nothing for a gang.
+    pub(crate) fn demand(&self, head: Head) -> &Amounts {
+        &self.lines[head.2 as usize].demand
     }
 
     pub(crate) fn is_new(&self, head: Head) -> bool {

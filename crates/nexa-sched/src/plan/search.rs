@@ -20,7 +20,7 @@ use crate::graph::NONE;
 use crate::rank::upward_ranks;
 
 /// Looks for room on a node in one search, all tries together.
-const LOOKS_MAX: u64 = 1_000_000;
+const LOOKS_MAX: u64 = 400_000;
 
 /// The part of that for a plan on the way: it will soon be made again.
 const ON_THE_WAY_PART: u64 = 8;
@@ -117,10 +117,7 @@ impl<'s> Search<'s> {
         if self.best.as_ref().is_none_or(|best| cost < best.cost) {
             self.best = Some(self.as_placed(cost, slots));
         }
-        // Means times nodes, so that nothing is rounded: HEFT itself.
-        let nodes = setting.capacity.len() as u64;
-        let all_nodes = |task: u32| Millis(setting.summed_duration(task));
-        let heft = upward_ranks(graph, all_nodes, |task, _| Millis(transfer(task).saturating_mul(nodes)));
+        let heft = heft_ranks(setting);
         let values = setting.unit_values(|task| heft[task as usize].0);
         self.attempt(&values, &Place::Textbook);
         let shared = upward_ranks(graph, mean, |task, _| Millis(setting.mean_transfer(task)));
@@ -217,6 +214,23 @@ impl<'s> Search<'s> {
             }
         }
     }
+}
+
+/// The ranks of HEFT itself, times the number of nodes, so that no mean is rounded.
+fn heft_ranks(setting: &Setting) -> Vec<Millis> {
+    let nodes = setting.capacity.len() as u64;
+    let all_nodes = |task: u32| Millis(setting.summed_duration(task));
+    let transfer = |task: u32, _| Millis(setting.transfer[task as usize].saturating_mul(nodes));
+    upward_ranks(setting.problem.graph, all_nodes, transfer)
+}
+
+/// The plan of HEFT, unless it takes more looks than this.
+pub(crate) fn heft(setting: &Setting, looks: u64) -> Option<(u64, Vec<Slot>)> {
+    let ranks = heft_ranks(setting);
+    let order = setting.order_by(&setting.unit_values(|task| ranks[task as usize].0));
+    let mut serial = Serial::new(setting, looks);
+    let end = serial.run(&order, &Place::Textbook)?;
+    Some((end, serial.slots().to_vec()))
 }
 
 /// The chain of waiting tasks up to the last end, each with what ends when it starts: one it waits for, or one that held

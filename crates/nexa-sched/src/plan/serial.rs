@@ -125,7 +125,7 @@ impl<'s> Serial<'s> {
         for &node in self.setting.nodes_for(task) {
             let (span, arrival) = (self.setting.duration(task, node), arrivals.on(node));
             if best.0 == NONE || arrival.saturating_add(span) <= best_end {
-                let start = self.start_on(task, node, arrival);
+                let start = self.start_until(task, node, arrival, best_end - span);
                 let end = start.saturating_add(span);
                 if (end, node) < (best_end, best.0) {
                     (best, best_end) = ((node, start), end);
@@ -150,7 +150,7 @@ impl<'s> Serial<'s> {
                 break; // Those that follow are no faster.
             }
             if node != arrivals.node {
-                let start = self.start_on(task, node, arrivals.elsewhere);
+                let start = self.start_until(task, node, arrivals.elsewhere, best_end - span);
                 if start.saturating_add(span) < best_end || best.0 == NONE {
                     best = (node, start);
                     best_end = start.saturating_add(span);
@@ -179,15 +179,20 @@ impl<'s> Serial<'s> {
 
     /// The earliest start on a node, from a moment on.
     fn start_on(&mut self, task: u32, node: u32, from: u64) -> u64 {
+        self.start_until(task, node, from, u64::MAX)
+    }
+
+    /// The same if that is not after `latest`; otherwise some moment after `latest`.
+    fn start_until(&mut self, task: u32, node: u32, from: u64, latest: u64) -> u64 {
         let setting = self.setting;
         self.looks_left = self.looks_left.saturating_sub(1);
         let span = setting.duration(task, node);
         let capacity = &setting.capacity[node as usize];
         let room_there = room(&setting.demand[task as usize], capacity).expect("a task is placed where it fits alone");
         let line = &self.nodes[node as usize];
-        let mut start = line.earliest(from, span, &room_there);
+        let mut start = line.earliest_until(from, span, &room_there, latest);
         let holds = setting.ledgers.holds(task);
-        while !holds.is_empty() {
+        while !holds.is_empty() && start <= latest {
             let mut shared = start;
             for hold in holds {
                 let room =
@@ -197,7 +202,7 @@ impl<'s> Serial<'s> {
             if shared == start {
                 break;
             }
-            start = line.earliest(shared, span, &room_there);
+            start = line.earliest_until(shared, span, &room_there, latest);
         }
         start
     }
