@@ -11,8 +11,8 @@
 //!
 //! The largest agents go first, so that few have to; an agent that would take its old node below the mean, or its new one
 //! above it, by more than the tolerance, is left out. As long as agents are small beside the tolerance, the number of moves
-//! is at most 1.2 times the least that reaches the balance (that is tested), and mostly just the least. Where agents are
-//! larger or gangs must stay together, what does not fit into the tolerance stays where it is.
+//! is at most 1.2 times the least that reaches the balance, rounded up (that is tested), and mostly just the least. Where
+//! agents are larger or gangs must stay together, what does not fit into the tolerance stays where it is.
 //!
 //! The rules of [`rebalance`](crate::rebalance()) hold here too, but for the margin: the tolerance stands for it.
 
