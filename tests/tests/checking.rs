@@ -246,16 +246,16 @@ fn costs_have_the_prices_of_the_project() {
         &[("main.nx", program), ("nexa.toml", "modle = \"x/y\"\n")],
         "check @main.nx",
         expect![[r#"
-        exit 1
-        --- out
-        --- err
-        error: cannot read DESK/nexa.toml: TOML parse error at line 1, column 1
-          |
-        1 | modle = "x/y"
-          | ^^^^^
-        unknown field `modle`, expected one of `model`, `providers`, `node`, `tenants`, `tools`
+            exit 1
+            --- out
+            --- err
+            error: cannot read DESK/nexa.toml: TOML parse error at line 1, column 1
+              |
+            1 | modle = "x/y"
+              | ^^^^^
+            unknown field `modle`, expected one of `model`, `providers`, `node`, `scheduler`, `tenants`, `tools`
 
-    "#]],
+        "#]],
     );
 }
 
