@@ -56,10 +56,6 @@ pub(crate) struct Wired {
     _porch: Porch,
 }
 
-/// How far the threads of the doors give way to others, as `nice` counts it.
-#[cfg(target_os = "linux")]
-const DOOR_NICENESS: i32 = 5;
-
 /// Threads of their own for the doors. However many come and are refused, they take no turns from the agents: beside
 /// those who ask, an agent would wait for as many others at every step as there are calls.
 struct Porch(Option<Runtime>);
@@ -72,7 +68,6 @@ impl Porch {
             .worker_threads(threads)
             .thread_name("nexa-door")
             .thread_stack_size(STACK_BYTES)
-            .on_thread_start(give_way)
             .enable_all()
             .build();
         let runtime = runtime.map_err(|error| Failure::error(format!("the doors get no threads: {error}")))?;
@@ -81,15 +76,6 @@ impl Porch {
 
     fn spawn<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
         self.0.as_ref().expect("it is taken only when this is dropped").spawn(work)
-    }
-}
-
-/// Lets accepted work go before calls that bring more, where there are fewer processors than threads that want one.
-fn give_way() {
-    // Elsewhere it would be the whole process that gives way.
-    #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::setpriority_process(None, DOOR_NICENESS) {
-        tracing::debug!(%error, "the doors have the priority of all threads");
     }
 }
 

@@ -48,6 +48,14 @@ pub enum Manner {
 }
 
 impl Manner {
+    /// In one word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AsTheyAre => "default",
+            Self::Blunt => "blunt",
+        }
+    }
+
     /// In words.
     pub fn text(self) -> &'static str {
         match self {

@@ -4,14 +4,14 @@
 //! 2. Stages of an open loop offer parts and multiples of that rate ([`STAGES`]), first by clients as they are, which hold
 //!    work back that the server would refuse, then by blunt ones, which send everything. Either makes each submission once; a
 //!    refused one is not made again, so that what is offered stays what was asked for.
-//! 3. After each stage everything that was accepted is waited for, and at the end every output is checked.
+//! 3. After each stage everything that was accepted is waited for, and every output is checked.
 //!
 //! Goodput is what ended within its stage, by the times that the node recorded, divided by the stage's time. The driver
 //! shares the machine with the node: what either takes of the processors is told for each stage, and what the driver could
 //! not make in time is counted as missed. It does not give way to the node: then its clock would be late, and a refusal
 //! seem slower than it was.
 //!
-//! The store grows from stage to stage, and the closed loop comes first, so the peak is that of a store that is nearly empty.
+//! A store that holds more takes longer, so the closed loop and each stage have a node of their own, with an empty one.
 //!
 //! Bounds: [`IN_FLIGHT_MAX`] submissions under way; a further one is not made, and counted as missed.
 
@@ -19,7 +19,7 @@ mod crowd;
 mod report;
 mod stage;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -131,56 +131,75 @@ pub async fn run(settings: Settings, stop: CancellationToken, told: &dyn Fn(&str
             temporary.insert(made).path().to_path_buf()
         }
     };
-    let node = NodePlan {
-        exe: settings.exe.clone(),
-        folder,
-        // Nobody asks it.
-        endpoint: "http://127.0.0.1:9/v1".to_owned(),
-        concurrency: 1,
-        limits: KeyLimits::default(),
-        tokens: Vec::new(),
-    };
-    let node = node.start().await?;
     let outcome = tokio::select! {
         () = stop.cancelled() => Err(LoadError::Interrupted),
-        outcome = carry_out(&settings, &node, told) => outcome,
+        outcome = carry_out(&settings, &folder, told) => outcome,
     };
-    node.stop().await;
     drop(temporary);
     outcome
 }
 
-async fn carry_out(settings: &Settings, node: &Node, told: &dyn Fn(&str)) -> Result<Outcome, LoadError> {
+/// A node of its own for each stage, since a store that holds more takes longer; and those who submit to it.
+struct Trial {
+    node: Node,
+    crowd: Arc<Crowd>,
+}
+
+impl Trial {
+    async fn begin(exe: &Path, folder: PathBuf, pid: &watch::Sender<Option<u32>>) -> Result<Self, LoadError> {
+        let plan = NodePlan {
+            exe: exe.to_owned(),
+            folder,
+            // Nobody asks it.
+            endpoint: "http://127.0.0.1:9/v1".to_owned(),
+            concurrency: 1,
+            limits: KeyLimits::default(),
+            tokens: Vec::new(),
+        };
+        let node = plan.start().await?;
+        pid.send_replace(node.pid());
+        let crowd = Crowd::gather(node.address()).await?;
+        Ok(Self { node, crowd })
+    }
+
+    /// Waits for all that was accepted, and checks every output.
+    async fn end(self, figures: &mut Figures) -> Result<Vec<(SystemTime, SystemTime)>, LoadError> {
+        self.crowd.drain().await?;
+        let lives = judge(&self.crowd, figures).await?;
+        self.node.stop().await;
+        Ok(lives)
+    }
+}
+
+async fn carry_out(settings: &Settings, folder: &Path, told: &dyn Fn(&str)) -> Result<Outcome, LoadError> {
     let start = Instant::now();
     let over = CancellationToken::new();
     let _over = over.clone().drop_guard();
-    let watched = |pid| {
-        let (_same, pids) = watch::channel(pid);
-        tokio::spawn(sample(pids, start, over.clone()))
-    };
-    let (of_node, of_driver) = (watched(node.pid()), watched(Some(std::process::id())));
-    let crowd = Crowd::gather(node.address()).await?;
+    let (pid, pids) = watch::channel(None);
+    let (_same, own) = watch::channel(Some(std::process::id()));
+    let of_node = tokio::spawn(sample(pids, start, over.clone()));
+    let of_driver = tokio::spawn(sample(own, start, over.clone()));
 
     told("finding out how much the node finishes");
-    let closed_loop = crowd.closed_loop(settings.stage).await;
-    crowd.drain().await?;
     let mut outcome = Outcome::default();
-    let mut spans: [Vec<Span>; 2] = Default::default();
+    let trial = Trial::begin(&settings.exe, folder.join("closed-loop"), &pid).await?;
+    let closed_loop = trial.crowd.closed_loop(settings.stage).await;
+    trial.end(&mut outcome.figures).await?;
+    let (mut spans, mut lives): ([Vec<Span>; 2], _) = (Default::default(), Vec::new());
     for (manner, spans) in [Manner::AsTheyAre, Manner::Blunt].into_iter().zip(&mut spans) {
         for offered in STAGES {
             told(&format!("offering {offered} times {closed_loop:.0} a second, {}", manner.text()));
+            let trial = Trial::begin(&settings.exe, folder.join(format!("{}-{offered}", manner.name())), &pid).await?;
             outcome.began.push((start.elapsed(), format!("{offered}×")));
-            spans.push(crowd.open_loop(manner, offered, closed_loop, settings, start).await);
-            crowd.drain().await?;
+            spans.push(trial.crowd.open_loop(manner, offered, closed_loop, settings, start).await);
+            lives.extend(trial.end(&mut outcome.figures).await?);
         }
     }
     over.cancel();
     outcome.samples = of_node.await.unwrap_or_default();
     let driver = of_driver.await.unwrap_or_default();
 
-    told("checking every output");
     let figures = &mut outcome.figures;
-    let lives = judge(&crowd, figures).await?;
     let [stages, blunt] =
         spans.each_ref().map(|spans| spans.iter().map(|span| span.stage(&lives, &outcome.samples, &driver)).collect());
     (figures.stages, figures.blunt_stages) = (stages, blunt);
@@ -221,6 +240,8 @@ async fn judge(crowd: &Arc<Crowd>, figures: &mut Figures) -> Result<Vec<(SystemT
             _ => figures.lost += 1,
         }
     }
-    (figures.failed, figures.first_failure) = crowd.failures();
+    let (failed, first_failure) = crowd.failures();
+    figures.failed += failed;
+    figures.first_failure = figures.first_failure.take().or(first_failure);
     Ok(lives)
 }
