@@ -82,7 +82,7 @@ pub(super) struct Crowd {
 enum Told {
     Accepted,
     Refused(Duration, String),
-    HeldBack,
+    HeldBack(Duration),
     Failed,
 }
 
@@ -90,7 +90,7 @@ enum Told {
 #[derive(Default)]
 struct Tally {
     accepted: u64,
-    held_back: u64,
+    held_back: Times,
     refused_for: BTreeMap<String, u64>,
     refusals: Times,
 }
@@ -104,7 +104,7 @@ impl Tally {
                 let is_told = self.refused_for.len() < REASONS_MAX || self.refused_for.contains_key(&why);
                 *self.refused_for.entry(if is_told { why } else { "others".to_owned() }).or_default() += 1;
             }
-            Told::HeldBack => self.held_back += 1,
+            Told::HeldBack(after) => self.held_back.add(after),
             Told::Failed => {}
         }
     }
@@ -174,7 +174,7 @@ impl Crowd {
                 lock(&self.accepted).push((answer.workload_id, number));
                 Told::Accepted
             }
-            Err(ClientError::HeldBack(_)) => Told::HeldBack,
+            Err(ClientError::HeldBack(_)) => Told::HeldBack(sent.elapsed()),
             Err(error) if is_refusal(&error) => Told::Refused(sent.elapsed(), error.to_string()),
             Err(error) => {
                 let mut failures = lock(&self.failures);

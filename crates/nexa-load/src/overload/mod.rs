@@ -67,6 +67,8 @@ pub struct Figures {
     pub goodput_ratio: f64,
     /// Of all refusals by the server.
     pub refusal_p99_ms: Option<f64>,
+    /// Of all refusals that callers heard: by the server, or by their client, which held the submission back.
+    pub told_p99_ms: Option<f64>,
     /// The most memory of the node in the first half of the last stage, and in the second.
     pub rss_first_half_mib: Option<f64>,
     /// See `rss_first_half_mib`.
@@ -207,20 +209,21 @@ async fn carry_out(settings: &Settings, folder: &Path, told: &dyn Fn(&str)) -> R
     let best = all.map(|stage| stage.goodput_per_s).fold(closed_loop, f64::max);
     let last = |stages: &[Stage]| stages.last().map_or(0.0, |stage| stage.goodput_per_s);
     let ratio = |last: f64| rounded(last / best.max(f64::MIN_POSITIVE));
-    let refusals = |spans: &[Span]| {
+    let p99 = |spans: &[Span], of: fn(&Span) -> Times| {
         let mut all = Times::default();
-        spans.iter().for_each(|span| all.add_all(&span.refusals));
+        spans.iter().for_each(|span| all.add_all(&of(span)));
         all.ms(0.99)
     };
     let memory = |spans: &[Span]| spans.last().map_or((None, None), |span| span.memory(&outcome.samples));
     figures.peak_goodput_per_s = rounded(best);
     figures.goodput_at_10x_per_s = last(&figures.stages);
     figures.goodput_ratio = ratio(figures.goodput_at_10x_per_s);
-    figures.refusal_p99_ms = refusals(&spans[0]);
+    figures.refusal_p99_ms = p99(&spans[0], |span| span.refusals.clone());
+    figures.told_p99_ms = p99(&spans[0], Span::told);
     (figures.rss_first_half_mib, figures.rss_second_half_mib) = memory(&spans[0]);
     figures.blunt_goodput_at_10x_per_s = last(&figures.blunt_stages);
     figures.blunt_goodput_ratio = ratio(figures.blunt_goodput_at_10x_per_s);
-    figures.blunt_refusal_p99_ms = refusals(&spans[1]);
+    figures.blunt_refusal_p99_ms = p99(&spans[1], |span| span.refusals.clone());
     (figures.blunt_rss_first_half_mib, figures.blunt_rss_second_half_mib) = memory(&spans[1]);
     figures.closed_loop_per_s = rounded(closed_loop);
     figures.seed = settings.seed;

@@ -43,6 +43,11 @@ fn markdown(command: &str, picture: &str, outcome: &Outcome) -> String {
     row("the same as a part of the peak", left.to_string(), right.to_string());
     let (left, right) = (figures.refusal_p99_ms, figures.blunt_refusal_p99_ms);
     row("a refusal by the server, 99th percentile, ms", told(left), told(right));
+    row(
+        "a refusal as callers heard it, by their client or the server, 99th percentile, ms",
+        told(figures.told_p99_ms),
+        told(right),
+    );
     let (left, right) = (figures.rss_first_half_mib, figures.blunt_rss_first_half_mib);
     row("most memory (RSS) in the first half of the overload, MiB", told(left), told(right));
     let (left, right) = (figures.rss_second_half_mib, figures.blunt_rss_second_half_mib);

@@ -29,6 +29,8 @@ pub struct Stage {
     pub missed: u64,
     /// From when one was sent until the server refused it, for all but the slowest hundredth.
     pub refusal_p99_ms: Option<f64>,
+    /// The same of all refusals, those by the clients among them.
+    pub told_p99_ms: Option<f64>,
     /// From acceptance to end of the accepted ones, for all but the slowest hundredth.
     pub run_p99_ms: Option<f64>,
     /// Processor time of the node, a second.
@@ -47,7 +49,8 @@ pub(super) struct Span {
     pub(super) ended: SystemTime,
     pub(super) sent: u64,
     pub(super) accepted: u64,
-    pub(super) held_back: u64,
+    /// How long each by a client took.
+    pub(super) held_back: Times,
     pub(super) missed: u64,
     pub(super) refused_for: BTreeMap<String, u64>,
     /// How long each by the server took.
@@ -55,6 +58,13 @@ pub(super) struct Span {
 }
 
 impl Span {
+    /// How long each refusal took that a caller heard, whoever it was by.
+    pub(super) fn told(&self) -> Times {
+        let mut all = self.refusals.clone();
+        all.add_all(&self.held_back);
+        all
+    }
+
     /// `lives` are of all workloads that ended well: from acceptance to end. The samples are of the node and the driver.
     pub(super) fn stage(&self, lives: &[(SystemTime, SystemTime)], node: &[Sample], driver: &[Sample]) -> Stage {
         let seconds = (self.to - self.from).as_secs_f64();
@@ -69,9 +79,10 @@ impl Span {
             accepted: self.accepted,
             refused: self.refusals.len(),
             refused_for: self.refused_for.clone(),
-            held_back: self.held_back,
+            held_back: self.held_back.len(),
             missed: self.missed,
             refusal_p99_ms: self.refusals.ms(0.99),
+            told_p99_ms: self.told().ms(0.99),
             run_p99_ms: runs.ms(0.99),
             node_cpu: self.cpu(node),
             driver_cpu: self.cpu(driver),
@@ -112,7 +123,7 @@ mod tests {
             ended: at(to - from),
             sent: 40,
             accepted: 3,
-            held_back: 20,
+            held_back: vec![Duration::from_micros(5); 20].into_iter().collect(),
             missed: 1,
             refused_for: BTreeMap::new(),
             refusals: vec![Duration::from_millis(4); 17].into_iter().collect(),
@@ -127,7 +138,10 @@ mod tests {
         assert_eq!((stage.goodput_per_s, stage.sent_per_s), (0.2, 4.0));
         assert_eq!((stage.refused, stage.held_back, stage.node_cpu), (17, 20, None));
         let near = |ms: Option<f64>, wanted: f64| ms.is_some_and(|ms| (ms / wanted - 1.0).abs() < 2e-3);
-        assert!(near(stage.run_p99_ms, 9_000.0) && near(stage.refusal_p99_ms, 4.0), "{stage:?}");
+        assert!(
+            near(stage.run_p99_ms, 9_000.0) && near(stage.refusal_p99_ms, 4.0) && near(stage.told_p99_ms, 4.0),
+            "{stage:?}"
+        );
     }
 
     #[test]
