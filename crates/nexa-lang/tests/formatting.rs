@@ -451,6 +451,22 @@ fn a_semicolon_stays_where_the_next_line_would_go_on() {
 }
 
 #[test]
+fn a_semicolon_stays_after_a_statement_whose_last_word_would_go_on_with_the_next() {
+    check(
+        "flow f(spawn: int) { let child = spawn ;helper(1); print(spawn + spawn); let n = 1 + spawn; print(n); }",
+        expect![[r#"
+            flow f(spawn: int) {
+                let child = spawn;
+                helper(1)
+                print(spawn + spawn)
+                let n = 1 + spawn;
+                print(n)
+            }
+        "#]],
+    );
+}
+
+#[test]
 fn a_semicolon_stays_after_a_lone_word_that_would_begin_a_statement() {
     check(
         "flow f(assert: int, loop: int) { assert; print(1); loop; loop; print(2); }",

@@ -11,7 +11,7 @@ use crate::{SyntaxKind, SyntaxNode, SyntaxToken};
 const GOES_ON: [&str; 9] =
     ["otherwise", "fallback", "merge", "against", "until", "to", "satisfies", "as", "fast_match"];
 
-/// Words that begin a statement unless a `;` follows: a `;` after a variable of this name that stands alone is kept.
+/// Words that begin something unless a `;` follows: a `;` after a variable of this name that ends its statement is kept.
 const BEGINS: [&str; 8] = ["semantic_if", "loop", "fork", "spawn", "pass", "verify", "assert", "script"];
 
 impl Layout {
@@ -19,7 +19,7 @@ impl Layout {
     pub(super) fn statements(&self, all: impl Iterator<Item = SyntaxElement>) -> Doc {
         let mut parts: Vec<Doc> = Vec::new();
         let mut has_any = false;
-        let mut is_lone_word = false;
+        let mut is_open = false;
         // The `;` after the last statement.
         let mut pending: Option<SyntaxToken> = None;
         for element in all {
@@ -34,13 +34,13 @@ impl Layout {
             }
             if let Some(semicolon) = pending.take() {
                 let goes_on = || first_token(&element).is_some_and(|word| GOES_ON.contains(&word.text()));
-                let is_needed = has_any && (is_lone_word || goes_on());
+                let is_needed = has_any && (is_open || goes_on());
                 parts.push(if is_needed { self.token(&semicolon) } else { self.dropped(&semicolon) });
             }
             parts.push(Doc::hard(self.comments.follows_blank(start(&element))));
             parts.push(self.element(&element));
             has_any = true;
-            is_lone_word = element.as_node().is_some_and(is_head_word);
+            is_open = element.as_node().is_some_and(ends_in_head_word);
         }
         parts.extend(pending.map(|semicolon| self.dropped(&semicolon)));
         Doc::concat(parts)
@@ -130,10 +130,9 @@ fn first_token(element: &SyntaxElement) -> Option<SyntaxToken> {
     }
 }
 
-/// Whether a statement is a single word that would begin another one.
-fn is_head_word(node: &SyntaxNode) -> bool {
-    let first = node.first_token().filter(|_| node.kind() == SyntaxKind::ExprStmt);
-    first.is_some_and(|word| word.text_range() == node.text_range() && BEGINS.contains(&word.text()))
+/// Whether a statement ends in a word with which what follows would go on.
+fn ends_in_head_word(node: &SyntaxNode) -> bool {
+    node.last_token().is_some_and(|word| word.kind() == SyntaxKind::Ident && BEGINS.contains(&word.text()))
 }
 
 /// Whether a block is written for its value rather than as a statement.
