@@ -7,11 +7,12 @@
 //! `(asked - SENT_PER_ACCEPTED * accepted) / (asked + 1)`. So a server is sent little more than it takes, and the rest is
 //! refused here, at once, as the server would have done it: [`ClientError::HeldBack`](crate::ClientError::HeldBack).
 //!
-//! It differs from the book in three ways:
+//! It differs from the book in four ways:
 //! - A call counts when its fate is known. The book counts it when it is sent, so that a client which begins with a
 //!   thousand calls at once holds some back although nobody has refused any.
 //! - A window in which the server refused nothing ends the holding back: it has room again, and so little is sent beyond
 //!   what it takes that the formula alone would need many windows to find out.
+//! - A server that refuses next to nothing, [`FULL_FROM`], is sent [`SENT_PER_ACCEPTED_UNLESS_FULL`] times what it accepts.
 //! - Never more than [`HELD_BACK_MAX`] of the calls are held back, so that a busy client finds out soon.
 //!
 //! Holds, see the tests:
@@ -39,6 +40,11 @@ use crate::ClientError;
 /// Calls that a server which is full is sent for each that it accepts. More find out sooner that it has room, and cost it
 /// more refusals.
 pub const SENT_PER_ACCEPTED: f64 = 1.1;
+/// The part of what is sent that a server refuses from which on it counts as full.
+pub const FULL_FROM: f64 = 0.02;
+/// Calls that a server which refuses less than that is sent for each that it accepts, so that what is held back after a
+/// while without room does not come back by a tenth each window.
+pub const SENT_PER_ACCEPTED_UNLESS_FULL: f64 = 2.0;
 /// How far back is looked. A call for new work that comes less often than this is never held back.
 pub const WINDOW: Duration = Duration::from_secs(2);
 /// The most of the calls that are held back.
@@ -141,8 +147,10 @@ impl Ledger {
         if refused == 0 {
             return 0.0;
         }
-        let (asked, accepted) = (asked as f64, accepted as f64);
-        ((asked - SENT_PER_ACCEPTED * accepted) / (asked + 1.0)).clamp(0.0, HELD_BACK_MAX)
+        let (asked, accepted, refused) = (asked as f64, accepted as f64, refused as f64);
+        let is_full = refused >= FULL_FROM * (accepted + refused);
+        let sent_per_accepted = if is_full { SENT_PER_ACCEPTED } else { SENT_PER_ACCEPTED_UNLESS_FULL };
+        ((asked - sent_per_accepted * accepted) / (asked + 1.0)).clamp(0.0, HELD_BACK_MAX)
     }
 
     /// Whether a call may be sent; one that is held back counts as asked for. `dice` are two chances from 0 to below 1.
@@ -292,7 +300,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(12))]
+        #![proptest_config(ProptestConfig::with_cases(40))]
 
         /// TH-1
         #[test]
@@ -311,7 +319,7 @@ mod tests {
             let most = SENT_PER_ACCEPTED * sum.accepted + (1.0 - HELD_BACK_MAX) * sum.asked;
             prop_assert!(sum.sent <= most * 1.05 + 50.0, "{:?}", sum);
             // And it is kept busy all the same.
-            prop_assert!(sum.accepted >= 0.9 * f64::from(room) * (WINDOW * 4).as_millis() as f64, "{:?}", sum);
+            prop_assert!(sum.accepted >= 0.85 * f64::from(room) * (WINDOW * 4).as_millis() as f64, "{:?}", sum);
         }
 
         /// TH-3
