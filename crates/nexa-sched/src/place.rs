@@ -120,10 +120,13 @@ fn better(nodes: &[NodeFree<'_>], demand: &Resources, strategy: LoadBalanceStrat
     (if badness(other) < badness(one) { other } else { one }) as u32
 }
 
+/// From one draw's seed to the next.
+pub(crate) const STRIDE: u64 = 0x9e37_79b9_7f4a_7c15;
+
 /// The next of a series of even draws (SplitMix64: Steele, Lea, Flood, "Fast Splittable Pseudorandom Number Generators",
 /// OOPSLA 2014, fig. 16).
 pub(crate) fn mixed(seed: u64) -> u64 {
-    let seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let seed = seed.wrapping_add(STRIDE);
     let mixed = (seed ^ (seed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     mixed ^ (mixed >> 31)

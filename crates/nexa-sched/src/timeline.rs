@@ -100,30 +100,12 @@ impl Timeline {
 
     /// Holds `need` from `from` until `until`, whether there is room or not.
     pub(crate) fn hold(&mut self, from: u64, until: u64, need: &Amounts) {
-        if from >= until {
-            return;
-        }
-        let first = self.step_at(from);
-        let end = self.step_at(until);
-        for step in &mut self.steps[first..end] {
-            for (held, need) in step.held.iter_mut().zip(need) {
-                *held = held.saturating_add(*need);
-            }
-        }
+        self.change(from, until, need, u64::saturating_add);
     }
 
     /// Undoes [`Self::hold`].
     pub(crate) fn give_back(&mut self, from: u64, until: u64, need: &Amounts) {
-        if from >= until {
-            return;
-        }
-        let first = self.step_at(from);
-        let end = self.step_at(until);
-        for step in &mut self.steps[first..end] {
-            for (held, need) in step.held.iter_mut().zip(need) {
-                *held = held.saturating_sub(*need);
-            }
-        }
+        let Some((first, end)) = self.change(from, until, need, u64::saturating_sub) else { return };
         // A step that changes nothing would be a moment to look at for nothing, and looking makes more of them.
         for place in [end, first] {
             let before = if place == 0 { [0; KINDS] } else { self.steps[place - 1].held };
@@ -131,6 +113,21 @@ impl Timeline {
                 self.steps.remove(place);
             }
         }
+    }
+
+    /// Changes what is held by `need`; gives the places of the steps at both ends, or nothing for no time.
+    fn change(&mut self, from: u64, until: u64, need: &Amounts, by: fn(u64, u64) -> u64) -> Option<(usize, usize)> {
+        if from >= until {
+            return None;
+        }
+        let first = self.step_at(from);
+        let end = self.step_at(until);
+        for step in &mut self.steps[first..end] {
+            for (held, need) in step.held.iter_mut().zip(need) {
+                *held = by(*held, *need);
+            }
+        }
+        Some((first, end))
     }
 
     /// The place of the step of this moment, put there if there is none.

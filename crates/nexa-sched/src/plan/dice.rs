@@ -1,5 +1,6 @@
-//! Dice from a seed: the same throws everywhere (SplitMix64: Steele, Lea, Flood, "Fast splittable pseudorandom number
-//! generators", OOPSLA 2014).
+//! Dice from a seed: the same throws everywhere.
+
+use crate::place::{STRIDE, mixed};
 
 pub(crate) struct Dice(u64);
 
@@ -9,11 +10,9 @@ impl Dice {
     }
 
     fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut word = self.0;
-        word = (word ^ (word >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        word = (word ^ (word >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        word ^ (word >> 31)
+        let word = mixed(self.0);
+        self.0 = self.0.wrapping_add(STRIDE);
+        word
     }
 
     /// A number below `below`; 0 if that is 0.
