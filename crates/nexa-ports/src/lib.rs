@@ -3,6 +3,9 @@
 //! - [`clock`]: time. Real, or moved by a test.
 //! - [`dice`]: randomness. Real, or from a seed.
 //! - [`store`]: streams, agent rows, inbox, snapshots, blobs. Two truths, one transaction.
+//! - [`leadership`]: what only the elected leader of a cluster writes.
+//! - [`membership`]: who is there, who leads, and whose word still counts.
+//! - [`neighbours`]: how a node reaches the others.
 //! - [`view`]: read models, which are folds and can be rebuilt.
 //! - [`memories`]: what workloads and tenants remember; a fold as well.
 //! - [`model`]: language models.
@@ -12,9 +15,12 @@
 
 pub mod clock;
 pub mod dice;
+pub mod leadership;
+pub mod membership;
 pub mod memories;
 pub mod memory;
 pub mod model;
+pub mod neighbours;
 pub mod store;
 pub mod tool;
 pub mod view;

@@ -25,7 +25,9 @@ use nexa_event::codec;
 use nexa_event::envelope::{Envelope, FORMAT, Fact, Header};
 use nexa_event::fact::{Input, WorkloadEvent};
 use nexa_types::limits::{INBOX_ENTRIES_MAX, SNAPSHOT_BYTES_MAX};
-use nexa_types::{AgentId, AgentState, BlobHash, Epoch, GlobalSeq, InputId, StreamId, TenantId, Version, WorkloadId};
+use nexa_types::{
+    AgentId, AgentState, BlobHash, Epoch, GlobalSeq, InputId, NodeId, StreamId, TenantId, Version, WorkloadId,
+};
 use tokio::sync::watch;
 
 use crate::store::{
@@ -153,16 +155,26 @@ impl Kept {
         for birth in &append.births {
             self.bear(birth, &append.stamp);
         }
+        let mut elsewhere = Vec::new();
         for post in &append.posts {
-            let reachable = self.agents.get(&post.to).is_some_and(|row| !row.state.is_terminal());
-            if reachable && !self.knows_input(post.to, post.id) {
+            let Some(row) = self.agents.get(&post.to).filter(|row| !row.state.is_terminal()) else { continue };
+            elsewhere.extend(self.elsewhere(&append.stream, row));
+            if !self.knows_input(post.to, post.id) {
                 self.put_entry(post, &append.stamp);
             }
         }
         if let Some((stream, facts)) = &append.also {
             self.push(stream, None, &append.stamp, facts);
         }
-        Ok(Appended { version: self.version(&append.stream), position: self.newest() })
+        Ok(Appended { version: self.version(&append.stream), position: self.newest(), elsewhere })
+    }
+
+    /// An agent that was posted to, if it belongs to another node than the agent whose stream grows.
+    fn elsewhere(&self, stream: &StreamId, to: &AgentRow) -> Option<(AgentId, NodeId)> {
+        let StreamId::Agent(from) = stream else { return None };
+        let here = self.agents.get(from)?.node.as_ref();
+        let there = to.node.clone().filter(|there| Some(there) != here)?;
+        Some((to.agent, there))
     }
 
     /// Says whether the append may be stored, and changes nothing.
@@ -295,8 +307,9 @@ impl Kept {
 
     fn post(&mut self, post: &Post, stamp: &Stamp) -> Posted {
         let Some(row) = self.agents.get(&post.to) else { return Posted::NoSuchAgent };
+        let accepted = Posted::Accepted { owner: row.node.clone() };
         if self.knows_input(post.to, post.id) {
-            return Posted::Accepted;
+            return accepted;
         }
         if row.state.is_terminal() {
             return Posted::AgentEnded;
@@ -305,7 +318,7 @@ impl Kept {
             return Posted::InboxFull;
         }
         self.put_entry(post, stamp);
-        Posted::Accepted
+        accepted
     }
 
     fn cancel(&mut self, workload: WorkloadId, reason: &str, stamp: &Stamp) -> Cancelled {
@@ -326,9 +339,9 @@ impl Kept {
         for row in self.agents.values_mut().filter(|row| row.workload == workload && !row.state.is_terminal()) {
             row.epoch = row.epoch.next();
             row.cancelled = true;
-            raised.push((row.agent, row.epoch));
+            raised.push((row.agent, row.epoch, row.node.clone()));
         }
-        for (agent, epoch) in &raised {
+        for (agent, epoch, _) in &raised {
             let id = InputId::cancel(*agent);
             let input = Input::Cancel { reason: reason.to_owned(), epoch: *epoch };
             let slots = self.inboxes.entry(*agent).or_default();
@@ -338,7 +351,7 @@ impl Kept {
                 None => self.put_entry(&Post { to: *agent, id, input }, stamp),
             }
         }
-        Cancelled::Accepted { agents: raised.into_iter().map(|(agent, _)| agent).collect() }
+        Cancelled::Accepted { agents: raised.into_iter().map(|(agent, _, owner)| (agent, owner)).collect() }
     }
 
     fn place(&mut self, wish: &Place) -> Result<Epoch, Epoch> {
@@ -404,11 +417,13 @@ impl Store for MemoryStore {
             let wanted = |row: &&AgentRow| {
                 let live = !row.state.is_terminal();
                 after.is_none_or(|after| row.agent > after)
-                    && match which {
-                        Rows::Workload(workload) => row.workload == workload,
+                    && match &which {
+                        Rows::Workload(workload) => row.workload == *workload,
                         Rows::Live => live,
                         Rows::Unplaced => live && row.node.is_none(),
-                        Rows::Due(now) => live && row.due.is_some_and(|due| due <= now),
+                        Rows::Of(node) => live && row.node.as_ref() == Some(node),
+                        Rows::Agents(agents) => agents.contains(&row.agent),
+                        Rows::Due(now) => live && row.due.is_some_and(|due| due <= *now),
                     }
             };
             Ok(self.lock().agents.values().filter(wanted).take(limit).cloned().collect())

@@ -117,12 +117,15 @@ pub struct Birth {
 }
 
 /// What an accepted append made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Appended {
     /// The stream's version now.
     pub version: Version,
     /// The position of the last fact in the reading order.
     pub position: GlobalSeq,
+    /// Of the agents that were posted to, those that belong to another node than the stream's own agent: whom to tell.
+    /// Empty for a stream without owner.
+    pub elsewhere: Vec<(AgentId, NodeId)>,
 }
 
 /// Why an append changed nothing, or may have.
@@ -243,10 +246,13 @@ pub struct InboxEntry {
 }
 
 /// What became of a post by somebody who is not an owner.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Posted {
     /// It is in the inbox, now or from before.
-    Accepted,
+    Accepted {
+        /// Whose agent it is: whom to tell.
+        owner: Option<NodeId>,
+    },
     /// The agent has ended.
     AgentEnded,
     /// `INBOX_ENTRIES_MAX` entries wait already.
@@ -260,8 +266,8 @@ pub enum Posted {
 pub enum Cancelled {
     /// These agents have a raised epoch and a cancel in their inbox.
     Accepted {
-        /// The agents that had not ended.
-        agents: Vec<AgentId>,
+        /// The agents that had not ended, with their owners: whom to tell.
+        agents: Vec<(AgentId, Option<NodeId>)>,
     },
     /// It was cancelled before, and is ending or has ended.
     Already,
@@ -291,6 +297,10 @@ pub enum Rows {
     Live,
     /// That have not ended and have no owner.
     Unplaced,
+    /// That have not ended and have this owner.
+    Of(NodeId),
+    /// These, whatever their state.
+    Agents(Vec<AgentId>),
     /// That are due at or before this moment and have not ended.
     Due(Timestamp),
 }

@@ -12,7 +12,7 @@ use nexa_types::limits::{INLINE_BYTES_MAX, SNAPSHOT_BYTES_MAX};
 use nexa_types::{AgentId, AgentState, Epoch, GlobalSeq, InputId, StreamId, TenantId, Version, WorkloadId};
 use rusqlite::{Connection, OptionalExtension, params};
 
-use crate::column::{count, link, moment, state_word, stream_key};
+use crate::column::{self, count, link, moment, state_word, stream_key};
 
 /// A fact as it is stored.
 pub(crate) struct Written {
@@ -106,13 +106,15 @@ impl From<rusqlite::Error> for Refused {
 }
 
 /// Where a stream ends.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(crate) struct Head {
     version: u64,
     link: Link,
     workload: Option<WorkloadId>,
     /// The column `due` of an agent's row.
     due: Option<i64>,
+    /// Whose agent it is.
+    node: Option<Box<str>>,
 }
 
 impl Head {
@@ -231,7 +233,15 @@ impl Desk<'_> {
         for (birth, first) in append.births.iter().zip(&ready.births) {
             self.bear(birth, first, &append.stamp)?;
         }
+        let mut elsewhere = Vec::new();
         for (post, body) in append.posts.iter().zip(&ready.posts) {
+            let Some(owner) = self.owner(post.to)? else { continue };
+            if owner != head.node
+                && matches!(append.stream, StreamId::Agent(_))
+                && let Some(owner) = column::owner(owner)
+            {
+                elsewhere.push((post.to, owner));
+            }
             self.put_entry(post, body, &append.stamp)?;
         }
         match (&append.also, other) {
@@ -243,26 +253,27 @@ impl Desk<'_> {
             }
             _ => {}
         }
-        Ok(Appended { version: Version(head.version), position: GlobalSeq(self.newest) })
+        Ok(Appended { version: Version(head.version), position: GlobalSeq(self.newest), elsewhere })
     }
 
     /// Where an agent's stream ends, its epoch, and whether it has ended.
     fn agent(&self, agent: AgentId) -> Result<Option<(Head, Epoch, bool)>, Refused> {
         let found = self
             .connection
-            .prepare_cached("SELECT version, link, workload, epoch, ended, due FROM agents WHERE agent = ?1")?
+            .prepare_cached("SELECT version, link, workload, epoch, ended, due, node FROM agents WHERE agent = ?1")?
             .query_row([agent.as_bytes()], |row| {
-                let columns: (i64, Vec<u8>, Vec<u8>, i64, bool, Option<i64>) =
-                    (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?);
+                let columns: (i64, Vec<u8>, Vec<u8>, i64, bool, Option<i64>, Option<Box<str>>) =
+                    (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?, row.get(6)?);
                 Ok(columns)
             })
             .optional()?;
-        let Some((version, chain, workload, epoch, ended, due)) = found else { return Ok(None) };
+        let Some((version, chain, workload, epoch, ended, due, node)) = found else { return Ok(None) };
         let head = Head {
             version: crate::column::counter(version)?,
             link: link(&chain)?,
             workload: WorkloadId::from_slice(&workload),
             due,
+            node,
         };
         Ok(Some((head, Epoch(crate::column::counter(epoch)?), ended)))
     }
@@ -279,9 +290,15 @@ impl Desk<'_> {
             })
             .optional()?;
         match found {
-            None => Ok((Head { version: 0, link: Link::START, workload, due: None }, Flags::default())),
+            None => Ok((Head { version: 0, link: Link::START, workload, due: None, node: None }, Flags::default())),
             Some((version, chain, cancelled, ended)) => {
-                let head = Head { version: crate::column::counter(version)?, link: link(&chain)?, workload, due: None };
+                let head = Head {
+                    version: crate::column::counter(version)?,
+                    link: link(&chain)?,
+                    workload,
+                    due: None,
+                    node: None,
+                };
                 Ok((head, Flags { cancelled, ended }))
             }
         }
@@ -409,13 +426,21 @@ impl Desk<'_> {
         Ok(())
     }
 
+    /// Whose agent it is, if it lives.
+    fn owner(&self, agent: AgentId) -> rusqlite::Result<Option<Option<Box<str>>>> {
+        self.connection
+            .prepare_cached("SELECT node FROM agents WHERE agent = ?1 AND ended = 0")?
+            .query_row([agent.as_bytes()], |row| row.get(0))
+            .optional()
+    }
+
     /// Puts an entry into the inbox of an agent that lives, unless it was there before.
     pub(crate) fn put_entry(&mut self, post: &Post, body: &[u8], stamp: &Stamp) -> rusqlite::Result<()> {
         self.bytes += body.len() as u64;
         self.connection
             .prepare_cached(
                 "INSERT INTO inbox (agent, input, body, at, principal)
-                 SELECT ?1, ?2, ?3, ?4, ?5 WHERE EXISTS (SELECT 1 FROM agents WHERE agent = ?1 AND ended = 0)
+                 VALUES (?1, ?2, ?3, ?4, ?5)
                  ON CONFLICT (agent, input) DO NOTHING",
             )?
             .execute(params![
@@ -433,7 +458,7 @@ impl Desk<'_> {
             Some(_) => (Epoch(1), AgentState::Placed),
             None => (Epoch(0), AgentState::Ready),
         };
-        let mut head = Head { version: 0, link: Link::START, workload: Some(birth.workload), due: None };
+        let mut head = Head { version: 0, link: Link::START, workload: Some(birth.workload), due: None, node: None };
         let stream = StreamId::Agent(birth.agent);
         self.push(&stream, &mut head, Some(epoch), stamp, std::slice::from_ref(first))?;
         self.connection

@@ -47,6 +47,11 @@ pub(crate) fn link(column: &[u8]) -> Result<Link, StoreError> {
     column.try_into().map(Link).map_err(|_| damaged("a link of a chain", "does not have 32 bytes"))
 }
 
+/// Whom to tell, from the column of an agent's owner. A name that cannot be one is nobody's: hints may get lost.
+pub(crate) fn owner(column: Option<Box<str>>) -> Option<NodeId> {
+    column.and_then(|name| NodeId::new(&name).ok())
+}
+
 const STATES: [AgentState; 14] = [
     AgentState::Pending,
     AgentState::Ready,

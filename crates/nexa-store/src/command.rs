@@ -5,11 +5,11 @@ use nexa_event::envelope::Fact;
 use nexa_event::fact::{Input, WorkloadEvent};
 use nexa_ports::store::{AppendError, Appended, Cancelled, Place, Post, Posted, Stamp, StoreError};
 use nexa_types::limits::INBOX_ENTRIES_MAX;
-use nexa_types::{AgentId, Epoch, InputId, StreamId, TenantId, Version, WorkloadId};
+use nexa_types::{AgentId, Epoch, InputId, NodeId, StreamId, TenantId, Version, WorkloadId};
 use rusqlite::{OptionalExtension, params};
 
 use crate::append::{Desk, Ready, Refused, Written};
-use crate::column::{count, counter, damaged, moment};
+use crate::column::{self, count, counter, damaged, moment};
 
 /// One writing call. It may be run more than once, each time in a transaction that has nothing of it.
 pub(crate) trait Command: Send + 'static {
@@ -74,18 +74,19 @@ impl Command for PostOne {
 
     fn run(&self, desk: &mut Desk<'_>) -> rusqlite::Result<Self::Output> {
         let to = self.post.to.as_bytes();
-        let ended: Option<bool> = desk
+        let found: Option<(bool, Option<Box<str>>)> = desk
             .connection
-            .prepare_cached("SELECT ended FROM agents WHERE agent = ?1")?
-            .query_row([to], |row| row.get(0))
+            .prepare_cached("SELECT ended, node FROM agents WHERE agent = ?1")?
+            .query_row([to], |row| Ok((row.get(0)?, row.get(1)?)))
             .optional()?;
-        let Some(ended) = ended else { return Ok(Ok(Posted::NoSuchAgent)) };
+        let Some((ended, owner)) = found else { return Ok(Ok(Posted::NoSuchAgent)) };
         let known = desk
             .connection
             .prepare_cached("SELECT 1 FROM inbox WHERE agent = ?1 AND input = ?2")?
             .exists(params![to, self.post.id.as_bytes()])?;
+        let accepted = Posted::Accepted { owner: column::owner(owner) };
         if known {
-            return Ok(Ok(Posted::Accepted));
+            return Ok(Ok(accepted));
         }
         if ended {
             return Ok(Ok(Posted::AgentEnded));
@@ -97,7 +98,7 @@ impl Command for PostOne {
         if waiting >= INBOX_ENTRIES_MAX as i64 {
             return Ok(Ok(Posted::InboxFull));
         }
-        desk.put_entry(&self.post, &self.body, &self.stamp).map(|()| Ok(Posted::Accepted))
+        desk.put_entry(&self.post, &self.body, &self.stamp).map(|()| Ok(accepted))
     }
 }
 
@@ -129,7 +130,7 @@ impl CancelAll {
             .execute([crate::column::stream_key(&stream)])?;
 
         let raised = self.raise_epochs(desk)?;
-        for (agent, epoch) in &raised {
+        for (agent, epoch, _) in &raised {
             let input = Input::Cancel { reason: self.reason.clone(), epoch: *epoch };
             desk.connection
                 .prepare_cached(
@@ -144,23 +145,23 @@ impl CancelAll {
                     self.stamp.principal.as_str()
                 ])?;
         }
-        Ok(Cancelled::Accepted { agents: raised.into_iter().map(|(agent, _)| agent).collect() })
+        Ok(Cancelled::Accepted { agents: raised.into_iter().map(|(agent, _, owner)| (agent, owner)).collect() })
     }
 
-    fn raise_epochs(&self, desk: &Desk<'_>) -> Result<Vec<(AgentId, Epoch)>, Refused> {
+    fn raise_epochs(&self, desk: &Desk<'_>) -> Result<Vec<(AgentId, Epoch, Option<NodeId>)>, Refused> {
         desk.connection
             .prepare_cached("UPDATE agents SET epoch = epoch + 1, cancelled = 1 WHERE workload = ?1 AND ended = 0")?
             .execute([self.workload.as_bytes()])?;
         let mut select = desk
             .connection
-            .prepare_cached("SELECT agent, epoch FROM agents WHERE workload = ?1 AND ended = 0 ORDER BY agent")?;
+            .prepare_cached("SELECT agent, epoch, node FROM agents WHERE workload = ?1 AND ended = 0 ORDER BY agent")?;
         let mut rows = select.query([self.workload.as_bytes()])?;
         let mut raised = Vec::new();
         while let Some(row) = rows.next()? {
             let agent: Vec<u8> = row.get(0)?;
             let agent = AgentId::from_slice(&agent)
                 .ok_or_else(|| damaged("an agent's row", "its id does not have 16 bytes"))?;
-            raised.push((agent, Epoch(counter(row.get(1)?)?)));
+            raised.push((agent, Epoch(counter(row.get(1)?)?), column::owner(row.get(2)?)));
         }
         Ok(raised)
     }

@@ -5,7 +5,7 @@
 //!   RD-2  a stream without gap is returned, up to the version and the link that its row says
 //!   RD-3  snapshots and blobs are returned only with the right hash
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use nexa_event::codec::{self, DecodeError};
 use nexa_event::envelope::{self, Link};
@@ -275,6 +275,22 @@ pub(crate) fn rows(
             "agents WHERE ended = 0 AND node IS NULL AND agent > ?1 ORDER BY agent LIMIT ?2",
             &[&after, &limit],
         ),
+        Rows::Of(node) => agents(
+            connection,
+            "agents WHERE ended = 0 AND node = ?1 AND agent > ?2 ORDER BY agent LIMIT ?3",
+            &[&node.as_str(), &after, &limit],
+        ),
+        Rows::Agents(wanted) => {
+            let wanted: BTreeSet<&AgentId> = wanted.iter().filter(|agent| agent.as_bytes()[..] > after[..]).collect();
+            let mut found = Vec::new();
+            for agent in wanted {
+                if found.len() as i64 >= limit {
+                    break;
+                }
+                found.extend(row(connection, *agent)?);
+            }
+            Ok(found)
+        }
         // Without the hint it would walk all agents that live, for the sake of the order.
         Rows::Due(now) => agents(
             connection,

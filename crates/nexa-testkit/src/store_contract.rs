@@ -44,6 +44,7 @@ where
     a_cancel_says_what_it_met(make().await).await;
     a_cancel_that_waits_gets_the_raised_epoch(make().await).await;
     placing_raises_the_epoch_from_the_expected_one_only(make().await).await;
+    who_posts_learns_whom_to_tell(make().await).await;
     rows_are_listed_in_pages(make().await).await;
     large_facts_and_blobs_come_back_whole(make().await).await;
     a_snapshot_is_replaced_by_a_newer_one_only(make().await).await;
@@ -54,6 +55,11 @@ async fn append(store: &AnyStore, append: Append) -> Result<Appended, AppendErro
     let mut answers = store.append(vec![append]).await;
     assert_eq!(answers.len(), 1, "one answer an append");
     answers.pop().expect("counted above")
+}
+
+/// The agents of these tests are born on the first node.
+fn accepted() -> Posted {
+    Posted::Accepted { owner: Some(node("n1")) }
 }
 
 async fn submit(store: &AnyStore, number: u8) -> (WorkloadId, AgentId) {
@@ -136,7 +142,10 @@ pub async fn an_append_is_stored_whole_or_not_at_all(store: AnyStore) {
 
     let appended = append(&store, everything).await.expect("append");
     let facts = store.scan(None, GlobalSeq(0), 100).await.expect("scan");
-    assert_eq!(appended, Appended { version: Version(3), position: facts.last().expect("facts").position });
+    assert_eq!(
+        appended,
+        Appended { version: Version(3), position: facts.last().expect("facts").position, elsewhere: vec![] }
+    );
     let order: Vec<String> = facts.iter().skip(2).map(|fact| fact.envelope.header.stream.to_string()).collect();
     let expected = [StreamId::Agent(root), StreamId::Agent(root), StreamId::Agent(child), StreamId::Agent(other)];
     let mut expected: Vec<String> = expected.iter().map(ToString::to_string).collect();
@@ -175,7 +184,7 @@ pub async fn appends_of_a_batch_are_judged_alone_and_in_order(store: AnyStore) {
     // Without facts only the row changes.
     let newest = *store.head().borrow();
     let quiet = Append { row: row(AgentState::Running), ..owned(root, 1, 3, vec![]) };
-    assert_eq!(append(&store, quiet).await, Ok(Appended { version: Version(3), position: newest }));
+    assert_eq!(append(&store, quiet).await, Ok(Appended { version: Version(3), position: newest, elsewhere: vec![] }));
 }
 
 /// ST-4.
@@ -183,7 +192,7 @@ pub async fn an_input_enters_an_inbox_once_also_after_it_was_taken(store: AnySto
     let (_, root) = submit(&store, 1).await;
     let (first, second) = (message(root, 1), message(root, 2));
     for post in [&first, &second, &first] {
-        assert_eq!(store.post(post.clone(), stamp(5)).await, Ok(Posted::Accepted));
+        assert_eq!(store.post(post.clone(), stamp(5)).await, Ok(accepted()));
     }
     let waiting = store.inbox(root, 10).await.expect("inbox");
     assert_eq!(waiting.iter().map(|entry| entry.id).collect::<Vec<_>>(), [first.id, second.id], "oldest first");
@@ -197,7 +206,7 @@ pub async fn an_input_enters_an_inbox_once_also_after_it_was_taken(store: AnySto
     let taking = Append { takes: vec![first.id, third.id], ..owned(root, 1, 1, vec![emitted(1)]) };
     append(&store, taking).await.expect("append");
     for post in [&first, &third] {
-        assert_eq!(store.post(post.clone(), stamp(6)).await, Ok(Posted::Accepted));
+        assert_eq!(store.post(post.clone(), stamp(6)).await, Ok(accepted()));
     }
     let reposting = Append { posts: vec![first.clone(), second.clone()], ..owned(root, 1, 2, vec![]) };
     append(&store, reposting).await.expect("append");
@@ -219,24 +228,67 @@ pub async fn an_inbox_is_bounded_for_posts_from_outside(store: AnyStore) {
     let posts = (0..INBOX_ENTRIES_MAX).map(numbered).collect();
     append(&store, Append { posts, ..owned(root, 1, 1, vec![]) }).await.expect("append");
     assert_eq!(store.post(numbered(INBOX_ENTRIES_MAX), stamp(2)).await, Ok(Posted::InboxFull));
-    assert_eq!(store.post(numbered(3), stamp(2)).await, Ok(Posted::Accepted), "one that waits already");
+    assert_eq!(store.post(numbered(3), stamp(2)).await, Ok(accepted()), "one that waits already");
     let by_an_agent = Append { posts: vec![numbered(INBOX_ENTRIES_MAX + 1)], ..owned(root, 1, 1, vec![]) };
     append(&store, by_an_agent).await.expect("append");
     let takes = vec![numbered(0).id, numbered(1).id];
     append(&store, Append { takes, ..owned(root, 1, 1, vec![]) }).await.expect("append");
-    assert_eq!(store.post(numbered(INBOX_ENTRIES_MAX), stamp(2)).await, Ok(Posted::Accepted));
+    assert_eq!(store.post(numbered(INBOX_ENTRIES_MAX), stamp(2)).await, Ok(accepted()));
+}
+
+/// The row that guards an agent also says whose it is, to whoever posts to it.
+pub async fn who_posts_learns_whom_to_tell(store: AnyStore) {
+    let (workload, root) = submit(&store, 1).await;
+    let children: Vec<AgentId> = (0..4).map(|nth| AgentId::child(root, Seq(1), nth)).collect();
+    let on = |child: usize, node| Birth { node, ..birth(workload, children[child]) };
+    let births = vec![on(0, Some(node("n1"))), on(1, Some(node("n2"))), on(2, None), on(3, Some(node("n2")))];
+    append(&store, Append { births, ..owned(root, 1, 1, vec![]) }).await.expect("append");
+    append(&store, Append { row: row(AgentState::Failed), ..owned(children[3], 1, 1, vec![]) }).await.expect("append");
+    let posts = children.iter().map(|child| message(*child, 1)).collect();
+    let appended = append(&store, Append { posts, ..owned(root, 1, 1, vec![]) }).await.expect("append");
+    assert_eq!(appended.elsewhere, [(children[1], node("n2"))], "neither its own, nor nobody's, nor who has ended");
+    let again = Append { posts: vec![message(children[1], 1)], ..owned(root, 1, 1, vec![]) };
+    let appended = append(&store, again).await.expect("append");
+    assert_eq!(appended.elsewhere, [(children[1], node("n2"))], "also for what is there already");
+
+    for (child, owner) in [(0, Some(node("n1"))), (1, Some(node("n2"))), (2, None)] {
+        assert_eq!(store.post(message(children[child], 2), stamp(2)).await, Ok(Posted::Accepted { owner }));
+    }
+    let wish = Place { agent: children[2], from: Epoch(0), node: node("n3") };
+    assert_eq!(store.place(vec![wish]).await, Ok(vec![Ok(Epoch(1))]));
+    let of = |name| store.rows(Rows::Of(node(name)), None, 10);
+    let ids = |rows: Vec<nexa_ports::store::AgentRow>| rows.into_iter().map(|row| row.agent).collect::<Vec<_>>();
+    let mut mine = vec![root, children[0]];
+    mine.sort_unstable();
+    assert_eq!(ids(of("n1").await.expect("rows")), mine);
+    assert_eq!(ids(of("n2").await.expect("rows")), [children[1]], "who has ended is nobody's concern");
+    assert_eq!(ids(of("n3").await.expect("rows")), [children[2]]);
+    let unknown = AgentId::from_bytes([0xee; 16]);
+    let mut some = vec![children[3], children[0], unknown];
+    let found = ids(store.rows(Rows::Agents(some.clone()), None, 10).await.expect("rows"));
+    some.retain(|agent| *agent != unknown);
+    some.sort_unstable();
+    assert_eq!(found, some, "ended ones too");
+    let rest = ids(store.rows(Rows::Agents(some.clone()), Some(some[0]), 10).await.expect("rows"));
+    assert_eq!(rest, some[1..]);
+
+    let owners = match store.cancel(workload, "enough".into(), stamp(4)).await.expect("cancel") {
+        Cancelled::Accepted { agents } => agents,
+        other => panic!("{other:?}"),
+    };
+    assert!(owners.contains(&(children[1], Some(node("n2")))) && owners.contains(&(children[2], Some(node("n3")))));
 }
 
 /// A terminal state stays.
 pub async fn an_end_is_final(store: AnyStore) {
     let (_, root) = submit(&store, 1).await;
-    assert_eq!(store.post(message(root, 1), stamp(2)).await, Ok(Posted::Accepted));
+    assert_eq!(store.post(message(root, 1), stamp(2)).await, Ok(accepted()));
     let end = Append { row: row(AgentState::Succeeded), ..owned(root, 1, 1, vec![emitted(1)]) };
     append(&store, end).await.expect("append");
     let more = append(&store, owned(root, 1, 2, vec![emitted(2)])).await;
     assert_eq!(more, Err(AppendError::VersionConflict { given: Version(2), current: Version(2) }));
     assert_eq!(store.post(message(root, 2), stamp(2)).await, Ok(Posted::AgentEnded));
-    assert_eq!(store.post(message(root, 1), stamp(2)).await, Ok(Posted::Accepted), "it came before the end");
+    assert_eq!(store.post(message(root, 1), stamp(2)).await, Ok(accepted()), "it came before the end");
     let wish = Place { agent: root, from: Epoch(1), node: node("n2") };
     assert_eq!(store.place(vec![wish]).await, Ok(vec![Err(Epoch(1))]));
 
@@ -298,6 +350,7 @@ pub async fn after_a_cancel_nothing_is_born_and_the_epoch_is_raised(store: AnySt
     let answer = store.cancel(cancelled, "enough".into(), stamp(4)).await.expect("cancel");
     let mut agents = vec![root, child];
     agents.sort_unstable();
+    let agents = agents.into_iter().map(|agent| (agent, Some(node("n1")))).collect();
     assert_eq!(answer, Cancelled::Accepted { agents });
     for agent in [root, child] {
         let row = store.row(agent).await.expect("row").expect("exists");
@@ -330,7 +383,7 @@ pub async fn a_cancel_says_what_it_met(store: AnyStore) {
     assert_eq!(store.cancel(workload(9), String::new(), stamp(1)).await, Ok(Cancelled::NoSuchWorkload));
     let (cancelled, root) = submit(&store, 1).await;
     let first = store.cancel(cancelled, "enough".into(), stamp(1)).await;
-    assert_eq!(first, Ok(Cancelled::Accepted { agents: vec![root] }));
+    assert_eq!(first, Ok(Cancelled::Accepted { agents: vec![(root, Some(node("n1")))] }));
     assert_eq!(store.cancel(cancelled, "again".into(), stamp(2)).await, Ok(Cancelled::Already));
     assert_eq!(version_of(&store, root).await, Version(1));
     let also = Some((StreamId::Workload(cancelled), vec![workload_ended()]));

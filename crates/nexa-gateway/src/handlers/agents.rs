@@ -95,7 +95,7 @@ impl Handlers {
     pub(super) async fn post(&self, by: &By, post: Post) -> Result<(), Refusal> {
         let agent = post.to;
         match self.store.post(post, self.stamp(by)).await.map_err(store_refusal)? {
-            Posted::Accepted => {
+            Posted::Accepted { .. } => {
                 self.host.wake(agent);
                 Ok(())
             }

@@ -120,7 +120,7 @@ impl Handlers {
         let stamp = self.stamp(by);
         match self.store.cancel(cancel.workload, reason, stamp).await.map_err(store_refusal)? {
             Cancelled::Accepted { agents } => {
-                for agent in agents {
+                for (agent, _) in agents {
                     self.host.wake(agent);
                 }
                 Ok(())
