@@ -14,10 +14,10 @@ use crate::process::{Outcome, root};
 /// The layers of ARCHITECTURE.md, lowest first. Within a layer, the words before: a crate may use an earlier one.
 const LAYERS: &[&[&str]] = &[
     &["nexa-types", "nexa-event", "nexa-proto"],
-    &["nexa-vm", "nexa-lang", "nexa-sched", "nexa-agent", "nexa-view", "nexa-harness"],
+    &["nexa-vm", "nexa-lang", "nexa-sched", "nexa-member", "nexa-agent", "nexa-view", "nexa-harness"],
     &["nexa-ports"],
     &["nexa-store", "nexa-llm", "nexa-tools"],
-    &["nexa-runtime"],
+    &["nexa-runtime", "nexa-cluster"],
     &["nexa-gateway", "nexa-client", "nexa-load", "nexa-telemetry", "nexa-cli"],
     &["nexa"],
 ];

@@ -223,6 +223,10 @@ counter!(
     Epoch
 );
 counter!(
+    /// Which run of a node it is: a restart makes a greater one.
+    Generation
+);
+counter!(
     /// How many events a stream has. The first event makes version 1.
     Version
 );

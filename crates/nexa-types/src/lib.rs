@@ -11,8 +11,8 @@ mod unit;
 
 pub use code::{Reason, RunCode};
 pub use id::{
-    AgentId, BlobHash, Cursor, EffectKey, Epoch, GlobalSeq, IdError, InputId, ModuleHash, NodeId, PrincipalId,
-    RequestId, Seq, StreamId, TenantId, Version, WorkloadId,
+    AgentId, BlobHash, Cursor, EffectKey, Epoch, Generation, GlobalSeq, IdError, InputId, ModuleHash, NodeId,
+    PrincipalId, RequestId, Seq, StreamId, TenantId, Version, WorkloadId,
 };
 pub use outcome::{Failure, Outcome, Payload};
 pub use state::{AgentState, Waiting, WorkloadState};

@@ -1,0 +1,6 @@
+//! Who is there, who leads, and what nodes say to each other.
+//!
+//! Pure: no clock, no dice, no I/O. The time and the dice are arguments, so that a simulation plays the very code that
+//! runs.
+//!
+//! Not here: sending anything (nexa-cluster), and what makes any of it safe, which is the fence of the store.
