@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use minicbor::{Decode, Encode};
+pub use nexa_types::Generation;
 use nexa_types::{Epoch, NodeId, Timestamp};
 use tokio::sync::watch;
 
@@ -51,17 +52,6 @@ pub struct NodeCard {
     /// The oldest and the newest format of stored bytes that it reads.
     #[n(8)]
     pub formats: (u16, u16),
-}
-
-/// Which run of a node it is: a restart makes a greater one.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
-#[cbor(transparent)]
-pub struct Generation(#[n(0)] pub u64);
-
-impl std::fmt::Display for Generation {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(out)
-    }
 }
 
 /// A node that is there.
