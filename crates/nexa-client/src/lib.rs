@@ -5,6 +5,7 @@
 //! - tries again when the server is away, starting or overloaded, for as long as the call's deadline and the
 //!   client's budget for retries allow ([`retry`]);
 //! - holds back new work while the server refuses most of it ([`throttle`]);
+//! - begins with a few calls for new work at a time, and more as the server accepts them ([`window`]);
 //! - keeps a watch going over lost connections and restarts of the server, without gap or repeat ([`watch`]);
 //! - turns every error into a [`ClientError`] that keeps reason, hint and details ([`error`]).
 //!
@@ -15,6 +16,7 @@ pub mod error;
 pub mod retry;
 pub mod throttle;
 pub mod watch;
+pub mod window;
 
 use std::sync::Arc;
 

@@ -122,10 +122,17 @@ where
     let (mut attempt, mut unsure) = (1, 0);
     loop {
         let left = end.saturating_duration_since(Instant::now());
-        let may_send = throttle.filter(|_| unsure == 0).map_or(Ok(()), Throttle::ask);
+        let may_send = match throttle.filter(|_| unsure == 0) {
+            None => Ok(None),
+            Some(throttle) => match tokio::time::timeout(left, throttle.ask()).await {
+                Ok(place) => place.map(Some),
+                Err(_) => return Err(ClientError::Deadline),
+            },
+        };
+        let left = end.saturating_duration_since(Instant::now());
         let error = match may_send {
             Err(held_back) => held_back,
-            Ok(()) => match tokio::time::timeout(left, send(Attempt { left, unsure })).await {
+            Ok(_place) => match tokio::time::timeout(left, send(Attempt { left, unsure })).await {
                 Ok(answer) => {
                     let answer = answer.map_err(ClientError::from);
                     let fate = answer.as_ref().map_or_else(Fate::of, |_| Some(Fate::Accepted));

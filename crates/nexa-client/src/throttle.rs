@@ -29,6 +29,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::FutureExt;
 use nexa_proto::refusal::Refusal;
 use nexa_types::Reason;
 use tokio::time::Instant;
@@ -36,6 +37,7 @@ use tonic::Code;
 use uuid::Uuid;
 
 use crate::ClientError;
+use crate::window::{Place, Window};
 
 /// Calls that a server which is full is sent for each that it accepts. More find out sooner that it has room, and cost it
 /// more refusals.
@@ -186,23 +188,43 @@ impl Ledger {
 pub(crate) struct Throttle {
     start: Instant,
     ledger: Mutex<Ledger>,
+    window: Window,
 }
 
 impl Default for Throttle {
     fn default() -> Self {
-        Self { start: Instant::now(), ledger: Mutex::default() }
+        Self { start: Instant::now(), ledger: Mutex::default(), window: Window::default() }
     }
 }
 
 impl Throttle {
-    /// Whether a call for new work may be sent.
-    pub(crate) fn ask(&self) -> Result<(), ClientError> {
+    /// Whether a call for new work may be sent, as soon as there is a place for it in the window. Whether it has to wait is
+    /// known at once; whether the server has room may have changed when it has waited. Cancel-safe.
+    pub(crate) async fn ask(&self) -> Result<Place<'_>, ClientError> {
+        self.judge()?;
+        let entering = self.window.enter();
+        tokio::pin!(entering);
+        match (&mut entering).now_or_never() {
+            Some(place) => Ok(place),
+            None => {
+                let place = entering.await;
+                self.judge()?;
+                Ok(place)
+            }
+        }
+    }
+
+    fn judge(&self) -> Result<(), ClientError> {
         self.with(|ledger, now| ledger.ask(now, dice())).map_err(|held| ClientError::HeldBack(Box::new(refusal(held))))
     }
 
     /// What became of one that was sent.
     pub(crate) fn told(&self, fate: Fate) {
         self.with(|ledger, now| ledger.told(now, fate));
+        match fate {
+            Fate::Accepted => self.window.accepted(),
+            Fate::Refused(_) => self.window.refused(self.start.elapsed()),
+        }
     }
 
     fn with<T>(&self, what: impl FnOnce(&mut Ledger, Duration) -> T) -> T {
