@@ -9,6 +9,13 @@
 //!   MB-3  a node is in [`Members`] no longer than its lease lives, and a leader no longer than its own
 //!   MB-4  [`Standing::valid_until`] is never later than the moment at which others may learn that the lease has ended
 //!   MB-5  what a receiver sees is a whole list that stood at some moment; it may miss lists, and never goes back
+//!
+//! MB-4 speaks of leases that end by silence: whoever ends another's lease ([`Membership::end_lease`]) knows that there is nobody
+//! left who could rely on it.
+//!
+//! [`local`] has the twin, which is also the membership of a cluster within one process.
+
+pub mod local;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,6 +28,10 @@ use tokio::sync::watch;
 
 /// Bytes of an encoded [`NodeCard`]; a longer one is refused.
 pub const CARD_BYTES_MAX: usize = 4_096;
+/// Bytes of the name of a shared setting; a longer one is refused.
+pub const SETTING_NAME_BYTES_MAX: usize = 256;
+/// Bytes of a shared setting; a longer one is refused.
+pub const SETTING_BYTES_MAX: usize = 65_536;
 
 /// What a node says of itself when it joins. Stays as it is until it leaves.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -134,6 +145,32 @@ pub enum MembershipError {
     },
 }
 
+/// A card's bytes, if it is small enough. For adapters.
+///
+/// # Errors
+/// [`MembershipError::TooLarge`].
+pub fn encode_card(card: &NodeCard) -> Result<Vec<u8>, MembershipError> {
+    let bytes = minicbor::to_vec(card).expect("writing to a vector cannot fail");
+    fits("the description of the node", bytes.len(), CARD_BYTES_MAX)?;
+    Ok(bytes)
+}
+
+/// Whether a setting is small enough. For adapters.
+///
+/// # Errors
+/// [`MembershipError::TooLarge`].
+pub fn check_setting(name: &str, value: &[u8]) -> Result<(), MembershipError> {
+    fits("the name of the setting", name.len(), SETTING_NAME_BYTES_MAX)?;
+    fits("the setting", value.len(), SETTING_BYTES_MAX)
+}
+
+fn fits(what: &'static str, len: usize, max: usize) -> Result<(), MembershipError> {
+    if len > max { Err(MembershipError::TooLarge { what, len, max }) } else { Ok(()) }
+}
+
+/// A shared setting: the revision under which it was written, and its bytes; `None` if there is none.
+pub type Setting = Option<(u64, Vec<u8>)>;
+
 /// Node leases, the election, and a few shared settings. One value serves one node.
 pub trait Membership: Send + Sync {
     /// Takes a lease, and enters this node under it. The lease is kept alive until [`leave`](Self::leave), or until it is lost.
@@ -162,8 +199,8 @@ pub trait Membership: Send + Sync {
     /// member any more.
     fn end_lease(&self, node: NodeId, generation: Generation) -> BoxFuture<'_, Result<bool, MembershipError>>;
 
-    /// A shared setting, with the revision under which it was written; `None` if there is none.
-    fn setting(&self, name: String) -> BoxFuture<'_, Result<Option<(u64, Vec<u8>)>, MembershipError>>;
+    /// Reads a shared setting.
+    fn setting(&self, name: String) -> BoxFuture<'_, Result<Setting, MembershipError>>;
 
     /// Writes a shared setting if it still has this revision, 0 for none; gives the new revision, or `None` if it has another.
     fn put_setting(

@@ -1,5 +1,6 @@
-//! Fixtures for tests: what every store must hold, and a simulated model endpoint.
+//! Fixtures for tests: what every store and every membership must hold, and a simulated model endpoint.
 
 #[cfg(feature = "endpoint")]
 pub mod endpoint;
+pub mod membership_contract;
 pub mod store_contract;
