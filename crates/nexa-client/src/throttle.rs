@@ -29,7 +29,6 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use futures::FutureExt;
 use nexa_proto::refusal::Refusal;
 use nexa_types::Reason;
 use tokio::time::Instant;
@@ -161,11 +160,24 @@ impl Ledger {
         if dice[0] >= self.chance() {
             return Ok(());
         }
+        Err(self.hold_back(dice))
+    }
+
+    /// Whether a call may wait for its turn, which is so while nothing is refused.
+    fn ask_to_wait(&mut self, now: Duration, dice: [f64; 2]) -> Result<(), Held> {
+        self.turn(now);
+        if self.lately().refused == 0 {
+            return Ok(());
+        }
+        Err(self.hold_back(dice))
+    }
+
+    fn hold_back(&mut self, dice: [f64; 2]) -> Held {
         self.now().asked += 1;
         let Counts { asked, accepted, .. } = self.lately();
         // Who was held back together does not come back together.
         let retry_after = self.said.unwrap_or(COME_BACK_AFTER).mul_f64(1.0 + dice[1] / 2.0);
-        Err(Held { asked, accepted, retry_after })
+        Held { asked, accepted, retry_after }
     }
 
     /// What became of a call that was sent.
@@ -198,24 +210,23 @@ impl Default for Throttle {
 }
 
 impl Throttle {
-    /// Whether a call for new work may be sent, as soon as there is a place for it in the window. Whether it has to wait is
-    /// known at once; whether the server has room may have changed when it has waited. Cancel-safe.
+    /// Whether a call for new work may be sent, as soon as there is a place for it in the window. It waits for one only as
+    /// long as the server refuses nothing: in a full line it would hear of the refusal later than from the server. Cancel-safe.
     pub(crate) async fn ask(&self) -> Result<Place<'_>, ClientError> {
-        self.judge()?;
-        let entering = self.window.enter();
-        tokio::pin!(entering);
-        match (&mut entering).now_or_never() {
+        self.judge(Ledger::ask)?;
+        match self.window.enter_at_once() {
             Some(place) => Ok(place),
             None => {
-                let place = entering.await;
-                self.judge()?;
+                self.judge(|ledger, now, dice| ledger.ask_to_wait(now, dice))?;
+                let place = self.window.enter().await;
+                self.judge(|ledger, now, dice| ledger.ask_to_wait(now, dice))?;
                 Ok(place)
             }
         }
     }
 
-    fn judge(&self) -> Result<(), ClientError> {
-        self.with(|ledger, now| ledger.ask(now, dice())).map_err(|held| ClientError::HeldBack(Box::new(refusal(held))))
+    fn judge(&self, by: impl FnOnce(&mut Ledger, Duration, [f64; 2]) -> Result<(), Held>) -> Result<(), ClientError> {
+        self.with(|ledger, now| by(ledger, now, dice())).map_err(|held| ClientError::HeldBack(Box::new(refusal(held))))
     }
 
     /// What became of one that was sent.

@@ -6,8 +6,8 @@
 //! there on it grows by one a round trip. This is slow start and congestion avoidance, after V. Jacobson, "Congestion
 //! Avoidance and Control", 1988, sections 1 and 3, with a refusal in place of a lost packet.
 //!
-//! Whoever finds the window full waits in line, for as long as its own deadline allows. So while the server refuses nothing,
-//! nothing is refused here either.
+//! Whoever finds the window full waits in line while the server refuses nothing, for as long as its own deadline allows; else
+//! it is refused here, see [`crate::throttle`].
 //!
 //! Holds, see the tests:
 //!   WI-1  no more calls are in flight than the window is wide, but for those that were when it halved
@@ -104,6 +104,12 @@ pub(crate) struct Place<'a> {
 impl Window {
     fn lock(&self) -> MutexGuard<'_, Width> {
         self.width.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place, if one is free.
+    pub(crate) fn enter_at_once(&self) -> Option<Place<'_>> {
+        let permit = self.places.try_acquire().ok()?;
+        Some(Place { window: self, permit: Some(permit) })
     }
 
     /// Waits in line for a place. Cancel-safe.
