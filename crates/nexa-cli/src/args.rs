@@ -106,6 +106,21 @@ pub enum Command {
     Send(SendArgs),
     /// Answer a question that an agent asked a person; without an id, list what is open.
     Approve(ApproveArgs),
+    /// List the nodes of a cluster: how they stand, what they do.
+    Nodes(NodesArgs),
+    /// Keep new agents away from a node; what runs there goes on.
+    Cordon(NodeArgs),
+    /// Let new agents come to a node again, also one that was being drained.
+    Uncordon(NodeArgs),
+    /// Move every agent of a node to others, and keep new ones away from it.
+    ///
+    /// Agents move one by one at the end of a step, also while a model answers them: the answer follows. Nothing is started
+    /// anew, and nobody who sends them messages notices.
+    Drain(DrainArgs),
+    /// Move an agent to another node while it runs.
+    Migrate(MigrateArgs),
+    /// Even out the load of the nodes now, in the place of waiting until it is uneven enough.
+    Rebalance(RebalanceArgs),
     /// Fetch and list the models that run on this machine.
     Models(ModelsArgs),
     /// Put load on a node, and check everything that comes out.
@@ -179,7 +194,8 @@ pub struct DevArgs {
     /// Let in only who shows a token of this file, each into their own tenant.
     ///
     /// One line a token: `HASH TENANT PRINCIPAL ACCESS`. HASH is the BLAKE3 of the token in hex, as `printf %s "$TOKEN" |
-    /// b3sum --no-names` prints it; ACCESS is `full` or `read`. Several principals may share a tenant: tenants see nothing of
+    /// b3sum --no-names` prints it; ACCESS is `full`, `read`, or `operator`, which is `full` and
+    /// also lets see the nodes and move agents. Several principals may share a tenant: tenants see nothing of
     /// each other, principals of one tenant see everything of it. The file must be writable by its owner only (`chmod 600
     /// FILE`). Clients show a token with `--token-file FILE`, whose text is the token. Without this option, whoever reaches
     /// the door is the tenant `local`.
@@ -451,6 +467,61 @@ pub struct ApproveArgs {
     #[arg(long, default_value = "")]
     pub note: String,
     /// Where the server is.
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// `nexa nodes`
+#[derive(Debug, Args)]
+pub struct NodesArgs {
+    /// List them again whenever something changes.
+    #[arg(long)]
+    pub watch: bool,
+    /// Where the server is: any node of the cluster.
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// `nexa cordon` and `nexa uncordon`
+#[derive(Debug, Args)]
+pub struct NodeArgs {
+    /// The node, as `nexa nodes` lists it.
+    pub node: String,
+    /// Where the server is: any node of the cluster.
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// `nexa drain`
+#[derive(Debug, Args)]
+pub struct DrainArgs {
+    /// The node, as `nexa nodes` lists it.
+    pub node: String,
+    /// Wait until it has no agents left, at most so many seconds. Without it the command ends once moving has begun.
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "60")]
+    pub wait: Option<u64>,
+    /// Where the server is: any node of the cluster.
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// `nexa migrate`
+#[derive(Debug, Args)]
+pub struct MigrateArgs {
+    /// The agent.
+    pub agent: String,
+    /// The node to move it to. Default: the one with the most room.
+    #[arg(long, value_name = "NODE")]
+    pub to: Option<String>,
+    /// Where the server is: any node of the cluster.
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// `nexa rebalance`
+#[derive(Debug, Args)]
+pub struct RebalanceArgs {
+    /// Where the server is: any node of the cluster.
     #[command(flatten)]
     pub server: ServerArgs,
 }

@@ -20,9 +20,11 @@ pub mod window;
 
 use std::sync::Arc;
 
+use futures::{Stream, StreamExt};
 use nexa_proto::v1;
 use nexa_proto::v1::agent_service_client::AgentServiceClient;
 use nexa_proto::v1::approval_service_client::ApprovalServiceClient;
+use nexa_proto::v1::cluster_service_client::ClusterServiceClient;
 use nexa_proto::v1::history_service_client::HistoryServiceClient;
 use nexa_proto::v1::program_service_client::ProgramServiceClient;
 use nexa_proto::v1::workload_service_client::WorkloadServiceClient;
@@ -136,6 +138,16 @@ rpcs! {
     send = AgentServiceClient.send(AgentServiceSendRequest) -> AgentServiceSendResponse, request_id;
     /// Gives the newest kept snapshot of an agent.
     snapshot = AgentServiceClient.snapshot(AgentServiceSnapshotRequest) -> AgentServiceSnapshotResponse;
+    /// Moves an agent to another node while it runs. For operators.
+    migrate = AgentServiceClient.migrate(AgentServiceMigrateRequest) -> AgentServiceMigrateResponse;
+    /// Lists the nodes. For operators, as what follows.
+    nodes = ClusterServiceClient.list_nodes(ClusterServiceListNodesRequest) -> ClusterServiceListNodesResponse;
+    /// Keeps new agents away from a node, or lets them come again.
+    cordon = ClusterServiceClient.cordon(ClusterServiceCordonRequest) -> ClusterServiceCordonResponse;
+    /// Begins to move every agent of a node away.
+    drain = ClusterServiceClient.drain(ClusterServiceDrainRequest) -> ClusterServiceDrainResponse;
+    /// Evens out the load of the nodes.
+    rebalance = ClusterServiceClient.rebalance(ClusterServiceRebalanceRequest) -> ClusterServiceRebalanceResponse;
     /// Lists approvals that wait, one page.
     approvals = ApprovalServiceClient.list(ApprovalServiceListRequest) -> ApprovalServiceListResponse;
     /// Answers an approval. An empty request id is filled in.
@@ -172,6 +184,19 @@ impl Client {
     /// Follows an agent to its end, see [`watch`].
     pub fn watch_agent(&self, agent_id: impl Into<String>, from: From, chunks: bool) -> Watched {
         watch::watch(self.clone(), watch::Subject::Agent(agent_id.into()), from, chunks)
+    }
+
+    /// Follows the nodes: all of them at once, and again after each change. Ends with the connection; each list is whole, so
+    /// whoever opens it again has missed nothing that still holds.
+    ///
+    /// # Errors
+    /// [`ClientError`] if the server refuses, or is away.
+    pub async fn watch_nodes(
+        &self,
+    ) -> Result<impl Stream<Item = Result<Vec<v1::Node>, ClientError>> + Send + use<>, ClientError> {
+        let request = self.dressed(v1::ClusterServiceWatchRequest {}, None);
+        let lists = ClusterServiceClient::new(self.channel.clone()).watch(request).await?.into_inner();
+        Ok(lists.map(|list| Ok(list?.nodes)))
     }
 
     /// A request with the token, and what is known of its attempt if there is a deadline.

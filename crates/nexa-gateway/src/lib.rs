@@ -6,7 +6,7 @@
 //! - [`watch`]: workloads and agents as they go on, resumable at every fact.
 //! - [`cursor`]: where a watch goes on, as opaque bytes.
 //! - [`doors`]: gRPC in front of the mediator.
-//! - [`host`]: what the handlers need of the node behind them.
+//! - [`host`], [`fleet`]: what the handlers need of the node behind them, and of the cluster that it belongs to.
 //!
 //! A request passes `doors::services` → `doors::decode` → `mediator` → its layers → `handlers` → `doors::encode`.
 //! Whoever has a mediator in the same process may ask it without a door.
@@ -14,6 +14,7 @@
 pub mod admission;
 pub mod cursor;
 pub mod doors;
+pub mod fleet;
 pub mod handlers;
 pub mod host;
 mod listed;

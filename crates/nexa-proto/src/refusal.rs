@@ -153,9 +153,9 @@ pub fn code(reason: Reason) -> Code {
         Reason::PermissionDenied => Code::PermissionDenied,
         Reason::NotFound => Code::NotFound,
         Reason::AlreadyExists => Code::AlreadyExists,
-        Reason::AlreadyEnded | Reason::NotWaiting => Code::FailedPrecondition,
+        Reason::AlreadyEnded | Reason::NotWaiting | Reason::NoNode => Code::FailedPrecondition,
         Reason::Overloaded | Reason::DiskFull => Code::ResourceExhausted,
-        Reason::StoreUnavailable | Reason::Draining => Code::Unavailable,
+        Reason::StoreUnavailable | Reason::Draining | Reason::NoLeader => Code::Unavailable,
         Reason::DeadlineExceeded => Code::DeadlineExceeded,
         Reason::Internal => Code::Internal,
         Reason::DataCorrupt => Code::DataLoss,
@@ -165,7 +165,7 @@ pub fn code(reason: Reason) -> Code {
 /// Whether asking again later may help, the request being safe to repeat.
 pub fn is_transient(reason: Reason) -> bool {
     match reason {
-        Reason::Overloaded | Reason::StoreUnavailable | Reason::Draining => true,
+        Reason::Overloaded | Reason::StoreUnavailable | Reason::Draining | Reason::NoLeader => true,
         Reason::InvalidArgument
         | Reason::Unauthenticated
         | Reason::PermissionDenied
@@ -178,7 +178,8 @@ pub fn is_transient(reason: Reason) -> bool {
         | Reason::CursorInvalid
         | Reason::Internal
         | Reason::NotWaiting
-        | Reason::DataCorrupt => false,
+        | Reason::DataCorrupt
+        | Reason::NoNode => false,
     }
 }
 

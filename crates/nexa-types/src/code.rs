@@ -143,6 +143,8 @@ codes!(
         13 Internal = "INTERNAL": "a bug; the log has more under the same request id",
         14 NotWaiting = "NOT_WAITING": "the approval was answered before, or its agent has gone on",
         15 DataCorrupt = "DATA_CORRUPT": "stored data is damaged; nothing was guessed",
+        16 NoNode = "NO_NODE": "no node of the cluster can do this",
+        17 NoLeader = "NO_LEADER": "nobody decides for the cluster at the moment",
     }
 );
 

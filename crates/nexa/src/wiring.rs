@@ -7,13 +7,14 @@
 //! ```
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use nexa_cli::args::ModelArgs;
 use nexa_cli::failure::Failure;
 use nexa_gateway::admission::{Admission, AdmitLimits};
 use nexa_gateway::doors::{DoorConfig, Gateway, Listen};
+use nexa_gateway::fleet::Lone;
 use nexa_gateway::handlers::Handlers;
 use nexa_gateway::host::Host;
 use nexa_gateway::mediator::{Mediator, Tokens};
@@ -117,8 +118,11 @@ pub(crate) async fn wire(
     let config = NodeConfig { scheduler, tenant_weights, memory_max, ..NodeConfig::new(name) };
     let node = Node::start(config, ports).await.map_err(|error| Failure::error(chain(&error)))?;
     let host: Arc<dyn Host> = Arc::new(node.clone());
+    let address = Arc::new(OnceLock::new());
+    let fleet = Lone::new(Arc::clone(&host), Arc::clone(&clock), Arc::clone(&address));
     let handlers =
-        Handlers::new(Arc::clone(&store) as _, Arc::clone(&store) as _, Arc::clone(&host), Arc::clone(&clock));
+        Handlers::new(Arc::clone(&store) as _, Arc::clone(&store) as _, Arc::clone(&host), Arc::clone(&clock))
+            .fleet(Arc::new(fleet));
     let admission = Admission::new(host, AdmitLimits::default(), Arc::clone(&clock), Arc::clone(&dice));
     let closing = handlers.closing().clone();
     let mut mediator = Mediator::builder(handlers.into_end(), clock, dice).admission(admission);
@@ -133,6 +137,7 @@ pub(crate) async fn wire(
     let served = porch.spawn(async move { gateway.serve(&listen, config, stop).await });
     let served = served.await.map_err(|error| Failure::error(chain(&error)))?;
     let served = served.map_err(|error| Failure::error(chain(&error)))?;
+    address.get_or_init(|| served.address.clone());
     Ok(Wired { address: served.address, node, store, shutdown, door: served.done, _porch: porch })
 }
 

@@ -8,6 +8,7 @@ mod fmt;
 mod follow;
 mod graph;
 mod list;
+mod nodes;
 mod plan;
 mod submit;
 mod test;
@@ -29,6 +30,7 @@ pub use fmt::fmt;
 pub use follow::{Following, follow, watch};
 pub use graph::{graph, graph_text};
 pub use list::{logs, ps};
+pub use nodes::{cordon, drain, migrate, nodes, rebalance, uncordon};
 pub use plan::plan;
 pub use submit::{Submission, compile, put, submit};
 pub use test::test;
@@ -64,9 +66,9 @@ impl From<ClientError> for Failure {
         let exit = match error.reason() {
             Some(Reason::NotFound) => Exit::NotFound,
             Some(Reason::DeadlineExceeded) => Exit::Deadline,
-            Some(Reason::Overloaded | Reason::StoreUnavailable | Reason::Draining | Reason::DiskFull) => {
-                Exit::Unavailable
-            }
+            Some(
+                Reason::Overloaded | Reason::StoreUnavailable | Reason::Draining | Reason::DiskFull | Reason::NoLeader,
+            ) => Exit::Unavailable,
             Some(
                 Reason::InvalidArgument
                 | Reason::Unauthenticated
@@ -77,7 +79,8 @@ impl From<ClientError> for Failure {
                 | Reason::CursorInvalid
                 | Reason::Internal
                 | Reason::NotWaiting
-                | Reason::DataCorrupt,
+                | Reason::DataCorrupt
+                | Reason::NoNode,
             ) => Exit::Error,
             None if error.is_unreachable() => Exit::Unavailable,
             None => Exit::Error,

@@ -95,6 +95,34 @@ pub fn agent(agent: &v1::Agent) -> Value {
     })
 }
 
+/// A node.
+pub fn node(node: &v1::Node) -> Value {
+    let capacity = node.capacity.unwrap_or_default();
+    json!({
+        "node": node.name,
+        "generation": node.generation,
+        "state": words::node_state(node.state()),
+        "is_leader": node.is_leader,
+        "is_self": node.is_self,
+        "door": node.door,
+        "link": node.link,
+        "build": node.build,
+        "labels": node.labels.iter().collect::<std::collections::BTreeMap<_, _>>(),
+        "cpu_milli": capacity.cpu_milli,
+        "memory_bytes": capacity.memory_bytes,
+        "heard_at": time(node.heard_at.as_ref()),
+        "load": node.load.map(|load| json!({
+            "agents": load.agents,
+            "live": load.live,
+            "at_work": load.at_work,
+            "compute_waiting": load.compute_waiting,
+            "model_calls": load.model_calls,
+            "resident_bytes": load.resident_bytes,
+            "lag_ms": load.lag_ms,
+        })),
+    })
+}
+
 /// A question to a person.
 pub fn approval(approval: &v1::Approval) -> Value {
     json!({

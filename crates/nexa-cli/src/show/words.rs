@@ -41,6 +41,18 @@ pub fn workload_state(state: v1::WorkloadState) -> &'static str {
     }
 }
 
+/// How a node stands.
+pub fn node_state(state: v1::NodeState) -> &'static str {
+    match state {
+        v1::NodeState::Unspecified => "unknown",
+        v1::NodeState::Ready => "ready",
+        v1::NodeState::Cordoned => "cordoned",
+        v1::NodeState::Draining => "draining",
+        v1::NodeState::Drained => "drained",
+        v1::NodeState::Suspected => "suspected",
+    }
+}
+
 /// Milliseconds since 1970.
 pub fn millis(time: &Timestamp) -> i64 {
     time.seconds.saturating_mul(1_000).saturating_add(i64::from(time.nanos) / 1_000_000)

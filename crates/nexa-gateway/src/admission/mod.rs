@@ -217,7 +217,15 @@ fn refusal(refused: Refused) -> Refusal {
 fn brings_work(message: &Message) -> bool {
     match message {
         Message::Command(Command::Submit(_) | Command::PutProgram(_)) => true,
-        Message::Command(Command::Cancel(_) | Command::SendMessage(_) | Command::AnswerApproval(_))
+        Message::Command(
+            Command::Cancel(_)
+            | Command::SendMessage(_)
+            | Command::AnswerApproval(_)
+            | Command::Migrate(_)
+            | Command::Cordon(_)
+            | Command::Drain(_)
+            | Command::Rebalance(_),
+        )
         | Message::Query(_) => false,
     }
 }

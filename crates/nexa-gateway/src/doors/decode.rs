@@ -8,7 +8,7 @@ use nexa_lang::{AgentSpec, Needs};
 use nexa_ports::view::{PAGE_ITEMS_MAX, Page};
 use nexa_proto::refusal::Refusal;
 use nexa_proto::{convert, v1};
-use nexa_types::{AgentState, GlobalSeq, IdError, RequestId, Waiting, WorkloadState};
+use nexa_types::{AgentState, GlobalSeq, IdError, NodeId, RequestId, Waiting, WorkloadState};
 
 use crate::mediator as m;
 
@@ -245,4 +245,33 @@ pub(super) fn search_history(message: v1::HistoryServiceSearchRequest) -> Decode
         workload: optional_id("workload_id", &message.workload_id)?,
         min_seq: GlobalSeq(message.min_seq),
     })
+}
+
+fn node(text: &str) -> Decoded<NodeId> {
+    NodeId::new(text).map_err(|error| Refusal::field("node", error.to_string()))
+}
+
+pub(super) fn migrate(message: v1::AgentServiceMigrateRequest) -> Decoded<m::Migrate> {
+    let to = if message.node.is_empty() { None } else { Some(node(&message.node)?) };
+    Ok(m::Migrate { agent: id("agent_id", &message.agent_id)?, to })
+}
+
+pub(super) fn list_nodes(_: v1::ClusterServiceListNodesRequest) -> Decoded<m::ListNodes> {
+    Ok(m::ListNodes)
+}
+
+pub(super) fn watch_nodes(_: v1::ClusterServiceWatchRequest) -> Decoded<m::WatchNodes> {
+    Ok(m::WatchNodes)
+}
+
+pub(super) fn cordon(message: v1::ClusterServiceCordonRequest) -> Decoded<m::Cordon> {
+    Ok(m::Cordon { node: node(&message.node)?, undo: message.undo })
+}
+
+pub(super) fn drain(message: v1::ClusterServiceDrainRequest) -> Decoded<m::Drain> {
+    Ok(m::Drain { node: node(&message.node)? })
+}
+
+pub(super) fn rebalance(_: v1::ClusterServiceRebalanceRequest) -> Decoded<m::Rebalance> {
+    Ok(m::Rebalance)
 }

@@ -7,6 +7,7 @@ mod decode;
 mod encode;
 mod keeper;
 mod listen;
+mod nodes;
 mod planned;
 mod services;
 
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use nexa_proto::v1::agent_service_server::AgentServiceServer;
 use nexa_proto::v1::approval_service_server::ApprovalServiceServer;
+use nexa_proto::v1::cluster_service_server::ClusterServiceServer;
 use nexa_proto::v1::history_service_server::HistoryServiceServer;
 use nexa_proto::v1::program_service_server::ProgramServiceServer;
 use nexa_proto::v1::workload_service_server::WorkloadServiceServer;
@@ -167,7 +169,10 @@ impl Gateway {
                 );)*
             };
         }
-        add!(ProgramServiceServer WorkloadServiceServer AgentServiceServer ApprovalServiceServer HistoryServiceServer);
+        add!(
+            ProgramServiceServer WorkloadServiceServer AgentServiceServer ApprovalServiceServer HistoryServiceServer
+            ClusterServiceServer
+        );
     }
 }
 

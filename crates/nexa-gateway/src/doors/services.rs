@@ -11,7 +11,7 @@ use nexa_proto::v1;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, async_trait};
 
-use super::{decode, encode};
+use super::{decode, encode, nodes};
 use crate::mediator::{Ask, Call, Credentials, Mediator, Submitted};
 
 /// All services of the surface over one mediator.
@@ -241,6 +241,61 @@ impl v1::agent_service_server::AgentService for Door {
             version: snapshot.version.0,
             snapshot: snapshot.bytes.to_vec(),
         }))
+    }
+
+    async fn migrate(
+        &self,
+        request: Request<v1::AgentServiceMigrateRequest>,
+    ) -> Result<Response<v1::AgentServiceMigrateResponse>, Status> {
+        let node = self.ask(request, decode::migrate).await?;
+        Ok(Response::new(v1::AgentServiceMigrateResponse { node: node.to_string() }))
+    }
+}
+
+#[async_trait]
+impl v1::cluster_service_server::ClusterService for Door {
+    type WatchStream = FrameStream<v1::ClusterServiceWatchResponse>;
+
+    async fn list_nodes(
+        &self,
+        request: Request<v1::ClusterServiceListNodesRequest>,
+    ) -> Result<Response<v1::ClusterServiceListNodesResponse>, Status> {
+        let nodes = self.ask(request, decode::list_nodes).await?;
+        Ok(Response::new(v1::ClusterServiceListNodesResponse { nodes: nodes::nodes(nodes) }))
+    }
+
+    async fn watch(
+        &self,
+        request: Request<v1::ClusterServiceWatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let lists = self.ask(request, decode::watch_nodes).await?;
+        Ok(Response::new(Box::pin(
+            lists.map(|list| Ok(v1::ClusterServiceWatchResponse { nodes: nodes::nodes(list?) })),
+        )))
+    }
+
+    async fn cordon(
+        &self,
+        request: Request<v1::ClusterServiceCordonRequest>,
+    ) -> Result<Response<v1::ClusterServiceCordonResponse>, Status> {
+        self.ask(request, decode::cordon).await?;
+        Ok(Response::new(v1::ClusterServiceCordonResponse {}))
+    }
+
+    async fn drain(
+        &self,
+        request: Request<v1::ClusterServiceDrainRequest>,
+    ) -> Result<Response<v1::ClusterServiceDrainResponse>, Status> {
+        self.ask(request, decode::drain).await?;
+        Ok(Response::new(v1::ClusterServiceDrainResponse {}))
+    }
+
+    async fn rebalance(
+        &self,
+        request: Request<v1::ClusterServiceRebalanceRequest>,
+    ) -> Result<Response<v1::ClusterServiceRebalanceResponse>, Status> {
+        let moves = self.ask(request, decode::rebalance).await?;
+        Ok(Response::new(v1::ClusterServiceRebalanceResponse { moves }))
     }
 }
 

@@ -12,6 +12,7 @@ mod approvals;
 mod compile;
 mod input;
 mod list;
+mod nodes;
 mod plan;
 mod programs;
 mod submit;
@@ -33,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 use tower::util::{BoxCloneSyncService, service_fn};
 
 use crate::admission::Entrance;
+use crate::fleet::{Fleet, Lone};
 use crate::host::Host;
 use crate::mediator::{Call, Command, Identity, Message, Next, Query, Reply};
 use compile::Compiler;
@@ -50,6 +52,7 @@ pub struct Handlers {
     store: Arc<dyn Store>,
     views: Arc<dyn Views>,
     host: Arc<dyn Host>,
+    fleet: Arc<dyn Fleet>,
     clock: Arc<dyn Clock>,
     compiler: Arc<Compiler>,
     watches: Arc<Semaphore>,
@@ -82,6 +85,7 @@ impl Handlers {
         Self {
             store,
             views,
+            fleet: Arc::new(Lone::new(host.clone(), clock.clone(), Arc::default())),
             host,
             clock,
             compiler: Arc::new(Compiler::new()),
@@ -89,6 +93,13 @@ impl Handlers {
             closing: CancellationToken::new(),
             home: Handle::try_current().ok(),
         }
+    }
+
+    /// The same for a node that is one of these. Without it, the node is taken for one without others.
+    #[must_use]
+    pub fn fleet(mut self, fleet: Arc<dyn Fleet>) -> Self {
+        self.fleet = fleet;
+        self
     }
 
     /// Cancel it to take no new work and to end all watches.
@@ -139,6 +150,10 @@ impl Handlers {
             Command::Cancel(cancel) => self.cancel(by, cancel).await.map(Reply::Cancelled),
             Command::SendMessage(send) => self.send(by, send).await.map(Reply::Sent),
             Command::AnswerApproval(answer) => self.answer_approval(by, answer).await.map(Reply::Answered),
+            Command::Migrate(migrate) => self.migrate(migrate).await.map(Reply::Migrated),
+            Command::Cordon(cordon) => self.cordon(cordon).await.map(Reply::Cordoned),
+            Command::Drain(drain) => self.drain(drain).await.map(Reply::Draining),
+            Command::Rebalance(_) => self.rebalance().await.map(Reply::Rebalanced),
         }
     }
 
@@ -156,6 +171,8 @@ impl Handlers {
             Query::Snapshot(snapshot) => self.snapshot(by, snapshot).await.map(Reply::Snapshot),
             Query::ListApprovals(list) => self.list_approvals(by, list).await.map(Reply::Approvals),
             Query::SearchHistory(search) => self.search_history(by, search).await.map(Reply::History),
+            Query::ListNodes(_) => Ok(Reply::Nodes(self.fleet.nodes())),
+            Query::WatchNodes(_) => self.watch_nodes().map(Reply::NodeLists),
         }
     }
 

@@ -10,16 +10,18 @@ use nexa_event::fact::OnFailure;
 use nexa_lang::AgentSpec;
 use nexa_ports::view::{HistoryHit, Listed, Page};
 use nexa_types::{
-    AgentId, AgentState, Budget, EffectKey, GlobalSeq, ModuleHash, RequestId, Seq, WorkloadId, WorkloadState,
+    AgentId, AgentState, Budget, EffectKey, GlobalSeq, ModuleHash, NodeId, RequestId, Seq, WorkloadId, WorkloadState,
 };
 use nexa_view::{AgentView, ApprovalView, ProgramView, WorkloadView};
+
+use crate::fleet::NodeView;
 
 use super::reply::{AgentSnapshot, Frames, Planned, ProgramInfo, ProgramPut, Submitted};
 
 /// Something to do or to tell.
 #[derive(Debug, Clone)]
 pub enum Message {
-    /// Changes something, once per request id.
+    /// Changes something: once per request id, or until it is as it is to be.
     Command(Command),
     /// Changes nothing.
     Query(Query),
@@ -51,7 +53,7 @@ macro_rules! messages {
         }
     };
     (@kind Command { $($(#[$doc:meta])* $name:ident,)* }) => {
-        /// Something to do, once per request id.
+        /// Something to do.
         #[derive(Debug, Clone)]
         pub enum Command { $($(#[$doc])* $name($name),)* }
         $(impl From<$name> for Message {
@@ -80,6 +82,14 @@ messages! {
         SendMessage -> Sent(()),
         /// Answer an approval.
         AnswerApproval -> Answered(()),
+        /// Move an agent to another node.
+        Migrate -> Migrated(NodeId),
+        /// Keep new agents away from a node.
+        Cordon -> Cordoned(()),
+        /// Move every agent of a node away.
+        Drain -> Draining(()),
+        /// Even out the load of the nodes.
+        Rebalance -> Rebalanced(u32),
     }
     Query {
         /// What a kept program offers.
@@ -106,6 +116,10 @@ messages! {
         ListApprovals -> Approvals(Listed<ApprovalView>),
         /// What was said and done, by words.
         SearchHistory -> History(Listed<HistoryHit>),
+        /// The nodes.
+        ListNodes -> Nodes(Vec<NodeView>),
+        /// The nodes, as they change.
+        WatchNodes -> NodeLists(Frames<Vec<NodeView>>),
     }
 }
 
@@ -121,20 +135,31 @@ pub trait Ask: Into<Message> {
 impl Message {
     /// Whether it is answered with a stream that lasts as long as what it shows.
     pub fn is_watch(&self) -> bool {
-        matches!(self, Self::Query(Query::WatchWorkload(_) | Query::WatchAgent(_)))
+        matches!(self, Self::Query(Query::WatchWorkload(_) | Query::WatchAgent(_) | Query::WatchNodes(_)))
     }
 
-    /// The request id of a command.
+    /// Whether it is about the cluster and not about a tenant's work.
+    pub fn is_for_operators(&self) -> bool {
+        match self {
+            Self::Command(command) => {
+                matches!(command, Command::Migrate(_) | Command::Cordon(_) | Command::Drain(_) | Command::Rebalance(_))
+            }
+            Self::Query(query) => matches!(query, Query::ListNodes(_) | Query::WatchNodes(_)),
+        }
+    }
+
+    /// The request id of a command that has one.
     pub fn request(&self) -> Option<RequestId> {
         match self {
             Self::Query(_) => None,
-            Self::Command(command) => Some(match command {
-                Command::PutProgram(put) => put.request,
-                Command::Submit(submit) => submit.request,
-                Command::Cancel(cancel) => cancel.request,
-                Command::SendMessage(send) => send.request,
-                Command::AnswerApproval(answer) => answer.request,
-            }),
+            Self::Command(command) => match command {
+                Command::PutProgram(put) => Some(put.request),
+                Command::Submit(submit) => Some(submit.request),
+                Command::Cancel(cancel) => Some(cancel.request),
+                Command::SendMessage(send) => Some(send.request),
+                Command::AnswerApproval(answer) => Some(answer.request),
+                Command::Migrate(_) | Command::Cordon(_) | Command::Drain(_) | Command::Rebalance(_) => None,
+            },
         }
     }
 }
@@ -408,3 +433,40 @@ pub struct SearchHistory {
     /// Not before the read model has seen this.
     pub min_seq: GlobalSeq,
 }
+
+/// Move an agent to another node while it runs.
+#[derive(Debug, Clone)]
+pub struct Migrate {
+    /// Which.
+    pub agent: AgentId,
+    /// Where to; without it, wherever there is most room.
+    pub to: Option<NodeId>,
+}
+
+/// Keep new agents away from a node.
+#[derive(Debug, Clone)]
+pub struct Cordon {
+    /// Which.
+    pub node: NodeId,
+    /// Let them come again instead.
+    pub undo: bool,
+}
+
+/// Move every agent of a node away, and keep new ones from it.
+#[derive(Debug, Clone)]
+pub struct Drain {
+    /// Which.
+    pub node: NodeId,
+}
+
+/// Even out the load of the nodes now.
+#[derive(Debug, Clone)]
+pub struct Rebalance;
+
+/// The nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListNodes;
+
+/// The nodes, as they change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WatchNodes;

@@ -129,7 +129,7 @@ pub struct Identity {
 impl Identity {
     /// The person in front of a laptop.
     pub fn local() -> Self {
-        Self { tenant: TenantId::local(), principal: PrincipalId::local(), access: Access::Full }
+        Self { tenant: TenantId::local(), principal: PrincipalId::local(), access: Access::Operator }
     }
 }
 

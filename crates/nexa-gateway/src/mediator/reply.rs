@@ -104,18 +104,18 @@ pub struct AgentSnapshot {
     pub bytes: Bytes,
 }
 
-/// The frames of a watch. Dropping it ends the watch.
-pub struct Frames(Pin<Box<dyn Stream<Item = Result<Frame, Refusal>> + Send>>);
+/// What a watch shows, one after the other. Dropping it ends the watch.
+pub struct Frames<T = Frame>(Pin<Box<dyn Stream<Item = Result<T, Refusal>> + Send>>);
 
-impl Frames {
+impl<T> Frames<T> {
     /// Frames from a stream of them.
-    pub fn new(frames: impl Stream<Item = Result<Frame, Refusal>> + Send + 'static) -> Self {
+    pub fn new(frames: impl Stream<Item = Result<T, Refusal>> + Send + 'static) -> Self {
         Self(Box::pin(frames))
     }
 }
 
-impl Stream for Frames {
-    type Item = Result<Frame, Refusal>;
+impl<T> Stream for Frames<T> {
+    type Item = Result<T, Refusal>;
 
     fn poll_next(
         mut self: Pin<&mut Self>,
@@ -125,7 +125,7 @@ impl Stream for Frames {
     }
 }
 
-impl std::fmt::Debug for Frames {
+impl<T> std::fmt::Debug for Frames<T> {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         out.write_str("Frames(…)")
     }

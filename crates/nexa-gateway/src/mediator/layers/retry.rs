@@ -1,6 +1,7 @@
 //! Commands once more, if the store was away or did not say whether it stored.
 //!
-//! Safe because every command carries a request id and its handler looks first whether it was carried out before.
+//! Safe because a command carries a request id, and its handler looks first whether it was carried out before; one without
+//! says how things are to be.
 //! Bound: `attempts_max`; then the last refusal stands, with a hint when to come back.
 
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! The token file: who may come in, by the hash of what they show.
 //!
 //! One line a token: `HASH TENANT PRINCIPAL ACCESS`, where HASH is the BLAKE3 of the token in 64 hex digits and ACCESS is
-//! `full` or `read`. Empty lines and lines with `#` in front are skipped. The file never holds a token itself.
+//! `full`, `read` or `operator`. Empty lines and lines with `#` in front are skipped. The file never holds a token itself.
 //!
 //! Whoever can write the file can let themselves in, so one that others may write is refused. Whoever can read it can try
 //! to guess tokens at leisure, so one that others may read is warned of.
@@ -30,6 +30,9 @@ pub enum Access {
     Full,
     /// Queries only.
     Read,
+    /// Everything within the tenant, and everything about nodes: which there are, what is kept away from them, and which
+    /// agent is where, whosesoever it is.
+    Operator,
 }
 
 /// Known tokens.
@@ -56,7 +59,7 @@ pub enum TokenError {
         path: String,
     },
     /// A line is wrong.
-    #[error("line {line} of the token file is wrong: {why}; expected `HASH TENANT PRINCIPAL full|read`")]
+    #[error("line {line} of the token file is wrong: {why}; expected `HASH TENANT PRINCIPAL full|read|operator`")]
     Line {
         /// Which, from 1.
         line: usize,
@@ -127,6 +130,7 @@ impl Tokens {
         let access = match identity.access {
             Access::Full => "full",
             Access::Read => "read",
+            Access::Operator => "operator",
         };
         format!("{} {} {} {access}", blake3::hash(token.as_bytes()).to_hex(), identity.tenant, identity.principal)
     }
@@ -157,6 +161,7 @@ fn read_line(line: &str) -> Result<(blake3::Hash, Identity), String> {
     let access = match access {
         "full" => Access::Full,
         "read" => Access::Read,
+        "operator" => Access::Operator,
         other => return Err(format!("`{other}` is no access")),
     };
     Ok((hash, Identity { tenant, principal, access }))
@@ -168,12 +173,14 @@ mod tests {
 
     #[test]
     fn a_line_that_was_written_is_read() {
-        let identity = Identity { access: Access::Read, ..Identity::local() };
-        let text = format!("# people\n\n{}\n", Tokens::line("secret", &identity));
-        let tokens = Tokens::parse(&text).expect("a good file");
-        assert_eq!(tokens.find("secret"), Some(identity));
-        assert_eq!(tokens.find("Secret"), None);
-        assert_eq!(tokens.find(""), None);
+        for access in [Access::Full, Access::Read, Access::Operator] {
+            let identity = Identity { access, ..Identity::local() };
+            let text = format!("# people\n\n{}\n", Tokens::line("secret", &identity));
+            let tokens = Tokens::parse(&text).expect("a good file");
+            assert_eq!(tokens.find("secret"), Some(identity));
+            assert_eq!(tokens.find("Secret"), None);
+            assert_eq!(tokens.find(""), None);
+        }
     }
 
     #[test]

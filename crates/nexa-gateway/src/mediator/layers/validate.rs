@@ -67,7 +67,8 @@ impl Wrong {
                     self.say("query", "has no words".to_owned());
                 }
             }
-            Message::Query(
+            Message::Command(Command::Migrate(_) | Command::Cordon(_) | Command::Drain(_) | Command::Rebalance(_))
+            | Message::Query(
                 Query::GetProgram(_)
                 | Query::ListPrograms(_)
                 | Query::GetWorkload(_)
@@ -78,7 +79,9 @@ impl Wrong {
                 | Query::ListAgents(_)
                 | Query::WatchAgent(_)
                 | Query::Snapshot(_)
-                | Query::ListApprovals(_),
+                | Query::ListApprovals(_)
+                | Query::ListNodes(_)
+                | Query::WatchNodes(_),
             ) => {}
         }
     }

@@ -1,0 +1,44 @@
+//! Nodes as messages.
+
+use nexa_proto::convert::timestamp;
+use nexa_proto::v1;
+
+use crate::fleet::{NodeState, NodeView};
+
+/// The nodes, in their order.
+pub(super) fn nodes(nodes: Vec<NodeView>) -> Vec<v1::Node> {
+    nodes.into_iter().map(node).collect()
+}
+
+fn node(view: NodeView) -> v1::Node {
+    let state = match view.state {
+        NodeState::Ready => v1::NodeState::Ready,
+        NodeState::Cordoned => v1::NodeState::Cordoned,
+        NodeState::Draining => v1::NodeState::Draining,
+        NodeState::Drained => v1::NodeState::Drained,
+        NodeState::Suspected => v1::NodeState::Suspected,
+    };
+    let load = view.load.as_ref().map(|(load, _)| v1::NodeLoad {
+        agents: load.agents,
+        live: load.live,
+        at_work: load.at_work,
+        compute_waiting: load.compute_waiting,
+        model_calls: load.model_calls,
+        resident_bytes: load.resident_bytes,
+        lag_ms: load.lag_ms,
+    });
+    v1::Node {
+        is_self: view.is_self,
+        name: view.id.to_string(),
+        generation: view.generation,
+        state: state.into(),
+        is_leader: view.is_leader,
+        door: view.door,
+        link: view.link,
+        build: view.build,
+        labels: view.labels.into_iter().collect(),
+        capacity: Some(v1::NodeCapacity { cpu_milli: view.cpu_milli, memory_bytes: view.memory_bytes }),
+        load,
+        heard_at: view.load.map(|(_, at)| timestamp(at)),
+    }
+}

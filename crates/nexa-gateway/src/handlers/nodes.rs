@@ -1,0 +1,111 @@
+//! Nodes: list, watch, cordon, drain, rebalance; and which agent is where: migrate.
+//!
+//! Who may ask was judged before: operators only, whosesoever the agent is.
+
+use std::time::Duration;
+
+use futures::stream;
+use nexa_proto::refusal::Refusal;
+use nexa_types::{Millis, NodeId, Reason};
+
+use super::{Handlers, overloaded, store_refusal};
+use crate::fleet::{FleetError, NodeView};
+use crate::mediator::{Cordon, Drain, Frames, Migrate};
+
+/// Between two looks of a watch.
+const WATCH_EVERY: Millis = Millis(1_000);
+/// When to come back after a change of leader: about as long as one takes.
+const COME_BACK_AFTER: Duration = Duration::from_secs(1);
+
+impl Handlers {
+    pub(super) async fn migrate(&self, migrate: Migrate) -> Result<NodeId, Refusal> {
+        let Migrate { agent, to } = migrate;
+        let row = self.store.row(agent).await.map_err(store_refusal)?;
+        let row = row.ok_or_else(|| Refusal::not_found("agent", agent))?;
+        if row.state.is_terminal() {
+            return Err(Refusal::new(Reason::AlreadyEnded, "the agent has ended").about("agent", agent));
+        }
+        if to.is_some() && row.node == to {
+            // It is as it is to be; a lost answer is asked for again like this.
+            return row.node.ok_or_else(|| Refusal::new(Reason::Internal, "an agent is nowhere and there"));
+        }
+        self.fleet.migrate(agent, to).await.map_err(|error| match error {
+            FleetError::NoSuchAgent => Refusal::not_found("agent", agent),
+            FleetError::Ended => Refusal::new(Reason::AlreadyEnded, "the agent has ended").about("agent", agent),
+            error => fleet_refusal(error),
+        })
+    }
+
+    pub(super) async fn cordon(&self, cordon: Cordon) -> Result<(), Refusal> {
+        self.fleet.cordon(&cordon.node, cordon.undo).await.map_err(fleet_refusal)
+    }
+
+    pub(super) async fn drain(&self, drain: Drain) -> Result<(), Refusal> {
+        self.fleet.drain(&drain.node).await.map_err(fleet_refusal)
+    }
+
+    pub(super) async fn rebalance(&self) -> Result<u32, Refusal> {
+        self.fleet.rebalance().await.map_err(fleet_refusal)
+    }
+
+    /// A list at once, then one whenever something has changed between two looks.
+    pub(super) fn watch_nodes(&self) -> Result<Frames<Vec<NodeView>>, Refusal> {
+        self.still_open()?;
+        let permit = self
+            .watches
+            .clone()
+            .try_acquire_owned()
+            .map_err(|_| overloaded(format!("{} watches are open already", super::WATCHES_MAX)))?;
+        let state = (self.clone(), None::<Vec<NodeView>>, permit);
+        Ok(Frames::new(stream::try_unfold(state, |(handlers, mut last, permit)| async move {
+            loop {
+                if last.is_some() {
+                    let next = handlers.clock.now().after(WATCH_EVERY);
+                    tokio::select! {
+                        biased;
+                        () = handlers.closing.cancelled() => {}
+                        () = handlers.clock.wait_until(next) => {}
+                    }
+                }
+                handlers.still_open()?;
+                let nodes = handlers.fleet.nodes();
+                if last.as_deref().is_none_or(|last| has_changed(last, &nodes)) {
+                    last = Some(nodes.clone());
+                    return Ok(Some((nodes, (handlers, last, permit))));
+                }
+            }
+        })))
+    }
+}
+
+/// Whether two lists differ in more than when they were told.
+fn has_changed(before: &[NodeView], now: &[NodeView]) -> bool {
+    let timeless = |node: &NodeView| {
+        let mut node = node.clone();
+        let load = node.load.take().map(|(load, _)| load);
+        (node, load)
+    };
+    before.len() != now.len() || before.iter().zip(now).any(|(before, now)| timeless(before) != timeless(now))
+}
+
+/// What a cluster's error means to a caller.
+fn fleet_refusal(error: FleetError) -> Refusal {
+    let message = error.to_string();
+    match error {
+        FleetError::NoSuchNode { node } => Refusal::not_found("node", node).hint("`nexa nodes` lists them"),
+        FleetError::NoSuchAgent => Refusal::new(Reason::NotFound, message),
+        FleetError::Ended => Refusal::new(Reason::AlreadyEnded, message),
+        FleetError::Alone => Refusal::new(Reason::NoNode, message).hint("start more of them: see docs/cluster.md"),
+        FleetError::Unfit { .. } => {
+            Refusal::new(Reason::NoNode, message).hint("`nexa nodes` says how the others stand")
+        }
+        FleetError::NoLeader => Refusal::new(Reason::NoLeader, message)
+            .hint("one is elected within seconds: ask again")
+            .after(COME_BACK_AFTER),
+        FleetError::Unreachable { .. } => Refusal::new(Reason::NoLeader, message)
+            .hint("if it stays away, its agents go elsewhere by themselves: ask again")
+            .after(COME_BACK_AFTER),
+        FleetError::Busy { .. } => overloaded(message),
+        FleetError::Store(error) => store_refusal(error),
+    }
+}
