@@ -122,9 +122,9 @@ fn a_person_submits_watches_approves_and_cancels() {
         WORKLOAD                            NAME      STATE    AGENTS ENDED  TOKENS  TIME
         w-1  approval  running  1 of 2        31 + 6  -
         $ nexa ps w-1
-        AGENT                               NAME   STATE              TOKENS  TIME
-        a-2  main   waiting(approval)  -       -
-        a-3  Draft  succeeded          31 + 6  SPAN
+        AGENT                               NAME   STATE              NODE   TOKENS  TIME
+        a-2  main   waiting(approval)  local  -       -
+        a-3  Draft  succeeded          local  31 + 6  SPAN
         $ nexa approve
         a-2/2  main asks: Send this answer?
           about: {"letter":"a picnic on Sunday","answer":"Dear Ada, Sunday it is."}

@@ -95,8 +95,8 @@ impl Handlers {
     pub(super) async fn post(&self, by: &By, post: Post) -> Result<(), Refusal> {
         let agent = post.to;
         match self.store.post(post, self.stamp(by)).await.map_err(store_refusal)? {
-            Posted::Accepted { .. } => {
-                self.host.wake(agent);
+            Posted::Accepted { owner } => {
+                self.tell([(agent, owner)]);
                 Ok(())
             }
             Posted::AgentEnded => Err(Refusal::new(Reason::AlreadyEnded, "the agent has ended").about("agent", agent)),

@@ -18,16 +18,18 @@ mod programs;
 mod submit;
 mod workloads;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use nexa_event::envelope::TraceContext;
 use nexa_ports::clock::Clock;
+use nexa_ports::neighbours::Neighbours;
 use nexa_ports::store::{Stamp, Store, StoreError};
 use nexa_ports::view::{ViewError, Views};
 use nexa_proto::refusal::Refusal;
 use nexa_runtime::ProgramError;
-use nexa_types::{GlobalSeq, Reason, TenantId};
+use nexa_types::{AgentId, GlobalSeq, NodeId, Reason, TenantId};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -53,6 +55,8 @@ pub struct Handlers {
     views: Arc<dyn Views>,
     host: Arc<dyn Host>,
     fleet: Arc<dyn Fleet>,
+    /// The other nodes of its cluster; `None` if it runs alone.
+    neighbours: Option<Arc<dyn Neighbours>>,
     clock: Arc<dyn Clock>,
     compiler: Arc<Compiler>,
     watches: Arc<Semaphore>,
@@ -87,6 +91,7 @@ impl Handlers {
             views,
             fleet: Arc::new(Lone::new(host.clone(), clock.clone(), Arc::default())),
             host,
+            neighbours: None,
             clock,
             compiler: Arc::new(Compiler::new()),
             watches: Arc::new(Semaphore::new(WATCHES_MAX)),
@@ -95,10 +100,18 @@ impl Handlers {
         }
     }
 
-    /// The same for a node that is one of these. Without it, the node is taken for one without others.
+    /// The same with another account of the nodes. Without it, the node is taken for one without others.
     #[must_use]
     pub fn fleet(mut self, fleet: Arc<dyn Fleet>) -> Self {
         self.fleet = fleet;
+        self
+    }
+
+    /// The same for a node among others: new workloads have no owner before the leader gives them one, and agents are told
+    /// of what is new to them wherever they are.
+    #[must_use]
+    pub fn among(mut self, neighbours: Arc<dyn Neighbours>) -> Self {
+        self.neighbours = Some(neighbours);
         self
     }
 
@@ -202,6 +215,26 @@ impl Handlers {
             return Err(Refusal::new(Reason::Draining, "the node is stopping").hint("try another node, or later"));
         }
         Ok(())
+    }
+
+    /// Says to the owners of agents that there is something to do. Only hints: what there is to do is in the store.
+    fn tell(&self, agents: impl IntoIterator<Item = (AgentId, Option<NodeId>)>) {
+        let mut elsewhere: BTreeMap<NodeId, Vec<AgentId>> = BTreeMap::new();
+        let mut unplaced = Vec::new();
+        for (agent, owner) in agents {
+            match (owner, &self.neighbours) {
+                (Some(owner), Some(_)) if owner != *self.host.id() => elsewhere.entry(owner).or_default().push(agent),
+                (None, Some(_)) => unplaced.push(agent),
+                _ => self.host.wake(agent),
+            }
+        }
+        let Some(neighbours) = &self.neighbours else { return };
+        for (node, agents) in &elsewhere {
+            neighbours.wake(node, agents);
+        }
+        if !unplaced.is_empty() {
+            neighbours.unplaced(&unplaced);
+        }
     }
 
     /// Waits until read models have seen what the caller has seen.

@@ -13,7 +13,7 @@ use nexa_event::fact::{self, AgentEvent, ItemSchedule, ListItem, Spawned, Worklo
 use nexa_lang::{AgentSpec, Needs};
 use nexa_ports::store::{Append, AppendError, Birth, Guard};
 use nexa_proto::refusal::{Refusal, Violation};
-use nexa_types::{AgentId, Budget, Millis, ModuleHash, Reason, StreamId, Version, WorkloadId};
+use nexa_types::{AgentId, Budget, Millis, ModuleHash, NodeId, Reason, StreamId, Version, WorkloadId};
 use nexa_vm::vm::Program;
 
 use super::{By, Handlers, input, program_refusal, store_refusal};
@@ -57,7 +57,7 @@ impl Handlers {
         });
         match self.store.append(vec![append]).await.pop() {
             Some(Ok(_)) => {
-                self.host.wake(answer.root);
+                self.tell([(answer.root, self.first_owner())]);
                 if let Some(Entrance::Place(place)) = &by.entrance {
                     place.accepted(workload, answer.root);
                 }
@@ -91,8 +91,12 @@ impl Handlers {
                 .hint("make a new request id for each new request"));
         }
         let module = self.root_module(root).await?;
-        // The first sender may have died before it woke the agent.
-        self.host.wake(root);
+        // The first sender may have died before it told anybody.
+        let owner = match &self.neighbours {
+            Some(_) => self.store.row(root).await.map_err(store_refusal)?.and_then(|row| row.node),
+            None => None,
+        };
+        self.tell([(root, owner)]);
         Ok(Some(Submitted { workload, root, module }))
     }
 
@@ -130,6 +134,11 @@ impl Handlers {
         }
     }
 
+    /// Who owns a new root: this node, if it runs alone; else nobody before the leader says who.
+    fn first_owner(&self) -> Option<NodeId> {
+        self.neighbours.is_none().then(|| self.host.id().clone())
+    }
+
     fn birth(
         &self,
         by: &By,
@@ -154,7 +163,7 @@ impl Handlers {
         let birth = Birth {
             agent: answer.root,
             workload: answer.workload,
-            node: Some(self.host.id().clone()),
+            node: self.first_owner(),
             priority,
             first: Fact::Agent(AgentEvent::Spawned(spawned)),
         };

@@ -99,12 +99,11 @@ impl Handlers {
         let mut after = None;
         loop {
             let page = self.store.rows(Rows::Workload(workload), after, BATCH).await.map_err(store_refusal)?;
-            for row in page.iter().filter(|row| !row.state.is_terminal()) {
-                self.host.wake(row.agent);
-            }
-            match page.last() {
-                Some(last) if page.len() == BATCH => after = Some(last.agent),
-                _ => return Ok(()),
+            let last = page.last().map(|row| row.agent).filter(|_| page.len() == BATCH);
+            self.tell(page.into_iter().filter(|row| !row.state.is_terminal()).map(|row| (row.agent, row.node)));
+            match last {
+                Some(last) => after = Some(last),
+                None => return Ok(()),
             }
         }
     }
@@ -120,9 +119,7 @@ impl Handlers {
         let stamp = self.stamp(by);
         match self.store.cancel(cancel.workload, reason, stamp).await.map_err(store_refusal)? {
             Cancelled::Accepted { agents } => {
-                for (agent, _) in agents {
-                    self.host.wake(agent);
-                }
+                self.tell(agents);
                 Ok(())
             }
             // The first one was perhaps stored and its answer lost, before anybody was woken.

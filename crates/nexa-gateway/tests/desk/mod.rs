@@ -168,7 +168,16 @@ impl Desk {
         listen: &str,
         configure: impl FnOnce(Builder) -> Builder,
     ) -> Self {
-        Self::over_all(store, listen, |_, builder| configure(builder)).await
+        Self::over_all(store, listen, |handlers| handlers, |_, builder| configure(builder)).await
+    }
+
+    /// The same for handlers with something of their own, such as other nodes.
+    pub(crate) async fn arranged(
+        arrange: impl FnOnce(Handlers) -> Handlers,
+        configure: impl FnOnce(Builder) -> Builder,
+    ) -> Self {
+        let store = Arc::new(MemoryStore::new());
+        Self::over_all(store, "127.0.0.1:0", arrange, |_, builder| configure(builder)).await
     }
 
     /// The same for what is configured by the host.
@@ -180,12 +189,13 @@ impl Desk {
         store: Arc<MemoryStore>,
         configure: impl FnOnce(Arc<StillHost>, Builder) -> Builder,
     ) -> Self {
-        Self::over_all(store, "127.0.0.1:0", configure).await
+        Self::over_all(store, "127.0.0.1:0", |handlers| handlers, configure).await
     }
 
     async fn over_all(
         store: Arc<MemoryStore>,
         listen: &str,
+        arrange: impl FnOnce(Handlers) -> Handlers,
         configure: impl FnOnce(Arc<StillHost>, Builder) -> Builder,
     ) -> Self {
         let host = Arc::new(StillHost {
@@ -199,7 +209,7 @@ impl Desk {
         });
         let clock = Arc::new(SystemClock::default());
         let views = Arc::new(MemoryViews::new(store.clone()));
-        let handlers = Handlers::new(store.clone(), views, host.clone(), clock.clone());
+        let handlers = arrange(Handlers::new(store.clone(), views, host.clone(), clock.clone()));
         let closing = handlers.closing().clone();
         let builder = Mediator::builder(handlers.into_end(), clock, Arc::new(SeededDice::new(1)));
         let gateway = Gateway::new(configure(host.clone(), builder).build(), closing);

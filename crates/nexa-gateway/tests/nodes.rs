@@ -1,0 +1,246 @@
+//! Nodes through a door: who may ask, what a node without others says, and who is told of what among several.
+
+mod desk;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use desk::{Desk, SOON, connect, reason, submission};
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
+use nexa_event::envelope::Fact;
+use nexa_gateway::fleet::{Fleet, FleetError, NodeLoad, NodeState, NodeView};
+use nexa_gateway::mediator::{Access, Identity, Tokens};
+use nexa_ports::neighbours::{Carried, Neighbours};
+use nexa_ports::store::{Place, Store};
+use nexa_proto::v1;
+use nexa_types::{AgentId, EffectKey, Epoch, NodeId, PrincipalId, StreamId, TenantId, Timestamp, Version};
+
+fn node(name: &str) -> NodeId {
+    NodeId::new(name).expect("a good name")
+}
+
+/// Nodes that do as they are told and remember it.
+#[derive(Default)]
+struct Told {
+    said: Mutex<Vec<String>>,
+    states: Mutex<BTreeMap<&'static str, NodeState>>,
+    has_leader: Mutex<bool>,
+}
+
+impl Told {
+    fn two() -> Arc<Self> {
+        let told = Self::default();
+        *told.states.lock().expect("no test panics here") =
+            BTreeMap::from([("n1", NodeState::Ready), ("n2", NodeState::Ready)]);
+        *told.has_leader.lock().expect("no test panics here") = true;
+        Arc::new(told)
+    }
+
+    fn note(&self, what: String) {
+        self.said.lock().expect("no test panics here").push(what);
+    }
+
+    fn said(&self) -> Vec<String> {
+        std::mem::take(&mut self.said.lock().expect("no test panics here"))
+    }
+}
+
+impl Fleet for Told {
+    fn nodes(&self) -> Vec<NodeView> {
+        let states = self.states.lock().expect("no test panics here");
+        let load = NodeLoad { agents: 7, resident_bytes: 64 << 20, ..NodeLoad::default() };
+        states
+            .iter()
+            .map(|(name, state)| NodeView {
+                id: node(name),
+                generation: 3,
+                state: *state,
+                is_leader: *name == "n2",
+                is_self: *name == "n1",
+                door: String::new(),
+                link: "127.0.0.1:1".into(),
+                build: "1".into(),
+                labels: BTreeMap::from([("zone".into(), "eu".into())]),
+                cpu_milli: 2_000,
+                memory_bytes: 0,
+                load: Some((load, Timestamp(5))),
+            })
+            .collect()
+    }
+
+    fn cordon<'a>(&'a self, node: &'a NodeId, undo: bool) -> BoxFuture<'a, Result<(), FleetError>> {
+        async move {
+            if !*self.has_leader.lock().expect("no test panics here") {
+                *self.has_leader.lock().expect("no test panics here") = true;
+                return Err(FleetError::NoLeader);
+            }
+            self.note(format!("{} {node}", if undo { "uncordon" } else { "cordon" }));
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn drain<'a>(&'a self, node: &'a NodeId) -> BoxFuture<'a, Result<(), FleetError>> {
+        async move { Err(FleetError::NoSuchNode { node: node.clone() }) }.boxed()
+    }
+
+    fn migrate(&self, agent: AgentId, to: Option<NodeId>) -> BoxFuture<'_, Result<NodeId, FleetError>> {
+        async move {
+            self.note(format!("migrate {agent}"));
+            Ok(to.unwrap_or_else(|| node("n2")))
+        }
+        .boxed()
+    }
+
+    fn rebalance(&self) -> BoxFuture<'_, Result<u32, FleetError>> {
+        async { Ok(4) }.boxed()
+    }
+}
+
+impl Neighbours for Told {
+    fn wake(&self, node: &NodeId, agents: &[AgentId]) {
+        self.note(format!("wake {} on {node}", agents.len()));
+    }
+
+    fn unplaced(&self, agents: &[AgentId]) {
+        self.note(format!("{} unplaced", agents.len()));
+    }
+
+    fn room(&self, _: usize) -> usize {
+        0
+    }
+
+    fn deliver(&self, _: &NodeId, _: &Carried) {}
+
+    fn recorded(&self, _: &NodeId, _: AgentId, _: EffectKey) {}
+}
+
+fn migrate(agent: impl ToString, to: &str) -> v1::AgentServiceMigrateRequest {
+    v1::AgentServiceMigrateRequest { agent_id: agent.to_string(), node: to.into() }
+}
+
+fn cordon(name: &str, undo: bool) -> v1::ClusterServiceCordonRequest {
+    v1::ClusterServiceCordonRequest { node: name.into(), undo }
+}
+
+fn drain(name: &str) -> v1::ClusterServiceDrainRequest {
+    v1::ClusterServiceDrainRequest { node: name.into() }
+}
+
+#[tokio::test]
+async fn a_node_without_others_lists_itself_and_moves_nothing() {
+    let desk = Desk::open().await;
+    let workload = desk.submitted("alone").await;
+    let client = &desk.client;
+    let nodes = client.nodes(v1::ClusterServiceListNodesRequest {}).await.expect("a list").nodes;
+    let [only] = nodes.as_slice() else { panic!("{nodes:?}") };
+    assert_eq!((only.name.as_str(), only.state()), ("n1", v1::NodeState::Ready));
+    assert!(only.is_leader && only.is_self && only.load.is_some() && only.heard_at.is_some());
+    let refused = client.migrate(migrate(workload.root, "")).await.expect_err("there is nowhere to go");
+    assert_eq!(refused.reason().map(|reason| reason.as_str()), Some("NO_NODE"));
+    assert!(refused.to_string().contains("runs alone") && refused.hint().contains("docs/cluster.md"), "{refused}");
+    assert_eq!(client.migrate(migrate(workload.root, "n1")).await.expect("it is there").node, "n1");
+    assert_eq!(reason(client.migrate(migrate(workload.root, "n2")).await), "NOT_FOUND");
+    assert_eq!(reason(client.cordon(cordon("n1", false)).await), "NO_NODE");
+    assert_eq!(reason(client.drain(drain("n1")).await), "NO_NODE");
+    assert_eq!(reason(client.drain(drain("n2")).await), "NOT_FOUND");
+    assert_eq!(reason(client.drain(drain("a b")).await), "INVALID_ARGUMENT");
+    assert_eq!(client.rebalance(v1::ClusterServiceRebalanceRequest {}).await.expect("nothing to do").moves, 0);
+    desk.ends(workload, "done").await;
+    assert_eq!(reason(client.migrate(migrate(workload.root, "")).await), "ALREADY_ENDED");
+    let nobody = AgentId::from_bytes([9; 16]);
+    assert_eq!(reason(client.migrate(migrate(nobody, "")).await), "NOT_FOUND");
+}
+
+#[tokio::test]
+async fn nodes_are_for_operators() {
+    let person = |name: &str, access| Identity {
+        tenant: TenantId::new("a").expect("a good name"),
+        principal: PrincipalId::new(name).expect("a good name"),
+        access,
+    };
+    let lines = [("ann", Access::Full), ("eve", Access::Read), ("otto", Access::Operator)]
+        .map(|(name, access)| Tokens::line(name, &person(name, access)));
+    let tokens = Arc::new(Tokens::parse(&lines.join("\n")).expect("a good file"));
+    let told = Told::two();
+    let fleet = Arc::clone(&told);
+    let desk = Desk::arranged(|handlers| handlers.fleet(fleet), |builder| builder.tokens(tokens)).await;
+    let otto = connect(&desk.address, Some("otto")).await;
+    let workload = desk.submitted_by(&connect(&desk.address, Some("ann")).await, "hers").await;
+    for name in ["ann", "eve"] {
+        let client = connect(&desk.address, Some(name)).await;
+        let denied = client.nodes(v1::ClusterServiceListNodesRequest {}).await.expect_err(name);
+        assert_eq!(denied.reason().map(|reason| reason.as_str()), Some("PERMISSION_DENIED"));
+        assert!(denied.hint().contains("`operator`"), "{}", denied.hint());
+        assert_eq!(reason(client.cordon(cordon("n1", false)).await), "PERMISSION_DENIED");
+        assert_eq!(reason(client.drain(drain("n1")).await), "PERMISSION_DENIED");
+        assert_eq!(reason(client.rebalance(Default::default()).await), "PERMISSION_DENIED");
+        assert_eq!(reason(client.migrate(migrate(workload.root, "")).await), "PERMISSION_DENIED");
+        assert_eq!(reason(client.watch_nodes().await.map(drop)), "PERMISSION_DENIED");
+    }
+    assert!(told.said().is_empty(), "nothing was passed on");
+    assert_eq!(otto.nodes(v1::ClusterServiceListNodesRequest {}).await.expect("a list").nodes.len(), 2);
+    assert_eq!(otto.migrate(migrate(workload.root, "")).await.expect("moved").node, "n2");
+    // A leader that is being elected is asked again by the client itself.
+    *told.has_leader.lock().expect("no test panics here") = false;
+    otto.cordon(cordon("n2", false)).await.expect("after an election");
+    otto.cordon(cordon("n2", true)).await.expect("undone");
+    assert_eq!(told.said(), [format!("migrate {}", workload.root), "cordon n2".into(), "uncordon n2".into()]);
+    assert_eq!(otto.rebalance(Default::default()).await.expect("moves").moves, 4);
+}
+
+#[tokio::test]
+async fn a_watch_shows_nodes_when_they_change_and_only_then() {
+    let told = Told::two();
+    let fleet = Arc::clone(&told);
+    let desk = Desk::arranged(|handlers| handlers.fleet(fleet), |builder| builder).await;
+    let mut lists = Box::pin(desk.client.watch_nodes().await.expect("operators may"));
+    let first = lists.next().await.expect("at once").expect("a list");
+    assert_eq!(first.iter().map(v1::Node::state).collect::<Vec<_>>(), [v1::NodeState::Ready; 2]);
+    assert_eq!(first[0].labels["zone"], "eu");
+    told.states.lock().expect("no test panics here").insert("n2", NodeState::Suspected);
+    let second = tokio::time::timeout(SOON, lists.next()).await.expect("in time").expect("goes on").expect("a list");
+    assert_eq!(second[1].state(), v1::NodeState::Suspected);
+    desk.shutdown.cancel();
+    let last = tokio::time::timeout(SOON, lists.next()).await.expect("in time");
+    assert_eq!(reason(last.expect("an answer")), "DRAINING");
+}
+
+#[tokio::test]
+async fn among_others_a_root_has_no_owner_until_it_gets_one_and_whoever_owns_it_is_told() {
+    let told = Told::two();
+    let neighbours = Arc::clone(&told);
+    let desk = Desk::arranged(|handlers| handlers.among(neighbours), |builder| builder).await;
+    let request = v1::WorkloadServiceSubmitRequest {
+        request_id: "0192d3e4-0000-7000-8000-000000000001".into(),
+        ..submission("placed")
+    };
+    let answer = desk.client.submit(request.clone()).await.expect("accepted");
+    let root: AgentId = answer.root_agent_id.parse().expect("an agent id");
+    let row = desk.store.row(root).await.expect("a store").expect("a row");
+    assert_eq!((row.node, row.epoch), (None, Epoch(0)));
+    assert_eq!(told.said(), ["1 unplaced"]);
+    let send = |client: nexa_client::Client| async move {
+        let message =
+            v1::AgentServiceSendRequest { agent_id: root.to_string(), value_json: "1".into(), ..Default::default() };
+        client.send(message).await.expect("in the inbox");
+    };
+    send(desk.client.clone()).await;
+    assert_eq!(told.said(), ["1 unplaced"]);
+    let placed = desk.store.place(vec![Place { agent: root, from: Epoch(0), node: node("n2") }]).await;
+    assert_eq!(placed.expect("a store"), [Ok(Epoch(1))]);
+    send(desk.client.clone()).await;
+    desk.client.submit(request).await.expect("the same again");
+    assert_eq!(told.said(), ["wake 1 on n2", "wake 1 on n2"]);
+    let placed = desk.store.place(vec![Place { agent: root, from: Epoch(1), node: node("n1") }]).await;
+    assert_eq!(placed.expect("a store"), [Ok(Epoch(2))]);
+    desk.host.woken.lock().expect("no test panics here").clear();
+    let cancel = v1::WorkloadServiceCancelRequest { workload_id: answer.workload_id, ..Default::default() };
+    desk.client.cancel(cancel.clone()).await.expect("cancelled");
+    desk.client.cancel(cancel).await.expect("cancelled already");
+    assert_eq!(*desk.host.woken.lock().expect("no test panics here"), [root, root]);
+    assert!(told.said().is_empty(), "it is this node's");
+    let first = desk.store.read(StreamId::Agent(root), Version(0), 1).await.expect("a store");
+    assert!(matches!(first[0].envelope.fact, Fact::Agent(_)));
+}

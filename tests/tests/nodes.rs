@@ -1,0 +1,92 @@
+//! What operators type, word for word: on a node without others.
+
+use expect_test::expect;
+use nexa_tests::{Desk, Finished, Server, normalised};
+
+/// Types a command, and gives what it shows.
+fn typed(desk: &Desk, server: &Server, args: &[&str]) -> String {
+    let mut all = args.to_vec();
+    all.extend(["--server", &server.address]);
+    let Finished { status, out, err } = desk.run(&all);
+    let mut shown = format!("$ nexa {}\n{out}", args.join(" "));
+    for line in err.lines() {
+        shown += &format!("! {line}\n");
+    }
+    if let Some(code) = status.code().filter(|code| *code != 0) {
+        shown += &format!("(exit {code})\n");
+    }
+    let port = server.address.rsplit(':').next().expect("an address has a port");
+    normalised(&shown.replace(port, "PORT"))
+}
+
+#[test]
+fn a_node_without_others_says_so() {
+    let desk = Desk::new();
+    let server = desk.dev(&[]);
+    let out = desk.run(&["nodes", "-o", "json", "--server", &server.address]).good();
+    let node: serde_json::Value = serde_json::from_str(&out).expect("one object a line");
+    assert_eq!(
+        (&node["node"], &node["state"], &node["door"]),
+        (&"local".into(), &"ready".into(), &server.ready["grpc"])
+    );
+    assert!(node["load"]["resident_bytes"].as_u64().is_some_and(|bytes| bytes > 1 << 20), "{node}");
+    let out = desk.run(&["nodes", "--server", &server.address]).good();
+    let words: Vec<&str> = out.split_whitespace().collect();
+    assert_eq!(
+        words[..14].join(" "),
+        "NODE STATE AGENTS AT WORK MODEL CALLS MEMORY LAG DOOR local ready, leads 0",
+        "{out}"
+    );
+    let mut shown = String::new();
+    for args in [
+        &["cordon", "local"][..],
+        &["uncordon", "local"],
+        &["drain", "local", "--wait"],
+        &["drain", "b"],
+        &["migrate", "a-00000000000000000000000000000000"],
+        &["rebalance"],
+    ] {
+        shown += &typed(&desk, &server, args);
+    }
+    expect![[r#"
+        $ nexa cordon local
+        ! error: this node runs alone, so there is no other
+        ! help: start more of them: see docs/cluster.md
+        (exit 1)
+        $ nexa uncordon local
+        local takes agents again
+        $ nexa drain local --wait
+        ! error: this node runs alone, so there is no other
+        ! help: start more of them: see docs/cluster.md
+        (exit 1)
+        $ nexa drain b
+        ! error: there is no node `b`
+        ! help: `nexa nodes` lists them
+        (exit 4)
+        $ nexa migrate a-1
+        ! error: there is no agent `a-1`
+        (exit 4)
+        $ nexa rebalance
+        nothing to move
+    "#]]
+    .assert_eq(&shown);
+}
+
+#[test]
+fn a_token_of_a_tenant_does_not_show_nodes() {
+    use std::os::unix::fs::PermissionsExt;
+    let desk = Desk::new();
+    let line = |token: &str, access: &str| format!("{} acme {token} {access}\n", blake3::hash(token.as_bytes()));
+    let file = desk.write("tokens", &(line("ann", "full") + &line("otto", "operator")));
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).expect("set");
+    let server = desk.dev(&["--tokens", file.to_str().expect("a plain path")]);
+    let nodes = |token: &str| {
+        let shown = desk.write(token, token);
+        std::fs::set_permissions(&shown, std::fs::Permissions::from_mode(0o600)).expect("set");
+        desk.run(&["nodes", "--server", &server.address, "--token-file", shown.to_str().expect("a plain path")])
+    };
+    let (code, told) = nodes("ann").bad();
+    assert_eq!(code, 1);
+    assert!(told.contains("`ann` may not `ListNodes`") && told.contains("`operator`"), "{told}");
+    assert!(nodes("otto").good().contains("local"));
+}
