@@ -61,6 +61,13 @@ const NEEDS: &[Need] = &[
         is_there: || succeeds("python3", &["-c", "import venv, ensurepip"]),
         packages: &["python3-venv"],
     },
+    Need {
+        what: "etcd",
+        why: "the membership of clusters is tested on a real one",
+        scope: Scope::Tests,
+        is_there: || is_on_path("etcd"),
+        packages: &["etcd-server"],
+    },
 ];
 
 fn has_well_known_protos() -> bool {

@@ -1,0 +1,161 @@
+//! A real etcd for a test: its own process on free ports of this machine, with its data in a temporary folder.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+/// How long it may take until it answers.
+const READY_WITHIN: Duration = Duration::from_secs(20);
+/// Starts that are tried, since somebody else may take a port that was free.
+const STARTS_MAX: usize = 3;
+
+/// One etcd. It is ended, and its data deleted, when the value is dropped.
+pub struct Server {
+    program: PathBuf,
+    data: TempDir,
+    client: SocketAddr,
+    peer: SocketAddr,
+    process: Option<Child>,
+}
+
+impl Server {
+    /// Starts one and waits until it answers. `None`, and a line that says so, where etcd is not installed.
+    ///
+    /// # Panics
+    /// If etcd is not installed although `CI` is set, or if it does not start.
+    pub fn start() -> Option<Self> {
+        let Some(program) = program() else {
+            assert!(std::env::var_os("CI").is_none(), "etcd is not installed, and CI must not skip what needs it");
+            eprintln!("SKIP: etcd is not installed (`cargo xtask setup` installs it)");
+            return None;
+        };
+        for _ in 0..STARTS_MAX {
+            let data = tempfile::tempdir().expect("a temporary folder");
+            let mut server =
+                Self { program: program.clone(), data, client: free_port(), peer: free_port(), process: None };
+            if server.launch() {
+                return Some(server);
+            }
+            eprintln!("etcd did not start:\n{}", server.log());
+        }
+        panic!("etcd did not start {STARTS_MAX} times; what it said stands above");
+    }
+
+    /// Where clients reach it, as `host:port`.
+    pub fn endpoint(&self) -> String {
+        self.client.to_string()
+    }
+
+    /// Kills it, as a power cut would; its data stay.
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            // One that was stopped is ended as well.
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+
+    /// Starts it again on the same data and ports, and waits until it answers.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub fn restart(&mut self) {
+        self.kill();
+        assert!(self.launch(), "etcd did not start again:\n{}", self.log());
+    }
+
+    /// Stops it where it stands: connections stay open, and nobody is answered.
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on after a [`pause`](Self::pause).
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let process = self.process.as_ref().expect("it runs");
+        let pid = i32::try_from(process.id()).ok().and_then(Pid::from_raw).expect("a process has an id");
+        kill_process(pid, signal).expect("it is a child of this process");
+    }
+
+    fn launch(&mut self) -> bool {
+        let (client, peer) = (format!("http://{}", self.client), format!("http://{}", self.peer));
+        let log = File::options().create(true).append(true).open(self.log_path()).expect("the folder is ours");
+        let mut command = Command::new(&self.program);
+        command
+            .args(["--name", "test", "--data-dir"])
+            .arg(self.data.path().join("data"))
+            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            .args(["--initial-cluster", &format!("test={peer}"), "--logger", "zap"])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a file"))
+            .stderr(log);
+        self.process = Some(command.spawn().expect("etcd is a program"));
+        let deadline = Instant::now() + READY_WITHIN;
+        while Instant::now() < deadline {
+            let ended =
+                self.process.as_mut().is_none_or(|process| process.try_wait().is_ok_and(|ended| ended.is_some()));
+            if ended {
+                return false;
+            }
+            if is_healthy(self.client) {
+                return true;
+            }
+            thread::park_timeout(Duration::from_millis(20));
+        }
+        false
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.data.path().join("log")
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+        if thread::panicking() {
+            eprintln!("etcd said:\n{}", self.log());
+        }
+    }
+}
+
+fn program() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let dirs = std::env::split_paths(&path).chain([PathBuf::from("/usr/bin")]);
+    dirs.map(|dir| dir.join("etcd")).find(|program| program.is_file())
+}
+
+/// A port of this machine that nobody uses at the moment.
+fn free_port() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("this machine has a free port");
+    listener.local_addr().expect("a bound listener has an address")
+}
+
+/// Whether it says that it can write, which it can once it has elected itself.
+fn is_healthy(address: SocketAddr) -> bool {
+    let ask = || {
+        let limit = Duration::from_secs(1);
+        let mut stream = TcpStream::connect_timeout(&address, limit)?;
+        stream.set_read_timeout(Some(limit))?;
+        stream.write_all(b"GET /health HTTP/1.0\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.take(4_096).read_to_string(&mut answer)?;
+        std::io::Result::Ok(answer)
+    };
+    ask().is_ok_and(|answer| answer.contains(r#""health":"true""#))
+}
