@@ -32,6 +32,17 @@ proptest! {
         }
     }
 
+    /// Counted from slots alone: where nodes hold fewer than are allowed, a plan does not look at the limit, and so `check`
+    /// does not either.
+    #[test]
+    fn no_more_run_at_once_than_may(world in worlds()) {
+        let Some(plan) = planned(&world, None) else { return Ok(()) };
+        for slot in &plan.allocation {
+            let at_once = plan.allocation.iter().filter(|it| it.start <= slot.start && slot.start < it.end).count();
+            prop_assert!(at_once <= world.config.max_concurrent_agents, "{} at {}", at_once, slot.start);
+        }
+    }
+
     #[test]
     fn a_plan_solved_twice_moves_nothing(world in worlds()) {
         if let Some(first) = planned(&world, None) {

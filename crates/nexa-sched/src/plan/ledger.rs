@@ -4,9 +4,10 @@
 //! start on; if it runs longer, or needs more than a minute's, a part of it for as long as that. So whatever starts within
 //! any minute never needs more than the minute has.
 
+use super::setting::amounts;
 use super::{PlanError, Problem, Progress, Slot};
 use crate::graph::Rows;
-use crate::timeline::Timeline;
+use crate::timeline::{KINDS, Timeline};
 
 /// Rates are counted in thousandths of a request or token.
 const RATE_SCALE: u64 = 1_000;
@@ -32,6 +33,23 @@ pub(crate) struct Ledgers {
     pub(crate) busy: Vec<Timeline>,
 }
 
+/// How many agents the nodes can hold at once: what runs, and as many of the least of each need as go onto each node.
+fn at_once_max(problem: &Problem, started: &[Slot]) -> u64 {
+    let agents = || problem.graph.agents().iter().zip(started);
+    let running = agents().filter(|(_, slot)| slot.node != crate::graph::NONE && slot.end > problem.now).count() as u64;
+    let mut least = [u64::MAX; KINDS];
+    for (agent, _) in agents().filter(|(_, slot)| slot.node == crate::graph::NONE) {
+        for (least, need) in least.iter_mut().zip(amounts(&agent.requirements)) {
+            *least = need.min(*least);
+        }
+    }
+    let of_node = |node: &crate::NodeInfo| {
+        let counts = amounts(&node.capacity).into_iter().zip(least).filter_map(|(has, need)| has.checked_div(need));
+        counts.min().unwrap_or(u64::MAX)
+    };
+    problem.cluster.nodes.iter().map(of_node).fold(running, u64::saturating_add)
+}
+
 /// A limit of one provider: its ledger, and whether it is a rate.
 struct Limit {
     ledger: u32,
@@ -48,7 +66,8 @@ impl Ledgers {
         let at_once = problem.config.max_concurrent_agents.max(1) as u64;
         let unended = problem.progress.iter().filter(|progress| !matches!(progress, Progress::Ended { .. })).count();
         let unended = if problem.progress.is_empty() { graph.len() } else { unended };
-        let everyone = (at_once < unended as u64).then(|| {
+        // A limit that nodes keep by themselves is nothing to look at for each agent, and the more there are the more so.
+        let everyone = (at_once < unended as u64 && at_once < at_once_max(problem, started)).then(|| {
             each.push((at_once, format!("{at_once} agents run at once")));
             0
         });
