@@ -20,6 +20,7 @@ mod bound;
 mod budget;
 mod cluster;
 mod config;
+mod count;
 mod dispatch;
 mod estimate;
 mod explain;

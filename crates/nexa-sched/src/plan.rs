@@ -19,6 +19,8 @@
 mod check;
 mod dice;
 mod forward;
+#[cfg(test)]
+mod growth;
 mod ledger;
 mod lines;
 mod search;
@@ -26,7 +28,9 @@ mod serial;
 mod setting;
 mod turn;
 
-use nexa_types::Millis;
+use std::collections::BTreeMap;
+
+use nexa_types::{Millis, NodeId};
 use thiserror::Error;
 
 use crate::graph::NONE;
@@ -106,6 +110,19 @@ pub struct SchedulePlan {
     pub estimated_total_time: Millis,
     /// No plan takes less, from now on.
     pub lower_bound: Millis,
+}
+
+impl SchedulePlan {
+    /// The same plan, to be the previous one for a cluster in which nodes came or went: they are named by their places,
+    /// which change with that, and are found again by their ids. What was on a node that is gone is on node `u32::MAX`,
+    /// which there is not, and so will be planned anew.
+    #[must_use]
+    pub fn renumbered(&self, before: &Cluster, now: &Cluster) -> Self {
+        let places: BTreeMap<&NodeId, u32> = now.nodes.iter().map(|node| &node.id).zip(0u32..).collect();
+        let place = |node: u32| before.nodes.get(node as usize).and_then(|node| places.get(&node.id));
+        let slot = |slot: &Slot| Slot { node: place(slot.node).copied().unwrap_or(NONE), ..*slot };
+        Self { allocation: self.allocation.iter().map(slot).collect(), ..self.clone() }
+    }
 }
 
 /// Why there is no plan.

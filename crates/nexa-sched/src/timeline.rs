@@ -6,6 +6,8 @@
 //! Looking is a binary search and a walk over the steps from the wanted moment to the found one. Holding moves the steps
 //! behind it, which is nothing where work is held in the order of time.
 
+use crate::count::{Look, looks, ordered};
+
 /// Resources counted on each timeline: cores, memory and model slots of a node, or one ledger and two zeros.
 pub(crate) const KINDS: usize = 3;
 
@@ -60,6 +62,7 @@ impl Timeline {
             _ => return from,
         };
         debug_assert_eq!(last.held, [0; KINDS], "whatever is held is given back");
+        ordered(Look::Step, steps.len());
         let mut at = steps.partition_point(|step| step.at <= from);
         let mut start = from;
         if at > 0 && !within(&steps[at - 1].held, room) {
@@ -71,6 +74,7 @@ impl Timeline {
                 break;
             }
             at += 1;
+            looks(Look::Step, 1);
             if !within(&step.held, room) {
                 start = steps.get(at).map_or(u64::MAX, |next| next.at);
             }
@@ -82,7 +86,9 @@ impl Timeline {
     pub(crate) fn most(&self, from: u64, span: u64) -> Amounts {
         let mut most = [0; KINDS];
         let first = self.steps.partition_point(|step| step.at <= from).saturating_sub(1);
+        ordered(Look::Step, self.steps.len());
         for step in &self.steps[first..] {
+            looks(Look::Step, 1);
             if step.at >= from.saturating_add(span) {
                 break;
             }
@@ -122,6 +128,7 @@ impl Timeline {
         }
         let first = self.step_at(from);
         let end = self.step_at(until);
+        looks(Look::Step, end - first);
         for step in &mut self.steps[first..end] {
             for (held, need) in step.held.iter_mut().zip(need) {
                 *held = by(*held, *need);
@@ -134,10 +141,14 @@ impl Timeline {
     fn step_at(&mut self, at: u64) -> usize {
         let place = match self.steps.last() {
             Some(last) if last.at < at => self.steps.len(),
-            _ => self.steps.partition_point(|step| step.at < at),
+            _ => {
+                ordered(Look::Step, self.steps.len());
+                self.steps.partition_point(|step| step.at < at)
+            }
         };
         if self.steps.get(place).is_none_or(|step| step.at != at) {
             let held = if place == 0 { [0; KINDS] } else { self.steps[place - 1].held };
+            looks(Look::Step, self.steps.len() - place);
             self.steps.insert(place, Step { at, held });
         }
         place

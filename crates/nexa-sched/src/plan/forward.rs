@@ -23,6 +23,7 @@ use super::lines::{Head, Lines};
 use super::setting::Setting;
 use super::turn::{LEVEL_SHIFT, Spot, Turn};
 use crate::LoadBalanceStrategy;
+use crate::count::{Look, looks, ordered};
 use crate::gang;
 use crate::graph::NONE;
 use crate::timeline::{Amounts, KINDS};
@@ -148,12 +149,18 @@ impl<'s> Forward<'s> {
             }
             while let Some(&Reverse((at, event))) = self.events.peek().filter(|next| next.0.0 == self.now) {
                 debug_assert_eq!(at, self.now);
+                ordered(Look::Moment, self.events.len());
                 self.events.pop();
                 self.happen(event);
             }
             self.start_booked();
             self.start_heads();
         }
+    }
+
+    fn schedule(&mut self, event: (u64, Event)) {
+        ordered(Look::Moment, self.events.len());
+        self.events.push(Reverse(event));
     }
 
     fn happen(&mut self, event: Event) {
@@ -174,6 +181,7 @@ impl<'s> Forward<'s> {
         for (held, need) in self.held[node as usize].iter_mut().zip(&setting.demand[task as usize]) {
             *held = held.saturating_sub(*need);
         }
+        ordered(Look::Moment, self.ends[node as usize].len());
         self.ends[node as usize].pop();
         self.next_end[node as usize] = self.ends[node as usize].peek().map_or(u64::MAX, |end| end.0);
         self.update_used(node);
@@ -206,7 +214,7 @@ impl<'s> Forward<'s> {
                 }
                 (_, of) => (of.map_or(self.now, |of| of.elsewhere), Event::Everywhere(unit)),
             };
-        self.events.push(Reverse(event));
+        self.schedule(event);
     }
 
     /// Starts where the last result is, if that is no later than on the fastest node once all results are there.
@@ -224,7 +232,7 @@ impl<'s> Forward<'s> {
         {
             self.start(task, of.node);
         } else {
-            self.events.push(Reverse((of.elsewhere, Event::Everywhere(unit))));
+            self.schedule((of.elsewhere, Event::Everywhere(unit)));
         }
     }
 
@@ -246,6 +254,7 @@ impl<'s> Forward<'s> {
     }
 
     fn start_heads(&mut self) {
+        (0..self.touched.len()).for_each(|_| ordered(Look::Node, self.touched.len()));
         self.touched.sort_unstable_by_key(|&node| (Reverse(self.setting.speed(node)), node));
         self.touched.dedup();
         let (mut failed, mut gangs_failed) = (0, 0);
@@ -284,10 +293,11 @@ impl<'s> Forward<'s> {
     fn start_one(&mut self, unit: u32, task: u32, is_new: bool, head: Head) -> bool {
         let setting = self.setting;
         let may = |node: u32| self.has_room(task, node) && !self.is_wanted(unit, node);
-        let touched = self.touched.iter().copied().filter(|&node| setting.fits_on(task, node));
+        let touched = self.touched.iter().copied().filter(|&node| self.fits_on(task, node));
         let found = match (self.turn.spot, is_new) {
             (Spot::EarliestEnd, true) => {
                 let nodes = setting.nodes_for(task);
+                ordered(Look::Node, nodes.len());
                 let (in_time, late) = nodes.split_at(setting.in_time(task, self.latest(task).saturating_sub(self.now)));
                 in_time.iter().rev().chain(late).copied().find(|&node| may(node))
             }
@@ -299,7 +309,7 @@ impl<'s> Forward<'s> {
             (Spot::NextInRing, true) => {
                 let nodes = setting.capacity.len() as u32;
                 let ring = (self.ring..nodes).chain(0..self.ring);
-                ring.filter(|&node| setting.fits_on(task, node)).find(|&node| may(node))
+                ring.filter(|&node| self.fits_on(task, node)).find(|&node| may(node))
             }
             (Spot::LeastUsed, true) => {
                 self.least_used(setting.nodes_for(task).iter().copied().filter(|&node| may(node)))
@@ -346,6 +356,7 @@ impl<'s> Forward<'s> {
         let end = self.now.saturating_add(setting.duration(task, node));
         let faster =
             setting.nodes_for(task).iter().copied().take_while(|&other| setting.speed(other) > setting.speed(node));
+        let faster = faster.inspect(|_| looks(Look::Node, 1));
         let soon = faster.filter(|&other| self.next_end[other as usize] < end && self.booked[other as usize] == NONE);
         let ends = soon.map(|other| {
             let free = self.next_end[other as usize];
@@ -379,8 +390,14 @@ impl<'s> Forward<'s> {
         let level = |unit: u32| self.turn.values[unit as usize] >> LEVEL_SHIFT;
         self.blocked.iter().any(|&other| {
             let mut members = self.setting.units.row(other).iter();
-            level(other) > level(unit) && members.any(|&task| self.setting.fits_on(task, node))
+            looks(Look::Waiting, 1);
+            level(other) > level(unit) && members.any(|&task| self.fits_on(task, node))
         })
+    }
+
+    fn fits_on(&self, task: u32, node: u32) -> bool {
+        looks(Look::Node, 1);
+        self.setting.fits_on(task, node)
     }
 
     fn has_room(&self, task: u32, node: u32) -> bool {
@@ -388,6 +405,7 @@ impl<'s> Forward<'s> {
     }
 
     fn has_free(&self, need: &Amounts, node: u32) -> bool {
+        looks(Look::Node, 1);
         let (held, capacity) = (&self.held[node as usize], &self.setting.capacity[node as usize]);
         (0..KINDS).all(|kind| need[kind] == 0 || held[kind].saturating_add(need[kind]) <= capacity[kind])
     }
@@ -419,6 +437,7 @@ impl<'s> Forward<'s> {
         self.take(task, node);
         self.lines.charge(task, span, &mut self.turn);
         for &after in setting.problem.graph.dependents(task) {
+            looks(Look::Waiting, 1);
             let unit = setting.unit_of[after as usize];
             if unit != NONE {
                 self.waits[unit as usize] -= 1;
@@ -439,7 +458,7 @@ impl<'s> Forward<'s> {
                 let held = &mut self.ledgers[hold.ledger as usize];
                 *held = held.saturating_add(hold.amount);
                 if hold.span.is_some() {
-                    self.events.push(Reverse((until, Event::Give(self.gives.len() as u32))));
+                    self.schedule((until, Event::Give(self.gives.len() as u32)));
                     self.gives.push((hold.ledger, hold.amount));
                 }
             }
@@ -448,10 +467,11 @@ impl<'s> Forward<'s> {
             for (held, need) in self.held[node as usize].iter_mut().zip(&setting.demand[task as usize]) {
                 *held = held.saturating_add(*need);
             }
+            ordered(Look::Moment, self.ends[node as usize].len());
             self.ends[node as usize].push(Reverse(slot.end.0));
             self.next_end[node as usize] = self.next_end[node as usize].min(slot.end.0);
             self.update_used(node);
-            self.events.push(Reverse((slot.end.0, Event::End(task))));
+            self.schedule((slot.end.0, Event::End(task)));
         }
     }
 

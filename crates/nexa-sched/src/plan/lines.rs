@@ -6,6 +6,7 @@ use std::ops::Bound;
 
 use super::setting::Setting;
 use super::turn::Turn;
+use crate::count::{Look, looks, ordered};
 use crate::timeline::Amounts;
 
 /// Units that need the same of a node, of the same ledgers, and are of one kind where kinds take turns.
@@ -66,6 +67,7 @@ impl Lines {
 
     /// The next head after another.
     pub(crate) fn next(&self, from: Bound<Head>) -> Option<Head> {
+        ordered(Look::Waiting, self.heads.len());
         self.heads.range((from, Bound::Unbounded)).next().copied()
     }
 
@@ -89,6 +91,7 @@ impl Lines {
     }
 
     pub(crate) fn renew_all(&mut self) {
+        looks(Look::Waiting, self.lines.len());
         self.lines.iter_mut().for_each(|line| line.is_new = true);
     }
 
@@ -102,18 +105,22 @@ impl Lines {
     pub(crate) fn enqueue(&mut self, unit: u32, turn: &Turn) {
         let line = self.line_of[unit as usize];
         let before = self.head(line, turn);
+        ordered(Look::Waiting, self.lines[line as usize].waiting.len());
         self.lines[line as usize].waiting.push((turn.values[unit as usize], Reverse(unit)));
         let after = self.head(line, turn);
         if before.is_none() {
             self.lines[line as usize].is_new = true;
         }
         if before != after {
+            ordered(Look::Waiting, self.heads.len());
             before.map(|head| self.heads.remove(&head));
             self.heads.extend(after);
         }
     }
 
     pub(crate) fn dequeue(&mut self, head: Head, turn: &Turn) {
+        ordered(Look::Waiting, self.heads.len());
+        ordered(Look::Waiting, self.lines[head.2 as usize].waiting.len());
         self.heads.remove(&head);
         self.lines[head.2 as usize].waiting.pop();
         let next = self.head(head.2, turn);
@@ -125,6 +132,7 @@ impl Lines {
         let Some(kind) = turn.fair.as_ref().map(|fair| fair.kind_of[task as usize] as usize) else { return };
         let lines = std::mem::take(&mut self.of_kind[kind]);
         for &line in &lines {
+            ordered(Look::Waiting, self.heads.len());
             self.head(line, turn).map(|head| self.heads.remove(&head));
         }
         if let Some(fair) = &mut turn.fair {
