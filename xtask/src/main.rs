@@ -29,6 +29,7 @@ usage: cargo xtask COMMAND
   demo [FILE]     let agents review FILE (default: LICENSE) on the embedded model
   test            format, tidy, lints, unit and process tests
   test --quick    the same without lints and without tests of whole processes
+  test --slow     tests that take too long for that, optimised: a million gangs
   bench NAME      build for release and measure: core, language, scheduler; the last line is one JSON object
   plan-sim DIR [--nodes N,…] [--seeds N] [-o table|json] [--report FILE]
                   play the workflow traces of a folder (WfFormat) on modelled clusters, beside HEFT
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         ["demo", file] => demo::run(file),
         ["test"] => test::run(test::Tier::Full),
         ["test", "--quick"] => test::run(test::Tier::Quick),
+        ["test", "--slow"] => test::run(test::Tier::Slow),
         ["fuzz", target, options @ ..] => fuzz::run(target, options),
         ["plan-sim", options @ ..] => sim::plan(options),
         ["bench", "scheduler", options @ ..] => sim::bench(options),

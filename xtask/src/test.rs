@@ -12,10 +12,22 @@ pub(crate) enum Tier {
     Quick,
     /// What a change must pass.
     Full,
+    /// What takes too long for that: tests that are marked `#[ignore]`, optimised.
+    Slow,
 }
+
+/// Packages whose ignored tests are slow ones. Elsewhere, ignored tests are parts of others, which start them.
+const SLOW: &[&str] = &["nexa-sched"];
 
 /// Runs the tests of a tier.
 pub(crate) fn run(tier: Tier) -> Outcome {
+    if tier == Tier::Slow {
+        let mut args = vec!["test", "--release", "--tests"];
+        args.extend(SLOW.iter().flat_map(|package| ["--package", package]));
+        args.extend(["--", "--ignored"]);
+        // The whole program need not be optimised at once for tests, which doubles the time of a build.
+        return run_with("cargo", &args, &[("CARGO_PROFILE_RELEASE_LTO", "off")]);
+    }
     setup::install(setup::Scope::Tests)?;
     process::run("cargo", &["fmt", "--all", "--check"])?;
     tidy::run()?;
