@@ -148,10 +148,16 @@ pub fn markdown(cells: &[Cell], workflows: &[Workflow], settings: &Settings, cha
     let mut out = format!(
         "# Plans of real workflows\n\n\
          \x20   cargo xtask plan-sim DIR --seeds {} --report FILE\n\n\
+         DIR has the traces; nodes: {}; seeds of clusters and noises: 1 to {}; {} runs.\n\n\
          {HOW}\n\
+         {}\n\
          ![Makespan over that of HEFT, by nodes]({chart})\n\n\
          | workflow | tasks | dependencies | work, s | longest path, s |\n|---|---|---|---|---|\n",
-        settings.seeds
+        settings.seeds,
+        settings.nodes.iter().map(usize::to_string).collect::<Vec<_>>().join(", "),
+        settings.seeds,
+        cells.len(),
+        verdict(cells),
     );
     for workflow in workflows {
         let needs: usize = workflow.tasks().iter().map(|task| task.needs.len()).sum();
@@ -170,6 +176,25 @@ pub fn markdown(cells: &[Cell], workflows: &[Workflow], settings: &Settings, cha
         }
     }
     out
+}
+
+/// What it comes to, in a sentence for each of the durations.
+fn verdict(cells: &[Cell]) -> String {
+    let sentence = |noise: &Noise| {
+        let mean = |of| mean_ratio(cells.iter().filter(|cell| cell.noise == *noise), of).unwrap_or(1.0);
+        let [ours, random, turns, bound] =
+            [Contender::Ours, Contender::Random, Contender::RoundRobin, Contender::Bound].map(mean);
+        let beside = match ours {
+            better if better < 1.0 => "better than HEFT",
+            1.0 => "as good as HEFT",
+            _ => "worse than HEFT",
+        };
+        format!(
+            "- durations {noise}: ours takes **{ours:.3}** of HEFT's time, {beside}; random {random:.3}, round robin \
+             {turns:.3}, and nobody can be below {bound:.3}.\n"
+        )
+    };
+    distinct(cells, |cell| cell.noise).iter().map(sentence).collect()
 }
 
 const HOW: &str = "\
