@@ -35,14 +35,16 @@ impl Agent {
                 self.life.computing = true;
                 self.life.quarantined = false;
             }
-            AgentEvent::TakenOver { epoch, .. } => {
+            AgentEvent::TakenOver { epoch, carried, .. } => {
                 fits(
                     self.life.started.is_some() && *epoch >= self.life.epoch,
                     "it was not started, or under a later epoch",
                 )?;
                 self.life.epoch = *epoch;
                 self.life.quarantined = false;
-                self.take_over_pending(at, draft);
+                if carried.is_none() {
+                    self.take_over_pending(at, draft);
+                }
             }
             AgentEvent::EffectEnded { seq, result, spend } => {
                 fits(self.end_effect(*seq, result, spend, at), "no such effect is started")?;

@@ -83,7 +83,10 @@ pub fn describe(event: &AgentEvent) -> String {
         }
         AgentEvent::Concluded { outcome } => format!("concluded {}", ending(outcome)),
         AgentEvent::DetachedFailed { name, failure, .. } => format!("detached_failed {} {}", short(name), failure.code),
-        AgentEvent::TakenOver { node, epoch } => format!("taken_over by {node} epoch {epoch}"),
+        AgentEvent::TakenOver { node, epoch, carried: None } => format!("taken_over by {node} epoch {epoch}"),
+        AgentEvent::TakenOver { node, epoch, carried: Some(carrier) } => {
+            format!("taken_over by {node} epoch {epoch}, {carrier} carries what is in flight")
+        }
     }
 }
 

@@ -8,6 +8,10 @@
 //! why sending again takes no second reserve, and a run's result does not depend on which nodes were lost. A brain
 //! waits for one thing at a time, so all that came before it has ended.
 //!
+//! An effect whose agent moves while it is in flight may be *carried*: the node that sent it waits for its answer and
+//! hands that over. Then it stays started under the epoch it was sent under, and is not sent again unless its carrier is
+//! gone; what happens then is as with any owner that is lost.
+//!
 //! A call of a tool that changes something and is not idempotent is sent once. When its owner is lost while it is in
 //! flight, its outcome is unknown, and the program sees `outcome_unknown`; what the tool's `on_unknown` says then is code
 //! of the program.
@@ -163,6 +167,13 @@ impl Agent {
         }
     }
 
+    /// Which model request or tool call was started and has not ended: its key, its attempt, and the epoch under which
+    /// it was started. An owner under a later epoch did not send it.
+    pub fn sent(&self) -> Option<(EffectKey, u32, Epoch)> {
+        let outside = self.outside().filter(|outside| matches!(outside.kind, Kind::Model | Kind::Tool))?;
+        Some((self.effect_key(outside.seq), outside.attempt, outside.started?))
+    }
+
     /// The look into a memory that waits for its answer, and its attempt.
     pub fn recall(&self) -> Option<(Seq, u32, RecallRequest)> {
         let outside = self.outside().filter(|outside| outside.kind == Kind::Memory && outside.started.is_some())?;
@@ -240,15 +251,15 @@ impl Agent {
             return None;
         }
         match input {
-            Input::Start { node, epoch } | Input::TakeOver { node, epoch } => {
-                if epoch < self.life.epoch {
-                    return None;
-                }
-                Some(match self.life.started {
-                    None => AgentEvent::Started { node, epoch },
-                    Some(_) => AgentEvent::TakenOver { node, epoch },
-                })
-            }
+            Input::Start { epoch, .. } | Input::TakeOver { epoch, .. } if epoch < self.life.epoch => None,
+            Input::Start { node, epoch } => Some(match self.life.started {
+                None => AgentEvent::Started { node, epoch },
+                Some(_) => AgentEvent::TakenOver { node, epoch, carried: None },
+            }),
+            Input::TakeOver { node, epoch, carried } => Some(match self.life.started {
+                None => AgentEvent::Started { node, epoch },
+                Some(_) => AgentEvent::TakenOver { node, epoch, carried },
+            }),
             Input::Inbox(_, fact::Input::Cancel { reason, epoch }) => {
                 self.raised = epoch.max(self.raised);
                 (!self.is_stopping()).then_some(AgentEvent::CancelReceived { reason })

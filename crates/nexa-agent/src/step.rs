@@ -37,13 +37,16 @@ pub enum Input {
         /// Under which epoch.
         epoch: Epoch,
     },
-    /// A new owner, or the same one after a restart, goes on with it: what was in flight is wished for again. Waking a
-    /// dormant agent on its own node is no takeover and needs no input of its own.
+    /// A new owner, or the same one after a restart, goes on with it: what was in flight is wished for again, unless it
+    /// is carried. When a carrier is gone, the same under the same epoch. Waking a dormant agent on its own node is no
+    /// takeover and needs no input of its own.
     TakeOver {
         /// Where.
         node: NodeId,
         /// Under which epoch.
         epoch: Epoch,
+        /// The node that sent what is in flight and hands the answer over.
+        carried: Option<NodeId>,
     },
     /// An entry of its inbox.
     Inbox(InputId, fact::Input),

@@ -352,7 +352,8 @@ pub enum AgentEvent {
         #[n(1)]
         entry: Remembered,
     },
-    /// Input: a new owner took it over and looked at its effects in flight.
+    /// Input: a new owner took it over and looked at its effects in flight; or its owner looked at them again, because
+    /// the node that carried them is gone.
     #[n(16)]
     TakenOver {
         /// Where.
@@ -361,6 +362,9 @@ pub enum AgentEvent {
         /// Under which epoch.
         #[n(1)]
         epoch: Epoch,
+        /// The node that sent what is in flight and hands the answer over, so that it is not sent again.
+        #[n(2)]
+        carried: Option<NodeId>,
     },
     /// Decision: a tool call was in flight when its owner was lost, must not be sent again, and counts as ended with an
     /// unknown outcome.

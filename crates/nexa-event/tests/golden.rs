@@ -309,7 +309,7 @@ fn agent_events() -> Vec<AgentEvent> {
         AgentEvent::DeadlinePassed,
         AgentEvent::ChildrenCancelled { children: vec![AgentId::child(agent(), Seq(3), 0)] },
         AgentEvent::Quarantined { reason: "it ended two nodes".into() },
-        AgentEvent::TakenOver { node: node(), epoch },
+        AgentEvent::TakenOver { node: node(), epoch, carried: None },
     ]);
     samples.extend(outcomes().into_iter().map(|outcome| AgentEvent::Ended { outcome, spend }));
     samples.push(AgentEvent::EffectEnded { seq, result: EffectResult::Done(calling()), spend });
@@ -352,6 +352,7 @@ fn agent_events() -> Vec<AgentEvent> {
         AgentEvent::Concluded { outcome: Outcome::Ok(payload("hi")) },
         AgentEvent::DetachedFailed { name, agent: Some(from), failure: failure() },
         spawned(scheduled_list()),
+        AgentEvent::TakenOver { node: node(), epoch, carried: Some(NodeId::new("n1").expect("a good name")) },
     ]);
     all_named(&samples, agent_event, AGENT_EVENTS);
     samples

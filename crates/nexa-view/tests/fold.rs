@@ -437,7 +437,7 @@ fn timers_quarantine_and_takeover_are_seen() {
         agent main quarantined v4 0 tokens on n1
     "#]]);
     let n2 = NodeId::new("n2").expect("a good name");
-    desk.tell(stream, Fact::Agent(AgentEvent::TakenOver { node: n2, epoch: Epoch(2) }), 2);
+    desk.tell(stream, Fact::Agent(AgentEvent::TakenOver { node: n2, epoch: Epoch(2), carried: None }), 2);
     desk.shows(expect![[r#"
         workload review running 0 tokens, 0 of 1 agents ended
         agent main waiting(timer) v5 0 tokens on n2

@@ -291,7 +291,27 @@ impl Desk {
         let late = std::mem::take(&mut seat.flying);
         seat.answered.extend(late);
         let epoch = seat.row_epoch;
-        self.step(id, Input::TakeOver { node: node(), epoch })
+        self.step(id, Input::TakeOver { node: node(), epoch, carried: None })
+    }
+
+    /// Moves it to another node, while the one that it leaves waits for what is in flight.
+    pub(crate) fn migrate(&mut self, id: AgentId) -> Step {
+        self.read_again(id);
+        let seat = self.seats.get_mut(&id).expect("the agent exists");
+        seat.row_epoch = seat.row_epoch.next();
+        let epoch = seat.row_epoch;
+        self.step(id, Input::TakeOver { node: node(), epoch, carried: Some(NodeId::new("n0").expect("a name")) })
+    }
+
+    /// The node is gone that waits for what was in flight when the agent moved.
+    pub(crate) fn lose_carrier(&mut self, id: AgentId) {
+        let seat = self.seats.get_mut(&id).expect("the agent exists");
+        let epoch = seat.agent.epoch();
+        if seat.agent.sent().is_some_and(|(_, _, started)| started < epoch) {
+            let late = std::mem::take(&mut seat.flying);
+            seat.answered.extend(late);
+            self.step(id, Input::TakeOver { node: node(), epoch, carried: None });
+        }
     }
 
     pub(crate) fn taken_over(&mut self) -> &mut Self {

@@ -142,7 +142,7 @@ proptest! {
             // Whatever it says, it can be looked at, frozen again, and brought further.
             let _ = (agent.state(), agent.due(), agent.wish(NOON), agent.snapshot().len());
             let epoch = Epoch(agent.epoch().0 + 1);
-            agent.step(Input::TakeOver { node: NodeId::new("n1").expect("a name"), epoch }, NOON, 100);
+            agent.step(Input::TakeOver { node: NodeId::new("n1").expect("a name"), epoch, carried: None }, NOON, 100);
             agent.start_effect(Seq(1));
             agent.step(Input::Due, NOON, 100);
             let (seq, result) = (Seq(1), Desk::reply("x", bill(1, 1)));

@@ -53,6 +53,8 @@ enum Happening {
     AnswerAgain(Index),
     Person(bool),
     TakeOver,
+    Migrate,
+    LoseCarrier,
     Freeze,
     Message(u8),
     Passes(u16),
@@ -71,6 +73,8 @@ fn any_happening() -> impl Strategy<Value = Happening> {
         4 => any::<Index>().prop_map(Happening::AnswerAgain),
         3 => any::<bool>().prop_map(Happening::Person),
         5 => Just(Happening::TakeOver),
+        4 => Just(Happening::Migrate),
+        2 => Just(Happening::LoseCarrier),
         2 => Just(Happening::Freeze),
         1 => any::<u8>().prop_map(Happening::Message),
         3 => (0..400u16).prop_map(Happening::Passes),
@@ -119,6 +123,8 @@ fn happens(desk: &mut Desk, id: AgentId, happening: Happening) {
             }
         }
         Happening::TakeOver => drop(desk.take_over(id)),
+        Happening::Migrate => drop(desk.migrate(id)),
+        Happening::LoseCarrier => desk.lose_carrier(id),
         Happening::Freeze => desk.freeze(id),
         Happening::Message(number) => desk.message(id, number),
         Happening::Passes(millis) => desk.now = desk.now.after(Millis(millis.into())),
@@ -198,7 +204,7 @@ proptest! {
         functions in any_functions(false),
         budget in any_budget(),
         fuel in prop::sample::select(vec![1, 3, 10_000]),
-        story in prop::collection::vec((any::<Index>(), 0..6u8), 0..80),
+        story in prop::collection::vec((any::<Index>(), 0..8u8), 0..80),
     ) {
         let budget = Budget { time: None, ..budget };
         let mut calm = Desk::with(&functions, |born| born.budget = budget);
@@ -214,6 +220,8 @@ proptest! {
                 2 => Happening::TakeOver,
                 3 => Happening::AnswerAgain(who),
                 4 => Happening::Answer(who, 1),
+                5 => Happening::Migrate,
+                6 => Happening::LoseCarrier,
                 _ => Happening::GoOn,
             };
             happens(&mut desk, *who.get(&ids), happening);

@@ -30,6 +30,51 @@ fn a_call_in_flight_at_a_crash_is_not_made_again_and_has_an_unknown_outcome() {
 }
 
 #[test]
+fn a_call_that_is_carried_is_made_once_over_two_migrations_and_its_answer_counts() {
+    let mut desk = Desk::agent(&[Act::TryCall(false)]);
+    desk.starts();
+    desk.migrate(desk.root);
+    desk.migrate(desk.root);
+    assert_eq!(sent(&desk), 1);
+    desk.tool_gives("paid").expect(expect![[r#"
+        started on n1 epoch 1
+        effect_intended #1 tool tool0 {}
+        effect_started #1 attempt 1 epoch 1
+        taken_over by n1 epoch 2, n0 carries what is in flight
+        taken_over by n1 epoch 3, n0 carries what is in flight
+        effect_ended #1 done
+        ended ok
+        => succeeded
+    "#]]);
+}
+
+#[test]
+fn a_call_whose_carrier_is_gone_is_treated_as_one_whose_owner_is_lost() {
+    let mut desk = Desk::agent(&[Act::TryCall(false), Act::TryCall(true)]);
+    desk.starts();
+    desk.migrate(desk.root);
+    desk.lose_carrier(desk.root);
+    desk.migrate(desk.root);
+    desk.lose_carrier(desk.root);
+    desk.tool_gives("done").expect(expect![[r#"
+        started on n1 epoch 1
+        effect_intended #1 tool tool0 {}
+        effect_started #1 attempt 1 epoch 1
+        taken_over by n1 epoch 2, n0 carries what is in flight
+        taken_over by n1 epoch 2
+        effect_lost #1
+        effect_intended #2 tool tool1 {}
+        effect_started #2 attempt 1 epoch 2
+        taken_over by n1 epoch 3, n0 carries what is in flight
+        taken_over by n1 epoch 3
+        effect_started #2 attempt 2 epoch 3
+        effect_ended #2 done
+        ended ok
+        => succeeded
+    "#]]);
+}
+
+#[test]
 fn the_late_answer_of_a_lost_call_changes_nothing() {
     let mut desk = Desk::agent(&[Act::TryCall(false), Act::TryCall(false)]);
     desk.starts().taken_over();
