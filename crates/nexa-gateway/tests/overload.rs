@@ -103,6 +103,8 @@ impl House {
             tools: Arc::new(nexa_ports::tool::NoTools),
             clock: clock.clone(),
             dice: dice.clone(),
+            neighbours: Arc::new(nexa_ports::neighbours::Alone),
+            fence: Arc::new(nexa_runtime::fence::Always),
         };
         let config = NodeConfig {
             idle_before_dormant: Millis(3_600_000),

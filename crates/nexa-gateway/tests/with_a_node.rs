@@ -122,7 +122,17 @@ impl House {
         let memories = Arc::new(MemoryViews::new(store.clone()));
         let (model, clock, dice) = (echo.clone(), clock.clone(), dice.clone());
         let tools = Arc::new(nexa_ports::tool::NoTools);
-        let ports = Ports { store: store.clone(), memories, model, tools, clock: clock.clone(), dice: dice.clone() };
+        let (neighbours, fence) = (Arc::new(nexa_ports::neighbours::Alone), Arc::new(nexa_runtime::fence::Always));
+        let ports = Ports {
+            store: store.clone(),
+            memories,
+            model,
+            tools,
+            clock: clock.clone(),
+            dice: dice.clone(),
+            neighbours,
+            fence,
+        };
         let scheduler = SchedulerConfig { max_concurrent_agents: 40, ..SchedulerConfig::default() };
         let config = NodeConfig { scheduler, ..NodeConfig::new(NodeId::new("n1").expect("a good name")) };
         let node = Node::start(config, ports).await.expect("the node starts");

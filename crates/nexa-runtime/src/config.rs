@@ -13,6 +13,9 @@ use crate::memory::MemoryPressure;
 pub struct NodeConfig {
     /// The node's name in agent rows. Two running nodes on one store need two names.
     pub node: NodeId,
+    /// Whether there are other nodes on the same store: then agents are this node's only if they were left by an earlier
+    /// run of it, were born here, or were given to it.
+    pub others: bool,
     /// Agents in memory. Above it the cheapest idle one leaves for the next, which waits meanwhile.
     pub live_agents_max: usize,
     /// Agents that read their history at the same time, after a start as ever. The others wait.
@@ -53,6 +56,7 @@ impl NodeConfig {
     pub fn new(node: NodeId) -> Self {
         Self {
             node,
+            others: false,
             live_agents_max: 20_000,
             loading_agents_max: 64,
             waiting_agents_max: 1_000_000,
@@ -161,6 +165,41 @@ pub struct NodeStats {
     pub is_draining: bool,
     /// Whether a service of the node was given up; the process should end.
     pub has_failed: bool,
+}
+
+/// How much a node has to do, for others to compare.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct NodeLoad {
+    /// Its agents, in memory or not. Of a node without others, those that it knows of.
+    pub agents: usize,
+    /// Of these, in memory.
+    pub live: usize,
+    /// That wait for a place in memory.
+    pub coming: usize,
+    /// That compute, or wait for a model or a tool.
+    pub at_work: usize,
+    /// That wait for a thread to compute.
+    pub run_queue: usize,
+    /// Model and tool calls in flight.
+    pub calls_in_flight: usize,
+    /// Agents that wait for a sending slot.
+    pub calls_waiting: usize,
+    /// Answers that no agent has recorded yet.
+    pub results_unrecorded: usize,
+    /// Calls that go on, or whose answers are kept, for agents that have left.
+    pub carried: usize,
+    /// Resident memory of the process, where the system tells it.
+    pub resident_bytes: Option<u64>,
+    /// The budget for it.
+    pub memory_max: Option<u64>,
+    /// How late the runtime is, in milliseconds.
+    pub runtime_lag_ms: u64,
+    /// Appends sent to the store since the start.
+    pub appends: u64,
+    /// Steps taken and acted on since the start.
+    pub steps: u64,
+    /// Whether it takes no new work.
+    pub is_draining: bool,
 }
 
 /// What agents count.

@@ -5,6 +5,7 @@
 //! - `run_queue`, `line`, `fair`, `pace`: whose program computes next, on threads of their own, and for how long.
 //! - `begin`: how many are at work at the same time.
 //! - `residency`, `takeover`, `ownership`: who is in memory, who must come, and who is ours at all.
+//! - `moving`, [`fence`]: agents that come and go between nodes, and what a node may no longer send.
 //! - `liveness`, `memory`: how late the runtime is and how large the process, and what is done about the latter.
 //! - `dispatch`: carries out effects: models and timers.
 //! - [`bounded`], [`supervise`]: actors with limits, and restarts with limits; other crates use them too.
@@ -26,11 +27,13 @@ pub mod bounded;
 mod config;
 mod dispatch;
 mod fair;
+pub mod fence;
 pub mod genai;
 mod line;
 pub mod live;
 mod liveness;
 mod memory;
+mod moving;
 mod node;
 mod ownership;
 mod pace;
@@ -43,8 +46,9 @@ mod waits;
 
 pub use agent::RECALLS_MAX;
 pub use bounded::Overloaded;
-pub use config::{NodeConfig, NodeStats};
+pub use config::{NodeConfig, NodeLoad, NodeStats};
 pub use live::{Live, LiveHub, LiveKind, LivePiece, LiveReceiver};
 pub use memory::MemoryPressure;
+pub use moving::{Carrier, Given, LEFT_FOR, RELEASE_WAIT, ReleaseError, Released};
 pub use node::{Node, Ports, StartError};
 pub use programs::ProgramError;

@@ -6,27 +6,28 @@
 //! Everything hangs off the value: no process-wide names, so several nodes fit into one process. Dropping the last
 //! clone stops the node where it stands, as a crash would; [`Node::drain`] stops it in good order.
 
+mod moving;
+mod quarantine;
 mod stats;
 
 use std::io;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use nexa_event::envelope::Fact;
-use nexa_event::fact::AgentEvent;
 use nexa_ports::clock::Clock;
 use nexa_ports::dice::Dice;
 use nexa_ports::memories::Memories;
 use nexa_ports::model::Model;
-use nexa_ports::store::{Append, AppendError, Guard, RowChange, Stamp, Store, StoreError};
+use nexa_ports::neighbours::Neighbours;
+use nexa_ports::store::{Stamp, Store, StoreError};
 use nexa_ports::tool::Tools;
 use nexa_sched::SchedulerConfig;
-use nexa_types::{AgentId, AgentState, Millis, ModuleHash, NodeId, StreamId, TenantId};
+use nexa_types::{AgentId, EffectKey, Epoch, Millis, ModuleHash, NodeId, TenantId};
 use nexa_vm::module::Module;
 use nexa_vm::vm::Program;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
 use crate::agent::{AgentChild, RECALLS_MAX};
 use crate::begin::{Beginning, Wish};
@@ -36,21 +37,21 @@ use crate::dispatch::models::Models;
 use crate::dispatch::slots::ModelLimits;
 use crate::dispatch::timers::Timers;
 use crate::dispatch::{Hint, Nudge};
+use crate::fence::Fence;
 use crate::line::{Share, parts};
 use crate::live::LiveHub;
 use crate::liveness::{self, Vitals};
 use crate::memory::Gauge;
+use crate::moving::Departed;
 use crate::ownership::Ownership;
 use crate::programs::{ProgramError, Programs};
 use crate::residency::{Counts, Residency, Seat, SeatLimits};
 use crate::run_queue::RunQueue;
-use crate::supervise::{RestartPolicy, SuperviseCounters, Supervisor, keep_running};
+use crate::supervise::{SuperviseCounters, Supervisor, keep_running};
 use crate::takeover;
 
 /// Supervisors that share the agents, because ractor links and unlinks under one lock a tree.
 const SHARDS: usize = 16;
-/// How often a quarantine is tried while the store is away.
-const QUARANTINE_TRIES_MAX: usize = 20;
 
 /// The world outside a node.
 #[derive(Clone)]
@@ -67,6 +68,10 @@ pub struct Ports {
     pub clock: Arc<dyn Clock>,
     /// Randomness, for pauses.
     pub dice: Arc<dyn Dice>,
+    /// The other nodes; [`nexa_ports::neighbours::Alone`] if there are none.
+    pub neighbours: Arc<dyn Neighbours>,
+    /// Whether effects may still be sent; [`crate::fence::Always`] if there are no other nodes.
+    pub fence: Arc<dyn Fence>,
 }
 
 /// Why a node did not start.
@@ -118,6 +123,9 @@ pub(crate) struct Core {
     pub(crate) run_queue: RunQueue,
     vitals: Arc<Vitals>,
     pub(crate) ownership: Ownership,
+    pub(crate) neighbours: Arc<dyn Neighbours>,
+    pub(crate) fence: Arc<dyn Fence>,
+    pub(crate) departed: Departed,
     pub(crate) counters: Counters,
     pub(crate) stop: CancellationToken,
     supervisors: Vec<Supervisor>,
@@ -134,11 +142,17 @@ impl Nudge for Bell {
             core.hint(agent, hint);
         }
     }
+
+    fn recorded(&self, carrier: &NodeId, agent: AgentId, key: EffectKey) {
+        if let Some(core) = self.0.upgrade() {
+            core.neighbours.recorded(carrier, agent, key);
+        }
+    }
 }
 
 impl Node {
-    /// Starts a node: takes over every agent of the store that has not ended, and wakes those with something to do.
-    /// Must be called within a tokio runtime.
+    /// Starts a node: takes over every agent of the store that has not ended, or only those of an earlier run of it if
+    /// there are other nodes, and wakes those with something to do. Must be called within a tokio runtime.
     ///
     /// # Errors
     /// [`StartError`]. What was taken over until then is taken over again by the next start.
@@ -172,7 +186,8 @@ impl Node {
         &self.core().config.node
     }
 
-    /// Tells an agent to look around: it was born on this node, or its inbox has changed.
+    /// Tells an agent to look around: it was born on this node, or its inbox has changed. For one that has left, its node
+    /// is told for a while; a node among others does nothing about one that it was not given.
     ///
     /// # Errors
     /// [`Overloaded`] if too many agents wait for a place in memory. Nothing is lost: the store has the fact, and the
@@ -234,13 +249,18 @@ impl Node {
 
     /// Stops in good order: no agent begins anything new, answers in flight are waited for and recorded until
     /// `deadline`, agents leave with a snapshot. Then the node stands still for good, whether all was done or not.
-    /// What was in flight at the deadline is sent again by the next owner, under the same key.
+    /// What was in flight at the deadline is sent again by the next owner, under the same key. Answers for agents that have
+    /// left are waited for, and offered, until then too.
     pub async fn drain(&self, deadline: Duration) {
         let core = self.core();
         let until = core.clock.now().after(Millis(u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX)));
         core.residency.drain();
+        let done = async {
+            core.residency.emptied().await;
+            core.models.delivered().await;
+        };
         tokio::select! {
-            () = core.residency.emptied() => info!(node = %core.config.node, "node is drained"),
+            () = done => info!(node = %core.config.node, "node is drained"),
             () = core.clock.wait_until(until) => {
                 let left = core.residency.counts().live;
                 warn!(node = %core.config.node, left, "node stops with agents in flight");
@@ -258,7 +278,7 @@ impl Core {
         supervisors: Vec<Supervisor>,
         supervised: Arc<SuperviseCounters>,
     ) -> Arc<Self> {
-        let Ports { store, memories, model, tools, clock, dice } = ports;
+        let Ports { store, memories, model, tools, clock, dice, neighbours, fence } = ports;
         Arc::new_cyclic(|core| {
             let (live, stop) = (LiveHub::default(), CancellationToken::new());
             let limits = ModelLimits {
@@ -279,7 +299,10 @@ impl Core {
                 timers: Arc::new(Timers::new(config.timers_max)),
                 run_queue,
                 vitals: Arc::default(),
-                ownership: Ownership::default(),
+                ownership: Ownership::new(config.others),
+                neighbours,
+                fence,
+                departed: Departed::default(),
                 counters: Counters::default(),
                 failed: CancellationToken::new(),
                 config,
@@ -305,6 +328,7 @@ impl Core {
         self.keep("models", move || models.clone().run());
         let core = self.clone();
         self.keep("sweep", move || takeover::sweep(core.clone()));
+        self.serve_others();
         // Held by the watcher only while there is a budget to act on, so that a node that was dropped is gone.
         let acts = if self.config.memory_max.is_some() { Arc::downgrade(self) } else { Weak::new() };
         liveness::watch(self.vitals.clone(), acts, self.stop.clone())
@@ -365,6 +389,10 @@ impl Core {
 
     /// Hands a hint to an agent and brings it into memory if need be.
     pub(crate) fn call(self: &Arc<Self>, agent: AgentId, hint: Hint) -> Result<(), Overloaded> {
+        if self.ownership.epoch(agent).is_none() {
+            self.pass_on(agent);
+            return Ok(());
+        }
         let seat = self.residency.call(agent, hint)?;
         if hint == Hint::Inbox && seat.is_none() {
             self.run_queue.hurry(agent, self.clock.now());
@@ -412,56 +440,12 @@ impl Core {
         self.start(self.residency.gone(seat));
     }
 
-    /// An agent has ended or is not this node's any more.
-    pub(crate) fn gone_for_good(self: &Arc<Self>, seat: &Seat) {
+    /// An agent has ended or is not this node's any more, under this epoch or an earlier one.
+    pub(crate) fn gone_for_good(self: &Arc<Self>, seat: &Seat, epoch: Epoch) {
         if self.residency.is_seated(seat) {
-            self.ownership.forget(seat.agent);
+            self.ownership.forget(seat.agent, epoch);
         }
         self.gone(seat);
-    }
-
-    /// Nobody runs the agent any more until a person says so; the stream says why.
-    pub(crate) async fn quarantine(self: &Arc<Self>, seat: Seat, reason: String) {
-        error!(agent = %seat.agent, reason, "agent is quarantined");
-        Counters::count(&self.counters.quarantined);
-        for tries in 1..=QUARANTINE_TRIES_MAX {
-            match self.record_quarantine(&seat, &reason).await {
-                Ok(()) => break,
-                Err(AppendError::Store(error)) => {
-                    warn!(agent = %seat.agent, %error, "quarantine is not recorded yet");
-                    let pause = RestartPolicy::SERVICE.pause(tries, self.dice.roll());
-                    self.clock.wait_until(self.clock.now().after(pause)).await;
-                }
-                // Another owner, a cancel, or the end was faster.
-                Err(_) => break,
-            }
-        }
-        self.gone(&seat);
-    }
-
-    /// Writes without bringing the agent into memory, because that may be what fails.
-    async fn record_quarantine(&self, seat: &Seat, reason: &str) -> Result<(), AppendError> {
-        let Some(row) = self.store.row(seat.agent).await? else { return Ok(()) };
-        if row.state.is_terminal()
-            || row.state == AgentState::Quarantined
-            || row.node.as_ref() != Some(&self.config.node)
-            || !self.ownership.covers(&row)
-        {
-            return Ok(());
-        }
-        let append = Append {
-            stream: StreamId::Agent(seat.agent),
-            guard: Guard::Owner(row.epoch),
-            expected: row.version,
-            stamp: Stamp { at: self.clock.now(), tenant: row.tenant, principal: row.principal, trace: None },
-            facts: vec![Fact::Agent(AgentEvent::Quarantined { reason: reason.to_owned() })],
-            row: Some(RowChange { state: AgentState::Quarantined, due: None }),
-            takes: Vec::new(),
-            posts: Vec::new(),
-            births: Vec::new(),
-            also: None,
-        };
-        self.store.append(vec![append]).await.pop().map_or(Ok(()), |answer| answer.map(|_| ()))
     }
 
     /// Stops everything where it stands.

@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nexa_types::{AgentId, Millis, Timestamp};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 use crate::bounded::{Address, Bound, Bounds, Lane, Overloaded};
 use crate::dispatch::Hint;
@@ -60,6 +60,44 @@ pub(crate) struct Seat {
     pub(crate) address: Address<Told>,
     /// Set when the inbox has changed since the actor last read it.
     pub(crate) inbox_changed: Arc<AtomicBool>,
+    pub(crate) signs: Arc<Signs>,
+}
+
+/// What an actor looks for before each step.
+#[derive(Debug, Default)]
+pub(crate) struct Signs {
+    /// Its agent is to go to another node.
+    parts: AtomicBool,
+    /// Its agent was on another node since it was read.
+    outdated: AtomicBool,
+}
+
+impl Signs {
+    pub(crate) fn parts(&self) -> bool {
+        self.parts.load(Ordering::Acquire)
+    }
+
+    /// Whether all is to be read again. Asking takes the sign away.
+    pub(crate) fn is_outdated(&self) -> bool {
+        self.outdated.swap(false, Ordering::AcqRel)
+    }
+}
+
+/// An agent on its way to another node.
+#[derive(Default)]
+struct Parting {
+    /// A hint has come for it meanwhile.
+    was_called: bool,
+    /// It was in memory; told once it has left.
+    left: Option<oneshot::Sender<()>>,
+}
+
+/// An agent is to go to another node.
+pub(crate) enum Parts {
+    /// Nobody runs it.
+    Out,
+    /// Its actor was told: an answer comes once it has left, and none if it stays.
+    Told(oneshot::Receiver<()>),
 }
 
 struct Seated {
@@ -97,6 +135,8 @@ struct State {
     queued: HashMap<AgentId, Turn>,
     tickets: u64,
     asleep: HashSet<AgentId>,
+    /// Nobody brings these into memory.
+    parting: HashMap<AgentId, Parting>,
     generation: u64,
     closed: bool,
     pressure: MemoryPressure,
@@ -144,6 +184,10 @@ impl Residency {
             // Refused only if a `Look` waits already.
             let _ = seated.seat.address.tell(Lane::Work, 0, Told::Look);
             state.busy(agent);
+            return Ok(None);
+        }
+        if let Some(parting) = state.parting.get_mut(&agent) {
+            parting.was_called = true;
             return Ok(None);
         }
         let is_urgent = matches!(hint, Hint::EffectEnded | Hint::SlotGranted);
@@ -227,6 +271,66 @@ impl Residency {
         state.admit(&self.limits)
     }
 
+    /// From now on nobody brings this agent into memory, and its actor is told to leave at its next step. `None` if it is
+    /// on its way already.
+    pub(crate) fn part(&self, agent: AgentId) -> Option<Parts> {
+        let mut state = self.lock();
+        if state.parting.contains_key(&agent) {
+            return None;
+        }
+        let mut parting = Parting { was_called: state.queued.contains_key(&agent), left: None };
+        state.give_up_waiting(agent);
+        let parts = match state.seated.get(&agent) {
+            Some(seated) => {
+                let (left, has_left) = oneshot::channel();
+                parting.left = Some(left);
+                seated.seat.signs.parts.store(true, Ordering::Release);
+                // Refused only if other orders wait, and the sign is seen before any.
+                let _ = seated.seat.address.tell(Lane::Control, 0, Told::Look);
+                Parts::Told(has_left)
+            }
+            None => Parts::Out,
+        };
+        state.busy(agent);
+        state.parting.insert(agent, parting);
+        Some(parts)
+    }
+
+    /// The agent cannot leave now, as its actor finds.
+    pub(crate) fn stays(&self, seat: &Seat) {
+        let mut state = self.lock();
+        if state.mine(seat).is_some() {
+            seat.signs.parts.store(false, Ordering::Release);
+            state.parting.remove(&seat.agent);
+        }
+    }
+
+    /// The agent does not leave after all. Whether it is to be called.
+    pub(crate) fn comes_back(&self, agent: AgentId) -> bool {
+        let mut state = self.lock();
+        let parting = state.parting.remove(&agent);
+        match state.seated.get(&agent) {
+            Some(seated) => seated.seat.signs.parts.store(false, Ordering::Release),
+            None => drop(state.asleep.insert(agent)),
+        }
+        parting.is_some_and(|parting| parting.was_called)
+    }
+
+    /// The agent is another node's.
+    pub(crate) fn has_parted(&self, agent: AgentId) {
+        let mut state = self.lock();
+        state.parting.remove(&agent);
+        state.asleep.remove(&agent);
+    }
+
+    /// What is in memory of an agent, if it is there, is not what another node has left of it.
+    pub(crate) fn outdate(&self, agent: AgentId) {
+        let state = self.lock();
+        if let Some(seated) = state.seated.get(&agent) {
+            seated.seat.signs.outdated.store(true, Ordering::Release);
+        }
+    }
+
     /// Whether this incarnation is the one that counts.
     pub(crate) fn is_seated(&self, seat: &Seat) -> bool {
         let mut state = self.lock();
@@ -284,10 +388,10 @@ impl Residency {
         state.forget_the_queue();
     }
 
-    /// Whether the agent is in memory or about to be.
+    /// Whether the agent is in memory, or about to be or to leave for another node.
     pub(crate) fn holds(&self, agent: AgentId) -> bool {
         let state = self.lock();
-        state.seated.contains_key(&agent) || state.queued.contains_key(&agent)
+        state.seated.contains_key(&agent) || state.queued.contains_key(&agent) || state.parting.contains_key(&agent)
     }
 
     /// Whether the agent waits to be in memory, or reads its history.
@@ -365,6 +469,7 @@ impl State {
             generation: self.generation,
             address: Address::new(LANES),
             inbox_changed: Arc::new(AtomicBool::new(true)),
+            signs: Arc::default(),
         };
         self.loading += 1;
         self.asleep.remove(&agent);
@@ -417,6 +522,10 @@ impl State {
             && seated.loading
         {
             self.loading -= 1;
+        }
+        if let Some(left) = self.parting.get_mut(&agent).and_then(|parting| parting.left.take()) {
+            // Nobody waits for it any more: then it is called again.
+            let _ = left.send(());
         }
         self.asleep.remove(&agent);
     }

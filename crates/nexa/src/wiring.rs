@@ -111,6 +111,8 @@ pub(crate) async fn wire(
         tools: Arc::new(tools(project, &clock)?),
         clock: Arc::clone(&clock),
         dice: Arc::clone(&dice),
+        neighbours: Arc::new(nexa_ports::neighbours::Alone),
+        fence: Arc::new(nexa_runtime::fence::Always),
     };
     let name = NodeId::new("local").expect("the name is a constant that is a name");
     let (tenant_weights, memory_max) = (project.weights()?, project.node.memory_max());

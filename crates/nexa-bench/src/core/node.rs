@@ -68,6 +68,8 @@ impl Ground {
             tools: Arc::new(NoTools),
             clock: self.clock.clone(),
             dice: Arc::new(SystemDice),
+            neighbours: Arc::new(nexa_ports::neighbours::Alone),
+            fence: Arc::new(nexa_runtime::fence::Always),
         };
         let node = Node::start(NodeConfig::new(self.name.clone()), ports).await?;
         Ok(Running { ground: self, node })

@@ -5,12 +5,12 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use nexa_agent::{Agent, Input, ReplayError, Replayed, SLICES_PER_DECISION_MAX};
+use nexa_agent::{Agent, Input, OutsideEffect, ReplayError, Replayed, SLICES_PER_DECISION_MAX};
 use nexa_event::envelope::{Fact, TraceContext};
 use nexa_event::fact::{self, AgentEvent, Spawned};
 use nexa_ports::store::{AgentRow, InboxEntry, Recorded, RowChange, StoreError};
 use nexa_types::limits::SLICE_FUEL;
-use nexa_types::{AgentState, InputId, StreamId, Version};
+use nexa_types::{AgentState, InputId, NodeId, StreamId, Version};
 use nexa_vm::vm::Program;
 use tracing::warn;
 
@@ -70,9 +70,11 @@ fn chain(error: &dyn std::error::Error) -> String {
 pub(super) async fn load(core: &Arc<Core>, seat: &Seat) -> Result<Loaded, LoadError> {
     let row = core.store.row(seat.agent).await?.ok_or(LoadError::NotHere("nobody knows it"))?;
     if row.state.is_terminal() {
+        core.ownership.forget(seat.agent, row.epoch);
         return Err(LoadError::NotHere("it has ended"));
     }
     if row.node.as_ref() != Some(&core.config.node) {
+        core.ownership.forget(seat.agent, row.epoch);
         return Err(LoadError::NotHere("another node owns it, or none"));
     }
     if !core.ownership.covers(&row) {
@@ -107,7 +109,7 @@ pub(super) async fn load(core: &Arc<Core>, seat: &Seat) -> Result<Loaded, LoadEr
         inbox: inbox.entries,
         inbox_unread: inbox.has_more,
         wish: None,
-        lost: agent.in_flight(core.clock.now()).filter(|effect| !core.models.carries(seat.agent, effect.key)),
+        lost: never_sent(core, &agent),
         heard_due: None,
         read_after_due: None,
         more: false,
@@ -267,6 +269,23 @@ async fn replay_one(core: &Core, row: &AgentRow, mut agent: Agent, recorded: Rec
     )))
 }
 
+/// What was recorded as started under this node's right, and is not under way: an incarnation died before it was sent.
+fn never_sent(core: &Core, agent: &Agent) -> Option<OutsideEffect> {
+    let (key, _, epoch) = agent.sent()?;
+    let is_own = core.ownership.epoch(agent.id()).is_some_and(|given| epoch >= given);
+    if !is_own || core.models.carries(agent.id(), key) {
+        return None;
+    }
+    agent.in_flight(core.clock.now())
+}
+
+/// Which node goes on with what the agent has in flight, if one is known to.
+fn carrier(core: &Core, agent: &Agent) -> Option<NodeId> {
+    let (key, _, _) = agent.sent()?;
+    let carrier = core.models.carrier(agent.id(), key)?;
+    Some(carrier.unwrap_or_else(|| core.config.node.clone()))
+}
+
 /// What the agent must hear before anything else.
 fn first_input(core: &Core, row: &AgentRow, agent: &Agent, inbox: &mut VecDeque<InboxEntry>) -> Input {
     if (row.cancelled || row.state == AgentState::Quarantined)
@@ -278,7 +297,7 @@ fn first_input(core: &Core, row: &AgentRow, agent: &Agent, inbox: &mut VecDeque<
     if agent.state() == AgentState::Placed {
         Input::Start { node, epoch: row.epoch }
     } else if row.epoch > agent.epoch() {
-        Input::TakeOver { node, epoch: row.epoch }
+        Input::TakeOver { node, epoch: row.epoch, carried: carrier(core, agent) }
     } else {
         Input::Continue
     }

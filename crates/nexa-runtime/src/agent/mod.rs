@@ -28,7 +28,8 @@ use nexa_ports::memories::MemoryPlace;
 use nexa_ports::store::{InboxEntry, RowChange, StoreError};
 use nexa_ports::view::ViewError;
 use nexa_types::{
-    AgentState, EffectKey, Millis, Payload, PrincipalId, Spend, TenantId, Timestamp, Version, Waiting, WorkloadId,
+    AgentState, EffectKey, Epoch, Millis, Payload, PrincipalId, Spend, TenantId, Timestamp, Version, Waiting,
+    WorkloadId,
 };
 use nexa_vm::recall::look_up;
 use tokio_util::task::AbortOnDropHandle;
@@ -39,6 +40,7 @@ use self::load::{INBOX_PAGE, LoadError, cancels_first, load};
 use self::record::{Became, Kept};
 use crate::bounded::{Behaviour, Fault, Lane, Then};
 use crate::dispatch::Hint;
+use crate::fence::FENCE_RETRY;
 use crate::genai;
 use crate::node::Core;
 use crate::residency::{Seat, Told};
@@ -158,7 +160,12 @@ impl Behaviour for AgentActor {
         if !self.core.residency.is_seated(&self.seat) {
             return Ok(Then::Stop);
         }
+        if self.seat.signs.is_outdated() {
+            // A step that was decided on it is refused by the store, and is none for what is read now.
+            (body.loaded, body.kept) = (None, None);
+        }
         match told {
+            _ if self.seat.signs.parts() => Box::pin(self.part(body)).await,
             // Boxed, because ractor keeps room for the largest future of a handler in every actor, idle ones too.
             Told::Look | Told::Drain => Box::pin(self.turn(body)).await,
             Told::Sleep => Box::pin(self.sleep(body)).await,
@@ -174,6 +181,9 @@ impl AgentActor {
         }
         let mut seen = genai::Turn::default();
         for _ in 0..STEPS_PER_TURN_MAX {
+            if self.seat.signs.parts() {
+                return self.part(body).await;
+            }
             let mut loaded = match body.loaded.take() {
                 Some(loaded) => loaded,
                 None => match self.bring_in(body).await? {
@@ -219,8 +229,12 @@ impl AgentActor {
                         return Ok(Then::Stop);
                     }
                 }
-                Became::Ended | Became::NotMine => {
-                    self.core.gone_for_good(&self.seat);
+                Became::Ended => {
+                    self.core.gone_for_good(&self.seat, Epoch(u64::MAX));
+                    return Ok(Then::Stop);
+                }
+                Became::NotMine(epoch) => {
+                    self.core.gone_for_good(&self.seat, epoch);
                     return Ok(Then::Stop);
                 }
             }
@@ -308,6 +322,9 @@ impl AgentActor {
         if let Some(entry) = loaded.inbox.pop_front() {
             return Ok(Next::Hear(Input::Inbox(entry.id, entry.input), None));
         }
+        if let Some(again) = self.given_up(loaded) {
+            return Ok(Next::Hear(again, None));
+        }
         // Once a moment: what it means to the agent cannot change by saying it again.
         if due.is_some() {
             loaded.heard_due = due;
@@ -327,12 +344,26 @@ impl AgentActor {
             if let Some(wish) = self.reserve(loaded) {
                 return Ok(Next::Start(wish));
             }
-        } else if let Some(effect) = &loaded.lost
-            && self.reserve_for(effect, loaded)
-        {
-            return Ok(loaded.agent.in_flight(now).map_or(Next::Nothing, Next::SendLost));
+        } else if let Some(effect) = &loaded.lost {
+            if !core.fence.may_send(None) {
+                self.call_again(FENCE_RETRY);
+            } else if self.reserve_for(effect, loaded) {
+                return Ok(loaded.agent.in_flight(now).map_or(Next::Nothing, Next::SendLost));
+            }
         }
         Ok(Next::Nothing)
+    }
+
+    /// What was sent by an owner before this one and goes on nowhere any more is treated as at a takeover.
+    fn given_up(&self, loaded: &Loaded) -> Option<Input> {
+        let (key, _, epoch) = loaded.agent.sent()?;
+        let given = self.core.ownership.epoch(self.seat.agent)?;
+        if epoch >= given || self.core.models.carries(self.seat.agent, key) {
+            return None;
+        }
+        info!(agent = %self.seat.agent, "what it had in flight is not carried any more");
+        let (node, epoch) = (self.core.config.node.clone(), loaded.agent.epoch());
+        Some(Input::TakeOver { node, epoch, carried: None })
     }
 
     /// Looks into a memory, as everything left it that was stored by now: so an agent finds what it stored itself, and
@@ -389,7 +420,7 @@ impl AgentActor {
             }
             Next::SendLost(effect) => {
                 loaded.lost = None;
-                self.send(&loaded, effect);
+                self.send(&mut loaded, effect, None);
                 return Ok(Some((loaded, Became::Done)));
             }
             Next::Nothing | Next::Leave => return Ok(Some((loaded, Became::Done))),
@@ -437,6 +468,22 @@ impl AgentActor {
         }
         self.look_again();
         Ok(Then::GoOn)
+    }
+
+    /// Leaves memory for another node: between two steps, with a snapshot, and whatever it waits for. Not with a step that
+    /// the store has not confirmed, nor with a start whose effect was not sent.
+    async fn part(&self, body: &mut Body) -> Result<Then, Fault> {
+        let is_unsent = body.loaded.as_ref().is_some_and(|loaded| loaded.lost.is_some());
+        if body.kept.is_some() || is_unsent {
+            self.core.residency.stays(&self.seat);
+            self.look_again();
+            return Ok(Then::GoOn);
+        }
+        if let Some(loaded) = &mut body.loaded {
+            self.snapshot(loaded).await;
+        }
+        self.core.leave_now(&self.seat);
+        Ok(Then::Stop)
     }
 
     async fn snapshot_if_due(&self, loaded: &mut Loaded) {

@@ -11,7 +11,7 @@ use nexa_event::effect::EffectBody;
 use nexa_event::envelope::Fact;
 use nexa_event::fact::{self, WorkloadEvent};
 use nexa_ports::store::{Append, AppendError, Birth, Guard, Post, RowChange, Stamp, StoreError};
-use nexa_types::{AgentId, EffectKey, Outcome, Seq, StreamId, Timestamp};
+use nexa_types::{AgentId, EffectKey, Epoch, NodeId, Outcome, Seq, StreamId, Timestamp};
 use tracing::{debug, warn};
 
 use super::{AgentActor, Body, Loaded};
@@ -29,6 +29,8 @@ use crate::supervise::Failed;
 pub(super) struct Kept {
     append: Option<Append>,
     acts: Acts,
+    /// When the store was asked last, as the fence counts.
+    asked: Option<Timestamp>,
 }
 
 /// What follows once a step is recorded. None of it can fail.
@@ -37,7 +39,11 @@ struct Acts {
     settled: Option<EffectKey>,
     send: Option<OutsideEffect>,
     abandoned: Vec<EffectKey>,
-    wakes: Vec<AgentId>,
+    /// Children that were born here, and those that somebody has to place.
+    born: Vec<AgentId>,
+    unplaced: Vec<AgentId>,
+    /// Whose inboxes have changed.
+    posted: Vec<AgentId>,
     logs: Vec<String>,
     row: Option<RowChange>,
     ended: bool,
@@ -54,8 +60,8 @@ pub(super) enum Became {
     Paused,
     /// The agent in memory is wrong: read it again.
     Outdated,
-    /// The agent does not run here any more.
-    NotMine,
+    /// The agent does not run here any more: this is its epoch now, as far as it is known.
+    NotMine(Epoch),
 }
 
 /// Bytes of messages after which the others wait for the next append.
@@ -99,19 +105,20 @@ impl AgentActor {
             send = Some(wish);
         }
         let row = RowChange { state: step.state, due: step.due };
-        let births: Vec<Birth> = step
-            .births
-            .into_iter()
-            .map(|(agent, spawned)| Birth {
+        let here = if step.births.is_empty() { 0 } else { self.core.neighbours.room(step.births.len()) };
+        let births: Vec<Birth> = (step.births.into_iter().enumerate())
+            .map(|(nth, (agent, spawned))| Birth {
                 agent,
                 workload: spawned.workload,
-                node: Some(self.core.config.node.clone()),
+                node: (nth < here).then(|| self.core.config.node.clone()),
                 priority: spawned.priority,
                 first: Fact::Agent(nexa_event::fact::AgentEvent::Spawned(spawned)),
             })
             .collect();
         let posts: Vec<Post> = step.posts.into_iter().map(|(to, id, input)| Post { to, id, input }).collect();
-        let wakes = births.iter().map(|birth| birth.agent).chain(posts.iter().map(|post| post.to)).collect();
+        let posted = posts.iter().map(|post| post.to).collect();
+        let mut born: Vec<AgentId> = births.iter().map(|birth| birth.agent).collect();
+        let unplaced = born.split_off(here.min(born.len()));
         let also = match (&step.ended, loaded.agent.spawned().parent) {
             (Some(end), None) => {
                 let ended = WorkloadEvent::Ended { outcome: end.outcome.clone(), spend: end.spend };
@@ -126,7 +133,9 @@ impl AgentActor {
             settled,
             send,
             abandoned: step.abandoned,
-            wakes,
+            born,
+            unplaced,
+            posted,
             logs: step.logs,
             row: Some(row),
             ended: step.ended.is_some(),
@@ -134,7 +143,7 @@ impl AgentActor {
         let says_nothing = facts.is_empty() && births.is_empty() && posts.is_empty() && step.takes.is_empty();
         // In the middle of computing the row may lag: the next append brings it up to date.
         if says_nothing && (step.more || loaded.row == row) {
-            return Kept { append: None, acts };
+            return Kept { append: None, acts, asked: None };
         }
         let append = Append {
             takes: step.takes,
@@ -143,7 +152,7 @@ impl AgentActor {
             also,
             ..self.plain(loaded, facts.into_iter().map(Fact::Agent).collect(), Some(row), now)
         };
-        Kept { append: Some(append), acts }
+        Kept { append: Some(append), acts, asked: None }
     }
 
     /// The ticket of a wish that was recorded earlier, for the slot that is held now.
@@ -151,7 +160,8 @@ impl AgentActor {
         let ticket = loaded.agent.start_effect(wish.seq)?;
         let row = RowChange { state: loaded.agent.state(), due: loaded.agent.due() };
         let append = self.plain(loaded, vec![Fact::Agent(ticket)], Some(row), now);
-        Some(Kept { append: Some(append), acts: Acts { send: Some(wish), row: Some(row), ..Acts::default() } })
+        let acts = Acts { send: Some(wish), row: Some(row), ..Acts::default() };
+        Some(Kept { append: Some(append), acts, asked: None })
     }
 
     /// Wants a slot for the agent's wish; gives the wish if one is held.
@@ -206,26 +216,32 @@ impl AgentActor {
     }
 
     /// Stores a kept step and acts on it.
-    pub(super) async fn record(&self, body: &mut Body, loaded: &mut Loaded, kept: Kept) -> Result<Became, Fault> {
-        let Some(append) = &kept.append else { return Ok(self.act(loaded, kept.acts)) };
+    pub(super) async fn record(&self, body: &mut Body, loaded: &mut Loaded, mut kept: Kept) -> Result<Became, Fault> {
+        let Some(append) = &kept.append else { return Ok(self.act(loaded, kept, &[])) };
         Counters::count(&self.core.counters.appends);
+        kept.asked = Some(self.core.fence.now());
+        // Before, so that no child is left to nobody if this incarnation dies in between.
+        kept.acts.born.iter().for_each(|child| self.core.ownership.born(*child));
         let answer = self.core.store.append(vec![append.clone()]).await.pop();
         let error = match answer {
             Some(Ok(appended)) => {
                 body.is_well();
                 loaded.version = appended.version;
-                return Ok(self.act(loaded, kept.acts));
+                return Ok(self.act(loaded, kept, &appended.elsewhere));
             }
             Some(Err(error)) => error,
             None => AppendError::Store(StoreError::Ambiguous { detail: "the store gave no answer".into() }),
         };
+        if !matches!(error, AppendError::Store(_)) {
+            kept.acts.born.iter().for_each(|child| self.core.ownership.forget(*child, Epoch(1)));
+        }
         match error {
             AppendError::StaleEpoch { given, current } => {
                 debug!(agent = %self.seat.agent, %given, %current, "append refused, epoch is stale");
-                self.after_stale_epoch().await
+                self.after_stale_epoch(current).await
             }
             AppendError::WorkloadCancelled => Ok(Became::Outdated),
-            AppendError::NoSuchAgent => Ok(Became::NotMine),
+            AppendError::NoSuchAgent => Ok(Became::NotMine(loaded.agent.epoch())),
             AppendError::VersionConflict { given, current } => {
                 warn!(agent = %self.seat.agent, %given, %current, "append refused, the stream has other facts");
                 Ok(Became::Outdated)
@@ -267,24 +283,26 @@ impl AgentActor {
             Some(last) if is_ours => {
                 body.is_well();
                 loaded.version = last.envelope.header.version;
-                Ok(self.act(loaded, kept.acts))
+                let elsewhere = self.core.owners_elsewhere(&kept.acts.posted).await;
+                Ok(self.act(loaded, kept, &elsewhere))
             }
             _ => Ok(Became::Outdated),
         }
     }
 
     /// A raised epoch is this node's own, as after a cancel, or another owner's, to whom the agent is left.
-    async fn after_stale_epoch(&self) -> Result<Became, Fault> {
+    async fn after_stale_epoch(&self, current: Epoch) -> Result<Became, Fault> {
         match self.core.store.row(self.seat.agent).await {
-            Ok(Some(row)) if self.core.ownership.covers(&row) => Ok(Became::Outdated),
-            Ok(_) => Ok(Became::NotMine),
+            Ok(Some(row)) if self.core.owns(&row) => Ok(Became::Outdated),
+            Ok(Some(row)) => Ok(Became::NotMine(row.epoch)),
+            Ok(None) => Ok(Became::NotMine(current)),
             // Reading everything again finds out, as soon as the store is back.
             Err(_) => Ok(Became::Outdated),
         }
     }
 
-    fn act(&self, loaded: &mut Loaded, acts: Acts) -> Became {
-        let (core, agent) = (&self.core, self.seat.agent);
+    fn act(&self, loaded: &mut Loaded, kept: Kept, elsewhere: &[(AgentId, NodeId)]) -> Became {
+        let (core, agent, Kept { acts, asked, .. }) = (&self.core, self.seat.agent, kept);
         Counters::count(&core.counters.steps);
         for key in acts.abandoned {
             core.models.abandon(agent, key);
@@ -293,11 +311,15 @@ impl AgentActor {
             core.models.settle(agent, key);
         }
         if let Some(effect) = acts.send {
-            self.send(loaded, effect);
+            self.send(loaded, effect, asked);
         }
-        for other in acts.wakes {
-            core.hint(other, Hint::Inbox);
+        for child in acts.born {
+            core.hint(child, Hint::Inbox);
         }
+        if !acts.unplaced.is_empty() {
+            core.neighbours.unplaced(&acts.unplaced);
+        }
+        core.tell_posted(&acts.posted, elsewhere);
         for line in acts.logs {
             loaded.log(core, &line);
         }
@@ -320,8 +342,15 @@ impl AgentActor {
         }
     }
 
-    /// Sends an effect whose start is recorded, with the slot that is held for it.
-    pub(super) fn send(&self, loaded: &Loaded, effect: OutsideEffect) {
+    /// Sends an effect whose start is recorded, with the slot that is held for it. If this node may not send any more, the
+    /// agent waits with it until it may, or finds out that it is another's.
+    pub(super) fn send(&self, loaded: &mut Loaded, effect: OutsideEffect, asked: Option<Timestamp>) {
+        if !self.core.fence.may_send(asked) {
+            warn!(agent = %self.seat.agent, seq = %effect.seq, "effect is not sent: this node's lease does not count now");
+            self.core.models.withdraw(self.seat.agent);
+            loaded.lost = Some(effect);
+            return;
+        }
         let work = match effect.body {
             EffectBody::Model(request) => Work::Model(request),
             EffectBody::Tool(request) => Work::Tool(request),

@@ -19,7 +19,7 @@ pub(crate) mod slots;
 pub(crate) mod timers;
 pub(crate) mod tools;
 
-use nexa_types::AgentId;
+use nexa_types::{AgentId, EffectKey, NodeId};
 
 /// Why an agent should look around. A hint: the fact itself is in the store, the dispatcher or the clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +40,9 @@ pub(crate) enum Hint {
 pub(crate) trait Nudge: Send + Sync + 'static {
     /// Must not block. Nothing is lost if the hint gets lost; the sweep finds the agent later.
     fn nudge(&self, agent: AgentId, hint: Hint);
+
+    /// Tells another node that the answer, which it carried, is recorded. Must not block; may get lost.
+    fn recorded(&self, _carrier: &NodeId, _agent: AgentId, _key: EffectKey) {}
 }
 
 #[cfg(test)]

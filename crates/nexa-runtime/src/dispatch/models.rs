@@ -5,6 +5,9 @@
 //! Out: nudges; the agent then takes its granted slot or its finished effects. Both wait here until they are taken,
 //!      whatever happens to the agent's actor meanwhile.
 //!
+//! An agent that moves to another node leaves what it has in flight behind: the call goes on here, and its answer follows
+//! the agent. Its pieces of text reach those who listen on this node only.
+//!
 //! Who may send is decided in [`super::slots`]; here it is carried out, and [`Models::run`] looks again when time alone
 //! lets somebody through.
 //!
@@ -30,13 +33,14 @@ use nexa_event::fact::EffectResult;
 use nexa_ports::clock::Clock;
 use nexa_ports::model::{Chunks as _, LaneLimits, Model, ModelCall, ModelError};
 use nexa_ports::tool::Tools;
-use nexa_types::{AgentId, EffectKey, Failure, Millis, RunCode, Seq, Spend, TenantId, Timestamp, WorkloadId};
+use nexa_types::{AgentId, EffectKey, Failure, Millis, NodeId, RunCode, Seq, Spend, TenantId, Timestamp, WorkloadId};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, error, info};
 
 use super::budget::{Cost, thought_of};
 use super::lane::{Ending, LaneKind, Pass, Wanted};
+use super::slots::carry::{Offer, Round, Sent};
 use super::slots::{Finished, ModelLimits, ModelLoad, Reserve, Slots};
 use super::{Hint, Nudge};
 use crate::genai::Effect;
@@ -103,6 +107,9 @@ pub(super) struct Shared {
     slots: Mutex<Slots>,
     /// The time at which the table is to be looked at has come nearer.
     sooner: Notify,
+    /// The same for what goes on for agents that have moved; and what is left of it has become less.
+    carry: Notify,
+    fewer_carried: Notify,
     weights: BTreeMap<TenantId, u32>,
     answers: Mutex<Answers>,
     model: Arc<dyn Model>,
@@ -124,8 +131,23 @@ impl Models {
         stop: CancellationToken,
     ) -> Self {
         let counters = ModelCounters::default();
-        let (slots, sooner, answers) = (Mutex::new(Slots::new(limits)), Notify::new(), Mutex::default());
-        let shared = Shared { slots, sooner, weights, answers, model, tools, clock, live, nudge, stop, counters };
+        let (slots, answers) = (Mutex::new(Slots::new(limits)), Mutex::default());
+        let [sooner, carry, fewer_carried] = [(); 3].map(|()| Notify::new());
+        let shared = Shared {
+            slots,
+            sooner,
+            carry,
+            fewer_carried,
+            weights,
+            answers,
+            model,
+            tools,
+            clock,
+            live,
+            nudge,
+            stop,
+            counters,
+        };
         Self { shared: Arc::new(shared) }
     }
 
@@ -159,16 +181,32 @@ impl Models {
         self.shared.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the table at the time that it is now, and sees to it that [`Self::run`] looks in time.
+    /// Changes the table at the time that it is now, sees to it that whoever waits for it looks in time, and tells the
+    /// carriers of what is recorded.
     fn with_slots<T>(&self, change: impl FnOnce(&mut Slots, Timestamp) -> T) -> T {
+        let is_sooner = |after: Option<Timestamp>, before: Option<Timestamp>| {
+            after.is_some_and(|due| before.is_none_or(|b| due < b))
+        };
         let now = self.shared.clock.now();
         let mut slots = self.lock();
-        let before = slots.due();
+        let (before, round_before, carried_before) = (slots.due(), slots.round_due(), slots.carried());
         let changed = change(&mut slots, now);
-        let is_sooner = slots.due().is_some_and(|due| before.is_none_or(|before| due < before));
+        let recorded = slots.take_recorded();
+        let sooner = is_sooner(slots.due(), before);
+        let carry = is_sooner(slots.round_due(), round_before);
+        let fewer = slots.carried() < carried_before;
         drop(slots);
-        if is_sooner {
+        if sooner {
             self.shared.sooner.notify_one();
+        }
+        if carry {
+            self.shared.carry.notify_one();
+        }
+        if fewer {
+            self.shared.fewer_carried.notify_waiters();
+        }
+        for (carrier, agent, key) in recorded {
+            self.shared.nudge.recorded(&carrier, agent, key);
         }
         changed
     }
@@ -220,8 +258,8 @@ impl Models {
     /// this attempt was sent before; then nothing is sent.
     pub(crate) fn send(&self, key: EffectKey, sending: Sending) -> bool {
         let cancel = self.shared.stop.child_token();
-        let (agent, attempt) = (sending.agent, sending.attempt);
-        let flight = self.with_slots(|slots, now| slots.take_off(agent, key, attempt, cancel.clone(), now));
+        let (agent, attempt, deadline) = (sending.agent, sending.attempt, sending.deadline);
+        let flight = self.with_slots(|slots, now| slots.take_off(agent, key, attempt, (cancel.clone(), deadline), now));
         let Some((lane, pass, granted)) = flight else { return false };
         self.tell(granted);
         let counters = &self.shared.counters;
@@ -295,6 +333,91 @@ impl Models {
     /// Forgets an agent that has ended or left for good.
     pub(crate) fn forget(&self, agent: AgentId) {
         self.change(|slots, now| slots.forget(agent, now));
+    }
+
+    /// An agent has gone to another node: gives up its wish, and goes on for it with what is in flight. Gives that.
+    pub(crate) fn hand_over(&self, agent: AgentId, to: &NodeId) -> Option<Sent> {
+        let (sent, granted) =
+            self.with_slots(|slots, now| (slots.hand_over(agent, to, now), slots.withdraw(agent, now)));
+        self.tell(granted);
+        sent
+    }
+
+    /// An agent that had left is back.
+    pub(crate) fn take_back(&self, agent: AgentId) {
+        self.with_slots(|slots, _| slots.take_back(agent));
+    }
+
+    /// An agent has come whose effect was sent by another node.
+    pub(crate) fn expect(&self, agent: AgentId, sent: Sent) {
+        self.with_slots(|slots, _| slots.expect(agent, sent));
+    }
+
+    /// Who goes on with an effect of an agent: `Some(None)` is this node, `None` nobody that is known here.
+    pub(crate) fn carrier(&self, agent: AgentId, key: EffectKey) -> Option<Option<NodeId>> {
+        self.lock().carrier(agent, key)
+    }
+
+    /// An answer has come from the node that carries it, for an agent of this node.
+    pub(crate) fn is_offered(&self, from: &NodeId, agent: AgentId, finished: Finished) {
+        if self.with_slots(|slots, _| slots.is_offered(from, agent, finished)) {
+            self.shared.nudge.nudge(agent, Hint::EffectEnded);
+        }
+    }
+
+    /// The answer of a carried effect is recorded by its agent's node, or not wanted there.
+    pub(crate) fn is_recorded(&self, agent: AgentId, key: EffectKey) {
+        self.change(|slots, now| slots.is_recorded(agent, key, now));
+    }
+
+    /// A node is gone; those whose answers it carried look what to do.
+    pub(crate) fn carrier_is_gone(&self, node: &NodeId) {
+        for agent in self.with_slots(|slots, _| slots.carrier_is_gone(node)) {
+            self.shared.nudge.nudge(agent, Hint::Again);
+        }
+    }
+
+    /// Waits until something is due for agents that have moved, and gives what is to be offered. Cancel-safe.
+    pub(crate) async fn offers(&self) -> Vec<Offer> {
+        loop {
+            let due = self.lock().round_due();
+            let clock = &self.shared.clock;
+            match due {
+                Some(due) if due <= clock.now() => {
+                    let Round { offers, given_up, granted } = self.with_slots(Slots::round);
+                    self.tell(granted);
+                    for agent in given_up {
+                        self.shared.nudge.nudge(agent, Hint::Again);
+                    }
+                    if !offers.is_empty() {
+                        return offers;
+                    }
+                }
+                Some(due) => tokio::select! {
+                    () = clock.wait_until(due) => {}
+                    () = self.shared.carry.notified() => {}
+                },
+                None => self.shared.carry.notified().await,
+            }
+        }
+    }
+
+    /// The agent of a carried effect has moved on.
+    pub(crate) fn redirect(&self, agent: AgentId, key: EffectKey, node: NodeId) {
+        self.with_slots(|slots, _| slots.redirect(agent, key, node));
+    }
+
+    /// Waits until nothing is carried for agents that have left. Cancel-safe.
+    pub(crate) async fn delivered(&self) {
+        loop {
+            let fewer = self.shared.fewer_carried.notified();
+            tokio::pin!(fewer);
+            fewer.as_mut().enable();
+            if self.lock().carried() == 0 {
+                return;
+            }
+            fewer.await;
+        }
     }
 
     /// How busy the dispatcher is.

@@ -255,7 +255,7 @@ impl World {
                 let waited = self.now - self.agents[agent].wished;
                 self.agents[agent].longest = self.agents[agent].longest.max(waited);
                 let (key, attempt) = (EffectKey::from_bytes([0; 32]), 1);
-                let flight = self.slots.take_off(id(agent), key, attempt, CancellationToken::new(), now);
+                let flight = self.slots.take_off(id(agent), key, attempt, (CancellationToken::new(), now), now);
                 let (_, pass, others) = flight.expect("a slot is held");
                 self.granted(others);
                 let later = self.now + self.chance.below(10);

@@ -9,14 +9,19 @@
 //!   MD-4  a finished effect is kept until its agent has recorded it, and at most `held_results_max` are kept:
 //!         at the bound no further slot is granted until some are recorded
 //!
+//! What goes on for agents that have moved from node to node is in [`carry`].
+//!
 //! A change looks at its own lane only, and takes O(log n) of those who wait there and for each who gets through.
+
+pub(crate) mod carry;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use nexa_event::fact::EffectResult;
-use nexa_types::{AgentId, EffectKey, Seq, Spend, Timestamp};
+use nexa_types::{AgentId, EffectKey, NodeId, Seq, Spend, Timestamp};
 use tokio_util::sync::CancellationToken;
 
+use self::carry::Route;
 use super::lane::{Ending, Lane, LaneKind, Pass, Wanted};
 
 /// Limits of the dispatcher.
@@ -53,15 +58,21 @@ pub(crate) struct ModelLoad {
     pub(crate) in_flight: usize,
     pub(crate) waiting: usize,
     pub(crate) held: usize,
+    /// Effects that go on, or whose answers are kept, for agents that have left.
+    pub(crate) carried: usize,
     pub(crate) lanes_paused: usize,
     pub(crate) breakers_open: usize,
 }
 
 struct Flight {
     attempt: u32,
+    deadline: Timestamp,
     cancel: CancellationToken,
     abandoned: bool,
     finished: Option<Finished>,
+    route: Route,
+    /// When it is looked at again, as it stands in `watched`.
+    due: Option<Timestamp>,
 }
 
 /// Where an agent stands with its one wish.
@@ -83,6 +94,12 @@ pub(super) struct Slots {
     dues: BTreeSet<(Timestamp, String)>,
     wishes: HashMap<AgentId, Wish>,
     flights: BTreeMap<(AgentId, EffectKey), Flight>,
+    /// When flights of agents that have moved are to be looked at.
+    watched: BTreeSet<(Timestamp, (AgentId, EffectKey))>,
+    /// How many are carried.
+    carried: usize,
+    /// Awaited effects that have ended for their agents here: whom to tell.
+    recorded: Vec<(NodeId, AgentId, EffectKey)>,
     in_flight: usize,
     waiting: usize,
     held: usize,
@@ -97,6 +114,9 @@ impl Slots {
             dues: BTreeSet::new(),
             wishes: HashMap::new(),
             flights: BTreeMap::new(),
+            watched: BTreeSet::new(),
+            carried: 0,
+            recorded: Vec::new(),
             in_flight: 0,
             waiting: 0,
             held: 0,
@@ -166,7 +186,7 @@ impl Slots {
         agent: AgentId,
         key: EffectKey,
         attempt: u32,
-        cancel: CancellationToken,
+        (cancel, deadline): (CancellationToken, Timestamp),
         now: Timestamp,
     ) -> Option<(String, Pass, Vec<AgentId>)> {
         if self.flights.get(&(agent, key)).is_some_and(|flight| flight.attempt >= attempt) || !self.is_granted(agent) {
@@ -174,10 +194,11 @@ impl Slots {
         }
         let Some(Wish::Granted { lane, pass }) = self.wishes.remove(&agent) else { return None };
         self.in_flight += 1;
-        let flight = Flight { attempt, cancel, abandoned: false, finished: None };
-        let earlier = self.flights.insert((agent, key), flight);
-        let granted =
-            if earlier.is_some_and(|earlier| earlier.finished.is_some()) { self.forgot(now) } else { Vec::new() };
+        let was_full = self.is_full();
+        self.drop_flight((agent, key));
+        let (abandoned, finished, route, due) = (false, None, Route::Own, None);
+        self.flights.insert((agent, key), Flight { attempt, deadline, cancel, abandoned, finished, route, due });
+        let granted = if was_full && !self.is_full() { self.serve_all(now) } else { Vec::new() };
         Some((lane, pass, granted))
     }
 
@@ -206,10 +227,14 @@ impl Slots {
             Some(flight) if !flight.abandoned => {
                 flight.finished = Some(finished);
                 self.held += 1;
-                true
+                let is_here = flight.is_wanted_here();
+                if !is_here {
+                    self.watch(place, Some(now));
+                }
+                is_here
             }
             _ => {
-                self.flights.remove(&place);
+                self.drop_flight(place);
                 false
             }
         };
@@ -218,17 +243,19 @@ impl Slots {
 
     /// Whether an effect is in flight, or finished and not recorded.
     pub(super) fn carries(&self, agent: AgentId, key: EffectKey) -> bool {
-        self.flights.get(&(agent, key)).is_some_and(|flight| !flight.abandoned)
+        self.flights.get(&(agent, key)).is_some_and(Flight::is_wanted_here)
     }
 
     /// The effects of an agent that have ended and are not recorded.
     pub(super) fn finished(&self, agent: AgentId) -> impl Iterator<Item = &Finished> {
-        self.flights_of(agent).filter_map(|(_, flight)| flight.finished.as_ref())
+        self.flights_of(agent)
+            .filter(|(_, flight)| flight.is_wanted_here())
+            .filter_map(|(_, flight)| flight.finished.as_ref())
     }
 
     /// Whether any effect of the agent is in flight or waits to be recorded.
     pub(super) fn is_in_flight_for(&self, agent: AgentId) -> bool {
-        self.flights_of(agent).any(|(_, flight)| !flight.abandoned)
+        self.flights_of(agent).any(|(_, flight)| flight.is_wanted_here())
     }
 
     /// Whether the agent waits for a slot or holds one.
@@ -238,18 +265,20 @@ impl Slots {
 
     /// The end of an effect is recorded; it is forgotten here.
     pub(super) fn settle(&mut self, agent: AgentId, key: EffectKey, now: Timestamp) -> Vec<AgentId> {
-        if self.flights.get(&(agent, key)).is_none_or(|flight| flight.finished.is_none()) {
+        let ended = |flight: &&Flight| flight.finished.is_some() && !matches!(flight.route, Route::Carried(..));
+        if self.flights.get(&(agent, key)).filter(ended).is_none() {
             return Vec::new();
         }
-        self.flights.remove(&(agent, key));
-        self.forgot(now)
+        self.forget_flight(agent, key, now)
     }
 
-    /// One result less is kept. Only at the bound does that let anybody through.
-    fn forgot(&mut self, now: Timestamp) -> Vec<AgentId> {
+    /// One result less may be kept. Only at the bound does that let anybody through.
+    fn forget_flight(&mut self, agent: AgentId, key: EffectKey, now: Timestamp) -> Vec<AgentId> {
         let was_full = self.is_full();
-        self.held -= 1;
-        if was_full { self.serve_all(now) } else { Vec::new() }
+        if let Some(Flight { route: Route::Awaited(carrier), .. }) = self.drop_flight((agent, key)) {
+            self.recorded.push((carrier, agent, key));
+        }
+        if was_full && !self.is_full() { self.serve_all(now) } else { Vec::new() }
     }
 
     fn is_full(&self) -> bool {
@@ -258,19 +287,31 @@ impl Slots {
 
     /// Nobody wants the result of an effect any more: cancels the call and forgets it.
     pub(super) fn abandon(&mut self, agent: AgentId, key: EffectKey, now: Timestamp) -> Vec<AgentId> {
-        if let Some(flight) = self.flights.get_mut(&(agent, key)) {
-            flight.abandoned = true;
-            flight.cancel.cancel();
+        let Some(flight) = self.flights.get_mut(&(agent, key)) else { return Vec::new() };
+        match flight.route {
+            Route::Carried(..) => return Vec::new(),
+            Route::Awaited(_) => return self.forget_flight(agent, key, now),
+            Route::Own => {}
         }
+        flight.abandoned = true;
+        flight.cancel.cancel();
         self.settle(agent, key, now)
     }
 
-    /// Abandons and withdraws whatever an agent has here.
+    /// Abandons and withdraws whatever an agent has here. What it awaits from another node is left to whoever has the
+    /// agent next, so nobody is told.
     pub(super) fn forget(&mut self, agent: AgentId, now: Timestamp) -> Vec<AgentId> {
+        let told = self.recorded.len();
         let keys: Vec<EffectKey> = self.flights_of(agent).map(|(key, _)| *key).collect();
         let mut granted: Vec<AgentId> = keys.into_iter().flat_map(|key| self.abandon(agent, key, now)).collect();
+        self.recorded.truncate(told);
         granted.extend(self.withdraw(agent, now));
         granted
+    }
+
+    /// Whom to tell since the last time that the end of an effect, which they carried, is recorded.
+    pub(super) fn take_recorded(&mut self) -> Vec<(NodeId, AgentId, EffectKey)> {
+        std::mem::take(&mut self.recorded)
     }
 
     /// Looks at the lanes only, of which there are few.
@@ -280,9 +321,15 @@ impl Slots {
             in_flight: self.in_flight,
             waiting: self.waiting,
             held: self.held,
+            carried: self.carried,
             lanes_paused: count(&|lane| lane.is_paused(now)),
             breakers_open: count(&Lane::is_broken),
         }
+    }
+
+    /// How many effects are carried for agents that have left.
+    pub(super) fn carried(&self) -> usize {
+        self.carried
     }
 
     /// When somebody may get through without anything else happening.

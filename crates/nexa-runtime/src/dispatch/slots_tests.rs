@@ -64,7 +64,7 @@ const ANSWERED: Ending = Ending::Answered(Cost { input: 30, output: 70 });
 
 /// Sends with the slot that an agent holds.
 fn send(slots: &mut Slots, agent: u8, now: Timestamp) -> Option<(String, Pass)> {
-    let flight = slots.take_off(id(agent), key(agent), 1, CancellationToken::new(), now);
+    let flight = slots.take_off(id(agent), key(agent), 1, (CancellationToken::new(), now), now);
     flight.map(|(lane, pass, _)| (lane, pass))
 }
 
@@ -89,7 +89,7 @@ fn a_second_attempt_makes_room_for_another_result() {
     slots.reserve("a".into(), at_once(2), wanted(1, 0), now);
     slots.land("a", pass, ANSWERED, id(1), ended(1, 1), now);
     assert_eq!(slots.reserve("a".into(), at_once(2), wanted(2, 0), now), (Reserve::Waiting, vec![]), "unrecorded");
-    let again = slots.take_off(id(1), key(1), 2, cancel, now).map(|(lane, _, granted)| (lane, granted));
+    let again = slots.take_off(id(1), key(1), 2, (cancel, now), now).map(|(lane, _, granted)| (lane, granted));
     assert_eq!(again, Some(("a".into(), vec![id(2)])));
 }
 
@@ -224,12 +224,12 @@ proptest! {
                 Move::Send(agent) => {
                     let attempt = attempts[usize::from(agent)] + 1;
                     let held = slots.holds_slot(id(agent));
-                    let flight = slots.take_off(id(agent), key(agent), attempt, CancellationToken::new(), now);
+                    let flight = slots.take_off(id(agent), key(agent), attempt, (CancellationToken::new(), now), now);
                     prop_assert_eq!(flight.is_some(), held, "a held slot can be used, another not");
                     if let Some((lane, pass, _)) = flight {
                         attempts[usize::from(agent)] = attempt;
                         flying.push((agent, attempt, lane, pass));
-                        let again = slots.take_off(id(agent), key(agent), attempt, CancellationToken::new(), now);
+                        let again = slots.take_off(id(agent), key(agent), attempt, (CancellationToken::new(), now), now);
                         prop_assert!(again.is_none(), "MD-3");
                     }
                 }

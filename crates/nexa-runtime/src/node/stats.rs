@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::Core;
-use crate::config::{Counters, NodeStats};
+use crate::config::{Counters, NodeLoad, NodeStats};
 
 impl Core {
     pub(super) fn stats(&self) -> NodeStats {
@@ -50,6 +50,30 @@ impl Core {
             quarantined: Counters::read(&self.counters.quarantined),
             is_draining: self.residency.is_draining() || self.stop.is_cancelled(),
             has_failed: self.failed.is_cancelled(),
+        }
+    }
+
+    pub(super) fn load(&self) -> NodeLoad {
+        let (counts, models) = (self.residency.counts(), self.models.load());
+        let (at_work, _) = self.beginning.counts();
+        let known =
+            if self.config.others { self.ownership.len() } else { counts.live + counts.waiting + counts.asleep };
+        NodeLoad {
+            agents: known,
+            live: counts.live,
+            coming: counts.waiting,
+            at_work,
+            run_queue: self.run_queue.waiting(),
+            calls_in_flight: models.in_flight,
+            calls_waiting: models.waiting,
+            results_unrecorded: models.held,
+            carried: models.carried,
+            resident_bytes: self.vitals.resident(),
+            memory_max: self.config.memory_max,
+            runtime_lag_ms: self.vitals.lag_ms(),
+            appends: Counters::read(&self.counters.appends),
+            steps: Counters::read(&self.counters.steps),
+            is_draining: self.residency.is_draining() || self.stop.is_cancelled(),
         }
     }
 }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
 pub mod clock;
+pub mod cluster;
 pub mod job;
 pub mod model;
 pub mod program;
@@ -17,8 +18,10 @@ use nexa_event::fact::{AgentEvent, EffectResult, Input, Program, Spawned, Worklo
 use nexa_ports::clock::{Clock, SimClock, SystemClock};
 use nexa_ports::dice::SeededDice;
 use nexa_ports::memory::MemoryStore;
+use nexa_ports::neighbours::Alone;
 use nexa_ports::store::{AgentRow, Append, Birth, Cancelled, Guard, Post, Posted, Stamp, Store};
 use nexa_ports::view::MemoryViews;
+use nexa_runtime::fence::Always;
 use nexa_runtime::{Node, NodeConfig, Ports, programs};
 use nexa_types::*;
 use nexa_vm::codec;
@@ -76,7 +79,9 @@ impl Desk {
     pub fn ports(&self, store: Arc<dyn Store>) -> Ports {
         let memories = Arc::new(MemoryViews::new(store.clone()));
         let (clock, dice) = (self.clock.clone(), Arc::new(SeededDice::new(7)));
-        Ports { store, memories, model: self.model.clone(), tools: Arc::new(nexa_ports::tool::NoTools), clock, dice }
+        let tools = Arc::new(nexa_ports::tool::NoTools);
+        let (neighbours, fence) = (Arc::new(Alone), Arc::new(Always));
+        Ports { store, memories, model: self.model.clone(), tools, clock, dice, neighbours, fence }
     }
 
     pub async fn start(&self, config: NodeConfig) -> Node {
@@ -104,7 +109,7 @@ impl Desk {
         self.submit_program(node, number, hash, module.entries[0].function, Vec::new()).await
     }
 
-    /// Submits a workload that runs a function of a module, put or not.
+    /// Submits a workload that runs a function of a module, put or not. Without a name of a node its root is nobody's.
     pub async fn submit_program(
         &self,
         node: &str,
@@ -139,7 +144,7 @@ impl Desk {
         let birth = Birth {
             agent: root,
             workload,
-            node: Some(NodeId::new(node).unwrap()),
+            node: NodeId::new(node).ok(),
             priority: 100,
             first: Fact::Agent(AgentEvent::Spawned(spawned)),
         };

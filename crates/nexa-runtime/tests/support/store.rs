@@ -1,8 +1,9 @@
 //! A store between a node and the in-memory twin that fails on demand.
 #![allow(clippy::unwrap_used, dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
-use std::sync::Arc;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -17,6 +18,17 @@ pub enum Death {
     Before(u64),
     /// It is stored, and the process never hears of it.
     After(u64),
+}
+
+/// What becomes of a placing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doubt {
+    /// It is not stored, and the store says so.
+    Refused,
+    /// It is not stored, and the store says nothing.
+    Unsaid,
+    /// It is stored, and the store says nothing.
+    Lost,
 }
 
 /// One node's way to the store. Several may lead to one store.
@@ -35,6 +47,8 @@ pub struct Way {
     pub holds_placing: watch::Sender<bool>,
     /// How often placing was asked for.
     pub placings: watch::Sender<u64>,
+    /// What becomes of the next placings.
+    pub doubts: Mutex<VecDeque<Doubt>>,
     /// Every snapshot is damaged while set.
     pub damages_snapshots: AtomicBool,
     /// Listing rows panics while set.
@@ -60,6 +74,7 @@ impl Way {
             refused: watch::Sender::new(0),
             holds_placing: watch::Sender::new(false),
             placings: watch::Sender::new(0),
+            doubts: Mutex::default(),
             damages_snapshots: AtomicBool::new(false),
             rows_panic: AtomicBool::new(false),
             blobs_put: AtomicU64::new(0),
@@ -148,7 +163,17 @@ impl Store for Way {
         async move {
             self.placings.send_modify(|placings| *placings += 1);
             self.holds_placing.subscribe().wait_for(|holds| !holds).await.unwrap();
-            self.pass(move |store| store.place(wishes)).await
+            let doubt = self.doubts.lock().unwrap().pop_front();
+            match doubt {
+                None => self.pass(move |store| store.place(wishes)).await,
+                Some(Doubt::Refused) => Err(away()),
+                Some(doubt) => {
+                    if doubt == Doubt::Lost {
+                        self.store.place(wishes).await?;
+                    }
+                    Err(StoreError::Ambiguous { detail: "a test made the answer get lost".into() })
+                }
+            }
         }
         .boxed()
     }

@@ -1,0 +1,60 @@
+//! Whether this node may still begin something outside.
+//!
+//! The store fences off a node that has lost an agent, but only at its next append; what it sends before that, it sends
+//! beside the new owner. So the node asks here right before it sends. While its lease counts, nobody else can have its
+//! agents. Past that, as while the membership service is away, the store's word counts for a moment: it has just
+//! accepted the start of that very effect under this node's right.
+
+use std::sync::Arc;
+
+use nexa_ports::membership::{Membership, Standing};
+use nexa_types::{Millis, Timestamp};
+
+/// How long the store's acceptance of a start counts by itself.
+pub const TICKET_FRESH: Millis = Millis(1_000);
+/// After so long an agent that may not send asks again.
+pub(crate) const FENCE_RETRY: Millis = Millis(500);
+
+/// Says whether an effect may be sent. Asked before each, so it must be cheap, and must not block.
+pub trait Fence: Send + Sync {
+    /// The time by which starts age. It should also count while the process is stopped or the machine sleeps; it is
+    /// compared with nothing else.
+    fn now(&self) -> Timestamp;
+
+    /// Whether an effect may be sent now. The store was asked to accept its start at `asked`, and has accepted it; `None`
+    /// if nobody knows when that was.
+    fn may_send(&self, asked: Option<Timestamp>) -> bool;
+}
+
+/// Of a node that nobody else can take for gone.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Always;
+
+impl Fence for Always {
+    fn now(&self) -> Timestamp {
+        Timestamp(0)
+    }
+
+    fn may_send(&self, _: Option<Timestamp>) -> bool {
+        true
+    }
+}
+
+/// By the node's own lease.
+#[derive(Clone)]
+pub struct Leased(pub Arc<dyn Membership>);
+
+impl Fence for Leased {
+    fn now(&self) -> Timestamp {
+        self.0.now()
+    }
+
+    fn may_send(&self, asked: Option<Timestamp>) -> bool {
+        let now = self.0.now();
+        let is_valid = match *self.0.standing().borrow() {
+            Standing::Member { valid_until, .. } => now < valid_until,
+            Standing::Outside | Standing::Lost => false,
+        };
+        is_valid || asked.is_some_and(|asked| now.since(asked) <= TICKET_FRESH)
+    }
+}
