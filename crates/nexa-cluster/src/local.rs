@@ -369,7 +369,9 @@ mod tests {
         let network = LocalNetwork::new(Arc::new(SystemClock::default()), 1);
         let ((a, _ea, _ha), (b, _eb, mut heard)) = (enter(&network, "a"), enter(&network, "b"));
         let all = members(&[("a", 1), ("b", 2)]);
-        [&a, &b].map(|peers| peers.meet(&all));
+        for peers in [&a, &b] {
+            peers.meet(&all);
+        }
         for n in 0..100u8 {
             a.tell(&node("b"), Class::Work, Service::Hints, Bytes::copy_from_slice(&[n])).unwrap();
         }
@@ -388,7 +390,9 @@ mod tests {
         let network = LocalNetwork::new(Arc::new(SystemClock::default()), 1);
         let ((a, _ea, _ha), (b, _eb, _hb)) = (enter(&network, "a"), enter(&network, "b"));
         let all = members(&[("a", 1), ("b", 2)]);
-        [&a, &b].map(|peers| peers.meet(&all));
+        for peers in [&a, &b] {
+            peers.meet(&all);
+        }
         let tell = || a.tell(&node("b"), Class::Work, Service::Hints, Bytes::new());
         let refused = || a.links().borrow().get(&node("b")).map(|state| (state.is_up, state.is_refused));
         network.cut(&node("a"), &node("b"), true);
@@ -419,7 +423,9 @@ mod tests {
         let network = LocalNetwork::new(Arc::new(SystemClock::default()), 1);
         let ((a, _ea, _ha), (b, _eb, _hb)) = (enter(&network, "a"), enter(&network, "b"));
         let all = members(&[("a", 1), ("b", 2)]);
-        [&a, &b].map(|peers| peers.meet(&all));
+        for peers in [&a, &b] {
+            peers.meet(&all);
+        }
         // Nothing is taken out before this test waits.
         let told: Vec<_> =
             (0..=QUEUE_MAX).map(|_| a.tell(&node("b"), Class::Work, Service::Hints, Bytes::new())).collect();

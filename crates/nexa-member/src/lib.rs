@@ -1,10 +1,14 @@
 //! Who is there, who leads, and what nodes say to each other.
 //!
 //! - [`link`]: how messages get from one node to another, once and in order, over connections that break.
+//! - [`say`]: what nodes say about who is there and whose agents are whose.
+//! - [`detector`]: who is silent, dead, or cut off.
 //!
 //! Pure: no clock, no dice, no I/O. The time and the dice are arguments, so that a simulation plays the very code that
 //! runs.
 //!
 //! Not here: sending anything (nexa-cluster), and what makes any of it safe, which is the fence of the store.
 
+pub mod detector;
 pub mod link;
+pub mod say;

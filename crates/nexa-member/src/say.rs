@@ -1,0 +1,283 @@
+//! What nodes say to each other about who is there and whose agents are whose.
+//!
+//! Bodies of messages, in CBOR. A field that came later is optional, and one that is not known is skipped, so nodes of two
+//! builds understand each other. Lists are bounded: what is longer is not read ([`read`]).
+
+use minicbor::{Decode, Encode};
+use nexa_types::{AgentId, Epoch, Generation, Millis, NodeId};
+
+/// Agents in one message. A sender splits what is more.
+pub const AGENTS_MAX: usize = 512;
+/// Suspects in one heartbeat. Of more, the first by name are told.
+pub const SUSPECTS_MAX: usize = 64;
+/// Bytes of one message.
+pub const BYTES_MAX: usize = 256 << 10;
+
+/// How much a node has to do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Load {
+    /// Agents that are its own, live and dormant.
+    #[n(0)]
+    pub agents: u64,
+    /// Of these, in memory.
+    #[n(1)]
+    pub live: u64,
+    /// Of these, computing or waiting for a model or a tool.
+    #[n(2)]
+    pub at_work: u64,
+    /// Agents that wait for a thread to compute.
+    #[n(3)]
+    pub run_queue: u64,
+    /// Model calls under way.
+    #[n(4)]
+    pub model_calls: u64,
+    /// The part of its processors in use, in millionths.
+    #[n(5)]
+    pub cpu: u64,
+    /// The part of its memory in use, in millionths.
+    #[n(6)]
+    pub memory: u64,
+    /// How late its runtime is.
+    #[n(7)]
+    pub lag: Millis,
+    /// Answers that no agent has recorded yet.
+    #[n(8)]
+    pub unrecorded: u64,
+    /// Whether it is on its way out.
+    #[n(9)]
+    pub is_draining: bool,
+}
+
+/// How many agents a run of a node has taken up by the word of one leader.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Adopted {
+    /// The leader's epoch.
+    #[n(0)]
+    pub leader: Epoch,
+    /// How many agents, each message counted once.
+    #[n(1)]
+    pub agents: u64,
+}
+
+/// Up to how many agents of its own a node may let agents be born on itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Slice {
+    /// The epoch of the leader that says so; a lower one than heard before says nothing.
+    #[n(0)]
+    pub leader: Epoch,
+    /// Agents of the node, those counted that it has already. Stays until the next word.
+    #[n(1)]
+    pub level: u64,
+}
+
+/// A sign of life.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Heartbeat {
+    /// How much the sender has to do.
+    #[n(0)]
+    pub load: Load,
+    /// For how long its own lease still counts.
+    #[n(1)]
+    pub lease_left: Millis,
+    /// Whom the sender has not heard for too long.
+    #[n(2)]
+    pub suspects: Vec<(NodeId, Generation)>,
+    /// Whether it takes itself for cut off.
+    #[n(3)]
+    pub is_lonely: bool,
+    /// What it has taken up by the word of the leader that it knows.
+    #[n(4)]
+    pub adopted: Adopted,
+    /// The receiver's slice, if the sender leads.
+    #[n(5)]
+    pub slice: Option<Slice>,
+}
+
+/// That somebody should look.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum Hint {
+    /// These agents of the receiver have something to do.
+    #[n(0)]
+    Wake(#[n(0)] Vec<AgentId>),
+    /// Agents were born without an owner: whoever leads should look for them.
+    #[n(1)]
+    Unplaced,
+}
+
+/// An agent's right as a row has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct Held {
+    /// The agent.
+    #[n(0)]
+    pub agent: AgentId,
+    /// The row's epoch.
+    #[n(1)]
+    pub epoch: Epoch,
+    /// Whether its workload was cancelled, which has raised the epoch by one.
+    #[n(2)]
+    pub is_cancelled: bool,
+}
+
+/// What a leader wants of a node. Each is answered by a [`Done`], or refused by one who knows a later leader.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum Order {
+    /// These agents are the receiver's. Repeated until it is answered; the second time changes nothing.
+    #[n(0)]
+    Placed {
+        /// The leader's epoch.
+        #[n(0)]
+        leader: Epoch,
+        /// Tells repetitions from news.
+        #[n(1)]
+        number: u64,
+        /// Agents, each with the epoch under which the receiver owns it.
+        #[n(2)]
+        agents: Vec<(AgentId, Epoch)>,
+    },
+    /// By their rows these agents are the receiver's: which of them does it not hold?
+    #[n(1)]
+    Check {
+        /// The leader's epoch.
+        #[n(0)]
+        leader: Epoch,
+        /// The agents as their rows were read.
+        #[n(1)]
+        agents: Vec<Held>,
+    },
+    /// This agent of the receiver is to move.
+    #[n(2)]
+    Release {
+        /// The leader's epoch.
+        #[n(0)]
+        leader: Epoch,
+        /// The agent.
+        #[n(1)]
+        agent: AgentId,
+        /// Where it goes.
+        #[n(2)]
+        to: NodeId,
+    },
+}
+
+impl Order {
+    /// Whose order it is.
+    #[must_use]
+    pub fn leader(&self) -> Epoch {
+        match self {
+            Self::Placed { leader, .. } | Self::Check { leader, .. } | Self::Release { leader, .. } => *leader,
+        }
+    }
+}
+
+/// What became of an [`Order`].
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum Done {
+    /// The agents are taken up, now or from before.
+    #[n(0)]
+    Adopted,
+    /// These are not held under the epoch asked about.
+    #[n(1)]
+    Missing(#[n(0)] Vec<AgentId>),
+    /// The agent is the other node's.
+    #[n(2)]
+    Released,
+}
+
+/// What a person wants of whoever leads.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum Command {
+    /// A node takes nothing new, or does again.
+    #[n(0)]
+    Cordon {
+        /// The node.
+        #[n(0)]
+        node: NodeId,
+        /// Whether it takes nothing new.
+        #[n(1)]
+        on: bool,
+    },
+    /// A node takes nothing new, and what it has moves away.
+    #[n(1)]
+    Drain {
+        /// The node.
+        #[n(0)]
+        node: NodeId,
+    },
+    /// An agent moves.
+    #[n(2)]
+    Migrate {
+        /// The agent.
+        #[n(0)]
+        agent: AgentId,
+        /// Its owner by its row.
+        #[n(1)]
+        from: NodeId,
+        /// Where it goes; the leader chooses if nobody says.
+        #[n(2)]
+        to: Option<NodeId>,
+    },
+    /// Agents move from nodes with more than their share to those with less.
+    #[n(3)]
+    Rebalance,
+}
+
+/// The bytes of a message.
+pub fn write<T: Encode<()>>(message: &T) -> Vec<u8> {
+    minicbor::to_vec(message).expect("writing into memory does not fail")
+}
+
+/// A message from its bytes.
+///
+/// # Errors
+/// What is wrong with them, for a log line.
+pub fn read<'b, T: Decode<'b, ()>>(bytes: &'b [u8]) -> Result<T, String> {
+    if bytes.len() > BYTES_MAX {
+        return Err(format!("a message of {} bytes, more than the {BYTES_MAX} that fit", bytes.len()));
+    }
+    minicbor::decode(bytes).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn agent(n: u8) -> AgentId {
+        AgentId::from_slice(&[n; 16]).expect("sixteen bytes")
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let node: NodeId = "a".parse().expect("a name");
+        let orders = [
+            Order::Placed { leader: Epoch(7), number: 3, agents: vec![(agent(1), Epoch(2))] },
+            Order::Check {
+                leader: Epoch(7),
+                agents: vec![Held { agent: agent(1), epoch: Epoch(2), is_cancelled: true }],
+            },
+            Order::Release { leader: Epoch(7), agent: agent(1), to: node.clone() },
+        ];
+        for order in orders {
+            assert_eq!(read(&write(&order)), Ok(order));
+        }
+        let beat = Heartbeat {
+            load: Load { agents: 5, ..Load::default() },
+            suspects: vec![(node, Generation(4))],
+            slice: Some(Slice { leader: Epoch(7), level: 9 }),
+            ..Heartbeat::default()
+        };
+        assert_eq!(read(&write(&beat)), Ok(beat));
+    }
+
+    #[test]
+    fn what_is_no_message_is_refused() {
+        assert!(read::<Order>(b"").is_err());
+        assert!(read::<Order>(&[0xff; 64]).is_err());
+        assert!(read::<Hint>(&vec![0; BYTES_MAX + 1]).is_err());
+    }
+
+    #[test]
+    fn the_longest_messages_fit() {
+        let agents = vec![(agent(255), Epoch(u64::MAX)); AGENTS_MAX];
+        assert!(write(&Order::Placed { leader: Epoch(u64::MAX), number: u64::MAX, agents }).len() <= BYTES_MAX);
+    }
+}
