@@ -1,0 +1,199 @@
+//! The nodes as a leader sees them, and how much room each has.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use minicbor::{Decode, Encode};
+use nexa_sched::{Labels, NodeLoad, NodeState, Resources};
+use nexa_types::{Epoch, Generation, NodeId, Version};
+
+use super::{Facts, Limits, Seen};
+use crate::say::{Adopted, Load};
+
+/// What is to be done with a node. Kept in the store, so that it outlives the leader.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Encode, Decode)]
+pub enum Mark {
+    /// It takes agents.
+    #[default]
+    #[n(0)]
+    Open,
+    /// It keeps what it has and takes nothing new.
+    #[n(1)]
+    Cordoned,
+    /// It takes nothing new, and what it has moves away.
+    #[n(2)]
+    Draining,
+}
+
+/// A node that is there.
+#[derive(Debug, Clone)]
+pub(super) struct Seat {
+    pub(super) facts: Facts,
+    /// What it said last; none before this run was heard.
+    pub(super) load: Option<Load>,
+    pub(super) is_suspected: bool,
+    /// Agents that this leader gave to this run, and how many of them it has said to have taken up.
+    given: u64,
+    adopted: u64,
+    /// Whether nothing is left on it that can move.
+    pub(super) is_drained: bool,
+}
+
+impl Seat {
+    /// Agents on their way to it.
+    pub(super) fn pending(&self) -> u64 {
+        self.given.saturating_sub(self.adopted)
+    }
+
+    /// Agents that it has or is about to have.
+    fn agents(&self) -> u64 {
+        self.load.map_or(0, |load| load.agents).saturating_add(self.pending())
+    }
+}
+
+/// All of them, and what is to be done with each.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Nodes {
+    pub(super) seats: BTreeMap<NodeId, Seat>,
+    /// Also of nodes that are not there, and might come back.
+    marks: BTreeMap<NodeId, (Version, Mark)>,
+}
+
+impl Nodes {
+    /// Who is there by now; gives those who are gone, and those who came back as another run.
+    pub(super) fn members(
+        &mut self,
+        members: &BTreeMap<NodeId, Facts>,
+        suspects: &BTreeSet<NodeId>,
+    ) -> (Vec<NodeId>, Vec<(NodeId, Generation)>) {
+        let gone: Vec<NodeId> = self.seats.keys().filter(|node| !members.contains_key(*node)).cloned().collect();
+        self.seats.retain(|node, _| members.contains_key(node));
+        let mut new = Vec::new();
+        for (node, facts) in members {
+            if self.seats.get(node).is_some_and(|seat| seat.facts.generation == facts.generation) {
+                continue;
+            }
+            new.push((node.clone(), facts.generation));
+            let seat = Seat {
+                facts: facts.clone(),
+                load: None,
+                is_suspected: suspects.contains(node),
+                given: 0,
+                adopted: 0,
+                is_drained: false,
+            };
+            self.seats.insert(node.clone(), seat);
+        }
+        (gone, new)
+    }
+
+    pub(super) fn suspects(&mut self, suspects: &BTreeSet<NodeId>) {
+        for (node, seat) in &mut self.seats {
+            seat.is_suspected = suspects.contains(node);
+        }
+    }
+
+    pub(super) fn heard(&mut self, node: &NodeId, generation: Generation, load: Load, adopted: Adopted, leader: Epoch) {
+        let Some(seat) = self.seats.get_mut(node).filter(|seat| seat.facts.generation == generation) else { return };
+        seat.load = Some(load);
+        if adopted.leader == leader {
+            seat.adopted = seat.adopted.max(adopted.agents);
+        }
+    }
+
+    /// Agents were given to a run of a node.
+    pub(super) fn given(&mut self, node: &NodeId, agents: u64) {
+        if let Some(seat) = self.seats.get_mut(node) {
+            seat.given += agents;
+        }
+    }
+
+    /// They were not given to that run after all.
+    pub(super) fn not_given(&mut self, node: &NodeId, generation: Generation) {
+        if let Some(seat) = self.seats.get_mut(node).filter(|seat| seat.facts.generation == generation) {
+            seat.given = seat.given.saturating_sub(1);
+        }
+    }
+
+    pub(super) fn set_marks(&mut self, marks: BTreeMap<NodeId, (Version, Mark)>) {
+        self.marks = marks;
+    }
+
+    pub(super) fn mark(&self, node: &NodeId) -> (Version, Mark) {
+        self.marks.get(node).copied().unwrap_or_default()
+    }
+
+    pub(super) fn set_mark(&mut self, node: &NodeId, version: Version, mark: Mark) {
+        self.marks.insert(node.clone(), (version, mark));
+        if let Some(seat) = self.seats.get_mut(node) {
+            seat.is_drained = false;
+        }
+    }
+
+    /// How many further agents a node may be given now.
+    pub(super) fn room(&self, limits: &Limits, node: &NodeId) -> u64 {
+        let Some((seat, load)) = self.seats.get(node).and_then(|seat| seat.load.map(|load| (seat, load))) else {
+            return 0;
+        };
+        let is_open = self.mark(node).1 == Mark::Open && !seat.is_suspected && !load.is_draining;
+        if !is_open || load.memory >= limits.memory_full {
+            return 0;
+        }
+        let of_ramp = limits.adopting_max.saturating_sub(seat.pending());
+        seat.facts.agents_max.saturating_sub(seat.agents()).min(of_ramp)
+    }
+
+    /// A node's side of placing and balancing. What `nexa_sched` calls slots for model requests are places for agents
+    /// here: how many agents a node takes is what is held, the rest is measured.
+    pub(super) fn load(&self, limits: &Limits, node: &NodeId, seat: &Seat) -> NodeLoad {
+        let Facts { cpu_milli, memory_bytes, agents_max, labels, .. } = &seat.facts;
+        let load = seat.load.unwrap_or_default();
+        let state = match self.mark(node).1 {
+            Mark::Draining => NodeState::Draining,
+            Mark::Open if self.room(limits, node) > 0 => NodeState::Open,
+            Mark::Open | Mark::Cordoned => NodeState::Cordoned,
+        };
+        NodeLoad {
+            capacity: Resources { cpu_milli: *cpu_milli, memory_bytes: *memory_bytes, llm_slots: *agents_max },
+            used: Resources { cpu_milli: 0, memory_bytes: 0, llm_slots: seat.agents().min(*agents_max) },
+            speed: 100,
+            cpu: load.cpu,
+            memory: load.memory,
+            model_calls: load.model_calls,
+            run_queue: load.run_queue,
+            mailbox_age: load.lag,
+            state,
+            labels: Labels::clone(labels),
+        }
+    }
+
+    /// Up to how many agents each open node may come by births of its own: its even share of all there are and of those
+    /// that wait, and a little beyond, so that small families stay together and large ones spread.
+    pub(super) fn levels(&self, limits: &Limits, waiting: u64) -> BTreeMap<NodeId, u64> {
+        let is_open = |node: &NodeId| self.room(limits, node) > 0;
+        let open: Vec<(&NodeId, &Seat)> = self.seats.iter().filter(|(node, _)| is_open(node)).collect();
+        let sum = |of: fn(&Seat) -> u64| open.iter().map(|(_, seat)| u128::from(of(seat))).sum::<u128>();
+        let (all, places) = (sum(Seat::agents) + u128::from(waiting), sum(|seat| seat.facts.agents_max));
+        let level = |node: &NodeId, seat: &Seat| {
+            if !is_open(node) {
+                return 0;
+            }
+            let max = seat.facts.agents_max;
+            let share = u64::try_from(all * u128::from(max) / places.max(1)).unwrap_or(u64::MAX);
+            let beyond = limits.births_beyond.max(share / 32);
+            let level = if self.seats.len() == 1 { max } else { share.saturating_add(beyond) };
+            // Those on their way come on top of what the node has.
+            level.min(max).saturating_sub(seat.pending())
+        };
+        self.seats.iter().map(|(node, seat)| (node.clone(), level(node, seat))).collect()
+    }
+
+    pub(super) fn seen(&self) -> BTreeMap<NodeId, Seen> {
+        let seen = |node: &NodeId, seat: &Seat| Seen {
+            mark: self.mark(node).1,
+            is_suspected: seat.is_suspected,
+            load: seat.load,
+            is_drained: seat.is_drained,
+        };
+        self.seats.iter().map(|(node, seat)| (node.clone(), seen(node, seat))).collect()
+    }
+}

@@ -1,0 +1,538 @@
+//! One leadership, from the election to its end.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use nexa_sched::{Labels, NodeFree, NodeLoad, Resources, Weights, place_one};
+use nexa_types::{AgentId, Epoch, Generation, Millis, NodeId, Timestamp, Version};
+
+use super::balance::Balance;
+use super::moves::Moves;
+use super::nodes::{Mark, Nodes, Seat};
+use super::queue::{Queue, Wish};
+use super::reads::{Aim, Reads};
+use super::told::Told;
+use super::{Facts, Input, Limits, Output, PAGE, Refused, Row, Seen};
+use crate::say::{Adopted, Command, Held, Load};
+
+/// Marks that wait to be written; a further one is refused.
+const MARKS_MAX: usize = 256;
+/// After something that did not work.
+const RETRY_PAUSE: Millis = Millis(500);
+/// A new leader places nothing for so long unless all that are not silent were heard: else the first would get everything.
+const HEAR_WITHIN: Millis = Millis(500);
+/// What one agent takes of a node: a place.
+const ONE: Resources = Resources { cpu_milli: 0, memory_bytes: 0, llm_slots: 1 };
+
+/// How far a leader is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// The store is told of the election.
+    Telling,
+    /// The marks are read.
+    Reading,
+    /// It decides.
+    Working,
+}
+
+#[derive(Debug, Clone)]
+struct Batch {
+    number: u64,
+    agents: BTreeSet<AgentId>,
+    wishes: Vec<(Wish, NodeId, Generation)>,
+}
+
+/// A mark on its way to the store.
+#[derive(Debug, Clone)]
+struct Marking {
+    node: NodeId,
+    mark: Mark,
+    command: Option<u64>,
+    /// Whether the store was asked.
+    is_sent: bool,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Term {
+    pub(super) epoch: Epoch,
+    phase: Phase,
+    /// When the store is asked (again) in the first two phases; none while it is.
+    ask_at: Option<Timestamp>,
+    nodes: Nodes,
+    queue: Queue,
+    reads: Reads,
+    batch: Option<Batch>,
+    /// Of each node that is asked what it lacks, the page it is asked about.
+    checking: BTreeMap<NodeId, Vec<Row>>,
+    told: Told,
+    moves: Moves,
+    balance: Option<Balance>,
+    balance_at: Timestamp,
+    patrol_at: Timestamp,
+    markings: Vec<Marking>,
+    /// Answers to commands that came out of what happened meanwhile.
+    answers: Vec<(u64, Result<(), Refused>)>,
+    place_at: Timestamp,
+    works_since: Timestamp,
+    /// Since when there is work, and room, and nothing is done.
+    stuck_since: Option<Timestamp>,
+    numbers: u64,
+}
+
+impl Term {
+    pub(super) fn new(epoch: Epoch, now: Timestamp) -> Self {
+        Self {
+            epoch,
+            phase: Phase::Telling,
+            ask_at: Some(now),
+            nodes: Nodes::default(),
+            queue: Queue::default(),
+            reads: Reads::new(now),
+            batch: None,
+            checking: BTreeMap::new(),
+            told: Told::default(),
+            moves: Moves::default(),
+            balance: None,
+            balance_at: now,
+            patrol_at: now,
+            markings: Vec::new(),
+            answers: Vec::new(),
+            place_at: now,
+            works_since: now,
+            stuck_since: Some(now),
+            numbers: 0,
+        }
+    }
+
+    pub(super) fn is_working(&self) -> bool {
+        self.phase == Phase::Working
+    }
+
+    pub(super) fn levels(&self, limits: &Limits) -> BTreeMap<NodeId, u64> {
+        let waiting = self.queue.len() + self.batch.as_ref().map_or(0, |batch| batch.wishes.len());
+        if self.is_working() { self.nodes.levels(limits, waiting as u64) } else { BTreeMap::new() }
+    }
+
+    pub(super) fn seen(&self) -> BTreeMap<NodeId, Seen> {
+        self.nodes.seen()
+    }
+
+    pub(super) fn members(&mut self, members: &BTreeMap<NodeId, Facts>, suspects: &BTreeSet<NodeId>, now: Timestamp) {
+        let (gone, new) = self.nodes.members(members, suspects);
+        for node in gone {
+            self.forget(&node, None);
+            self.reads.begin(Aim::Gone(node), now);
+        }
+        for (node, generation) in new {
+            // What its earlier run owned, this one takes over by itself.
+            self.forget(&node, Some(generation));
+            self.reads.end(&Aim::Gone(node));
+        }
+    }
+
+    /// A run of a node is over: nobody has what it was told, and nothing of it is looked at any more.
+    fn forget(&mut self, node: &NodeId, run: Option<Generation>) {
+        for wish in self.told.lost(node, run) {
+            self.queue.add(wish);
+        }
+        self.checking.remove(node);
+        for aim in [Aim::Check(node.clone()), Aim::Drain(node.clone()), Aim::Balance(node.clone())] {
+            self.reads.end(&aim);
+        }
+        if let Some(balance) = &mut self.balance {
+            balance.without(node);
+        }
+    }
+
+    pub(super) fn suspects(&mut self, suspects: &BTreeSet<NodeId>) {
+        self.nodes.suspects(suspects);
+    }
+
+    pub(super) fn heard(&mut self, node: &NodeId, generation: Generation, load: Load, adopted: Adopted) {
+        self.nodes.heard(node, generation, load, adopted, self.epoch);
+    }
+
+    pub(super) fn cordon_flapping(&mut self, flapping: Vec<NodeId>) {
+        for node in flapping {
+            if self.nodes.mark(&node).1 == Mark::Open && self.markings.len() < MARKS_MAX {
+                self.markings.push(Marking { node, mark: Mark::Cordoned, command: None, is_sent: false });
+            }
+        }
+    }
+
+    pub(super) fn command(
+        &mut self,
+        limits: &Limits,
+        number: u64,
+        command: Command,
+        now: Timestamp,
+        dice: u64,
+        out: &mut Vec<Output>,
+    ) {
+        let refused = match command {
+            _ if !self.is_working() => Some(Refused::NotLeading),
+            Command::Cordon { node, on } => self.mark(number, node, if on { Mark::Cordoned } else { Mark::Open }),
+            Command::Drain { node } => self.mark(number, node, Mark::Draining),
+            Command::Migrate { agent, from, to } => {
+                self.migrate(limits, (agent, from, to), Some(number), now, dice, out).err()
+            }
+            Command::Rebalance => {
+                if self.balance.is_none() {
+                    self.look_for_balance(limits, true, now);
+                }
+                self.answers.push((number, Ok(())));
+                None
+            }
+        };
+        if let Some(why) = refused {
+            out.push(Output::Answer(number, Err(why)));
+        }
+    }
+
+    fn mark(&mut self, number: u64, node: NodeId, mark: Mark) -> Option<Refused> {
+        if !self.nodes.seats.contains_key(&node) && self.nodes.mark(&node).0.0 == 0 {
+            return Some(Refused::NoSuchNode);
+        }
+        if self.markings.len() >= MARKS_MAX {
+            return Some(Refused::Busy);
+        }
+        self.markings.push(Marking { node, mark, command: Some(number), is_sent: false });
+        None
+    }
+
+    /// Orders an agent to leave its node.
+    fn migrate(
+        &mut self,
+        limits: &Limits,
+        (agent, from, to): (AgentId, NodeId, Option<NodeId>),
+        command: Option<u64>,
+        now: Timestamp,
+        dice: u64,
+        out: &mut Vec<Output>,
+    ) -> Result<(), Refused> {
+        let generation = self.nodes.seats.get(&from).map(|seat| seat.facts.generation).ok_or(Refused::NoSuchNode)?;
+        if self.moves.is_moving(agent) || self.moves.may_leave(limits, &from) == 0 {
+            return Err(Refused::Busy);
+        }
+        let to = match to {
+            Some(to) if !self.nodes.seats.contains_key(&to) => return Err(Refused::NoSuchNode),
+            Some(to) if to == from || self.nodes.room(limits, &to) > 0 => to,
+            Some(_) => return Err(Refused::NotOpen),
+            None => Board::new(&self.nodes, limits, Some(&from)).take(limits, dice).ok_or(Refused::NoRoom)?.0,
+        };
+        if to == from {
+            self.answers.extend(command.map(|number| (number, Ok(()))));
+            return Ok(());
+        }
+        self.moves.begin(agent, from.clone(), command, now);
+        out.push(Output::Move { leader: self.epoch, agent, from, generation, to });
+        Ok(())
+    }
+
+    /// Takes in what was asked for.
+    pub(super) fn answer(&mut self, limits: &Limits, input: Input, now: Timestamp, dice: u64, out: &mut Vec<Output>) {
+        match input {
+            Input::Leading(true) if self.phase == Phase::Telling => {
+                (self.phase, self.ask_at) = (Phase::Reading, Some(now));
+            }
+            Input::Leading(false) if self.phase == Phase::Telling => self.ask_at = Some(now.after(RETRY_PAUSE)),
+            Input::Marks(Some(marks)) if self.phase != Phase::Telling => {
+                self.nodes.set_marks(marks);
+                if self.phase == Phase::Reading {
+                    (self.phase, self.stuck_since) = (Phase::Working, None);
+                    // What was read before, an earlier leader could still change.
+                    (self.reads, self.patrol_at, self.works_since) = (Reads::new(now), now, now);
+                }
+            }
+            Input::Marks(None) => self.ask_at = Some(now.after(RETRY_PAUSE)),
+            Input::Rows(number, rows) => {
+                if let Some((aim, rows)) = self.reads.came(number, rows, now) {
+                    self.rows(limits, &aim, rows, now, dice, out);
+                }
+            }
+            Input::Placed(number, answers) => self.placed(number, answers, now),
+            Input::Told { number, done } => self.told.answered(limits, number, done, now),
+            Input::Checked { node, missing } => {
+                let rows = self.checking.remove(&node).unwrap_or_default();
+                self.reads.checked(limits, &node, missing.is_some(), now);
+                let missing: BTreeSet<AgentId> = missing.into_iter().flatten().collect();
+                rows.iter().filter(|row| missing.contains(&row.agent)).for_each(|row| self.wish(row));
+            }
+            Input::Marked { node, version } => self.marked(&node, version, now),
+            Input::Moved { agent, done } => {
+                let command = self.moves.ended(agent, done, now);
+                let answer = if done { Ok(()) } else { Err(Refused::Failed) };
+                self.answers.extend(command.map(|number| (number, answer)));
+            }
+            Input::Unplaced => self.reads.hint(now),
+            _ => {}
+        }
+    }
+
+    /// An agent needs an owner.
+    fn wish(&mut self, row: &Row) {
+        let is_under_way = self.batch.as_ref().is_some_and(|batch| batch.agents.contains(&row.agent));
+        if row.may_run() && !is_under_way {
+            self.queue.add(Wish { agent: row.agent, from: row.epoch, priority: row.priority });
+        }
+    }
+
+    /// A page was read.
+    fn rows(&mut self, limits: &Limits, aim: &Aim, rows: Vec<Row>, now: Timestamp, dice: u64, out: &mut Vec<Output>) {
+        let mut found = 0;
+        match aim {
+            Aim::Gone(node) => {
+                for row in rows.iter().filter(|row| row.node.as_ref() == Some(node) && row.may_run()) {
+                    found += 1;
+                    self.wish(row);
+                }
+            }
+            Aim::Unplaced => rows.iter().filter(|row| row.node.is_none()).for_each(|row| self.wish(row)),
+            Aim::Orphans => {
+                for row in &rows {
+                    match &row.node {
+                        None => self.wish(row),
+                        Some(node) if !self.nodes.seats.contains_key(node) && row.may_run() => {
+                            self.reads.begin(Aim::Gone(node.clone()), now);
+                        }
+                        Some(_) => {}
+                    }
+                }
+            }
+            Aim::Check(node) => self.check(node, &rows, out),
+            Aim::Drain(node) => {
+                for (turn, row) in (0u64..).zip(rows.iter().filter(|row| row.may_run())) {
+                    found += 1;
+                    let order = (row.agent, node.clone(), None);
+                    if self.migrate(limits, order, None, now, dice.wrapping_add(turn), out) == Err(Refused::NoRoom) {
+                        break;
+                    }
+                }
+            }
+            Aim::Balance(node) => {
+                if let Some(balance) = &mut self.balance {
+                    balance.page(node, &rows);
+                }
+            }
+        }
+        let is_clean = self.reads.looked(limits, aim, &rows, found, now);
+        if let (Aim::Drain(node), true) = (aim, rows.len() < PAGE)
+            && let Some(seat) = self.nodes.seats.get_mut(node)
+        {
+            seat.is_drained = is_clean;
+        }
+    }
+
+    /// Asks a node which of these it lacks; not of those that it is just being told of.
+    fn check(&mut self, node: &NodeId, rows: &[Row], out: &mut Vec<Output>) {
+        let Some(seat) = self.nodes.seats.get(node).filter(|_| !rows.is_empty()) else { return };
+        let told = self.told.on_their_way(node);
+        let is_settled = |row: &&Row| !told.contains(&row.agent) && !self.moves.is_moving(row.agent);
+        let asked: Vec<Row> = rows.iter().filter(|row| row.may_run()).filter(is_settled).cloned().collect();
+        let held = |row: &Row| Held { agent: row.agent, epoch: row.epoch, is_cancelled: row.is_cancelled };
+        let agents = asked.iter().map(held).collect();
+        out.push(Output::Check { node: node.clone(), generation: seat.facts.generation, leader: self.epoch, agents });
+        self.checking.insert(node.clone(), asked);
+    }
+
+    /// The store has answered a batch, or nobody knows whether it did anything.
+    fn placed(&mut self, number: u64, answers: Option<Vec<Result<Epoch, Epoch>>>, now: Timestamp) {
+        let Some(batch) = self.batch.take_if(|batch| batch.number == number) else { return };
+        let Some(answers) = answers.filter(|answers| answers.len() == batch.wishes.len()) else {
+            self.place_at = now.after(RETRY_PAUSE);
+            for (wish, node, generation) in batch.wishes {
+                self.nodes.not_given(&node, generation);
+                self.queue.add(wish);
+                // If it was placed after all, its node does not know.
+                self.reads.begin(Aim::Check(node), now);
+            }
+            return;
+        };
+        self.stuck_since = None;
+        let mut by_node: BTreeMap<NodeId, (Generation, Vec<Wish>)> = BTreeMap::new();
+        for ((wish, node, generation), answer) in batch.wishes.into_iter().zip(answers) {
+            let is_there = self.nodes.seats.get(&node).is_some_and(|seat| seat.facts.generation == generation);
+            match answer {
+                Ok(from) if is_there => {
+                    by_node.entry(node).or_insert((generation, Vec::new())).1.push(Wish { from, ..wish });
+                }
+                // That run of the node is over, and was never told.
+                Ok(from) => self.queue.add(Wish { from, ..wish }),
+                Err(_) => {
+                    self.nodes.not_given(&node, generation);
+                    // Who it belongs to now, if to anybody, the next look tells.
+                    self.reads.hint(now);
+                }
+            }
+        }
+        for (node, (generation, agents)) in by_node {
+            self.numbers += 1;
+            self.told.add(self.numbers, node, generation, agents, now);
+        }
+    }
+
+    fn marked(&mut self, node: &NodeId, version: Option<Version>, now: Timestamp) {
+        let Some(at) = self.markings.iter().position(|it| it.is_sent && it.node == *node) else { return };
+        let Marking { mark, command, .. } = self.markings.remove(at);
+        let answer = match version {
+            Some(version) => {
+                self.nodes.set_mark(node, version, mark);
+                Ok(())
+            }
+            None => {
+                // Somebody else may have written it: read what it says.
+                self.ask_at = Some(now);
+                Err(Refused::Failed)
+            }
+        };
+        self.answers.extend(command.map(|number| (number, answer)));
+    }
+
+    fn look_for_balance(&mut self, limits: &Limits, spreads: bool, now: Timestamp) {
+        self.balance = Balance::begin(&self.nodes, limits, spreads);
+        for node in self.balance.iter().flat_map(Balance::wants) {
+            self.reads.begin(Aim::Balance(node.clone()), now);
+        }
+    }
+
+    /// Says what is to be done by now.
+    pub(super) fn drive(&mut self, limits: &Limits, now: Timestamp, dice: u64, out: &mut Vec<Output>) {
+        if self.ask_at.is_some_and(|at| at <= now) {
+            self.ask_at = None;
+            out.push(if self.phase == Phase::Telling { Output::Lead(self.epoch) } else { Output::ReadMarks });
+        }
+        if self.is_working() {
+            self.look_around(limits, now, dice, out);
+            self.place(limits, now, dice, out);
+            self.told.tell(self.epoch, now, out);
+            self.read(limits, now, out);
+        }
+        out.extend(self.answers.drain(..).map(|(number, answer)| Output::Answer(number, answer)));
+        let has_room = self.nodes.seats.keys().any(|node| self.nodes.room(limits, node) > 0);
+        let is_waited_for = !self.is_working() || self.batch.is_some() || (!self.queue.is_empty() && has_room);
+        self.stuck_since = if is_waited_for { self.stuck_since.or(Some(now)) } else { None };
+        if self.stuck_since.is_some_and(|since| now.since(since) >= limits.stuck_after) {
+            out.push(Output::StepDown { why: "agents wait, there is room, and nothing was placed for too long" });
+        }
+    }
+
+    /// What is due by the time: patrols, draining, balance, moves that take too long, marks.
+    fn look_around(&mut self, limits: &Limits, now: Timestamp, dice: u64, out: &mut Vec<Output>) {
+        if now >= self.patrol_at {
+            self.patrol_at = now.after(limits.patrol_every);
+            for node in self.nodes.seats.keys() {
+                self.reads.begin(Aim::Check(node.clone()), now);
+            }
+        }
+        for node in self.nodes.seats.keys() {
+            let aim = Aim::Drain(node.clone());
+            match self.nodes.mark(node).1 {
+                Mark::Draining => self.reads.begin(aim, now),
+                Mark::Open | Mark::Cordoned => self.reads.end(&aim),
+            }
+        }
+        if now >= self.balance_at {
+            self.balance_at = now.after(limits.balance_every);
+            if self.balance.is_none() {
+                self.look_for_balance(limits, false, now);
+            }
+        }
+        if let Some(balance) = self.balance.take_if(|balance| balance.wants().is_empty()) {
+            let found = balance.decide(&self.nodes, &self.moves, limits, now);
+            for (turn, (agent, from, to)) in (0u64..).zip(found) {
+                // What may not leave now is found again by the next look.
+                let _ = self.migrate(limits, (agent, from, Some(to)), None, now, dice.wrapping_add(turn), out);
+            }
+        }
+        let late = self.moves.expire(limits, now);
+        self.answers.extend(late.into_iter().map(|number| (number, Err(Refused::Failed))));
+        let mut busy: BTreeSet<NodeId> =
+            self.markings.iter().filter(|it| it.is_sent).map(|it| it.node.clone()).collect();
+        for marking in self.markings.iter_mut().filter(|it| !it.is_sent) {
+            if busy.insert(marking.node.clone()) {
+                marking.is_sent = true;
+                let (node, expected) = (marking.node.clone(), self.nodes.mark(&marking.node).0);
+                out.push(Output::PutMark { leader: self.epoch, node, expected, mark: marking.mark });
+            }
+        }
+    }
+
+    /// The next batch, if none is under way.
+    fn place(&mut self, limits: &Limits, now: Timestamp, dice: u64, out: &mut Vec<Output>) {
+        let is_awaited = |seat: &Seat| seat.load.is_none() && !seat.is_suspected;
+        let waits = now.since(self.works_since) < HEAR_WITHIN && self.nodes.seats.values().any(is_awaited);
+        if waits || self.batch.is_some() || now < self.place_at || self.queue.is_empty() {
+            return;
+        }
+        let mut board = Board::new(&self.nodes, limits, None);
+        let mut wishes = Vec::new();
+        while wishes.len() < PAGE
+            && let Some((node, generation)) = board.take(limits, dice.wrapping_add(wishes.len() as u64))
+        {
+            let Some(wish) = self.queue.next() else { break };
+            wishes.push((wish, node, generation));
+        }
+        if wishes.is_empty() {
+            return;
+        }
+        for (_, node, _) in &wishes {
+            self.nodes.given(node, 1);
+        }
+        self.numbers += 1;
+        out.push(Output::Place {
+            number: self.numbers,
+            leader: self.epoch,
+            wishes: wishes.iter().map(|(wish, node, _)| (wish.agent, wish.from, node.clone())).collect(),
+        });
+        let agents = wishes.iter().map(|(wish, ..)| wish.agent).collect();
+        self.batch = Some(Batch { number: self.numbers, agents, wishes });
+    }
+
+    /// The next page.
+    fn read(&mut self, limits: &Limits, now: Timestamp, out: &mut Vec<Output>) {
+        let has_queue_room = self.queue.len() + PAGE <= limits.queue_max;
+        let hears =
+            |node: &NodeId| self.nodes.seats.get(node).is_some_and(|seat| seat.load.is_some() && !seat.is_suspected);
+        let (moves, checking) = (&self.moves, &self.checking);
+        let is_wanted = |aim: &Aim| match aim {
+            Aim::Gone(_) | Aim::Unplaced | Aim::Orphans => has_queue_room,
+            Aim::Check(node) => has_queue_room && hears(node) && !checking.contains_key(node),
+            Aim::Drain(node) => hears(node) && moves.may_leave(limits, node) > 0,
+            Aim::Balance(_) => true,
+        };
+        self.reads.drive(is_wanted, &mut self.numbers, now, out);
+    }
+}
+
+/// The nodes while agents are shared out among them.
+struct Board {
+    names: Vec<(NodeId, Generation)>,
+    loads: Vec<NodeLoad>,
+    rooms: Vec<u64>,
+}
+
+impl Board {
+    fn new(nodes: &Nodes, limits: &Limits, except: Option<&NodeId>) -> Self {
+        let mut board = Self { names: Vec::new(), loads: Vec::new(), rooms: Vec::new() };
+        for (node, seat) in nodes.seats.iter().filter(|(node, _)| Some(*node) != except) {
+            let room = nodes.room(limits, node);
+            if room > 0 {
+                board.names.push((node.clone(), seat.facts.generation));
+                board.loads.push(nodes.load(limits, node, seat));
+                board.rooms.push(room);
+            }
+        }
+        board
+    }
+
+    /// A place on one of them.
+    fn take(&mut self, limits: &Limits, dice: u64) -> Option<(NodeId, Generation)> {
+        let weights = Weights::default();
+        let free: Vec<NodeFree<'_>> = (self.loads.iter().zip(&self.rooms))
+            .map(|(load, room)| NodeFree { is_open: *room > 0, ..load.free(&weights) })
+            .collect();
+        let at = place_one(&free, &ONE, &Labels::new(), limits.strategy, dice)? as usize;
+        self.rooms[at] -= 1;
+        self.loads[at].used = self.loads[at].used.plus(&ONE);
+        Some(self.names[at].clone())
+    }
+}
