@@ -68,6 +68,13 @@ const NEEDS: &[Need] = &[
         is_there: || is_on_path("etcd"),
         packages: &["etcd-server"],
     },
+    Need {
+        what: "PostgreSQL's server and client",
+        why: "the store on PostgreSQL is tested on a server of its own",
+        scope: Scope::Tests,
+        is_there: has_postgresql,
+        packages: &["postgresql", "postgresql-client"],
+    },
 ];
 
 fn has_well_known_protos() -> bool {
@@ -80,6 +87,14 @@ fn has_well_known_protos() -> bool {
         || std::env::var_os("PROTOC_INCLUDE")
             .is_some_and(|dir| Path::new(&dir).join("google/protobuf/timestamp.proto").is_file())
         || Path::new("/usr/include/google/protobuf/timestamp.proto").is_file()
+}
+
+/// On the path, or where Debian puts each version.
+fn has_postgresql() -> bool {
+    let is_whole = |bin: &Path| ["initdb", "postgres", "psql"].iter().all(|name| bin.join(name).is_file());
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    ["initdb", "postgres", "psql"].iter().all(|name| is_on_path(name))
+        || versions.into_iter().any(|version| is_whole(&version.path().join("bin")))
 }
 
 fn missing(scope: Scope) -> Vec<&'static Need> {

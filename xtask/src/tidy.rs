@@ -16,7 +16,7 @@ const LAYERS: &[&[&str]] = &[
     &["nexa-types", "nexa-event", "nexa-proto"],
     &["nexa-vm", "nexa-lang", "nexa-sched", "nexa-member", "nexa-agent", "nexa-view", "nexa-harness"],
     &["nexa-ports"],
-    &["nexa-store", "nexa-etcd", "nexa-llm", "nexa-tools"],
+    &["nexa-store", "nexa-postgres", "nexa-etcd", "nexa-llm", "nexa-tools"],
     &["nexa-runtime", "nexa-cluster"],
     &["nexa-gateway", "nexa-client", "nexa-load", "nexa-telemetry", "nexa-cli"],
     &["nexa"],

@@ -54,7 +54,7 @@ pub struct Record {
     pub value: Vec<u8>,
 }
 
-/// What only a leader writes.
+/// What only a leader writes. A write under a later epoch than the store was told of tells it.
 pub trait Leadership: Send + Sync {
     /// Tells the store of an election. Telling the newest again is fine.
     ///

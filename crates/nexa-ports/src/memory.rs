@@ -16,6 +16,8 @@
 //!     and whoever it has not reached yet may bear children, which it tells in its turn
 //!   - placing an agent that has ended changes nothing; placing one that was ready makes it placed
 
+mod leadership;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard};
@@ -50,6 +52,7 @@ struct Kept {
     inboxes: BTreeMap<AgentId, Vec<Slot>>,
     snapshots: BTreeMap<AgentId, (Version, Vec<u8>)>,
     blobs: BTreeMap<(TenantId, BlobHash), Vec<u8>>,
+    led: leadership::Led,
     fault: Option<Fault>,
 }
 

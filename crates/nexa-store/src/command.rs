@@ -198,7 +198,7 @@ impl Command for PlaceAll {
     }
 }
 
-fn place(desk: &Desk<'_>, wish: &Place) -> rusqlite::Result<Result<Epoch, Epoch>> {
+pub(crate) fn place(desk: &Desk<'_>, wish: &Place) -> rusqlite::Result<Result<Epoch, Epoch>> {
     let changed = desk
         .connection
         .prepare_cached(

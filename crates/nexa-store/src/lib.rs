@@ -11,6 +11,7 @@
 //! - [`open`]: the directory, its lock, its schema; [`SqliteStore`] itself.
 //! - `writer`: group commit, and what happens when the disk is full or fails.
 //! - `append`, `command`: what one writing call does within a transaction.
+//! - `leadership`: what only an elected leader writes, in the same transactions.
 //! - `read`: every question to the store, with the checks that no damaged byte is handed out.
 //! - `projector`, `views_file`, `views`: read models.
 //!
@@ -21,6 +22,7 @@ mod append;
 mod checkpoint;
 mod column;
 mod command;
+mod leadership;
 pub mod memories;
 mod open;
 mod projector;

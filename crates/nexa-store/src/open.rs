@@ -16,6 +16,7 @@ use nexa_types::GlobalSeq;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::watch;
+use tracing::info;
 
 use crate::readers::{Readers, STATEMENTS_MAX};
 use crate::schema::{self, Found, SCHEMA_VERSION};
@@ -263,7 +264,7 @@ fn open_file(path: &Path, options: &Options) -> Result<Connection, OpenError> {
         make_file(path)?;
     }
     let fail = |source| sorted(path, source);
-    let connection = connect(path).map_err(fail)?;
+    let mut connection = connect(path).map_err(fail)?;
     let newer = |what, found, known| OpenError::Newer { path: path.to_owned(), what, found, known };
     match schema::inspect(&connection).map_err(fail)? {
         Found::Foreign => return Err(OpenError::Foreign { path: path.to_owned() }),
@@ -272,6 +273,10 @@ fn open_file(path: &Path, options: &Options) -> Result<Connection, OpenError> {
         }
         Found::Ours { format, .. } if format > i64::from(FORMAT) => {
             return Err(newer("format", format, i64::from(FORMAT)));
+        }
+        Found::Ours { schema, .. } if schema < SCHEMA_VERSION => {
+            schema::upgrade(&mut connection, schema).map_err(fail)?;
+            info!(path = %path.display(), from = schema, to = SCHEMA_VERSION, "the store was brought up to date");
         }
         Found::Ours { .. } => {}
     }

@@ -5,8 +5,23 @@ use rusqlite::Connection;
 /// Marks a file as ours: "nexa" in ASCII.
 pub(crate) const APPLICATION_ID: i64 = 0x6e65_7861;
 
-/// The newest schema that this build knows. A later one brings the steps that lead to it.
-pub(crate) const SCHEMA_VERSION: i64 = 1;
+/// The newest schema that this build knows. Files of earlier ones are brought up to it by [`STEPS`].
+pub(crate) const SCHEMA_VERSION: i64 = 2;
+
+/// What leads from a version to the next one, from version 1 on. A new file takes them as well.
+const STEPS: [&str; 1] = [LEADERSHIP];
+
+/// The newest leadership that anybody told of, and what leaders keep.
+const LEADERSHIP: &str = "
+CREATE TABLE leader (one INTEGER PRIMARY KEY CHECK (one = 1), epoch INTEGER NOT NULL) STRICT;
+INSERT INTO leader (one, epoch) VALUES (1, 0);
+CREATE TABLE records (
+    name    TEXT PRIMARY KEY,
+    version INTEGER NOT NULL,
+    epoch   INTEGER NOT NULL,
+    value   BLOB NOT NULL
+) STRICT;
+";
 
 const TABLES: &str = "
 CREATE TABLE meta (
@@ -116,12 +131,22 @@ fn number(connection: &Connection, key: &str) -> rusqlite::Result<i64> {
 pub(crate) fn create(connection: &mut Connection, format: u16) -> rusqlite::Result<()> {
     let change = connection.transaction()?;
     change.execute_batch(TABLES)?;
+    STEPS.iter().try_for_each(|step| change.execute_batch(step))?;
     change.pragma_update(None, "application_id", APPLICATION_ID)?;
     for (key, value) in [("schema_version", SCHEMA_VERSION.to_string()), ("format_floor", format.to_string())] {
         change.execute("INSERT INTO meta (key, value) VALUES (?1, ?2)", [key, &value])?;
     }
     // Tells one store from another, as when the read models of one lie beside the facts of another.
     change.execute("INSERT INTO meta (key, value) VALUES ('store_id', lower(hex(randomblob(16))))", [])?;
+    change.commit()
+}
+
+/// Brings an older file up to date, in one transaction.
+pub(crate) fn upgrade(connection: &mut Connection, from: i64) -> rusqlite::Result<()> {
+    let change = connection.transaction()?;
+    let taken = usize::try_from(from - 1).unwrap_or(usize::MAX);
+    STEPS.iter().skip(taken).try_for_each(|step| change.execute_batch(step))?;
+    change.execute("UPDATE meta SET value = ?1 WHERE key = 'schema_version'", [SCHEMA_VERSION.to_string()])?;
     change.commit()
 }
 

@@ -23,7 +23,7 @@ impl SqliteStore {
         self.queue.as_ref().and_then(|queue| queue.trouble())
     }
 
-    async fn submit<C: Command>(&self, command: C) -> Result<C::Output, StoreError> {
+    pub(crate) async fn submit<C: Command>(&self, command: C) -> Result<C::Output, StoreError> {
         match &self.queue {
             Some(queue) => queue.submit(command).await,
             // Only while it is being dropped.

@@ -1,7 +1,10 @@
-//! Fixtures for tests: what every store and every membership must hold, a simulated model endpoint, and a real etcd.
+//! Fixtures for tests: what every store, leadership and membership must hold, a simulated model endpoint, and servers of
+//! PostgreSQL and etcd.
 
 #[cfg(feature = "endpoint")]
 pub mod endpoint;
 pub mod etcd;
+pub mod leadership_contract;
 pub mod membership_contract;
+pub mod postgres;
 pub mod store_contract;

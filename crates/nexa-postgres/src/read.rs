@@ -1,0 +1,365 @@
+//! Every question to the store, each in one statement and so of one moment, with the checks that damage is reported and never
+//! handed out.
+//!
+//! Holds:
+//!   PR-1  a fact is only returned after its link was computed again from its bytes and the link before it
+//!   PR-2  a stream without gap is returned, up to the version and the link that its row says
+//!   PR-3  snapshots and blobs are returned only with the right hash
+
+use std::collections::BTreeMap;
+
+use nexa_event::codec::{self, DecodeError};
+use nexa_event::envelope::{self, Link};
+use nexa_ports::store::{AgentRow, InboxEntry, Recorded, Rows, Snapshot, StoreError};
+use nexa_types::{
+    AgentId, BlobHash, GlobalSeq, InputId, PrincipalId, StreamId, TenantId, Timestamp, Version, WorkloadId,
+};
+use sqlx::postgres::PgRow;
+use sqlx::{PgConnection, Row};
+
+use crate::column::{agent_columns, agent_row, count, counter, damaged, link, moment, stream_key};
+use crate::trouble::Fault;
+
+/// What a question ends with.
+type Answer<T> = Result<T, Fault>;
+
+/// Lists that are longer than this are not asked for at once; the rest comes with the next question.
+const LIMIT_MAX: usize = 1 << 20;
+
+fn limited(limit: usize) -> i64 {
+    limit.min(LIMIT_MAX) as i64
+}
+
+/// A row of `events` as it lies there, its blob fetched.
+struct Stored {
+    position: u64,
+    stream: Vec<u8>,
+    version: u64,
+    workload: Option<WorkloadId>,
+    header: Vec<u8>,
+    payload: Option<Vec<u8>>,
+    link: Link,
+}
+
+/// The columns of [`Stored::from_row`], of `events AS e` and `blobs AS b`.
+macro_rules! event_columns {
+    () => {
+        "e.position, e.stream, e.version, e.workload, e.header, coalesce(e.payload, b.bytes), e.link"
+    };
+}
+
+impl Stored {
+    fn from_row(row: &PgRow) -> Answer<Self> {
+        let workload: Option<&[u8]> = row.try_get(3)?;
+        let bad = || damaged("a fact", "its workload does not have 16 bytes");
+        Ok(Self {
+            position: counter(row.try_get(0)?)?,
+            stream: row.try_get(1)?,
+            version: counter(row.try_get(2)?)?,
+            workload: workload.map(|bytes| WorkloadId::from_slice(bytes).ok_or_else(bad)).transpose()?,
+            header: row.try_get(4)?,
+            payload: row.try_get(5)?,
+            link: link(row.try_get(6)?)?,
+        })
+    }
+
+    fn place(&self) -> String {
+        format!("the fact at position {}", self.position)
+    }
+
+    /// Checks the fact against the link before it.
+    fn open(self, before: Link) -> Answer<Recorded> {
+        let place = self.place();
+        let payload = self.payload.ok_or_else(|| damaged(&place, "its payload is missing"))?;
+        let opened = envelope::open(before, &self.header, &payload, self.link).map_err(|error| match error {
+            DecodeError::NewerFormat { .. } => StoreError::Unavailable { detail: format!("{place}: {error}") },
+            error => damaged(&place, &error.to_string()),
+        })?;
+        if stream_key(&opened.header.stream) != self.stream || opened.header.version != Version(self.version) {
+            return Err(damaged(&place, "it lies in another stream or at another version than its header says").into());
+        }
+        Ok(Recorded { position: GlobalSeq(self.position), workload: self.workload, envelope: opened })
+    }
+}
+
+/// See `Store::read`.
+pub(crate) async fn read(
+    connection: &mut PgConnection,
+    stream: &StreamId,
+    after: Version,
+    limit: usize,
+) -> Answer<Vec<Recorded>> {
+    // One fact more, for its link.
+    let (from, extra) = (after.0.max(1), usize::from(after.0 > 0));
+    let rows = sqlx::query(concat!(
+        "SELECT ",
+        event_columns!(),
+        ", h.version, h.link, h.workload
+         FROM (SELECT version, link, workload FROM agents WHERE agent = $1
+               UNION ALL SELECT version, link, NULL FROM streams WHERE stream = $2) AS h
+         LEFT JOIN LATERAL (SELECT * FROM events WHERE stream = $2 AND version >= $3 ORDER BY version LIMIT $4) AS e ON true
+         LEFT JOIN blobs AS b ON b.tenant = e.tenant AND b.hash = e.blob
+         ORDER BY e.version"
+    ))
+    .bind(if let StreamId::Agent(agent) = stream { agent.as_bytes().as_slice() } else { &[] })
+    .bind(stream_key(stream))
+    .bind(count(from))
+    .bind(limited(limit.saturating_add(extra)))
+    .fetch_all(connection)
+    .await?;
+    let Some(first) = rows.first() else { return Ok(Vec::new()) };
+    let (length, end) = (counter(first.try_get(7)?)?, link(first.try_get(8)?)?);
+    let workload: Option<&[u8]> = first.try_get(9)?;
+    let workload = match stream {
+        StreamId::Workload(workload) => Some(*workload),
+        _ => workload.and_then(WorkloadId::from_slice),
+    };
+    let is_fact = |row: &PgRow| row.try_get::<Option<i64>, _>(0).map(|position| position.is_some());
+    let mut found = Vec::with_capacity(rows.len());
+    for row in &rows {
+        if is_fact(row)? {
+            found.push(Stored::from_row(row)?);
+        }
+    }
+    checked(stream, found, after, limit, Told { length, end, workload })
+}
+
+/// What a stream's row says.
+struct Told {
+    length: u64,
+    end: Link,
+    workload: Option<WorkloadId>,
+}
+
+/// The facts after a version, if they and the one before them are those that the row tells of.
+fn checked(stream: &StreamId, rows: Vec<Stored>, after: Version, limit: usize, told: Told) -> Answer<Vec<Recorded>> {
+    if after.0 >= told.length && rows.iter().all(|row| row.version <= after.0) {
+        return Ok(Vec::new());
+    }
+    let broken = |what: &str| damaged(&stream.to_string(), what);
+    let mut before = Link::START;
+    let mut expected = after.0.max(1);
+    let mut facts = Vec::with_capacity(rows.len());
+    for row in rows {
+        if row.version != expected {
+            return Err(broken("facts are missing in the middle").into());
+        }
+        expected += 1;
+        let link = row.link;
+        if row.version > after.0 {
+            if row.workload != told.workload {
+                return Err(broken("a fact is filed under another workload than its stream").into());
+            }
+            facts.push(row.open(before)?);
+        }
+        before = link;
+    }
+    let reached = expected - 1;
+    let complete = facts.len() < limit;
+    let at_end = reached == told.length && told.length > 0;
+    if reached > told.length || (at_end && before != told.end) || (complete && reached < told.length) {
+        return Err(broken("its facts are not those that its row says").into());
+    }
+    Ok(facts)
+}
+
+/// What of each fact's stream came before, for the first of it on a page.
+macro_rules! scan_from {
+    ($condition:literal) => {
+        concat!(
+            "SELECT ",
+            event_columns!(),
+            ",
+             CASE WHEN e.version > 1 AND NOT e.follows
+                  THEN (SELECT p.link FROM events AS p WHERE p.stream = e.stream AND p.version = e.version - 1) END,
+             CASE WHEN NOT e.follows AND get_byte(e.stream, 0) = 97
+                  THEN (SELECT a.workload FROM agents AS a WHERE a.agent = substring(e.stream FROM 2)) END
+             FROM (SELECT x.*, coalesce(lag(x.version) OVER (PARTITION BY x.stream ORDER BY x.position) = x.version - 1, false)
+                       AS follows
+                   FROM (SELECT * FROM events WHERE ",
+            $condition,
+            " ORDER BY position LIMIT $2) AS x) AS e
+             LEFT JOIN blobs AS b ON b.tenant = e.tenant AND b.hash = e.blob
+             ORDER BY e.position"
+        )
+    };
+}
+
+/// See `Store::scan`.
+pub(crate) async fn scan(
+    connection: &mut PgConnection,
+    workload: Option<WorkloadId>,
+    after: GlobalSeq,
+    limit: usize,
+) -> Answer<Vec<Recorded>> {
+    let after = count(after.0);
+    let rows = match &workload {
+        None => sqlx::query(scan_from!("position > $1")).bind(after).bind(limited(limit)),
+        Some(workload) => sqlx::query(scan_from!("workload = $3 AND position > $1"))
+            .bind(after)
+            .bind(limited(limit))
+            .bind(workload.as_bytes().as_slice()),
+    };
+    let rows = rows.fetch_all(connection).await?;
+    let mut streams: BTreeMap<Vec<u8>, Before> = BTreeMap::new();
+    let mut facts = Vec::with_capacity(rows.len());
+    for (expected, row) in (after.unsigned_abs() + 1..).zip(rows) {
+        let stored = Stored::from_row(&row)?;
+        if workload.is_none() && stored.position != expected {
+            return Err(damaged(&format!("position {expected}"), "a fact is missing").into());
+        }
+        let before = match streams.get(&stored.stream) {
+            Some(before) if before.version + 1 == stored.version => *before,
+            _ => {
+                let told: Option<&[u8]> = row.try_get(7)?;
+                let before = match (stored.version, told) {
+                    (..=1, _) => Link::START,
+                    (_, Some(told)) => link(told)?,
+                    (_, None) => {
+                        return Err(damaged(&stored.place(), "the fact before it in its stream is missing").into());
+                    }
+                };
+                let owner: Option<&[u8]> = row.try_get(8)?;
+                let workload = match stored.stream.split_first() {
+                    Some((b'w', id)) => WorkloadId::from_slice(id),
+                    _ => owner.and_then(WorkloadId::from_slice),
+                };
+                Before { version: 0, link: before, workload }
+            }
+        };
+        if stored.workload != before.workload {
+            return Err(damaged(&stored.place(), "it is filed under another workload than its stream").into());
+        }
+        let now = Before { version: stored.version, link: stored.link, ..before };
+        streams.insert(stored.stream.clone(), now);
+        facts.push(stored.open(before.link)?);
+    }
+    Ok(facts)
+}
+
+/// What is known of a stream while facts of many are read.
+#[derive(Clone, Copy)]
+struct Before {
+    version: u64,
+    link: Link,
+    workload: Option<WorkloadId>,
+}
+
+/// See `Store::row`.
+pub(crate) async fn row(connection: &mut PgConnection, agent: AgentId) -> Answer<Option<AgentRow>> {
+    let found = sqlx::query(concat!("SELECT ", agent_columns!(), " FROM agents WHERE agent = $1"))
+        .bind(agent.as_bytes().as_slice())
+        .fetch_optional(connection)
+        .await?;
+    found.as_ref().map(agent_row).transpose()
+}
+
+/// See `Store::rows`.
+pub(crate) async fn rows(
+    connection: &mut PgConnection,
+    which: &Rows,
+    after: Option<AgentId>,
+    limit: usize,
+) -> Answer<Vec<AgentRow>> {
+    macro_rules! select {
+        ($condition:literal) => {
+            sqlx::query(concat!(
+                "SELECT ",
+                agent_columns!(),
+                " FROM agents WHERE ",
+                $condition,
+                " AND agent > $1 ORDER BY agent LIMIT $2"
+            ))
+            // No id is empty, so that everything comes after the empty one.
+            .bind(after.map_or(Vec::new(), |after| after.as_bytes().to_vec()))
+            .bind(limited(limit))
+        };
+    }
+    let query = match which {
+        Rows::Workload(workload) => select!("workload = $3").bind(workload.as_bytes().as_slice()),
+        Rows::Live => select!("NOT ended"),
+        Rows::Unplaced => select!("NOT ended AND node IS NULL"),
+        Rows::Of(node) => select!("NOT ended AND node = $3").bind(node.as_str()),
+        Rows::Agents(agents) => {
+            let agents: Vec<&[u8]> = agents.iter().map(|agent| agent.as_bytes().as_slice()).collect();
+            select!("agent = ANY($3)").bind(agents)
+        }
+        // As a list of its own, so that it does not walk all agents that live for the sake of the order.
+        Rows::Due(now) => select!(
+            "agent = ANY(ARRAY(SELECT agent FROM agents WHERE NOT ended AND due IS NOT NULL AND due <= $3)) AND NOT ended"
+        )
+        .bind(moment(*now)),
+    };
+    query.fetch_all(connection).await?.iter().map(agent_row).collect()
+}
+
+/// See `Store::inbox`.
+pub(crate) async fn inbox(connection: &mut PgConnection, agent: AgentId, limit: usize) -> Answer<Vec<InboxEntry>> {
+    let rows = sqlx::query(
+        "SELECT input, body, at, principal FROM inbox WHERE agent = $1 AND body IS NOT NULL ORDER BY arrival LIMIT $2",
+    )
+    .bind(agent.as_bytes().as_slice())
+    .bind(limited(limit))
+    .fetch_all(connection)
+    .await?;
+    rows.iter().map(|row| inbox_entry(agent, row)).collect()
+}
+
+/// See `Store::entry`.
+pub(crate) async fn entry(connection: &mut PgConnection, agent: AgentId, id: InputId) -> Answer<Option<InboxEntry>> {
+    let row = sqlx::query(
+        "SELECT input, body, at, principal FROM inbox WHERE agent = $1 AND input = $2 AND body IS NOT NULL",
+    )
+    .bind(agent.as_bytes().as_slice())
+    .bind(id.as_bytes().as_slice())
+    .fetch_optional(connection)
+    .await?;
+    row.as_ref().map(|row| inbox_entry(agent, row)).transpose()
+}
+
+/// An entry from `input, body, at, principal`.
+fn inbox_entry(agent: AgentId, row: &PgRow) -> Answer<InboxEntry> {
+    let bad = |what: &str| damaged(&format!("the inbox of {agent}"), what);
+    let principal: &str = row.try_get(3)?;
+    Ok(InboxEntry {
+        id: InputId::from_slice(row.try_get(0)?).ok_or_else(|| bad("an id does not have 16 bytes"))?,
+        input: codec::decode(row.try_get(1)?).map_err(|error| bad(&error.to_string()))?,
+        at: Timestamp(counter(row.try_get(2)?)?),
+        principal: PrincipalId::new(principal).map_err(|error| bad(&error.to_string()))?,
+    })
+}
+
+/// What stands beside a snapshot, so that it is never taken for another agent's or another version's.
+pub(crate) fn snapshot_checksum(agent: AgentId, version: Version, bytes: &[u8]) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new_derive_key("nexa.v1 stored snapshot");
+    hasher.update(agent.as_bytes()).update(&version.0.to_le_bytes()).update(bytes);
+    *hasher.finalize().as_bytes()
+}
+
+/// See `Store::snapshot`.
+pub(crate) async fn snapshot(connection: &mut PgConnection, agent: AgentId) -> Answer<Option<Snapshot>> {
+    let found = sqlx::query("SELECT version, bytes, checksum FROM snapshots WHERE agent = $1")
+        .bind(agent.as_bytes().as_slice())
+        .fetch_optional(connection)
+        .await?;
+    let Some(row) = found else { return Ok(None) };
+    let (version, bytes) = (Version(counter(row.try_get(0)?)?), row.try_get::<Vec<u8>, _>(1)?);
+    if row.try_get::<&[u8], _>(2)? != snapshot_checksum(agent, version, &bytes) {
+        return Err(damaged(&format!("the snapshot of {agent}"), "its checksum does not fit").into());
+    }
+    Ok(Some((version, bytes)))
+}
+
+/// See `Store::blob`.
+pub(crate) async fn blob(connection: &mut PgConnection, tenant: &TenantId, hash: BlobHash) -> Answer<Option<Vec<u8>>> {
+    let found: Option<Vec<u8>> = sqlx::query_scalar("SELECT bytes FROM blobs WHERE tenant = $1 AND hash = $2")
+        .bind(tenant.as_str())
+        .bind(hash.as_bytes().as_slice())
+        .fetch_optional(connection)
+        .await?;
+    let Some(bytes) = found else { return Ok(None) };
+    if blake3::hash(&bytes).as_bytes() != hash.as_bytes() {
+        return Err(damaged(&format!("the blob {hash}"), "its bytes do not have this hash").into());
+    }
+    Ok(Some(bytes))
+}

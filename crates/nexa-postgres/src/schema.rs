@@ -1,0 +1,123 @@
+//! The schema `nexa` of a database: made in an empty one, brought up to date in one of an older build, refused if newer.
+//!
+//! All of it is one transaction under an advisory lock, so that two nodes may start at once and a crash leaves all or nothing.
+
+use nexa_event::envelope::FORMAT;
+use sqlx::{Connection, PgConnection};
+
+use crate::open::OpenError;
+
+/// The newest schema that this build knows. A later one brings the steps that lead to it.
+pub(crate) const SCHEMA_VERSION: i64 = 1;
+
+/// Grows with every change of the read models' tables or of what the folds mean; they are then made again.
+pub(crate) const VIEWS_VERSION: i64 = 1;
+
+/// Held while a schema is looked at and made: "nexa" in ASCII, and a number of its own.
+const MIGRATION_LOCK: i64 = 0x6e65_7861_0000_0001;
+
+const TABLES: &str = include_str!("../sql/tables.sql");
+const VIEWS: &str = include_str!("../sql/views.sql");
+const FUNCTIONS: &str = include_str!("../sql/functions.sql");
+
+/// Makes sure that the schema is there and one that this build knows.
+pub(crate) async fn prepare(connection: &mut PgConnection) -> Result<(), OpenError> {
+    let mut change = connection.begin().await.map_err(OpenError::sql)?;
+    sqlx::query("SELECT pg_advisory_xact_lock($1)")
+        .bind(MIGRATION_LOCK)
+        .execute(&mut *change)
+        .await
+        .map_err(OpenError::sql)?;
+    match inspect(&mut change).await? {
+        Found::Nothing => create(&mut change).await.map_err(OpenError::sql)?,
+        Found::Foreign => return Err(OpenError::Foreign),
+        Found::Ours { schema, .. } if schema > SCHEMA_VERSION => {
+            return Err(OpenError::Newer { what: "schema", found: schema, known: SCHEMA_VERSION });
+        }
+        Found::Ours { format, .. } if format > i64::from(FORMAT) => {
+            return Err(OpenError::Newer { what: "format", found: format, known: i64::from(FORMAT) });
+        }
+        Found::Ours { newest, told, .. } if newest != told => {
+            return Err(OpenError::Lost { told: told.unsigned_abs(), found: newest.unsigned_abs() });
+        }
+        Found::Ours { .. } => {}
+    }
+    change.commit().await.map_err(OpenError::sql)
+}
+
+enum Found {
+    /// There is no schema `nexa`, or nothing in it.
+    Nothing,
+    /// It has other tables.
+    Foreign,
+    /// It is ours; the position of the newest fact, and the position that the head tells of.
+    Ours { schema: i64, format: i64, newest: i64, told: i64 },
+}
+
+async fn inspect(connection: &mut PgConnection) -> Result<Found, OpenError> {
+    let (tables, ours): (i64, bool) = sqlx::query_as(
+        "SELECT count(*), coalesce(bool_or(c.relname = 'meta'), false)
+         FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname = 'nexa' AND c.relkind = 'r'",
+    )
+    .fetch_one(&mut *connection)
+    .await
+    .map_err(OpenError::sql)?;
+    match (tables, ours) {
+        (0, _) => return Ok(Found::Nothing),
+        (_, false) => return Ok(Found::Foreign),
+        (_, true) => {}
+    }
+    let number = async |connection: &mut PgConnection, key: &str| -> Result<Option<i64>, OpenError> {
+        let value: Option<String> = sqlx::query_scalar("SELECT value FROM meta WHERE key = $1")
+            .bind(key)
+            .fetch_optional(connection)
+            .await
+            .map_err(OpenError::sql)?;
+        Ok(value.and_then(|value| value.parse().ok()))
+    };
+    let schema = number(&mut *connection, "schema_version").await?;
+    let format = number(&mut *connection, "format_floor").await?;
+    let (Some(schema), Some(format)) = (schema, format) else { return Ok(Found::Foreign) };
+    if schema > SCHEMA_VERSION {
+        // What follows may not even be there.
+        return Ok(Found::Ours { schema, format, newest: 0, told: 0 });
+    }
+    // The head waits for whoever writes just now, so that both numbers are of one moment.
+    let told: i64 = sqlx::query_scalar("SELECT position FROM head FOR SHARE")
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(OpenError::sql)?;
+    let newest: i64 = sqlx::query_scalar("SELECT coalesce(max(position), 0) FROM events")
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(OpenError::sql)?;
+    Ok(Found::Ours { schema, format, newest, told })
+}
+
+async fn create(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let is_there: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'nexa')")
+        .fetch_one(&mut *connection)
+        .await?;
+    if !is_there {
+        sqlx::raw_sql("CREATE SCHEMA nexa").execute(&mut *connection).await?;
+    }
+    for part in [TABLES, VIEWS, FUNCTIONS] {
+        sqlx::raw_sql(part).execute(&mut *connection).await?;
+    }
+    for (key, value) in [("schema_version", SCHEMA_VERSION), ("format_floor", i64::from(FORMAT))] {
+        sqlx::query("INSERT INTO meta (key, value) VALUES ($1, $2)")
+            .bind(key)
+            .bind(value.to_string())
+            .execute(&mut *connection)
+            .await?;
+    }
+    // Tells one store from another.
+    sqlx::raw_sql("INSERT INTO meta (key, value) VALUES ('store_id', replace(gen_random_uuid()::text, '-', ''))")
+        .execute(&mut *connection)
+        .await?;
+    sqlx::query("INSERT INTO view_meta (format, applied, right_no, asked, made) VALUES ($1, 0, 0, 0, 0)")
+        .bind(VIEWS_VERSION)
+        .execute(&mut *connection)
+        .await?;
+    Ok(())
+}
