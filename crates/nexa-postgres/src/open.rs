@@ -162,7 +162,7 @@ impl PostgresStore {
             appending: metrics::histogram!("nexa_store_append_seconds"),
             tasks: Mutex::new(tasks),
             place,
-            closing: closing,
+            closing,
         })
     }
 

@@ -124,6 +124,9 @@ impl Head {
     }
 }
 
+/// Version, link, workload, epoch, whether it has ended, when it is due, and its owner.
+type AgentColumns = (i64, Vec<u8>, Vec<u8>, i64, bool, Option<i64>, Option<Box<str>>);
+
 /// What a workload's row of `streams` says.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Flags {
@@ -262,7 +265,7 @@ impl Desk<'_> {
             .connection
             .prepare_cached("SELECT version, link, workload, epoch, ended, due, node FROM agents WHERE agent = ?1")?
             .query_row([agent.as_bytes()], |row| {
-                let columns: (i64, Vec<u8>, Vec<u8>, i64, bool, Option<i64>, Option<Box<str>>) =
+                let columns: AgentColumns =
                     (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?, row.get(6)?);
                 Ok(columns)
             })

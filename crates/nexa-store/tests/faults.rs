@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use nexa_event::envelope::Fact;
 use nexa_event::fact::{AgentEvent, Input};
+use nexa_ports::leadership::Leadership;
 use nexa_ports::store::{Append, AppendError, Post, Recorded, Rows, Store, StoreError};
 use nexa_store::{OpenError, Options, SqliteStore};
 use nexa_testkit::store_contract::{emitted, owned, submission, workload};
 use nexa_types::limits::{INLINE_BYTES_MAX, SNAPSHOT_BYTES_MAX};
-use nexa_types::{AgentId, BlobHash, GlobalSeq, InputId, Payload, Seq, StreamId, TenantId, Version};
+use nexa_types::{AgentId, BlobHash, Epoch, GlobalSeq, InputId, Payload, Seq, StreamId, TenantId, Version};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
@@ -148,13 +149,29 @@ fn sql(directory: &TempDir, statement: &str) {
 }
 
 #[test]
+fn a_file_of_the_first_schema_is_brought_up_to_date_with_all_that_is_in_it() {
+    let directory = directory();
+    let store = open(&directory);
+    block_on(async { store.append(vec![submission(workload(1))]).await.remove(0).expect("it is accepted") });
+    let facts = block_on(store.scan(None, GlobalSeq(0), 10));
+    drop(store);
+    // What the first schema did not have.
+    sql(&directory, "DROP TABLE leader; DROP TABLE records; UPDATE meta SET value = '1' WHERE key = 'schema_version'");
+    for _ in 0..2 {
+        let store = open(&directory);
+        assert_eq!(block_on(store.scan(None, GlobalSeq(0), 10)), facts);
+        assert_eq!(block_on(store.lead(Epoch(3))), Ok(()));
+    }
+}
+
+#[test]
 fn a_file_that_is_not_ours_is_refused_with_a_reason() {
     let newer = directory();
     drop(open(&newer));
     sql(&newer, "UPDATE meta SET value = '99' WHERE key = 'schema_version'");
     assert_eq!(
         refused(&newer),
-        "DIR/nexa.db was written by a newer build (schema 99, this build knows up to 1); upgrade this build"
+        "DIR/nexa.db was written by a newer build (schema 99, this build knows up to 2); upgrade this build"
     );
 
     let format = directory();
