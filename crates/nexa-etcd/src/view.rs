@@ -251,3 +251,57 @@ pub(crate) async fn follow(core: Arc<Core>) {
         sleep(backoff.next(BACKOFF_MAX, &core.dice)).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn card(name: &str) -> Vec<u8> {
+        let card = NodeCard {
+            id: name.parse().expect("a node's name"),
+            door: "door".into(),
+            link: "link".into(),
+            labels: BTreeMap::new(),
+            cpu_milli: 1,
+            memory_bytes: 2,
+            agents_max: 3,
+            build: "test".into(),
+            formats: (1, 1),
+        };
+        minicbor::to_vec(card).expect("writing to a vector cannot fail")
+    }
+
+    fn read(entries: &[(&str, Vec<u8>, u64)]) -> (Members, Vec<String>) {
+        let entries =
+            entries.iter().map(|(key, value, created)| Entry { key: key.as_bytes(), value, created: *created });
+        members(&Keys::new("c"), 9, entries)
+    }
+
+    #[test]
+    fn a_leader_is_one_of_those_who_are_there() {
+        let leader = |generation| encode_leader(&"a".parse().expect("a name"), Generation(generation));
+        let a = ("/nexa/c/members/nodes/a", card("a"), 4);
+        let (found, unread) = read(&[("/nexa/c/members/leader", leader(4), 7), a.clone()]);
+        let led = found.leader.expect("it leads");
+        assert_eq!((led.node.as_str(), led.generation, led.epoch), ("a", Generation(4), Epoch(7)));
+        assert!(unread.is_empty() && found.revision == 9);
+        // What an earlier run, or nobody, left behind leads nobody.
+        assert_eq!(read(&[("/nexa/c/members/leader", leader(3), 7), a]).0.leader, None);
+        assert_eq!(read(&[("/nexa/c/members/leader", leader(4), 7)]).0.leader, None);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_left_out_and_named() {
+        let (found, unread) = read(&[
+            ("/nexa/c/members/leader", b"x".to_vec(), 1),
+            ("/nexa/c/members/nodes/a", card("a"), 2),
+            ("/nexa/c/members/nodes/b", card("a"), 3),
+            ("/nexa/c/members/nodes/c", vec![0xFF; 9], 4),
+            ("/nexa/c/members/other", Vec::new(), 5),
+            ("/elsewhere", Vec::new(), 6),
+        ]);
+        assert_eq!(found.nodes.keys().map(NodeId::as_str).collect::<Vec<_>>(), ["a"]);
+        assert_eq!(found.leader, None);
+        assert_eq!(unread.len(), 5, "{unread:?}");
+    }
+}
