@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use desk::{Node, SOON, TERM, Way, connected, joined, node_id, until_so};
 use etcd_client::{Client, CompactionOptions, GetOptions};
-use nexa_etcd::{ANSWER_WITHIN, EtcdMembership, Settings};
-use nexa_ports::membership::{Membership, MembershipError};
-use nexa_testkit::etcd::Server;
-use nexa_testkit::membership_contract::card;
+use nexa_etcd::{ANSWER_WITHIN, EtcdMembership, Settings, Tls};
+use nexa_ports::membership::{Membership, MembershipError, Standing};
+use nexa_testkit::etcd::{Certificates, Server};
+use nexa_testkit::membership_contract::{card, until};
 
 /// Waits until a setting has this value, and gives its revision.
 async fn until_set(member: &EtcdMembership, value: &[u8]) -> u64 {
@@ -21,6 +21,11 @@ async fn until_set(member: &EtcdMembership, value: &[u8]) -> u64 {
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// Waits until nobody is there.
+async fn until_gone(member: &EtcdMembership) {
+    until(&mut member.members(), SOON, "nobody is there", |members| members.nodes.is_empty()).await;
 }
 
 /// Two members, of which the first leads.
@@ -240,6 +245,13 @@ async fn what_was_done_without_an_answer_is_found_to_be_done() {
     let members = node.until_listed(&["a"]).await;
     assert_eq!(members.nodes[&node_id("a")].generation, generation);
     node.until_renewed().await;
+
+    // Who leaves without an answer is outside all the same.
+    way.set_mute(true);
+    let left = node.member.leave().await;
+    assert!(matches!(left, Err(MembershipError::Unavailable { .. })), "{left:?}");
+    assert_eq!(*node.member.standing().borrow(), Standing::Outside);
+    until_gone(&other).await;
 }
 
 #[tokio::test]
@@ -263,6 +275,84 @@ async fn a_node_that_is_cut_off_alone_loses_its_lease_and_the_others_see_it_go()
     b.until_listed(&["b"]).await;
     assert!(b.member.now() >= told);
     assert_eq!(b.until_led(led.epoch.0).await.node, node_id("b"));
+}
+
+#[tokio::test]
+async fn of_three_etcds_any_may_be_lost_and_all_be_restarted() {
+    let Some(mut servers) = Server::start_three() else { return };
+    let endpoints = [0, 1, 2].map(|at: usize| servers[at].endpoint());
+    let mut nodes = Vec::new();
+    for (at, name) in ["a", "b", "c"].into_iter().enumerate() {
+        // Each begins at another one.
+        let mut own = endpoints.clone();
+        own.rotate_left(at);
+        let member = EtcdMembership::connect(Settings::new(own, "test")).expect("plain settings");
+        let generation = member.join(card(name)).await.expect("the name is free");
+        member.campaign(true);
+        nodes.push(Node { member, name, generation });
+    }
+    for node in &nodes {
+        node.until_listed(&["a", "b", "c"]).await;
+    }
+    let epoch = nodes[0].until_led(0).await.epoch;
+
+    // One after the other, so each of them, also the one that led.
+    for (at, server) in servers.iter_mut().enumerate() {
+        let started = Instant::now();
+        server.kill();
+        for node in &nodes {
+            node.until_renewed().await;
+        }
+        eprintln!("without etcd {at} all were renewed after {:?}", started.elapsed());
+        server.restart();
+    }
+    // A majority at once.
+    servers[0].kill();
+    servers[1].kill();
+    let refused = nodes[2].member.put_setting("x".into(), 0, b"y".to_vec()).await;
+    assert!(matches!(refused, Err(MembershipError::Unavailable { .. })), "{refused:?}");
+    let started = Instant::now();
+    servers[0].restart();
+    for node in &nodes {
+        node.until_renewed().await;
+    }
+    eprintln!("with a majority again all were renewed after {:?}", started.elapsed());
+    for node in &nodes {
+        let members = node.until_listed(&["a", "b", "c"]).await;
+        assert_eq!(members.leader.as_ref().map(|leader| leader.epoch), Some(epoch), "nobody's run has ended");
+    }
+    assert!(nodes[2].member.put_setting("z".into(), 0, b"y".to_vec()).await.expect("reachable").is_some());
+}
+
+#[tokio::test]
+async fn etcd_may_ask_for_a_certificate() {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+    let mut params = CertificateParams::new([]).expect("no names");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().expect("a key");
+    let ca = params.self_signed(&key).expect("signed").pem();
+    let issuer = Issuer::new(params, key);
+    let issue = |name: &str| {
+        let key = KeyPair::generate().expect("a key");
+        let params = CertificateParams::new([name.to_owned()]).expect("a name");
+        (params.signed_by(&key, &issuer).expect("signed").pem(), key.serialize_pem())
+    };
+    let (certificate, key) = issue("127.0.0.1");
+    let Some(server) = Server::start_secured(&Certificates { ca: ca.clone(), certificate, key }) else { return };
+
+    let with = |identity: Option<(String, String)>| {
+        let mut settings = Settings::new([server.endpoint()], "test");
+        let identity = identity.map(|(certificate, key)| (certificate.into_bytes(), key.into_bytes()));
+        settings.tls = Some(Tls { ca: ca.clone().into_bytes(), identity, domain: None });
+        EtcdMembership::connect(settings).expect("plain settings")
+    };
+    let refused = with(None).join(card("a")).await;
+    assert!(matches!(refused, Err(MembershipError::Unavailable { .. })), "{refused:?}");
+    let member = with(Some(issue("a")));
+    let generation = member.join(card("a")).await.expect("it is known");
+    let node = Node { member, name: "a", generation };
+    node.until_listed(&["a"]).await;
+    node.until_renewed().await;
 }
 
 #[tokio::test]

@@ -180,6 +180,7 @@ pub trait Membership: Send + Sync {
     fn join(&self, card: NodeCard) -> BoxFuture<'_, Result<Generation, MembershipError>>;
 
     /// Gives the lease back: the node is gone for everybody at once. Does nothing for one that is not a member.
+    /// Where nobody hears it the node is outside all the same, and gone for the others when its lease ends.
     fn leave(&self) -> BoxFuture<'_, Result<(), MembershipError>>;
 
     /// Who is there and who leads.

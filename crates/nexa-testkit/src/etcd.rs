@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,12 +16,28 @@ const READY_WITHIN: Duration = Duration::from_secs(20);
 /// Starts that are tried, since somebody else may take a port that was free.
 const STARTS_MAX: usize = 3;
 
+/// Certificates for an etcd that talks to those it knows only; PEM.
+pub struct Certificates {
+    /// Who signed etcd's own certificate, and signs those of clients.
+    pub ca: String,
+    /// etcd's own, for 127.0.0.1.
+    pub certificate: String,
+    /// Its key.
+    pub key: String,
+}
+
 /// One etcd. It is ended, and its data deleted, when the value is dropped.
 pub struct Server {
     program: PathBuf,
     data: TempDir,
+    name: String,
     client: SocketAddr,
     peer: SocketAddr,
+    /// Tells how it is, without certificates.
+    health: SocketAddr,
+    /// It and those it forms a cluster with, as etcd wants to have them named.
+    together: String,
+    is_secured: bool,
     process: Option<Child>,
 }
 
@@ -31,26 +47,70 @@ impl Server {
     /// # Panics
     /// If etcd is not installed although `CI` is set, or if it does not start.
     pub fn start() -> Option<Self> {
+        Self::start_some(1, None).and_then(|mut servers| servers.pop())
+    }
+
+    /// Starts three that are one cluster; each as with [`start`](Self::start).
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    pub fn start_three() -> Option<[Self; 3]> {
+        Self::start_some(3, None).and_then(|servers| servers.try_into().ok())
+    }
+
+    /// Starts one that is reached by `https://` and asks for certificates; otherwise as with [`start`](Self::start).
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    pub fn start_secured(certificates: &Certificates) -> Option<Self> {
+        Self::start_some(1, Some(certificates)).and_then(|mut servers| servers.pop())
+    }
+
+    fn start_some(count: usize, certificates: Option<&Certificates>) -> Option<Vec<Self>> {
         let Some(program) = program() else {
             assert!(std::env::var_os("CI").is_none(), "etcd is not installed, and CI must not skip what needs it");
             eprintln!("SKIP: etcd is not installed (`cargo xtask setup` installs it)");
             return None;
         };
         for _ in 0..STARTS_MAX {
-            let data = tempfile::tempdir().expect("a temporary folder");
-            let mut server =
-                Self { program: program.clone(), data, client: free_port(), peer: free_port(), process: None };
-            if server.launch() {
-                return Some(server);
+            let mut servers: Vec<Self> = (0..count).map(|at| Self::new(&program, at, certificates)).collect();
+            let named = |server: &Self| format!("{}=http://{}", server.name, server.peer);
+            let together = servers.iter().map(named).collect::<Vec<_>>().join(",");
+            for server in &mut servers {
+                server.together.clone_from(&together);
+                server.launch();
             }
-            eprintln!("etcd did not start:\n{}", server.log());
+            if servers.iter_mut().all(Self::is_ready) {
+                return Some(servers);
+            }
+            servers.iter().for_each(|server| eprintln!("etcd did not start:\n{}", server.log()));
         }
         panic!("etcd did not start {STARTS_MAX} times; what it said stands above");
     }
 
-    /// Where clients reach it, as `host:port`.
+    fn new(program: &Path, at: usize, certificates: Option<&Certificates>) -> Self {
+        let data = tempfile::tempdir().expect("a temporary folder");
+        if let Some(Certificates { ca, certificate, key }) = certificates {
+            for (name, text) in [("ca", ca), ("certificate", certificate), ("key", key)] {
+                fs::write(data.path().join(name), text).expect("the folder is ours");
+            }
+        }
+        Self {
+            program: program.to_owned(),
+            data,
+            name: format!("test{at}"),
+            client: free_port(),
+            peer: free_port(),
+            health: free_port(),
+            together: String::new(),
+            is_secured: certificates.is_some(),
+            process: None,
+        }
+    }
+
+    /// Where clients reach it: `host:port`, with `https://` before it where certificates are asked for.
     pub fn endpoint(&self) -> String {
-        self.client.to_string()
+        if self.is_secured { format!("https://{}", self.client) } else { self.client.to_string() }
     }
 
     /// Kills it, as a power cut would; its data stay.
@@ -68,7 +128,8 @@ impl Server {
     /// If it does not start.
     pub fn restart(&mut self) {
         self.kill();
-        assert!(self.launch(), "etcd did not start again:\n{}", self.log());
+        self.launch();
+        assert!(self.is_ready(), "etcd did not start again:\n{}", self.log());
     }
 
     /// Stops it where it stands: connections stay open, and nobody is answered.
@@ -87,20 +148,34 @@ impl Server {
         kill_process(pid, signal).expect("it is a child of this process");
     }
 
-    fn launch(&mut self) -> bool {
-        let (client, peer) = (format!("http://{}", self.client), format!("http://{}", self.peer));
+    /// Starts its process.
+    fn launch(&mut self) {
+        let scheme = if self.is_secured { "https" } else { "http" };
+        let (client, peer) = (format!("{scheme}://{}", self.client), format!("http://{}", self.peer));
         let log = File::options().create(true).append(true).open(self.log_path()).expect("the folder is ours");
+        let file = |name: &str| self.data.path().join(name);
         let mut command = Command::new(&self.program);
         command
-            .args(["--name", "test", "--data-dir"])
-            .arg(self.data.path().join("data"))
+            .args(["--name", &self.name, "--data-dir"])
+            .arg(file("data"))
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-            .args(["--initial-cluster", &format!("test={peer}"), "--logger", "zap"])
+            .args(["--listen-metrics-urls", &format!("http://{}", self.health)])
+            .args(["--initial-cluster", &self.together, "--logger", "zap"])
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a file"))
             .stderr(log);
+        if self.is_secured {
+            command.arg("--client-cert-auth");
+            for (option, name) in [("--trusted-ca-file", "ca"), ("--cert-file", "certificate"), ("--key-file", "key")] {
+                command.arg(option).arg(file(name));
+            }
+        }
         self.process = Some(command.spawn().expect("etcd is a program"));
+    }
+
+    /// Waits until it answers, or has ended.
+    fn is_ready(&mut self) -> bool {
         let deadline = Instant::now() + READY_WITHIN;
         while Instant::now() < deadline {
             let ended =
@@ -108,7 +183,7 @@ impl Server {
             if ended {
                 return false;
             }
-            if is_healthy(self.client) {
+            if is_healthy(self.health) {
                 return true;
             }
             thread::park_timeout(Duration::from_millis(20));

@@ -89,6 +89,15 @@ impl Seat {
     fn is_heard(&self) -> bool {
         !self.is_cut_off && !self.is_gone
     }
+
+    /// Whether it keeps this run's lease alive.
+    fn keeps(&self, run: &Run) -> bool {
+        self.is_heard()
+            && self
+                .joined
+                .as_ref()
+                .is_some_and(|(node, generation)| *node == run.card.id && *generation == run.generation)
+    }
 }
 
 impl LocalCluster {
@@ -198,7 +207,7 @@ impl Shared {
         }
         let now = self.clock.now();
         let State { runs, seats, leader, list, revision, .. } = state;
-        for run in runs.values_mut().filter(|run| seats[&run.seat].is_heard()) {
+        for run in runs.values_mut().filter(|run| seats[&run.seat].keeps(run)) {
             run.renewed = now;
         }
         runs.retain(|_, run| now < run.renewed.after(self.term));
@@ -207,7 +216,7 @@ impl Shared {
             run.is_some_and(|run| seats[&run.seat].wish.is_some() || !seats[&run.seat].is_heard())
         };
         if !leader.as_ref().is_some_and(still_leads) {
-            let wishes = runs.iter().filter(|(_, run)| seats[&run.seat].is_heard());
+            let wishes = runs.iter().filter(|(_, run)| seats[&run.seat].keeps(run));
             let next = wishes.filter_map(|(node, run)| Some((seats[&run.seat].wish?, node, run.generation))).min();
             *leader = next.map(|(_, node, generation)| {
                 *revision += 1;
@@ -258,7 +267,7 @@ impl Shared {
     fn due(&self) -> Timestamp {
         let state = self.lock();
         let regular = self.clock.now().after(Millis(self.term.0.div_ceil(3)));
-        let silent = state.runs.values().filter(|run| !state.away && !state.seats[&run.seat].is_heard());
+        let silent = state.runs.values().filter(|run| !state.away && !state.seats[&run.seat].keeps(run));
         silent.map(|run| run.renewed.after(self.term)).min().map_or(regular, |first| first.min(regular))
     }
 
@@ -377,10 +386,19 @@ impl Membership for LocalMember {
 
     fn leave(&self) -> BoxFuture<'_, Result<(), MembershipError>> {
         Box::pin(async move {
-            let mut state = self.reach()?;
-            Self::end_own(&mut state, self.seat);
-            self.shared.settle(&mut state);
-            Ok(())
+            let unheard = match self.reach() {
+                Ok(mut state) => {
+                    Self::end_own(&mut state, self.seat);
+                    self.shared.settle(&mut state);
+                    return Ok(());
+                }
+                Err(unheard) => unheard,
+            };
+            let mut state = self.shared.lock();
+            let seat = state.seat(self.seat);
+            seat.standing.send_replace(Standing::Outside);
+            // Who has nothing to give back needs nobody to hear it.
+            if seat.joined.take().is_some() { Err(unheard) } else { Ok(()) }
         })
     }
 

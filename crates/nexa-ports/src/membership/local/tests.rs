@@ -90,7 +90,7 @@ async fn who_is_cut_off_is_gone_after_its_term_and_learns_of_it_when_healed() {
     assert!(who == "b" && second > first);
     assert_eq!(names(&a), ["a", "b"], "who is cut off sees what it last saw");
     assert_eq!(valid_until(&a), promised);
-    assert!(matches!(a.leave().await, Err(MembershipError::Unavailable { .. })));
+    assert!(matches!(a.setting("x".into()).await, Err(MembershipError::Unavailable { .. })));
 
     desk.cluster.heal(&node("a"));
     assert_eq!(*a.standing().borrow(), Standing::Lost);
@@ -175,6 +175,26 @@ async fn a_node_whose_value_was_dropped_ends_with_its_lease_and_its_name_is_wait
     let second = joining.await.expect("no panic").expect("the name became free");
     assert!(second > first);
     assert!(desk.clock.now() >= START.after(TERM));
+}
+
+#[tokio::test]
+async fn who_leaves_unheard_is_outside_and_gone_with_its_lease() {
+    let desk = desk();
+    let (a, b) = (desk.joined("a").await, desk.joined("b").await);
+    b.campaign(true);
+    desk.cluster.cut_off(&node("a"));
+    assert!(matches!(a.leave().await, Err(MembershipError::Unavailable { .. })));
+    assert_eq!(*a.standing().borrow(), Standing::Outside);
+    assert_eq!(a.leave().await, Ok(()));
+    desk.cluster.heal(&node("a"));
+    a.campaign(true);
+    b.campaign(false);
+    assert_eq!(leader(&b), None, "a run that was left leads nobody");
+    assert_eq!(names(&b), ["a", "b"]);
+    desk.clock.advance(TERM);
+    b.now();
+    assert_eq!(names(&b), ["b"]);
+    assert_eq!(*a.standing().borrow(), Standing::Outside);
 }
 
 #[tokio::test]
