@@ -6,6 +6,7 @@ use std::{env, fs, io};
 fn main() -> io::Result<()> {
     let root = PathBuf::from("../../proto");
     println!("cargo:rerun-if-changed={}", root.join("nexa/v1").display());
+    println!("cargo:rerun-if-changed={}", root.join("nexa/internal/v1").display());
     println!("cargo:rerun-if-env-changed=PROTOC");
 
     let mut files: Vec<PathBuf> = fs::read_dir(root.join("nexa/v1"))?
@@ -22,11 +23,20 @@ fn main() -> io::Result<()> {
         .boxed(".nexa.v1.Failure.cause")
         .boxed(".nexa.v1.WatchFrame.frame.event")
         .compile_protos(&files, std::slice::from_ref(&root))
-        .map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => io::Error::new(
-                io::ErrorKind::NotFound,
-                "protoc is missing: run `cargo xtask setup`, or install `protobuf-compiler`, or point PROTOC to it",
-            ),
-            _ => error,
-        })
+        .map_err(explained)?;
+    // What nodes say to each other is passed on as it came: a body is a part of the buffer that it arrived in.
+    tonic_prost_build::configure()
+        .bytes(".")
+        .compile_protos(&[root.join("nexa/internal/v1/link.proto")], &[root])
+        .map_err(explained)
+}
+
+fn explained(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::NotFound => io::Error::new(
+            io::ErrorKind::NotFound,
+            "protoc is missing: run `cargo xtask setup`, or install `protobuf-compiler`, or point PROTOC to it",
+        ),
+        _ => error,
+    }
 }

@@ -45,22 +45,7 @@ impl Service {
 }
 
 /// By what a message must not be held up: each class has a way of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Class {
-    /// Heartbeats and commands. Never behind data.
-    Control,
-    /// Hints and answers.
-    Work,
-    /// What is large.
-    Bulk,
-    /// Questions.
-    Reads,
-}
-
-impl Class {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Control, Self::Work, Self::Bulk, Self::Reads];
-}
+pub use nexa_member::link::Class;
 
 /// Why a message was not handed over for sending. It was not sent, and will not be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -1,6 +1,7 @@
 //! The public gRPC surface.
 //!
 //! - [`v1`]: messages, clients and servers, generated from `proto/nexa/v1`.
+//! - [`internal_v1`]: the same for what nodes of a cluster say to each other, from `proto/nexa/internal/v1`.
 //! - [`convert`]: to and from the words of `nexa-types`, where more than one side needs it.
 //! - [`refusal`]: the one error of every door, and how it travels as a `google.rpc.Status`.
 //!
@@ -13,6 +14,12 @@ pub mod refusal;
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::unwrap_used)]
 pub mod v1 {
     tonic::include_proto!("nexa.v1");
+}
+
+/// Generated from `proto/nexa/internal/v1`: what nodes of one cluster say to each other, and nobody else.
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::unwrap_used)]
+pub mod internal_v1 {
+    tonic::include_proto!("nexa.internal.v1");
 }
 
 /// The encoded descriptors of everything in [`v1`], for reflection.
