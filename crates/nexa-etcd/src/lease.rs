@@ -20,6 +20,10 @@ use crate::{ASK_WITHIN, Core, MARGIN, NAME_WAIT, now};
 /// Between two looks at a name that is taken.
 const NAME_EVERY: Duration = Duration::from_millis(200);
 
+/// What is said of an etcd that has forgotten what it said before.
+pub(crate) const SET_BACK: &str =
+    "etcd has an earlier state than before; a cluster whose etcd was set back needs another name";
+
 /// The run that this node is.
 #[derive(Debug, Clone)]
 pub(crate) struct Own {
@@ -50,6 +54,7 @@ impl Core {
         let key = self.keys.node(&node);
         loop {
             let asking = Instant::now() + ASK_WITHIN;
+            let known = self.members.borrow().revision;
             if self.registration(&node, asking).await?.is_some() {
                 if Instant::now() >= deadline {
                     return Err(MembershipError::NameTaken { node });
@@ -72,6 +77,10 @@ impl Core {
                 .when([Compare::create_revision(key.clone(), CompareOp::Equal, 0)])
                 .and_then([TxnOp::put(key.clone(), card.clone(), Some(PutOptions::new().with_lease(lease)))]);
             match self.register(&node, put, lease, asking).await {
+                Ok(Some(generation)) if generation.0 <= known => {
+                    drop(self.revoke(lease, Instant::now() + ASK_WITHIN).await);
+                    return Err(MembershipError::Unavailable { detail: SET_BACK.into() });
+                }
                 Ok(Some(generation)) => {
                     let own = Own { node, generation, lease, term, renewed: asked };
                     info!(node = %own.node, %generation, lease, "joined the cluster");

@@ -16,6 +16,7 @@ use nexa_types::{Epoch, NodeId};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, error, info, warn};
 
+use crate::lease::SET_BACK;
 use crate::pool::{BACKOFF_MAX, Backoff, CallError};
 use crate::{Core, LIST_EVERY, election, now};
 
@@ -142,11 +143,7 @@ impl Core {
     fn show(&self, members: &Members) {
         let known = self.members.borrow().clone();
         if members.revision < known.revision {
-            error!(
-                revision = members.revision,
-                known = known.revision,
-                "etcd has an earlier state than before, its list is not used; a cluster whose etcd was set back needs another name"
-            );
+            error!(revision = members.revision, known = known.revision, "the list is not used: {SET_BACK}");
             return;
         }
         self.listed_at.store(now().0, Ordering::Release);

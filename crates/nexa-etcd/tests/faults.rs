@@ -192,6 +192,27 @@ async fn compaction_takes_no_change_from_anybody() {
 }
 
 #[tokio::test]
+async fn an_etcd_that_was_set_back_is_not_believed() {
+    let Some(mut server) = Server::start() else { return };
+    let (a, b) = (joined(&server.endpoint(), "a").await, joined(&server.endpoint(), "b").await);
+    for _ in 0..5 {
+        joined(&server.endpoint(), "c").await.member.leave().await.expect("reachable");
+    }
+    let newcomer = joined(&server.endpoint(), "d").await;
+    a.until_listed(&["a", "b", "d"]).await;
+    b.until_listed(&["a", "b", "d"]).await;
+    drop(newcomer);
+    let mut list = a.member.members();
+    list.mark_unchanged();
+    server.restart_empty();
+    // It answers, but with revisions that were given before.
+    let refused = a.member.join(card("a")).await.expect_err("its generation would be an earlier one");
+    assert!(refused.to_string().contains("was set back"), "{refused}");
+    assert!(!list.has_changed().expect("it is there"), "lists do not go back");
+    until_so(SOON, "the lease counts no more", || b.member.now() > b.valid_until()).await;
+}
+
+#[tokio::test]
 async fn an_endpoint_that_is_dead_or_silent_is_passed_over() {
     let Some(server) = Server::start() else { return };
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");

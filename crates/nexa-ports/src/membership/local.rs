@@ -156,7 +156,8 @@ impl LocalCluster {
         Some(deposed)
     }
 
-    /// From now on the node and the service do not hear of each other. `false` if nobody joined under this name.
+    /// From now on the node, whoever joined last under this name, and the service do not hear of each other. `false` if nobody
+    /// did.
     pub fn cut_off(&self, node: &NodeId) -> bool {
         self.set_cut_off(node, true)
     }
@@ -170,8 +171,10 @@ impl LocalCluster {
         let mut state = self.shared.lock();
         // What was renewed up to now stays so.
         self.shared.settle(&mut state);
-        let is_joined_as = |seat: &Seat| seat.joined.as_ref().is_some_and(|(name, _)| name == node);
-        let Some(seat) = state.seats.values_mut().rev().find(|seat| !seat.is_gone && is_joined_as(seat)) else {
+        let generation =
+            |seat: &Seat| seat.joined.as_ref().filter(|(name, _)| name == node).map(|(_, generation)| *generation);
+        let joined = state.seats.values_mut().filter(|seat| !seat.is_gone && generation(seat).is_some());
+        let Some(seat) = joined.max_by_key(|seat| generation(seat)) else {
             return false;
         };
         seat.is_cut_off = is_cut_off;
@@ -464,5 +467,7 @@ impl Membership for LocalMember {
     }
 }
 
+#[cfg(test)]
+mod churn;
 #[cfg(test)]
 mod tests;
