@@ -6,11 +6,12 @@
 
 use nexa_event::fact::{AgentEvent, WaitOn};
 use nexa_types::limits::SLICE_FUEL;
-use nexa_types::{Seq, Timestamp, Version};
+use nexa_types::{Epoch, Seq, Timestamp, Version};
 
 use crate::advance::Misfit;
 use crate::agent::Agent;
 use crate::describe::describe;
+use crate::ledger::Pending;
 use crate::step::Draft;
 
 /// How many slices a replay computes for one decision before it says that the decision will never come.
@@ -142,6 +143,20 @@ impl Agent {
         Replayed::Done
     }
 
+    /// A cancel raises the epoch beside the log, which shows it where an agent that cleans up starts something under it.
+    fn learn_epoch(&mut self, epoch: Epoch, decided: Option<&mut AgentEvent>) {
+        if !self.is_stopping() || epoch <= self.epoch() {
+            return;
+        }
+        self.raised = epoch;
+        if let Some(AgentEvent::EffectStarted { epoch: decided, .. }) = decided
+            && let Some(Pending::Outside(outside)) = &mut self.life.pending
+        {
+            *decided = epoch;
+            outside.started = Some(epoch);
+        }
+    }
+
     fn replay_decision(
         &mut self,
         slices_max: u32,
@@ -149,6 +164,9 @@ impl Agent {
         version: Version,
     ) -> Result<Replayed, ReplayError> {
         let mut decided = self.expected.pop_front();
+        if let AgentEvent::EffectStarted { epoch, .. } = event {
+            self.learn_epoch(*epoch, decided.as_mut());
+        }
         // The ticket of a model request depends on a sending slot, so it is checked and not foretold.
         if decided.is_none()
             && let AgentEvent::EffectStarted { seq, .. } = event

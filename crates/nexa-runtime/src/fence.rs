@@ -58,3 +58,45 @@ impl Fence for Leased {
         is_valid || asked.is_some_and(|asked| now.since(asked) <= TICKET_FRESH)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use nexa_ports::clock::SimClock;
+    use nexa_ports::membership::NodeCard;
+    use nexa_ports::membership::local::LocalCluster;
+    use nexa_types::NodeId;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn past_its_lease_a_node_sends_only_what_the_store_has_just_accepted() {
+        let clock = Arc::new(SimClock::new(Timestamp(1_000_000)));
+        let cluster = LocalCluster::with_term(clock.clone(), Millis(3_000));
+        let member = cluster.member();
+        let fence = Leased(member.clone());
+        let node = NodeId::new("n1").unwrap();
+        let card = NodeCard {
+            id: node.clone(),
+            door: "a:1".to_owned(),
+            link: "a:2".to_owned(),
+            labels: std::collections::BTreeMap::new(),
+            cpu_milli: 1,
+            memory_bytes: 1,
+            agents_max: 1,
+            build: "test".to_owned(),
+            formats: (1, 1),
+        };
+        assert!(!fence.may_send(None), "it is no member yet");
+        member.join(card).await.unwrap();
+        assert!(fence.may_send(None));
+        cluster.cut_off(&node);
+        clock.advance(Millis(10_000));
+        let now = fence.now();
+        assert!(!fence.may_send(None));
+        assert!(fence.may_send(Some(now)));
+        clock.advance(TICKET_FRESH);
+        assert!(fence.may_send(Some(now)));
+        clock.advance(Millis(1));
+        assert!(!fence.may_send(Some(now)));
+    }
+}

@@ -163,7 +163,10 @@ pub(crate) async fn release(core: Arc<Core>, agent: AgentId, to: NodeId) -> Resu
         Ok(epoch) => Ok(core.part(agent, to, epoch)),
         Err(error) => {
             debug!(%agent, %to, %error, "agent stays");
-            if core.residency.comes_back(agent) || was_seated {
+            let was_called = core.residency.comes_back(agent);
+            if core.ownership.epoch(agent).is_none() {
+                core.lose(agent, Epoch(u64::MAX));
+            } else if was_called || was_seated {
                 core.hint(agent, Hint::Inbox);
             }
             Err(error)
@@ -372,5 +375,42 @@ impl Core {
         let rows = self.store.rows(Rows::Agents(posted.to_vec()), None, posted.len()).await.unwrap_or_default();
         let owner = |row: AgentRow| row.node.filter(|node| *node != self.config.node).map(|node| (row.agent, node));
         rows.into_iter().filter_map(owner).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn agent(n: usize) -> AgentId {
+        AgentId::from_bytes((n as u128).to_be_bytes())
+    }
+
+    #[test]
+    fn hints_follow_an_agent_for_a_while_and_not_for_ever() {
+        let (departed, n2, n3) = (Departed::default(), NodeId::new("n2").unwrap(), NodeId::new("n3").unwrap());
+        departed.note(agent(1), n2.clone(), Timestamp(0));
+        assert_eq!(departed.forward(agent(1), Timestamp(29_999)), Some(n2.clone()));
+        assert_eq!(departed.forward(agent(1), Timestamp(30_000)), None);
+        departed.note(agent(2), n2.clone(), Timestamp(0));
+        let forwards = (0..100).filter(|_| departed.forward(agent(2), Timestamp(1)).is_some()).count();
+        assert_eq!(forwards, 64);
+        departed.note(agent(2), n3.clone(), Timestamp(10));
+        assert_eq!(departed.forward(agent(2), Timestamp(30_001)), Some(n3), "it came back and left again");
+        departed.note(agent(3), n2.clone(), Timestamp(20));
+        departed.forget(agent(3));
+        assert_eq!(departed.forward(agent(3), Timestamp(21)), None);
+    }
+
+    #[test]
+    fn whoever_left_first_is_forgotten_first() {
+        let (departed, n2) = (Departed::default(), NodeId::new("n2").unwrap());
+        for n in 0..=LEFT_MAX {
+            departed.note(agent(n), n2.clone(), Timestamp(n as u64 / 100_000));
+        }
+        assert_eq!(departed.forward(agent(0), Timestamp(1)), None);
+        assert_eq!(departed.forward(agent(1), Timestamp(1)), Some(n2));
+        let Leavers { by_agent, in_order } = &*departed.left.lock().unwrap();
+        assert_eq!((by_agent.len(), in_order.len()), (LEFT_MAX, LEFT_MAX));
     }
 }

@@ -389,7 +389,7 @@ impl Core {
 
     /// Hands a hint to an agent and brings it into memory if need be.
     pub(crate) fn call(self: &Arc<Self>, agent: AgentId, hint: Hint) -> Result<(), Overloaded> {
-        if self.ownership.epoch(agent).is_none() {
+        if self.config.others && self.ownership.epoch(agent).is_none() {
             self.pass_on(agent);
             return Ok(());
         }

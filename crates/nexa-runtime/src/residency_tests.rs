@@ -174,3 +174,31 @@ fn an_agent_that_is_called_again_and_again_while_it_waits_has_one_place() {
     let state = table.lock();
     assert!(state.queue.is_empty() && state.queued.is_empty());
 }
+
+#[test]
+fn nobody_brings_an_agent_back_that_leaves_for_another_node_until_it_stays_after_all() {
+    let table = Residency::new(LIMITS);
+    let seat = seated(&table, 1);
+    let Some(Parts::Told(mut left)) = table.part(agent(1)) else { panic!("it is in memory") };
+    assert!(seat.signs.parts() && !seat.address.is_empty());
+    assert!(table.part(agent(1)).is_none(), "once is enough");
+    assert!(left.try_recv().is_err());
+    assert!(table.gone(&seat).is_empty());
+    assert!(left.try_recv().is_ok());
+    assert!(table.call(agent(1), Hint::Inbox).unwrap().is_none() && table.holds(agent(1)));
+    assert_eq!(table.counts().live, 0);
+    assert!(table.comes_back(agent(1)), "it was called meanwhile");
+    let again = seated(&table, 1);
+
+    let Some(Parts::Told(mut left)) = table.part(agent(1)) else { panic!("it is in memory") };
+    table.stays(&again);
+    assert!(left.try_recv().is_err() && !again.signs.parts() && table.is_seated(&again));
+    assert!(!table.comes_back(agent(1)));
+
+    seated(&table, 2);
+    assert!(table.call(agent(3), Hint::Inbox).unwrap().is_none());
+    assert!(matches!(table.part(agent(3)), Some(Parts::Out)), "whoever waits for a place waits no longer");
+    assert_eq!(table.counts().waiting, 0);
+    table.has_parted(agent(3));
+    assert!(!table.holds(agent(3)));
+}

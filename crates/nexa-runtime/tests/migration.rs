@@ -492,6 +492,59 @@ async fn a_node_that_drains_offers_what_it_carries_before_it_stops() {
     assert!(town.desk.model.asked().values().all(|attempts| attempts == &[1]));
 }
 
+/// What was deferred runs on after a cancel, also elsewhere; and a call that it made is not made again.
+#[tokio::test]
+async fn a_call_in_the_cleaning_up_of_a_cancelled_agent_is_made_once() {
+    let module = compiled(
+        "tool pay(what: str) -> str { source: builtin(\"sink.pay\"), risk: \"low\", effect: \"write\" }\n\
+         flow main() -> str uses pay { defer { pay(\"back\") }\n return receive() }",
+    );
+    for carried in [true, false] {
+        let town = Town::of(Desk::with_still_clock(FakeModel::echo(1)));
+        let (n1, n2) = (town.start("n1").await, town.start("n2").await);
+        town.sink.hold(true);
+        let workload = town.run_on("n1", 1, &module, Vec::new()).await;
+        let agent = root(workload);
+        town.desk.reaches(agent, AgentState::Waiting(Waiting::Message)).await;
+        town.desk.cancel(&n1, workload).await;
+        town.sink.was_called(1).await;
+        if carried {
+            assert!(town.migrates(agent, "n2").await.unwrap().is_some());
+        } else {
+            town.place(agent, &name("n2")).await;
+        }
+        until("it to be there", || n2.load().live == 1 || n2.load().steps > 0).await;
+        for _ in 0..1_000 {
+            tokio::task::yield_now().await;
+        }
+        town.sink.hold(false);
+        assert_eq!(town.desk.failure(workload).await.code, RunCode::Cancelled);
+        assert_eq!(town.sink.calls().into_values().collect::<Vec<_>>(), [[1]], "carried: {carried}");
+        let lost = town.desk.events(agent).await.iter().any(|event| matches!(event, AgentEvent::EffectLost { .. }));
+        assert_eq!(lost, !carried);
+    }
+}
+
+/// The right under which it cleans up stands in no fact but those of what it starts.
+#[tokio::test]
+async fn the_question_of_a_cancelled_agent_survives_its_node() {
+    let town = Town::of(Desk::with_still_clock(FakeModel::echo(1)));
+    let module = compiled("flow main() -> str { defer { approve(\"really?\") }\n return receive() }");
+    let n1 = town.start("n1").await;
+    let n2 = town.start("n2").await;
+    let workload = town.run_on("n1", 1, &module, Vec::new()).await;
+    let agent = root(workload);
+    town.desk.reaches(agent, AgentState::Waiting(Waiting::Message)).await;
+    town.desk.cancel(&n1, workload).await;
+    town.desk.reaches(agent, AgentState::Waiting(Waiting::Approval)).await;
+    drop(n1);
+    town.kill("n1");
+    town.place(agent, &name("n2")).await;
+    town.desk.approve(&n2, workload, agent, Seq(2)).await;
+    assert_eq!(town.desk.failure(workload).await.code, RunCode::Cancelled);
+    assert_eq!((n2.stats().faults, n2.stats().quarantined), (0, 0));
+}
+
 fn any_moves() -> impl Strategy<Value = Vec<(prop::sample::Index, u8, u8)>> {
     prop::collection::vec((any::<prop::sample::Index>(), 0..3u8, 0..40u8), 1..25)
 }
@@ -504,6 +557,67 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(wander(moves, lossy, room));
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whoever_is_wrongly_taken_for_gone_repeats_nothing(moves in any_moves(), kills in any::<bool>()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(accuse(moves, kills));
+    }
+}
+
+/// The same while agents are given to others behind the backs of their owners, and one node dies.
+async fn accuse(moves: Vec<(prop::sample::Index, u8, u8)>, kills: bool) {
+    let town = Town::new(FakeModel::echo(2));
+    let names = ["n1", "n2", "n3"];
+    for node in names {
+        let way = Way::to(&town.desk.store, None);
+        way.yields.store(true, Ordering::SeqCst);
+        town.start_on(node, way).await;
+    }
+    town.net.lossy.store(true, Ordering::SeqCst);
+    let workload = town.run_on("n1", 1, &compiled(BUSY), question()).await;
+    let wandering = async {
+        for (nth, (which, to, turns)) in moves.into_iter().enumerate() {
+            for _ in 0..turns {
+                tokio::task::yield_now().await;
+            }
+            let rows = town.desk.store.rows(Rows::Workload(workload), None, 100).await.unwrap();
+            let row = which.get(&rows);
+            if kills && nth == 7 {
+                town.kill("n2");
+                town.net.names().iter().filter_map(|node| town.net.node(node)).for_each(|node| node.gone(&name("n2")));
+            } else if row.state.is_terminal() || town.net.node(&name(names[usize::from(to)])).is_none() {
+            } else if nth % 2 == 0 {
+                let _ = soon("a migration", town.migrate(row.agent, names[usize::from(to)])).await;
+            } else {
+                let place = Place { agent: row.agent, from: row.epoch, node: name(names[usize::from(to)]) };
+                if let Ok(epoch) = town.desk.store.place(vec![place.clone()]).await.unwrap()[0] {
+                    town.tell(&place.node, Given { agent: row.agent, epoch, carrier: None }).await;
+                }
+            }
+        }
+        town.desk.outcome(workload).await
+    };
+    let outcome = tokio::select! {
+        outcome = wandering => outcome,
+        _ = town.approves(workload) => unreachable!(),
+        _ = town.leads() => unreachable!(),
+    };
+    if let Outcome::Err(failure) = &outcome {
+        let codes: Vec<RunCode> = std::iter::successors(Some(failure), |failure| failure.cause.as_deref())
+            .map(|failure| failure.code)
+            .collect();
+        assert!(codes.contains(&RunCode::OutcomeUnknown), "{failure:?}");
+    }
+    let calls = town.sink.calls();
+    assert!(calls.len() <= 3 && calls.values().all(|attempts| attempts == &[1]), "{calls:?}");
+    town.desk.asks_are_in_order();
+    let nodes: Vec<_> = town.net.names().iter().filter_map(|node| town.net.node(node)).collect();
+    assert!(nodes.iter().all(|node| node.stats().quarantined + node.stats().faults == 0));
 }
 
 /// A workload with children, messages, tools and questions, whose agents move all the time.

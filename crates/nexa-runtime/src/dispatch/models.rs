@@ -20,6 +20,8 @@
 //! Not here: retries and fallbacks, which are the program's. Nothing is asked twice at once to take the quicker answer:
 //! the language has no word for it, and a budget would pay both.
 
+mod carry;
+
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,14 +35,13 @@ use nexa_event::fact::EffectResult;
 use nexa_ports::clock::Clock;
 use nexa_ports::model::{Chunks as _, LaneLimits, Model, ModelCall, ModelError};
 use nexa_ports::tool::Tools;
-use nexa_types::{AgentId, EffectKey, Failure, Millis, NodeId, RunCode, Seq, Spend, TenantId, Timestamp, WorkloadId};
+use nexa_types::{AgentId, EffectKey, Failure, Millis, RunCode, Seq, Spend, TenantId, Timestamp, WorkloadId};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, error, info};
 
 use super::budget::{Cost, thought_of};
 use super::lane::{Ending, LaneKind, Pass, Wanted};
-use super::slots::carry::{Offer, Round, Sent};
 use super::slots::{Finished, ModelLimits, ModelLoad, Reserve, Slots};
 use super::{Hint, Nudge};
 use crate::genai::Effect;
@@ -333,91 +334,6 @@ impl Models {
     /// Forgets an agent that has ended or left for good.
     pub(crate) fn forget(&self, agent: AgentId) {
         self.change(|slots, now| slots.forget(agent, now));
-    }
-
-    /// An agent has gone to another node: gives up its wish, and goes on for it with what is in flight. Gives that.
-    pub(crate) fn hand_over(&self, agent: AgentId, to: &NodeId) -> Option<Sent> {
-        let (sent, granted) =
-            self.with_slots(|slots, now| (slots.hand_over(agent, to, now), slots.withdraw(agent, now)));
-        self.tell(granted);
-        sent
-    }
-
-    /// An agent that had left is back.
-    pub(crate) fn take_back(&self, agent: AgentId) {
-        self.with_slots(|slots, _| slots.take_back(agent));
-    }
-
-    /// An agent has come whose effect was sent by another node.
-    pub(crate) fn expect(&self, agent: AgentId, sent: Sent) {
-        self.with_slots(|slots, _| slots.expect(agent, sent));
-    }
-
-    /// Who goes on with an effect of an agent: `Some(None)` is this node, `None` nobody that is known here.
-    pub(crate) fn carrier(&self, agent: AgentId, key: EffectKey) -> Option<Option<NodeId>> {
-        self.lock().carrier(agent, key)
-    }
-
-    /// An answer has come from the node that carries it, for an agent of this node.
-    pub(crate) fn is_offered(&self, from: &NodeId, agent: AgentId, finished: Finished) {
-        if self.with_slots(|slots, _| slots.is_offered(from, agent, finished)) {
-            self.shared.nudge.nudge(agent, Hint::EffectEnded);
-        }
-    }
-
-    /// The answer of a carried effect is recorded by its agent's node, or not wanted there.
-    pub(crate) fn is_recorded(&self, agent: AgentId, key: EffectKey) {
-        self.change(|slots, now| slots.is_recorded(agent, key, now));
-    }
-
-    /// A node is gone; those whose answers it carried look what to do.
-    pub(crate) fn carrier_is_gone(&self, node: &NodeId) {
-        for agent in self.with_slots(|slots, _| slots.carrier_is_gone(node)) {
-            self.shared.nudge.nudge(agent, Hint::Again);
-        }
-    }
-
-    /// Waits until something is due for agents that have moved, and gives what is to be offered. Cancel-safe.
-    pub(crate) async fn offers(&self) -> Vec<Offer> {
-        loop {
-            let due = self.lock().round_due();
-            let clock = &self.shared.clock;
-            match due {
-                Some(due) if due <= clock.now() => {
-                    let Round { offers, given_up, granted } = self.with_slots(Slots::round);
-                    self.tell(granted);
-                    for agent in given_up {
-                        self.shared.nudge.nudge(agent, Hint::Again);
-                    }
-                    if !offers.is_empty() {
-                        return offers;
-                    }
-                }
-                Some(due) => tokio::select! {
-                    () = clock.wait_until(due) => {}
-                    () = self.shared.carry.notified() => {}
-                },
-                None => self.shared.carry.notified().await,
-            }
-        }
-    }
-
-    /// The agent of a carried effect has moved on.
-    pub(crate) fn redirect(&self, agent: AgentId, key: EffectKey, node: NodeId) {
-        self.with_slots(|slots, _| slots.redirect(agent, key, node));
-    }
-
-    /// Waits until nothing is carried for agents that have left. Cancel-safe.
-    pub(crate) async fn delivered(&self) {
-        loop {
-            let fewer = self.shared.fewer_carried.notified();
-            tokio::pin!(fewer);
-            fewer.as_mut().enable();
-            if self.lock().carried() == 0 {
-                return;
-            }
-            fewer.await;
-        }
     }
 
     /// How busy the dispatcher is.

@@ -2,6 +2,7 @@ use nexa_ports::model::LaneLimits;
 use nexa_types::{Failure, Millis, RunCode, TenantId};
 use proptest::prelude::*;
 
+use super::carry::{CARRY_GRACE, Sent};
 use super::*;
 use crate::dispatch::budget::Cost;
 
@@ -15,6 +16,13 @@ enum Move {
     Abandon(u8),
     Forget(u8),
     Wait(u64),
+    HandOver(u8),
+    TakeBack(u8),
+    Expect(u8),
+    Offered(u8),
+    Recorded(u8),
+    CarrierGone,
+    Round,
 }
 
 fn moves() -> impl Strategy<Value = Move> {
@@ -27,7 +35,14 @@ fn moves() -> impl Strategy<Value = Move> {
         3 => (0usize..8, 0u8..6).prop_map(|(nth, how)| Move::Land { nth, how }),
         3 => agent.clone().prop_map(Move::Settle),
         1 => agent.clone().prop_map(Move::Abandon),
-        1 => agent.prop_map(Move::Forget),
+        1 => agent.clone().prop_map(Move::Forget),
+        2 => agent.clone().prop_map(Move::HandOver),
+        1 => agent.clone().prop_map(Move::TakeBack),
+        1 => agent.clone().prop_map(Move::Expect),
+        1 => agent.clone().prop_map(Move::Offered),
+        2 => agent.prop_map(Move::Recorded),
+        1 => Just(Move::CarrierGone),
+        2 => Just(Move::Round),
         1 => prop_oneof![Just(3u64), 0u64..3_000].prop_map(Move::Wait),
     ]
 }
@@ -66,6 +81,109 @@ const ANSWERED: Ending = Ending::Answered(Cost { input: 30, output: 70 });
 fn send(slots: &mut Slots, agent: u8, now: Timestamp) -> Option<(String, Pass)> {
     let flight = slots.take_off(id(agent), key(agent), 1, (CancellationToken::new(), now), now);
     flight.map(|(lane, pass, _)| (lane, pass))
+}
+
+fn node(name: &str) -> NodeId {
+    NodeId::new(name).unwrap()
+}
+
+/// Sent by another node.
+fn expected(agent: u8, attempt: u32, deadline: Timestamp) -> Sent {
+    Sent { key: key(agent), attempt, deadline, by: Some(node("n2")) }
+}
+
+/// A table of one lane, with an effect of agent 1 on its way.
+fn with_one_sent(held_results_max: usize) -> (Slots, Pass) {
+    let mut slots = Slots::new(ModelLimits { reservations_max: 4, held_results_max });
+    slots.reserve("a".into(), at_once(2), wanted(1, 0), Timestamp(0));
+    let deadline = (CancellationToken::new(), Timestamp(60_000));
+    let (_, pass, _) = slots.take_off(id(1), key(1), 1, deadline, Timestamp(0)).unwrap();
+    (slots, pass)
+}
+
+/// What is offered at a time, and how often it was before.
+fn offers(slots: &mut Slots, now: Timestamp) -> Vec<(AgentId, String, u32)> {
+    let round = slots.round(now);
+    round.offers.into_iter().map(|offer| (offer.agent, offer.to.to_string(), offer.offered)).collect()
+}
+
+#[test]
+fn a_carried_answer_is_offered_less_and_less_often_until_it_is_recorded() {
+    let (mut slots, pass) = with_one_sent(9);
+    let sent = slots.hand_over(id(1), &node("n2"), Timestamp(0)).0.unwrap();
+    assert_eq!((sent.key, sent.attempt, sent.deadline, sent.by), (key(1), 1, Timestamp(60_000), None));
+    assert!(!slots.carries(id(1), key(1)) && slots.round_due().is_none(), "its agent is gone, and it has not ended");
+    let (is_wanted, _) = slots.land("a", pass, ANSWERED, id(1), ended(1, 1), Timestamp(1_000));
+    assert!(!is_wanted && slots.finished(id(1)).next().is_none(), "nobody here wants it");
+    let mut times = Vec::new();
+    while times.len() < 7 {
+        let due = slots.round_due().unwrap();
+        assert_eq!(offers(&mut slots, due), [(id(1), "n2".to_owned(), times.len() as u32)]);
+        times.push(due.0);
+    }
+    assert_eq!(times, [1_000, 1_250, 1_750, 2_750, 4_750, 8_750, 12_750]);
+    slots.redirect(id(1), key(1), node("n3"));
+    let due = slots.round_due().unwrap();
+    assert_eq!(offers(&mut slots, due), [(id(1), "n3".to_owned(), 7)]);
+    slots.is_recorded(id(1), key(1), due);
+    let load = slots.load(due);
+    assert_eq!((load.carried, load.held, slots.round_due()), (0, 0, None));
+}
+
+#[test]
+fn a_carried_answer_that_nobody_records_is_given_up_and_makes_room() {
+    let (mut slots, pass) = with_one_sent(1);
+    slots.hand_over(id(1), &node("n2"), Timestamp(0));
+    slots.land("a", pass, ANSWERED, id(1), ended(1, 1), Timestamp(1_000));
+    let waits = slots.reserve("a".into(), at_once(2), wanted(2, 0), Timestamp(1_000));
+    assert_eq!(waits, (Reserve::Waiting, vec![]), "it counts against the bound");
+    let over = Timestamp(60_000).after(CARRY_GRACE);
+    let round = slots.round(over);
+    assert_eq!((round.offers.len(), round.granted), (0, vec![id(2)]));
+    assert_eq!(slots.load(over).carried, 0);
+}
+
+#[test]
+fn a_call_that_its_agents_new_node_does_not_want_is_cancelled() {
+    let (mut slots, pass) = with_one_sent(9);
+    slots.hand_over(id(1), &node("n2"), Timestamp(0));
+    slots.is_recorded(id(1), key(1), Timestamp(5));
+    assert_eq!(slots.load(Timestamp(5)).carried, 1, "until it has ended");
+    slots.land("a", pass, Ending::NotSent, id(1), ended(1, 1), Timestamp(6));
+    let load = slots.load(Timestamp(6));
+    assert_eq!((load.carried, load.held, slots.round_due()), (0, 0, None));
+}
+
+#[test]
+fn an_awaited_answer_counts_as_one_of_its_own_and_its_carrier_is_told() {
+    let mut slots = Slots::new(ModelLimits { reservations_max: 4, held_results_max: 1 });
+    slots.expect(id(1), expected(1, 2, Timestamp(100)));
+    slots.expect(id(2), expected(2, 1, Timestamp(100)));
+    assert_eq!(slots.carrier(id(1), key(1)), Some(Some(node("n2"))));
+    assert!(slots.is_in_flight_for(id(1)));
+    assert!(slots.is_offered(&node("n2"), id(1), ended(1, 2)));
+    assert!(!slots.is_offered(&node("n2"), id(1), ended(1, 2)), "once is enough");
+    assert!(!slots.is_offered(&node("n2"), id(2), ended(2, 1)), "as many are kept as may be");
+    slots.settle(id(1), key(1), Timestamp(1));
+    assert_eq!(slots.take_recorded(), [(node("n2"), id(1), key(1))]);
+    slots.abandon(id(2), key(2), Timestamp(1));
+    assert_eq!(slots.take_recorded(), [(node("n2"), id(2), key(2))], "it need not go on");
+}
+
+#[test]
+fn what_is_awaited_is_given_up_in_time_or_with_its_carrier_and_left_to_the_next_owner() {
+    let mut slots = Slots::new(ModelLimits { reservations_max: 4, held_results_max: 9 });
+    for agent in 1..=4 {
+        slots.expect(id(agent), expected(agent, 1, Timestamp(u64::from(agent) * 100)));
+    }
+    assert_eq!(slots.round(Timestamp(100).after(CARRY_GRACE)).given_up, [id(1)]);
+    slots.forget(id(2), Timestamp(0));
+    assert_eq!(slots.hand_over(id(3), &node("n3"), Timestamp(0)).0, Some(expected(3, 1, Timestamp(300))));
+    assert_eq!(slots.take_recorded(), [], "whoever carries it goes on");
+    assert_eq!(slots.carrier_is_gone(&node("n3")), []);
+    assert_eq!(slots.carrier_is_gone(&node("n2")), [id(4)]);
+    assert!((1..=4).all(|agent| !slots.is_in_flight_for(id(agent))));
+    assert_eq!(slots.round_due(), None);
 }
 
 /// Found by the property below.
@@ -253,6 +371,16 @@ proptest! {
                     slots.forget(id(agent), now);
                     prop_assert!(!slots.has_wish(id(agent)) && !slots.is_in_flight_for(id(agent)));
                 }
+                Move::HandOver(agent) => drop(slots.hand_over(id(agent), &node("n2"), now)),
+                Move::TakeBack(agent) => slots.take_back(id(agent)),
+                Move::Expect(agent) => slots.expect(id(agent), expected(agent, attempts[usize::from(agent)], now)),
+                Move::Offered(agent) => {
+                    let answer = ended(agent, attempts[usize::from(agent)]);
+                    slots.is_offered(&node("n2"), id(agent), answer);
+                }
+                Move::Recorded(agent) => drop(slots.is_recorded(id(agent), key(agent), now)),
+                Move::CarrierGone => drop(slots.carrier_is_gone(&node("n2"))),
+                Move::Round => drop(slots.round(now)),
                 Move::Wait(span) => {
                     now = now.after(Millis(span));
                     slots.ring(now);
@@ -279,6 +407,16 @@ proptest! {
             prop_assert!(slots.due().is_none_or(|due| due > now));
             let finished = slots.flights.values().filter(|flight| flight.finished.is_some()).count();
             prop_assert_eq!((slots.held, slots.in_flight, slots.waiting), (finished, flying.len(), waiting));
+            let carried = slots.flights.values().filter(|flight| matches!(flight.route, Route::Carried(..))).count();
+            prop_assert_eq!(slots.carried, carried);
+            let watched = slots.flights.iter().filter_map(|(place, flight)| Some((flight.due?, *place)));
+            prop_assert_eq!(&watched.collect::<BTreeSet<_>>(), &slots.watched);
+            let is_left = |flight: &Flight| match flight.route {
+                Route::Own => flight.due.is_some(),
+                Route::Awaited(_) => flight.due.is_some() == flight.finished.is_some(),
+                Route::Carried(..) => flight.due.is_none() && flight.finished.is_some(),
+            };
+            prop_assert!(!slots.flights.values().any(is_left), "an answer that nobody looks at");
         }
     }
 }

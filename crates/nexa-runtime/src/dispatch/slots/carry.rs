@@ -69,11 +69,16 @@ pub(crate) struct Round {
 type Place = (AgentId, EffectKey);
 
 impl Slots {
-    /// An agent goes to another node: what it has in flight goes on here, or where it was sent. Gives that; if there are
-    /// several, one that has not ended.
-    pub(in crate::dispatch) fn hand_over(&mut self, agent: AgentId, to: &NodeId, now: Timestamp) -> Option<Sent> {
+    /// An agent goes to another node: what it has in flight goes on here, or where it was sent. Gives that, or of several
+    /// one that has not ended; and who has got a slot because the agent's wish and its results are gone.
+    pub(in crate::dispatch) fn hand_over(
+        &mut self,
+        agent: AgentId,
+        to: &NodeId,
+        now: Timestamp,
+    ) -> (Option<Sent>, Vec<AgentId>) {
         let places: Vec<Place> = self.flights_of(agent).map(|(key, _)| (agent, *key)).collect();
-        let mut sent = None;
+        let (was_full, mut sent) = (self.is_full(), None);
         for place in places {
             let Some(flight) = self.flights.get_mut(&place).filter(|flight| !flight.abandoned) else { continue };
             let (attempt, deadline, ended) = (flight.attempt, flight.deadline, flight.finished.is_some());
@@ -98,19 +103,23 @@ impl Slots {
                 sent = Some(Sent { key: place.1, attempt, deadline, by });
             }
         }
-        sent
+        let mut granted = self.withdraw(agent, now);
+        if was_full && !self.is_full() {
+            granted.extend(self.serve_all(now));
+        }
+        (sent, granted)
     }
 
     /// An agent that had left is back: what went on here for it is its own again.
     pub(in crate::dispatch) fn take_back(&mut self, agent: AgentId) {
         let places: Vec<Place> = self.flights_of(agent).map(|(key, _)| (agent, *key)).collect();
         for place in places {
-            self.watch(place, None);
             if let Some(flight) = self.flights.get_mut(&place)
                 && matches!(flight.route, Route::Carried(..))
             {
                 flight.route = Route::Own;
                 self.carried -= 1;
+                self.watch(place, None);
             }
         }
     }
