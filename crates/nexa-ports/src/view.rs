@@ -215,7 +215,8 @@ pub fn search_terms(query: &str) -> Vec<Vec<String>> {
     query.split_whitespace().map(words).filter(|parts| !parts.is_empty()).take(SEARCH_TERMS_MAX).collect()
 }
 
-fn words(text: &str) -> Vec<String> {
+/// The words of a text in their order, as a search compares them: letters and digits, without case.
+pub fn words(text: &str) -> Vec<String> {
     text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).map(str::to_lowercase).collect()
 }
 

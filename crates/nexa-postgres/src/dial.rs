@@ -36,6 +36,8 @@ pub(crate) enum Role {
     Write,
     /// Questions.
     Read,
+    /// Folds facts.
+    Project,
     /// Asks how far facts and read models are.
     Follow,
 }
@@ -46,6 +48,7 @@ impl Role {
             Self::Append => "append",
             Self::Write => "write",
             Self::Read => "read",
+            Self::Project => "project",
             Self::Follow => "follow",
         }
     }

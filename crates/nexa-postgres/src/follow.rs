@@ -1,16 +1,19 @@
 //! How far facts and read models are, whoever of the nodes has moved them.
 //!
-//! One question to two small rows, again and again: every `LOOK_EVERY`. PostgreSQL's own notifications are not used: each would wake every node at every commit, and whoever sends one
+//! One question to two small rows, again and again: every `LOOK_EVERY`, and every `LOOK_EAGERLY` while somebody waits for read
+//! models. PostgreSQL's own notifications are not used: each would wake every node at every commit, and whoever sends one
 //! commits alone in the whole server. What this node writes itself it knows at once.
 //!
 //! When the server is away it tries again after `RETRY_AFTER`; numbers only grow, but for read models that are folded again.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use nexa_ports::store::StoreError;
 use nexa_types::GlobalSeq;
 use sqlx::Row;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::column::counter;
 use crate::dial::{Dial, Open, Role};
@@ -18,23 +21,60 @@ use crate::trouble::Fault;
 
 /// How often it looks.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How often it looks while somebody waits.
+const LOOK_EAGERLY: Duration = Duration::from_millis(3);
 /// The pause after a failure.
 const RETRY_AFTER: Duration = Duration::from_millis(250);
+
+/// Who waits for read models.
+#[derive(Clone, Default)]
+pub(crate) struct Eager {
+    waiting: Arc<AtomicUsize>,
+    come: Arc<Notify>,
+}
+
+/// Somebody who waits, until it is dropped.
+pub(crate) struct Waits(Arc<AtomicUsize>);
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Eager {
+    /// Has it look more often until the value is dropped.
+    pub(crate) fn wait(&self) -> Waits {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        self.come.notify_one();
+        Waits(Arc::clone(&self.waiting))
+    }
+}
+
+/// How far read models are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Models {
+    /// The position that they have seen.
+    pub(crate) applied: GlobalSeq,
+    /// How often they were made again because somebody asked for it.
+    pub(crate) made: u64,
+}
 
 /// What it saw.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Seen {
     pub(crate) newest: GlobalSeq,
-    pub(crate) applied: GlobalSeq,
+    pub(crate) models: Models,
 }
 
 /// Looks once.
 pub(crate) async fn look(dial: &Dial, open: &mut Open) -> Result<Seen, StoreError> {
     let looking = async {
-        let row = sqlx::query("SELECT h.position, v.applied FROM head AS h, view_meta AS v")
+        let row = sqlx::query("SELECT h.position, v.applied, v.made FROM head AS h, view_meta AS v")
             .fetch_one(&mut open.connection)
             .await?;
-        Ok(Seen { newest: GlobalSeq(counter(row.try_get(0)?)?), applied: GlobalSeq(counter(row.try_get(1)?)?) })
+        let models = Models { applied: GlobalSeq(counter(row.try_get(1)?)?), made: counter(row.try_get(2)?)? };
+        Ok(Seen { newest: GlobalSeq(counter(row.try_get(0)?)?), models })
     };
     dial.within(looking).await.map_err(Fault::refusal)
 }
@@ -44,7 +84,8 @@ pub(crate) struct Follower {
     dial: Dial,
     open: Option<Open>,
     head: watch::Sender<GlobalSeq>,
-    applied: watch::Sender<GlobalSeq>,
+    models: watch::Sender<Models>,
+    eager: Eager,
 }
 
 impl Follower {
@@ -52,15 +93,17 @@ impl Follower {
         dial: Dial,
         open: Open,
         head: watch::Sender<GlobalSeq>,
-        applied: watch::Sender<GlobalSeq>,
+        models: watch::Sender<Models>,
+        eager: Eager,
     ) -> Self {
-        Self { dial, open: Some(open), head, applied }
+        Self { dial, open: Some(open), head, models, eager }
     }
 
     /// Looks until the store is closed.
     pub(crate) async fn work(mut self, mut closed: watch::Receiver<bool>) {
         loop {
             let pause = match self.look().await {
+                Ok(()) if self.eager.waiting.load(Ordering::Relaxed) > 0 => LOOK_EAGERLY,
                 Ok(()) => LOOK_EVERY,
                 Err(_) => {
                     self.open = None;
@@ -70,6 +113,7 @@ impl Follower {
             tokio::select! {
                 // Also when the store was dropped without being closed.
                 _ = closed.changed() => return,
+                () = self.eager.come.notified() => {}
                 () = tokio::time::sleep(pause) => {}
             }
         }
@@ -87,7 +131,7 @@ impl Follower {
             *head = seen.newest.max(*head);
             is_news
         });
-        self.applied.send_if_modified(|applied| std::mem::replace(applied, seen.applied) != seen.applied);
+        self.models.send_if_modified(|models| std::mem::replace(models, seen.models) != seen.models);
         Ok(())
     }
 }

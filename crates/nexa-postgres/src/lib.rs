@@ -1,10 +1,12 @@
-//! Streams, agent rows, inbox, snapshots, blobs and leadership on PostgreSQL (15 or later), shared by every node of a cluster.
+//! Streams, agent rows, inbox, snapshots, blobs, read models and leadership on PostgreSQL (15 or later), shared by every node
+//! of a cluster.
 //!
 //! ```text
 //! callers ──► queues ──► writer tasks ──► append_batch   each one commit in flight, the next batch forms meanwhile
 //! callers ──────────────► callers' pool ──► post, cancel, place, snapshots, blobs, leadership
 //! callers ◄────────────── readers' pool
-//! head    ◄── follower    asks how far facts are, whichever node wrote them
+//! head    ◄── follower    asks how far facts and read models are, whichever node moved them
+//!             projector   on one node at a time: folds of nexa-view into the tables of the read models
 //! ```
 //!
 //! - [`open`]: settings, the schema's version, [`PostgresStore`] itself; `schema`, `sql/tables.sql`: the tables.
@@ -12,7 +14,8 @@
 //!   errors mean.
 //! - `writer`: group commit. `batch`: the judgement, in memory. `write`, `sql/functions.sql`: how it is stored.
 //! - `command`, `leadership`: the other writes. `read`: every question, with the checks that no damaged byte is handed out.
-//! - `follow`: the head.
+//! - `follow`: the head. `projector`, `shelf`: who folds facts, and what a batch of them changes; `views`, `memories`,
+//!   `sql/views.sql`: read models.
 //!
 //! **No lock is held while a message travels.** A batch reads the rows that it needs, is judged in memory, and is stored by
 //! one call, which the server makes one transaction: it locks those rows, compares them with what was read, and stores all or
@@ -37,12 +40,16 @@ mod command;
 mod dial;
 mod follow;
 mod leadership;
+mod memories;
 mod open;
 mod pool;
+mod projector;
 mod read;
 mod schema;
+mod shelf;
 mod store;
 mod trouble;
+mod views;
 mod write;
 mod writer;
 

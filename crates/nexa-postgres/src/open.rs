@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Mutex;
+use std::time::Instant;
 
 use nexa_ports::store::StoreError;
 use nexa_types::{GlobalSeq, NodeId};
@@ -12,8 +13,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::dial::{Dial, Role};
-use crate::follow;
+use crate::follow::{self, Models};
 use crate::pool::Pool;
+use crate::projector::Projector;
 use crate::schema;
 use crate::trouble::told;
 use crate::writer::Queue;
@@ -111,7 +113,11 @@ pub struct PostgresStore {
     pub(crate) queue: Queue,
     pub(crate) readers: Pool,
     pub(crate) callers: Pool,
+    pub(crate) models: watch::Receiver<Models>,
     pub(crate) head: watch::Sender<GlobalSeq>,
+    pub(crate) eager: follow::Eager,
+    /// When a reader last had damaged read models made again.
+    pub(crate) damage: Mutex<Option<Instant>>,
     /// From asking for appends until they are durable.
     pub(crate) appending: metrics::Histogram,
     tasks: Mutex<Vec<JoinHandle<()>>>,
@@ -147,18 +153,24 @@ impl PostgresStore {
         let at = follow::look(&dial, &mut open).await.map_err(unreachable)?;
 
         let home = Handle::current();
-        let (head, applied) = (watch::Sender::new(at.newest), watch::Sender::new(at.applied));
+        let (head, models) = (watch::Sender::new(at.newest), watch::Sender::new(at.models));
         let (closing, closed) = watch::channel(false);
+        let eager = follow::Eager::default();
         let (queue, mut tasks) = Queue::start(&dial, settings.writers.max(1), &head, &home);
         let readers = Pool::new(dial.clone(), Role::Read, settings.readers.max(1), home.clone());
         let callers = Pool::new(dial.clone(), Role::Write, settings.callers.max(1), home.clone());
-        let follower = follow::Follower::new(dial.clone(), open, head.clone(), applied);
-        tasks.push(home.spawn(follower.work(closed)));
+        let follower = follow::Follower::new(dial.clone(), open, head.clone(), models.clone(), eager.clone());
+        tasks.push(home.spawn(follower.work(closed.clone())));
+        let projector = Projector::new(dial, head.subscribe(), models.clone());
+        tasks.push(home.spawn(projector.work(closed)));
         Ok(Self {
             queue,
             readers,
             callers,
+            models: models.subscribe(),
+            damage: Mutex::default(),
             head,
+            eager,
             appending: metrics::histogram!("nexa_store_append_seconds"),
             tasks: Mutex::new(tasks),
             place,

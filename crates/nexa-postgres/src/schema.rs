@@ -3,7 +3,7 @@
 //! All of it is one transaction under an advisory lock, so that two nodes may start at once and a crash leaves all or nothing.
 
 use nexa_event::envelope::FORMAT;
-use sqlx::{Connection, PgConnection};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use crate::open::OpenError;
 
@@ -19,6 +19,10 @@ const MIGRATION_LOCK: i64 = 0x6e65_7861_0000_0001;
 const TABLES: &str = include_str!("../sql/tables.sql");
 const VIEWS: &str = include_str!("../sql/views.sql");
 const FUNCTIONS: &str = include_str!("../sql/functions.sql");
+
+/// Tables of the read models, but for the one that says how far they are.
+pub(crate) const VIEW_TABLES: &str =
+    "view_workloads, view_agents, view_approvals, view_programs, view_memories, view_history";
 
 /// Makes sure that the schema is there and one that this build knows.
 pub(crate) async fn prepare(connection: &mut PgConnection) -> Result<(), OpenError> {
@@ -119,5 +123,22 @@ async fn create(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
         .bind(VIEWS_VERSION)
         .execute(&mut *connection)
         .await?;
+    Ok(())
+}
+
+/// Makes the tables of the read models again, within a transaction of whoever has the right to fold.
+pub(crate) async fn remake_views(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let drop = format!("DROP TABLE {VIEW_TABLES}, view_meta");
+    sqlx::raw_sql(AssertSqlSafe(drop)).execute(&mut *connection).await?;
+    sqlx::raw_sql(VIEWS).execute(&mut *connection).await?;
+    Ok(())
+}
+
+/// Empties the tables of the read models, within such a transaction.
+pub(crate) async fn empty_views(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    // Not `TRUNCATE`: it would wait for every reader, and have every reader wait.
+    for table in VIEW_TABLES.split(", ") {
+        sqlx::raw_sql(AssertSqlSafe(format!("DELETE FROM {table}"))).execute(&mut *connection).await?;
+    }
     Ok(())
 }

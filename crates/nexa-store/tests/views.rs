@@ -3,154 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use nexa_event::effect::{Answer as EffectAnswer, ApprovalRequest, Finish, ModelReply};
-use nexa_event::envelope::Fact;
-use nexa_event::fact::{AgentEvent, ClusterEvent, EffectResult, Intent};
-use nexa_ports::store::{Append, Guard, Store};
-use nexa_ports::view::{AgentFilter, ApprovalFilter, MemoryViews, Page, ViewError, Views};
+use nexa_ports::store::Store;
+use nexa_ports::view::{AgentFilter, MemoryViews, Page, ViewError, Views};
 use nexa_store::{Options, SqliteStore};
-use nexa_testkit::store_contract::{AnyStore, birth, owned, stamp, submission, workload};
-use nexa_types::{
-    AgentId, AgentState, BlobHash, EffectKey, Epoch, GlobalSeq, ModuleHash, NodeId, Seq, Spend, StreamId, TenantId,
-    Tokens, Version, Waiting, WorkloadState,
-};
-
-const LONG: Duration = Duration::from_secs(20);
-
-fn local() -> TenantId {
-    TenantId::local()
-}
-
-fn replied(seq: u64, text: &str) -> Fact {
-    let reply = ModelReply {
-        text: text.into(),
-        finish: Finish::Stop,
-        model: "embedded/smol".into(),
-        spend: Spend::default(),
-        tokens_left_out: Tokens(0),
-        tool_calls: Vec::new(),
-    };
-    let result = EffectResult::Done(EffectAnswer::Model(reply));
-    Fact::Agent(AgentEvent::EffectEnded { seq: Seq(seq), result, spend: Spend::default() })
-}
-
-fn asked(seq: u64) -> Fact {
-    let request = ApprovalRequest { question: format!("Question {seq}?"), data: None, timeout: None };
-    Fact::Agent(AgentEvent::EffectIntended { seq: Seq(seq), intent: Intent::Approval(request), fingerprint: [0; 32] })
-}
-
-async fn append(store: &dyn Store, append: Append) {
-    store.append(vec![append]).await.remove(0).expect("it is stored");
-}
-
-/// Twelve workloads, each with a root that waits for an approval and two children of which one replied.
-async fn fill(store: &dyn Store) {
-    for number in 1..=12 {
-        let workload = workload(number);
-        let root = AgentId::root(workload);
-        append(store, submission(workload)).await;
-        let started = Fact::Agent(AgentEvent::Started { node: NodeId::new("n1").expect("good"), epoch: Epoch(1) });
-        let children: Vec<AgentId> = (0..2).map(|branch| AgentId::child(root, Seq(1), branch)).collect();
-        let births = children.iter().map(|child| birth(workload, *child)).collect();
-        let facts = vec![started.clone(), asked(1)];
-        append(store, Append { births, ..owned(root, 1, 1, facts) }).await;
-        let text = format!("Chapter {number}: \"naïve\" re-entrant AND café OR NOT(x*) 100%");
-        append(store, owned(children[0], 1, 1, vec![started, replied(1, &text)])).await;
-    }
-    for (name, byte) in [("review", 1), ("other", 2), ("review", 3)] {
-        let (module, blob) = (ModuleHash::from_bytes([byte; 32]), BlobHash::from_bytes([byte; 32]));
-        let put = Fact::Cluster(ClusterEvent::ProgramPut { module, blob, name: name.into() });
-        let stream = StreamId::Cluster(local());
-        let version = store.read(stream.clone(), Version(0), 100).await.expect("read").len() as u64;
-        let change =
-            Append { stream, guard: Guard::Version, ..owned(AgentId::from_bytes([0; 16]), 0, version, vec![put]) };
-        append(store, change).await;
-    }
-    // Another tenant's.
-    let stranger = TenantId::new("stranger").expect("a good name");
-    let theirs =
-        Append { stamp: nexa_ports::store::Stamp { tenant: stranger, ..stamp(9) }, ..submission(workload(99)) };
-    append(store, theirs).await;
-}
-
-/// Every page of a list.
-macro_rules! all_pages {
-    ($views:expr, $size:expr, |$page:ident| $call:expr) => {{
-        let (mut items, mut next) = (Vec::new(), None);
-        loop {
-            let $page = Page { size: $size, token: next };
-            let listed = $call.await.expect("a page");
-            assert!(listed.items.len() <= $size);
-            items.extend(listed.items);
-            next = listed.next;
-            if next.is_none() {
-                break items;
-            }
-        }
-    }};
-}
-
-async fn same_answers(sqlite: &SqliteStore, memory: &MemoryViews) {
-    let head = *sqlite.head().borrow();
-    sqlite.wait_applied(head, LONG).await.expect("it catches up");
-    assert_eq!(sqlite.lag(), 0);
-    let (a, b): (&dyn Views, &dyn Views) = (sqlite, memory);
-    for size in [5, 500] {
-        for state in [None, Some(WorkloadState::Running), Some(WorkloadState::Failed)] {
-            let left = all_pages!(a, size, |page| a.list_workloads(local(), state, page));
-            assert_eq!(left, all_pages!(b, size, |page| b.list_workloads(local(), state, page)));
-        }
-        for one in [None, Some(workload(3))] {
-            for states in [vec![], vec![AgentState::Placed, AgentState::Waiting(Waiting::Approval)]] {
-                let filter = AgentFilter { workload: one, states };
-                let left = all_pages!(a, size, |page| a.list_agents(local(), filter.clone(), page));
-                assert!(!left.is_empty());
-                assert_eq!(left, all_pages!(b, size, |page| b.list_agents(local(), filter.clone(), page)));
-            }
-            let filter = ApprovalFilter { workload: one, pending_only: true };
-            let left = all_pages!(a, size, |page| a.list_approvals(local(), filter.clone(), page));
-            assert!(!left.is_empty());
-            assert_eq!(left, all_pages!(b, size, |page| b.list_approvals(local(), filter.clone(), page)));
-        }
-        let left = all_pages!(a, size, |page| a.list_programs(local(), page));
-        assert_eq!(left.iter().map(|program| program.name.as_str()).collect::<Vec<_>>(), ["review", "other", "review"]);
-        assert_eq!(left, all_pages!(b, size, |page| b.list_programs(local(), page)));
-        let queries = [
-            ("chapter", 12),
-            ("CHAPTER 7", 1),
-            ("re-entrant naïve", 12),
-            ("café", 12),
-            ("cafe", 0),
-            ("\"naïve\" AND", 12),
-            ("NOT(x*)", 12),
-            ("text:chapter", 0),
-            ("chapt*", 0),
-            ("question", 12),
-            ("", 0),
-            ("\" ' ; -- ( ) *", 0),
-        ];
-        for (query, count) in queries {
-            let left = all_pages!(a, size, |page| a.search_history(local(), query.into(), None, page));
-            let right = all_pages!(b, size, |page| b.search_history(local(), query.into(), None, page));
-            assert_eq!(left.len(), count, "{query}");
-            let place = |hits: &[nexa_ports::view::HistoryHit]| -> Vec<_> {
-                hits.iter().map(|hit| (hit.line.position, hit.line.kind.clone(), hit.agent_name.clone())).collect()
-            };
-            assert_eq!(place(&left), place(&right), "{query}");
-        }
-        let one = all_pages!(a, size, |page| a.search_history(local(), "chapter".into(), Some(workload(4)), page));
-        assert_eq!(one.len(), 1);
-    }
-    let root = AgentId::root(workload(2));
-    assert_eq!(a.workload(local(), workload(2)).await, b.workload(local(), workload(2)).await);
-    assert_eq!(a.agent(local(), root).await, b.agent(local(), root).await);
-    let key = EffectKey::of(workload(2), root, Seq(1));
-    assert!(a.approval(local(), key).await.expect("approval").is_some());
-    assert_eq!(a.approval(local(), key).await, b.approval(local(), key).await);
-    let module = ModuleHash::from_bytes([3; 32]);
-    assert_eq!(a.program(local(), module).await, b.program(local(), module).await);
-    assert_eq!(a.digest(local()).await, b.digest(local()).await);
-}
+use nexa_testkit::store_contract::{AnyStore, owned, submission, workload};
+use nexa_testkit::view_contract::{LONG, append, fill, local, replied, same_answers};
+use nexa_types::{AgentId, GlobalSeq, TenantId, Version};
 
 #[tokio::test]
 async fn both_read_models_answer_the_same_also_after_restart_and_rebuild() {
@@ -159,14 +17,14 @@ async fn both_read_models_answer_the_same_also_after_restart_and_rebuild() {
     let store = open();
     fill(&*store).await;
     let memory = MemoryViews::new(Arc::clone(&store) as AnyStore);
-    same_answers(&store, &memory).await;
+    same_answers(&*store, &memory).await;
     store.rebuild().await.expect("rebuild");
-    same_answers(&store, &memory).await;
+    same_answers(&*store, &memory).await;
     drop((store, memory));
 
     let store = open();
     let memory = MemoryViews::new(Arc::clone(&store) as AnyStore);
-    same_answers(&store, &memory).await;
+    same_answers(&*store, &memory).await;
     let root = AgentId::root(workload(1));
     append(&*store, owned(root, 1, 3, vec![replied(1, "one more chapter")])).await;
     let head = *store.head().borrow();
@@ -245,7 +103,7 @@ async fn heals(store: &Arc<SqliteStore>) {
         }
     };
     tokio::time::timeout(LONG, healed).await.expect("the read models are folded again");
-    same_answers(store, &memory).await;
+    same_answers(&**store, &memory).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -8,3 +8,5 @@ pub mod leadership_contract;
 pub mod membership_contract;
 pub mod postgres;
 pub mod store_contract;
+pub mod store_model;
+pub mod view_contract;

@@ -1,0 +1,220 @@
+//! Several nodes on one database.
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use nexa_ports::leadership::Leadership;
+use nexa_ports::store::{Append, AppendError, Birth, Cancelled, Place, Store};
+use nexa_ports::view::Views;
+use nexa_postgres::{OpenError, PostgresStore, Settings};
+use nexa_testkit::postgres::Server;
+use nexa_testkit::store_contract::{birth, emitted, owned, stamp, submission, workload};
+use nexa_testkit::view_contract::LONG;
+use nexa_types::{AgentId, Epoch, GlobalSeq, Seq, StreamId, Version};
+use support::{append, message, node, open};
+
+/// ST-1, ST-7, with three nodes that write at once, to each other's agents, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_reading_order_holds_while_three_nodes_write() {
+    const WRITERS: u8 = 4;
+    const FACTS: u64 = 40;
+    let Some(server) = Server::shared() else { return };
+    let url = server.database();
+    let nodes = [open(&url, "n1").await, open(&url, "n2").await, open(&url, "n3").await];
+    for number in 1..=3 * WRITERS {
+        append(&*nodes[0], submission(workload(number))).await.expect("a first submission is accepted");
+    }
+    let writers: Vec<_> = (1..=3 * WRITERS)
+        .map(|number| {
+            let store = Arc::clone(&nodes[usize::from(number) % 3]);
+            tokio::spawn(async move {
+                let root = AgentId::root(workload(number));
+                for version in 1..=FACTS {
+                    // Everybody posts to the next two, so that batches of different nodes want each other's rows.
+                    let to = |by: u8| AgentId::root(workload((number - 1 + by) % (3 * WRITERS) + 1));
+                    let posts =
+                        [1, 2].map(|by| message(to(by), u64::from(number) << 32 | version << 8 | u64::from(by)));
+                    let grown = Append { posts: posts.to_vec(), ..owned(root, 1, version, vec![emitted(version)]) };
+                    append(&*store, grown).await.expect("append");
+                }
+            })
+        })
+        .collect();
+    let total = u64::from(3 * WRITERS) * (FACTS + 2);
+    let mut readers = Vec::new();
+    for store in &nodes {
+        let store = Arc::clone(store);
+        readers.push(tokio::spawn(async move {
+            let (mut heads, mut seen) = (store.head(), Vec::new());
+            while (seen.len() as u64) < total {
+                let after = GlobalSeq(seen.len() as u64);
+                heads.wait_for(|head| *head > after).await.expect("the store is there");
+                let facts = store.scan(None, after, 100).await.expect("scan");
+                assert!(!facts.is_empty(), "what the head tells can be read");
+                seen.extend(facts);
+            }
+            seen
+        }));
+    }
+    for writer in writers {
+        writer.await.expect("no writer fails");
+    }
+    let mut seen = Vec::new();
+    for reader in readers {
+        seen.push(tokio::time::timeout(LONG, reader).await.expect("every node hears of all").expect("no reader fails"));
+    }
+    assert!(seen[0] == seen[1] && seen[1] == seen[2], "all nodes read the same order");
+    assert!(seen[0].iter().map(|fact| fact.position.0).eq(1..=total), "no position is skipped");
+    for number in 1..=3 * WRITERS {
+        let root = StreamId::Agent(AgentId::root(workload(number)));
+        let versions = seen[0].iter().filter(|fact| fact.envelope.header.stream == root);
+        assert!(versions.map(|fact| fact.envelope.header.version.0).eq(1..=FACTS + 1), "each stream in its order");
+        let waiting = nodes[0].inbox(AgentId::root(workload(number)), 10_000).await.expect("inbox");
+        assert_eq!(waiting.len() as u64, 2 * FACTS, "every post arrived once");
+    }
+}
+
+/// ST-2, between nodes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_lost_an_agent_cannot_append_to_it() {
+    let Some(server) = Server::shared() else { return };
+    let url = server.database();
+    let (one, two) = (open(&url, "n1").await, open(&url, "n2").await);
+    append(&*one, submission(workload(1))).await.expect("it is new");
+    let root = AgentId::root(workload(1));
+    append(&*one, owned(root, 1, 1, vec![emitted(1)])).await.expect("it owns the agent");
+    two.lead(Epoch(5)).await.expect("it is elected");
+    let wish = Place { agent: root, from: Epoch(1), node: node("n2") };
+    assert_eq!(two.place_as(Epoch(5), vec![wish]).await, Ok(vec![Ok(Epoch(2))]));
+    let late = append(&*one, owned(root, 1, 2, vec![emitted(2)])).await;
+    assert_eq!(late, Err(AppendError::StaleEpoch { given: Epoch(1), current: Epoch(2) }));
+    append(&*two, owned(root, 2, 2, vec![emitted(2)])).await.expect("the new owner goes on");
+    let late = append(&*one, owned(root, 2, 2, vec![emitted(2)])).await;
+    assert_eq!(late, Err(AppendError::VersionConflict { given: Version(2), current: Version(3) }));
+}
+
+/// ST-6, while another node bears as fast as it can.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cancel_meets_births_of_another_node_and_none_comes_after_it() {
+    let Some(server) = Server::shared() else { return };
+    let url = server.database();
+    let (one, two) = (open(&url, "n1").await, open(&url, "n2").await);
+    append(&*one, submission(workload(1))).await.expect("it is new");
+    let root = AgentId::root(workload(1));
+    let (began, begins) = tokio::sync::oneshot::channel();
+    let bearing = tokio::spawn(async move {
+        let (mut born, mut began) = (vec![root], Some(began));
+        for number in 0_u64.. {
+            let children: Vec<AgentId> = (0..3).map(|branch| AgentId::child(root, Seq(number), branch)).collect();
+            let births = children.iter().map(|child| Birth { node: None, ..birth(workload(1), *child) }).collect();
+            match append(&*one, Append { births, ..owned(root, 1, number + 1, vec![emitted(number)]) }).await {
+                Ok(_) => born.extend(children),
+                Err(AppendError::StaleEpoch { current, .. }) => {
+                    assert_eq!(current, Epoch(2));
+                    return born;
+                }
+                Err(other) => panic!("{other}"),
+            }
+            if number == 5
+                && let Some(began) = began.take()
+            {
+                began.send(()).expect("somebody waits");
+            }
+        }
+        born
+    });
+    begins.await.expect("it bears");
+    let cancelled = two.cancel(workload(1), "enough".into(), stamp(9)).await.expect("cancel");
+    let Cancelled::Accepted { agents } = cancelled else { panic!("{cancelled:?}") };
+    let mut born = bearing.await.expect("it is told");
+    born.sort_unstable();
+    assert_eq!(agents.into_iter().map(|(agent, _)| agent).collect::<Vec<_>>(), born, "all of them, and nobody else");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_that_start_at_once_make_one_schema_and_a_newer_one_is_refused() {
+    let Some(server) = Server::shared() else { return };
+    let url = server.database();
+    let stores = futures::future::join_all((0..6).map(|number| {
+        let settings = Settings::new(url.clone(), node(&format!("n{number}")));
+        PostgresStore::connect(settings)
+    }))
+    .await;
+    assert!(stores.iter().all(Result::is_ok), "{stores:?}");
+    drop(stores);
+    let database = url.rsplit('/').next().expect("an address has one").to_owned();
+    let connect = || PostgresStore::connect(Settings::new(url.clone(), node("n1")));
+    server.sql(&database, "UPDATE nexa.meta SET value = '99' WHERE key = 'schema_version'");
+    assert_eq!(
+        connect().await.expect_err("it is newer").to_string(),
+        "the database was written by a newer build (schema 99, this build knows up to 1); upgrade this build"
+    );
+    server.sql(&database, "UPDATE nexa.meta SET value = '1' WHERE key = 'schema_version'");
+    server.sql(&database, "UPDATE nexa.meta SET value = '7' WHERE key = 'format_floor'");
+    assert!(matches!(connect().await, Err(OpenError::Newer { what: "format", found: 7, .. })));
+    server.sql(&database, "UPDATE nexa.meta SET value = '1' WHERE key = 'format_floor'");
+    server.sql(&database, "UPDATE nexa.head SET position = 3");
+    assert!(matches!(connect().await, Err(OpenError::Lost { told: 3, found: 0 })));
+
+    let foreign = server.database();
+    server.sql(foreign.rsplit('/').next().expect("it has one"), "CREATE SCHEMA nexa CREATE TABLE recipes (name text)");
+    assert!(matches!(PostgresStore::connect(Settings::new(foreign, node("n1"))).await, Err(OpenError::Foreign)));
+}
+
+#[tokio::test]
+async fn no_error_shows_a_password() {
+    let settings = |url: &str| Settings::new(url, node("n1"));
+    let told = async |url: &str| {
+        let error = PostgresStore::connect(settings(url)).await.expect_err("nobody is there");
+        format!("{error} {error:?} {:?}", settings(url))
+    };
+    for url in [
+        "postgres://somebody:geheim@127.0.0.1:1/nexa",
+        "postgres://somebody:geheim@127.0.0.1:99999/nexa",
+        "postgres://somebody:geheim@127.0.0.1:1/nexa?sslmode=geheim",
+        "nonsense:geheim",
+    ] {
+        let told = told(url).await;
+        assert!(!told.contains("geheim"), "{told}");
+    }
+}
+
+/// One node at a time folds; another goes on where it was, when it is closed and when it stands still.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_node_goes_on_folding_where_one_stopped() {
+    let Some(server) = Server::shared() else { return };
+    let url = server.database();
+    let database = url.rsplit('/').next().expect("an address has one").to_owned();
+    let (one, two) = (open(&url, "n1").await, open(&url, "n2").await);
+    append(&*one, submission(workload(1))).await.expect("it is new");
+    for store in [&one, &two] {
+        store.wait_applied(GlobalSeq(2), LONG).await.expect("either node folds");
+    }
+    let holder = || {
+        server.sql(
+            &database,
+            "SELECT application_name FROM pg_stat_activity WHERE pid = (SELECT holder FROM nexa.view_meta)",
+        )
+    };
+    let (first, second) = if holder() == "nexa project n1" { (&one, &two) } else { (&two, &one) };
+    let right: u64 = server.sql(&database, "SELECT right_no FROM nexa.view_meta").parse().expect("a number");
+    first.close().await;
+    append(&**second, owned(AgentId::root(workload(1)), 1, 1, vec![emitted(1)])).await.expect("append");
+    second.wait_applied(GlobalSeq(3), LONG).await.expect("the other one folds");
+    let later: u64 = server.sql(&database, "SELECT right_no FROM nexa.view_meta").parse().expect("a number");
+    assert!(later > right, "the right was taken over");
+
+    // Somebody holds the lock and does nothing: as a node that was stopped.
+    let still = open(&url, "n3").await;
+    let ended = async {
+        server.sql(&database, "SELECT pg_terminate_backend(holder) FROM nexa.view_meta");
+        second.close().await;
+        let third = open(&url, "n4").await;
+        append(&*third, owned(AgentId::root(workload(1)), 1, 2, vec![emitted(2)])).await.expect("append");
+        third.wait_applied(GlobalSeq(4), LONG).await.expect("whoever is left folds");
+    };
+    tokio::time::timeout(LONG + Duration::from_secs(10), ended).await.expect("somebody takes over");
+    still.close().await;
+}
