@@ -12,7 +12,7 @@ use nexa_types::{Millis, Timestamp};
 
 /// How long the store's acceptance of a start counts by itself.
 pub const TICKET_FRESH: Millis = Millis(1_000);
-/// After so long an agent that may not send asks again.
+/// After so long an agent that may not send asks again, and the store before whether it is still this node's.
 pub(crate) const FENCE_RETRY: Millis = Millis(500);
 
 /// Says whether an effect may be sent. Asked before each, so it must be cheap, and must not block.

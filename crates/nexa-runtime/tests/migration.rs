@@ -5,7 +5,7 @@
 mod support;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use nexa_event::fact::AgentEvent;
 use nexa_ports::store::{Place, Rows, StoreError};
@@ -433,6 +433,45 @@ async fn a_node_that_may_not_send_waits_with_its_ticket_until_it_may() {
     assert_eq!(town.desk.model.asked().into_values().collect::<Vec<_>>(), [[1]]);
 }
 
+/// As while nobody keeps leases: only what the store has just said counts, and it was slow the first time.
+struct Fresh(AtomicUsize);
+
+impl Fence for Fresh {
+    fn now(&self) -> Timestamp {
+        Timestamp(0)
+    }
+
+    fn may_send(&self, asked: Option<Timestamp>) -> bool {
+        asked.is_some() && self.0.fetch_add(1, Ordering::SeqCst) > 0
+    }
+}
+
+#[tokio::test]
+async fn without_a_lease_a_ticket_that_came_late_is_confirmed_by_the_store_or_void() {
+    for is_lost in [false, true] {
+        let town = Town::of(Desk::with_still_clock(FakeModel::echo(1)));
+        let n1 = town.start_fenced("n1", Arc::new(Fresh(AtomicUsize::new(0)))).await;
+        let workload = town.run_on("n1", 1, &program::one_call(), Vec::new()).await;
+        let agent = root(workload);
+        town.desk.reaches(agent, AgentState::Waiting(Waiting::Model)).await;
+        until("it to wait", || n1.stats().steps > 0 && n1.load().calls_in_flight == 0).await;
+        if is_lost {
+            let row = town.desk.store.row(agent).await.unwrap().unwrap();
+            let place = Place { agent, from: row.epoch, node: name("n2") };
+            town.desk.store.place(vec![place]).await.unwrap()[0].unwrap();
+        }
+        let clock = town.desk.sim.clone().unwrap();
+        clock.advance(Millis(500));
+        if is_lost {
+            until("it to let go", || n1.load().live == 0).await;
+            assert_eq!(town.desk.model.asked_count(), 0);
+        } else {
+            assert_eq!(town.desk.text(workload).await, "<hello>");
+            assert_eq!(starts(&town.desk.events(agent).await), 1, "by the same ticket");
+        }
+    }
+}
+
 #[tokio::test]
 async fn what_is_given_late_or_twice_changes_nothing_and_another_runs_right_is_not_taken() {
     let town = Town::new(FakeModel::echo(1));
@@ -651,6 +690,7 @@ async fn wander(moves: Vec<(prop::sample::Index, u8, u8)>, lossy: bool, room: us
     assert!(outcome.is_ok(), "{outcome:?}");
     assert_eq!(town.sink.calls().into_values().collect::<Vec<_>>(), [[1], [1], [1]]);
     assert!(town.desk.model.asked().values().all(|attempts| attempts == &[1]), "{:?}", town.desk.model.asked());
+    town.net.lossy.store(false, Ordering::SeqCst);
     until("all to be quiet", || nodes.iter().all(|node| node.load().live == 0 && node.load().carried == 0)).await;
     assert!(nodes.iter().all(|node| node.stats().quarantined + node.stats().faults == 0));
     for row in town.desk.store.rows(Rows::Workload(workload), None, 100).await.unwrap() {

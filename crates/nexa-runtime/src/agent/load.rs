@@ -10,7 +10,7 @@ use nexa_event::envelope::{Fact, TraceContext};
 use nexa_event::fact::{self, AgentEvent, Spawned};
 use nexa_ports::store::{AgentRow, InboxEntry, Recorded, RowChange, StoreError};
 use nexa_types::limits::SLICE_FUEL;
-use nexa_types::{AgentState, InputId, NodeId, StreamId, Version};
+use nexa_types::{AgentState, InputId, NodeId, StreamId, Timestamp, Version};
 use nexa_vm::vm::Program;
 use tracing::warn;
 
@@ -110,6 +110,7 @@ pub(super) async fn load(core: &Arc<Core>, seat: &Seat) -> Result<Loaded, LoadEr
         inbox_unread: inbox.has_more,
         wish: None,
         lost: never_sent(core, &agent),
+        refused_until: Timestamp(0),
         heard_due: None,
         read_after_due: None,
         more: false,

@@ -41,7 +41,6 @@ use self::load::{INBOX_PAGE, LoadError, cancels_first, load};
 use self::record::{Became, Kept};
 use crate::bounded::{Behaviour, Fault, Lane, Then};
 use crate::dispatch::Hint;
-use crate::fence::FENCE_RETRY;
 use crate::genai;
 use crate::node::Core;
 use crate::residency::{Seat, Told};
@@ -109,8 +108,10 @@ struct Loaded {
     inbox_unread: bool,
     /// Waits for a sending slot.
     wish: Option<OutsideEffect>,
-    /// Recorded as started and never sent, because an incarnation died in between.
+    /// Recorded as started and not sent, because an incarnation died in between, or this node might not send.
     lost: Option<OutsideEffect>,
+    /// It might not, and asks again then.
+    refused_until: Timestamp,
     /// The last due time that the agent was told of.
     heard_due: Option<Timestamp>,
     /// The last due time after which the inbox was read.
@@ -128,6 +129,7 @@ enum Next {
     Hear(Input, Option<EffectKey>),
     Start(OutsideEffect),
     SendLost(OutsideEffect),
+    Confirm(OutsideEffect),
     Nothing,
     /// It does not run here any more.
     Leave,
@@ -345,14 +347,34 @@ impl AgentActor {
             if let Some(wish) = self.reserve(loaded) {
                 return Ok(Next::Start(wish));
             }
-        } else if let Some(effect) = &loaded.lost {
-            if !core.fence.may_send(None) {
-                self.call_again(FENCE_RETRY);
-            } else if self.reserve_for(effect, loaded) {
-                return Ok(loaded.agent.in_flight(now).map_or(Next::Nothing, Next::SendLost));
-            }
+        } else if loaded.lost.is_some() {
+            return Ok(self.send_lost(loaded, now));
         }
         Ok(Next::Nothing)
+    }
+
+    /// What is recorded as started and was not sent is sent by the same ticket. While this node's lease does not count, the
+    /// store is asked before whether the agent is still its own.
+    fn send_lost(&self, loaded: &mut Loaded, now: Timestamp) -> Next {
+        let sent = loaded.agent.sent().map(|(key, ..)| key);
+        let Some(lost) = loaded.lost.as_ref().filter(|lost| Some(lost.key) == sent) else {
+            // Its agent was told to end, and has given it up.
+            loaded.lost = None;
+            return Next::Nothing;
+        };
+        let by_lease = self.core.fence.may_send(None);
+        if !by_lease && loaded.refused_until > now {
+            self.call_again(loaded.refused_until.since(now));
+            return Next::Nothing;
+        }
+        if !self.reserve_for(lost, loaded) {
+            return Next::Nothing;
+        }
+        match loaded.agent.in_flight(now) {
+            Some(effect) if by_lease => Next::SendLost(effect),
+            Some(effect) => Next::Confirm(effect),
+            None => Next::Nothing,
+        }
     }
 
     /// What was sent by an owner before this one and goes on nowhere any more is treated as at a takeover.
@@ -423,6 +445,10 @@ impl AgentActor {
                 loaded.lost = None;
                 self.send(&mut loaded, effect, None);
                 return Ok(Some((loaded, Became::Done)));
+            }
+            Next::Confirm(effect) => {
+                loaded.lost = None;
+                self.keep_confirmed(&loaded, effect, self.core.clock.now())
             }
             Next::Nothing | Next::Leave => return Ok(Some((loaded, Became::Done))),
         };

@@ -21,6 +21,7 @@ use crate::config::Counters;
 use crate::dispatch::Hint;
 use crate::dispatch::models::{Sending, Work};
 use crate::dispatch::slots::Reserve;
+use crate::fence::FENCE_RETRY;
 use crate::genai;
 use crate::live::{LiveKind, LivePiece, cut};
 use crate::supervise::Failed;
@@ -162,6 +163,13 @@ impl AgentActor {
         let append = self.plain(loaded, vec![Fact::Agent(ticket)], Some(row), now);
         let acts = Acts { send: Some(wish), row: Some(row), ..Acts::default() };
         Some(Kept { append: Some(append), acts, asked: None })
+    }
+
+    /// Asks the store whether the agent is still this node's, before a ticket of earlier is used.
+    pub(super) fn keep_confirmed(&self, loaded: &Loaded, effect: OutsideEffect, now: Timestamp) -> Kept {
+        let row = RowChange { state: loaded.agent.state(), due: loaded.agent.due() };
+        let acts = Acts { send: Some(effect), row: Some(row), ..Acts::default() };
+        Kept { append: Some(self.plain(loaded, Vec::new(), Some(row), now)), acts, asked: None }
     }
 
     /// Wants a slot for the agent's wish; gives the wish if one is held.
@@ -349,6 +357,7 @@ impl AgentActor {
             warn!(agent = %self.seat.agent, seq = %effect.seq, "effect is not sent: this node's lease does not count now");
             self.core.models.withdraw(self.seat.agent);
             loaded.lost = Some(effect);
+            loaded.refused_until = self.core.clock.now().after(FENCE_RETRY);
             return;
         }
         let work = match effect.body {
