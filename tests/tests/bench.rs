@@ -49,3 +49,33 @@ fn every_figure_of_the_core_can_be_measured() {
     }
     assert_eq!(std::fs::read_dir(desk.path("bench")).expect("its folder stays").count(), 0, "it cleans up");
 }
+
+#[test]
+fn every_figure_of_the_cluster_can_be_measured() {
+    let desk = Desk::new();
+    let bench = nexa_path().with_file_name("nexa-bench");
+    assert!(bench.is_file(), "{} is not there: run `cargo build --profile fast -p nexa-bench` first", bench.display());
+    let mut command = Command::new(bench);
+    command
+        .args(["cluster", "--quick", "--nexa"])
+        .arg(nexa_path())
+        .arg("--folder")
+        .arg(desk.path("bench"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let out = finish(command).good();
+    let figures: Value = serde_json::from_str(out.lines().last().expect("it says something")).expect("one object");
+    for key in [
+        "oneway_msgs_per_s",
+        "tonic_stream_msgs_per_s",
+        "oneway_vs_stream",
+        "ask_p50_us",
+        "ask_p99_us",
+        "tonic_unary_p50_us",
+        "tonic_unary_rps",
+        "ask_vs_unary",
+    ] {
+        assert!(figures[key].as_f64().is_some_and(|figure| figure > 0.0), "{key} is {} in {out}", figures[key]);
+    }
+}

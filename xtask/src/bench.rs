@@ -3,7 +3,7 @@
 use crate::process::{self, Outcome, target_dir};
 
 /// The suites that `nexa-bench` has.
-const SUITES: &[&str] = &["core", "language"];
+const SUITES: &[&str] = &["cluster", "core", "language"];
 
 /// Builds what a suite measures and runs it.
 pub(crate) fn run(suite: &str) -> Outcome {

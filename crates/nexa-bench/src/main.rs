@@ -5,6 +5,7 @@
 //! `*_max` are the best and the worst round. Machines are noisy, so what is compared is measured in turn, round by
 //! round, and nothing here passes or fails: gates are for people who read the figures.
 
+mod cluster;
 mod core;
 mod language;
 mod measure;
@@ -23,10 +24,11 @@ usage: nexa-bench SUITE [--nexa PATH] [--folder PATH] [--quick]
 
   language        compiler, machine and snapshots; loops beside Koto, Rhai and Lua 5.4
   core            steps, messages and agents of one node beside what its disk does; starts of the binary
+  cluster         messages and questions between two nodes beside bare tonic
 
   --nexa PATH     the `nexa` binary whose start and checks are measured
   --folder PATH   where `core` stores meanwhile; its file system is what is measured (default: this folder)
-  --quick         only whether everything of `core` can be measured: its figures mean nothing
+  --quick         only whether everything of `core` or `cluster` can be measured: its figures mean nothing
 ";
 
 fn main() -> ExitCode {
@@ -35,7 +37,17 @@ fn main() -> ExitCode {
     let result = match words.as_slice() {
         ["language", "--nexa", path] => language::run(&PathBuf::from(path)).map(|figures| figures.to_json()),
         ["core", options @ ..] => match Options::parse(options) {
-            Some(Options { nexa, folder, scale }) => core::run(&nexa, &folder, scale).map(|figures| figures.to_json()),
+            Some(Options { nexa, folder, is_quick }) => {
+                let scale = if is_quick { core::Scale::QUICK } else { core::Scale::FULL };
+                core::run(&nexa, &folder, scale).map(|figures| figures.to_json())
+            }
+            None => return usage(),
+        },
+        ["cluster", options @ ..] => match Options::parse(options) {
+            Some(Options { is_quick, .. }) => {
+                let scale = if is_quick { cluster::Scale::QUICK } else { cluster::Scale::FULL };
+                cluster::run(scale).map(|figures| figures.to_json())
+            }
             None => return usage(),
         },
         // Not for people: what `core` measures in processes of their own.
@@ -63,16 +75,16 @@ fn usage() -> ExitCode {
     ExitCode::from(2)
 }
 
-/// What `core` is given.
+/// What `core` and `cluster` are given.
 struct Options {
     nexa: PathBuf,
     folder: PathBuf,
-    scale: core::Scale,
+    is_quick: bool,
 }
 
 impl Options {
     fn parse(mut words: &[&str]) -> Option<Self> {
-        let (mut nexa, mut folder, mut scale) = (None, PathBuf::from("."), core::Scale::FULL);
+        let (mut nexa, mut folder, mut is_quick) = (None, PathBuf::from("."), false);
         loop {
             words = match words {
                 ["--nexa", path, rest @ ..] => {
@@ -84,10 +96,10 @@ impl Options {
                     rest
                 }
                 ["--quick", rest @ ..] => {
-                    scale = core::Scale::QUICK;
+                    is_quick = true;
                     rest
                 }
-                [] => return Some(Self { nexa: nexa?, folder, scale }),
+                [] => return Some(Self { nexa: nexa?, folder, is_quick }),
                 _ => return None,
             };
         }

@@ -121,6 +121,13 @@ pub enum Command {
     Migrate(MigrateArgs),
     /// Even out the load of the nodes now, in the place of waiting until it is uneven enough.
     Rebalance(RebalanceArgs),
+    /// Make certificates for the nodes of a cluster, or show what one says.
+    ///
+    /// Nodes show each other certificates that one authority has signed, made out to their names. This makes an authority
+    /// in the folder if there is none, and a key and a certificate for each node. With an authority of your own you do not
+    /// need it.
+    #[command(after_help = CERTS_EXAMPLES)]
+    Certs(CertsArgs),
     /// Fetch and list the models that run on this machine.
     Models(ModelsArgs),
     /// Put load on a node, and check everything that comes out.
@@ -312,6 +319,43 @@ pub struct GraphArgs {
     /// Say why this agent is where it is, what it waits for, and when it would end on the other nodes.
     #[arg(long, value_name = "ID", requires = "plan")]
     pub why: Option<String>,
+}
+
+const CERTS_EXAMPLES: &str = "\
+Examples:
+  nexa certs --out certs node-1 node-2 node-3
+  nexa certs --out certs node-4=node-4.example.org,10.0.0.4   one more, by the same authority
+  nexa certs show certs/node-1.pem";
+
+/// `nexa certs`
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct CertsArgs {
+    /// What else than making them.
+    #[command(subcommand)]
+    pub command: Option<CertsCommand>,
+    /// The folder of the certificates and of their authority.
+    #[arg(long, value_name = "DIR", required = true)]
+    pub out: Option<PathBuf>,
+    /// The nodes, each with the hosts and addresses that it has beside its name, if any.
+    #[arg(value_name = "NODE[=HOST,…]", required = true)]
+    pub nodes: Vec<String>,
+    /// How many days the certificates count.
+    #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u64).range(1..=3_650))]
+    pub days: u64,
+    /// Make certificates of these nodes anew if there are any. The authority stays as it is.
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// `nexa certs …`
+#[derive(Debug, Subcommand)]
+pub enum CertsCommand {
+    /// Show whose a certificate is and how long it counts.
+    Show {
+        /// A file with a certificate.
+        file: PathBuf,
+    },
 }
 
 /// `nexa explain`

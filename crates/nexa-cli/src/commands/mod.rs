@@ -2,6 +2,7 @@
 
 mod agents;
 mod approve;
+mod certs;
 mod check;
 mod explain;
 mod fmt;
@@ -24,6 +25,7 @@ use crate::failure::{Exit, Failure};
 
 pub use agents::{cancel, send};
 pub use approve::approve;
+pub use certs::certs;
 pub use check::check;
 pub use explain::explain;
 pub use fmt::fmt;
