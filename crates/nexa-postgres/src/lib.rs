@@ -20,7 +20,8 @@
 //! **No lock is held while a message travels.** A batch reads the rows that it needs, is judged in memory, and is stored by
 //! one call, which the server makes one transaction: it locks those rows, compares them with what was read, and stores all or
 //! nothing; where something changed, the batch is read and judged again. So a node that stands still, or a partition, keeps
-//! nobody else waiting, and a batch takes two round trips. The order of locks is told in `sql/functions.sql`.
+//! nobody else waiting. A batch takes two round trips, and one if its writer left the rows as they are. The order of locks is
+//! told in `sql/functions.sql`.
 //!
 //! **The reading order is the order of commits** (ST-7). Positions are given out by one row, locked last in each transaction
 //! that stores facts, just before they are inserted, and given up by the commit: whoever sees a position sees every earlier

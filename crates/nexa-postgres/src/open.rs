@@ -43,8 +43,9 @@ impl Settings {
     }
 }
 
-/// Tasks that append unless told otherwise: while one waits for its commit, the other judges.
-const WRITERS_DEFAULT: usize = 2;
+/// Tasks that append unless told otherwise. Commits with facts follow each other, so that a second task mostly waits for the
+/// first, and makes its batches smaller.
+const WRITERS_DEFAULT: usize = 1;
 
 impl fmt::Debug for Settings {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,7 +1,7 @@
 //! The tasks that append, and group commit.
 //!
 //! Each has a connection of its own and one commit in flight. It takes what is in its queue into one batch: reads the rows
-//! that the batch needs, judges in memory ([`crate::batch`]), has it stored by one call ([`crate::write`]), and answers.
+//! that the batch needs and it does not remember, judges in memory ([`crate::batch`]), has it stored by one call ([`crate::write`]), and answers.
 //! What arrives meanwhile forms the next batch, so that a slow disk makes larger batches and no timer is needed. An agent's
 //! appends always go to the same task, by the hash of its id.
 //!
@@ -29,7 +29,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tracing::warn;
 
-use crate::batch::{Accepted, Ready, Wanted};
+use crate::batch::{Accepted, Agent, Batch, Ready, Wanted};
 use crate::dial::{Dial, Open, Role};
 use crate::pool::closed;
 use crate::trouble::Fault;
@@ -43,6 +43,8 @@ const QUEUE_BYTES_MAX: usize = 64 << 20;
 const BATCH_APPENDS_MAX: usize = 1_024;
 /// Bytes of one commit, counted as payloads and inbox entries.
 const BATCH_BYTES_MAX: usize = 1 << 20;
+/// Rows that a task remembers; beyond that it forgets all of them.
+const ROWS_KNOWN_MAX: usize = 16_384;
 /// How often a batch is judged, when others keep changing its rows.
 const TRIES_MAX: u32 = 16;
 /// The first pause after a connection could not be made.
@@ -145,6 +147,7 @@ impl Queue {
                 pause: PAUSE_MIN,
                 not_before: None,
                 measures: Measures::new(),
+                known: Known::default(),
             };
             ends.push(jobs);
             running.push(home.spawn(writer.work(waiting)));
@@ -238,6 +241,38 @@ struct Writer {
     /// No connection is tried before.
     not_before: Option<(Instant, StoreError)>,
     measures: Measures,
+    known: Known,
+}
+
+/// Rows of owners as this task's latest batches left them, so that the next batch need not read them: the server compares
+/// them in any case, and what has changed is then read.
+#[derive(Default)]
+struct Known(BTreeMap<AgentId, Agent>);
+
+impl Known {
+    /// A batch with the rows that are wanted, if all of them are known and no stream is needed.
+    fn batch(&self, wanted: &Wanted) -> Option<Batch> {
+        if !wanted.streams.is_empty() {
+            return None;
+        }
+        let row = |agent: &AgentId| Some((*agent, self.0.get(agent)?.clone()));
+        Some(Batch { agents: wanted.agents.iter().map(row).collect::<Option<_>>()?, ..Batch::default() })
+    }
+
+    fn forget(&mut self, wanted: &Wanted) {
+        wanted.agents.iter().for_each(|agent| drop(self.0.remove(agent)));
+    }
+
+    /// Takes over what a batch has stored.
+    fn keep(&mut self, agents: BTreeMap<AgentId, Agent>) {
+        if self.0.len() > ROWS_KNOWN_MAX {
+            self.0.clear();
+        }
+        for (agent, row) in agents.into_iter().filter(|(_, row)| row.relied && !row.ended) {
+            let row = Agent { read: Some(row.version), relied: false, told: None, born: None, ..row };
+            self.0.insert(agent, row);
+        }
+    }
 }
 
 impl Writer {
@@ -251,6 +286,9 @@ impl Writer {
                     None => return,
                 },
             };
+            // Lets those whom the latest batch has answered come with what they want next: otherwise half of the callers would
+            // always wait for the other half.
+            tokio::task::yield_now().await;
             let mut batch = vec![first];
             held = fill(&mut batch, &mut waiting);
             self.in_hand(batch.first());
@@ -332,21 +370,37 @@ impl Writer {
     async fn try_store(&mut self, jobs: &[Job]) -> Result<Vec<Answers>, Failed> {
         let mut wanted = Wanted::default();
         jobs.iter().flat_map(|job| &job.appends).for_each(|ready| wanted.add(ready));
-        for _ in 0..TRIES_MAX {
+        for attempt in 0..TRIES_MAX {
+            let remembered = if attempt == 0 { self.known.batch(&wanted) } else { None };
+            let is_guess = remembered.is_some();
             let Some(open) = &mut self.open else { return Err(Failed { error: closed(), alone: false }) };
-            let mut batch = match self.dial.within(write::read_rows(&mut open.connection, &wanted)).await {
-                Ok(batch) => batch,
-                Err(fault) => return Err(self.give_up(fault, Fault::refusal)),
+            let mut batch = match remembered {
+                Some(batch) => batch,
+                None => match self.dial.within(write::read_rows(&mut open.connection, &wanted)).await {
+                    Ok(batch) => batch,
+                    Err(fault) => return Err(self.give_up(fault, Fault::refusal)),
+                },
             };
             let judge = |job: &Job| -> Vec<_> { job.appends.iter().map(|ready| batch.append(ready)).collect() };
             let judged: Vec<Vec<Result<Accepted, AppendError>>> = jobs.iter().map(judge).collect();
+            // Nobody is refused by what is remembered.
+            if is_guess && judged.iter().flatten().any(Result::is_err) {
+                self.known.forget(&wanted);
+                continue;
+            }
             let began = Instant::now();
             let stored = if batch.is_empty() {
                 Ok(None)
             } else {
                 match self.dial.within(write::store(&mut open.connection, &batch)).await {
-                    Ok(None) => continue,
-                    Err(fault) if fault.is_again() => continue,
+                    Ok(None) => {
+                        self.known.forget(&wanted);
+                        continue;
+                    }
+                    Err(fault) if fault.is_again() => {
+                        self.known.forget(&wanted);
+                        continue;
+                    }
                     other => other,
                 }
             };
@@ -361,7 +415,9 @@ impl Writer {
                     }
                     let answers =
                         |job: Vec<_>| job.into_iter().map(|one| answer(one, stored.as_ref(), &batch.agents)).collect();
-                    return Ok(judged.into_iter().map(answers).collect());
+                    let answers = judged.into_iter().map(answers).collect();
+                    self.known.keep(batch.agents);
+                    return Ok(answers);
                 }
             }
         }
@@ -373,6 +429,7 @@ impl Writer {
         if fault.is_loss() {
             self.open = None;
         }
+        self.known = Known::default();
         Failed { alone: fault.may_be_one_call_s(), error: told(fault) }
     }
 
@@ -405,7 +462,7 @@ fn fill(batch: &mut Vec<Job>, waiting: &mut mpsc::Receiver<Job>) -> Option<Job> 
 fn answer(
     judged: Result<Accepted, AppendError>,
     stored: Option<&Stored>,
-    agents: &BTreeMap<AgentId, crate::batch::Agent>,
+    agents: &BTreeMap<AgentId, Agent>,
 ) -> Result<Appended, AppendError> {
     let accepted = judged?;
     // Something was accepted, so something was stored.

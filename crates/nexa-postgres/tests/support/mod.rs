@@ -3,7 +3,7 @@
 #![allow(dead_code)]
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nexa_event::envelope::Fact;
 use nexa_event::fact::{AgentEvent, Input};
@@ -41,12 +41,10 @@ pub(crate) async fn append(
     store.append(vec![append]).await.remove(0)
 }
 
-/// What is on the wire when a batch is stored: the name of the function, which is sent once a connection, so that batches
-/// after the first of a connection are told by nothing but their order.
+/// Carries bytes between clients and a server, and can lose answers.
 pub(crate) struct Proxy {
     pub(crate) port: u16,
     cut_answers: Arc<AtomicBool>,
-    connections: Arc<AtomicUsize>,
 }
 
 impl Proxy {
@@ -54,26 +52,20 @@ impl Proxy {
     pub(crate) async fn start(server: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let port = listener.local_addr().expect("it is bound").port();
-        let (cut_answers, connections) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-        let (cut, count) = (Arc::clone(&cut_answers), Arc::clone(&connections));
+        let cut_answers = Arc::new(AtomicBool::new(false));
+        let cut = Arc::clone(&cut_answers);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                count.fetch_add(1, Ordering::SeqCst);
                 tokio::spawn(carry(client, server, Arc::clone(&cut)));
             }
         });
-        Self { port, cut_answers, connections }
+        Self { port, cut_answers }
     }
 
     /// From now on: a request of more than a thousand bytes reaches the server, and instead of the answer the connection
     /// ends. Requests of batches are so long, and no others of these tests.
     pub(crate) fn cut_answers(&self, cut: bool) {
         self.cut_answers.store(cut, Ordering::SeqCst);
-    }
-
-    /// How many connections there have been.
-    pub(crate) fn connections(&self) -> usize {
-        self.connections.load(Ordering::SeqCst)
     }
 }
 
