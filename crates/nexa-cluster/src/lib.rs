@@ -1,5 +1,11 @@
 //! Nodes together.
 //!
+//! - [`Cluster`]: a node among others, from joining to leaving, and what people ask of all of them.
+//! - [`Relay`]: what stands between a node and the others; made before both.
+//! - [`host`]: what a cluster needs of the node that it stands beside.
+//! - `heartbeat`: signs of life, from a thread of their own.
+//! - `leader`: the actor of whoever is elected, around the pure decisions of nexa-member.
+//! - `orders`: what a node does at a leader's word.
 //! - [`peers`]: the one trait between links and everything above them.
 //! - [`link`]: links over sockets, with certificates on both sides.
 //! - [`certs`]: an authority for those who have none, and what a certificate says.
@@ -12,5 +18,14 @@
 
 pub mod certs;
 pub mod link;
+mod cluster;
+mod heartbeat;
+pub mod host;
+mod leader;
 pub mod local;
+mod orders;
 pub mod peers;
+mod relay;
+
+pub use cluster::{Cluster, ClusterConfig, ClusterError, ClusterPorts, NodeView, StartError};
+pub use relay::{HINTS_MAX, Relay};

@@ -4,7 +4,7 @@
 //! builds understand each other. Lists are bounded: what is longer is not read ([`read`]).
 
 use minicbor::{Decode, Encode};
-use nexa_types::{AgentId, Epoch, Generation, Millis, NodeId};
+use nexa_types::{AgentId, EffectKey, Epoch, Generation, Millis, NodeId, Timestamp};
 
 /// Agents in one message. A sender splits what is more.
 pub const AGENTS_MAX: usize = 512;
@@ -133,6 +133,9 @@ pub enum Order {
         /// Agents, each with the epoch under which the receiver owns it.
         #[n(2)]
         agents: Vec<(AgentId, Epoch)>,
+        /// For which run of the receiver it is meant.
+        #[n(3)]
+        run: Generation,
     },
     /// By their rows these agents are the receiver's: which of them does it not hold?
     #[n(1)]
@@ -143,6 +146,9 @@ pub enum Order {
         /// The agents as their rows were read.
         #[n(1)]
         agents: Vec<Held>,
+        /// For which run of the receiver it is meant.
+        #[n(2)]
+        run: Generation,
     },
     /// This agent of the receiver is to move.
     #[n(2)]
@@ -156,6 +162,9 @@ pub enum Order {
         /// Where it goes.
         #[n(2)]
         to: NodeId,
+        /// For which run of the receiver it is meant.
+        #[n(3)]
+        run: Generation,
     },
 }
 
@@ -165,6 +174,14 @@ impl Order {
     pub fn leader(&self) -> Epoch {
         match self {
             Self::Placed { leader, .. } | Self::Check { leader, .. } | Self::Release { leader, .. } => *leader,
+        }
+    }
+
+    /// For which run of the receiver it is meant; any other refuses it.
+    #[must_use]
+    pub fn run(&self) -> Generation {
+        match self {
+            Self::Placed { run, .. } | Self::Check { run, .. } | Self::Release { run, .. } => *run,
         }
     }
 }
@@ -181,6 +198,40 @@ pub enum Done {
     /// The agent is the other node's.
     #[n(2)]
     Released,
+}
+
+/// Who goes on with an effect of an agent that has moved.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Carrier {
+    /// The node that sent it.
+    #[n(0)]
+    pub node: NodeId,
+    /// The effect's key.
+    #[n(1)]
+    pub key: EffectKey,
+    /// Which sending.
+    #[n(2)]
+    pub attempt: u32,
+    /// Nobody waits for the answer after this.
+    #[n(3)]
+    pub deadline: Timestamp,
+}
+
+/// An agent that has moved to the receiver. Said by who had it, until it is answered.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Moved {
+    /// The agent.
+    #[n(0)]
+    pub agent: AgentId,
+    /// The receiver's right.
+    #[n(1)]
+    pub epoch: Epoch,
+    /// Who goes on with what it has in flight.
+    #[n(2)]
+    pub carrier: Option<Carrier>,
+    /// For which run of the receiver it is meant.
+    #[n(3)]
+    pub run: Generation,
 }
 
 /// What a person wants of whoever leads.
@@ -221,6 +272,43 @@ pub enum Command {
     Rebalance,
 }
 
+/// What became of a [`Command`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct Answered {
+    /// Why it is not carried out, if it is not.
+    #[n(0)]
+    pub refused: Option<Refused>,
+}
+
+/// Why a command is not carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode, thiserror::Error)]
+pub enum Refused {
+    /// This node does not lead, or does not yet.
+    #[n(0)]
+    #[error("this node does not lead; ask again in a moment")]
+    NotLeading,
+    /// There is no such node.
+    #[n(1)]
+    #[error("there is no such node in the cluster; see `nexa nodes`")]
+    NoSuchNode,
+    /// The node takes nothing new.
+    #[n(2)]
+    #[error("the node takes no agents now: it is cordoned, draining, silent or full")]
+    NotOpen,
+    /// No node takes it.
+    #[n(3)]
+    #[error("no other node takes the agent now: each is cordoned, draining, silent or full")]
+    NoRoom,
+    /// The agent is on its way already, or as many as may leave its node.
+    #[n(4)]
+    #[error("as many agents as may move at a time do so already, or this one does; try again in a moment")]
+    Busy,
+    /// It was tried and failed.
+    #[n(5)]
+    #[error("it was tried and did not work; see the log of the node that leads")]
+    Failed,
+}
+
 /// The bytes of a message.
 pub fn write<T: Encode<()>>(message: &T) -> Vec<u8> {
     minicbor::to_vec(message).expect("writing into memory does not fail")
@@ -249,12 +337,13 @@ mod tests {
     fn what_is_written_is_read() {
         let node: NodeId = "a".parse().expect("a name");
         let orders = [
-            Order::Placed { leader: Epoch(7), number: 3, agents: vec![(agent(1), Epoch(2))] },
+            Order::Placed { leader: Epoch(7), number: 3, agents: vec![(agent(1), Epoch(2))], run: Generation(5) },
             Order::Check {
                 leader: Epoch(7),
                 agents: vec![Held { agent: agent(1), epoch: Epoch(2), is_cancelled: true }],
+                run: Generation(5),
             },
-            Order::Release { leader: Epoch(7), agent: agent(1), to: node.clone() },
+            Order::Release { leader: Epoch(7), agent: agent(1), to: node.clone(), run: Generation(5) },
         ];
         for order in orders {
             assert_eq!(read(&write(&order)), Ok(order));
@@ -278,6 +367,10 @@ mod tests {
     #[test]
     fn the_longest_messages_fit() {
         let agents = vec![(agent(255), Epoch(u64::MAX)); AGENTS_MAX];
-        assert!(write(&Order::Placed { leader: Epoch(u64::MAX), number: u64::MAX, agents }).len() <= BYTES_MAX);
+        assert!(
+            write(&Order::Placed { leader: Epoch(u64::MAX), number: u64::MAX, agents, run: Generation(u64::MAX) })
+                .len()
+                <= BYTES_MAX
+        );
     }
 }

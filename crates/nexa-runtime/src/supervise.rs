@@ -27,7 +27,7 @@ use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, SpawnErr, 
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
-use crate::bounded::Fault;
+use crate::bounded::{self, Address, Behaviour, Fault};
 
 /// How often something may fail, and how long to wait before it is started again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,12 +156,48 @@ impl Supervisor {
         let _ = self.actor.send_message(Order::Adopt(child));
     }
 
+    /// Keeps a bounded actor alive behind its address: `make` makes the behaviour of each incarnation, and what waits in the
+    /// lanes stays. One that fails too often is given up: then `failed` is cancelled.
+    pub fn serve<B: Behaviour>(
+        &self,
+        address: &Address<B::Message>,
+        make: impl Fn() -> B + Send + Sync + 'static,
+        failed: CancellationToken,
+    ) {
+        self.adopt(Box::new(Service { address: address.clone(), make, failed }));
+    }
+
     /// Ends the supervisor and, without waiting for the message in hand, all its children.
     pub fn stop(&self) {
         for child in self.actor.get_cell().get_children() {
             child.kill();
         }
         self.actor.get_cell().kill();
+    }
+}
+
+/// A bounded actor that others than agents' shells are made of.
+struct Service<M, F> {
+    address: Address<M>,
+    make: F,
+    failed: CancellationToken,
+}
+
+impl<B: Behaviour, F: Fn() -> B + Send + Sync + 'static> Child for Service<B::Message, F> {
+    fn spawn(&mut self, supervisor: ActorCell) -> BoxFuture<'_, Result<ActorCell, SpawnErr>> {
+        Box::pin(bounded::spawn((self.make)(), &self.address, Some(supervisor)))
+    }
+
+    fn give_up(&mut self, reason: String) -> BoxFuture<'static, ()> {
+        let failed = self.failed.clone();
+        Box::pin(async move {
+            error!(reason, "service is given up");
+            failed.cancel();
+        })
+    }
+
+    fn is_wanted(&self) -> bool {
+        !self.failed.is_cancelled()
     }
 }
 

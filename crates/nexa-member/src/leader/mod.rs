@@ -40,6 +40,7 @@ use nexa_types::{AgentId, Epoch, Generation, Millis, NodeId, Timestamp, Version}
 pub use self::nodes::Mark;
 use self::term::Term;
 use crate::detector::Flaps;
+pub use crate::say::Refused;
 use crate::say::{Adopted, Command, Held, Load};
 
 /// Rows read, wishes placed and agents told at once.
@@ -296,29 +297,6 @@ pub enum Output {
         /// What a person should know.
         why: &'static str,
     },
-}
-
-/// Why a command is not carried out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
-    /// This node does not lead, or does not yet.
-    #[error("this node does not lead; ask again in a moment")]
-    NotLeading,
-    /// There is no such node.
-    #[error("there is no such node in the cluster; see `nexa nodes`")]
-    NoSuchNode,
-    /// The node takes nothing new.
-    #[error("the node takes no agents now: it is cordoned, draining, silent or full")]
-    NotOpen,
-    /// No node takes it.
-    #[error("no other node takes the agent now: each is cordoned, draining, silent or full")]
-    NoRoom,
-    /// The agent is on its way already, or as many as may leave its node.
-    #[error("as many agents as may move at a time do so already, or this one does; try again in a moment")]
-    Busy,
-    /// It was tried and failed.
-    #[error("it was tried and did not work; see the log of the node that leads")]
-    Failed,
 }
 
 /// How a leader sees a node.

@@ -129,6 +129,12 @@ impl Nodes {
         }
     }
 
+    /// Whether what is on a node is to move away: somebody said so, or it is about to leave.
+    pub(super) fn is_left(&self, node: &NodeId) -> bool {
+        let leaves = self.seats.get(node).and_then(|seat| seat.load).is_some_and(|load| load.is_draining);
+        leaves || self.mark(node).1 == Mark::Draining
+    }
+
     /// How many further agents a node may be given now.
     pub(super) fn room(&self, limits: &Limits, node: &NodeId) -> u64 {
         let Some((seat, load)) = self.seats.get(node).and_then(|seat| seat.load.map(|load| (seat, load))) else {
@@ -148,9 +154,9 @@ impl Nodes {
         let Facts { cpu_milli, memory_bytes, agents_max, labels, .. } = &seat.facts;
         let load = seat.load.unwrap_or_default();
         let state = match self.mark(node).1 {
-            Mark::Draining => NodeState::Draining,
+            _ if self.is_left(node) => NodeState::Draining,
             Mark::Open if self.room(limits, node) > 0 => NodeState::Open,
-            Mark::Open | Mark::Cordoned => NodeState::Cordoned,
+            Mark::Open | Mark::Cordoned | Mark::Draining => NodeState::Cordoned,
         };
         NodeLoad {
             capacity: Resources { cpu_milli: *cpu_milli, memory_bytes: *memory_bytes, llm_slots: *agents_max },

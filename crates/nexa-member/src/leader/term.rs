@@ -425,10 +425,7 @@ impl Term {
         }
         for node in self.nodes.seats.keys() {
             let aim = Aim::Drain(node.clone());
-            match self.nodes.mark(node).1 {
-                Mark::Draining => self.reads.begin(aim, now),
-                Mark::Open | Mark::Cordoned => self.reads.end(&aim),
-            }
+            if self.nodes.is_left(node) { self.reads.begin(aim, now) } else { self.reads.end(&aim) }
         }
         if now >= self.balance_at {
             self.balance_at = now.after(limits.balance_every);

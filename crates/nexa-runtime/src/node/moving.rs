@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use nexa_ports::neighbours::Carried;
 use nexa_ports::store::StoreError;
-use nexa_types::{AgentId, EffectKey, NodeId};
+use nexa_types::{AgentId, EffectKey, Epoch, NodeId};
 
 use super::{Core, Node};
 use crate::config::NodeLoad;
@@ -56,6 +56,11 @@ impl Node {
     /// How much the node has to do, for others to compare. Cheap.
     pub fn load(&self) -> NodeLoad {
         self.core().load()
+    }
+
+    /// The right to an agent that this node was given last; none if the agent is not its own.
+    pub fn holds(&self, agent: AgentId) -> Option<Epoch> {
+        self.core().ownership.epoch(agent)
     }
 
     /// Agents of this node after one, by id, at most `limit`. Complete only for a node among others.

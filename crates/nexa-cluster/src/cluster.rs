@@ -1,0 +1,687 @@
+//! A node among others: ties together the node, its membership, its links, and the leader's actor if it is elected.
+//!
+//! ```text
+//! Membership ─► who is there, who leads ─┬─► links: whom to meet
+//!                                        ├─► detector: whom to listen for
+//! heartbeats of others ─► Relay ─────────┼─► leader's actor ─► store, orders to nodes
+//! hints, orders, answers ─► Relay ───────┴─► node: wake, adopt, release, carried
+//! ```
+//!
+//! Order at the start: join the membership, make the [`Relay`], start the node with it, then this.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use nexa_member::detector::{Detector, Look};
+use nexa_member::leader::{Input, Limits, Mark};
+use nexa_member::say::{self, Adopted, Answered, Command, Heartbeat, Hint, Load, Refused, Slice};
+use nexa_ports::clock::Clock;
+use nexa_ports::dice::Dice;
+use nexa_ports::leadership::Leadership;
+use nexa_ports::membership::{Member, Members, Membership, MembershipError, NodeCard, Standing};
+use nexa_ports::neighbours::{Carried, Neighbours};
+use nexa_ports::store::{Store, StoreError};
+use nexa_runtime::bounded::{Address, Bound, Bounds, Lane};
+use nexa_runtime::supervise::{SuperviseCounters, Supervisor};
+use nexa_types::{AgentId, Epoch, Generation, Millis, NodeId, Timestamp};
+use tokio::runtime::Handle as Runtime;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::host::Host;
+use crate::leader::{self, Message};
+use crate::peers::{AskError, Class, Peers, Refusal, Service, Why};
+use crate::relay::{Moving, Relay};
+use crate::{heartbeat, orders};
+
+/// Between two looks of the leader's actor at the time.
+const TICK: Millis = Millis(50);
+/// How long a person's command may take.
+const COMMAND_WITHIN: Duration = Duration::from_secs(15);
+/// How long is waited for somebody to lead.
+const LEADER_WITHIN: Millis = Millis(5_000);
+/// Between two looks who leads.
+const LEADER_PAUSE: Millis = Millis(50);
+/// For how long a leader that has stepped down does not stand again.
+const STAND_BACK: Millis = Millis(1_000);
+/// Between two looks whether a node that leaves is empty.
+const LEAVE_PAUSE: Millis = Millis(20);
+/// What records of marks are called.
+pub(crate) const MARK_PREFIX: &str = "cordon/";
+
+/// What is set about a node among others.
+#[derive(Debug, Clone)]
+pub struct ClusterConfig {
+    /// What it says of itself. Its name is the node's.
+    pub card: NodeCard,
+    /// Whether it leads if it is elected.
+    pub may_lead: bool,
+    /// What it keeps to when it leads.
+    pub limits: Limits,
+}
+
+/// What it works with.
+#[derive(Clone)]
+pub struct ClusterPorts {
+    /// The node beside which it stands; started with this [`Relay`] as its neighbours.
+    pub host: Arc<dyn Host>,
+    /// The relay that node and links were made with.
+    pub relay: Arc<Relay>,
+    /// Streams and rows.
+    pub store: Arc<dyn Store>,
+    /// What only a leader writes.
+    pub leadership: Arc<dyn Leadership>,
+    /// Who is there.
+    pub membership: Arc<dyn Membership>,
+    /// The links.
+    pub peers: Arc<dyn Peers>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness, for placing.
+    pub dice: Arc<dyn Dice>,
+}
+
+/// Why a node is not among others.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// It could not join.
+    #[error("the node could not join the cluster")]
+    Join(#[from] MembershipError),
+    /// The system gives no more threads.
+    #[error("the thread for signs of life could not be started")]
+    Thread(#[source] std::io::Error),
+    /// The leader's actor could not be started.
+    #[error("the supervisor of the leader's actor could not be started: {0}")]
+    Supervisor(String),
+    /// The relay belongs to another cluster.
+    #[error("the relay is in use: make one for each node")]
+    RelayInUse,
+}
+
+/// Why a command was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    /// Nobody leads.
+    #[error("nobody leads the cluster at the moment; try again in a few seconds")]
+    NoLeader,
+    /// The one who leads did not answer. Whether it was done is open: look before trying again.
+    #[error("the leading node did not answer; look whether it was done before trying again")]
+    NoAnswer,
+    /// There is no such live agent with an owner.
+    #[error("the agent does not exist, has ended, or has no node yet")]
+    NoSuchAgent,
+    /// Whoever leads refuses.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A node as others see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeView {
+    /// What it says of itself, and which run it is.
+    pub member: Member,
+    /// Whether it takes agents.
+    pub mark: Mark,
+    /// What it said last that it has to do; none before it was heard.
+    pub load: Option<Load>,
+    /// Whether it leads.
+    pub leads: bool,
+    /// Whether the node that was asked has not heard it for too long.
+    pub is_suspected: bool,
+    /// Whether it takes itself for cut off.
+    pub is_lonely: bool,
+}
+
+/// A node among others. Clones are the same one. When the last is dropped it is silent at once, as if it had crashed.
+#[derive(Clone)]
+pub struct Cluster {
+    handle: Arc<Handle>,
+}
+
+struct Handle {
+    inner: Arc<Inner>,
+    supervisor: Supervisor,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.inner.stop.cancel();
+        self.supervisor.stop();
+    }
+}
+
+pub(crate) struct Inner {
+    pub(crate) me: NodeId,
+    pub(crate) generation: Generation,
+    pub(crate) card: NodeCard,
+    pub(crate) limits: Limits,
+    may_lead: bool,
+    pub(crate) host: Arc<dyn Host>,
+    pub(crate) relay: Arc<Relay>,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) leadership: Arc<dyn Leadership>,
+    pub(crate) membership: Arc<dyn Membership>,
+    pub(crate) peers: Arc<dyn Peers>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) dice: Arc<dyn Dice>,
+    pub(crate) leader: Address<Message>,
+    pub(crate) runtime: Runtime,
+    pub(crate) stop: CancellationToken,
+    pub(crate) taken: Mutex<orders::Taken>,
+    detector: Mutex<Detector>,
+    seen: Mutex<Seen>,
+    levels: Mutex<BTreeMap<NodeId, Slice>>,
+    is_leaving: AtomicBool,
+    lost: CancellationToken,
+    failed: CancellationToken,
+}
+
+/// What was heard and noticed last.
+#[derive(Default)]
+struct Seen {
+    beats: BTreeMap<NodeId, (Generation, Heartbeat)>,
+    look: Look,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Cluster {
+    /// Makes a node one among others. Joins if that was not done before. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn start(config: ClusterConfig, ports: ClusterPorts) -> Result<Self, StartError> {
+        let ClusterPorts { host, relay, store, leadership, membership, peers, clock, dice } = ports;
+        let standing = *membership.standing().borrow();
+        let generation = match standing {
+            Standing::Member { generation, .. } => generation,
+            Standing::Outside | Standing::Lost => membership.join(config.card.clone()).await?,
+        };
+        let supervisor = Supervisor::start(clock.clone(), dice.clone(), Arc::new(SuperviseCounters::default())).await;
+        let supervisor = supervisor.map_err(|error| StartError::Supervisor(error.to_string()))?;
+        let me = config.card.id.clone();
+        let many = Bound { count_max: 8_192, bytes_max: usize::MAX };
+        let inner = Arc::new(Inner {
+            me: config.card.id.clone(),
+            generation,
+            card: config.card,
+            limits: config.limits,
+            may_lead: config.may_lead,
+            detector: Mutex::new(Detector::new(me, clock.now())),
+            host,
+            relay: relay.clone(),
+            store,
+            leadership,
+            membership,
+            peers,
+            clock,
+            dice,
+            leader: Address::new(Bounds { replies: many, ..Bounds::default() }),
+            runtime: Runtime::current(),
+            stop: CancellationToken::new(),
+            taken: Mutex::default(),
+            seen: Mutex::default(),
+            levels: Mutex::default(),
+            is_leaving: AtomicBool::new(false),
+            lost: CancellationToken::new(),
+            failed: CancellationToken::new(),
+        });
+        if !relay.attach(Arc::downgrade(&inner)) {
+            return Err(StartError::RelayInUse);
+        }
+        // From here on a failure stops what was started.
+        let cluster = Self { handle: Arc::new(Handle { inner: inner.clone(), supervisor }) };
+        inner.take_in(&inner.membership.members().borrow_and_update().clone());
+        let weak = Arc::downgrade(&inner);
+        cluster.handle.supervisor.serve(&inner.leader, move || leader::Actor::new(weak.clone()), inner.failed.clone());
+        heartbeat::start(&inner).map_err(StartError::Thread)?;
+        tokio::spawn(watch(inner.clone()));
+        tokio::spawn(tick(inner.clone()));
+        tokio::spawn(send_hints(inner.clone()));
+        inner.membership.campaign(inner.may_lead);
+        info!(node = %inner.me, %generation, "node is among others");
+        Ok(cluster)
+    }
+
+    fn inner(&self) -> &Arc<Inner> {
+        &self.handle.inner
+    }
+
+    /// The node's name.
+    #[must_use]
+    pub fn id(&self) -> &NodeId {
+        &self.inner().me
+    }
+
+    /// Which run it is.
+    #[must_use]
+    pub fn generation(&self) -> Generation {
+        self.inner().generation
+    }
+
+    /// How agents of this node reach the others.
+    #[must_use]
+    pub fn neighbours(&self) -> Arc<dyn Neighbours> {
+        self.inner().relay.clone()
+    }
+
+    /// Whether this node leads, and works already: the store knows.
+    #[must_use]
+    pub fn leads(&self) -> bool {
+        !lock(&self.inner().levels).is_empty()
+    }
+
+    /// Whether this node may start nothing more on the strength of its lease; see [`nexa_runtime::fence::Leased`] for what
+    /// the store's word still allows.
+    #[must_use]
+    pub fn fenced(&self) -> bool {
+        self.inner().is_fenced()
+    }
+
+    /// Waits until this run is over, because its lease has ended, or because the leader's actor was given up. The process
+    /// should end then, and come back as another run. Cancel-safe.
+    pub async fn over(&self) {
+        tokio::select! {
+            () = self.inner().lost.cancelled() => {}
+            () = self.inner().failed.cancelled() => {}
+        }
+    }
+
+    /// All nodes, by name.
+    ///
+    /// # Errors
+    /// [`StoreError`] if what is to be done with them could not be read.
+    pub async fn nodes(&self) -> Result<Vec<NodeView>, StoreError> {
+        let inner = self.inner();
+        let marks = inner.marks().await?;
+        let members = inner.membership.members().borrow().clone();
+        let seen = lock(&inner.seen);
+        let view = |(node, member): (&NodeId, &Member)| {
+            let beat = seen.beats.get(node).filter(|(generation, _)| *generation == member.generation);
+            let is_led = |leader: &nexa_ports::membership::Leader| {
+                leader.node == *node && leader.generation == member.generation
+            };
+            NodeView {
+                member: member.clone(),
+                mark: marks.get(node).map_or(Mark::Open, |(_, mark)| *mark),
+                load: beat.map(|(_, beat)| beat.load),
+                leads: members.leader.as_ref().is_some_and(is_led),
+                is_suspected: seen.look.suspects.contains(&(node.clone(), member.generation)),
+                is_lonely: beat.is_some_and(|(_, beat)| beat.is_lonely),
+            }
+        };
+        Ok(members.nodes.iter().map(view).collect())
+    }
+
+    /// Has a node take nothing new, or take agents again.
+    ///
+    /// # Errors
+    /// [`ClusterError`].
+    pub async fn cordon(&self, node: NodeId, on: bool) -> Result<(), ClusterError> {
+        self.command(Command::Cordon { node, on }).await
+    }
+
+    /// Has a node take nothing new, and what it has move away. Returns when that has begun; the node is empty when its load
+    /// says so. Undone by [`cordon`](Self::cordon) with `false`.
+    ///
+    /// # Errors
+    /// [`ClusterError`].
+    pub async fn drain(&self, node: NodeId) -> Result<(), ClusterError> {
+        self.command(Command::Drain { node }).await
+    }
+
+    /// Moves an agent while it lives, to a node or to one of the leader's choice. Returns when it is there.
+    ///
+    /// # Errors
+    /// [`ClusterError`].
+    pub async fn migrate(&self, agent: AgentId, to: Option<NodeId>) -> Result<(), ClusterError> {
+        let row = self.inner().store.row(agent).await?.filter(|row| !row.state.is_terminal());
+        let from = row.and_then(|row| row.node).ok_or(ClusterError::NoSuchAgent)?;
+        self.command(Command::Migrate { agent, from, to }).await
+    }
+
+    /// Has agents move from nodes with more than their share to those with less. Returns when that has begun.
+    ///
+    /// # Errors
+    /// [`ClusterError`].
+    pub async fn rebalance(&self) -> Result<(), ClusterError> {
+        self.command(Command::Rebalance).await
+    }
+
+    /// Gives a command to whoever leads, and waits a while for somebody to.
+    async fn command(&self, command: Command) -> Result<(), ClusterError> {
+        let inner = self.inner();
+        let until = inner.clock.now().after(LEADER_WITHIN);
+        loop {
+            let leader = inner.membership.members().borrow().leader.clone();
+            let answer = match leader {
+                Some(leader) if leader.node == inner.me && leader.generation == inner.generation => {
+                    inner.ask_leader(command.clone()).await
+                }
+                Some(leader) => self.ask(&leader.node, &command).await,
+                None => Err(ClusterError::Refused(Refused::NotLeading)),
+            };
+            match answer {
+                Err(ClusterError::Refused(Refused::NotLeading)) if inner.clock.now() < until => {
+                    inner.clock.wait_until(inner.clock.now().after(LEADER_PAUSE)).await;
+                }
+                Err(ClusterError::Refused(Refused::NotLeading)) => return Err(ClusterError::NoLeader),
+                answer => return answer,
+            }
+        }
+    }
+
+    async fn ask(&self, leader: &NodeId, command: &Command) -> Result<(), ClusterError> {
+        let body = say::write(command).into();
+        match self.inner().peers.ask(leader, Class::Control, Service::Queries, body, COMMAND_WITHIN).await {
+            Ok(answer) => match say::read::<Answered>(&answer) {
+                Ok(Answered { refused: None }) => Ok(()),
+                Ok(Answered { refused: Some(why) }) => Err(why.into()),
+                Err(_) => Err(ClusterError::NoAnswer),
+            },
+            // It was not sent, or it was refused unread: it may be asked again.
+            Err(AskError::NotSent(_) | AskError::Refused(_)) => Err(Refused::NotLeading.into()),
+            Err(AskError::NoAnswer) => Err(ClusterError::NoAnswer),
+        }
+    }
+
+    /// Leaves in good order: resigns, has its agents move to the others, and gives its lease back; at the latest after
+    /// `within`. The node itself is to be drained then.
+    ///
+    /// # Errors
+    /// [`MembershipError`] if the lease could not be given back: it ends by itself.
+    pub async fn leave(&self, within: Duration) -> Result<(), MembershipError> {
+        let inner = self.inner();
+        let until = inner.clock.now().after(Millis(u64::try_from(within.as_millis()).unwrap_or(u64::MAX)));
+        inner.is_leaving.store(true, Ordering::Relaxed);
+        inner.membership.campaign(false);
+        let has_others = || inner.membership.members().borrow().nodes.len() > 1;
+        while inner.host.load().agents > 0 && has_others() && inner.clock.now() < until {
+            inner.clock.wait_until(inner.clock.now().after(LEAVE_PAUSE)).await;
+        }
+        info!(node = %inner.me, left = inner.host.load().agents, "node leaves");
+        inner.membership.leave().await
+    }
+}
+
+/// Follows who is there and who leads, and how this node stands.
+async fn watch(inner: Arc<Inner>) {
+    let (mut members, mut standing) = (inner.membership.members(), inner.membership.standing());
+    loop {
+        let list = members.borrow_and_update().clone();
+        inner.take_in(&list);
+        if *standing.borrow_and_update() == Standing::Lost && !inner.lost.is_cancelled() {
+            error!(node = %inner.me, generation = %inner.generation, "the node's lease has ended: this run of it is over");
+            inner.lost.cancel();
+        }
+        tokio::select! {
+            changed = members.changed() => if changed.is_err() { return },
+            changed = standing.changed() => if changed.is_err() { return },
+            () = inner.stop.cancelled() => return,
+        }
+    }
+}
+
+/// Tells the leader's actor that time passes.
+async fn tick(inner: Arc<Inner>) {
+    loop {
+        tokio::select! {
+            () = inner.clock.wait_until(inner.clock.now().after(TICK)) => {}
+            () = inner.stop.cancelled() => return,
+        }
+        // One that has not taken in the last ones needs no more of them.
+        let _ = inner.leader.tell(Lane::Work, 0, Message::Input(Input::Tick));
+    }
+}
+
+/// Sends hints as they come, many at once if many came.
+async fn send_hints(inner: Arc<Inner>) {
+    loop {
+        tokio::select! {
+            () = inner.relay.has_hints.notified() => inner.relay.flush(&inner),
+            () = inner.stop.cancelled() => return,
+        }
+    }
+}
+
+impl Inner {
+    /// Takes in a list of members.
+    fn take_in(&self, list: &Members) {
+        let now = self.clock.now();
+        let runs: BTreeMap<NodeId, Generation> =
+            list.nodes.iter().map(|(node, member)| (node.clone(), member.generation)).collect();
+        let leader = list.leader.as_ref().map(|leader| leader.node.clone());
+        lock(&self.detector).members(runs.clone(), leader, now);
+        let met: Vec<(NodeId, Generation, String)> =
+            (list.nodes.values()).map(|it| (it.card.id.clone(), it.generation, it.card.link.clone())).collect();
+        self.peers.meet(&met);
+        let gone: Vec<NodeId> = {
+            let mut seen = lock(&self.seen);
+            let gone = seen.beats.iter().filter(|(node, (generation, _))| runs.get(*node) != Some(generation));
+            let gone: Vec<NodeId> = gone.map(|(node, _)| node.clone()).collect();
+            gone.iter().for_each(|node| drop(seen.beats.remove(node)));
+            gone
+        };
+        for node in gone.iter().filter(|node| **node != self.me) {
+            info!(%node, "node is gone");
+            self.host.gone(node);
+        }
+        for input in leader::inputs_of(list, &self.me, self.generation) {
+            self.tell_leader(Lane::Control, input);
+        }
+    }
+
+    /// Tells the leader's actor what it must hear of.
+    pub(crate) fn tell_leader(&self, lane: Lane, input: Input) {
+        let Err(overloaded) = self.leader.tell(lane, 0, Message::Input(input.clone())) else { return };
+        warn!(%overloaded, "the leader's actor is behind");
+        let (address, clock, stop) = (self.leader.clone(), self.clock.clone(), self.stop.clone());
+        self.runtime.spawn(async move {
+            while !stop.is_cancelled() && address.tell(lane, 0, Message::Input(input.clone())).is_err() {
+                clock.wait_until(clock.now().after(TICK)).await;
+            }
+        });
+    }
+
+    async fn ask_leader(&self, command: Command) -> Result<(), ClusterError> {
+        let asked = self.leader.ask(Lane::Work, 0, COMMAND_WITHIN, |reply| Message::Command(command, reply)).await;
+        Ok(asked.map_err(|_| ClusterError::NoAnswer)??)
+    }
+
+    /// Somebody was born without an owner: whoever leads should look.
+    pub(crate) fn hint_leader(&self) {
+        let leader = self.membership.members().borrow().leader.clone();
+        match leader {
+            Some(leader) if leader.node == self.me => {
+                let _ = self.leader.tell(Lane::Work, 0, Message::Input(Input::Unplaced));
+            }
+            Some(leader) => {
+                let body = say::write(&Hint::Unplaced).into();
+                // The next leader looks by itself.
+                let _ = self.peers.tell(&leader.node, Class::Work, Service::Hints, body);
+            }
+            None => {}
+        }
+    }
+
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.is_leaving.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_fenced(&self) -> bool {
+        match *self.membership.standing().borrow() {
+            Standing::Member { valid_until, generation } => {
+                generation != self.generation || self.membership.now() >= valid_until
+            }
+            Standing::Outside | Standing::Lost => true,
+        }
+    }
+
+    /// Looks who is silent.
+    pub(crate) fn look(&self, now: Timestamp, lag: Millis, renewed_at: Timestamp) -> Look {
+        let links = self.peers.links().borrow().clone();
+        let mut detector = lock(&self.detector);
+        for (peer, state) in links.iter() {
+            detector.dialled(peer, state.is_refused);
+        }
+        detector.look(now, lag, renewed_at)
+    }
+
+    pub(crate) fn targets(&self) -> BTreeSet<NodeId> {
+        lock(&self.detector).targets()
+    }
+
+    /// Keeps what a look found and how this node does, and tells the leader's actor.
+    pub(crate) fn noticed(&self, look: &Look, load: Load, _: Timestamp) {
+        let beat = Heartbeat { load, is_lonely: look.is_lonely, adopted: self.adopted(), ..Heartbeat::default() };
+        let is_new = {
+            let mut seen = lock(&self.seen);
+            seen.beats.insert(self.me.clone(), (self.generation, beat.clone()));
+            let is_new = seen.look.suspects != look.suspects;
+            seen.look = look.clone();
+            is_new
+        };
+        if is_new {
+            let suspects = look.suspects.iter().map(|(node, _)| node.clone()).collect();
+            self.tell_leader(Lane::Control, Input::Suspects(suspects));
+        }
+        self.heard(&self.me, self.generation, &beat);
+    }
+
+    fn heard(&self, node: &NodeId, generation: Generation, beat: &Heartbeat) {
+        let (load, adopted) = (beat.load, beat.adopted);
+        let heard = Input::Heard { node: node.clone(), generation, load, adopted };
+        // The next one comes soon.
+        let _ = self.leader.tell(Lane::Work, 0, Message::Input(heard));
+    }
+
+    pub(crate) fn adopted(&self) -> Adopted {
+        lock(&self.taken).adopted()
+    }
+
+    /// Slices for the nodes; empty unless this node leads.
+    pub(crate) fn levels(&self) -> BTreeMap<NodeId, Slice> {
+        lock(&self.levels).clone()
+    }
+
+    pub(crate) fn set_levels(&self, leader: Option<Epoch>, levels: BTreeMap<NodeId, u64>) {
+        let slices = |leader: Epoch| levels.into_iter().map(move |(node, level)| (node, Slice { leader, level }));
+        *lock(&self.levels) = leader.map(|leader| slices(leader).collect()).unwrap_or_default();
+    }
+
+    /// Ends the lease of a run whose process is gone.
+    pub(crate) fn end_lease(&self, node: NodeId, generation: Generation) {
+        let membership = self.membership.clone();
+        self.runtime.spawn(async move {
+            match membership.end_lease(node.clone(), generation).await {
+                Ok(true) => warn!(%node, %generation, "node is dead: its lease was ended"),
+                Ok(false) => {}
+                Err(error) => warn!(%node, %generation, %error, "the lease of a dead node was not ended"),
+            }
+        });
+    }
+
+    /// What the store says is to be done with nodes.
+    pub(crate) async fn marks(&self) -> Result<BTreeMap<NodeId, (nexa_types::Version, Mark)>, StoreError> {
+        let records = self.leadership.records(MARK_PREFIX.to_owned()).await?;
+        let mark = |record: nexa_ports::leadership::Record| {
+            let node: NodeId = record.name.strip_prefix(MARK_PREFIX)?.parse().ok()?;
+            // What a newer build has written and this one does not know is at least no invitation.
+            let mark =
+                if record.value.is_empty() { Mark::Open } else { say::read(&record.value).unwrap_or(Mark::Cordoned) };
+            Some((node, (record.version, mark)))
+        };
+        Ok(records.into_iter().filter_map(mark).collect())
+    }
+
+    /// Stops leading, and stands again a little later.
+    pub(crate) fn step_down(self: &Arc<Self>, why: &'static str) {
+        warn!(node = %self.me, why, "steps down");
+        self.membership.campaign(false);
+        let inner = self.clone();
+        self.runtime.spawn(async move {
+            tokio::select! {
+                () = inner.clock.wait_until(inner.clock.now().after(STAND_BACK)) => {}
+                () = inner.stop.cancelled() => return,
+            }
+            inner.membership.campaign(inner.may_lead && !inner.is_leaving());
+        });
+    }
+
+    /// A message of another node.
+    pub(crate) fn told(
+        &self,
+        from: &NodeId,
+        generation: Generation,
+        service: Service,
+        body: &[u8],
+    ) -> Result<(), String> {
+        match service {
+            Service::Heartbeat => {
+                let beat: Heartbeat = say::read(body)?;
+                let now = self.clock.now();
+                lock(&self.detector).heard(from, generation, beat.suspects.clone(), beat.is_lonely, now);
+                if let Some(Slice { leader, level }) = beat.slice {
+                    self.relay.slice(leader, level);
+                }
+                self.heard(from, generation, &beat);
+                let mut seen = lock(&self.seen);
+                if seen.beats.get(from).is_none_or(|(known, _)| *known <= generation) {
+                    seen.beats.insert(from.clone(), (generation, beat));
+                }
+            }
+            Service::Hints => match say::read(body)? {
+                Hint::Wake(agents) => agents.into_iter().for_each(|agent| self.host.wake(agent)),
+                Hint::Unplaced => {
+                    let _ = self.leader.tell(Lane::Work, 0, Message::Input(Input::Unplaced));
+                }
+            },
+            Service::Moving => match say::read(body)? {
+                Moving::Carried { agent, key, seq, attempt, result, spend } => {
+                    self.host.carried(from, Carried { agent, key, seq, attempt, result, spend });
+                }
+                Moving::Recorded { agent, key } => self.host.recorded(agent, key),
+            },
+            Service::Placing | Service::Leases | Service::Queries => {
+                return Err(format!("nothing is told about {service:?}, it is asked"));
+            }
+        }
+        Ok(())
+    }
+
+    /// A question of another node.
+    pub(crate) async fn asked(&self, _: &NodeId, service: Service, body: &[u8]) -> Result<Bytes, Refusal> {
+        let malformed = |detail: String| Refusal::new(Why::Malformed, detail);
+        match service {
+            Service::Placing => {
+                let order = say::read(body).map_err(malformed)?;
+                Ok(say::write(&orders::obey(self, order).await?).into())
+            }
+            Service::Moving => {
+                let moved = say::read(body).map_err(malformed)?;
+                orders::take_up(self, moved).await?;
+                Ok(Bytes::new())
+            }
+            Service::Queries => {
+                let command = say::read(body).map_err(malformed)?;
+                let refused = match self.ask_leader(command).await {
+                    Ok(()) => None,
+                    Err(ClusterError::Refused(why)) => Some(why),
+                    Err(error) => return Err(Refusal::new(Why::Failed, error.to_string())),
+                };
+                Ok(say::write(&Answered { refused }).into())
+            }
+            Service::Heartbeat | Service::Hints | Service::Leases => {
+                Err(malformed(format!("nothing is asked about {service:?}")))
+            }
+        }
+    }
+}

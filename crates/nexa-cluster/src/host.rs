@@ -1,0 +1,76 @@
+//! What a cluster needs of the node that it stands beside.
+
+use futures::future::BoxFuture;
+use nexa_ports::neighbours::Carried;
+use nexa_ports::store::StoreError;
+use nexa_runtime::{Given, Node, NodeLoad, ReleaseError, Released};
+use nexa_types::{AgentId, EffectKey, Epoch, NodeId};
+
+/// A node's side. [`Node`] is one; a test may have another.
+pub trait Host: Send + Sync {
+    /// See [`Node::adopt`].
+    ///
+    /// # Errors
+    /// [`StoreError`]: to be said again.
+    fn adopt(&self, given: Vec<Given>) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// See [`Node::release`].
+    ///
+    /// # Errors
+    /// [`ReleaseError`].
+    fn release(&self, agent: AgentId, to: NodeId) -> BoxFuture<'_, Result<Released, ReleaseError>>;
+
+    /// See [`Node::carried`].
+    fn carried(&self, from: &NodeId, answer: Carried);
+
+    /// See [`Node::recorded`].
+    fn recorded(&self, agent: AgentId, key: EffectKey);
+
+    /// See [`Node::gone`].
+    fn gone(&self, node: &NodeId);
+
+    /// See [`Node::holds`].
+    fn holds(&self, agent: AgentId) -> Option<Epoch>;
+
+    /// See [`Node::wake`]. What is refused is found by the node's sweep.
+    fn wake(&self, agent: AgentId);
+
+    /// See [`Node::load`].
+    fn load(&self) -> NodeLoad;
+}
+
+impl Host for Node {
+    fn adopt(&self, given: Vec<Given>) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(Self::adopt(self, given))
+    }
+
+    fn release(&self, agent: AgentId, to: NodeId) -> BoxFuture<'_, Result<Released, ReleaseError>> {
+        Box::pin(async move { Self::release(self, agent, &to).await })
+    }
+
+    fn carried(&self, from: &NodeId, answer: Carried) {
+        Self::carried(self, from, answer);
+    }
+
+    fn recorded(&self, agent: AgentId, key: EffectKey) {
+        Self::recorded(self, agent, key);
+    }
+
+    fn gone(&self, node: &NodeId) {
+        Self::gone(self, node);
+    }
+
+    fn holds(&self, agent: AgentId) -> Option<Epoch> {
+        Self::holds(self, agent)
+    }
+
+    fn wake(&self, agent: AgentId) {
+        if let Err(error) = Self::wake(self, agent) {
+            tracing::debug!(%agent, %error, "hint was dropped");
+        }
+    }
+
+    fn load(&self) -> NodeLoad {
+        Self::load(self)
+    }
+}

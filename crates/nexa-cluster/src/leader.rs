@@ -1,0 +1,282 @@
+//! The actor of whoever is elected: takes in what happens, asks the pure machine, and has done what that wants.
+//!
+//! Mailbox: control 64 (members, elections, suspects), replies 8,192 (answers to what it asked for; so many questions are
+//! never open), work 1,024 (heartbeats, hints, commands, time). What is refused in the first two is offered again; of the
+//! last, heartbeats and time come again by themselves, and a command is refused. Supervised by the cluster; a restart
+//! keeps what waits in the lanes and nothing else, and begins anew from the members and the store, as every new leader
+//! does. Nothing is awaited in `handle`: each wish is carried out beside it, and its answer is a message.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use nexa_member::leader::{Facts, Input, Leader, Output, PAGE, Row, Which};
+use nexa_member::say::{self, Command, Done, Order, Refused};
+use nexa_ports::leadership::LeadError;
+use nexa_ports::membership::Members;
+use nexa_ports::store::{AgentRow, Place, Rows};
+use nexa_runtime::bounded::{Behaviour, Fault, Lane, Reply, Then};
+use nexa_types::{AgentState, Epoch, Generation, NodeId};
+use tracing::{debug, info, warn};
+
+use crate::cluster::{Inner, MARK_PREFIX};
+use crate::orders;
+use crate::peers::{AskError, Class, Service, Why};
+
+/// How long a node may take to take up what it is given, and to say what it lacks.
+const ORDER_WITHIN: Duration = Duration::from_secs(3);
+/// How long a node may take to let an agent go.
+const RELEASE_WITHIN: Duration = Duration::from_secs(9);
+
+/// What the actor is sent.
+pub(crate) enum Message {
+    /// Something has happened.
+    Input(Input),
+    /// A person's wish.
+    Command(Command, Reply<Result<(), Refused>>),
+}
+
+/// Makes a leader of what the cluster knows.
+pub(crate) struct Actor {
+    inner: Weak<Inner>,
+}
+
+pub(crate) struct State {
+    machine: Leader,
+    commands: BTreeMap<u64, Reply<Result<(), Refused>>>,
+    numbers: u64,
+    /// What the machine wants since it was made.
+    wanted: Vec<Output>,
+}
+
+impl Actor {
+    pub(crate) fn new(inner: Weak<Inner>) -> Self {
+        Self { inner }
+    }
+}
+
+/// What a list of members says to a leader.
+pub(crate) fn inputs_of(list: &Members, me: &NodeId, generation: Generation) -> Vec<Input> {
+    let facts = list.nodes.iter().map(|(node, member)| {
+        let card = &member.card;
+        let facts = Facts {
+            generation: member.generation,
+            cpu_milli: card.cpu_milli,
+            memory_bytes: card.memory_bytes,
+            agents_max: card.agents_max,
+            labels: card.labels.clone(),
+        };
+        (node.clone(), facts)
+    });
+    let office = match &list.leader {
+        Some(leader) if leader.node == *me && leader.generation == generation => Input::Elected(leader.epoch),
+        Some(leader) => Input::Deposed(leader.epoch),
+        // Whoever is elected next has a greater one than all that were seen.
+        None => Input::Deposed(Epoch(u64::MAX)),
+    };
+    vec![Input::Members(facts.collect()), office]
+}
+
+impl Behaviour for Actor {
+    type Message = Message;
+    type State = State;
+
+    fn start(&self) -> State {
+        let mut state = State {
+            machine: Leader::new(self.inner.upgrade().map(|inner| inner.limits.clone()).unwrap_or_default()),
+            commands: BTreeMap::new(),
+            numbers: 0,
+            wanted: Vec::new(),
+        };
+        if let Some(inner) = self.inner.upgrade() {
+            let list = inner.membership.members().borrow().clone();
+            for input in inputs_of(&list, &inner.me, inner.generation) {
+                let wanted = state.machine.step(input, inner.clock.now(), inner.dice.roll());
+                state.wanted.extend(wanted);
+            }
+        }
+        state
+    }
+
+    async fn handle(&self, state: &mut State, message: Message) -> Result<Then, Fault> {
+        let Some(inner) = self.inner.upgrade() else { return Ok(Then::Stop) };
+        let input = match message {
+            Message::Input(input) => input,
+            Message::Command(command, reply) => {
+                state.numbers += 1;
+                state.commands.insert(state.numbers, reply);
+                Input::Command(state.numbers, command)
+            }
+        };
+        let before = state.machine.leads();
+        let is_tick = input == Input::Tick;
+        let mut wanted = std::mem::take(&mut state.wanted);
+        wanted.extend(state.machine.step(input, inner.clock.now(), inner.dice.roll()));
+        let leads = state.machine.leads();
+        if leads != before {
+            match leads {
+                Some(epoch) => info!(node = %inner.me, %epoch, "leads"),
+                None => info!(node = %inner.me, "leads no more"),
+            }
+            if leads.is_none() {
+                // What was asked of this leadership is nobody's any more.
+                std::mem::take(&mut state.commands)
+                    .into_values()
+                    .for_each(|reply| reply.send(Err(Refused::NotLeading)));
+            }
+        }
+        if is_tick || leads != before {
+            inner.set_levels(leads, state.machine.levels());
+        }
+        for output in wanted {
+            match output {
+                Output::Answer(number, answer) => {
+                    if let Some(reply) = state.commands.remove(&number) {
+                        reply.send(answer);
+                    }
+                }
+                Output::StepDown { why } => inner.step_down(why),
+                output => {
+                    let inner = inner.clone();
+                    tokio::spawn(async move {
+                        let stop = inner.stop.clone();
+                        tokio::select! {
+                            input = carry_out(&inner, output) => {
+                                if let Some(input) = input {
+                                    inner.tell_leader(Lane::Replies, input);
+                                }
+                            }
+                            () = stop.cancelled() => {}
+                        }
+                    });
+                }
+            }
+        }
+        Ok(Then::GoOn)
+    }
+}
+
+/// Does what a leader wants; gives what came of it.
+async fn carry_out(inner: &Arc<Inner>, output: Output) -> Option<Input> {
+    match output {
+        Output::Lead(epoch) => Some(match inner.leadership.lead(epoch).await {
+            Ok(()) => Input::Leading(true),
+            Err(LeadError::Deposed { current }) => deposed(epoch, current),
+            Err(error) => {
+                warn!(%epoch, %error, "the store was not told who leads");
+                Input::Leading(false)
+            }
+        }),
+        Output::ReadMarks => Some(Input::Marks(match inner.marks().await {
+            Ok(marks) => Some(marks),
+            Err(error) => {
+                warn!(%error, "what is to be done with nodes was not read");
+                None
+            }
+        })),
+        Output::Read { number, which, after } => {
+            let which = match which {
+                Which::Unplaced => Rows::Unplaced,
+                Which::Live => Rows::Live,
+                Which::Of(node) => Rows::Of(node),
+            };
+            let rows = inner.store.rows(which, after, PAGE).await;
+            let rows = rows.inspect_err(|error| debug!(%error, "rows were not read")).ok();
+            Some(Input::Rows(number, rows.map(|rows| rows.into_iter().map(row_of).collect())))
+        }
+        Output::Place { number, leader, wishes } => {
+            let wishes = wishes.into_iter().map(|(agent, from, node)| Place { agent, from, node }).collect();
+            Some(match inner.leadership.place_as(leader, wishes).await {
+                Ok(answers) => Input::Placed(number, Some(answers)),
+                Err(LeadError::Deposed { current }) => deposed(leader, current),
+                Err(error) => {
+                    warn!(%error, "agents were not placed, or nobody knows");
+                    Input::Placed(number, None)
+                }
+            })
+        }
+        Output::Tell { number, node, generation, leader, agents } => {
+            let order = Order::Placed { leader, number, agents, run: generation };
+            match order_of(inner, &node, order, ORDER_WITHIN).await {
+                Ok(done) => Some(Input::Told { number, done: done == Done::Adopted }),
+                Err(Undone::Deposed) => Some(Input::Deposed(leader)),
+                Err(Undone::Failed) => Some(Input::Told { number, done: false }),
+            }
+        }
+        Output::Check { node, generation, leader, agents } => {
+            let order = Order::Check { leader, agents, run: generation };
+            match order_of(inner, &node, order, ORDER_WITHIN).await {
+                Ok(Done::Missing(missing)) => Some(Input::Checked { node, missing: Some(missing) }),
+                Err(Undone::Deposed) => Some(Input::Deposed(leader)),
+                Ok(_) | Err(Undone::Failed) => Some(Input::Checked { node, missing: None }),
+            }
+        }
+        Output::PutMark { leader, node, expected, mark } => {
+            let name = format!("{MARK_PREFIX}{node}");
+            match inner.leadership.put_record(leader, name, expected, say::write(&mark)).await {
+                Ok(version) => {
+                    info!(%node, ?mark, "what is to be done with a node has changed");
+                    Some(Input::Marked { node, version: Some(version) })
+                }
+                Err(LeadError::Deposed { current }) => Some(deposed(leader, current)),
+                Err(error) => {
+                    warn!(%node, %error, "what is to be done with a node was not written");
+                    Some(Input::Marked { node, version: None })
+                }
+            }
+        }
+        Output::Move { leader, agent, from, generation, to } => {
+            let order = Order::Release { leader, agent, to, run: generation };
+            match order_of(inner, &from, order, RELEASE_WITHIN).await {
+                Ok(done) => Some(Input::Moved { agent, done: done == Done::Released }),
+                Err(Undone::Deposed) => Some(Input::Deposed(leader)),
+                Err(Undone::Failed) => Some(Input::Moved { agent, done: false }),
+            }
+        }
+        Output::Answer(..) | Output::StepDown { .. } => None,
+    }
+}
+
+fn deposed(epoch: Epoch, current: Epoch) -> Input {
+    info!(%epoch, %current, "somebody else leads");
+    Input::Deposed(epoch)
+}
+
+fn row_of(row: AgentRow) -> Row {
+    Row {
+        agent: row.agent,
+        node: row.node,
+        epoch: row.epoch,
+        priority: row.priority,
+        is_quarantined: row.state == AgentState::Quarantined,
+        is_cancelled: row.cancelled,
+    }
+}
+
+/// Why an order was not obeyed.
+enum Undone {
+    /// The node knows a later leader.
+    Deposed,
+    /// It did not answer, or could not.
+    Failed,
+}
+
+/// Gives a node an order: another, or the one beside.
+async fn order_of(inner: &Inner, node: &NodeId, order: Order, within: Duration) -> Result<Done, Undone> {
+    let refused = |why: Why| if why == Why::NotMe { Undone::Deposed } else { Undone::Failed };
+    if *node == inner.me {
+        return orders::obey(inner, order).await.map_err(|refusal| refused(refusal.why));
+    }
+    let body = say::write(&order).into();
+    match inner.peers.ask(node, Class::Work, Service::Placing, body, within).await {
+        Ok(answer) => say::read(&answer).map_err(|_| Undone::Failed),
+        Err(AskError::Refused(refusal)) => {
+            debug!(%node, %refusal, "a node does not do what it was told");
+            Err(refused(refusal.why))
+        }
+        Err(error) => {
+            debug!(%node, %error, "a node does not answer");
+            Err(Undone::Failed)
+        }
+    }
+}

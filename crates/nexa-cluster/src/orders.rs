@@ -1,0 +1,155 @@
+//! What a node does at a leader's word, and at the word of a node that an agent comes from.
+//!
+//! An order counts for the run that it names, and by the newest leader that the node has heard of. The second time it
+//! changes nothing, so it is repeated until it is answered.
+
+use std::collections::BTreeSet;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use nexa_member::say::{self, Adopted, Done, Held, Moved, Order};
+use nexa_runtime::{Carrier, Given, Released};
+use nexa_types::{AgentId, Epoch, Millis, NodeId};
+use tracing::{debug, warn};
+
+use crate::cluster::Inner;
+use crate::peers::{Class, Refusal, Service, Why};
+
+/// Numbers of orders that are remembered, so that one that comes twice is counted once. Of a leader's orders no more are
+/// under way at a time.
+const NUMBERS_MAX: usize = 4_096;
+/// How long a node may take to take up an agent that has moved to it, before it is told again.
+const MOVED_WITHIN: Duration = Duration::from_secs(1);
+/// For how long it is told. Afterwards the leader's patrol finds that it lacks the agent.
+const MOVED_FOR: Millis = Millis(8_000);
+/// Between two tries.
+const MOVED_PAUSE: Millis = Millis(50);
+
+/// What was taken up by the word of the newest leader.
+#[derive(Debug, Default)]
+pub(crate) struct Taken {
+    leader: Epoch,
+    numbers: BTreeSet<u64>,
+    agents: u64,
+}
+
+impl Taken {
+    pub(crate) fn adopted(&self) -> Adopted {
+        Adopted { leader: self.leader, agents: self.agents }
+    }
+
+    /// Whether this leader's word counts; from now on no older one's does.
+    fn obeys(&mut self, leader: Epoch) -> bool {
+        if leader > self.leader {
+            *self = Self { leader, ..Self::default() };
+        }
+        leader == self.leader
+    }
+
+    fn took(&mut self, leader: Epoch, number: u64, agents: u64) {
+        if leader == self.leader && self.numbers.insert(number) {
+            self.agents += agents;
+            if self.numbers.len() > NUMBERS_MAX {
+                self.numbers.pop_first();
+            }
+        }
+    }
+}
+
+/// Does what a leader wants of this node.
+pub(crate) async fn obey(inner: &Inner, order: Order) -> Result<Done, Refusal> {
+    let leader = order.leader();
+    let lock = || inner.taken.lock().unwrap_or_else(PoisonError::into_inner);
+    if order.run() != inner.generation {
+        return Err(Refusal::new(Why::NotFound, "that run of the node is over"));
+    }
+    if !lock().obeys(leader) {
+        return Err(Refusal::new(Why::NotMe, format!("the node knows a later leader than that of epoch {leader}")));
+    }
+    match order {
+        Order::Placed { number, agents, .. } => {
+            let count = agents.len() as u64;
+            let given = agents.into_iter().map(|(agent, epoch)| Given { agent, epoch, carrier: None }).collect();
+            adopt(inner, given).await?;
+            lock().took(leader, number, count);
+            Ok(Done::Adopted)
+        }
+        Order::Check { agents, .. } => {
+            let missing = agents.into_iter().filter(|held| !holds(inner, held)).map(|held| held.agent);
+            Ok(Done::Missing(missing.collect()))
+        }
+        Order::Release { agent, to, .. } => match inner.host.release(agent, to.clone()).await {
+            Ok(released) => {
+                bring(inner, agent, &to, released).await;
+                Ok(Done::Released)
+            }
+            Err(error) => {
+                debug!(%agent, %to, %error, "agent does not move");
+                Err(Refusal::new(Why::Busy, error.to_string()))
+            }
+        },
+    }
+}
+
+fn holds(inner: &Inner, held: &Held) -> bool {
+    let epoch = inner.host.holds(held.agent);
+    epoch.is_some_and(|epoch| epoch == held.epoch || (held.is_cancelled && epoch.next() == held.epoch))
+}
+
+async fn adopt(inner: &Inner, given: Vec<Given>) -> Result<(), Refusal> {
+    inner.host.adopt(given).await.map_err(|error| {
+        warn!(%error, "agents were not taken up");
+        Refusal::new(Why::Failed, error.to_string())
+    })
+}
+
+/// Tells a node of an agent that has moved to it, until it has taken it up.
+async fn bring(inner: &Inner, agent: AgentId, to: &NodeId, released: Released) {
+    let Released { epoch, carrier } = released;
+    let carrier = carrier.map(|Carrier { node, key, attempt, deadline }| say::Carrier { node, key, attempt, deadline });
+    let until = inner.clock.now().after(MOVED_FOR);
+    let run = || inner.membership.members().borrow().nodes.get(to).map(|member| member.generation);
+    let Some(first) = run() else { return };
+    let body = bytes::Bytes::from(say::write(&Moved { agent, epoch, carrier, run: first }));
+    // A later run of it takes over what is its own by itself, and a node that is gone has it taken from it.
+    while run() == Some(first) && inner.clock.now() < until {
+        match inner.peers.ask(to, Class::Work, Service::Moving, body.clone(), MOVED_WITHIN).await {
+            Ok(_) => return,
+            Err(error) => debug!(%agent, %to, %error, "the new node of an agent was not told"),
+        }
+        inner.clock.wait_until(inner.clock.now().after(MOVED_PAUSE)).await;
+    }
+    warn!(%agent, %to, "the new node of an agent was not told; the leader's patrol will find it");
+}
+
+/// An agent has moved here.
+pub(crate) async fn take_up(inner: &Inner, moved: Moved) -> Result<(), Refusal> {
+    let Moved { agent, epoch, carrier, run } = moved;
+    if run != inner.generation {
+        return Err(Refusal::new(Why::NotFound, "that run of the node is over"));
+    }
+    let carrier = carrier.map(|say::Carrier { node, key, attempt, deadline }| Carrier { node, key, attempt, deadline });
+    adopt(inner, vec![Given { agent, epoch, carrier }]).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_that_comes_twice_counts_once_and_an_older_leaders_not_at_all() {
+        let mut taken = Taken::default();
+        assert!(taken.obeys(Epoch(3)));
+        for number in [1, 2, 1, 2] {
+            taken.took(Epoch(3), number, 10);
+        }
+        assert_eq!(taken.adopted(), Adopted { leader: Epoch(3), agents: 20 });
+        assert!(taken.obeys(Epoch(5)) && !taken.obeys(Epoch(3)) && taken.obeys(Epoch(5)));
+        taken.took(Epoch(3), 9, 10);
+        assert_eq!(taken.adopted(), Adopted { leader: Epoch(5), agents: 0 });
+        for number in 0..2 * NUMBERS_MAX as u64 {
+            taken.took(Epoch(5), number, 1);
+        }
+        assert_eq!((taken.numbers.len(), taken.agents), (NUMBERS_MAX, 2 * NUMBERS_MAX as u64));
+    }
+}

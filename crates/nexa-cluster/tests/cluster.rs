@@ -1,0 +1,318 @@
+//! Three nodes in one process: one store, one membership, a network without sockets, the real everything else.
+#![allow(clippy::unwrap_used, reason = "a test that unwraps says enough by failing")]
+
+#[path = "../../nexa-runtime/tests/support/mod.rs"]
+mod support;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nexa_cluster::local::{LocalNetwork, LocalPeers};
+use nexa_cluster::{Cluster, ClusterConfig, ClusterError, ClusterPorts, Relay};
+use nexa_member::leader::{Limits, Mark};
+use nexa_member::say::Refused;
+use nexa_ports::dice::SystemDice;
+use nexa_ports::membership::local::LocalCluster;
+use nexa_ports::membership::{Membership, NodeCard};
+use nexa_ports::neighbours::Neighbours;
+use nexa_ports::store::{AgentRow, Rows, Store};
+use nexa_runtime::fence::Leased;
+use nexa_runtime::{Node, NodeConfig, Ports, programs};
+use nexa_types::*;
+use support::model::FakeModel;
+use support::{Desk, program, soon};
+
+/// A node and all that is its own.
+struct Town {
+    desk: Desk,
+    service: LocalCluster,
+    network: LocalNetwork,
+    nodes: BTreeMap<String, (Cluster, Node, Arc<LocalPeers>)>,
+}
+
+fn id(name: &str) -> NodeId {
+    name.parse().unwrap()
+}
+
+/// Looks again and again, a few times a second.
+async fn until<F: Future<Output = bool>>(what: &str, mut is_true: impl FnMut() -> F) -> Duration {
+    let begin = Instant::now();
+    soon(what, async {
+        while !is_true().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    begin.elapsed()
+}
+
+impl Town {
+    async fn new(model: Arc<FakeModel>, names: &[&str]) -> Self {
+        let desk = Desk::new(model);
+        let service = LocalCluster::new(desk.clock.clone());
+        let network = LocalNetwork::new(desk.clock.clone(), 7);
+        let mut town = Self { desk, service, network, nodes: BTreeMap::new() };
+        for name in names {
+            town.start(name).await;
+        }
+        town.settle(names.len()).await;
+        town
+    }
+
+    /// Somebody leads, and has heard all.
+    async fn settle(&self, count: usize) {
+        until("a leader that has heard all", async || {
+            let leads = self.nodes.values().filter(|(cluster, ..)| cluster.leads()).count() == 1;
+            let (cluster, ..) = self.nodes.values().next().unwrap();
+            let nodes = cluster.nodes().await.unwrap();
+            leads && nodes.len() == count && nodes.iter().all(|node| node.load.is_some())
+        })
+        .await;
+    }
+
+    async fn start(&mut self, name: &str) {
+        let card = NodeCard {
+            id: id(name),
+            door: String::new(),
+            link: String::new(),
+            labels: BTreeMap::new(),
+            cpu_milli: 2_000,
+            memory_bytes: 8 << 30,
+            agents_max: 10_000,
+            build: String::new(),
+            formats: (1, 1),
+        };
+        let membership = self.service.member();
+        membership.join(card.clone()).await.unwrap();
+        let relay = Relay::new();
+        let peers = Arc::new(self.network.enter(id(name), &relay));
+        let ports = Ports {
+            neighbours: relay.clone(),
+            fence: Arc::new(Leased(membership.clone())),
+            ..self.desk.ports(self.desk.store.clone())
+        };
+        let config = NodeConfig { others: true, ..support::config(name) };
+        let node = Node::start(config, ports).await.unwrap();
+        let config = ClusterConfig { card, may_lead: true, limits: Limits::default() };
+        let ports = ClusterPorts {
+            host: Arc::new(node.clone()),
+            relay,
+            store: self.desk.store.clone(),
+            leadership: self.desk.memory.clone(),
+            membership,
+            peers: peers.clone(),
+            clock: self.desk.clock.clone(),
+            dice: Arc::new(SystemDice),
+        };
+        let cluster = Cluster::start(config, ports).await.unwrap();
+        self.nodes.insert(name.to_owned(), (cluster, node, peers));
+    }
+
+    fn cluster(&self, name: &str) -> &Cluster {
+        &self.nodes[name].0
+    }
+
+    fn leader(&self) -> Option<String> {
+        self.nodes.iter().find(|(_, (cluster, ..))| cluster.leads()).map(|(name, _)| name.clone())
+    }
+
+    /// As if its process was killed.
+    fn kill(&mut self, name: &str) {
+        drop(self.nodes.remove(name).unwrap());
+    }
+
+    /// Workloads whose roots are nobody's, as a door of a cluster makes them.
+    async fn submit(&self, numbers: std::ops::Range<u8>) -> Vec<WorkloadId> {
+        let module = program::one_call();
+        let hash = programs::put(&*self.desk.store, &TenantId::local(), &module, "test", self.desk.stamp()).await.unwrap();
+        let mut workloads = Vec::new();
+        for number in numbers {
+            let entry = module.entries[0].function;
+            workloads.push(self.desk.submit_program("", number, hash, entry, Vec::new()).await);
+        }
+        self.nodes.values().next().unwrap().0.neighbours().unplaced(&[]);
+        workloads
+    }
+
+    async fn rows(&self, workloads: &[WorkloadId]) -> Vec<AgentRow> {
+        let agents = workloads.iter().map(|workload| AgentId::root(*workload)).collect();
+        self.desk.store.rows(Rows::Agents(agents), None, usize::MAX).await.unwrap()
+    }
+
+    async fn owners(&self, workloads: &[WorkloadId]) -> BTreeMap<String, usize> {
+        let mut owners = BTreeMap::new();
+        for row in self.rows(workloads).await {
+            *owners.entry(row.node.map_or("nobody".to_owned(), |node| node.to_string())).or_default() += 1;
+        }
+        owners
+    }
+
+    async fn all_wait_for_the_model(&self, workloads: &[WorkloadId]) -> Duration {
+        until("all to ask the model", async || {
+            let rows = self.rows(workloads).await;
+            rows.iter().all(|row| row.state == AgentState::Waiting(Waiting::Model))
+        })
+        .await
+    }
+
+    async fn all_end_well(&self, workloads: &[WorkloadId]) {
+        for workload in workloads {
+            assert_eq!(self.desk.text(*workload).await, "<hello>");
+        }
+        self.desk.asks_are_in_order();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn agents_spread_over_the_nodes_and_end() {
+    let town = Town::new(FakeModel::echo(1_000), &["a", "b", "c"]).await;
+    let begin = Instant::now();
+    let workloads = town.submit(0..240).await;
+    town.all_end_well(&workloads).await;
+    println!("240 agents submitted without owner, placed and ended: {:?}", begin.elapsed());
+    let owners = town.owners(&workloads).await;
+    assert_eq!(owners.len(), 3, "{owners:?}");
+    assert!(owners.values().all(|count| (40..=120).contains(count)), "{owners:?}");
+    assert_eq!(town.desk.model.asked_count(), 240);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_agents_of_a_killed_node_go_on_elsewhere() {
+    let mut town = Town::new(FakeModel::echo(1_000), &["a", "b", "c"]).await;
+    town.desk.model.hold(true);
+    let workloads = town.submit(0..240).await;
+    town.all_wait_for_the_model(&workloads).await;
+    let leader = town.leader().unwrap();
+    let victim = ["a", "b", "c"].into_iter().find(|name| **name != leader).unwrap();
+    let lost = town.owners(&workloads).await[victim];
+    let begin = Instant::now();
+    town.kill(victim);
+    until("its agents to be elsewhere", async || !town.owners(&workloads).await.contains_key(victim)).await;
+    let placed = begin.elapsed();
+    until("its agents to ask again", async || town.desk.model.asked_count() == 240 + lost).await;
+    println!("node with {lost} agents killed: owned elsewhere after {placed:?}, at work after {:?}", begin.elapsed());
+    town.desk.model.hold(false);
+    town.all_end_well(&workloads).await;
+
+    // It comes back, and takes its part.
+    town.start(victim).await;
+    town.settle(3).await;
+    let workloads = town.submit(240..255).await;
+    town.all_end_well(&workloads).await;
+    let owners = town.owners(&workloads).await;
+    assert!(owners.contains_key(victim), "{owners:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_the_leader_is_killed_another_leads_and_places() {
+    let mut town = Town::new(FakeModel::echo(1_000), &["a", "b", "c"]).await;
+    town.desk.model.hold(true);
+    let workloads = town.submit(0..120).await;
+    town.all_wait_for_the_model(&workloads).await;
+    let leader = town.leader().unwrap();
+    let begin = Instant::now();
+    town.kill(&leader);
+    let more = town.submit(120..240).await;
+    until("another leader", async || town.leader().is_some()).await;
+    let elected = begin.elapsed();
+    town.all_wait_for_the_model(&more).await;
+    let placed = begin.elapsed();
+    until("agents of the old one to be elsewhere", async || !town.owners(&workloads).await.contains_key(&leader)).await;
+    println!(
+        "leader killed: another works after {elected:?}, new agents at work after {placed:?}, its own elsewhere after {:?}",
+        begin.elapsed()
+    );
+    town.desk.model.hold(false);
+    town.all_end_well(&workloads).await;
+    town.all_end_well(&more).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_silent_node_is_suspected_gets_nothing_new_and_is_the_lonely_one() {
+    let town = Town::new(FakeModel::echo(1_000), &["a", "b", "c"]).await;
+    let leader = town.leader().unwrap();
+    let silent = ["a", "b", "c"].into_iter().find(|name| **name != leader).unwrap();
+    town.network.isolate(&id(silent), true);
+    let suspected = until("it to be suspected", async || {
+        let nodes = town.cluster(&leader).nodes().await.unwrap();
+        nodes.iter().any(|node| node.member.card.id == id(silent) && node.is_suspected)
+    })
+    .await;
+    println!("a silent node is suspected after {suspected:?}");
+    let workloads = town.submit(0..60).await;
+    town.all_end_well(&workloads).await;
+    assert!(!town.owners(&workloads).await.contains_key(silent));
+    // Its lease stands: silence alone is not death. Without the lease it is alone, and says so.
+    assert!(!town.cluster(silent).fenced());
+    town.service.cut_off(&id(silent));
+    until("it to be fenced", async || town.cluster(silent).fenced()).await;
+    assert_eq!(town.cluster(silent).neighbours().room(1), 0, "nothing is born there");
+    until("it to be gone", async || town.cluster(&leader).nodes().await.unwrap().len() == 2).await;
+    town.service.heal(&id(silent));
+    soon("it to learn that its run is over", town.cluster(silent).over()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drained_node_is_emptied_while_its_calls_go_on_and_a_cordoned_one_gets_nothing() {
+    let town = Town::new(FakeModel::echo(1_000), &["a", "b", "c"]).await;
+    let leader = town.leader().unwrap();
+    let other = ["a", "b", "c"].into_iter().find(|name| **name != leader).unwrap();
+    town.desk.model.hold(true);
+    let workloads = town.submit(0..150).await;
+    town.all_wait_for_the_model(&workloads).await;
+    let count = town.owners(&workloads).await[other];
+    // Asked of a node that does not lead.
+    let begin = Instant::now();
+    town.cluster(other).drain(id(other)).await.unwrap();
+    until("it to be empty", async || !town.owners(&workloads).await.contains_key(other)).await;
+    println!("node with {count} agents, each with a model call in flight, drained in {:?}", begin.elapsed());
+    town.desk.model.hold(false);
+    town.all_end_well(&workloads).await;
+    assert_eq!(town.desk.model.asked_count(), 150, "no call was made again");
+
+    let workloads = town.submit(150..200).await;
+    town.all_end_well(&workloads).await;
+    assert!(!town.owners(&workloads).await.contains_key(other), "it drains");
+    town.cluster(&leader).cordon(id(other), false).await.unwrap();
+    town.cluster(other).cordon(id(&leader), true).await.unwrap();
+    let marks = town.cluster(other).nodes().await.unwrap();
+    let marks = marks.into_iter().map(|node| (node.member.card.id.to_string(), node.mark));
+    let marks: Vec<String> = marks.filter(|(_, mark)| *mark == Mark::Cordoned).map(|(name, _)| name).collect();
+    assert_eq!(marks, [leader.clone()]);
+    let workloads = town.submit(200..250).await;
+    town.all_end_well(&workloads).await;
+    let owners = town.owners(&workloads).await;
+    assert!(owners.contains_key(other) && !owners.contains_key(&leader), "{owners:?}");
+    let refused = town.cluster(other).cordon(id("nobody"), true).await;
+    assert!(matches!(refused, Err(ClusterError::Refused(Refused::NoSuchNode))), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn agents_migrate_where_they_are_told_and_a_leaving_node_leaves_none_behind() {
+    let town = Town::new(FakeModel::echo(1_000), &["a", "b", "c"]).await;
+    town.desk.model.hold(true);
+    let workloads = town.submit(0..60).await;
+    town.all_wait_for_the_model(&workloads).await;
+    let agent = AgentId::root(workloads[0]);
+    for to in ["a", "b", "c", "c"] {
+        let begin = Instant::now();
+        town.cluster("b").migrate(agent, Some(id(to))).await.unwrap();
+        println!("migrated to {to} in {:?}", begin.elapsed());
+        assert_eq!(town.desk.store.row(agent).await.unwrap().unwrap().node, Some(id(to)));
+    }
+    town.cluster("c").migrate(agent, None).await.unwrap();
+    assert_ne!(town.desk.store.row(agent).await.unwrap().unwrap().node, Some(id("c")));
+
+    let leaves = town.leader().unwrap();
+    town.cluster(&leaves).leave(Duration::from_secs(10)).await.unwrap();
+    until("it to be gone", async || {
+        let stays = town.nodes.iter().find(|(name, _)| **name != leaves).unwrap();
+        stays.1.0.nodes().await.unwrap().len() == 2
+    })
+    .await;
+    assert!(!town.owners(&workloads).await.contains_key(&leaves));
+    town.desk.model.hold(false);
+    town.all_end_well(&workloads).await;
+    assert_eq!(town.desk.model.asked_count(), 60, "no call was made again");
+}
