@@ -239,7 +239,8 @@ impl Cluster {
         }
         // From here on a failure stops what was started.
         let cluster = Self { handle: Arc::new(Handle { inner: inner.clone(), supervisor }) };
-        inner.take_in(&inner.membership.members().borrow_and_update().clone());
+        let list = inner.membership.members().borrow().clone();
+        inner.take_in(&list);
         let weak = Arc::downgrade(&inner);
         cluster.handle.supervisor.serve(&inner.leader, move || leader::Actor::new(weak.clone()), inner.failed.clone());
         heartbeat::start(&inner).map_err(StartError::Thread)?;
@@ -393,8 +394,8 @@ impl Cluster {
         }
     }
 
-    /// Leaves in good order: resigns, has its agents move to the others, and gives its lease back; at the latest after
-    /// `within`. The node itself is to be drained then.
+    /// Leaves in good order: resigns, has its agents move to the others, waits for the answers of calls that they left in
+    /// flight, and gives its lease back; at the latest after `within`. The node itself is to be drained then.
     ///
     /// # Errors
     /// [`MembershipError`] if the lease could not be given back: it ends by itself.
@@ -404,7 +405,11 @@ impl Cluster {
         inner.is_leaving.store(true, Ordering::Relaxed);
         inner.membership.campaign(false);
         let has_others = || inner.membership.members().borrow().nodes.len() > 1;
-        while inner.host.load().agents > 0 && has_others() && inner.clock.now() < until {
+        let is_needed = || {
+            let load = inner.host.load();
+            load.agents > 0 || load.carried > 0
+        };
+        while is_needed() && has_others() && inner.clock.now() < until {
             inner.clock.wait_until(inner.clock.now().after(LEAVE_PAUSE)).await;
         }
         info!(node = %inner.me, left = inner.host.load().agents, "node leaves");
@@ -517,7 +522,8 @@ impl Inner {
     }
 
     pub(crate) fn is_fenced(&self) -> bool {
-        match *self.membership.standing().borrow() {
+        let standing = *self.membership.standing().borrow();
+        match standing {
             Standing::Member { valid_until, generation } => {
                 generation != self.generation || self.membership.now() >= valid_until
             }

@@ -54,7 +54,9 @@ struct Beat {
 impl Beat {
     fn beat(&mut self, inner: &Arc<Inner>) {
         let now = inner.clock.now();
-        let lease_left = match *inner.membership.standing().borrow() {
+        // Copied first: whoever holds a borrowed standing keeps it from changing.
+        let standing = *inner.membership.standing().borrow();
+        let lease_left = match standing {
             Standing::Member { valid_until, .. } => {
                 if valid_until > self.valid_until {
                     (self.valid_until, self.renewed_at) = (valid_until, Some(now));

@@ -17,11 +17,11 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that unwraps says enough by failing"))]
 
 pub mod certs;
-pub mod link;
 mod cluster;
 mod heartbeat;
 pub mod host;
 mod leader;
+pub mod link;
 pub mod local;
 mod orders;
 pub mod peers;
