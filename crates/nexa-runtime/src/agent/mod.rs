@@ -75,8 +75,10 @@ pub(crate) struct Body {
     /// Pauses in a row because the store was away.
     pauses: usize,
     paused_until: Option<Timestamp>,
-    /// Readings of everything in a row without an accepted append between them.
+    /// Readings of everything in a row without an accepted append between them, nor a new right to the agent.
     reloads: usize,
+    /// The latest epoch under which something was refused.
+    stale_at: Epoch,
     /// The trace of its latest turn.
     turned: Option<TraceContext>,
 }

@@ -246,6 +246,10 @@ impl AgentActor {
         match error {
             AppendError::StaleEpoch { given, current } => {
                 debug!(agent = %self.seat.agent, %given, %current, "append refused, epoch is stale");
+                if std::mem::replace(&mut body.stale_at, current) != current {
+                    // Given again and again, it is read again and again.
+                    body.reloads = 0;
+                }
                 self.after_stale_epoch(current).await
             }
             AppendError::WorkloadCancelled => Ok(Became::Outdated),
