@@ -13,7 +13,7 @@ use nexa_ports::membership::Standing;
 use nexa_types::{Millis, Timestamp};
 use tracing::{info, warn};
 
-use crate::cluster::Inner;
+use crate::inner::Inner;
 use crate::peers::{Class, Service};
 
 /// Ticks a second of `/proc/self/stat`: fixed by the kernel's interface on every platform that Linux runs on here.
@@ -81,7 +81,7 @@ impl Beat {
             inner.end_lease(node.clone(), *generation);
         }
         inner.relay.owns(load.agents, look.is_lonely || load.is_draining);
-        inner.noticed(&look, load, now);
+        inner.noticed(&look, load);
         let levels = inner.levels();
         let beat = Heartbeat {
             load,

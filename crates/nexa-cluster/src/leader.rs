@@ -19,7 +19,7 @@ use nexa_runtime::bounded::{Behaviour, Fault, Lane, Reply, Then};
 use nexa_types::{AgentState, Epoch, Generation, NodeId};
 use tracing::{debug, info, warn};
 
-use crate::cluster::{Inner, MARK_PREFIX};
+use crate::inner::{Inner, MARK_PREFIX};
 use crate::orders;
 use crate::peers::{AskError, Class, Service, Why};
 

@@ -20,6 +20,7 @@ pub mod certs;
 mod cluster;
 mod heartbeat;
 pub mod host;
+mod inner;
 mod leader;
 pub mod link;
 pub mod local;

@@ -12,7 +12,7 @@ use nexa_runtime::{Carrier, Given, Released};
 use nexa_types::{AgentId, Epoch, Millis, NodeId};
 use tracing::{debug, warn};
 
-use crate::cluster::Inner;
+use crate::inner::Inner;
 use crate::peers::{Class, Refusal, Service, Why};
 
 /// Numbers of orders that are remembered, so that one that comes twice is counted once. Of a leader's orders no more are

@@ -17,7 +17,7 @@ use nexa_types::{AgentId, EffectKey, Epoch, Generation, NodeId, Seq, Spend};
 use tokio::sync::Notify;
 use tracing::debug;
 
-use crate::cluster::Inner;
+use crate::inner::Inner;
 use crate::peers::{Class, Handler, Refusal, Service, Why};
 
 /// Agents to be hinted at that wait for one node.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nexa_cluster::local::{LocalNetwork, LocalPeers};
+use nexa_cluster::local::{Faults, LocalNetwork, LocalPeers};
 use nexa_cluster::{Cluster, ClusterConfig, ClusterError, ClusterPorts, Relay};
 use nexa_member::leader::{Limits, Mark};
 use nexa_member::say::Refused;
@@ -318,4 +318,18 @@ async fn agents_migrate_where_they_are_told_and_a_leaving_node_leaves_none_behin
     until("it to be gone", async || count().await == 2).await;
     town.all_end_well(&workloads).await;
     assert_eq!(town.desk.model.asked_count(), 60, "no call was made again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_a_network_that_loses_and_delays_everybody_still_ends_also_when_a_node_dies() {
+    let mut town = Town::new(FakeModel::echo(1_000), &["a", "b", "c"]).await;
+    town.network.set_faults(Faults { lost_per_mille: 150, delay_max: Millis(20) });
+    let first = town.submit(0..100).await;
+    let victim = town.leader().unwrap();
+    town.all_end_well(&first).await;
+    let second = town.submit(100..200).await;
+    town.kill(&victim);
+    town.all_end_well(&second).await;
+    let owners = town.owners(&second).await;
+    assert!(!owners.contains_key("nobody"), "{owners:?}");
 }

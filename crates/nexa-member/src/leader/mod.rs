@@ -25,6 +25,7 @@
 //! and an agent has one owner by its row's epoch. An agent whose node died twice under it is the runtime's to quarantine.
 
 mod balance;
+mod board;
 mod moves;
 mod nodes;
 mod queue;

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use nexa_sched::{Labels, NodeFree, NodeLoad, Resources, Weights, place_one};
 use nexa_types::{AgentId, Epoch, Generation, Millis, NodeId, Timestamp, Version};
 
 use super::balance::Balance;
+use super::board::Board;
 use super::moves::Moves;
 use super::nodes::{Mark, Nodes, Seat};
 use super::queue::{Queue, Wish};
@@ -20,8 +20,6 @@ const MARKS_MAX: usize = 256;
 const RETRY_PAUSE: Millis = Millis(500);
 /// A new leader places nothing for so long unless all that are not silent were heard: else the first would get everything.
 const HEAR_WITHIN: Millis = Millis(500);
-/// What one agent takes of a node: a place.
-const ONE: Resources = Resources { cpu_milli: 0, memory_bytes: 0, llm_slots: 1 };
 
 /// How far a leader is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -497,39 +495,5 @@ impl Term {
             Aim::Balance(_) => true,
         };
         self.reads.drive(is_wanted, &mut self.numbers, now, out);
-    }
-}
-
-/// The nodes while agents are shared out among them.
-struct Board {
-    names: Vec<(NodeId, Generation)>,
-    loads: Vec<NodeLoad>,
-    rooms: Vec<u64>,
-}
-
-impl Board {
-    fn new(nodes: &Nodes, limits: &Limits, except: Option<&NodeId>) -> Self {
-        let mut board = Self { names: Vec::new(), loads: Vec::new(), rooms: Vec::new() };
-        for (node, seat) in nodes.seats.iter().filter(|(node, _)| Some(*node) != except) {
-            let room = nodes.room(limits, node);
-            if room > 0 {
-                board.names.push((node.clone(), seat.facts.generation));
-                board.loads.push(nodes.load(limits, node, seat));
-                board.rooms.push(room);
-            }
-        }
-        board
-    }
-
-    /// A place on one of them.
-    fn take(&mut self, limits: &Limits, dice: u64) -> Option<(NodeId, Generation)> {
-        let weights = Weights::default();
-        let free: Vec<NodeFree<'_>> = (self.loads.iter().zip(&self.rooms))
-            .map(|(load, room)| NodeFree { is_open: *room > 0, ..load.free(&weights) })
-            .collect();
-        let at = place_one(&free, &ONE, &Labels::new(), limits.strategy, dice)? as usize;
-        self.rooms[at] -= 1;
-        self.loads[at].used = self.loads[at].used.plus(&ONE);
-        Some(self.names[at].clone())
     }
 }

@@ -1,0 +1,305 @@
+//! What the parts of a node among others share, and where messages of other nodes go.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use nexa_member::detector::{Detector, Look};
+use nexa_member::leader::{Input, Limits, Mark};
+use nexa_member::say::{self, Adopted, Answered, Command, Heartbeat, Hint, Load, Slice};
+use nexa_ports::clock::Clock;
+use nexa_ports::dice::Dice;
+use nexa_ports::leadership::{Leadership, Record};
+use nexa_ports::membership::{Members, Membership, NodeCard, Standing};
+use nexa_ports::neighbours::Carried;
+use nexa_ports::store::{Store, StoreError};
+use nexa_runtime::bounded::{Address, Lane};
+use nexa_types::{Epoch, Generation, Millis, NodeId, Timestamp, Version};
+use tokio::runtime::Handle as Runtime;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::cluster::{COMMAND_WITHIN, ClusterError, TICK};
+use crate::host::Host;
+use crate::leader::{self, Message};
+use crate::orders;
+use crate::peers::{Class, Peers, Refusal, Service, Why};
+use crate::relay::{Moving, Relay};
+
+/// For how long a leader that has stepped down does not stand again.
+const STAND_BACK: Millis = Millis(1_000);
+/// What records of marks are called.
+pub(crate) const MARK_PREFIX: &str = "cordon/";
+
+pub(crate) struct Inner {
+    pub(crate) me: NodeId,
+    pub(crate) generation: Generation,
+    pub(crate) card: NodeCard,
+    pub(crate) limits: Limits,
+    pub(crate) may_lead: bool,
+    pub(crate) host: Arc<dyn Host>,
+    pub(crate) relay: Arc<Relay>,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) leadership: Arc<dyn Leadership>,
+    pub(crate) membership: Arc<dyn Membership>,
+    pub(crate) peers: Arc<dyn Peers>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) dice: Arc<dyn Dice>,
+    pub(crate) leader: Address<Message>,
+    pub(crate) runtime: Runtime,
+    pub(crate) stop: CancellationToken,
+    pub(crate) taken: Mutex<orders::Taken>,
+    pub(crate) detector: Mutex<Detector>,
+    pub(crate) seen: Mutex<Seen>,
+    pub(crate) levels: Mutex<BTreeMap<NodeId, Slice>>,
+    pub(crate) is_leaving: AtomicBool,
+    pub(crate) lost: CancellationToken,
+    pub(crate) failed: CancellationToken,
+}
+
+/// What was heard and noticed last.
+#[derive(Default)]
+pub(crate) struct Seen {
+    pub(crate) beats: BTreeMap<NodeId, (Generation, Heartbeat)>,
+    pub(crate) look: Look,
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Inner {
+    /// Takes in a list of members.
+    pub(crate) fn take_in(&self, list: &Members) {
+        let now = self.clock.now();
+        let runs: BTreeMap<NodeId, Generation> =
+            list.nodes.iter().map(|(node, member)| (node.clone(), member.generation)).collect();
+        let leader = list.leader.as_ref().map(|leader| leader.node.clone());
+        lock(&self.detector).members(runs.clone(), leader, now);
+        let met: Vec<(NodeId, Generation, String)> =
+            (list.nodes.values()).map(|it| (it.card.id.clone(), it.generation, it.card.link.clone())).collect();
+        self.peers.meet(&met);
+        let gone: Vec<NodeId> = {
+            let mut seen = lock(&self.seen);
+            let gone = seen.beats.iter().filter(|(node, (generation, _))| runs.get(*node) != Some(generation));
+            let gone: Vec<NodeId> = gone.map(|(node, _)| node.clone()).collect();
+            gone.iter().for_each(|node| drop(seen.beats.remove(node)));
+            gone
+        };
+        for node in gone.iter().filter(|node| **node != self.me) {
+            info!(%node, "node is gone");
+            self.host.gone(node);
+        }
+        for input in leader::inputs_of(list, &self.me, self.generation) {
+            self.tell_leader(Lane::Control, input);
+        }
+    }
+
+    /// Tells the leader's actor what it must hear of.
+    pub(crate) fn tell_leader(&self, lane: Lane, input: Input) {
+        let Err(overloaded) = self.leader.tell(lane, 0, Message::Input(input.clone())) else { return };
+        warn!(%overloaded, "the leader's actor is behind");
+        let (address, clock, stop) = (self.leader.clone(), self.clock.clone(), self.stop.clone());
+        self.runtime.spawn(async move {
+            while !stop.is_cancelled() && address.tell(lane, 0, Message::Input(input.clone())).is_err() {
+                clock.wait_until(clock.now().after(TICK)).await;
+            }
+        });
+    }
+
+    pub(crate) async fn ask_leader(&self, command: Command) -> Result<(), ClusterError> {
+        let asked = self.leader.ask(Lane::Work, 0, COMMAND_WITHIN, |reply| Message::Command(command, reply)).await;
+        Ok(asked.map_err(|_| ClusterError::NoAnswer)??)
+    }
+
+    /// Somebody was born without an owner: whoever leads should look.
+    pub(crate) fn hint_leader(&self) {
+        let leader = self.membership.members().borrow().leader.clone();
+        match leader {
+            Some(leader) if leader.node == self.me => {
+                let _ = self.leader.tell(Lane::Work, 0, Message::Input(Input::Unplaced));
+            }
+            Some(leader) => {
+                let body = say::write(&Hint::Unplaced).into();
+                // The next leader looks by itself.
+                let _ = self.peers.tell(&leader.node, Class::Work, Service::Hints, body);
+            }
+            None => {}
+        }
+    }
+
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.is_leaving.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_fenced(&self) -> bool {
+        let standing = *self.membership.standing().borrow();
+        match standing {
+            Standing::Member { valid_until, generation } => {
+                generation != self.generation || self.membership.now() >= valid_until
+            }
+            Standing::Outside | Standing::Lost => true,
+        }
+    }
+
+    /// Looks who is silent.
+    pub(crate) fn look(&self, now: Timestamp, lag: Millis, renewed_at: Timestamp) -> Look {
+        let links = self.peers.links().borrow().clone();
+        let mut detector = lock(&self.detector);
+        for (peer, state) in links.iter() {
+            detector.dialled(peer, state.is_refused);
+        }
+        detector.look(now, lag, renewed_at)
+    }
+
+    pub(crate) fn targets(&self) -> BTreeSet<NodeId> {
+        lock(&self.detector).targets()
+    }
+
+    /// Keeps what a look found and how this node does, and tells the leader's actor.
+    pub(crate) fn noticed(&self, look: &Look, load: Load) {
+        let beat = Heartbeat { load, is_lonely: look.is_lonely, adopted: self.adopted(), ..Heartbeat::default() };
+        let is_new = {
+            let mut seen = lock(&self.seen);
+            seen.beats.insert(self.me.clone(), (self.generation, beat.clone()));
+            let is_new = seen.look.suspects != look.suspects;
+            seen.look = look.clone();
+            is_new
+        };
+        if is_new {
+            let suspects = look.suspects.iter().map(|(node, _)| node.clone()).collect();
+            self.tell_leader(Lane::Control, Input::Suspects(suspects));
+        }
+        self.heard(&self.me, self.generation, &beat);
+    }
+
+    pub(crate) fn heard(&self, node: &NodeId, generation: Generation, beat: &Heartbeat) {
+        let (load, adopted) = (beat.load, beat.adopted);
+        let heard = Input::Heard { node: node.clone(), generation, load, adopted };
+        // The next one comes soon.
+        let _ = self.leader.tell(Lane::Work, 0, Message::Input(heard));
+    }
+
+    pub(crate) fn adopted(&self) -> Adopted {
+        lock(&self.taken).adopted()
+    }
+
+    /// Slices for the nodes; empty unless this node leads.
+    pub(crate) fn levels(&self) -> BTreeMap<NodeId, Slice> {
+        lock(&self.levels).clone()
+    }
+
+    pub(crate) fn set_levels(&self, leader: Option<Epoch>, levels: BTreeMap<NodeId, u64>) {
+        let slices = |leader: Epoch| levels.into_iter().map(move |(node, level)| (node, Slice { leader, level }));
+        *lock(&self.levels) = leader.map(|leader| slices(leader).collect()).unwrap_or_default();
+    }
+
+    /// Ends the lease of a run whose process is gone.
+    pub(crate) fn end_lease(&self, node: NodeId, generation: Generation) {
+        let membership = self.membership.clone();
+        self.runtime.spawn(async move {
+            match membership.end_lease(node.clone(), generation).await {
+                Ok(true) => warn!(%node, %generation, "node is dead: its lease was ended"),
+                Ok(false) => {}
+                Err(error) => warn!(%node, %generation, %error, "the lease of a dead node was not ended"),
+            }
+        });
+    }
+
+    /// What the store says is to be done with nodes.
+    pub(crate) async fn marks(&self) -> Result<BTreeMap<NodeId, (Version, Mark)>, StoreError> {
+        let records = self.leadership.records(MARK_PREFIX.to_owned()).await?;
+        let mark = |record: Record| {
+            let node: NodeId = record.name.strip_prefix(MARK_PREFIX)?.parse().ok()?;
+            // What a newer build has written and this one does not know is at least no invitation.
+            let mark =
+                if record.value.is_empty() { Mark::Open } else { say::read(&record.value).unwrap_or(Mark::Cordoned) };
+            Some((node, (record.version, mark)))
+        };
+        Ok(records.into_iter().filter_map(mark).collect())
+    }
+
+    /// Stops leading, and stands again a little later.
+    pub(crate) fn step_down(self: &Arc<Self>, why: &'static str) {
+        warn!(node = %self.me, why, "steps down");
+        self.membership.campaign(false);
+        let inner = self.clone();
+        self.runtime.spawn(async move {
+            tokio::select! {
+                () = inner.clock.wait_until(inner.clock.now().after(STAND_BACK)) => {}
+                () = inner.stop.cancelled() => return,
+            }
+            inner.membership.campaign(inner.may_lead && !inner.is_leaving());
+        });
+    }
+
+    /// A message of another node.
+    pub(crate) fn told(
+        &self,
+        from: &NodeId,
+        generation: Generation,
+        service: Service,
+        body: &[u8],
+    ) -> Result<(), String> {
+        match service {
+            Service::Heartbeat => {
+                let beat: Heartbeat = say::read(body)?;
+                let now = self.clock.now();
+                lock(&self.detector).heard(from, generation, beat.suspects.clone(), beat.is_lonely, now);
+                if let Some(Slice { leader, level }) = beat.slice {
+                    self.relay.slice(leader, level);
+                }
+                self.heard(from, generation, &beat);
+                let mut seen = lock(&self.seen);
+                if seen.beats.get(from).is_none_or(|(known, _)| *known <= generation) {
+                    seen.beats.insert(from.clone(), (generation, beat));
+                }
+            }
+            Service::Hints => match say::read(body)? {
+                Hint::Wake(agents) => agents.into_iter().for_each(|agent| self.host.wake(agent)),
+                Hint::Unplaced => {
+                    let _ = self.leader.tell(Lane::Work, 0, Message::Input(Input::Unplaced));
+                }
+            },
+            Service::Moving => match say::read(body)? {
+                Moving::Carried { agent, key, seq, attempt, result, spend } => {
+                    self.host.carried(from, Carried { agent, key, seq, attempt, result, spend });
+                }
+                Moving::Recorded { agent, key } => self.host.recorded(agent, key),
+            },
+            Service::Placing | Service::Leases | Service::Queries => {
+                return Err(format!("nothing is told about {service:?}, it is asked"));
+            }
+        }
+        Ok(())
+    }
+
+    /// A question of another node.
+    pub(crate) async fn asked(&self, _: &NodeId, service: Service, body: &[u8]) -> Result<Bytes, Refusal> {
+        let malformed = |detail: String| Refusal::new(Why::Malformed, detail);
+        match service {
+            Service::Placing => {
+                let order = say::read(body).map_err(malformed)?;
+                Ok(say::write(&orders::obey(self, order).await?).into())
+            }
+            Service::Moving => {
+                let moved = say::read(body).map_err(malformed)?;
+                orders::take_up(self, moved).await?;
+                Ok(Bytes::new())
+            }
+            Service::Queries => {
+                let command = say::read(body).map_err(malformed)?;
+                let refused = match self.ask_leader(command).await {
+                    Ok(()) => None,
+                    Err(ClusterError::Refused(why)) => Some(why),
+                    Err(error) => return Err(Refusal::new(Why::Failed, error.to_string())),
+                };
+                Ok(say::write(&Answered { refused }).into())
+            }
+            Service::Heartbeat | Service::Hints | Service::Leases => {
+                Err(malformed(format!("nothing is asked about {service:?}")))
+            }
+        }
+    }
+}
