@@ -3,7 +3,8 @@
 //! [`Peers`] is the sending side, [`Handler`] the receiving one; one of each a node. Bodies are opaque here.
 //!
 //! Holds, for every implementation:
-//!   PE-1  what is told to one peer in one class arrives in the order in which it was told, each at most once
+//!   PE-1  what is told to one peer in one class about one service arrives in the order in which it was told, each at
+//!         most once
 //!   PE-2  nothing arrives that was meant for another run of the receiver
 //!   PE-3  a message that cannot be handed over is refused at once; nothing waits in line for a peer that is gone
 
@@ -142,7 +143,7 @@ pub type LinkStates = BTreeMap<NodeId, LinkState>;
 
 /// The sending side.
 pub trait Peers: Send + Sync {
-    /// Hands a message over for sending; in order for each peer and class. That it was handed over does not mean that it
+    /// Hands a message over for sending; in order for each peer, class and service. That it was handed over does not mean that it
     /// arrives.
     ///
     /// # Errors

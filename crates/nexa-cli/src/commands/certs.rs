@@ -248,6 +248,21 @@ mod tests {
     }
 
     #[test]
+    fn both_ways_can_be_typed() {
+        use clap::Parser;
+        let parse = |words: &[&str]| match crate::args::Cli::try_parse_from(words).map(|cli| cli.command) {
+            Ok(crate::args::Command::Certs(args)) => Some(args),
+            _ => None,
+        };
+        let made = parse(&["nexa", "certs", "--out", "certs", "n1", "n2=h,10.0.0.2"]).expect("can be typed");
+        assert!(made.command.is_none() && made.nodes.len() == 2 && !made.force && made.days == 365);
+        let shown = parse(&["nexa", "certs", "show", "n1.pem"]).expect("can be typed");
+        assert!(matches!(shown.command, Some(CertsCommand::Show { .. })));
+        assert!(parse(&["nexa", "certs", "n1"]).is_none(), "where to?");
+        assert!(parse(&["nexa", "certs", "--out", "certs"]).is_none(), "for whom?");
+    }
+
+    #[test]
     fn names_that_no_node_can_have_are_refused_before_anything_is_made() {
         let folder = tempfile::tempdir().expect("a folder");
         let out = folder.path().join("certs");

@@ -14,7 +14,7 @@
 //! - A connection that says nothing for [`PING_EVERY`] is asked, and closed if it does not answer within [`PING_WAIT`].
 //! - A body that the handler keeps keeps the buffer that it arrived in, up to a batch. Copy what is small and stays.
 //!
-//! Holds what `peers` says, and PE-1 service by service: two services of one class may have different connections.
+//! Holds what `peers` says. Two services of one class may have different connections, so nothing orders one by the other.
 
 mod inward;
 mod outward;
