@@ -213,9 +213,13 @@ impl TestNode {
         self.back.lock().unwrap().clone()
     }
 
-    /// Ends it as its process would end.
-    pub(crate) fn stop(self) {
+    /// Ends it as its process would end: nobody listens there any more.
+    pub(crate) async fn stop(self) {
+        let address = self.address();
         assert_eq!(Arc::strong_count(&self.peers), 1, "somebody still holds the links");
+        drop(self);
+        // Its threads end without anybody waiting for them, and the last of them closes the door.
+        until(|| std::net::TcpListener::bind(address).is_ok()).await;
     }
 }
 

@@ -113,7 +113,7 @@ async fn what_was_meant_for_a_run_that_is_over_comes_back_and_the_next_run_hears
     b.ear.wait_entered().await;
     let id = b.id.clone();
     drop(gate);
-    b.stop();
+    b.stop().await;
     a.wait_link(&id, |state| !state.is_up).await;
     let b = desk.node_at("b", 2, address);
     // Before membership says so, the new run is seen, and told nothing.
@@ -191,7 +191,7 @@ async fn a_question_to_a_peer_that_dies_is_answered_at_once() {
     b.ear.wait_asked().await;
     let id = b.id.clone();
     let died = Instant::now();
-    b.stop();
+    b.stop().await;
     assert_eq!(waits.await.unwrap().0, Err(AskError::NoAnswer));
     assert!(died.elapsed() < Duration::from_secs(3), "{:?}", died.elapsed());
     a.wait_link(&id, |state| state.is_refused).await;
