@@ -96,6 +96,11 @@ impl Desk {
             .current_dir(root())
             .env("NEXA_DATA", self.path("data"))
             .env_remove("NEXA_SERVER")
+            .env_remove("NEXA_STORE")
+            .env_remove("NEXA_ETCD")
+            .env_remove("NEXA_CERTS")
+            .env_remove("NEXA_NODE")
+            .env_remove("NEXA_CLUSTER")
             .env_remove("NEXA_MODEL")
             .env_remove("NEXA_TOKEN_FILE")
             .env_remove("NEXA_LOG")
@@ -118,11 +123,50 @@ impl Desk {
         let mut all =
             vec!["dev", "--listen", "127.0.0.1:0", "--data", data.to_str().expect("a plain path"), "-o", "json"];
         all.extend(args);
-        let mut process = Process::start(self.nexa(&all));
+        Server::started(self.nexa(&all))
+    }
+}
+
+/// What a cluster of processes needs, for one test.
+pub struct Cluster {
+    /// Where its files are.
+    pub desk: Desk,
+    /// What every node is told by variables.
+    pub variables: Vec<(&'static str, String)>,
+}
+
+impl Cluster {
+    /// A cluster of these names on a database and an etcd, with certificates for each.
+    pub fn new(store: String, etcd: String, names: &[&str]) -> Self {
+        let desk = Desk::new();
+        let certs = desk.path("pki");
+        let folder = certs.to_str().expect("a plain path").to_owned();
+        let mut args = vec!["certs", "--out", folder.as_str()];
+        args.extend(names);
+        desk.run(&args).good();
+        let variables = vec![("NEXA_STORE", store), ("NEXA_ETCD", etcd), ("NEXA_CERTS", folder.clone())];
+        Self { desk, variables }
+    }
+
+    /// Starts `nexa serve --name NAME ARGS` on free ports and waits until it serves.
+    pub fn serve(&self, name: &str, args: &[&str]) -> Server {
+        let mut all = vec!["serve", "--name", name, "--listen", "127.0.0.1:0", "--link", "127.0.0.1:0"];
+        all.extend(["--metrics", "127.0.0.1:0", "-o", "json"]);
+        all.extend(args);
+        let mut command = self.desk.nexa(&all);
+        command.envs(self.variables.iter().map(|(name, value)| (*name, value)));
+        Server::started(command)
+    }
+}
+
+impl Server {
+    /// Starts a node that says with one object where it serves.
+    fn started(command: Command) -> Self {
+        let mut process = Process::start(command);
         let line = process.wait_for_line(|line| line.contains("\"grpc\""));
-        let ready: serde_json::Value = serde_json::from_str(&line).expect("`nexa dev -o json` prints one object");
+        let ready: serde_json::Value = serde_json::from_str(&line).expect("`-o json` prints one object");
         let address = ready["grpc"].as_str().expect("the object has the address of the door").to_owned();
-        Server { process, address, ready }
+        Self { process, address, ready }
     }
 }
 
@@ -261,7 +305,7 @@ pub struct Server {
     pub process: Process,
     /// Its gRPC door, as `--server` takes it.
     pub address: String,
-    /// What `nexa dev -o json` said.
+    /// What `-o json` said.
     pub ready: serde_json::Value,
 }
 

@@ -84,11 +84,10 @@ fn an_interrupted_load_leaves_no_node_behind() {
 }
 
 #[test]
-fn what_is_not_there_is_refused_with_what_to_do() {
-    let desk = Desk::new();
-    let (code, said) = desk.run(&["load", "--nodes", "3"]).bad();
+fn a_number_of_nodes_that_makes_no_sense_is_refused() {
+    let (code, said) = Desk::new().run(&["load", "--nodes", "0"]).bad();
     assert_eq!(code, 2);
-    assert!(said.contains("--nodes 3 is not there yet"), "{said}");
+    assert!(said.contains("--nodes 0 is not between 1 and 16"), "{said}");
 }
 
 #[test]

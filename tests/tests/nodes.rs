@@ -67,7 +67,7 @@ fn a_node_without_others_says_so() {
         ! error: there is no agent `a-1`
         (exit 4)
         $ nexa rebalance
-        nothing to move
+        agents move from nodes with more than their share to those with less
     "#]]
     .assert_eq(&shown);
 }

@@ -58,10 +58,21 @@ pub enum Color {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run one node with every door open on loopback, for development.
+    /// Run one node, or several in one process, with every door open on loopback, for development.
     ///
-    /// Data is kept in a temporary folder unless --data is given.
+    /// Data is kept in a temporary folder unless --data is given. With --nodes the nodes are a cluster like one of `nexa
+    /// serve`: they elect a leader, speak over mutual TLS, and move agents; but they share one folder, and end together.
     Dev(DevArgs),
+    /// Run one node: of a cluster, or by itself, to stay.
+    ///
+    /// Nodes with one PostgreSQL and one etcd are a cluster. Any of them takes any call; agents are where there is room, move
+    /// when a node is drained, and go on elsewhere when one is lost.
+    ///
+    /// SIGTERM lets it go in good order: it takes no new work, its agents move to other nodes, and it ends with 0 within the
+    /// time of --grace. A second one ends it at once. A node whose lease was lost ends with 7, so that whoever looks after it
+    /// starts it anew; what it did until then counts, and what it tries after that is refused.
+    #[command(after_help = SERVE_EXAMPLES)]
+    Serve(Box<ServeArgs>),
     /// Run a program to its end on a node of its own, showing what its agents do.
     ///
     /// Ctrl-C, a crash or a kill lose nothing: the same command goes on where it was.
@@ -130,11 +141,11 @@ pub enum Command {
     Certs(CertsArgs),
     /// Fetch and list the models that run on this machine.
     Models(ModelsArgs),
-    /// Put load on a node, and check everything that comes out.
+    /// Put load on a node or a cluster, and check everything that comes out.
     ///
-    /// Starts one `nexa dev` on a folder of its own and a simulated model endpoint, submits agents, and compares every
-    /// output with what it must be. `-o json` prints one object on one line, last. Ends with 3 if anything was lost, wrong,
-    /// or done twice.
+    /// Starts one `nexa dev` on a folder of its own, or with --nodes PostgreSQL, etcd and that many `nexa serve`; and a
+    /// simulated model endpoint. Submits agents to all doors, and compares every output with what it must be. `-o json`
+    /// prints one object on one line, last. Ends with 3 if anything was lost, wrong, or done twice.
     #[command(after_help = LOAD_EXAMPLES)]
     Load(LoadArgs),
     /// Look for what could keep nexa from working on this machine.
@@ -192,9 +203,12 @@ pub struct TraceArgs {
 /// `nexa dev`
 #[derive(Debug, Args)]
 pub struct DevArgs {
-    /// The address of the gRPC door; port 0 takes a free one.
+    /// The address of the gRPC door; port 0 takes a free one. Further nodes have the ports after it.
     #[arg(long, default_value = "127.0.0.1:7070")]
     pub listen: String,
+    /// How many nodes.
+    #[arg(long, default_value_t = 1)]
+    pub nodes: usize,
     /// Keep data here.
     #[arg(long)]
     pub data: Option<PathBuf>,
@@ -210,6 +224,86 @@ pub struct DevArgs {
     pub tokens: Option<PathBuf>,
     /// Try to stay below this much resident memory, in MiB: idle agents leave memory early. Default: `[node] memory_mib` in
     /// `nexa.toml`.
+    #[arg(long, value_name = "MIB")]
+    pub memory: Option<NonZeroU64>,
+    /// Serve /metrics, /healthz and /readyz on this loopback address. Default: 127.0.0.1:9464, or a free port if that is
+    /// taken.
+    #[arg(long, value_name = "ADDRESS")]
+    pub metrics: Option<String>,
+    /// Which models answer.
+    #[command(flatten)]
+    pub models: ModelArgs,
+    /// What it tells about its work.
+    #[command(flatten)]
+    pub traces: TraceArgs,
+}
+
+/// What `nexa help serve` shows last.
+const SERVE_EXAMPLES: &str = "\
+Examples:
+  nexa serve --store /var/lib/nexa              one node by itself, on SQLite in a folder
+
+  nexa certs --out pki a b c                    an authority, and certificates of three nodes
+  export NEXA_STORE=postgres://nexa:SECRET@db/nexa NEXA_ETCD=etcd:2379
+  nexa serve --name a --certs pki               one of three nodes; the others with their names,
+  nexa serve --name b --certs pki --listen 127.0.0.1:7080 --link 127.0.0.1:7081
+                                                and with other addresses if on the same machine
+
+In nexa.toml:
+  [cluster]
+  name = \"orders\"                               clusters of one etcd have different names
+  etcd = [\"etcd-1:2379\", \"etcd-2:2379\", \"etcd-3:2379\"]
+  store_file = \"/run/secrets/nexa-store\"        a file that holds the URL of the database
+  certs = \"/etc/nexa/pki\"
+  labels = { zone = \"eu\" }
+  agents_max = 50_000";
+
+/// `nexa serve`
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// The node's name, unique in the cluster. Default: the name of the machine.
+    #[arg(long, env = "NEXA_NODE")]
+    pub name: Option<String>,
+    /// The address of the gRPC door, on loopback or unix:PATH; port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:7070")]
+    pub listen: String,
+    /// Where everything is kept: postgres://USER:PASSWORD@HOST/DATABASE, or a folder for a node by itself.
+    ///
+    /// A password is better given by the variable, or in a file: others on this machine can read what was typed.
+    #[arg(long, env = "NEXA_STORE", hide_env_values = true, value_name = "URL|DIR", conflicts_with = "store_file")]
+    pub store: Option<String>,
+    /// A file that holds the same.
+    #[arg(long, env = "NEXA_STORE_FILE", value_name = "FILE")]
+    pub store_file: Option<PathBuf>,
+    /// Where etcd is; several endpoints with commas between them. Its user, if it wants one, is read from NEXA_ETCD_USER as
+    /// NAME:PASSWORD. Without etcd the node is by itself.
+    #[arg(long, env = "NEXA_ETCD", value_name = "HOST:PORT,…", value_delimiter = ',')]
+    pub etcd: Vec<String>,
+    /// The cluster's name. Clusters with other names on the same etcd do not see each other. Default: nexa.
+    #[arg(long, env = "NEXA_CLUSTER", value_name = "NAME")]
+    pub cluster: Option<String>,
+    /// Where the other nodes reach this one; port 0 takes a free one.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7071")]
+    pub link: String,
+    /// The host that others are told, if it is another than that of --listen and --link, as for 0.0.0.0.
+    #[arg(long, env = "NEXA_ADVERTISE", value_name = "HOST")]
+    pub advertise: Option<String>,
+    /// The folder with the node's certificate and key, and the authority's certificate, as `nexa certs` makes it.
+    #[arg(long, env = "NEXA_CERTS", value_name = "DIR")]
+    pub certs: Option<PathBuf>,
+    /// What may be asked of it by an agent's `labels`, as zone=eu; repeatable.
+    #[arg(long = "label", value_name = "NAME=VALUE")]
+    pub labels: Vec<String>,
+    /// Agents that it takes, in memory and not. Default: 1,000,000.
+    #[arg(long, value_name = "AGENTS")]
+    pub agents_max: Option<NonZeroU64>,
+    /// How long it may take to let agents go after SIGTERM.
+    #[arg(long, value_name = "SECONDS", default_value_t = 25)]
+    pub grace: u64,
+    /// Let in only who shows a token of this file: see `nexa help dev`.
+    #[arg(long, env = "NEXA_TOKENS", value_name = "FILE")]
+    pub tokens: Option<PathBuf>,
+    /// Try to stay below this much resident memory, in MiB. Default: `[node] memory_mib` in `nexa.toml`.
     #[arg(long, value_name = "MIB")]
     pub memory: Option<NonZeroU64>,
     /// Serve /metrics, /healthz and /readyz on this loopback address. Default: 127.0.0.1:9464, or a free port if that is
@@ -600,6 +694,8 @@ const LOAD_EXAMPLES: &str = "\
 Examples:
   nexa load --agents 10000                      ten thousand agents at once, each with one model call
   nexa load --agents 10000 --kill-at 50%        the same, with kill -9 when half have ended
+  nexa load --agents 10000 --nodes 3 --kill-node-at 50%
+                                                three nodes on PostgreSQL and etcd, one of which is lost at half-time
   nexa load --agents 3000 --rate 200            200 a second, by chance; latency counts from when each was due
   nexa load --agents 5000 --shape layers        lists of a thousand agents whose results flow to others
   nexa load --agents 10000 --shape sleepers     agents that sleep, and hear messages in between
@@ -629,7 +725,7 @@ pub struct LoadArgs {
     /// How many agents.
     #[arg(long, default_value_t = 1_000)]
     pub agents: usize,
-    /// How many nodes. There is only one so far.
+    /// How many nodes. For more than one, PostgreSQL and etcd must be installed.
     #[arg(long, default_value_t = 1)]
     pub nodes: usize,
     /// What kind of agents.
@@ -644,10 +740,10 @@ pub struct LoadArgs {
     /// Give a submission up that the server has no room for, instead of trying it again. For overload.
     #[arg(long)]
     pub give_up: bool,
-    /// Kill the node (SIGKILL) when this share of the work has ended, and start it again.
+    /// Kill a node (SIGKILL) when this share of the work has ended: one by itself is started again, of several one is lost.
     ///
     /// A node that is too busy to tell is killed when the model has answered for that share.
-    #[arg(long, value_name = "PERCENT")]
+    #[arg(long, value_name = "PERCENT", visible_alias = "kill-node-at")]
     pub kill_at: Option<String>,
     /// Where all chance comes from. The same seed gives the same texts, answers, latencies and faults.
     #[arg(long, default_value_t = 1)]
@@ -691,19 +787,20 @@ pub struct LoadArgs {
     /// Spread the agents over so many tenants, which submit one after the other and share the model's key.
     #[arg(long, default_value_t = 1)]
     pub tenants: usize,
-    /// Model calls that the node makes at once. Default: as many as there are agents.
+    /// Model calls that a node makes at once. Default: as many as there are agents.
     #[arg(long)]
     pub concurrency: Option<usize>,
-    /// Keep settings, data and log of the node in this folder. Default: a temporary one.
+    /// Keep settings, data and logs of everything that is started in this folder. Default: a temporary one.
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
-    /// Use this server instead of starting one. Its default model must be at the simulated endpoint, see --port.
-    #[arg(long, value_name = "URL", conflicts_with_all = ["data", "kill_at", "concurrency", "tenants"])]
-    pub target: Option<String>,
+    /// Use this server instead of starting one; repeatable, for the doors of one cluster. Its default model must be at the
+    /// simulated endpoint, see --port.
+    #[arg(long, value_name = "URL", conflicts_with_all = ["data", "kill_at", "concurrency", "tenants", "nodes"])]
+    pub target: Vec<String>,
     /// A file that holds the token to show to the server of --target.
     #[arg(long, requires = "target")]
     pub token_file: Option<PathBuf>,
-    /// Write a report to FILE.md, with charts in FILE.svg.
+    /// Write a report to FILE.md with charts in FILE.svg, and both as one page to FILE.html.
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
     /// The port of the simulated endpoint. Default: any free one.

@@ -18,6 +18,8 @@ pub enum Exit {
     Unavailable = 5,
     /// The deadline passed.
     Deadline = 6,
+    /// The node's lease was lost: whatever it was, it is not that any more. To be started anew.
+    LeaseLost = 7,
     /// Somebody pressed Ctrl-C; as shells have it, 128 and the signal's number.
     Interrupted = 130,
 }

@@ -6,13 +6,12 @@
 //! [`Lone`] is the fleet of a node without others.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use nexa_ports::clock::Clock;
 use nexa_ports::store::StoreError;
-use nexa_types::{AgentId, NodeId, Timestamp};
+use nexa_types::{AgentId, NodeId};
 
 use crate::host::Host;
 
@@ -56,8 +55,8 @@ pub struct NodeView {
     pub cpu_milli: u64,
     /// Its memory in bytes; 0 without a limit.
     pub memory_bytes: u64,
-    /// What it does, and when it told that.
-    pub load: Option<(NodeLoad, Timestamp)>,
+    /// What it does, as it told last.
+    pub load: Option<NodeLoad>,
 }
 
 /// What a node does.
@@ -106,14 +105,9 @@ pub enum FleetError {
     /// Nobody decides at the moment.
     #[error("the cluster has no leader at the moment")]
     NoLeader,
-    /// The node that has to do it does not answer.
-    #[error("node `{node}` does not answer: {why}")]
-    Unreachable {
-        /// Which.
-        node: NodeId,
-        /// What happened.
-        why: String,
-    },
+    /// Whoever decides did not answer, so nobody knows whether it was done.
+    #[error("the node that leads did not answer; it may have been done")]
+    NoAnswer,
     /// It has too much to do to do this, too.
     #[error("{what}")]
     Busy {
@@ -128,7 +122,7 @@ pub enum FleetError {
 /// The nodes behind the doors.
 pub trait Fleet: Send + Sync {
     /// All nodes, by name.
-    fn nodes(&self) -> Vec<NodeView>;
+    fn nodes(&self) -> BoxFuture<'_, Result<Vec<NodeView>, FleetError>>;
 
     /// Keeps new agents away from a node, or lets them come again.
     fn cordon<'a>(&'a self, node: &'a NodeId, undo: bool) -> BoxFuture<'a, Result<(), FleetError>>;
@@ -136,24 +130,23 @@ pub trait Fleet: Send + Sync {
     /// Begins to move every agent of a node away.
     fn drain<'a>(&'a self, node: &'a NodeId) -> BoxFuture<'a, Result<(), FleetError>>;
 
-    /// Moves an agent to a node, or to whichever has the most room; gives the one that owns it then.
-    fn migrate(&self, agent: AgentId, to: Option<NodeId>) -> BoxFuture<'_, Result<NodeId, FleetError>>;
+    /// Moves an agent to a node, or to whichever has the most room; ends when it is there.
+    fn migrate(&self, agent: AgentId, to: Option<NodeId>) -> BoxFuture<'_, Result<(), FleetError>>;
 
-    /// Begins to even out the load; gives how many agents will move.
-    fn rebalance(&self) -> BoxFuture<'_, Result<u32, FleetError>>;
+    /// Begins to even out the load.
+    fn rebalance(&self) -> BoxFuture<'_, Result<(), FleetError>>;
 }
 
 /// A node without others: it lists itself, and there is nowhere to move anything to.
 pub struct Lone {
     host: Arc<dyn Host>,
-    clock: Arc<dyn Clock>,
-    door: Arc<OnceLock<String>>,
+    door: String,
 }
 
 impl Lone {
-    /// The fleet of this node; `door` is set once its door is open.
-    pub fn new(host: Arc<dyn Host>, clock: Arc<dyn Clock>, door: Arc<OnceLock<String>>) -> Self {
-        Self { host, clock, door }
+    /// The fleet of this node, which clients reach at `door`.
+    pub fn new(host: Arc<dyn Host>, door: String) -> Self {
+        Self { host, door }
     }
 
     fn known(&self, node: &NodeId) -> Result<(), FleetError> {
@@ -162,7 +155,7 @@ impl Lone {
 }
 
 impl Fleet for Lone {
-    fn nodes(&self) -> Vec<NodeView> {
+    fn nodes(&self) -> BoxFuture<'_, Result<Vec<NodeView>, FleetError>> {
         let stats = self.host.stats();
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let load = NodeLoad {
@@ -174,20 +167,21 @@ impl Fleet for Lone {
             resident_bytes: stats.resident_bytes.unwrap_or_default(),
             lag_ms: stats.runtime_lag_ms,
         };
-        vec![NodeView {
+        let only = NodeView {
             id: self.host.id().clone(),
             generation: 0,
             state: NodeState::Ready,
             is_leader: true,
             is_self: true,
-            door: self.door.get().cloned().unwrap_or_default(),
+            door: self.door.clone(),
             link: String::new(),
             build: env!("CARGO_PKG_VERSION").to_owned(),
             labels: BTreeMap::new(),
             cpu_milli: cores as u64 * 1_000,
             memory_bytes: stats.memory_max.unwrap_or_default(),
-            load: Some((load, self.clock.now())),
-        }]
+            load: Some(load),
+        };
+        futures::future::ready(Ok(vec![only])).boxed()
     }
 
     fn cordon<'a>(&'a self, node: &'a NodeId, undo: bool) -> BoxFuture<'a, Result<(), FleetError>> {
@@ -199,15 +193,15 @@ impl Fleet for Lone {
         futures::future::ready(self.known(node).and(Err(FleetError::Alone))).boxed()
     }
 
-    fn migrate(&self, _: AgentId, to: Option<NodeId>) -> BoxFuture<'_, Result<NodeId, FleetError>> {
+    fn migrate(&self, _: AgentId, to: Option<NodeId>) -> BoxFuture<'_, Result<(), FleetError>> {
         let answer = match to {
-            Some(node) => self.known(&node).map(|()| node),
+            Some(node) => self.known(&node),
             None => Err(FleetError::Alone),
         };
         futures::future::ready(answer).boxed()
     }
 
-    fn rebalance(&self) -> BoxFuture<'_, Result<u32, FleetError>> {
-        futures::future::ready(Ok(0)).boxed()
+    fn rebalance(&self) -> BoxFuture<'_, Result<(), FleetError>> {
+        futures::future::ready(Ok(())).boxed()
     }
 }

@@ -37,7 +37,9 @@ const COLUMNS: usize = 2;
 const POINTS_MAX: usize = 400;
 /// Ticks of an axis, about.
 const TICKS: f64 = 5.0;
-const COLOURS: [&str; 3] = ["#2f6fdb", "#d9672e", "#3a9a5b"];
+/// Lines of a panel, at most.
+pub const LINES_MAX: usize = COLOURS.len();
+const COLOURS: [&str; 6] = ["#2f6fdb", "#d9672e", "#3a9a5b", "#8a4fc4", "#c2a01c", "#23a3a8"];
 
 /// One picture of all panels.
 pub fn svg(panels: &[Panel]) -> String {

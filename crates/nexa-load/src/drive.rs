@@ -103,8 +103,8 @@ impl Board {
 /// Who submits what, and when.
 #[derive(Clone)]
 pub struct Driver {
-    /// To whom, by tenant.
-    pub clients: Arc<[Client]>,
+    /// To whom, by tenant: each door in turn.
+    pub clients: Arc<[Vec<Client>]>,
     /// What.
     pub plan: Arc<Plan>,
     /// The program that was put.
@@ -153,9 +153,11 @@ impl Driver {
         let sent = start.elapsed();
         let intended = if self.arrivals == Arrivals::AtOnce { sent } else { intended };
         let mut row = Submitted { intended, sent, ..Submitted::default() };
+        let doors = &self.clients[self.plan.tenant(workload)];
+        let mut door = workload % doors.len();
         loop {
             let tried = Instant::now();
-            let error = match self.clients[self.plan.tenant(workload)].submit(request.clone()).await {
+            let error = match doors[door].submit(request.clone()).await {
                 Ok(answer) => {
                     row.accepted = Some((start.elapsed(), answer.workload_id));
                     return row;
@@ -163,6 +165,11 @@ impl Driver {
                 Err(error) => error,
             };
             let is_refused = error.reason() == Some(Reason::Overloaded);
+            // A node that is away, or going, is not the only one.
+            let next_door = error.is_unreachable() || error.reason() == Some(Reason::Draining);
+            if next_door {
+                door = (door + 1) % doors.len();
+            }
             if is_refused {
                 row.refusals.push(tried.elapsed());
             }
@@ -175,6 +182,9 @@ impl Driver {
             if !may_pass || out_of_time || self.stop.is_cancelled() {
                 row.error = Some(error.to_string());
                 return row;
+            }
+            if next_door && door != workload % doors.len() {
+                continue;
             }
             let told = error.refusal().and_then(|refusal| refusal.retry_after);
             tokio::time::sleep(told.unwrap_or(RETRY_WAIT).min(RETRY_WAIT_MAX)).await;

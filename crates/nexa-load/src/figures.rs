@@ -1,5 +1,6 @@
 //! What came of a load, in numbers. Each is measured or absent.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
@@ -16,7 +17,7 @@ pub struct Figures {
     /// From the first submission sent until the first request of the last agent reached the endpoint, which is after its
     /// `started` was recorded; of sleepers, until the last one is recorded as begun. Absent if some never did.
     pub all_running_s: Option<f64>,
-    /// The highest memory of the node's processes together, sampled each second.
+    /// The highest memory of the processes of all nodes together, sampled each second.
     pub total_pss_mib: Option<f64>,
     /// How that memory grows, over the last two thirds of the run; absent for a run of less than a minute.
     pub memory_slope_mib_per_min: Option<f64>,
@@ -75,6 +76,20 @@ pub struct Figures {
     pub ended_at_kill: Option<f64>,
     /// From the kill until the node served again.
     pub restart_s: Option<f64>,
+    /// The nodes.
+    pub nodes: usize,
+    /// Agents that had not ended on each node, when there were most of them.
+    pub placement: BTreeMap<String, u64>,
+    /// The node that was killed and not started again.
+    pub killed_node: Option<String>,
+    /// Agents that were on it and went on elsewhere.
+    pub failed_over: u64,
+    /// From the kill until half of these had recorded something on another node.
+    pub failover_p50_s: Option<f64>,
+    /// The same for nine tenths.
+    pub failover_p90_s: Option<f64>,
+    /// The same for the last of them.
+    pub failover_max_s: Option<f64>,
     /// How long one sync to the disk takes, measured before the run in the same folder.
     pub fsync_p50_us: Option<f64>,
     /// Where all chance comes from.

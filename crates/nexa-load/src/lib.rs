@@ -1,4 +1,4 @@
-//! Load on a node, and what came of it: `nexa load`.
+//! Load on a node or a cluster, and what came of it: `nexa load`.
 //!
 //! In:  a [`run::Settings`]: how many agents of which shape, how they arrive, what the model endpoint does, whether the
 //!      node is killed.
@@ -7,7 +7,7 @@
 //! - [`endpoint`]: the simulated model endpoint, with latency, limits and faults from a seed.
 //! - [`shape`]: what is submitted, and what must come out of it.
 //! - [`drive`]: the open loop that submits.
-//! - [`node`], [`sample`]: the node's process, and what it uses.
+//! - [`crew`], [`node`], [`servers`], [`sample`]: the processes of nodes, of what a cluster of them needs, and what they use.
 //! - [`observe`]: how the server says things stand: sweeps over its lists, and histories.
 //! - [`shares`]: how much of a limited key was used, and how evenly by tenants.
 //! - [`run`]: all of it in order; `judge` compares.
@@ -17,6 +17,7 @@
 //! Not here: what can be typed and printed (`nexa-cli`, `nexa`).
 
 pub mod chart;
+pub mod crew;
 pub mod dice;
 pub mod drive;
 pub mod endpoint;
@@ -27,6 +28,7 @@ pub mod overload;
 pub mod report;
 pub mod run;
 pub mod sample;
+pub mod servers;
 pub mod shape;
 pub mod shares;
 
@@ -58,6 +60,24 @@ pub enum LoadError {
     /// The node's process failed.
     #[error("the node failed: {why}\n{log}")]
     Node {
+        /// What happened.
+        why: String,
+        /// The end of its log.
+        log: String,
+    },
+    /// A server that the nodes need is not installed.
+    #[error("{name} is not installed on this machine: {hint}")]
+    Missing {
+        /// Which.
+        name: &'static str,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// A server that the nodes need failed.
+    #[error("{name} failed: {why}\n{log}")]
+    Server {
+        /// Which.
+        name: &'static str,
         /// What happened.
         why: String,
         /// The end of its log.

@@ -1,7 +1,8 @@
-//! The node under load: a child process of the same binary, on SQLite, in a folder of its own.
+//! A node under load: a child process of the same binary, in a folder of its own.
 //!
-//! It is started by `nexa dev` in the folder, whose `nexa.toml` names the simulated endpoint; what it says on standard error
-//! goes to `node.log` there. It may be killed, and starts again on the same data and the same address.
+//! It is started by `nexa dev` on SQLite, or by `nexa serve` as one of a cluster. The folder's `nexa.toml` names the simulated
+//! endpoint; what it says on standard error goes to `node.log` there. It may be killed; one by itself starts again on the same
+//! data and the same address.
 //!
 //! Waiting: [`START_PATIENCE`] for the address, [`STOP_PATIENCE`] for the end after SIGTERM; then it is killed. A driver that
 //! ends in any way kills it.
@@ -45,6 +46,28 @@ pub struct NodePlan {
     pub limits: KeyLimits,
     /// The tokens of its tenants; without any, whoever reaches it is the local tenant.
     pub tokens: Vec<String>,
+    /// What it is told as one of a cluster; without it, it is by itself.
+    pub member: Option<Member>,
+}
+
+/// What a node of a cluster is told.
+#[derive(Clone)]
+pub struct Member {
+    /// Its name.
+    pub name: String,
+    /// The URL of the database.
+    pub store: String,
+    /// Where etcd is.
+    pub etcd: String,
+    /// The folder with the certificates.
+    pub certs: PathBuf,
+}
+
+impl std::fmt::Debug for Member {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { name, store: _, etcd, certs: _ } = self;
+        write!(out, "Member({name} at {etcd})")
+    }
 }
 
 /// A running node.
@@ -88,7 +111,9 @@ impl NodePlan {
         let mut file =
             std::fs::File::options().create(true).truncate(true).write(true).mode(0o600).open(self.token_file())?;
         for (tenant, token) in self.tokens.iter().enumerate() {
-            writeln!(file, "{} load-{tenant} load full", blake3::hash(token.as_bytes()))?;
+            // One of them may ask how the nodes are.
+            let access = if tenant == 0 { "operator" } else { "full" };
+            writeln!(file, "{} load-{tenant} load {access}", blake3::hash(token.as_bytes()))?;
         }
         Ok(())
     }
@@ -123,9 +148,20 @@ impl NodePlan {
         if !self.tokens.is_empty() {
             command.env("NEXA_TOKENS", self.token_file());
         }
+        match &self.member {
+            None => command.args(["dev", "--listen", listen, "-o", "json", "--data"]).arg(self.data()),
+            Some(Member { name, store, etcd, certs }) => command
+                .args(["serve", "--name", name, "--listen", listen, "--link", "127.0.0.1:0"])
+                // Short: at the end of a load there is nobody left to move, or nobody to move to.
+                .args(["--metrics", "127.0.0.1:0", "--grace", "5", "-o", "json"])
+                .env("NEXA_STORE", store)
+                .env("NEXA_ETCD", etcd)
+                .env("NEXA_CERTS", certs)
+                .env_remove("NEXA_STORE_FILE")
+                .env_remove("NEXA_CLUSTER")
+                .env_remove("NEXA_ADVERTISE"),
+        };
         let mut child = command
-            .args(["dev", "--listen", listen, "-o", "json", "--data"])
-            .arg(self.data())
             .current_dir(&self.folder)
             .env(KEY.0, KEY.1)
             .env_remove("NEXA_MODEL")
@@ -170,6 +206,11 @@ impl Node {
     /// The process's id, while it runs.
     pub fn pid(&self) -> Option<u32> {
         self.child.id()
+    }
+
+    /// Its name among others.
+    pub fn name(&self) -> Option<&str> {
+        self.plan.member.as_ref().map(|member| member.name.as_str())
     }
 
     /// The folder with its data.

@@ -125,6 +125,26 @@ pub async fn starts(client: &Client) -> Result<Vec<(String, SystemTime)>, LoadEr
     }
 }
 
+/// How many agents that have not ended each node has, by name, as it told last.
+///
+/// # Errors
+/// [`LoadError::Client`].
+pub async fn nodes(client: &Client) -> Result<BTreeMap<String, u64>, LoadError> {
+    let listed = client.nodes(v1::ClusterServiceListNodesRequest {}).await.map_err(failed("listing nodes"))?;
+    let agents = |node: &v1::Node| node.load.as_ref().map_or(0, |load| load.agents);
+    Ok(listed.nodes.iter().map(|node| (node.name.clone(), agents(node))).collect())
+}
+
+/// What a history tells of a workload's agents.
+#[derive(Debug, Clone, Default)]
+pub struct History {
+    /// Its outside effects.
+    pub attempts: Vec<Attempts>,
+    /// Who was on a node that was killed, and went on elsewhere: when the new owner first recorded anything but that it is
+    /// the owner.
+    pub resumed: Vec<SystemTime>,
+}
+
 /// An outside effect in a history: its key, as the endpoint saw it, and how often its sending was recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempts {
@@ -134,37 +154,101 @@ pub struct Attempts {
     pub attempts: u32,
 }
 
-/// The outside effects of ended workloads, from their histories.
+/// What the histories of ended workloads tell. `killed` is the name of a node that was, and when.
 ///
 /// # Errors
 /// [`LoadError::Client`].
-pub async fn attempts(client: &Client, workloads: Vec<String>) -> Result<Vec<Attempts>, LoadError> {
-    let histories = stream::iter(workloads).map(|workload| attempts_of(client.clone(), workload));
+pub async fn histories(
+    client: &Client,
+    workloads: Vec<String>,
+    killed: Option<(String, SystemTime)>,
+) -> Result<Vec<History>, LoadError> {
+    let histories = stream::iter(workloads).map(|workload| history_of(client.clone(), workload, killed.clone()));
     let mut histories = histories.buffer_unordered(HISTORIES_AT_ONCE);
     let mut all = Vec::new();
     while let Some(history) = histories.next().await {
-        all.extend(history?);
+        all.push(history?);
     }
     Ok(all)
 }
 
-async fn attempts_of(client: Client, workload_id: String) -> Result<Vec<Attempts>, LoadError> {
-    let Ok(workload) = workload_id.parse::<WorkloadId>() else { return Ok(Vec::new()) };
+/// Where an agent is, as its history tells so far.
+#[derive(Debug, Default)]
+struct Whereabouts {
+    node: String,
+    /// It was on the killed node, and another has taken it over since.
+    is_back: bool,
+    resumed: Option<SystemTime>,
+}
+
+impl Whereabouts {
+    fn note(&mut self, event: &Event, at: Option<SystemTime>, killed: &(String, SystemTime)) {
+        let (name, killed_at) = killed;
+        match event {
+            Event::AgentStarted(started) if self.node.is_empty() => self.node.clone_from(&started.node),
+            Event::AgentStarted(_) => {}
+            Event::AgentTakenOver(taken) => {
+                self.is_back |= self.node == *name && at.is_some_and(|at| at > *killed_at);
+                self.node.clone_from(&taken.node);
+            }
+            _ if self.is_back && self.resumed.is_none() => self.resumed = at,
+            _ => {}
+        }
+    }
+}
+
+async fn history_of(
+    client: Client,
+    workload_id: String,
+    killed: Option<(String, SystemTime)>,
+) -> Result<History, LoadError> {
+    let Ok(workload) = workload_id.parse::<WorkloadId>() else { return Ok(History::default()) };
     let mut effects: BTreeMap<(AgentId, Seq), u32> = BTreeMap::new();
+    let mut agents: BTreeMap<AgentId, Whereabouts> = BTreeMap::new();
     let mut frames = client.watch_workload(workload_id, From::Start, false);
     let read = async {
         while let Some(frame) = frames.next().await {
             let Frame::Event(event) = frame.map_err(failed("reading a history"))? else { continue };
-            let (Some(Event::EffectStarted(started)), Ok(agent)) = (event.event, event.agent_id.parse()) else {
-                continue;
-            };
-            let attempts = effects.entry((agent, Seq(started.effect_seq))).or_default();
-            *attempts = (*attempts).max(started.attempt);
+            let (Some(what), Ok(agent)) = (event.event, event.agent_id.parse::<AgentId>()) else { continue };
+            if let Some(killed) = &killed {
+                let at = event.at.and_then(|at| SystemTime::try_from(at).ok());
+                agents.entry(agent).or_default().note(&what, at, killed);
+            }
+            if let Event::EffectStarted(started) = what {
+                let attempts = effects.entry((agent, Seq(started.effect_seq))).or_default();
+                *attempts = (*attempts).max(started.attempt);
+            }
         }
         Ok(())
     };
     let late = nexa_client::ClientError::Deadline;
     tokio::time::timeout(HISTORY_PATIENCE, read).await.map_err(|_| failed("reading a history")(late))??;
     let key = |(agent, seq)| EffectKey::of(workload, agent, seq).to_string();
-    Ok(effects.into_iter().map(|(effect, attempts)| Attempts { key: key(effect), attempts }).collect())
+    let attempts = effects.into_iter().map(|(effect, attempts)| Attempts { key: key(effect), attempts }).collect();
+    let resumed = agents.into_values().filter_map(|agent| agent.resumed).collect();
+    Ok(History { attempts, resumed })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_is_back_when_another_node_records_something_of_it() {
+        let at = |second| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(second));
+        let killed = ("b".to_owned(), SystemTime::UNIX_EPOCH + Duration::from_secs(10));
+        let started = |node: &str| Event::AgentStarted(v1::AgentStarted { node: node.into() });
+        let taken = |node: &str| Event::AgentTakenOver(v1::AgentTakenOver { node: node.into() });
+        let sent = || Event::EffectStarted(v1::EffectStarted { effect_seq: 1, attempt: 2 });
+        let resumed = |events: Vec<(Event, u64)>| {
+            let mut agent = Whereabouts::default();
+            events.iter().for_each(|(event, second)| agent.note(event, at(*second), &killed));
+            agent.resumed
+        };
+        assert_eq!(resumed(vec![(started("b"), 1), (sent(), 2), (taken("a"), 12), (sent(), 13), (sent(), 14)]), at(13));
+        assert_eq!(resumed(vec![(started("a"), 1), (taken("c"), 12), (sent(), 13)]), None, "it was not there");
+        assert_eq!(resumed(vec![(started("b"), 1), (taken("a"), 5), (sent(), 13)]), None, "it had left before");
+        let moved_there = vec![(started("a"), 1), (taken("b"), 5), (taken("c"), 12), (sent(), 15)];
+        assert_eq!(resumed(moved_there), at(15));
+    }
 }

@@ -1,7 +1,9 @@
 //! A report: a page of figures and a picture beside it.
 //!
-//! In:  an [`Outcome`] and the command that made it. Out: Markdown and SVG; writing them is left to [`write`].
+//! In:  an [`Outcome`] and the command that made it. Out: Markdown and SVG, and both as one page of HTML that needs nothing
+//! else; writing them is left to [`write`].
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
@@ -10,16 +12,19 @@ use serde_json::Value;
 
 use crate::LoadError;
 use crate::chart::{self, Line, Panel};
-use crate::figures::Times;
+use crate::figures::{Figures, Times};
 use crate::run::Outcome;
 
 /// Points of a distribution.
 const QUANTILES: u32 = 200;
+/// How the page looks, in light and dark.
+const STYLE: &str = "body{font:15px sans-serif;max-width:960px;margin:2em auto;padding:0 1em;color-scheme:light dark}\
+    td{padding:.15em 1em .15em 0;border-bottom:1px solid #8884}pre{overflow:auto}svg{width:100%;height:auto}";
 /// The figures that a reader looks for first, and what they say.
 const FIRST: [(&str, &str); 9] = [
     ("agents", "agents"),
     ("all_running_s", "all running after, seconds"),
-    ("total_pss_mib", "most memory of the node (PSS), MiB"),
+    ("total_pss_mib", "most memory of all nodes (PSS), MiB"),
     ("lost", "lost"),
     ("wrong", "wrong"),
     ("repeated_effects", "effects repeated"),
@@ -28,12 +33,16 @@ const FIRST: [(&str, &str); 9] = [
     ("steps_per_s", "steps a second"),
 ];
 
-/// Writes `FILE.md` and `FILE.svg`.
+/// Writes `FILE.md`, `FILE.svg` and `FILE.html`.
 ///
 /// # Errors
 /// [`LoadError::Folder`] if they cannot be written.
 pub fn write(file: &Path, command: &str, outcome: &Outcome) -> Result<(), LoadError> {
-    put(file, &svg(outcome), |picture| markdown(command, picture, outcome))
+    let svg = svg(outcome);
+    put(file, &svg, |picture| markdown(command, picture, outcome))?;
+    let page = file.with_extension("html");
+    let folder = file.parent().unwrap_or(Path::new(".")).to_path_buf();
+    std::fs::write(page, html(command, &svg, outcome)).map_err(|source| LoadError::Folder { folder, source })
 }
 
 /// Writes a picture and, with its name, the page beside it.
@@ -49,39 +58,78 @@ pub(crate) fn put(file: &Path, svg: &str, page: impl FnOnce(&str) -> String) -> 
     written().map_err(|source| LoadError::Folder { folder: folder.to_path_buf(), source })
 }
 
-/// The page.
-pub fn markdown(command: &str, picture: &str, outcome: &Outcome) -> String {
-    let figures = serde_json::to_value(&outcome.figures).unwrap_or_default();
+/// What a report says before its figures: its heading, and whether all went right.
+fn heading(outcome: &Outcome) -> (String, &'static str) {
+    let Figures { agents, shape, nodes, .. } = &outcome.figures;
+    let where_ = if *nodes > 1 { format!(" on {nodes} nodes") } else { String::new() };
     let verdict = if outcome.figures.is_right() {
         "Every output is what it must be; nothing was lost and nothing done twice."
     } else {
         "Something is wrong: see the figures."
     };
-    let agents = outcome.figures.agents;
-    let mut page = format!("# {agents} agents, {}\n\n    {command}\n\n{verdict}\n\n", outcome.figures.shape);
-    page += "| figure | value |\n|---|---|\n";
-    let mut row = |name: &str, value: &Value| {
-        // A string takes everything that is written to it.
-        let _ = writeln!(
-            page,
-            "| {name} | {} |",
-            if value.is_null() { "not measured".to_owned() } else { value.to_string() }
-        );
+    (format!("{agents} agents, {shape}{where_}"), verdict)
+}
+
+/// The figures with what they are called: those that a reader looks for first, then all others that were measured.
+fn rows(outcome: &Outcome) -> Vec<(String, String)> {
+    let figures = serde_json::to_value(&outcome.figures).unwrap_or_default();
+    let shown = |value: &Value| match value {
+        Value::Null => "not measured".to_owned(),
+        Value::Object(parts) => {
+            parts.iter().map(|(name, count)| format!("{name}: {count}")).collect::<Vec<_>>().join(", ")
+        }
+        other => other.to_string(),
     };
-    for (key, name) in FIRST {
-        row(name, &figures[key]);
-    }
+    let mut rows: Vec<_> = FIRST.iter().map(|(key, name)| ((*name).to_owned(), shown(&figures[key]))).collect();
     for (key, value) in figures.as_object().into_iter().flatten() {
-        if !FIRST.iter().any(|(first, _)| first == key) && !value.is_null() {
-            row(&format!("`{key}`"), value);
+        let says_something = !value.is_null() && value.as_object().is_none_or(|parts| !parts.is_empty());
+        if !FIRST.iter().any(|(first, _)| first == key) && says_something {
+            rows.push((format!("`{key}`"), shown(value)));
         }
     }
+    rows
+}
+
+/// What shared the machine, and what the floor of the disk was.
+fn circumstances() -> String {
     let machine = std::thread::available_parallelism().map_or(0, usize::from);
-    let _ = write!(
-        page,
-        "\n![Workloads under way, memory, times and answers]({picture})\n\nThe node, the simulated endpoint and whoever submits \
-         shared {machine} processors. `fsync_p50_us` is the time of one sync to the same disk, measured before the run.\n"
-    );
+    format!(
+        "The nodes and what they need, the simulated endpoint and whoever submits shared {machine} processors. \
+         `fsync_p50_us` is the time of one sync to the same disk, measured before the run."
+    )
+}
+
+/// The page as HTML, with the picture inside.
+pub fn html(command: &str, svg: &str, outcome: &Outcome) -> String {
+    let (heading, verdict) = heading(outcome);
+    let mut table = String::new();
+    for (name, value) in rows(outcome) {
+        let name = name.trim_matches('`');
+        table += &format!("<tr><td>{}</td><td>{}</td></tr>\n", escaped(name), escaped(&value));
+    }
+    format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{heading}</title>\n<style>{STYLE}</style>\
+         </head><body>\n<h1>{heading}</h1>\n<pre>{}</pre>\n<p><b>{verdict}</b></p>\n{svg}\n<table>\n{table}</table>\n\
+         <p>{}</p>\n</body></html>\n",
+        escaped(command),
+        escaped(&circumstances()),
+        heading = escaped(&heading),
+    )
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+/// The page.
+pub fn markdown(command: &str, picture: &str, outcome: &Outcome) -> String {
+    let (heading, verdict) = heading(outcome);
+    let mut page = format!("# {heading}\n\n    {command}\n\n{verdict}\n\n| figure | value |\n|---|---|\n");
+    for (name, value) in rows(outcome) {
+        // A string takes everything that is written to it.
+        let _ = writeln!(page, "| {name} | {value} |");
+    }
+    let _ = write!(page, "\n![Workloads under way, memory, times and answers]({picture})\n\n{}\n", circumstances());
     page
 }
 
@@ -100,10 +148,10 @@ pub fn svg(outcome: &Outcome) -> String {
         outcome.samples.iter().map(|sample| (sample.at.as_secs_f64(), of(sample))).collect()
     };
     let answers = outcome.answers.iter().enumerate().map(|(second, count)| (second as f64, f64::from(*count)));
-    chart::svg(&[
+    let mut panels = vec![
         panel("Workloads under way", seconds, vec![line("", under_way(&outcome.lives))], &marks),
         panel(
-            "Memory of the node, MiB",
+            "Memory of all nodes, MiB",
             seconds,
             vec![line("PSS", sampled(|sample| sample.pss_mib)), line("RSS", sampled(|sample| sample.rss_mib))],
             &marks,
@@ -115,7 +163,23 @@ pub fn svg(outcome: &Outcome) -> String {
             &[],
         ),
         panel("Answers of the model, a second", seconds, vec![line("", answers.collect())], &marks),
-    ])
+    ];
+    if !outcome.placements.is_empty() {
+        panels.push(panel("Agents of each node that have not ended", seconds, placements(outcome), &marks));
+    }
+    chart::svg(&panels)
+}
+
+/// A line for each node.
+fn placements(outcome: &Outcome) -> Vec<Line> {
+    let names: BTreeSet<&String> = outcome.placements.iter().flat_map(|(_, nodes)| nodes.keys()).collect();
+    let points = |name: &String| {
+        let count = |(at, nodes): &(Duration, BTreeMap<String, u64>)| {
+            (at.as_secs_f64(), nodes.get(name).copied().unwrap_or_default() as f64)
+        };
+        outcome.placements.iter().map(count).collect()
+    };
+    names.into_iter().take(chart::LINES_MAX).map(|name| Line { name: name.clone(), points: points(name) }).collect()
 }
 
 /// How many lives are under way, at each moment at which that changes.
@@ -141,7 +205,6 @@ fn shares(times: &Times) -> Vec<(f64, f64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::figures::Figures;
 
     #[test]
     fn the_number_under_way_rises_and_falls() {
@@ -161,12 +224,23 @@ mod tests {
             first_steps: Times::default(),
             runs: Times::default(),
             killed: Some(Duration::from_secs(1)),
+            placements: Vec::new(),
         };
         let page = markdown("nexa load --agents 12", "x.svg", &outcome);
         assert!(page.starts_with("# 12 agents, layers\n\n    nexa load --agents 12\n"), "{page}");
         assert!(page.contains("| steps a second | 7.5 |") && page.contains("(x.svg)"), "{page}");
         assert!(page.contains("| all running after, seconds | not measured |"), "{page}");
         assert!(svg(&outcome).contains("kill -9"));
+        let at = Duration::from_secs(1);
+        let placements = vec![(at, BTreeMap::from([("n1".to_owned(), 4), ("n2".to_owned(), 8)]))];
+        let cluster = Figures { nodes: 2, placement: placements[0].1.clone(), ..outcome.figures.clone() };
+        let cluster = Outcome { figures: cluster, placements, ..outcome.clone() };
+        let html = html("nexa load <x>", &svg(&cluster), &cluster);
+        assert!(
+            html.contains("<h1>12 agents, layers on 2 nodes</h1>") && html.contains("nexa load &lt;x&gt;"),
+            "{html}"
+        );
+        assert!(html.contains("<td>placement</td><td>n1: 4, n2: 8</td>") && html.contains(">n2<"), "{html}");
         let wrong = Outcome { figures: Figures { wrong: 1, ..outcome.figures.clone() }, ..outcome };
         assert!(markdown("", "", &wrong).contains("Something is wrong"));
     }

@@ -1,5 +1,6 @@
 //! What a process uses, looked up once a second in `/proc`. Where there is no such thing nothing is told.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -25,24 +26,30 @@ pub struct Sample {
     pub cpu_s: f64,
 }
 
-/// Looks until it is told to stop. `pid` may change, as after a restart, or be absent.
-pub async fn sample(pid: watch::Receiver<Option<u32>>, start: Instant, stop: CancellationToken) -> Vec<Sample> {
+/// Looks until it is told to stop, at all processes together. Which these are may change, as after a restart.
+pub async fn sample(pids: watch::Receiver<Vec<u32>>, start: Instant, stop: CancellationToken) -> Vec<Sample> {
     let mut samples: Vec<Sample> = Vec::new();
     let mut ticks = tokio::time::interval(EVERY);
-    let (mut before, mut last) = (0.0, (None, 0.0));
+    // What processes have used that are gone, and each that is there.
+    let (mut before, mut used) = (0.0, BTreeMap::<u32, f64>::new());
     while samples.len() < SAMPLES_MAX {
         tokio::select! {
             _ = ticks.tick() => {}
             () = stop.cancelled() => break,
         }
-        let current = *pid.borrow();
-        if last.0 != current {
-            before += last.1;
-            last = (current, 0.0);
-        }
-        if let Some(sample) = current.and_then(|pid| look(pid, start)) {
-            last.1 = sample.cpu_s;
-            samples.push(Sample { cpu_s: before + sample.cpu_s, ..sample });
+        let current = pids.borrow().clone();
+        let gone: Vec<u32> = used.keys().copied().filter(|pid| !current.contains(pid)).collect();
+        before += gone.iter().filter_map(|pid| used.remove(pid)).sum::<f64>();
+        let looks: Vec<(u32, Sample)> = current.iter().filter_map(|pid| Some((*pid, look(*pid, start)?))).collect();
+        used.extend(looks.iter().map(|(pid, look)| (*pid, look.cpu_s)));
+        let sum = |of: fn(&Sample) -> f64| looks.iter().map(|(_, look)| of(look)).sum();
+        if let Some((_, last)) = looks.last() {
+            samples.push(Sample {
+                at: last.at,
+                pss_mib: sum(|look| look.pss_mib),
+                rss_mib: sum(|look| look.rss_mib),
+                cpu_s: before + used.values().sum::<f64>(),
+            });
         }
     }
     samples

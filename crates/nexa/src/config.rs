@@ -1,5 +1,7 @@
 //! Settings: the command line over the environment over the project's `nexa.toml` over defaults.
 
+pub(crate) mod cluster;
+
 use std::collections::BTreeMap;
 use std::num::{NonZeroU8, NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
@@ -11,6 +13,8 @@ use nexa_ports::model::LaneLimits;
 use nexa_sched::{LoadBalanceStrategy, SchedulerConfig};
 use nexa_types::{Millis, TenantId, UsdMicro};
 use serde::Deserialize;
+
+use cluster::ClusterSettings;
 
 /// The model of agents that name none.
 pub(crate) const MODEL_DEFAULT: &str = "local/smollm2-135m-instruct";
@@ -44,6 +48,9 @@ pub(crate) struct Project {
     /// What tools may reach.
     #[serde(default)]
     pub(crate) tools: ToolSettings,
+    /// The cluster that its nodes are of.
+    #[serde(default)]
+    pub(crate) cluster: ClusterSettings,
 }
 
 /// What the process of a node may take.
@@ -213,6 +220,7 @@ impl Project {
         let mut project: Self = toml::from_str(&text).map_err(|error| wrong(error.to_string()))?;
         if let Some(folder) = file.parent() {
             project.tools = project.tools.below(folder);
+            project.cluster = project.cluster.below(folder);
         }
         Ok(project)
     }

@@ -1,4 +1,4 @@
-//! `nexa dev`: one node with its door open on loopback, until it is told to stop.
+//! `nexa dev`: one node with its door open on loopback, or several in one process, until told to stop.
 
 use nexa_cli::args::{DevArgs, Output};
 use nexa_cli::failure::Failure;
@@ -9,9 +9,13 @@ use nexa_telemetry::Door;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
+mod several;
+
+use several::Several;
+
 use crate::chain;
 use crate::config::Project;
-use crate::wiring::wire;
+use crate::wiring::{Who, wire};
 
 /// Runs `nexa dev`.
 pub(crate) async fn run(args: &DevArgs, output: Output) -> Result<(), Failure> {
@@ -31,10 +35,13 @@ pub(crate) async fn run(args: &DevArgs, output: Output) -> Result<(), Failure> {
     let tokens = args.tokens.as_deref().map(Tokens::load).transpose();
     let tokens =
         tokens.map_err(|error| Failure::error(chain(&error)).hint("`nexa help dev` shows what stands in it"))?;
+    if args.nodes != 1 {
+        return Box::pin(several::run(args, output, Several { listen, data, temporary, project, tokens })).await;
+    }
     // Heard from now on, so that a signal during the start is not lost.
     let mut terminate = signal(SignalKind::terminate())?;
     let door = Door::bind(args.metrics.as_deref()).map_err(|error| Failure::usage(chain(&error)))?;
-    let node = wire(&data, &project, &args.models, tokens, &listen).await?;
+    let node = wire(&data, &project, &args.models, Who::local(tokens), &listen).await?;
     let door = door.open(node.probes()).map_err(|error| Failure::error(chain(&error)))?;
     match output {
         Output::Json => println!("{}", json!({ "grpc": node.address, "metrics": door.url(), "data": data })),

@@ -1,4 +1,4 @@
-//! `nexa load`: a node under load, and every output checked.
+//! `nexa load`: a node or a cluster under load, and every output checked.
 
 use std::time::Duration;
 
@@ -21,6 +21,9 @@ use crate::chain;
 
 /// Agents of one run; more would have keys that the endpoint does not remember.
 const AGENTS_MAX: usize = 1_000_000;
+
+/// Nodes of one run: they share this machine.
+const NODES_MAX: usize = 16;
 
 /// Tenants of one run: as many as a node reads tokens.
 const TENANTS_MAX: usize = 1_024;
@@ -88,8 +91,8 @@ fn shape(shape: LoadShape) -> Option<Shape> {
 }
 
 fn overloading(args: &LoadArgs) -> Result<overload::Settings, Failure> {
-    if args.target.is_some() || args.kill_at.is_some() {
-        return Err(Failure::usage("`overload` starts a node of its own and does not kill it"));
+    if !args.target.is_empty() || args.kill_at.is_some() || args.nodes != 1 {
+        return Err(Failure::usage("`overload` starts one node of its own and does not kill it"));
     }
     if !(1..=3_600).contains(&args.stage_s) {
         return Err(Failure::usage(format!("--stage-s {} is not between 1 and 3600", args.stage_s)));
@@ -103,9 +106,8 @@ fn overloading(args: &LoadArgs) -> Result<overload::Settings, Failure> {
 }
 
 fn settings(args: &LoadArgs, shape: Shape) -> Result<Settings, Failure> {
-    if args.nodes != 1 {
-        return Err(Failure::usage(format!("--nodes {} is not there yet: only --nodes 1 is", args.nodes))
-            .hint("several nodes on one store need links between them, which this release does not have"));
+    if !(1..=NODES_MAX).contains(&args.nodes) {
+        return Err(Failure::usage(format!("--nodes {} is not between 1 and {NODES_MAX}", args.nodes)));
     }
     let within = |name: &str, value: f64, least: f64, most: f64| match value {
         value if value >= least && value <= most => Ok(value),
@@ -139,14 +141,17 @@ fn settings(args: &LoadArgs, shape: Shape) -> Result<Settings, Failure> {
         answer_tokens: LogNormal { median: within("--answer-tokens", args.answer_tokens, 1.0, 512.0)?, spread: 0.4 },
         faults,
     };
-    let server = match &args.target {
-        Some(address) => {
-            Server::Target { address: address.clone(), token: args.token_file.as_deref().map(read_token).transpose()? }
-        }
-        None => Server::Own {
+    let server = if args.target.is_empty() {
+        Server::Own {
             exe: std::env::current_exe()?,
             folder: args.data.as_deref().map(std::path::absolute).transpose()?,
-        },
+            nodes: args.nodes,
+        }
+    } else {
+        Server::Target {
+            addresses: args.target.clone(),
+            token: args.token_file.as_deref().map(read_token).transpose()?,
+        }
     };
     let plan = Plan {
         shape,
@@ -158,7 +163,7 @@ fn settings(args: &LoadArgs, shape: Shape) -> Result<Settings, Failure> {
         pause_ms: args.pause_ms,
         profile,
         // A server that was there before may know the requests of an earlier run with this seed.
-        nonce: if args.target.is_some() { uuid::Uuid::now_v7().as_u64_pair().1 } else { 0 },
+        nonce: if !args.target.is_empty() { uuid::Uuid::now_v7().as_u64_pair().1 } else { 0 },
     };
     Ok(Settings {
         plan,

@@ -1,13 +1,16 @@
 //! The `nexa` binary: settings, wiring, and nothing else.
 //!
 //! - [`config`]: where settings come from.
-//! - [`wiring`]: which adapter stands behind which port. The only place that knows them all.
-//! - [`dev`], [`run`]: the commands that have a node inside.
+//! - [`wiring`], [`backend`], [`cluster`]: which adapter stands behind which port, for a node by itself and for one among
+//!   others. The only place that knows them all.
+//! - [`dev`], [`serve`], [`run`]: the commands that have a node inside.
 //! - [`load`]: the command that puts a node under load.
 //! - [`models`], [`doctor`]: the commands that look after this machine.
 //!
 //! The commands that only talk to a server are in `nexa-cli`.
 
+mod backend;
+mod cluster;
 mod config;
 mod dev;
 mod doctor;
@@ -15,6 +18,7 @@ mod load;
 mod models;
 mod nofile;
 mod run;
+mod serve;
 mod wiring;
 
 use std::process::ExitCode;
@@ -70,6 +74,7 @@ async fn execute(cli: Cli) -> Result<(), Failure> {
     let (output, color) = (cli.output, cli.color);
     match &cli.command {
         Command::Dev(args) => dev::run(args, output).await,
+        Command::Serve(args) => Box::pin(serve::run(args, output)).await,
         Command::Run(args) => run::run(args, output, color).await,
         Command::Check(args) => {
             commands::check(args, |folder| Ok(config::Project::find(folder)?.prices()), output, color)
@@ -115,6 +120,7 @@ fn tell(cli: &Cli) -> Result<Telemetry, Failure> {
     let logs = Logs { format, filter: std::env::var("NEXA_LOG").ok(), colored };
     let traces = match &cli.command {
         Command::Dev(args) => Some(&args.traces),
+        Command::Serve(args) => Some(&args.traces),
         Command::Run(args) => Some(&args.traces),
         // They have no node inside.
         _ => None,

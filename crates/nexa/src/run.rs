@@ -19,7 +19,7 @@ use nexa_types::{Reason, RequestId, TenantId, WorkloadId};
 
 use crate::chain;
 use crate::config::{self, Project};
-use crate::wiring::wire;
+use crate::wiring::{Who, wire};
 
 /// The longest path of a Unix socket that every system takes, in bytes.
 const SOCKET_PATH_BYTES_MAX: usize = 100;
@@ -35,7 +35,7 @@ pub(crate) async fn run(args: &RunArgs, output: Output, color: Color) -> Result<
     let data = config::data_folder(args.data.as_deref())?;
     let door = args.metrics.as_deref().map(|address| Door::bind(Some(address))).transpose();
     let door = door.map_err(|error| Failure::usage(chain(&error)))?;
-    let node = wire(&data, &project, &args.models, None, &Listen::Unix(socket(&data))).await?;
+    let node = wire(&data, &project, &args.models, Who::local(None), &Listen::Unix(socket(&data))).await?;
     let door = door.map(|door| door.open(node.probes())).transpose().map_err(|error| Failure::error(chain(&error)))?;
     if let Some(door) = &door {
         eprintln!("metrics on {}", door.url());

@@ -1,20 +1,22 @@
 //! Which adapter stands behind which port.
 //!
 //! ```text
-//! store, views, memories ─ SQLite in the data folder      model ─ script │ embedded + endpoints, by name
+//! store, views, memories ─ SQLite in the data folder │ PostgreSQL      model ─ script │ embedded + endpoints, by name
 //! clock, dice  ─ the operating system           doors ─ the mediator over gRPC
-//! tools        ─ those that come with the node
+//! tools        ─ those that come with the node  neighbours ─ none │ the cluster
 //! ```
+//!
+//! [`wire`] makes a node without others; one among others is put together of the same parts in [`crate::cluster`].
 
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nexa_cli::args::ModelArgs;
 use nexa_cli::failure::Failure;
 use nexa_gateway::admission::{Admission, AdmitLimits};
-use nexa_gateway::doors::{DoorConfig, Gateway, Listen};
-use nexa_gateway::fleet::Lone;
+use nexa_gateway::doors::{Bound, DoorConfig, Gateway, Listen};
+use nexa_gateway::fleet::{Fleet, Lone};
 use nexa_gateway::handlers::Handlers;
 use nexa_gateway::host::Host;
 use nexa_gateway::mediator::{Mediator, Tokens};
@@ -23,9 +25,11 @@ use nexa_llm::openai::{ApiKey, Endpoint, EndpointConfig};
 use nexa_llm::router::Router;
 use nexa_llm::script::{Script, ScriptedModel};
 use nexa_ports::clock::{Clock, SystemClock};
-use nexa_ports::dice::{Dice, SystemDice};
+use nexa_ports::dice::SystemDice;
+use nexa_ports::model::Model;
+use nexa_ports::neighbours::{Alone, Neighbours};
+use nexa_runtime::fence::Always;
 use nexa_runtime::{Node, NodeConfig, Ports};
-use nexa_store::SqliteStore;
 use nexa_telemetry::Probes;
 use nexa_tools::Builtins;
 use nexa_types::NodeId;
@@ -34,6 +38,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::STACK_BYTES;
+use crate::backend::Backend;
 use crate::chain;
 use crate::config::{self, Project};
 
@@ -50,19 +55,21 @@ pub(crate) struct Wired {
     /// How to reach it, as `--server` takes it.
     pub(crate) address: String,
     node: Node,
-    store: Arc<SqliteStore>,
+    backend: Backend,
+    closing: CancellationToken,
     shutdown: CancellationToken,
     door: JoinHandle<Result<(), tonic::transport::Error>>,
     /// Gone after the door.
-    _porch: Porch,
+    _porch: Arc<Porch>,
 }
 
 /// Threads of their own for the doors. However many come and are refused, they take no turns from the agents: beside
 /// those who ask, an agent would wait for as many others at every step as there are calls.
-struct Porch(Option<Runtime>);
+pub(crate) struct Porch(Option<Runtime>);
 
 impl Porch {
-    fn build() -> Result<Self, Failure> {
+    /// As many threads as there is use for.
+    pub(crate) fn build() -> Result<Self, Failure> {
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let threads = (processors / PROCESSORS_PER_DOOR_THREAD).max(1);
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -89,67 +96,114 @@ impl Drop for Porch {
     }
 }
 
-/// Opens the data folder, starts a node on it, and opens a door: to everybody who can reach it, or to who shows one of the
+/// Which node it is, and who may come in; without tokens whoever reaches the door.
+pub(crate) struct Who {
+    pub(crate) name: NodeId,
+    pub(crate) tokens: Option<Tokens>,
+}
+
+impl Who {
+    /// The one node of a laptop.
+    pub(crate) fn local(tokens: Option<Tokens>) -> Self {
+        Self { name: NodeId::new("local").expect("the name is a constant that is a name"), tokens }
+    }
+}
+
+/// Opens the data folder, starts a node on it, and opens its door: to everybody who can reach it, or to who shows one of the
 /// tokens.
 pub(crate) async fn wire(
     data: &Path,
     project: &Project,
     args: &ModelArgs,
-    tokens: Option<Tokens>,
+    who: Who,
     listen: &Listen,
 ) -> Result<Wired, Failure> {
-    let store =
-        SqliteStore::open(data, nexa_store::Options::default()).map_err(|error| Failure::error(chain(&error)))?;
-    let store = Arc::new(store);
-    let model = router(data, project, args)?;
+    let Who { name, tokens } = who;
+    let backend = Backend::sqlite(data)?;
+    let ports = ports(&backend, project, Arc::new(router(Some(data), project, args)?))?;
+    let node = start(node_config(name, project)?, ports.clone()).await?;
+    let bound = listen.bind().await.map_err(|error| Failure::error(chain(&error)))?;
+    let fleet = Lone::new(Arc::new(node.clone()), bound.address());
+    let before = Before { tokens: tokens.map(Arc::new), fleet: Arc::new(fleet), neighbours: None };
+    let threads = Arc::new(Porch::build()?);
+    open(node, backend, &ports, before, bound, threads).await
+}
+
+/// What stands before a node.
+pub(crate) struct Before {
+    /// Who may come in; `None` for whoever reaches the door.
+    pub(crate) tokens: Option<Arc<Tokens>>,
+    /// The nodes that operators see.
+    pub(crate) fleet: Arc<dyn Fleet>,
+    /// The other nodes, if it is one among others.
+    pub(crate) neighbours: Option<Arc<dyn Neighbours>>,
+}
+
+/// What a node without others has to do with the outside.
+pub(crate) fn ports(backend: &Backend, project: &Project, model: Arc<dyn Model>) -> Result<Ports, Failure> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
-    let dice: Arc<dyn Dice> = Arc::new(SystemDice);
-    let ports = Ports {
-        store: Arc::clone(&store) as _,
-        memories: Arc::clone(&store) as _,
-        model: Arc::new(model),
+    Ok(Ports {
+        store: Arc::clone(&backend.store),
+        memories: Arc::clone(&backend.memories),
+        model,
         tools: Arc::new(tools(project, &clock)?),
-        clock: Arc::clone(&clock),
-        dice: Arc::clone(&dice),
-        neighbours: Arc::new(nexa_ports::neighbours::Alone),
-        fence: Arc::new(nexa_runtime::fence::Always),
-    };
-    let name = NodeId::new("local").expect("the name is a constant that is a name");
+        clock,
+        dice: Arc::new(SystemDice),
+        neighbours: Arc::new(Alone),
+        fence: Arc::new(Always),
+    })
+}
+
+/// The settings of a node by a project.
+pub(crate) fn node_config(name: NodeId, project: &Project) -> Result<NodeConfig, Failure> {
     let (tenant_weights, memory_max) = (project.weights()?, project.node.memory_max());
-    let scheduler = project.scheduler()?;
-    let config = NodeConfig { scheduler, tenant_weights, memory_max, ..NodeConfig::new(name) };
-    let node = Node::start(config, ports).await.map_err(|error| Failure::error(chain(&error)))?;
+    Ok(NodeConfig { scheduler: project.scheduler()?, tenant_weights, memory_max, ..NodeConfig::new(name) })
+}
+
+/// Starts a node.
+pub(crate) async fn start(config: NodeConfig, ports: Ports) -> Result<Node, Failure> {
+    Node::start(config, ports).await.map_err(|error| Failure::error(chain(&error)))
+}
+
+/// Opens the door before a node.
+pub(crate) async fn open(
+    node: Node,
+    backend: Backend,
+    ports: &Ports,
+    before: Before,
+    bound: Bound,
+    porch: Arc<Porch>,
+) -> Result<Wired, Failure> {
+    let Before { tokens, fleet, neighbours } = before;
     let host: Arc<dyn Host> = Arc::new(node.clone());
-    let address = Arc::new(OnceLock::new());
-    let fleet = Lone::new(Arc::clone(&host), Arc::clone(&clock), Arc::clone(&address));
-    let handlers =
-        Handlers::new(Arc::clone(&store) as _, Arc::clone(&store) as _, Arc::clone(&host), Arc::clone(&clock))
-            .fleet(Arc::new(fleet));
-    let admission = Admission::new(host, AdmitLimits::default(), Arc::clone(&clock), Arc::clone(&dice));
+    let (clock, dice) = (&ports.clock, &ports.dice);
+    let (store, views) = (Arc::clone(&backend.store), Arc::clone(&backend.views));
+    let mut handlers = Handlers::new(store, views, Arc::clone(&host), Arc::clone(clock)).fleet(fleet);
+    if let Some(neighbours) = neighbours {
+        handlers = handlers.among(neighbours);
+    }
+    let admission = Admission::new(host, AdmitLimits::default(), Arc::clone(clock), Arc::clone(dice));
     let closing = handlers.closing().clone();
-    let mut mediator = Mediator::builder(handlers.into_end(), clock, dice).admission(admission);
+    let mut mediator = Mediator::builder(handlers.into_end(), Arc::clone(clock), Arc::clone(dice)).admission(admission);
     if let Some(tokens) = tokens {
-        mediator = mediator.tokens(Arc::new(tokens));
+        mediator = mediator.tokens(tokens);
     }
     let mediator = mediator.build();
     let shutdown = CancellationToken::new();
     let config = DoorConfig { grace: GRACE, ..DoorConfig::default() };
-    let porch = Porch::build()?;
-    let (gateway, listen, stop) = (Gateway::new(mediator, closing), listen.clone(), shutdown.clone());
-    let served = porch.spawn(async move { gateway.serve(&listen, config, stop).await });
+    let (gateway, stop) = (Gateway::new(mediator, closing.clone()), shutdown.clone());
+    let served = porch.spawn(async move { gateway.serve_at(bound, config, stop).await });
     let served = served.await.map_err(|error| Failure::error(chain(&error)))?;
-    let served = served.map_err(|error| Failure::error(chain(&error)))?;
-    address.get_or_init(|| served.address.clone());
-    Ok(Wired { address: served.address, node, store, shutdown, door: served.done, _porch: porch })
+    Ok(Wired { address: served.address, node, backend, closing, shutdown, door: served.done, _porch: porch })
 }
 
 impl Wired {
     /// What monitors may ask. They hold on to the node: close their door after `stop`, and before the process ends.
     pub(crate) fn probes(&self) -> Probes {
-        let (node, store) = (self.node.clone(), Arc::clone(&self.store));
+        let (node, trouble) = (self.node.clone(), Arc::clone(&self.backend.trouble));
         Probes {
             stats: Box::new(move || node.stats()),
-            store_trouble: Box::new(move || store.trouble().map(|trouble| chain(&trouble))),
+            store_trouble: Box::new(move || trouble()),
             runtime: tokio::runtime::Handle::current(),
         }
     }
@@ -161,11 +215,21 @@ impl Wired {
             .hint("nothing that was recorded is lost: give the same command again")
     }
 
+    /// Takes no new work from here on, and says so; looking, cancelling and answering go on.
+    pub(crate) fn close_to_work(&self) {
+        self.closing.cancel();
+    }
+
     /// Closes the door, lets what is in flight end, and stops the node. Whatever does not end in time goes on at the next
     /// start.
     pub(crate) async fn stop(self) {
+        self.stop_within(GRACE).await;
+    }
+
+    /// The same with another time for what is in flight.
+    pub(crate) async fn stop_within(self, grace: Duration) {
         self.shutdown.cancel();
-        self.node.drain(GRACE).await;
+        self.node.drain(grace).await;
         // A door that fails while it closes is closed.
         let _ = self.door.await;
     }
@@ -186,8 +250,8 @@ fn tools(project: &Project, clock: &Arc<dyn Clock>) -> Result<Builtins, Failure>
     Ok(builtins)
 }
 
-/// The models by provider.
-fn router(data: &Path, project: &Project, args: &ModelArgs) -> Result<Router, Failure> {
+/// The models by provider. A script remembers in the data folder which turns it used; without one it begins anew.
+pub(crate) fn router(data: Option<&Path>, project: &Project, args: &ModelArgs) -> Result<Router, Failure> {
     let default = project.model.clone().unwrap_or_else(|| config::MODEL_DEFAULT.to_owned());
     let local = [config::PROVIDER_LOCAL.to_owned()];
     nexa_runtime::genai::know(project.providers.keys().cloned().chain(local), &default);
@@ -215,10 +279,11 @@ fn router(data: &Path, project: &Project, args: &ModelArgs) -> Result<Router, Fa
     Ok(router)
 }
 
-fn script(data: &Path, file: &Path) -> Result<ScriptedModel, Failure> {
+fn script(data: Option<&Path>, file: &Path) -> Result<ScriptedModel, Failure> {
     let text = std::fs::read_to_string(file)
         .map_err(|error| Failure::error(format!("cannot read the script {}: {error}", file.display())))?;
     let script = Script::parse(&text).map_err(|error| Failure::error(format!("{}: {error}", file.display())))?;
+    let Some(data) = data else { return Ok(ScriptedModel::new(script)) };
     let journal = data.join(SCRIPT_JOURNAL);
     ScriptedModel::resuming(script, &journal).map_err(|error| Failure::error(chain(&error)))
 }

@@ -135,12 +135,10 @@ pub async fn migrate(args: &MigrateArgs, output: Output) -> Result<(), Failure> 
 /// `nexa rebalance`
 pub async fn rebalance(args: &RebalanceArgs, output: Output) -> Result<(), Failure> {
     let client = super::connect(&args.server).await?;
-    let moves = client.rebalance(v1::ClusterServiceRebalanceRequest {}).await?.moves;
+    client.rebalance(v1::ClusterServiceRebalanceRequest {}).await?;
     match output {
-        Output::Json => println!("{}", json!({ "moves": moves })),
-        Output::Table if moves == 0 => println!("nothing to move"),
-        Output::Table if moves == 1 => println!("1 agent moves"),
-        Output::Table => println!("{moves} agents move"),
+        Output::Json => println!("{}", json!({ "rebalancing": true })),
+        Output::Table => println!("agents move from nodes with more than their share to those with less"),
     }
     Ok(())
 }

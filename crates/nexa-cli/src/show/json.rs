@@ -110,7 +110,6 @@ pub fn node(node: &v1::Node) -> Value {
         "labels": node.labels.iter().collect::<std::collections::BTreeMap<_, _>>(),
         "cpu_milli": capacity.cpu_milli,
         "memory_bytes": capacity.memory_bytes,
-        "heard_at": time(node.heard_at.as_ref()),
         "load": node.load.map(|load| json!({
             "agents": load.agents,
             "live": load.live,

@@ -53,6 +53,14 @@ pub enum ListenError {
 }
 
 impl Listen {
+    /// Takes the place of a door.
+    ///
+    /// # Errors
+    /// [`ListenError`] if the address is refused or taken.
+    pub async fn bind(&self) -> Result<Bound, ListenError> {
+        Listener::bind(self).await.map(Bound)
+    }
+
     /// Whether only this machine can reach it.
     pub fn is_local(&self) -> bool {
         match self {
@@ -85,6 +93,16 @@ impl FromStr for Listen {
             None => address.to_owned(),
         };
         address.parse().map(Self::Tcp).map_err(|_| malformed())
+    }
+}
+
+/// A door's place, taken: whoever comes waits there until it opens.
+pub struct Bound(pub(super) Listener);
+
+impl Bound {
+    /// Where it is, as a client wants to be told: `http://127.0.0.1:7331` or `unix:/run/nexa.sock`.
+    pub fn address(&self) -> String {
+        self.0.address()
     }
 }
 

@@ -26,8 +26,7 @@ use tonic::transport::Server;
 use tonic_health::ServingStatus;
 
 use keeper::Keeper;
-use listen::Listener;
-pub use listen::{Listen, ListenError};
+pub use listen::{Bound, Listen, ListenError};
 use services::Door;
 
 use crate::mediator::Mediator;
@@ -104,8 +103,8 @@ impl Gateway {
 
     /// Opens a door and returns at once.
     ///
-    /// When `shutdown` is cancelled: readiness ends, watches end with DRAINING, calls under way have
-    /// [`DoorConfig::grace`] to end, then the door is closed.
+    /// When the handlers' `closing` is cancelled: readiness ends, and new work is refused with DRAINING. When `shutdown` is:
+    /// the same, watches end with DRAINING, calls under way have [`DoorConfig::grace`] to end, then the door is closed.
     ///
     /// # Errors
     /// [`ListenError`] if the address is refused or taken.
@@ -115,8 +114,12 @@ impl Gateway {
         config: DoorConfig,
         shutdown: CancellationToken,
     ) -> Result<Served, ListenError> {
-        let listener = Listener::bind(listen).await?;
-        let address = listener.address();
+        Ok(self.serve_at(listen.bind().await?, config, shutdown).await)
+    }
+
+    /// The same at a place that was taken before.
+    pub async fn serve_at(&self, bound: Bound, config: DoorConfig, shutdown: CancellationToken) -> Served {
+        let (address, Bound(listener)) = (bound.address(), bound);
         let (health, health_service) = tonic_health::server::health_reporter();
         for service in [LIVENESS, READINESS] {
             health.set_service_status(service, ServingStatus::Serving).await;
@@ -140,8 +143,12 @@ impl Gateway {
         let (closing, grace) = (self.closing.clone(), config.grace);
         let stop = shutdown.clone();
         let closed = async move {
-            stop.cancelled().await;
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = closing.cancelled() => {}
+            }
             health.set_service_status(READINESS, ServingStatus::NotServing).await;
+            stop.cancelled().await;
             closing.cancel();
         };
         tracing::info!(address, "door opened");
@@ -156,7 +163,7 @@ impl Gateway {
                 () = cut => Ok(()),
             }
         });
-        Ok(Served { address, done })
+        Served { address, done }
     }
 
     fn add_services(&self, routes: &mut tonic::service::RoutesBuilder, config: &DoorConfig) {

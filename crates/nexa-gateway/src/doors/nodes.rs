@@ -1,6 +1,5 @@
 //! Nodes as messages.
 
-use nexa_proto::convert::timestamp;
 use nexa_proto::v1;
 
 use crate::fleet::{NodeState, NodeView};
@@ -18,7 +17,7 @@ fn node(view: NodeView) -> v1::Node {
         NodeState::Drained => v1::NodeState::Drained,
         NodeState::Suspected => v1::NodeState::Suspected,
     };
-    let load = view.load.as_ref().map(|(load, _)| v1::NodeLoad {
+    let load = view.load.map(|load| v1::NodeLoad {
         agents: load.agents,
         live: load.live,
         at_work: load.at_work,
@@ -39,6 +38,5 @@ fn node(view: NodeView) -> v1::Node {
         labels: view.labels.into_iter().collect(),
         capacity: Some(v1::NodeCapacity { cpu_milli: view.cpu_milli, memory_bytes: view.memory_bytes }),
         load,
-        heard_at: view.load.map(|(_, at)| timestamp(at)),
     }
 }

@@ -294,8 +294,8 @@ impl v1::cluster_service_server::ClusterService for Door {
         &self,
         request: Request<v1::ClusterServiceRebalanceRequest>,
     ) -> Result<Response<v1::ClusterServiceRebalanceResponse>, Status> {
-        let moves = self.ask(request, decode::rebalance).await?;
-        Ok(Response::new(v1::ClusterServiceRebalanceResponse { moves }))
+        self.ask(request, decode::rebalance).await?;
+        Ok(Response::new(v1::ClusterServiceRebalanceResponse {}))
     }
 }
 

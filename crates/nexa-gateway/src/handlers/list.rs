@@ -1,10 +1,13 @@
 //! Lists and searches: the read models, page by page.
 
+use std::collections::BTreeMap;
+
+use nexa_ports::store::Rows;
 use nexa_ports::view::{AgentFilter, ApprovalFilter, HistoryHit, Listed};
 use nexa_proto::refusal::Refusal;
 use nexa_view::{AgentView, ApprovalView, ProgramView, WorkloadView};
 
-use super::{By, Handlers, view_refusal};
+use super::{By, Handlers, store_refusal, view_refusal};
 use crate::mediator::{ListAgents, ListApprovals, ListPrograms, ListWorkloads, SearchHistory};
 
 impl Handlers {
@@ -21,7 +24,29 @@ impl Handlers {
     pub(super) async fn list_agents(&self, by: &By, list: ListAgents) -> Result<Listed<AgentView>, Refusal> {
         self.caught_up(list.min_seq).await?;
         let filter = AgentFilter { workload: list.workload, states: list.states };
-        self.views.list_agents(by.tenant().clone(), filter, list.page).await.map_err(view_refusal)
+        let mut listed = self.views.list_agents(by.tenant().clone(), filter, list.page).await.map_err(view_refusal)?;
+        if self.neighbours.is_some() {
+            self.say_where(&mut listed.items).await?;
+        }
+        Ok(listed)
+    }
+
+    /// Which node owns each that lives, as the rows say: an agent that waits records nothing when it moves, so no read model
+    /// hears of it.
+    async fn say_where(&self, agents: &mut [AgentView]) -> Result<(), Refusal> {
+        let live: Vec<_> = agents.iter().filter(|agent| !agent.state.is_terminal()).map(|agent| agent.agent).collect();
+        if live.is_empty() {
+            return Ok(());
+        }
+        let count = live.len();
+        let rows = self.store.rows(Rows::Agents(live), None, count).await.map_err(store_refusal)?;
+        let rows: BTreeMap<_, _> = rows.into_iter().map(|row| (row.agent, row)).collect();
+        for agent in agents {
+            if let Some(row) = rows.get(&agent.agent) {
+                (agent.node, agent.epoch) = (row.node.clone(), row.epoch);
+            }
+        }
+        Ok(())
     }
 
     pub(super) async fn list_approvals(&self, by: &By, list: ListApprovals) -> Result<Listed<ApprovalView>, Refusal> {

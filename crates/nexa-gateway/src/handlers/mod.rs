@@ -89,7 +89,7 @@ impl Handlers {
         Self {
             store,
             views,
-            fleet: Arc::new(Lone::new(host.clone(), clock.clone(), Arc::default())),
+            fleet: Arc::new(Lone::new(host.clone(), String::new())),
             host,
             neighbours: None,
             clock,
@@ -184,7 +184,7 @@ impl Handlers {
             Query::Snapshot(snapshot) => self.snapshot(by, snapshot).await.map(Reply::Snapshot),
             Query::ListApprovals(list) => self.list_approvals(by, list).await.map(Reply::Approvals),
             Query::SearchHistory(search) => self.search_history(by, search).await.map(Reply::History),
-            Query::ListNodes(_) => Ok(Reply::Nodes(self.fleet.nodes())),
+            Query::ListNodes(_) => self.list_nodes().await.map(Reply::Nodes),
             Query::WatchNodes(_) => self.watch_nodes().map(Reply::NodeLists),
         }
     }

@@ -18,6 +18,10 @@ const WATCH_EVERY: Millis = Millis(1_000);
 const COME_BACK_AFTER: Duration = Duration::from_secs(1);
 
 impl Handlers {
+    pub(super) async fn list_nodes(&self) -> Result<Vec<NodeView>, Refusal> {
+        self.fleet.nodes().await.map_err(fleet_refusal)
+    }
+
     pub(super) async fn migrate(&self, migrate: Migrate) -> Result<NodeId, Refusal> {
         let Migrate { agent, to } = migrate;
         let row = self.store.row(agent).await.map_err(store_refusal)?;
@@ -25,15 +29,17 @@ impl Handlers {
         if row.state.is_terminal() {
             return Err(Refusal::new(Reason::AlreadyEnded, "the agent has ended").about("agent", agent));
         }
-        if to.is_some() && row.node == to {
+        if let Some(there) = row.node.filter(|node| to.as_ref() == Some(node)) {
             // It is as it is to be; a lost answer is asked for again like this.
-            return row.node.ok_or_else(|| Refusal::new(Reason::Internal, "an agent is nowhere and there"));
+            return Ok(there);
         }
-        self.fleet.migrate(agent, to).await.map_err(|error| match error {
+        self.fleet.migrate(agent, to.clone()).await.map_err(|error| match error {
             FleetError::NoSuchAgent => Refusal::not_found("agent", agent),
             FleetError::Ended => Refusal::new(Reason::AlreadyEnded, "the agent has ended").about("agent", agent),
             error => fleet_refusal(error),
-        })
+        })?;
+        let now = self.store.row(agent).await.map_err(store_refusal)?.and_then(|row| row.node);
+        now.or(to).ok_or_else(|| overloaded("the agent has moved, and is on its way once more"))
     }
 
     pub(super) async fn cordon(&self, cordon: Cordon) -> Result<(), Refusal> {
@@ -44,7 +50,7 @@ impl Handlers {
         self.fleet.drain(&drain.node).await.map_err(fleet_refusal)
     }
 
-    pub(super) async fn rebalance(&self) -> Result<u32, Refusal> {
+    pub(super) async fn rebalance(&self) -> Result<(), Refusal> {
         self.fleet.rebalance().await.map_err(fleet_refusal)
     }
 
@@ -68,24 +74,14 @@ impl Handlers {
                     }
                 }
                 handlers.still_open()?;
-                let nodes = handlers.fleet.nodes();
-                if last.as_deref().is_none_or(|last| has_changed(last, &nodes)) {
+                let nodes = handlers.list_nodes().await?;
+                if last.as_ref() != Some(&nodes) {
                     last = Some(nodes.clone());
                     return Ok(Some((nodes, (handlers, last, permit))));
                 }
             }
         })))
     }
-}
-
-/// Whether two lists differ in more than when they were told.
-fn has_changed(before: &[NodeView], now: &[NodeView]) -> bool {
-    let timeless = |node: &NodeView| {
-        let mut node = node.clone();
-        let load = node.load.take().map(|(load, _)| load);
-        (node, load)
-    };
-    before.len() != now.len() || before.iter().zip(now).any(|(before, now)| timeless(before) != timeless(now))
 }
 
 /// What a cluster's error means to a caller.
@@ -102,9 +98,8 @@ fn fleet_refusal(error: FleetError) -> Refusal {
         FleetError::NoLeader => Refusal::new(Reason::NoLeader, message)
             .hint("one is elected within seconds: ask again")
             .after(COME_BACK_AFTER),
-        FleetError::Unreachable { .. } => Refusal::new(Reason::NoLeader, message)
-            .hint("if it stays away, its agents go elsewhere by themselves: ask again")
-            .after(COME_BACK_AFTER),
+        FleetError::NoAnswer => Refusal::new(Reason::DeadlineExceeded, message)
+            .hint("look with `nexa nodes` and `nexa ps` whether it was, before asking again"),
         FleetError::Busy { .. } => overloaded(message),
         FleetError::Store(error) => store_refusal(error),
     }

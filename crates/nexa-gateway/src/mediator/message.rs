@@ -89,7 +89,7 @@ messages! {
         /// Move every agent of a node away.
         Drain -> Draining(()),
         /// Even out the load of the nodes.
-        Rebalance -> Rebalanced(u32),
+        Rebalance -> Rebalanced(()),
     }
     Query {
         /// What a kept program offers.

@@ -148,7 +148,7 @@ struct Trial {
 }
 
 impl Trial {
-    async fn begin(exe: &Path, folder: PathBuf, pid: &watch::Sender<Option<u32>>) -> Result<Self, LoadError> {
+    async fn begin(exe: &Path, folder: PathBuf, pids: &watch::Sender<Vec<u32>>) -> Result<Self, LoadError> {
         let plan = NodePlan {
             exe: exe.to_owned(),
             folder,
@@ -157,9 +157,10 @@ impl Trial {
             concurrency: 1,
             limits: KeyLimits::default(),
             tokens: Vec::new(),
+            member: None,
         };
         let node = plan.start().await?;
-        pid.send_replace(node.pid());
+        pids.send_replace(node.pid().into_iter().collect());
         let crowd = Crowd::gather(node.address()).await?;
         Ok(Self { node, crowd })
     }
@@ -177,8 +178,8 @@ async fn carry_out(settings: &Settings, folder: &Path, told: &dyn Fn(&str)) -> R
     let start = Instant::now();
     let over = CancellationToken::new();
     let _over = over.clone().drop_guard();
-    let (pid, pids) = watch::channel(None);
-    let (_same, own) = watch::channel(Some(std::process::id()));
+    let (pid, pids) = watch::channel(Vec::new());
+    let (_same, own) = watch::channel(vec![std::process::id()]);
     let of_node = tokio::spawn(sample(pids, start, over.clone()));
     let of_driver = tokio::spawn(sample(own, start, over.clone()));
 

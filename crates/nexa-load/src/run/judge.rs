@@ -94,11 +94,15 @@ impl Load {
                 Shape::Independent | Shape::Pipelines => ended as f64 / self.plan.workloads() as f64,
                 Shape::Layers | Shape::Sleepers => kill.share,
             }));
-            figures.restart_s = Some(rounded(kill.restart.as_secs_f64()));
+            figures.restart_s = kill.what.restart.map(|restart| rounded(restart.as_secs_f64()));
+            figures.killed_node.clone_from(&kill.what.node);
         }
+        let most = course.placements.iter().max_by_key(|(_, nodes)| nodes.values().sum::<u64>());
+        figures.placement = most.map(|(_, nodes)| nodes.clone()).unwrap_or_default();
         let answers = self.endpoint.answers_by_second().into_iter().skip(lead.as_secs() as usize).collect();
         let killed = course.killed.as_ref().map(|kill| kill.at);
-        Ok(Outcome { figures, samples, lives, answers, first_steps, runs, killed })
+        let placements = course.placements.clone();
+        Ok(Outcome { figures, samples, lives, answers, first_steps, runs, killed, placements })
     }
 
     /// What was sent, how often, and whether that is what is recorded.
@@ -131,9 +135,16 @@ impl Load {
         suspects.dedup();
         suspects.retain(|(_, id)| course.seen.get(id).is_some_and(Seen::has_ended));
         let mut unexplained: u64 = again.iter().map(|(_, key)| u64::from(key.sent - 1)).sum();
+        let killed = course.killed.as_ref().and_then(|kill| Some((kill.what.node.clone()?, self.began + kill.at)));
+        let mut failovers = Times::default();
         for (tenant, client) in self.clients.iter().enumerate() {
             let of_tenant = suspects.iter().filter(|(of, _)| *of == tenant).map(|(_, id)| id.clone()).collect();
-            for effect in observe::attempts(client, of_tenant).await? {
+            let histories = observe::histories(client, of_tenant, killed.clone()).await?;
+            for resumed in histories.iter().flat_map(|history| &history.resumed) {
+                let killed_at = killed.as_ref().map_or(self.began, |(_, at)| *at);
+                failovers.add(resumed.duration_since(killed_at).unwrap_or_default());
+            }
+            for effect in histories.into_iter().flat_map(|history| history.attempts) {
                 let again = u64::from(self.endpoint.key(&effect.key).sent.saturating_sub(1));
                 let recorded = u64::from(effect.attempts.saturating_sub(1));
                 figures.reissued_model_calls += recorded;
@@ -141,6 +152,10 @@ impl Load {
             }
         }
         figures.repeated_effects = unexplained;
+        figures.failed_over = failovers.len();
+        let seconds = |share| failovers.ms(share).map(|ms| rounded(ms / 1e3));
+        (figures.failover_p50_s, figures.failover_p90_s) = (seconds(0.5), seconds(0.9));
+        figures.failover_max_s = seconds(1.0);
         Ok(())
     }
 

@@ -1,18 +1,20 @@
 //! A load from its start to its figures.
 //!
-//! 1. The endpoint starts, then the node, and the program is put.
+//! 1. The endpoint starts, then the node or nodes, and the program is put.
 //! 2. Everything is submitted. Where all agents ask a model at once, the endpoint holds the first answers until all have,
 //!    at most [`HOLD_MAX`].
-//! 3. The lists are swept, rarely as long as the endpoint's counts say that it cannot be over yet; at the wanted share the
-//!    node is killed and started again.
-//! 4. Outputs are compared, histories read, and the node is stopped.
+//! 3. The lists are swept, rarely as long as the endpoint's counts say that it cannot be over yet; at the wanted share a
+//!    node is killed; one by itself is started again.
+//! 4. Outputs are compared, histories read, and everything is stopped.
 //!
 //! It ends without the rest if nothing changes for [`Settings::patience`].
 
 mod judge;
 
+pub use crate::crew::Server;
+
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -23,11 +25,12 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::LoadError;
+use crate::crew::{Common, Crew, Killed};
+use crate::dice::Dice;
 use crate::drive::{Arrivals, Board, Driver};
 use crate::endpoint::limits::KeyLimits;
 use crate::endpoint::{Config, Endpoint};
 use crate::figures::{Figures, Times, rounded};
-use crate::node::{Node, NodePlan};
 use crate::observe::{self, Seen};
 use crate::sample::{Sample, sample};
 use crate::shape::{Plan, Shape};
@@ -40,6 +43,12 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long the endpoint must have been quiet before lists are swept although it cannot be over yet, and between two such
 /// sweeps.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
+/// Between two looks at how many agents each node has.
+const COUNT_EVERY: Duration = Duration::from_secs(1);
+/// Such looks; then nobody looks any more.
+const COUNTS_MAX: usize = 86_400;
+/// What the dice are rolled for.
+const VICTIM: u64 = 31;
 /// Workloads that are asked for to learn which share has ended: quicker than lists, which may show an older state.
 const PROBES: usize = 100;
 /// How long a node may take to tell.
@@ -56,25 +65,6 @@ const PATIENCE: Patience = Patience {
     wait_max: Duration::from_secs(1),
 };
 
-/// Who runs the agents.
-#[derive(Debug, Clone)]
-pub enum Server {
-    /// A node of this binary, started for the purpose; in this folder, or in a temporary one.
-    Own {
-        /// The binary.
-        exe: PathBuf,
-        /// The folder.
-        folder: Option<PathBuf>,
-    },
-    /// A server that runs already, whose models are at the endpoint's address.
-    Target {
-        /// As `--server` takes it.
-        address: String,
-        /// Its token, if it wants one.
-        token: Option<String>,
-    },
-}
-
 /// Everything about a load.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -86,7 +76,7 @@ pub struct Settings {
     pub server: Server,
     /// Whether a submission that the server has no room for is not tried again.
     pub gives_up: bool,
-    /// The share of the work after which the node is killed.
+    /// The share of the work after which a node is killed.
     pub kill_at: Option<f64>,
     /// Model calls that the node makes at once.
     pub concurrency: usize,
@@ -113,8 +103,10 @@ pub struct Outcome {
     pub first_steps: Times,
     /// From when a workload was to be submitted until its recorded end.
     pub runs: Times,
-    /// When the node was killed.
+    /// When a node was killed.
     pub killed: Option<Duration>,
+    /// How many agents each of several nodes had that had not ended, over time.
+    pub placements: Vec<(Duration, BTreeMap<String, u64>)>,
 }
 
 /// Runs a load. `told` hears in words what happens.
@@ -131,61 +123,66 @@ pub async fn run(settings: Settings, stop: CancellationToken, told: &dyn Fn(&str
         port: settings.port,
     });
     let endpoint = endpoint.await.map_err(LoadError::Endpoint)?;
-    // Gone when this function returns, unless the data was asked to stay.
-    let mut temporary = None;
-    let (mut node, tokens, address) = match &settings.server {
-        Server::Own { exe, folder } => {
-            let folder = match folder {
-                Some(folder) => folder.clone(),
-                None => {
-                    let made = tempfile::Builder::new().prefix("nexa-load").tempdir();
-                    let made = made.map_err(|source| LoadError::Folder { folder: std::env::temp_dir(), source })?;
-                    temporary.insert(made).path().to_path_buf()
-                }
-            };
-            let tokens: Vec<String> = match plan.tenants {
-                1 => Vec::new(),
-                tenants => (0..tenants).map(|tenant| shares::token(plan.profile.seed, tenant)).collect(),
-            };
-            let node = NodePlan {
-                tokens: tokens.clone(),
-                exe: exe.clone(),
-                folder,
-                endpoint: endpoint.url(),
-                concurrency: settings.concurrency,
-                limits: settings.limits,
-            };
-            let node = node.start().await?;
-            let address = node.address().to_owned();
-            let pid = node.pid().unwrap_or_default();
-            told(&format!("the node is process {pid} and serves at {address}, from {}", node.folder().display()));
-            let tokens = if tokens.is_empty() { vec![None] } else { tokens.into_iter().map(Some).collect() };
-            (Some(node), tokens, address)
-        }
-        Server::Target { address, token } => {
-            told(&format!("the models of {address} must be at {}", endpoint.url()));
-            (None, vec![token.clone(); plan.tenants], address.clone())
-        }
+    let tokens = match (&settings.server, plan.tenants) {
+        (Server::Own { .. }, 2..) => (0..plan.tenants).map(|tenant| shares::token(plan.profile.seed, tenant)).collect(),
+        _ => Vec::new(),
     };
-    let fsync = node.as_ref().and_then(|node| fsync_p50(node.folder()));
-    let (mut clients, mut submitters) = (Vec::new(), Vec::new());
-    for token in tokens {
-        let connect =
-            |patience, throttling| Client::connect(&address, Options { token: token.clone(), patience, throttling });
-        let failed = |source| LoadError::Client { doing: "connecting", source };
-        clients.push(connect(PATIENCE, Throttling::Adaptive).await.map_err(failed)?);
-        let once = Patience { attempts_max: 1, ..PATIENCE };
-        submitters.push(connect(once, Throttling::Off).await.map_err(failed)?);
-    }
-    let (clients, submitters) = (clients.into(), submitters.into());
-    let mut load =
-        Load { settings, plan, endpoint, clients, submitters, stop, start: Instant::now(), began: SystemTime::now() };
-    let result = load.carry_out(&mut node, fsync, told).await;
-    if let Some(node) = node {
-        node.stop().await;
-    }
-    drop(temporary);
+    let common = Common {
+        endpoint: endpoint.url(),
+        concurrency: settings.concurrency,
+        limits: settings.limits,
+        tokens: tokens.clone(),
+    };
+    let mut crew = tokio::select! {
+        () = stop.cancelled() => return Err(LoadError::Interrupted),
+        crew = Box::pin(Crew::gather(&settings.server, common, told)) => crew?,
+    };
+    let fsync = crew.folder().and_then(fsync_p50);
+    let tokens = match (&settings.server, tokens.is_empty()) {
+        (_, false) => tokens.into_iter().map(Some).collect(),
+        (Server::Target { token, .. }, true) => vec![token.clone(); plan.tenants],
+        (Server::Own { .. }, true) => vec![None],
+    };
+    let result = match doors(crew.addresses(), tokens, victim(&settings, &crew)).await {
+        Ok((clients, submitters)) => {
+            let (start, began) = (Instant::now(), SystemTime::now());
+            let mut load = Load { settings, plan, endpoint, clients, submitters, stop, start, began };
+            load.carry_out(&mut crew, fsync, told).await
+        }
+        Err(error) => Err(error),
+    };
+    crew.stop().await;
     result
+}
+
+/// Which node is killed, if one is: each as likely as the others.
+fn victim(settings: &Settings, crew: &Crew) -> usize {
+    let seed = settings.plan.profile.seed;
+    Dice::of(&[seed, VICTIM]).roll() as usize % crew.started().max(1)
+}
+
+/// By tenant: who looks on, at a door that is not the victim's; and who submits, at every door.
+async fn doors(
+    addresses: &[String],
+    tokens: Vec<Option<String>>,
+    victim: usize,
+) -> Result<(Arc<[Client]>, Arc<[Vec<Client>]>), LoadError> {
+    let (mut clients, mut submitters) = (Vec::new(), Vec::new());
+    let failed = |source| LoadError::Client { doing: "connecting", source };
+    for token in tokens {
+        let connect = |address, patience, throttling| {
+            let token = token.clone();
+            async move { Client::connect(address, Options { token, patience, throttling }).await.map_err(failed) }
+        };
+        let seen_from = &addresses[(victim + 1) % addresses.len()];
+        clients.push(connect(seen_from, PATIENCE, Throttling::Adaptive).await?);
+        let mut every = Vec::new();
+        for address in addresses {
+            every.push(connect(address, Patience { attempts_max: 1, ..PATIENCE }, Throttling::Off).await?);
+        }
+        submitters.push(every);
+    }
+    Ok((clients.into(), submitters.into()))
 }
 
 struct Load {
@@ -194,9 +191,9 @@ struct Load {
     endpoint: Endpoint,
     /// By tenant.
     clients: Arc<[Client]>,
-    /// The same, for submissions: whether the server refused one is counted, so that the client may not try again, or hold
-    /// one back, by itself.
-    submitters: Arc<[Client]>,
+    /// The same at every door, for submissions: whether the server refused one is counted, so that the client may not try
+    /// again, or hold one back, by itself.
+    submitters: Arc<[Vec<Client>]>,
     stop: CancellationToken,
     start: Instant,
     began: SystemTime,
@@ -207,18 +204,19 @@ struct Load {
 struct Course {
     seen: BTreeMap<String, Seen>,
     killed: Option<Kill>,
+    placements: Vec<(Duration, BTreeMap<String, u64>)>,
 }
 
 struct Kill {
     at: Duration,
     share: f64,
-    restart: Duration,
+    what: Killed,
 }
 
 impl Load {
     async fn carry_out(
         &mut self,
-        node: &mut Option<Node>,
+        crew: &mut Crew,
         fsync: Option<f64>,
         told: &dyn Fn(&str),
     ) -> Result<Outcome, LoadError> {
@@ -229,7 +227,7 @@ impl Load {
         (self.start, self.began) = (Instant::now(), SystemTime::now());
         let over = CancellationToken::new();
         let _over = over.clone().drop_guard();
-        let (pid, pids) = watch::channel(node.as_ref().and_then(Node::pid));
+        let (pid, pids) = watch::channel(crew.pids());
         let sampler = tokio::spawn(sample(pids, self.start, over.clone()));
         let board = Arc::new(Board::default());
         let driver = Driver {
@@ -243,12 +241,13 @@ impl Load {
         let (submitting, start) = (Arc::clone(&board), self.start);
         tokio::spawn(async move { driver.submit_all(start, submitting).await });
 
-        let course = self.watch_it_run(node, &board, &pid, told).await?;
+        let course = self.watch_it_run(crew, &board, &pid, told).await?;
         over.cancel();
         let samples = sampler.await.unwrap_or_default();
         told("checking every output");
         let mut outcome = self.judge(&board.rows(), &course, samples).await?;
         outcome.figures.fsync_p50_us = fsync;
+        outcome.figures.nodes = crew.addresses().len();
         Ok(outcome)
     }
 
@@ -285,26 +284,34 @@ impl Load {
     /// Until everything has ended, or nothing changes any more.
     async fn watch_it_run(
         &self,
-        node: &mut Option<Node>,
+        crew: &mut Crew,
         board: &Board,
-        pid: &watch::Sender<Option<u32>>,
+        pids: &watch::Sender<Vec<u32>>,
         told: &dyn Fn(&str),
     ) -> Result<Course, LoadError> {
         let mut course = Course::default();
         let mut is_held = self.holds();
         let (mut next_sweep, mut state, mut changed) = (self.start, (0, 0, 0, 0), Instant::now());
-        let mut ended = 0;
+        let (mut ended, mut next_count) = (0, self.start);
         loop {
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return Err(LoadError::Interrupted),
                 () = tokio::time::sleep(LOOK_EVERY) => {}
             }
-            if let Some(failure) = node.as_mut().and_then(Node::has_failed) {
+            if let Some(failure) = crew.have_failed() {
                 return Err(failure);
             }
             let totals = self.endpoint.totals();
-            if is_held && (totals.tags_arrived == self.plan.tags() || self.start.elapsed() > HOLD_MAX) {
+            let lets_go = is_held && (totals.tags_arrived == self.plan.tags() || self.start.elapsed() > HOLD_MAX);
+            let is_time = lets_go || Instant::now() >= next_count;
+            if crew.addresses().len() > 1 && is_time && course.placements.len() < COUNTS_MAX {
+                next_count = Instant::now() + COUNT_EVERY;
+                // Whoever is too busy to say is asked again.
+                let counted = tokio::time::timeout(COUNT_EVERY, observe::nodes(&self.clients[0])).await;
+                course.placements.extend(counted.ok().and_then(Result::ok).map(|nodes| (self.start.elapsed(), nodes)));
+            }
+            if lets_go {
                 is_held = false;
                 told(&format!("{} agents wait for an answer; now they come", totals.tags_arrived));
                 self.endpoint.release();
@@ -319,15 +326,21 @@ impl Load {
             if Instant::now() < next_sweep || !(may_be_over || changed.elapsed() > SWEEP_EVERY) {
                 continue;
             }
-            if let (Some(goal), Some(node), true) = (goal, node.as_mut(), may_be_over) {
+            if let (Some(goal), true) = (goal, may_be_over && crew.started() > 0) {
                 // A node that is too busy to say is killed by what the endpoint knows; what it had recorded is seen later.
                 let answered = totals.tags_finished as f64 / self.plan.tags().max(1) as f64;
                 let probed = tokio::time::timeout(PROBE_PATIENCE, self.probe(board)).await;
                 let share = probed.unwrap_or(Ok(answered))?;
                 if share >= goal {
-                    told("kill -9, and start again");
-                    course.killed = Some(self.kill(node, share, pid).await?);
-                    told("the node serves again");
+                    told("kill -9");
+                    let at = self.start.elapsed();
+                    let what = crew.kill(victim(&self.settings, crew)).await?;
+                    pids.send_replace(crew.pids());
+                    told(match what.node.as_deref() {
+                        Some(_) => "one node less",
+                        None => "the node serves again",
+                    });
+                    course.killed = Some(Kill { at, share, what });
                 }
                 continue;
             }
@@ -344,15 +357,6 @@ impl Load {
                 return Ok(course);
             }
         }
-    }
-
-    async fn kill(&self, node: &mut Node, share: f64, pid: &watch::Sender<Option<u32>>) -> Result<Kill, LoadError> {
-        pid.send_replace(None);
-        let at = self.start.elapsed();
-        node.kill().await?;
-        node.restart().await?;
-        pid.send_replace(node.pid());
-        Ok(Kill { at, share, restart: self.start.elapsed().saturating_sub(at) })
     }
 
     /// Which share has ended by now: of workloads, or of agents where a workload has many. From a sample, evenly spread.
