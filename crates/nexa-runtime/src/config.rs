@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use nexa_sched::SchedulerConfig;
+use nexa_sched::{ProviderBudget, SchedulerConfig};
 use nexa_types::{Millis, NodeId, TenantId};
 
 use crate::memory::MemoryPressure;
@@ -16,6 +16,9 @@ pub struct NodeConfig {
     /// Whether there are other nodes on the same store: then agents are this node's only if they were left by an earlier
     /// run of it, were born here, or were given to it.
     pub others: bool,
+    /// What providers take from this node and all others together. To a provider that is named here, by the name of its
+    /// lane, the node sends only what its slices allow: see [`Slices`](crate::Slices). None on a node without others.
+    pub leased: Vec<ProviderBudget>,
     /// Agents in memory. Above it the cheapest idle one leaves for the next, which waits meanwhile.
     pub live_agents_max: usize,
     /// Agents that read their history at the same time, after a start as ever. The others wait.
@@ -57,6 +60,7 @@ impl NodeConfig {
         Self {
             node,
             others: false,
+            leased: Vec::new(),
             live_agents_max: 20_000,
             loading_agents_max: 64,
             waiting_agents_max: 1_000_000,

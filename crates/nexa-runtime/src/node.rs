@@ -287,15 +287,17 @@ impl Core {
             };
             let bell = Arc::new(Bell(core.clone()));
             let shares = (limits, config.tenant_weights.clone());
+            let models = Models::new((model, tools.clone()), clock.clone(), live.clone(), bell, shares, stop.clone());
+            models.lease(&config.leased);
             Self {
-                programs: Programs::new(store.clone(), tools.clone()),
+                programs: Programs::new(store.clone(), tools),
                 residency: Residency::new(SeatLimits {
                     live_max: config.live_agents_max.max(1),
                     loading_max: config.loading_agents_max.max(1),
                     waiting_max: config.waiting_agents_max,
                 }),
                 beginning: Beginning::new(config.scheduler.max_concurrent_agents, config.waiting_agents_max),
-                models: Models::new((model, tools), clock.clone(), live.clone(), bell, shares, stop.clone()),
+                models,
                 timers: Arc::new(Timers::new(config.timers_max)),
                 run_queue,
                 vitals: Arc::default(),

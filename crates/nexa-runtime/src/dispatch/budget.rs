@@ -96,6 +96,13 @@ impl Bucket {
         bucket
     }
 
+    /// Goes by another rate from now on; what it holds, or owes, stays.
+    fn turn(&mut self, rate: u64, now: Timestamp) {
+        self.fill(now);
+        self.rate = i128::from(rate.clamp(1, RATE_MAX));
+        self.level = self.level.clamp(-self.given_in(DEBT), self.full());
+    }
+
     /// What the rate gives in so long, and one at least.
     fn given_in(&self, span: Millis) -> i128 {
         (self.rate * i128::from(span.0)).max(UNIT)
@@ -197,9 +204,20 @@ impl Budget {
 
     /// Goes by these limits from now on.
     pub(super) fn adapt(&mut self, limits: LaneLimits, now: Timestamp) {
-        if self.limits != limits {
-            let (of_lane, of_tenants) = (self.of_lane, std::mem::take(&mut self.of_tenants));
-            *self = Self { of_lane, of_tenants, ..Self::new(limits, now) };
+        if self.limits == limits {
+            return;
+        }
+        self.limits = limits;
+        let turns = [
+            (&mut self.requests, limits.requests_per_minute),
+            (&mut self.input, limits.input_tokens_per_minute),
+            (&mut self.output, limits.output_tokens_per_minute),
+        ];
+        for (bucket, rate) in turns {
+            match (bucket.as_mut(), rate) {
+                (Some(bucket), Some(rate)) => bucket.turn(rate, now),
+                (_, rate) => *bucket = rate.map(|rate| Bucket::new(rate, now)),
+            }
         }
     }
 

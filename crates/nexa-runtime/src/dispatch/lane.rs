@@ -10,14 +10,19 @@
 //! While the breaker holds calls back, everybody waits as for a slot. An agent whose request would have timed out by the
 //! time of the next try gets a pass with which nothing is sent: its call fails with `unavailable`, and its program's
 //! retries and fallbacks decide. What it waited before the breaker opened does not count against it.
+//!
+//! A provider that all nodes of a cluster ask lets through what this node's slice of its budget allows, beside all that:
+//! see [`super::leased`].
 
 use std::collections::{BTreeSet, HashMap};
 
 use nexa_ports::model::LaneLimits;
+use nexa_sched::lease::{Backlog, HolderInput, WaitingTenants};
 use nexa_types::{AgentId, Millis, RunCode, TenantId, Timestamp};
 
 use super::breaker::{Breaker, Gate, Sign};
 use super::budget::{Budget, Cost};
+use super::leased::{Asks, Leased, Lent};
 use crate::fair::{FairQueue, Rank};
 
 /// The longest pause that a provider may impose on a lane with one answer.
@@ -65,6 +70,8 @@ pub(crate) struct Pass {
     /// What it took of its tenant's share.
     price: u64,
     kind: PassKind,
+    /// What it took of this node's slice.
+    lent: Option<Lent>,
     since: Timestamp,
     /// How long it was waited for.
     pub(super) waited: Millis,
@@ -76,14 +83,14 @@ enum PassKind {
     /// To see whether the endpoint is back.
     Tries,
     /// Nothing is sent, for this reason.
-    Refused(String),
+    Refused(RunCode, String),
 }
 
 impl Pass {
     /// Why nothing is to be sent with it.
-    pub(super) fn refusal(&self) -> Option<&str> {
+    pub(super) fn refusal(&self) -> Option<(RunCode, &str)> {
         match &self.kind {
-            PassKind::Refused(why) => Some(why),
+            PassKind::Refused(code, why) => Some((*code, why)),
             PassKind::Sends | PassKind::Tries => None,
         }
     }
@@ -100,10 +107,25 @@ pub(super) enum Ending {
     NotSent,
 }
 
+impl Ending {
+    /// What the provider may have counted of a call that was taken to cost this; nothing if it was not sent. One that
+    /// failed may have written on for nobody, unless the provider refused it.
+    fn cost(self, taken: Cost) -> Option<Cost> {
+        match self {
+            Self::Answered(real) if real.total() > 0 => Some(real),
+            Self::Failed { code: RunCode::RateLimited | RunCode::Refused, .. } => Some(Cost { output: 0, ..taken }),
+            Self::Answered(_) | Self::Failed { .. } => Some(taken),
+            Self::NotSent => None,
+        }
+    }
+}
+
 struct Waiting {
     tenant: TenantId,
     rank: Rank,
     cost: Cost,
+    /// What it was expected to cost when it came.
+    asked: Cost,
     price: u64,
     since: Timestamp,
     patience: Millis,
@@ -113,8 +135,12 @@ struct Waiting {
 
 pub(super) struct Lane {
     name: String,
-    concurrency: usize,
+    limits: LaneLimits,
     budget: Budget,
+    /// What waits, if this node has only a slice of the provider's budget.
+    asks: Option<Asks>,
+    /// That the slice lets nobody begin, and until when if time alone helps.
+    denied: Option<Option<Timestamp>>,
     breaker: Option<Breaker>,
     /// Calls in flight, and passes held for agents.
     busy: usize,
@@ -133,8 +159,10 @@ impl Lane {
     pub(super) fn new(name: &str, kind: LaneKind, now: Timestamp) -> Self {
         Self {
             name: name.to_owned(),
-            concurrency: 1,
+            limits: kind.limits,
             budget: Budget::new(kind.limits, now),
+            asks: None,
+            denied: None,
             breaker: kind.has_breaker.then(Breaker::default),
             busy: 0,
             refusals: 0,
@@ -147,10 +175,36 @@ impl Lane {
         }
     }
 
+    /// Goes by slices of its limits, before anybody waits.
+    pub(super) fn lease(&mut self) {
+        self.asks = Some(Asks::default());
+    }
+
     /// Goes by these limits from now on.
     pub(super) fn adapt(&mut self, limits: LaneLimits, now: Timestamp) {
-        self.concurrency = limits.concurrency.max(1);
-        self.budget.adapt(limits, now);
+        self.limits = limits;
+        if self.asks.is_none() {
+            self.budget.adapt(limits, now);
+        }
+    }
+
+    /// Goes by this node's slice as it is now.
+    pub(super) fn resize(&mut self, leased: &Leased, now: Timestamp) {
+        self.budget.adapt(leased.limits(&self.name, self.limits), now);
+    }
+
+    fn is_full(&self) -> bool {
+        self.busy >= self.limits.concurrency.max(1)
+    }
+
+    /// What waits for a slice, together and by tenant.
+    pub(super) fn asks(&mut self, now: Timestamp) -> Option<(Backlog, WaitingTenants)> {
+        self.asks.as_mut().map(|asks| (asks.backlog(now), asks.tenants()))
+    }
+
+    /// What of the tenants here waits on other nodes.
+    pub(super) fn elsewhere(&mut self, tenants: &WaitingTenants, now: Timestamp) {
+        self.asks.iter_mut().for_each(|asks| asks.elsewhere(tenants, now));
     }
 
     /// How many wait.
@@ -177,23 +231,25 @@ impl Lane {
     pub(super) fn enter(&mut self, wanted: Wanted, ticket: u64, now: Timestamp) {
         let Wanted { agent, tenant, weight, priority, cost, patience } = wanted;
         let rank = Rank::new(now, priority, ticket);
-        let price = self.budget.expected(&tenant, cost).input + cost.output.min(self.answer_mean);
-        let price = price.max(1);
+        let asked = self.budget.expected(&tenant, cost);
+        let price = (asked.input + cost.output.min(self.answer_mean)).max(1);
+        let weight = self.asks.as_mut().map_or(weight, |asks| asks.enter(&tenant, weight, asked, now));
         let gives_up = now.after(patience);
         self.queue.push(&tenant, weight, rank, price, agent);
         self.gives_up.insert((gives_up, agent));
-        self.waiting.insert(agent, Waiting { tenant, rank, cost, price, since: now, patience, gives_up });
+        self.waiting.insert(agent, Waiting { tenant, rank, cost, asked, price, since: now, patience, gives_up });
     }
 
     /// Waits no longer.
-    pub(super) fn leave(&mut self, agent: AgentId) {
-        if let Some(waiting) = self.forget(agent) {
+    pub(super) fn leave(&mut self, agent: AgentId, now: Timestamp) {
+        if let Some(waiting) = self.forget(agent, now) {
             self.queue.remove(&waiting.tenant, waiting.rank);
         }
     }
 
-    fn forget(&mut self, agent: AgentId) -> Option<Waiting> {
+    fn forget(&mut self, agent: AgentId, now: Timestamp) -> Option<Waiting> {
         let waiting = self.waiting.remove(&agent)?;
+        self.asks.iter_mut().for_each(|asks| asks.leave(&waiting.tenant, waiting.asked, now));
         self.gives_up.remove(&(waiting.gives_up, agent));
         Some(waiting)
     }
@@ -209,24 +265,51 @@ impl Lane {
     }
 
     /// Lets the next one through, if it may go now.
-    pub(super) fn next(&mut self, now: Timestamp) -> Option<(AgentId, Pass)> {
+    pub(super) fn next(&mut self, leased: Option<&mut Leased>, now: Timestamp) -> Option<(AgentId, Pass)> {
+        self.denied = None;
         let gate = self.gate(now);
-        if self.busy >= self.concurrency || self.is_paused(now) || matches!(gate, Gate::Shut(_)) {
+        if self.is_full() || self.is_paused(now) || matches!(gate, Gate::Shut(_)) {
             return self.refuse(now);
         }
         let taken = self.first()?;
+        if let Some(why) = leased.as_ref().and_then(|leased| leased.refusal(&self.name, taken)) {
+            let agent = *self.queue.peek().filter(|_| self.refusals < REFUSALS_AT_ONCE_MAX)?.2;
+            return self.refused(agent, RunCode::Refused, why, now);
+        }
         if self.budget.wait(taken, now) > Millis(0) {
             return None;
         }
+        let lent = match leased.map(|leased| leased.reserve(&self.name, taken, now)).transpose() {
+            Ok(lent) => lent,
+            Err(until) => {
+                self.denied = Some(until);
+                return None;
+            }
+        };
         let (_, agent) = self.queue.pop()?;
-        let waiting = self.forget(agent)?;
+        let waiting = self.forget(agent, now)?;
         self.budget.take(taken, now);
         self.busy += 1;
         let tries = gate == Gate::One;
         if tries {
             self.breaker.iter_mut().for_each(Breaker::tries);
         }
-        Some((agent, waiting.pass(taken, if tries { PassKind::Tries } else { PassKind::Sends }, now)))
+        Some((agent, waiting.pass(taken, if tries { PassKind::Tries } else { PassKind::Sends }, lent, now)))
+    }
+
+    /// The request of a pass is sent now.
+    pub(super) fn sends(&self, pass: &mut Pass, leased: Option<&mut Leased>, now: Timestamp) {
+        if let (Some(lent), Some(leased)) = (&mut pass.lent, leased) {
+            leased.sends(&self.name, lent, now);
+        }
+    }
+
+    /// Takes one out with a pass with which nothing is sent.
+    fn refused(&mut self, agent: AgentId, code: RunCode, why: String, now: Timestamp) -> Option<(AgentId, Pass)> {
+        let waiting = self.forget(agent, now)?;
+        self.queue.remove(&waiting.tenant, waiting.rank);
+        self.refusals += 1;
+        Some((agent, waiting.pass(Cost::default(), PassKind::Refused(code, why), None, now)))
     }
 
     /// Takes one out for whom the endpoint is away for too long.
@@ -250,10 +333,7 @@ impl Lane {
                 continue;
             }
             let reason = breaker.reason(&self.name, now);
-            let waiting = self.forget(agent)?;
-            self.queue.remove(&waiting.tenant, waiting.rank);
-            self.refusals += 1;
-            return Some((agent, waiting.pass(Cost::default(), PassKind::Refused(reason), now)));
+            return self.refused(agent, RunCode::Unavailable, reason, now);
         }
         None
     }
@@ -267,16 +347,20 @@ impl Lane {
             Gate::Shut(Some(until)) => Some(until),
             Gate::Shut(None) => gives_up.filter(|_| room),
             Gate::Open | Gate::One if self.is_paused(now) => Some(self.paused_until),
-            Gate::Open | Gate::One if self.busy >= self.concurrency => None,
+            Gate::Open | Gate::One if self.is_full() => None,
+            Gate::Open | Gate::One if self.denied.is_some() => self.denied.flatten(),
             Gate::Open | Gate::One => Some(now.after(self.budget.wait(first, now))),
         };
         due.filter(|due| *due > now)
     }
 
     /// What a pass was good for is over.
-    pub(super) fn ended(&mut self, pass: Pass, ending: Ending, now: Timestamp) {
-        let Pass { tenant, thought, taken, price, kind, since, .. } = pass;
-        if matches!(kind, PassKind::Refused(_)) {
+    pub(super) fn ended(&mut self, pass: Pass, ending: Ending, mut leased: Option<&mut Leased>, now: Timestamp) {
+        let Pass { tenant, thought, taken, price, kind, lent, since, .. } = pass;
+        if let (Some(lent), Some(leased)) = (lent, leased.as_deref_mut()) {
+            leased.end(&self.name, lent, ending.cost(taken), now);
+        }
+        if matches!(kind, PassKind::Refused(..)) {
             self.refusals -= 1;
             return;
         }
@@ -299,7 +383,9 @@ impl Lane {
             Ending::Failed { code, retry_after } => {
                 self.budget.failed(taken, now);
                 self.queue.settle(&tenant, price, taken.input);
-                self.pause(code, retry_after, now);
+                if let (Some(pause), Some(leased)) = (self.pause(code, retry_after, now), leased) {
+                    leased.step(HolderInput::RetryAfter { provider: self.name.clone(), pause }, now);
+                }
                 self.heard(Sign::of(code, now.since(since)), code, tried, now);
             }
             Ending::NotSent => {
@@ -316,8 +402,8 @@ impl Lane {
         self.breaker.iter_mut().for_each(|breaker| breaker.heard(sign, code, tried, now));
     }
 
-    /// A provider says when to go on, or only that it was too much.
-    fn pause(&mut self, code: RunCode, retry_after: Option<Millis>, now: Timestamp) {
+    /// A provider says when to go on, or only that it was too much. Gives the pause that follows.
+    fn pause(&mut self, code: RunCode, retry_after: Option<Millis>, now: Timestamp) -> Option<Millis> {
         let pause = match retry_after {
             Some(pause) => pause.min(RETRY_AFTER_MAX),
             // One pause for all that were in flight together.
@@ -326,15 +412,16 @@ impl Lane {
                 self.backoff = Millis((pause.0 * 2).min(BACKOFF_MAX.0));
                 pause
             }
-            None => return,
+            None => return None,
         };
         self.paused_until = self.paused_until.max(now.after(pause));
+        Some(pause)
     }
 }
 
 impl Waiting {
-    fn pass(self, taken: Cost, kind: PassKind, now: Timestamp) -> Pass {
+    fn pass(self, taken: Cost, kind: PassKind, lent: Option<Lent>, now: Timestamp) -> Pass {
         let Self { tenant, cost: thought, price, since, .. } = self;
-        Pass { tenant, thought, taken, price, kind, since: now, waited: now.since(since) }
+        Pass { tenant, thought, taken, price, kind, lent, since: now, waited: now.since(since) }
     }
 }

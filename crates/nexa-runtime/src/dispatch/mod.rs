@@ -4,7 +4,8 @@
 //!   agent's actor, so a restart of the actor loses none of them.
 //! - [`tools`]: one call of a tool, and what its end means.
 //! - [`slots`]: who may send now and who waits, a [`lane`] for each provider; pure, and so are
-//! - [`budget`]: what a provider takes in a minute, and [`breaker`]: whether it is there at all.
+//! - [`budget`]: what a provider takes in a minute, [`leased`]: how much of that is this node's where several ask it, and
+//!   [`breaker`]: whether it is there at all.
 //! - [`timers`]: nudges agents when they are due. Sleeps, deadlines and the expiry of approvals are all due times in
 //!   the agent's row, so one timer an agent is enough, and losing this table loses nothing.
 //!
@@ -14,7 +15,9 @@
 mod breaker;
 mod budget;
 mod lane;
+mod leased;
 pub(crate) mod models;
+pub(crate) mod slices;
 pub(crate) mod slots;
 pub(crate) mod timers;
 pub(crate) mod tools;
@@ -45,5 +48,7 @@ pub(crate) trait Nudge: Send + Sync + 'static {
     fn recorded(&self, _carrier: &NodeId, _agent: AgentId, _key: EffectKey) {}
 }
 
+#[cfg(test)]
+mod leased_sim_tests;
 #[cfg(test)]
 mod sim_tests;

@@ -35,6 +35,7 @@ use nexa_event::fact::EffectResult;
 use nexa_ports::clock::Clock;
 use nexa_ports::model::{Chunks as _, LaneLimits, Model, ModelCall, ModelError};
 use nexa_ports::tool::Tools;
+use nexa_sched::ProviderBudget;
 use nexa_types::{AgentId, EffectKey, Failure, Millis, RunCode, Seq, Spend, TenantId, Timestamp, WorkloadId};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -152,6 +153,11 @@ impl Models {
         Self { shared: Arc::new(shared) }
     }
 
+    /// Goes by slices of these budgets, which all nodes share. To be said before anybody asks.
+    pub(crate) fn lease(&self, budgets: &[ProviderBudget]) {
+        self.lock().lease(budgets);
+    }
+
     /// Lets agents through whom only time holds back, until dropped.
     pub(crate) async fn run(self) {
         loop {
@@ -184,7 +190,7 @@ impl Models {
 
     /// Changes the table at the time that it is now, sees to it that whoever waits for it looks in time, and tells the
     /// carriers of what is recorded.
-    fn with_slots<T>(&self, change: impl FnOnce(&mut Slots, Timestamp) -> T) -> T {
+    pub(super) fn with_slots<T>(&self, change: impl FnOnce(&mut Slots, Timestamp) -> T) -> T {
         let is_sooner = |after: Option<Timestamp>, before: Option<Timestamp>| {
             after.is_some_and(|due| before.is_none_or(|b| due < b))
         };
@@ -213,7 +219,7 @@ impl Models {
     }
 
     /// Changes the table and tells those who have got a slot by it.
-    fn change(&self, change: impl FnOnce(&mut Slots, Timestamp) -> Vec<AgentId>) {
+    pub(super) fn change(&self, change: impl FnOnce(&mut Slots, Timestamp) -> Vec<AgentId>) {
         let granted = self.with_slots(change);
         self.tell(granted);
     }
@@ -386,9 +392,9 @@ impl Models {
             }
         };
         let asked = match pass.refusal() {
-            Some(why) => {
-                seen.held_back(RunCode::Unavailable);
-                let failure = Failure::new(RunCode::Unavailable, why);
+            Some((code, why)) => {
+                seen.held_back(code);
+                let failure = Failure::new(code, why);
                 let (result, spend) = (EffectResult::Failed(failure), Spend::default());
                 return self.landed(&lane, pass, Ending::NotSent, agent, Finished { key, seq, attempt, result, spend });
             }

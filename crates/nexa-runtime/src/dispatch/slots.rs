@@ -18,11 +18,14 @@ pub(crate) mod carry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use nexa_event::fact::EffectResult;
+use nexa_sched::ProviderBudget;
+use nexa_sched::lease::{HolderId, HolderInput, Notice, Report, WaitingTenants};
 use nexa_types::{AgentId, EffectKey, NodeId, Seq, Spend, Timestamp};
 use tokio_util::sync::CancellationToken;
 
 use self::carry::Route;
 use super::lane::{Ending, Lane, LaneKind, Pass, Wanted};
+use super::leased::Leased;
 
 /// Limits of the dispatcher.
 #[derive(Debug, Clone, Copy)]
@@ -83,6 +86,8 @@ enum Wish {
 
 struct Row {
     lane: Lane,
+    /// Whether this node has only a slice of what it allows.
+    is_leased: bool,
     /// When it is looked at again, as it stands in `dues`.
     due: Option<Timestamp>,
 }
@@ -90,6 +95,7 @@ struct Row {
 /// The table of a dispatcher.
 pub(super) struct Slots {
     limits: ModelLimits,
+    leased: Option<Leased>,
     lanes: BTreeMap<String, Row>,
     dues: BTreeSet<(Timestamp, String)>,
     wishes: HashMap<AgentId, Wish>,
@@ -110,6 +116,7 @@ impl Slots {
     pub(super) fn new(limits: ModelLimits) -> Self {
         Self {
             limits,
+            leased: None,
             lanes: BTreeMap::new(),
             dues: BTreeSet::new(),
             wishes: HashMap::new(),
@@ -140,8 +147,14 @@ impl Slots {
         }
         // A slot of another lane that it gives up for this one is somebody else's now.
         let mut granted = self.withdraw(agent, now);
-        let row =
-            self.lanes.entry(name.clone()).or_insert_with(|| Row { lane: Lane::new(&name, kind, now), due: None });
+        let row = self.lanes.entry(name.clone()).or_insert_with(|| {
+            let mut lane = Lane::new(&name, kind, now);
+            let is_leased = kind.has_breaker && self.leased.as_ref().is_some_and(|leased| leased.has(&name));
+            if is_leased {
+                lane.lease();
+            }
+            Row { lane, is_leased, due: None }
+        });
         row.lane.adapt(kind.limits, now);
         if row.lane.len() >= self.limits.reservations_max {
             return (Reserve::Full, granted);
@@ -167,13 +180,15 @@ impl Slots {
         let Some(wish) = self.wishes.remove(&agent) else { return Vec::new() };
         let (Wish::Waiting { lane: name } | Wish::Granted { lane: name, .. }) = &wish;
         let name = name.clone();
-        if let Some(Row { lane, .. }) = self.lanes.get_mut(&name) {
+        if let Some(Row { lane, is_leased, .. }) = self.lanes.get_mut(&name) {
             match wish {
                 Wish::Waiting { .. } => {
-                    lane.leave(agent);
+                    lane.leave(agent, now);
                     self.waiting -= 1;
                 }
-                Wish::Granted { pass, .. } => lane.ended(pass, Ending::NotSent, now),
+                Wish::Granted { pass, .. } => {
+                    lane.ended(pass, Ending::NotSent, self.leased.as_mut().filter(|_| *is_leased), now);
+                }
             }
         }
         self.serve(&name, now)
@@ -192,13 +207,18 @@ impl Slots {
         if self.flights.get(&(agent, key)).is_some_and(|flight| flight.attempt >= attempt) || !self.is_granted(agent) {
             return None;
         }
-        let Some(Wish::Granted { lane, pass }) = self.wishes.remove(&agent) else { return None };
+        let Some(Wish::Granted { lane, mut pass }) = self.wishes.remove(&agent) else { return None };
         self.in_flight += 1;
         let was_full = self.is_full();
         self.drop_flight((agent, key));
         let (abandoned, finished, route, due) = (false, None, Route::Own, None);
         self.flights.insert((agent, key), Flight { attempt, deadline, cancel, abandoned, finished, route, due });
-        let granted = if was_full && !self.is_full() { self.serve_all(now) } else { Vec::new() };
+        let mut granted = if was_full && !self.is_full() { self.serve_all(now) } else { Vec::new() };
+        if let Some(row) = self.lanes.get(&lane).filter(|row| row.is_leased) {
+            row.lane.sends(&mut pass, self.leased.as_mut(), now);
+            // By what is sent now it is known when the next one may be.
+            granted.extend(self.serve(&lane, now));
+        }
         Some((lane, pass, granted))
     }
 
@@ -217,8 +237,8 @@ impl Slots {
         now: Timestamp,
     ) -> (bool, Vec<AgentId>) {
         self.in_flight -= 1;
-        if let Some(Row { lane, .. }) = self.lanes.get_mut(name) {
-            lane.ended(pass, ending, now);
+        if let Some(Row { lane, is_leased, .. }) = self.lanes.get_mut(name) {
+            lane.ended(pass, ending, self.leased.as_mut().filter(|_| *is_leased), now);
         }
         let place = (agent, finished.key);
         let is_wanted = match self.flights.get_mut(&place) {
@@ -332,6 +352,47 @@ impl Slots {
         self.carried
     }
 
+    /// Goes by slices of these from now on, before anybody has asked.
+    pub(super) fn lease(&mut self, budgets: &[ProviderBudget]) {
+        self.leased = (!budgets.is_empty()).then(|| Leased::new(budgets));
+    }
+
+    /// This run of the node begins to hold slices.
+    pub(super) fn begins(&mut self, run: HolderId, now: Timestamp) -> Vec<AgentId> {
+        self.leased.iter_mut().for_each(|leased| leased.begins(run.clone()));
+        self.serve_all(now)
+    }
+
+    /// The run holds no slices any more.
+    pub(super) fn lease_ends(&mut self, now: Timestamp) {
+        self.leased.iter_mut().for_each(|leased| leased.step(HolderInput::LeaseEnded, now));
+    }
+
+    /// A slice has changed.
+    pub(super) fn told(&mut self, notice: Notice, now: Timestamp) -> Vec<AgentId> {
+        let lane = notice.provider.clone();
+        self.leased.iter_mut().for_each(|leased| leased.step(HolderInput::Notice(notice.clone()), now));
+        self.serve(&lane, now)
+    }
+
+    /// What of the tenants in a lane waits on other nodes.
+    pub(super) fn elsewhere(&mut self, lane: &str, tenants: &WaitingTenants, now: Timestamp) {
+        self.lanes.get_mut(lane).into_iter().for_each(|row| row.lane.elsewhere(tenants, now));
+    }
+
+    /// What the leader should know, and which tenants wait in which lane. Nothing without a lease.
+    pub(super) fn report(&mut self, now: Timestamp) -> Option<(Report, Vec<(String, WaitingTenants)>)> {
+        let leased = self.leased.as_mut()?;
+        let mut tenants = Vec::new();
+        for (name, row) in &mut self.lanes {
+            if let Some((backlog, waiting)) = row.lane.asks(now) {
+                leased.step(HolderInput::Waiting { provider: name.clone(), backlog }, now);
+                tenants.push((name.clone(), waiting));
+            }
+        }
+        Some((leased.report(now)?, tenants))
+    }
+
     /// When somebody may get through without anything else happening.
     pub(super) fn due(&self) -> Option<Timestamp> {
         self.dues.first().map(|(due, _)| *due)
@@ -357,8 +418,12 @@ impl Slots {
     fn serve(&mut self, name: &str, now: Timestamp) -> Vec<AgentId> {
         let is_full = self.is_full();
         let Some(row) = self.lanes.get_mut(name) else { return Vec::new() };
+        let mut leased = self.leased.as_mut().filter(|_| row.is_leased);
+        if let Some(leased) = &leased {
+            row.lane.resize(leased, now);
+        }
         let mut granted = Vec::new();
-        while !is_full && let Some((agent, pass)) = row.lane.next(now) {
+        while !is_full && let Some((agent, pass)) = row.lane.next(leased.as_deref_mut(), now) {
             self.waiting -= 1;
             self.wishes.insert(agent, Wish::Granted { lane: name.to_owned(), pass });
             granted.push(agent);

@@ -263,7 +263,7 @@ fn while_an_endpoint_is_away_the_patient_wait_and_the_others_are_told() {
     let patient = |agent| Wanted { patience: Millis(2_500), tenant: tenant.clone(), ..wanted(agent, 0) };
     assert_eq!(slots.reserve("a".into(), kind, wanted(1, 0), now).0, Reserve::Granted, "the next try is too late");
     let (_, pass) = send(&mut slots, 1, now).unwrap();
-    assert!(pass.refusal().unwrap().contains("`a` is away"), "{pass:?}");
+    assert!(pass.refusal().unwrap().1.contains("`a` is away"), "{pass:?}");
     slots.land("a", pass, Ending::NotSent, id(1), ended(1, 1), now);
     for agent in 2..5 {
         assert_eq!(slots.reserve("a".into(), kind, patient(agent), now).0, Reserve::Waiting);

@@ -8,6 +8,7 @@ use nexa_types::{AgentId, EffectKey, Epoch, NodeId};
 
 use super::{Core, Node};
 use crate::config::NodeLoad;
+use crate::dispatch::slices::Slices;
 use crate::dispatch::slots::Finished;
 use crate::moving::{self, Given, ReleaseError, Released};
 use crate::takeover;
@@ -51,6 +52,12 @@ impl Node {
     /// A node is gone: what it carried is sent again, or counts as lost, by the rules of the ledger.
     pub fn gone(&self, node: &NodeId) {
         self.core().models.carrier_is_gone(node);
+    }
+
+    /// What the node may use of the providers that it shares with others.
+    pub fn slices(&self) -> Slices {
+        let core = self.core();
+        Slices { models: core.models.clone(), budgets: core.config.leased.clone().into() }
     }
 
     /// How much the node has to do, for others to compare. Cheap.

@@ -171,6 +171,16 @@ impl Holder {
     /// # Errors
     /// [`Denied`]: not now.
     pub fn begin(&mut self, provider: &str, cost: Cost, now: Timestamp) -> Result<Begun, Denied> {
+        let mut begun = self.reserve(provider, cost, now)?;
+        self.sends(provider, &mut begun, now);
+        Ok(begun)
+    }
+
+    /// The same for a request that is sent later: until then it counts without becoming older.
+    ///
+    /// # Errors
+    /// [`Denied`]: not now.
+    pub fn reserve(&mut self, provider: &str, cost: Cost, now: Timestamp) -> Result<Begun, Denied> {
         if self.has_ended {
             return Err(Denied::Ended);
         }
@@ -181,9 +191,16 @@ impl Holder {
         }
         let more = cost.bounded().sizes();
         if part.usage.held(now).plus(&more).fits_where(&part.size, &more) {
-            return Ok(part.usage.begin(cost, now));
+            return Ok(part.usage.reserve(cost));
         }
         Err(part.usage.wait(&more, &part.size, now).map_or(Denied::UntilChange, Denied::For))
+    }
+
+    /// Says that a reserved request is sent now. Saying it again changes nothing.
+    pub fn sends(&mut self, provider: &str, begun: &mut Begun, now: Timestamp) {
+        if let Some(part) = self.parts.get_mut(provider) {
+            part.usage.sends(begun, now);
+        }
     }
 
     /// Ends a request.

@@ -54,11 +54,13 @@ mod record;
 mod share;
 mod sizes;
 mod slice;
+mod tenants;
 mod usage;
 
 use std::fmt;
 
 use minicbor::{Decode, Encode};
+pub use nexa_types::Generation;
 use nexa_types::{Millis, NodeId};
 
 pub use budgets::{Budgets, BudgetsError};
@@ -66,6 +68,7 @@ pub use holder::{Backlog, Denied, Holder, HolderInput};
 pub use leader::{Leader, LeaderInput, LeaderOutput, LeaderSettings, VANISHING};
 pub use record::SliceRecord;
 pub use sizes::{Meter, NO_LIMIT, Sizes};
+pub use tenants::{TENANTS_TOLD_MAX, WaitingTenants, WaitingWhere};
 pub use usage::{ARRIVAL, Begun, Cost, Ending, WINDOW};
 
 /// Providers that are told apart. Settings with more are refused, and a holder lets nothing begin for further ones.
@@ -75,36 +78,26 @@ pub const HOLDERS_MAX: usize = 4_096;
 /// The longest pause that a provider may impose with one answer.
 pub const PAUSE_MAX: Millis = Millis(300_000);
 
-macro_rules! counter {
-    ($(#[$doc:meta])* $name:ident) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
-        #[cbor(transparent)]
-        pub struct $name(#[n(0)] pub u64);
+/// Which election made a leader. Later ones are larger; 0 is none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+#[cbor(transparent)]
+pub struct LeaderEpoch(#[n(0)] pub u64);
 
-        impl fmt::Display for $name {
-            fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-                fmt::Display::fmt(&self.0, out)
-            }
-        }
-    };
+impl fmt::Display for LeaderEpoch {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, out)
+    }
 }
 
-counter!(
-    /// Which election made a leader. Later ones are larger; 0 is none.
-    LeaderEpoch
-);
-counter!(
-    /// Which life of a node this is: another one after each restart and each lost lease.
-    Generation
-);
-
 /// Who holds slices: one life of one node.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+#[cbor(map)]
 pub struct HolderId {
     /// The node.
+    #[n(0)]
     pub node: NodeId,
     /// Which life of it.
+    #[n(1)]
     pub generation: Generation,
 }
 
@@ -115,61 +108,87 @@ impl fmt::Display for HolderId {
 }
 
 /// From a leader to a holder: how things stand for one provider. It replaces all older ones.
-#[derive(Debug, Clone, PartialEq, Eq)]
+///
+/// In all that is sent, fields are numbered; a number is never used again, and a reader skips those that it does not know.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
 pub struct Notice {
     /// To whom. Another generation does not take it.
+    #[n(0)]
     pub holder: HolderId,
     /// By whom.
+    #[n(1)]
     pub epoch: LeaderEpoch,
     /// Grows within an epoch.
+    #[n(2)]
     pub version: u64,
     /// Of which provider.
+    #[n(3)]
     pub provider: String,
     /// The slice from now on.
+    #[n(4)]
     pub size: Sizes,
     /// The newest pause of this provider, if it lasts.
+    #[n(5)]
     pub pause: Option<Pause>,
 }
 
 /// A provider asked for a pause.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
 pub struct Pause {
     /// Grows with each pause of a provider, by the count of whoever says it.
+    #[n(0)]
     pub number: u64,
     /// How much of it is left as this is sent.
+    #[n(1)]
     pub left: Millis,
 }
 
 /// From a holder to the leader: how things stand. It replaces all older ones.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
 pub struct Report {
     /// By whom.
+    #[n(0)]
     pub holder: HolderId,
     /// Grows with each report of a holder.
+    #[n(1)]
     pub number: u64,
     /// Each provider that it has a slice of, or wants one of.
+    #[n(2)]
     pub of: Vec<ProviderReport>,
 }
 
 /// What a holder says of one provider.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
 pub struct ProviderReport {
     /// Of which provider.
+    #[n(0)]
     pub provider: String,
     /// The newest notice that it goes by: whose.
+    #[n(1)]
     pub epoch: LeaderEpoch,
     /// The newest notice that it goes by: which.
+    #[n(2)]
     pub version: u64,
     /// The number of the newest pause that it has heard of from that leader.
+    #[n(3)]
     pub pause_heard: u64,
     /// It will not use more than this under that notice.
+    #[n(4)]
     pub kept: Sizes,
     /// What counts now, and what waits.
+    #[n(5)]
     pub wanted: Sizes,
     /// What the largest request that waits takes.
+    #[n(6)]
     pub least: Sizes,
     /// Its share beside other holders: the weights of those who wait, together.
+    #[n(7)]
     pub weight: u64,
     /// A pause that it was told of by the provider itself, if it lasts. Numbered by the holder.
+    #[n(8)]
     pub pause: Option<Pause>,
 }

@@ -1,5 +1,7 @@
 //! Amounts of the four things that a provider limits, together.
 
+use minicbor::{Decode, Encode};
+
 use crate::ProviderBudget;
 
 /// What a provider limits.
@@ -25,8 +27,9 @@ pub const NO_LIMIT: u64 = u64::MAX;
 
 /// So much on each meter: requests a minute, tokens read and written a minute, requests at once. [`NO_LIMIT`] is more
 /// than any other value, plus or minus anything.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Sizes([u64; 4]);
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(transparent)]
+pub struct Sizes(#[n(0)] [u64; 4]);
 
 impl Sizes {
     /// Nothing of anything.

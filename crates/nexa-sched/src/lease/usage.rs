@@ -4,7 +4,7 @@
 //! any time between its arrival and its end. So requests and tokens read count from the moment at which they are sent
 //! until a [`WINDOW`] after it, and tokens written from that moment (as many as may come) until a window after the end
 //! (as many as came). Then no minute of the provider, wherever it begins, sees more than was counted here at its end,
-//! for whatever arrives within [`ARRIVAL`].
+//! for whatever arrives within [`ARRIVAL`]. What is only reserved, because it is not sent yet, counts until it is.
 //!
 //! Kept in slots of a quarter of a second, each of which counts until its last moment is old enough.
 
@@ -51,7 +51,15 @@ impl Cost {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Begun {
     cost: Cost,
-    at: Timestamp,
+    /// When it was sent; not yet, if it is only reserved.
+    at: Option<Timestamp>,
+}
+
+impl Begun {
+    /// What it takes until it is sent, of what counts by the minute from then on.
+    fn reserved(&self) -> Sizes {
+        if self.at.is_none() { Sizes::new(1, self.cost.input_tokens, 0, 0) } else { Sizes::NONE }
+    }
 }
 
 /// How a request ended.
@@ -69,6 +77,8 @@ pub(super) struct Usage {
     slots: VecDeque<(u64, Sizes)>,
     /// The sum over all slots.
     past: Sizes,
+    /// What requests take that are not sent yet.
+    reserved: Sizes,
     in_flight: u64,
     /// Tokens that requests in flight may write, all together.
     may_write: u64,
@@ -79,28 +89,41 @@ impl Usage {
     /// What counts now, on each meter.
     pub(super) fn held(&mut self, now: Timestamp) -> Sizes {
         self.forget(now);
-        self.past.plus(&Sizes::new(0, 0, self.may_write, self.in_flight))
+        self.past.plus(&self.reserved).plus(&Sizes::new(0, 0, self.may_write, self.in_flight))
     }
 
-    pub(super) fn begin(&mut self, cost: Cost, now: Timestamp) -> Begun {
-        self.forget(now);
+    pub(super) fn reserve(&mut self, cost: Cost) -> Begun {
         let cost = cost.bounded();
-        self.count(Sizes::new(1, cost.input_tokens, 0, 0));
         self.in_flight += 1;
         self.may_write = self.may_write.saturating_add(cost.output_tokens);
-        Begun { cost, at: self.now }
+        let begun = Begun { cost, at: None };
+        self.reserved = self.reserved.plus(&begun.reserved());
+        begun
+    }
+
+    pub(super) fn sends(&mut self, begun: &mut Begun, now: Timestamp) {
+        self.forget(now);
+        let sent = begun.reserved();
+        self.reserved = self.reserved.minus(&sent);
+        self.count(sent);
+        begun.at.get_or_insert(self.now);
     }
 
     pub(super) fn end(&mut self, begun: Begun, ending: Ending, now: Timestamp) {
         self.forget(now);
+        self.reserved = self.reserved.minus(&begun.reserved());
         let Begun { cost, at } = begun;
         self.in_flight = self.in_flight.saturating_sub(1);
         self.may_write = self.may_write.saturating_sub(cost.output_tokens);
         match ending {
             Ending::Sent(real) => {
                 let real = real.bounded();
-                let more = real.input_tokens.saturating_sub(cost.input_tokens);
-                self.count(Sizes::new(0, more, real.output_tokens, 0));
+                let (more, requests) = match at {
+                    Some(_) => (real.input_tokens.saturating_sub(cost.input_tokens), 0),
+                    // Nobody said when it was sent: now, at the latest.
+                    None => (real.input_tokens, 1),
+                };
+                self.count(Sizes::new(requests, more, real.output_tokens, 0));
                 self.give_back(at, Sizes::new(0, cost.input_tokens.saturating_sub(real.input_tokens), 0, 0));
             }
             Ending::NotSent => self.give_back(at, Sizes::new(1, cost.input_tokens, 0, 0)),
@@ -148,8 +171,8 @@ impl Usage {
     }
 
     /// What was counted at that time was not taken after all.
-    fn give_back(&mut self, at: Timestamp, sizes: Sizes) {
-        let slot = at.0 / SLOT.0;
+    fn give_back(&mut self, at: Option<Timestamp>, sizes: Sizes) {
+        let Some(slot) = at.map(|at| at.0 / SLOT.0) else { return };
         if let Ok(found) = self.slots.binary_search_by_key(&slot, |(slot, _)| *slot) {
             let counted = &mut self.slots[found].1;
             *counted = counted.minus(&sizes);
@@ -180,6 +203,31 @@ mod tests {
 
     fn cost(input_tokens: u64, output_tokens: u64) -> Cost {
         Cost { input_tokens, output_tokens }
+    }
+
+    impl Usage {
+        fn begin(&mut self, cost: Cost, now: Timestamp) -> Begun {
+            let mut begun = self.reserve(cost);
+            self.sends(&mut begun, now);
+            begun
+        }
+    }
+
+    #[test]
+    fn what_is_reserved_counts_until_it_is_sent_and_a_minute_from_then_on() {
+        let mut usage = Usage::default();
+        let (mut sent, given_up, unsaid) =
+            (usage.reserve(cost(10, 100)), usage.reserve(cost(7, 9)), usage.reserve(cost(1, 1)));
+        assert_eq!(usage.held(Timestamp(200_000)), Sizes::new(3, 18, 110, 3));
+        usage.sends(&mut sent, Timestamp(200_000));
+        usage.sends(&mut sent, Timestamp(230_000));
+        usage.end(given_up, Ending::NotSent, Timestamp(201_000));
+        assert_eq!(usage.held(Timestamp(230_000)), Sizes::new(2, 11, 101, 2));
+        usage.end(sent, Ending::Sent(cost(10, 30)), Timestamp(231_000));
+        usage.end(unsaid, Ending::Sent(cost(2, 1)), Timestamp(232_000));
+        assert_eq!(usage.held(Timestamp(260_000)), Sizes::new(2, 12, 31, 0));
+        assert_eq!(usage.held(Timestamp(260_750)), Sizes::new(1, 2, 31, 0));
+        assert_eq!(usage.held(Timestamp(292_750)), Sizes::NONE);
     }
 
     #[test]
