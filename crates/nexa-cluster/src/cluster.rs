@@ -10,7 +10,7 @@
 //! Order at the start: join the membership, make the [`Relay`], start the node with it, then this.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use nexa_member::detector::Detector;
@@ -24,6 +24,7 @@ use nexa_ports::neighbours::Neighbours;
 use nexa_ports::store::{Store, StoreError};
 use nexa_runtime::bounded::{Address, Bound, Bounds, Lane};
 use nexa_runtime::supervise::{SuperviseCounters, Supervisor};
+use nexa_sched::lease::BudgetsError;
 use nexa_types::{AgentId, Generation, Millis, NodeId};
 use tokio::runtime::Handle as Runtime;
 use tokio_util::sync::CancellationToken;
@@ -94,6 +95,9 @@ pub enum StartError {
     /// The relay belongs to another cluster.
     #[error("the relay is in use: make one for each node")]
     RelayInUse,
+    /// What model providers take is not said as it should be.
+    #[error("the limits of model providers cannot be shared out")]
+    Budgets(#[from] BudgetsError),
 }
 
 /// Why a command was not carried out.
@@ -188,6 +192,7 @@ impl Cluster {
             taken: Mutex::default(),
             seen: Mutex::default(),
             levels: Mutex::default(),
+            leases: OnceLock::new(),
             is_leaving: AtomicBool::new(false),
             lost: CancellationToken::new(),
             failed: CancellationToken::new(),
@@ -201,6 +206,7 @@ impl Cluster {
         inner.take_in(&list);
         let weak = Arc::downgrade(&inner);
         cluster.handle.supervisor.serve(&inner.leader, move || leader::Actor::new(weak.clone()), inner.failed.clone());
+        inner.lease_budgets()?;
         heartbeat::start(&inner).map_err(StartError::Thread)?;
         tokio::spawn(watch(inner.clone()));
         tokio::spawn(tick(inner.clone()));

@@ -1,10 +1,14 @@
 //! What a cluster needs of the node that it stands beside.
 
+use std::sync::Arc;
+
 use futures::future::BoxFuture;
 use nexa_ports::neighbours::Carried;
 use nexa_ports::store::StoreError;
 use nexa_runtime::{Given, Node, NodeLoad, ReleaseError, Released};
 use nexa_types::{AgentId, EffectKey, Epoch, NodeId};
+
+use crate::leases::Slicing;
 
 /// A node's side. [`Node`] is one; a test may have another.
 pub trait Host: Send + Sync {
@@ -37,6 +41,11 @@ pub trait Host: Send + Sync {
 
     /// See [`Node::load`].
     fn load(&self) -> NodeLoad;
+
+    /// See [`Node::slices`]. Nothing for one that shares no model provider with others.
+    fn slices(&self) -> Option<Arc<dyn Slicing>> {
+        None
+    }
 }
 
 impl Host for Node {
@@ -72,5 +81,9 @@ impl Host for Node {
 
     fn load(&self) -> NodeLoad {
         Self::load(self)
+    }
+
+    fn slices(&self) -> Option<Arc<dyn Slicing>> {
+        Some(Arc::new(Self::slices(self)))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use nexa_member::detector::{Detector, Look};
@@ -15,6 +15,7 @@ use nexa_ports::membership::{Members, Membership, NodeCard, Standing};
 use nexa_ports::neighbours::Carried;
 use nexa_ports::store::{Store, StoreError};
 use nexa_runtime::bounded::{Address, Lane};
+use nexa_sched::lease::{BudgetsError, HolderId, LeaderSettings};
 use nexa_types::{Epoch, Generation, Millis, NodeId, Timestamp, Version};
 use tokio::runtime::Handle as Runtime;
 use tokio_util::sync::CancellationToken;
@@ -23,6 +24,7 @@ use tracing::{info, warn};
 use crate::cluster::{COMMAND_WITHIN, ClusterError, TICK};
 use crate::host::Host;
 use crate::leader::{self, Message};
+use crate::leases::{Leases, LeasesPorts};
 use crate::orders;
 use crate::peers::{Class, Peers, Refusal, Service, Why};
 use crate::relay::{Moving, Relay};
@@ -53,6 +55,7 @@ pub(crate) struct Inner {
     pub(crate) detector: Mutex<Detector>,
     pub(crate) seen: Mutex<Seen>,
     pub(crate) levels: Mutex<BTreeMap<NodeId, Slice>>,
+    pub(crate) leases: OnceLock<Leases>,
     pub(crate) is_leaving: AtomicBool,
     pub(crate) lost: CancellationToken,
     pub(crate) failed: CancellationToken,
@@ -70,6 +73,23 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Inner {
+    /// Begins to hold slices of providers' budgets, and to hand them out when this node leads.
+    pub(crate) fn lease_budgets(&self) -> Result<(), BudgetsError> {
+        let Some(slices) = self.host.slices() else { return Ok(()) };
+        let run = HolderId { node: self.me.clone(), generation: self.generation };
+        let ports = LeasesPorts {
+            slices,
+            leadership: self.leadership.clone(),
+            membership: self.membership.clone(),
+            peers: self.peers.clone(),
+            clock: self.clock.clone(),
+        };
+        let leases = Leases::start(run, LeaderSettings::default(), ports, self.stop.child_token())?;
+        // Nobody else sets it.
+        let _ = self.leases.set(leases);
+        Ok(())
+    }
+
     /// Takes in a list of members.
     pub(crate) fn take_in(&self, list: &Members) {
         let now = self.clock.now();
@@ -268,7 +288,12 @@ impl Inner {
                 }
                 Moving::Recorded { agent, key } => self.host.recorded(agent, key),
             },
-            Service::Placing | Service::Leases | Service::Queries => {
+            Service::Leases => {
+                if let Some(leases) = self.leases.get() {
+                    leases.told(from, generation, body)?;
+                }
+            }
+            Service::Placing | Service::Queries => {
                 return Err(format!("nothing is told about {service:?}, it is asked"));
             }
         }

@@ -9,6 +9,7 @@
 //! - [`peers`]: the one trait between links and everything above them.
 //! - [`link`]: links over sockets, with certificates on both sides.
 //! - [`certs`]: an authority for those who have none, and what a certificate says.
+//! - [`leases`]: slices of what model providers take from all nodes together.
 //! - [`local`]: an in-process network that can lose, delay and cut, for tests and for nodes of one process.
 //!
 //! Nothing here makes anything safe: that is the store's fence. What goes between nodes makes things fast, and what gets
@@ -22,6 +23,7 @@ mod heartbeat;
 pub mod host;
 mod inner;
 mod leader;
+pub mod leases;
 pub mod link;
 pub mod local;
 mod orders;

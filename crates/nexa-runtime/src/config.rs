@@ -17,7 +17,7 @@ pub struct NodeConfig {
     /// run of it, were born here, or were given to it.
     pub others: bool,
     /// What providers take from this node and all others together. To a provider that is named here, by the name of its
-    /// lane, the node sends only what its slices allow: see [`Slices`](crate::Slices). None on a node without others.
+    /// lane, the node sends only what its slices allow: see [`Slices`](crate::Slices) and [`budget_of`](crate::budget_of). None on a node without others.
     pub leased: Vec<ProviderBudget>,
     /// Agents in memory. Above it the cheapest idle one leaves for the next, which waits meanwhile.
     pub live_agents_max: usize,

@@ -47,7 +47,7 @@ mod waits;
 pub use agent::RECALLS_MAX;
 pub use bounded::Overloaded;
 pub use config::{NodeConfig, NodeLoad, NodeStats};
-pub use dispatch::slices::{Slices, SlicesReport};
+pub use dispatch::slices::{Slices, SlicesReport, budget_of};
 pub use live::{Live, LiveHub, LiveKind, LivePiece, LiveReceiver};
 pub use memory::MemoryPressure;
 pub use moving::{Carrier, Given, LEFT_FOR, RELEASE_WAIT, ReleaseError, Released};

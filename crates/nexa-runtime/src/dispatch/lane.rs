@@ -141,6 +141,8 @@ pub(super) struct Lane {
     asks: Option<Asks>,
     /// That the slice lets nobody begin, and until when if time alone helps.
     denied: Option<Option<Timestamp>>,
+    /// How many waited when that was last reported.
+    reported: usize,
     breaker: Option<Breaker>,
     /// Calls in flight, and passes held for agents.
     busy: usize,
@@ -163,6 +165,7 @@ impl Lane {
             budget: Budget::new(kind.limits, now),
             asks: None,
             denied: None,
+            reported: 0,
             breaker: kind.has_breaker.then(Breaker::default),
             busy: 0,
             refusals: 0,
@@ -199,7 +202,13 @@ impl Lane {
 
     /// What waits for a slice, together and by tenant.
     pub(super) fn asks(&mut self, now: Timestamp) -> Option<(Backlog, WaitingTenants)> {
+        self.reported = self.queue.len();
         self.asks.as_mut().map(|asks| (asks.backlog(now), asks.tenants()))
+    }
+
+    /// Whether nothing but a larger slice helps, and more than twice as much waits as was last reported.
+    pub(super) fn is_hungry(&self) -> bool {
+        self.denied == Some(None) && self.queue.len() > 2 * self.reported
     }
 
     /// What of the tenants here waits on other nodes.

@@ -102,13 +102,15 @@ pub(crate) struct Sending {
 /// The dispatcher. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Models {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 pub(super) struct Shared {
     slots: Mutex<Slots>,
     /// The time at which the table is to be looked at has come nearer.
     sooner: Notify,
+    /// A slice has become far too small.
+    pub(super) hungry: Notify,
     /// The same for what goes on for agents that have moved; and what is left of it has become less.
     carry: Notify,
     fewer_carried: Notify,
@@ -134,10 +136,11 @@ impl Models {
     ) -> Self {
         let counters = ModelCounters::default();
         let (slots, answers) = (Mutex::new(Slots::new(limits)), Mutex::default());
-        let [sooner, carry, fewer_carried] = [(); 3].map(|()| Notify::new());
+        let [sooner, hungry, carry, fewer_carried] = [(); 4].map(|()| Notify::new());
         let shared = Shared {
             slots,
             sooner,
+            hungry,
             carry,
             fewer_carried,
             weights,
@@ -199,6 +202,7 @@ impl Models {
         let (before, round_before, carried_before) = (slots.due(), slots.round_due(), slots.carried());
         let changed = change(&mut slots, now);
         let recorded = slots.take_recorded();
+        let hungry = slots.take_hungry();
         let sooner = is_sooner(slots.due(), before);
         let carry = is_sooner(slots.round_due(), round_before);
         let fewer = slots.carried() < carried_before;
@@ -208,6 +212,9 @@ impl Models {
         }
         if carry {
             self.shared.carry.notify_one();
+        }
+        if hungry {
+            self.shared.hungry.notify_one();
         }
         if fewer {
             self.shared.fewer_carried.notify_waiters();

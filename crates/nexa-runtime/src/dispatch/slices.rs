@@ -3,6 +3,7 @@
 //! Whoever speaks with the leader ([`nexa_sched::lease::Leader`]) hands over what it says and fetches what it should know.
 //! Nothing here waits or sends. Without any budget in [`NodeConfig::leased`](crate::NodeConfig::leased) it all does nothing.
 
+use nexa_ports::model::LaneLimits;
 use nexa_sched::ProviderBudget;
 use nexa_sched::lease::{HolderId, Notice, Report, WaitingTenants};
 
@@ -13,6 +14,15 @@ use super::models::Models;
 pub struct Slices {
     pub(crate) models: Models,
     pub(crate) budgets: std::sync::Arc<[ProviderBudget]>,
+}
+
+/// What a provider takes from all nodes together, if these are the limits of its key.
+#[must_use]
+pub fn budget_of(provider: impl Into<String>, limits: LaneLimits) -> ProviderBudget {
+    let LaneLimits { concurrency, requests_per_minute, input_tokens_per_minute, output_tokens_per_minute } = limits;
+    let concurrency = Some(concurrency.max(1) as u64);
+    let provider = provider.into();
+    ProviderBudget { provider, requests_per_minute, input_tokens_per_minute, output_tokens_per_minute, concurrency }
 }
 
 /// What the leader should know of a node.
@@ -58,6 +68,12 @@ impl Slices {
             slots.elsewhere(provider, tenants, now);
             Vec::new()
         });
+    }
+
+    /// Waits until somebody waits whom only a larger slice helps, and much more waits than was last reported: then the leader
+    /// should know at once. Cancel-safe; for one who waits.
+    pub async fn hungry(&self) {
+        self.models.shared.hungry.notified().await;
     }
 
     /// What the leader should know, about once a second; `None` while this node holds no lease. Takes a look at each lane of a

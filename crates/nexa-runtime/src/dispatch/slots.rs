@@ -96,6 +96,8 @@ struct Row {
 pub(super) struct Slots {
     limits: ModelLimits,
     leased: Option<Leased>,
+    /// Whether a slice has become far too small.
+    is_hungry: bool,
     lanes: BTreeMap<String, Row>,
     dues: BTreeSet<(Timestamp, String)>,
     wishes: HashMap<AgentId, Wish>,
@@ -117,6 +119,7 @@ impl Slots {
         Self {
             limits,
             leased: None,
+            is_hungry: false,
             lanes: BTreeMap::new(),
             dues: BTreeSet::new(),
             wishes: HashMap::new(),
@@ -380,6 +383,11 @@ impl Slots {
         self.lanes.get_mut(lane).into_iter().for_each(|row| row.lane.elsewhere(tenants, now));
     }
 
+    /// Whether a slice has become far too small since this was last asked.
+    pub(super) fn take_hungry(&mut self) -> bool {
+        std::mem::take(&mut self.is_hungry)
+    }
+
     /// What the leader should know, and which tenants wait in which lane. Nothing without a lease.
     pub(super) fn report(&mut self, now: Timestamp) -> Option<(Report, Vec<(String, WaitingTenants)>)> {
         let leased = self.leased.as_mut()?;
@@ -428,6 +436,7 @@ impl Slots {
             self.wishes.insert(agent, Wish::Granted { lane: name.to_owned(), pass });
             granted.push(agent);
         }
+        self.is_hungry |= row.lane.is_hungry();
         // At the bound of results it is their recording that lets somebody through, and not the time.
         let due = if is_full { None } else { row.lane.due(now) };
         let before = std::mem::replace(&mut row.due, due);

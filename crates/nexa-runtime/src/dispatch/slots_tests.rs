@@ -420,3 +420,27 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_lane_whose_slice_is_far_too_small_is_hungry_once() {
+    use nexa_sched::ProviderBudget;
+    use nexa_sched::lease::{Generation, HolderId, LeaderEpoch, NO_LIMIT, Notice, Sizes};
+
+    let run = HolderId { node: "n1".parse().unwrap(), generation: Generation(1) };
+    let mut slots = Slots::new(ModelLimits { reservations_max: 9, held_results_max: 9 });
+    slots.lease(&[ProviderBudget::unlimited("acme")]);
+    let (kind, now) = (LaneKind { has_breaker: true, ..at_once(9) }, Timestamp(0));
+    let reserve = |slots: &mut Slots, agent| slots.reserve("acme".into(), kind, wanted(agent, 0), now).0;
+    assert_eq!(reserve(&mut slots, 1), Reserve::Waiting, "this run is not known yet");
+    assert!(slots.begins(run.clone(), now).is_empty() && slots.take_hungry());
+    assert!(slots.report(now).is_some_and(|(report, tenants)| report.of.len() == 1 && tenants[0].1.len() == 1));
+    assert_eq!((reserve(&mut slots, 2), slots.take_hungry()), (Reserve::Waiting, false), "not more than twice as much");
+    assert_eq!((reserve(&mut slots, 3), slots.take_hungry()), (Reserve::Waiting, true));
+    let size = Sizes::new(NO_LIMIT, NO_LIMIT, NO_LIMIT, 2);
+    let notice =
+        Notice { holder: run, epoch: LeaderEpoch(1), version: 1, provider: "acme".to_owned(), size, pause: None };
+    assert_eq!(slots.told(notice, now).len(), 2, "so many may begin");
+    assert!(!slots.take_hungry(), "as much waits as is known");
+    // Another lane is this node's alone.
+    assert_eq!(slots.reserve("local".into(), kind, wanted(4, 0), now).0, Reserve::Granted);
+}

@@ -1,0 +1,113 @@
+use super::*;
+
+const REQUESTS: u64 = 1_200;
+
+fn of_requests(net: Net, seed: u64) -> World {
+    let mut world = World::new(budget(Some(REQUESTS), None, None), net, seed);
+    // Slices are handed out, and those of the idle start of each node come back, within two minutes.
+    world.run(2 * MINUTE);
+    world.got.fill(0);
+    world
+}
+
+fn requests(world: &World) -> u64 {
+    world.requests.all
+}
+
+#[test]
+fn three_nodes_share_a_budget_of_requests_and_the_provider_never_refuses() {
+    let mut world = of_requests(GOOD, 1);
+    let used = world.used(requests, REQUESTS, 8 * MINUTE);
+    assert!(used >= 950 && world.refused == 0, "{used} of 1000 used; {}", world.told());
+    world.is_fair();
+}
+
+#[test]
+fn three_nodes_share_a_budget_across_changes_of_leader() {
+    let mut world = of_requests(GOOD, 2);
+    let mut used = world.used(requests, REQUESTS, 4 * MINUTE);
+    world.leader_dies();
+    used += world.used(requests, REQUESTS, 4 * MINUTE);
+    assert!(used >= 2 * 950 && world.refused == 0, "{used} of 2000 used; {}", world.told());
+    world.is_fair();
+}
+
+#[test]
+fn a_budget_is_kept_and_shared_though_messages_get_lost_and_come_twice_and_late() {
+    let mut world = of_requests(BAD, 3);
+    let mut used = world.used(requests, REQUESTS, 4 * MINUTE);
+    world.leader_dies();
+    used += world.used(requests, REQUESTS, 4 * MINUTE);
+    assert!(used >= 2 * 950 && world.refused == 0, "{used} of 2000 used; {}", world.told());
+    world.is_fair();
+}
+
+#[test]
+fn what_a_dead_node_may_have_sent_counts_until_it_is_forgotten_and_then_the_others_have_it() {
+    let mut world = of_requests(GOOD, 4);
+    let before = world.used(requests, REQUESTS, 3 * MINUTE);
+    world.node_dies(1);
+    // Two thirds while its slice counts: for its lease, what it may send without knowing, and a minute.
+    let meanwhile = world.used(requests, REQUESTS, MINUTE + 15_000);
+    world.run(world.now + MINUTE);
+    let after = world.used(requests, REQUESTS, 4 * MINUTE);
+    let told = format!("{before}, {meanwhile}, {after} of 1000 used; {}", world.told());
+    assert!(before >= 950 && meanwhile >= 600 && after >= 950 && world.refused == 0, "{told}");
+    world.is_fair();
+}
+
+#[test]
+fn three_nodes_share_a_budget_of_tokens_read() {
+    let limit = 400_000;
+    let mut world = World::new(budget(Some(6_000), Some(limit), None), GOOD, 5);
+    world.run(2 * MINUTE);
+    world.got.fill(0);
+    let used = world.used(|world| world.input.all, limit, 8 * MINUTE);
+    let told = format!("{used} of 1000 used; {}", world.told());
+    assert!(used >= 950 && world.refused * 1_000 <= world.requests.all, "{told}");
+    world.is_fair();
+}
+
+/// What is written may come at any time between the start of a call and its end, so it counts for as long as the call
+/// takes and a minute more.
+#[test]
+fn three_nodes_share_a_budget_of_tokens_written() {
+    let limit = 150_000;
+    let mut world = World::new(budget(Some(6_000), None, Some(limit)), GOOD, 6);
+    world.run(2 * MINUTE);
+    world.got.fill(0);
+    let used = world.used(|world| world.output.all, limit, 8 * MINUTE);
+    let told = format!("{used} of 1000 used; {}", world.told());
+    assert!(used >= 930 && world.refused * 1_000 <= world.requests.all, "{told}");
+    world.is_fair();
+}
+
+/// Whatever goes wrong and whenever: never more than the budget within any minute. It may be much less for a while, as when
+/// a node dies that had it all.
+#[test]
+fn no_trouble_makes_nodes_send_more_than_the_budget() {
+    let (mut seen, mut minutes) = (0, 0);
+    for seed in 0..40 {
+        let mut dice = Chance(!seed);
+        let limits = [60, 600, 3_000];
+        let mut world = World::new(budget(Some(limits[dice.below(3) as usize]), None, None), GOOD, seed);
+        let mut has_died = false;
+        for _ in 0..12 {
+            let span = dice.between(1_000, 30_000);
+            world.run(world.now + span);
+            world.net = if dice.below(2) == 0 { GOOD } else { BAD };
+            match dice.below(4) {
+                0 if world.leader.is_some() => world.leader_dies(),
+                1 if !has_died => {
+                    has_died = true;
+                    world.node_dies(dice.below(NODES as u64) as usize);
+                }
+                _ => {}
+            }
+        }
+        assert_eq!(world.refused, 0, "seed {seed}: {}", world.told());
+        let per_minute = world.budget.requests_per_minute.unwrap();
+        (seen, minutes) = (seen + world.requests.all * 1_000 / per_minute, minutes + world.now / MINUTE);
+    }
+    assert!(seen > minutes * 500, "{seen} thousandths of a minute's budget in {minutes} minutes");
+}
