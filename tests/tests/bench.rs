@@ -75,6 +75,12 @@ fn every_figure_of_the_cluster_can_be_measured() {
         "tonic_unary_p50_us",
         "tonic_unary_rps",
         "ask_vs_unary",
+        "durable_steps_per_s",
+        "durable_messages_per_s",
+        "raw_insert_rows_per_s",
+        "fsync_p50_us",
+        "migration_pause_p99_ms",
+        "migration_in_flight_p99_ms",
     ] {
         assert!(figures[key].as_f64().is_some_and(|figure| figure > 0.0), "{key} is {} in {out}", figures[key]);
     }

@@ -5,8 +5,8 @@ use crate::process::{self, Outcome, target_dir};
 /// The suites that `nexa-bench` has.
 const SUITES: &[&str] = &["cluster", "core", "language"];
 
-/// Builds what a suite measures and runs it.
-pub(crate) fn run(suite: &str) -> Outcome {
+/// Builds what a suite measures and runs it, with whatever options of its own.
+pub(crate) fn run(suite: &str, options: &[&str]) -> Outcome {
     if !SUITES.contains(&suite) {
         return Err(format!("there is no suite `{suite}`; there are: {}, scheduler", SUITES.join(", ")));
     }
@@ -20,5 +20,6 @@ pub(crate) fn run(suite: &str) -> Outcome {
         // Build results lie on a disk, which cannot be said of the folder for temporary files.
         args.extend(["--folder", &folder]);
     }
+    args.extend(options);
     process::run(release.join("nexa-bench"), &args)
 }

@@ -30,7 +30,8 @@ usage: cargo xtask COMMAND
   test            format, tidy, lints, unit and process tests
   test --quick    the same without lints and without tests of whole processes
   test --slow     tests that take too long for that, optimised: a million gangs
-  bench NAME      build for release and measure: cluster, core, language, scheduler; the last line is one JSON object
+  bench NAME [OPTION…]
+                  build for release and measure: cluster, core, language, scheduler; the last line is one JSON object
   plan-sim DIR [--nodes N,…] [--seeds N] [-o table|json] [--report FILE]
                   play the workflow traces of a folder (WfFormat) on modelled clusters, beside HEFT
   fuzz NAME [--cases N] [--seed N] [--first N]
@@ -52,7 +53,7 @@ fn main() -> ExitCode {
         ["fuzz", target, options @ ..] => fuzz::run(target, options),
         ["plan-sim", options @ ..] => sim::plan(options),
         ["bench", "scheduler", options @ ..] => sim::bench(options),
-        ["bench", suite] => bench::run(suite),
+        ["bench", suite, options @ ..] => bench::run(suite, options),
         ["tidy"] => tidy::run(),
         [] | ["help" | "--help" | "-h"] => {
             print!("{HELP}");

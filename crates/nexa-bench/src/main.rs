@@ -20,15 +20,16 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const HELP: &str = "\
-usage: nexa-bench SUITE [--nexa PATH] [--folder PATH] [--quick]
+usage: nexa-bench SUITE [--nexa PATH] [--folder PATH] [--quick] [--only PART]
 
   language        compiler, machine and snapshots; loops beside Koto, Rhai and Lua 5.4
   core            steps, messages and agents of one node beside what its disk does; starts of the binary
-  cluster         messages and questions between two nodes beside bare tonic
+  cluster         messages between nodes beside bare tonic; steps on PostgreSQL; agents that move
 
   --nexa PATH     the `nexa` binary whose start and checks are measured
   --folder PATH   where `core` stores meanwhile; its file system is what is measured (default: this folder)
   --quick         only whether everything of `core` or `cluster` can be measured: its figures mean nothing
+  --only PART     one part of `cluster`: link, durable, migration
 ";
 
 fn main() -> ExitCode {
@@ -37,16 +38,16 @@ fn main() -> ExitCode {
     let result = match words.as_slice() {
         ["language", "--nexa", path] => language::run(&PathBuf::from(path)).map(|figures| figures.to_json()),
         ["core", options @ ..] => match Options::parse(options) {
-            Some(Options { nexa, folder, is_quick }) => {
+            Some(Options { nexa, folder, is_quick, only: None }) => {
                 let scale = if is_quick { core::Scale::QUICK } else { core::Scale::FULL };
                 core::run(&nexa, &folder, scale).map(|figures| figures.to_json())
             }
-            None => return usage(),
+            _ => return usage(),
         },
         ["cluster", options @ ..] => match Options::parse(options) {
-            Some(Options { is_quick, .. }) => {
+            Some(Options { is_quick, only, .. }) => {
                 let scale = if is_quick { cluster::Scale::QUICK } else { cluster::Scale::FULL };
-                cluster::run(scale).map(|figures| figures.to_json())
+                cluster::run(scale, only.as_deref()).map(|figures| figures.to_json())
             }
             None => return usage(),
         },
@@ -80,11 +81,12 @@ struct Options {
     nexa: PathBuf,
     folder: PathBuf,
     is_quick: bool,
+    only: Option<String>,
 }
 
 impl Options {
     fn parse(mut words: &[&str]) -> Option<Self> {
-        let (mut nexa, mut folder, mut is_quick) = (None, PathBuf::from("."), false);
+        let (mut nexa, mut folder, mut is_quick, mut only) = (None, PathBuf::from("."), false, None);
         loop {
             words = match words {
                 ["--nexa", path, rest @ ..] => {
@@ -99,7 +101,11 @@ impl Options {
                     is_quick = true;
                     rest
                 }
-                [] => return Some(Self { nexa: nexa?, folder, is_quick }),
+                ["--only", part, rest @ ..] => {
+                    only = Some((*part).to_owned());
+                    rest
+                }
+                [] => return Some(Self { nexa: nexa?, folder, is_quick, only }),
                 _ => return None,
             };
         }

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use nexa_event::envelope::Fact;
 use nexa_event::fact::{AgentEvent, Program};
-use nexa_ports::store::{Append, Guard, RowChange, Store};
+use nexa_ports::store::{Append, Guard, RowChange};
 use nexa_types::{AgentState, Epoch, ModuleHash, StreamId, Version, Waiting};
 use nexa_vm::codec;
 use nexa_vm::value::Value;

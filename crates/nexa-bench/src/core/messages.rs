@@ -1,6 +1,5 @@
 //! Durable messages: parents that pass to their children.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -37,9 +36,13 @@ flow main(count: int, word: str) -> int {
 const WORD: &str = "a message between two agents, about as long as a short line of text";
 
 /// Messages a second between so many pairs.
-pub(crate) fn measure(folder: &Path, pairs: usize, messages: i64) -> Result<f64, Error> {
+pub(crate) fn measure(
+    open: impl AsyncFnOnce() -> Result<Ground, Error>,
+    pairs: usize,
+    messages: i64,
+) -> Result<f64, Error> {
     block_on(async {
-        let running = Ground::open(folder)?.start(Arc::new(Silent::default())).await?;
+        let running = open().await?.start(Arc::new(Silent::default())).await?;
         let put = running.put(PROGRAM).await?;
         let args = |_| vec![Value::Int(messages), Value::Str(WORD.into())];
         let roots = running.submit(&put, "main", pairs, args).await?;

@@ -18,17 +18,18 @@
 //!
 //! Everything is on one file system, that of the folder given. What is compared is measured in turn, round by round.
 
-mod disk;
+pub(crate) mod disk;
 mod memory;
-mod messages;
-mod model;
-mod node;
+pub(crate) mod messages;
+pub(crate) mod model;
+pub(crate) mod node;
 mod process;
-mod steps;
+pub(crate) mod steps;
 mod tell;
 
 use std::path::{Path, PathBuf};
 
+use self::node::Ground;
 use crate::measure::{Error, Figures, Rounds};
 
 /// How much is measured.
@@ -144,9 +145,11 @@ fn one_round(nexa: &Path, folder: &Path, scale: Scale) -> Result<Rounds, Error> 
     let mut rounds = Rounds::default();
     rounds.note("fsync_p50_us", disk::sync_micros(folder, scale.syncs)?);
     rounds.note("raw_insert_rows_per_s", disk::insert_rows(&fresh(folder)?, scale.rows)?);
-    steps::measure(&fresh(folder)?, scale.agents, scale.steps, &mut rounds)?;
+    let open = fresh(folder)?;
+    steps::measure(async || Ground::open(&open), scale.agents, scale.steps, &mut rounds)?;
     rounds.note("fsync_p50_us", disk::sync_micros(folder, scale.syncs)?);
-    let messages = messages::measure(&fresh(folder)?, scale.agents, scale.messages)?;
+    let open = fresh(folder)?;
+    let messages = messages::measure(async || Ground::open(&open), scale.agents, scale.messages)?;
     rounds.note("durable_messages_per_s", messages);
     rounds.note("fsync_p50_us", disk::sync_micros(folder, scale.syncs)?);
     rounds.note("local_tell_ratio", tell::ratio(scale.tells)?);

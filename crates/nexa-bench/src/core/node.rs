@@ -1,4 +1,4 @@
-//! A node on SQLite, and programs submitted to it as a door would submit them.
+//! A node on a store, and programs submitted to it as a door would submit them.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use nexa_event::envelope::Fact;
 use nexa_event::fact::{AgentEvent, Program, Spawned, WorkloadEvent};
 use nexa_ports::clock::{Clock, SystemClock};
 use nexa_ports::dice::SystemDice;
+use nexa_ports::memories::Memories;
 use nexa_ports::model::Model;
 use nexa_ports::store::{Append, Birth, Guard, Rows, Stamp, Store};
 use nexa_ports::tool::NoTools;
@@ -32,9 +33,13 @@ const CATCH_UP_MAX: Duration = Duration::from_secs(600);
 
 /// A store without a node.
 pub(crate) struct Ground {
-    pub(crate) store: Arc<SqliteStore>,
+    pub(crate) store: Arc<dyn Store>,
+    views: Arc<dyn Views>,
+    memories: Arc<dyn Memories>,
     pub(crate) name: NodeId,
-    clock: Arc<SystemClock>,
+    /// Whether agents are born on the node; otherwise they are nobody's, until somebody places them.
+    pub(crate) is_alone: bool,
+    pub(crate) clock: Arc<SystemClock>,
 }
 
 /// A node that runs on it.
@@ -55,24 +60,34 @@ pub(crate) fn block_on<T>(work: impl Future<Output = Result<T, Error>>) -> Resul
 }
 
 impl Ground {
+    /// On SQLite, in a folder.
     pub(crate) fn open(folder: &Path) -> Result<Self, Error> {
         let store = Arc::new(SqliteStore::open(folder, Options::default())?);
-        Ok(Self { store, name: NodeId::new("bench")?, clock: Arc::default() })
+        Self::on(store.clone(), store)
+    }
+
+    pub(crate) fn on(store: Arc<dyn Store>, views: Arc<impl Views + Memories + 'static>) -> Result<Self, Error> {
+        let name = NodeId::new("bench")?;
+        Ok(Self { store, views: views.clone(), memories: views, name, is_alone: true, clock: Arc::default() })
     }
 
     pub(crate) async fn start(self, model: Arc<dyn Model>) -> Result<Running, Error> {
-        let ports = Ports {
+        let node = Node::start(NodeConfig::new(self.name.clone()), self.ports(model)).await?;
+        Ok(Running { ground: self, node })
+    }
+
+    /// What a node by itself is started with.
+    pub(crate) fn ports(&self, model: Arc<dyn Model>) -> Ports {
+        Ports {
             store: self.store.clone(),
-            memories: self.store.clone(),
+            memories: self.memories.clone(),
             model,
             tools: Arc::new(NoTools),
             clock: self.clock.clone(),
             dice: Arc::new(SystemDice),
             neighbours: Arc::new(nexa_ports::neighbours::Alone),
             fence: Arc::new(nexa_runtime::fence::Always),
-        };
-        let node = Node::start(NodeConfig::new(self.name.clone()), ports).await?;
-        Ok(Running { ground: self, node })
+        }
     }
 
     pub(crate) fn stamp(&self) -> Stamp {
@@ -103,7 +118,7 @@ impl Ground {
         let birth = Birth {
             agent: root,
             workload,
-            node: Some(self.name.clone()),
+            node: self.is_alone.then(|| self.name.clone()),
             priority,
             first: Fact::Agent(AgentEvent::Spawned(spawned)),
         };
@@ -171,7 +186,7 @@ impl Running {
     /// Waits until the read models have seen everything.
     pub(crate) async fn all_seen(&self) -> Result<(), Error> {
         let head = *self.ground.store.head().borrow();
-        Ok(self.ground.store.wait_applied(head, CATCH_UP_MAX).await?)
+        Ok(self.ground.views.wait_applied(head, CATCH_UP_MAX).await?)
     }
 
     /// How a workload ended, by its root; what it gave if it ended well.

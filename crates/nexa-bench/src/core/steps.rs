@@ -1,6 +1,5 @@
 //! Durable steps: agents that ask a model one question after another.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -22,10 +21,15 @@ flow main(count: int) -> int {
 "##;
 
 /// So many agents at a time, each with so many steps.
-pub(crate) fn measure(folder: &Path, agents: usize, steps: i64, rounds: &mut Rounds) -> Result<(), Error> {
+pub(crate) fn measure(
+    open: impl AsyncFnOnce() -> Result<Ground, Error>,
+    agents: usize,
+    steps: i64,
+    rounds: &mut Rounds,
+) -> Result<(), Error> {
     block_on(async {
         let model = Arc::new(Quick::default());
-        let running = Ground::open(folder)?.start(model.clone()).await?;
+        let running = open().await?.start(model.clone()).await?;
         let put = running.put(PROGRAM).await?;
         let roots = running.submit(&put, "main", agents, |_| vec![Value::Int(steps)]).await?;
         let begin = Instant::now();
