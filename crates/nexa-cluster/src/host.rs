@@ -24,6 +24,9 @@ pub trait Host: Send + Sync {
     /// [`ReleaseError`].
     fn release(&self, agent: AgentId, to: NodeId) -> BoxFuture<'_, Result<Released, ReleaseError>>;
 
+    /// See [`Node::has_arrived`].
+    fn has_arrived(&self, agent: AgentId);
+
     /// See [`Node::carried`].
     fn carried(&self, from: &NodeId, answer: Carried);
 
@@ -55,6 +58,10 @@ impl Host for Node {
 
     fn release(&self, agent: AgentId, to: NodeId) -> BoxFuture<'_, Result<Released, ReleaseError>> {
         Box::pin(async move { Self::release(self, agent, &to).await })
+    }
+
+    fn has_arrived(&self, agent: AgentId) {
+        Self::has_arrived(self, agent);
     }
 
     fn carried(&self, from: &NodeId, answer: Carried) {

@@ -114,7 +114,7 @@ async fn bring(inner: &Inner, agent: AgentId, to: &NodeId, released: Released) {
     // A later run of it takes over what is its own by itself, and a node that is gone has it taken from it.
     while run() == Some(first) && inner.clock.now() < until {
         match inner.peers.ask(to, Class::Work, Service::Moving, body.clone(), MOVED_WITHIN).await {
-            Ok(_) => return,
+            Ok(_) => return inner.host.has_arrived(agent),
             Err(error) => debug!(%agent, %to, %error, "the new node of an agent was not told"),
         }
         inner.clock.wait_until(inner.clock.now().after(MOVED_PAUSE)).await;

@@ -108,6 +108,22 @@ fn offers(slots: &mut Slots, now: Timestamp) -> Vec<(AgentId, String, u32)> {
 }
 
 #[test]
+fn an_answer_that_came_before_its_agent_is_offered_again_once_the_agent_is_there() {
+    let (mut slots, pass) = with_one_sent(9);
+    slots.hand_over(id(1), &node("n2"), Timestamp(0)).0.unwrap();
+    slots.has_arrived(id(1), Timestamp(5));
+    assert!(slots.round_due().is_none(), "there is no answer yet");
+    slots.land("a", pass, ANSWERED, id(1), ended(1, 1), Timestamp(10));
+    assert_eq!(offers(&mut slots, Timestamp(10)), [(id(1), "n2".to_owned(), 0)]);
+    slots.has_arrived(id(1), Timestamp(12));
+    assert_eq!(offers(&mut slots, Timestamp(12)), [(id(1), "n2".to_owned(), 0)], "nobody doubts where it is");
+    assert_eq!(slots.round_due(), Some(Timestamp(262)));
+    slots.is_recorded(id(1), key(1), Timestamp(20));
+    slots.has_arrived(id(1), Timestamp(30));
+    assert!(slots.round_due().is_none(), "it is recorded");
+}
+
+#[test]
 fn a_carried_answer_is_offered_less_and_less_often_until_it_is_recorded() {
     let (mut slots, pass) = with_one_sent(9);
     let sent = slots.hand_over(id(1), &node("n2"), Timestamp(0)).0.unwrap();

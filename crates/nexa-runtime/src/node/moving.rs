@@ -34,6 +34,12 @@ impl Node {
         release.await.unwrap_or(Err(ReleaseError::Stopped))
     }
 
+    /// The node that an agent was released to says that it has taken it up: an answer that came meanwhile is offered at once,
+    /// and not only when its next turn comes. Without this it comes later, and is not lost.
+    pub fn has_arrived(&self, agent: AgentId) {
+        self.core().models.has_arrived(agent);
+    }
+
     /// An answer from the node that carries it, for an agent that came from there. One for an agent that is not here is
     /// left aside: its carrier offers it again.
     pub fn carried(&self, from: &NodeId, answer: Carried) {

@@ -74,6 +74,11 @@ impl Models {
         }
     }
 
+    /// The node that an agent went to has it.
+    pub(crate) fn has_arrived(&self, agent: AgentId) {
+        self.with_slots(|slots, now| slots.has_arrived(agent, now));
+    }
+
     /// The agent of a carried effect has moved on.
     pub(crate) fn redirect(&self, agent: AgentId, key: EffectKey, node: NodeId) {
         self.with_slots(|slots, _| slots.redirect(agent, key, node));

@@ -221,6 +221,20 @@ impl Slots {
         round
     }
 
+    /// The node that an agent went to has it by now: what was offered to it before was left aside there.
+    pub(in crate::dispatch) fn has_arrived(&mut self, agent: AgentId, now: Timestamp) {
+        let places: Vec<Place> = self.flights_of(agent).map(|(key, _)| (agent, *key)).collect();
+        for place in places {
+            if let Some(flight) = self.flights.get_mut(&place)
+                && let Route::Carried(_, offered) = &mut flight.route
+                && flight.finished.is_some()
+            {
+                *offered = 0;
+                self.watch(place, Some(now));
+            }
+        }
+    }
+
     /// The agent of a carried effect has moved on to another node.
     pub(in crate::dispatch) fn redirect(&mut self, agent: AgentId, key: EffectKey, node: NodeId) {
         if let Some(flight) = self.flights.get_mut(&(agent, key))
