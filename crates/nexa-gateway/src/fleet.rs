@@ -185,7 +185,7 @@ impl Fleet for Lone {
     }
 
     fn cordon<'a>(&'a self, node: &'a NodeId, undo: bool) -> BoxFuture<'a, Result<(), FleetError>> {
-        let answer = self.known(node).and_then(|()| if undo { Ok(()) } else { Err(FleetError::Alone) });
+        let answer = self.known(node).and(if undo { Ok(()) } else { Err(FleetError::Alone) });
         futures::future::ready(answer).boxed()
     }
 

@@ -185,7 +185,8 @@ mod tests {
     use nexa_cli::args::{Cli, Command};
 
     fn settings(args: &[&str], toml: &str) -> Result<ServeSettings, Failure> {
-        let all = ["nexa", "serve", "--name", "a"].iter().chain(args);
+        let name: &[&str] = if args.contains(&"--name") { &[] } else { &["--name", "a"] };
+        let all = ["nexa", "serve"].iter().chain(name).chain(args);
         let Command::Serve(args) = Cli::try_parse_from(all).expect("good arguments").command else {
             panic!("it is `serve`")
         };
