@@ -49,6 +49,12 @@ pub trait Host: Send + Sync {
     /// Whether an agent that it was told of has not begun yet.
     fn is_coming(&self, agent: AgentId) -> bool;
 
+    /// An agent is about to be born on this node, which has others beside it: it takes up only agents that it was told of.
+    fn bears(&self, agent: AgentId);
+
+    /// It was born elsewhere, by another request for the same.
+    fn did_not_bear(&self, agent: AgentId);
+
     /// How it schedules.
     fn scheduler(&self) -> SchedulerConfig {
         SchedulerConfig::default()
@@ -94,6 +100,14 @@ impl Host for Node {
 
     fn is_coming(&self, agent: AgentId) -> bool {
         Node::is_coming(self, agent)
+    }
+
+    fn bears(&self, agent: AgentId) {
+        Node::bears(self, agent);
+    }
+
+    fn did_not_bear(&self, agent: AgentId) {
+        Node::did_not_bear(self, agent);
     }
 
     fn scheduler(&self) -> SchedulerConfig {

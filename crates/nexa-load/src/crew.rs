@@ -109,7 +109,8 @@ impl Crew {
             exe: exe.clone(),
             folder,
             endpoint: common.endpoint.clone(),
-            concurrency: common.concurrency,
+            // Of one node; what an endpoint takes is for all nodes of a cluster together.
+            concurrency: common.concurrency.saturating_mul(count),
             limits: common.limits,
             tokens: common.tokens.clone(),
             member,

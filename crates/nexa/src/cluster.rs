@@ -140,7 +140,10 @@ async fn come_in(
     config: NodeConfig,
     ports: &Ports,
 ) -> Result<(Cluster, nexa_runtime::Node), Failure> {
-    let node = wiring::start(NodeConfig { others: true, ..config }, ports.clone()).await?;
+    let leased =
+        joining.project.providers.iter().map(|(name, provider)| nexa_runtime::budget_of(name, provider.limits()));
+    let config = NodeConfig { others: true, leased: leased.collect(), ..config };
+    let node = wiring::start(config, ports.clone()).await?;
     let config = ClusterConfig { card, may_lead: true, limits: Limits::default() };
     let cluster = ClusterPorts {
         host: Arc::new(node.clone()),

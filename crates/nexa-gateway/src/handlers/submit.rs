@@ -47,7 +47,11 @@ impl Handlers {
         let name = if name.is_empty() { root.name.clone() } else { name };
         let answer = Submitted { workload, root: AgentId::root(workload), module: root.program.module() };
         self.still_wanted(by)?;
-        let append = self.birth(by, answer, root, priority, budget, |budget| WorkloadEvent::Submitted {
+        let owner = self.first_owner();
+        if self.neighbours.is_some() && owner.is_some() {
+            self.host.bears(answer.root);
+        }
+        let append = self.birth(by, answer, root, owner.clone(), priority, budget, |budget| WorkloadEvent::Submitted {
             request,
             request_hash,
             name,
@@ -57,7 +61,7 @@ impl Handlers {
         });
         match self.store.append(vec![append]).await.pop() {
             Some(Ok(_)) => {
-                self.tell([(answer.root, self.first_owner())]);
+                self.tell([(answer.root, owner)]);
                 if let Some(Entrance::Place(place)) = &by.entrance {
                     place.accepted(workload, answer.root);
                 }
@@ -93,7 +97,13 @@ impl Handlers {
         let module = self.root_module(root).await?;
         // The first sender may have died before it told anybody.
         let owner = match &self.neighbours {
-            Some(_) => self.store.row(root).await.map_err(store_refusal)?.and_then(|row| row.node),
+            Some(_) => {
+                let owner = self.store.row(root).await.map_err(store_refusal)?.and_then(|row| row.node);
+                if owner.as_ref() != Some(self.host.id()) {
+                    self.host.did_not_bear(root);
+                }
+                owner
+            }
             None => None,
         };
         self.tell([(root, owner)]);
@@ -134,9 +144,11 @@ impl Handlers {
         }
     }
 
-    /// Who owns a new root: this node, if it runs alone; else nobody before the leader says who.
+    /// Who owns a new root: this node, if it runs alone, or as long as it has room for births of its own; else nobody before
+    /// the leader says who.
     fn first_owner(&self) -> Option<NodeId> {
-        self.neighbours.is_none().then(|| self.host.id().clone())
+        let has_room = self.neighbours.as_ref().is_none_or(|neighbours| neighbours.room(1) > 0);
+        has_room.then(|| self.host.id().clone())
     }
 
     fn birth(
@@ -144,6 +156,7 @@ impl Handlers {
         by: &By,
         answer: Submitted,
         root: Root,
+        owner: Option<NodeId>,
         priority: u8,
         budget: Budget,
         submitted: impl FnOnce(Budget) -> WorkloadEvent,
@@ -163,7 +176,7 @@ impl Handlers {
         let birth = Birth {
             agent: answer.root,
             workload: answer.workload,
-            node: self.first_owner(),
+            node: owner,
             priority,
             first: Fact::Agent(AgentEvent::Spawned(spawned)),
         };

@@ -103,6 +103,10 @@ impl Host for StillHost {
         *self.stats.lock().expect("no test panics here")
     }
 
+    fn bears(&self, _: AgentId) {}
+
+    fn did_not_bear(&self, _: AgentId) {}
+
     fn is_coming(&self, _: AgentId) -> bool {
         *self.are_coming.lock().expect("no test panics here")
     }

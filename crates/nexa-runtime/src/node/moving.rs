@@ -23,6 +23,18 @@ impl Node {
         takeover::adopt(self.core(), given).await
     }
 
+    /// An agent is about to be born on this node by somebody else's append, as the root of a workload. To be said before that:
+    /// the node takes up no agent that it was not told of. Saying it of one that is not stored after all leaves an entry
+    /// that stands for nobody, until [`Self::did_not_bear`].
+    pub fn bears(&self, agent: AgentId) {
+        self.core().ownership.born(agent);
+    }
+
+    /// It was not born here, but elsewhere or not at all.
+    pub fn did_not_bear(&self, agent: AgentId) {
+        self.core().ownership.forget(agent, Epoch(1));
+    }
+
     /// Gives an agent to another node while it lives: it ends its step, leaves memory with a snapshot, and its row is
     /// changed. A call that it has in flight goes on here, and its answer follows it. The other node is to be told by
     /// [`Self::adopt`], with what this gives. Once begun this goes on to its end, also if the future is dropped.
