@@ -30,6 +30,13 @@ struct Root {
     budget: Budget,
 }
 
+/// What a root is born with.
+struct Terms {
+    owner: Option<NodeId>,
+    priority: u8,
+    budget: Budget,
+}
+
 impl Handlers {
     pub(super) async fn submit(&self, by: &By, submit: Submit) -> Result<Submitted, Refusal> {
         self.still_open()?;
@@ -51,13 +58,8 @@ impl Handlers {
         if self.neighbours.is_some() && owner.is_some() {
             self.host.bears(answer.root);
         }
-        let append = self.birth(by, answer, root, owner.clone(), priority, budget, |budget| WorkloadEvent::Submitted {
-            request,
-            request_hash,
-            name,
-            root: answer.root,
-            budget,
-            priority,
+        let append = self.birth(by, answer, root, Terms { owner: owner.clone(), priority, budget }, |budget| {
+            WorkloadEvent::Submitted { request, request_hash, name, root: answer.root, budget, priority }
         });
         match self.store.append(vec![append]).await.pop() {
             Some(Ok(_)) => {
@@ -156,9 +158,7 @@ impl Handlers {
         by: &By,
         answer: Submitted,
         root: Root,
-        owner: Option<NodeId>,
-        priority: u8,
-        budget: Budget,
+        Terms { owner, priority, budget }: Terms,
         submitted: impl FnOnce(Budget) -> WorkloadEvent,
     ) -> Append {
         let budget = budget.tighter(root.budget);
