@@ -20,16 +20,18 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const HELP: &str = "\
-usage: nexa-bench SUITE [--nexa PATH] [--folder PATH] [--quick] [--only PART]
+usage: nexa-bench SUITE [--nexa PATH] [--folder PATH] [--quick] [--only PART] [--report FILE]
 
   language        compiler, machine and snapshots; loops beside Koto, Rhai and Lua 5.4
   core            steps, messages and agents of one node beside what its disk does; starts of the binary
-  cluster         messages between nodes beside bare tonic; steps on PostgreSQL; agents that move
+  cluster         messages between nodes beside bare tonic; steps on PostgreSQL; agents that move;
+                  nodes that are killed
 
   --nexa PATH     the `nexa` binary whose start and checks are measured
   --folder PATH   where `core` stores meanwhile; its file system is what is measured (default: this folder)
   --quick         only whether everything of `core` or `cluster` can be measured: its figures mean nothing
-  --only PART     one part of `cluster`: link, durable, migration
+  --only PART     one part of `cluster`: link, durable, migration, failover
+  --report FILE   where `cluster` writes a page of what it has measured
 ";
 
 fn main() -> ExitCode {
@@ -38,16 +40,16 @@ fn main() -> ExitCode {
     let result = match words.as_slice() {
         ["language", "--nexa", path] => language::run(&PathBuf::from(path)).map(|figures| figures.to_json()),
         ["core", options @ ..] => match Options::parse(options) {
-            Some(Options { nexa, folder, is_quick, only: None }) => {
+            Some(Options { nexa, folder, is_quick, only: None, report: None }) => {
                 let scale = if is_quick { core::Scale::QUICK } else { core::Scale::FULL };
                 core::run(&nexa, &folder, scale).map(|figures| figures.to_json())
             }
             _ => return usage(),
         },
         ["cluster", options @ ..] => match Options::parse(options) {
-            Some(Options { is_quick, only, .. }) => {
+            Some(Options { nexa, is_quick, only, report, .. }) => {
                 let scale = if is_quick { cluster::Scale::QUICK } else { cluster::Scale::FULL };
-                cluster::run(scale, only.as_deref()).map(|figures| figures.to_json())
+                cluster::run(scale, &nexa, only.as_deref(), report.as_deref()).map(|figures| figures.to_json())
             }
             None => return usage(),
         },
@@ -82,11 +84,13 @@ struct Options {
     folder: PathBuf,
     is_quick: bool,
     only: Option<String>,
+    report: Option<PathBuf>,
 }
 
 impl Options {
     fn parse(mut words: &[&str]) -> Option<Self> {
-        let (mut nexa, mut folder, mut is_quick, mut only) = (None, PathBuf::from("."), false, None);
+        let (mut nexa, mut folder, mut is_quick) = (None, PathBuf::from("."), false);
+        let (mut only, mut report) = (None, None);
         loop {
             words = match words {
                 ["--nexa", path, rest @ ..] => {
@@ -105,7 +109,11 @@ impl Options {
                     only = Some((*part).to_owned());
                     rest
                 }
-                [] => return Some(Self { nexa: nexa?, folder, is_quick, only }),
+                ["--report", path, rest @ ..] => {
+                    report = Some(PathBuf::from(path));
+                    rest
+                }
+                [] => return Some(Self { nexa: nexa?, folder, is_quick, only, report }),
                 _ => return None,
             };
         }

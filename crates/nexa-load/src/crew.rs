@@ -149,6 +149,11 @@ impl Crew {
         self.folder.as_deref()
     }
 
+    /// The URL of the database that several nodes share, with its password.
+    pub fn store(&self) -> Option<&str> {
+        self.servers.as_ref().map(Servers::store)
+    }
+
     /// How many nodes were started; 0 if they were there before.
     pub fn started(&self) -> usize {
         self.nodes.len()
@@ -182,6 +187,17 @@ impl Crew {
         }
         self.lost = Some(which);
         Ok(Killed { node: self.nodes[which].name().map(str::to_owned), restart: None })
+    }
+
+    /// Starts the node again that was killed of several.
+    ///
+    /// # Errors
+    /// [`LoadError::Node`] if it does not serve in time.
+    pub async fn bring_back(&mut self) -> Result<(), LoadError> {
+        if let Some(node) = self.lost.take().and_then(|lost| self.nodes.get_mut(lost)) {
+            node.restart().await?;
+        }
+        Ok(())
     }
 
     /// Asks everybody to stop, nodes before what they need, and waits until they have.

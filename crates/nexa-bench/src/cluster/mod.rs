@@ -3,18 +3,25 @@
 //! - [`link`]: messages and questions between two nodes, beside what tonic does without the protocol of the links.
 //! - [`durable`]: steps and messages on PostgreSQL, beside what the server and its disk do.
 //! - [`migration`]: agents that move between two nodes while they work.
+//! - [`failover`]: nodes that are killed, as processes of their own.
+//! - [`report`]: a page of all of it.
 
 mod bare;
 mod durable;
+mod failover;
 mod link;
 mod migration;
+mod report;
+
+use std::path::Path;
 
 use nexa_testkit::postgres::Server;
 
+use crate::core::node::block_on;
 use crate::measure::{Error, Figures};
 
 /// The parts.
-const PARTS: [&str; 3] = ["link", "durable", "migration"];
+const PARTS: [&str; 4] = ["link", "durable", "migration", "failover"];
 
 /// How much is measured.
 #[derive(Debug, Clone, Copy)]
@@ -28,6 +35,7 @@ pub(crate) struct Scale {
     calls: u64,
     durable: durable::Scale,
     migration: migration::Scale,
+    failover: failover::Scale,
 }
 
 impl Scale {
@@ -47,6 +55,7 @@ impl Scale {
             messages: 1_024,
         },
         migration: migration::Scale { agents: 8, moves: 200 },
+        failover: failover::Scale { agents: 300, kills: 30 },
     };
     /// Only to see that everything can be measured.
     pub(crate) const QUICK: Self = Self {
@@ -56,11 +65,12 @@ impl Scale {
         calls: 500,
         durable: durable::Scale { warm_up: 0, rounds: 1, syncs: 5, rows: 2_048, agents: 4, steps: 5, messages: 70 },
         migration: migration::Scale { agents: 2, moves: 4 },
+        failover: failover::Scale { agents: 30, kills: 3 },
     };
 }
 
 /// Runs the suite, or one part of it.
-pub(crate) fn run(scale: Scale, only: Option<&str>) -> Result<Figures, Error> {
+pub(crate) fn run(scale: Scale, nexa: &Path, only: Option<&str>, report: Option<&Path>) -> Result<Figures, Error> {
     let mut figures = Figures::default();
     let is_wanted = |part: &str| only.is_none_or(|only| only == part);
     if only.is_some_and(|only| !PARTS.contains(&only)) {
@@ -77,6 +87,14 @@ pub(crate) fn run(scale: Scale, only: Option<&str>) -> Result<Figures, Error> {
         if is_wanted("migration") {
             migration::run(scale.migration, &server, &mut figures)?;
         }
+    }
+    let mut kills = Vec::new();
+    if is_wanted("failover") {
+        let nexa = nexa.canonicalize().map_err(|error| format!("`{}` is not there: {error}", nexa.display()))?;
+        kills = block_on(failover::run(scale.failover, &nexa, &mut figures))?;
+    }
+    if let Some(report) = report {
+        report::write(report, &figures, &kills)?;
     }
     Ok(figures)
 }
