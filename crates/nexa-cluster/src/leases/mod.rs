@@ -1,8 +1,10 @@
 //! Slices of providers' budgets, between a node's lanes, the leader, and the store.
 //!
 //! Every node tells the one who leads once a second what it holds and wants; whoever leads decides (`office`), has it
-//! recorded, and tells the nodes. A node whose slices have become far too small says so at once. Both sides are step machines of [`nexa_sched::lease`]; here they are given what happens,
-//! and what they want is done. Messages may get lost, come twice and late: they say how things stand.
+//! recorded, and tells the nodes. A node whose slices have become far too small says so at once, and so does everybody when
+//! nodes come or go, or another one leads: nobody begins with nothing for a whole second. Both sides are step machines of
+//! [`nexa_sched::lease`]; here they are given what happens, and what they want is done. Messages may get lost, come twice and
+//! late: they say how things stand.
 //!
 //! Bounds: [`LETTERS_MAX`] messages that wait to be taken in, further ones are dropped, for the next ones say as much;
 //! questions to the store end after [`STORE_WITHIN`]. The task ends with the run of the node. A panic in it ends it, and
@@ -218,6 +220,8 @@ impl Desk {
         let runs = list.nodes.iter().map(|(node, member)| id(node, member.generation)).collect();
         let leader = list.leader.as_ref().map(|leader| (id(&leader.node, leader.generation), leader.epoch));
         self.step(Input::Members { runs, leader });
+        self.is_urgent = true;
+        self.hurry();
     }
 
     /// Tells whoever leads how things stand here.
@@ -289,6 +293,7 @@ impl Desk {
         letters.iter().for_each(|(to, letter)| self.send(to, letter));
         if self.office.is_open() != self.leads {
             self.leads = !self.leads;
+            self.hurry();
             let (run, leads) = (&self.run, self.leads);
             info!(%run, leads, "slices of providers' budgets are handed out here, or no more");
         }
