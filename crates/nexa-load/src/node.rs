@@ -5,7 +5,7 @@
 //! data and the same address.
 //!
 //! Waiting: [`START_PATIENCE`] for the address, [`STOP_PATIENCE`] for the end after SIGTERM; then it is killed. A driver that
-//! ends in any way kills it.
+//! gives it up kills it; one that is killed itself leaves it behind.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
