@@ -27,6 +27,13 @@ pub(crate) const VIEW_TABLES: &str =
 /// Makes sure that the schema is there and one that this build knows.
 pub(crate) async fn prepare(connection: &mut PgConnection) -> Result<(), OpenError> {
     let mut change = connection.begin().await.map_err(OpenError::sql)?;
+    // Whoever comes second waits until the first has made everything, however slow the disk is: the deadline of all of it ends that.
+    sqlx::query(
+        "SELECT set_config(name, '0', true) FROM unnest(ARRAY['lock_timeout', 'statement_timeout']) AS t(name)",
+    )
+    .execute(&mut *change)
+    .await
+    .map_err(OpenError::sql)?;
     sqlx::query("SELECT pg_advisory_xact_lock($1)")
         .bind(MIGRATION_LOCK)
         .execute(&mut *change)
