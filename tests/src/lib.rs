@@ -11,8 +11,14 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-/// How long a test waits for anything before it fails.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a test waits for anything before it fails. What takes half a minute on two processors takes more than two when others
+/// use them as well.
+pub const PATIENCE: Duration = Duration::from_secs(180);
+/// The pause between two looks.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
+/// A place for which the system chooses the port.
+const ANY_PORT: &str = "127.0.0.1:0";
 
 /// The binary under test: `NEXA_BIN`, or what the same profile built.
 pub fn nexa_path() -> PathBuf {
@@ -25,6 +31,23 @@ pub fn nexa_path() -> PathBuf {
     );
     assert!(path.is_file(), "{} is not there: run `cargo build --profile fast -p nexa` first", path.display());
     path
+}
+
+/// The stand-in for the next release: `NEXA_NEXT_BIN`, or `nexa-next` beside the binary under test. `None` if it was not built,
+/// which a line says.
+///
+/// # Panics
+/// If there is none and `CI` is set.
+pub fn next_path() -> Option<PathBuf> {
+    let named = std::env::var_os("NEXA_NEXT_BIN").map(PathBuf::from);
+    let path = named.unwrap_or_else(|| nexa_path().with_file_name("nexa-next"));
+    if path.is_file() {
+        return Some(path);
+    }
+    let how = "`cargo xtask test` builds it: the binary with `--features nexa/next-format`, copied to that name";
+    assert!(std::env::var_os("CI").is_none(), "{} is not there: {how}", path.display());
+    eprintln!("skipped: {} is not there: {how}", path.display());
+    None
 }
 
 /// The project's root.
@@ -90,7 +113,12 @@ impl Desk {
 
     /// `nexa ARGS`, with nothing of the caller's settings.
     pub fn nexa(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(nexa_path());
+        self.nexa_from(&nexa_path(), args)
+    }
+
+    /// The same from another binary.
+    pub fn nexa_from(&self, exe: &Path, args: &[&str]) -> Command {
+        let mut command = Command::new(exe);
         command
             .args(args)
             .current_dir(root())
@@ -133,6 +161,8 @@ pub struct Cluster {
     pub desk: Desk,
     /// What every node is told by variables.
     pub variables: Vec<(&'static str, String)>,
+    /// Where nodes are started: the project that they belong to.
+    pub folder: PathBuf,
 }
 
 impl Cluster {
@@ -145,17 +175,37 @@ impl Cluster {
         args.extend(names);
         desk.run(&args).good();
         let variables = vec![("NEXA_STORE", store), ("NEXA_ETCD", etcd), ("NEXA_CERTS", folder.clone())];
-        Self { desk, variables }
+        Self { desk, variables, folder: root() }
     }
 
     /// Starts `nexa serve --name NAME ARGS` on free ports and waits until it serves.
     pub fn serve(&self, name: &str, args: &[&str]) -> Server {
-        let mut all = vec!["serve", "--name", name, "--listen", "127.0.0.1:0", "--link", "127.0.0.1:0"];
-        all.extend(["--metrics", "127.0.0.1:0", "-o", "json"]);
+        self.serve_at(name, ANY_PORT, args)
+    }
+
+    /// The same where it was before its end: at `HOST:PORT`.
+    pub fn serve_at(&self, name: &str, listen: &str, args: &[&str]) -> Server {
+        Server::started(self.command(&nexa_path(), name, listen, args))
+    }
+
+    /// The same from another binary.
+    pub fn serve_from(&self, exe: &Path, name: &str, args: &[&str]) -> Server {
+        Server::started(self.command(exe, name, ANY_PORT, args))
+    }
+
+    /// Starts it without waiting.
+    pub fn start(&self, name: &str, args: &[&str]) -> Process {
+        Process::start(self.command(&nexa_path(), name, ANY_PORT, args))
+    }
+
+    fn command(&self, exe: &Path, name: &str, listen: &str, args: &[&str]) -> Command {
+        let mut all = vec!["serve", "--name", name, "--listen", listen, "--link", ANY_PORT];
+        all.extend(["--metrics", ANY_PORT, "-o", "json"]);
         all.extend(args);
-        let mut command = self.desk.nexa(&all);
+        let mut command = self.desk.nexa_from(exe, &all);
+        command.current_dir(&self.folder);
         command.envs(self.variables.iter().map(|(name, value)| (*name, value)));
-        Server::started(command)
+        command
     }
 }
 
@@ -240,12 +290,18 @@ impl Process {
     /// Waits for the end.
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {
-        let mut ended = None;
-        wait_until("the process to end", || {
-            ended = self.child.try_wait().expect("a child can be waited for");
-            ended.is_some()
-        });
-        ended.expect("the wait ended with a status")
+        let until = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a child can be waited for") {
+                return status;
+            }
+            if Instant::now() > until {
+                self.kill();
+                let (out, err) = (self.rest_of_out(), self.rest_of_err());
+                panic!("it did not end within {PATIENCE:?}\n--- out\n{out}\n--- err\n{err}");
+            }
+            std::thread::sleep(LOOK_AGAIN);
+        }
     }
 
     /// Whether it has ended.
@@ -315,7 +371,7 @@ pub fn wait_until(what: &str, mut is_true: impl FnMut() -> bool) {
     let until = Instant::now() + PATIENCE;
     while !is_true() {
         assert!(Instant::now() < until, "waited {PATIENCE:?} for {what}");
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::sleep(LOOK_AGAIN);
     }
 }
 

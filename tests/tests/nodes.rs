@@ -1,7 +1,7 @@
 //! What operators type, word for word: on a node without others.
 
 use expect_test::expect;
-use nexa_tests::{Desk, Finished, Server, normalised};
+use nexa_tests::{Desk, Finished, Process, Server, normalised};
 
 /// Types a command, and gives what it shows.
 fn typed(desk: &Desk, server: &Server, args: &[&str]) -> String {
@@ -70,6 +70,55 @@ fn a_node_without_others_says_so() {
         agents move from nodes with more than their share to those with less
     "#]]
     .assert_eq(&shown);
+}
+
+#[test]
+fn a_door_with_a_certificate_is_reached_over_tls_and_no_other_way() {
+    let desk = Desk::new();
+    let pki = desk.path("pki");
+    let file = |name: &str| pki.join(name).to_str().expect("a plain path").to_owned();
+    let folder = pki.to_str().expect("a plain path");
+    desk.run(&["certs", "--out", folder, "a=127.0.0.1", "b=192.0.2.1"]).good();
+    let (data, tls) = (desk.path("data"), [file("a.pem"), file("a.key")]);
+    let serve = |more: &[&str]| {
+        let data = data.to_str().expect("a plain path");
+        let mut args = vec!["serve", "--name", "a", "--store", data, "--metrics", "127.0.0.1:0", "-o", "json"];
+        args.extend(more);
+        desk.nexa(&args)
+    };
+    // Where others can reach it, it needs TLS, or somebody who says otherwise.
+    let (code, err) = nexa_tests::finish(serve(&["--listen", "0.0.0.0:0"])).bad();
+    assert!(code != 0 && err.contains("--tls-cert") && err.contains("not a loopback address"), "{err}");
+    let (_, err) = nexa_tests::finish(serve(&["--tls-cert", &tls[0]])).bad();
+    assert!(err.contains("--tls-key"), "{err}");
+    let (_, err) = nexa_tests::finish(serve(&["--tls-cert", &tls[0], "--tls-key", &tls[0]])).bad();
+    assert!(err.contains("certificate and key cannot be used"), "{err}");
+
+    let mut process = Process::start(serve(&["--listen", "0.0.0.0:0", "--tls-cert", &tls[0], "--tls-key", &tls[1]]));
+    let line = process.wait_for_line(|line| line.contains("\"grpc\""));
+    let ready: serde_json::Value = serde_json::from_str(&line).expect("one object");
+    let told = ready["grpc"].as_str().expect("an address");
+    let port = told.strip_prefix("https://0.0.0.0:").expect("it says how it is reached");
+    let nodes = |server: String, more: &[&str]| {
+        let mut args = vec!["nodes", "--server", &server];
+        args.extend(more);
+        desk.run(&args)
+    };
+    let (ca, other) = (file("ca.pem"), file("b.pem"));
+    assert!(nodes(format!("https://127.0.0.1:{port}"), &["--tls-ca", &ca]).good().contains("ready"));
+    let (_, err) = nodes(format!("https://127.0.0.1:{port}"), &[]).bad();
+    assert!(err.contains("needs the certificate of the authority"), "{err}");
+    // Another authority than the one that signed it, another name than the one that it has, no TLS.
+    for (server, more) in [
+        (format!("https://127.0.0.1:{port}"), vec!["--tls-ca", &other]),
+        (format!("https://localhost:{port}"), vec!["--tls-ca", &ca]),
+        (format!("http://127.0.0.1:{port}"), Vec::new()),
+    ] {
+        let (_, err) = nodes(server, &more).bad();
+        assert!(err.contains("no server answers") || err.contains("the connection for the call failed"), "{err}");
+    }
+    process.signal("TERM");
+    assert!(process.wait().success());
 }
 
 #[test]

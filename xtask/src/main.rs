@@ -7,6 +7,7 @@
 //! - [`test`]: everything that must pass before a change lands.
 //! - [`bench`]: figures, beside those of peers.
 //! - [`sim`]: decisions played on models of the world.
+//! - [`start`]: which functions a start uses, for the linker.
 //! - [`fuzz`]: damaged inputs from a seed.
 //! - [`tidy`]: what a compiler does not check: names in documents, lengths of files, words that must not appear.
 
@@ -16,6 +17,7 @@ mod fuzz;
 mod process;
 mod setup;
 mod sim;
+mod start;
 mod test;
 mod tidy;
 
@@ -36,6 +38,7 @@ usage: cargo xtask COMMAND
                   play the workflow traces of a folder (WfFormat) on modelled clusters, beside HEFT
   fuzz NAME [--cases N] [--seed N] [--first N]
                   damaged inputs from a seed: lang
+  start-order     see which functions a start uses, for the linker to put side by side
   tidy            check documents and files against the rules of CONTRIBUTING.md
 ";
 
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         ["plan-sim", options @ ..] => sim::plan(options),
         ["bench", "scheduler", options @ ..] => sim::bench(options),
         ["bench", suite, options @ ..] => bench::run(suite, options),
+        ["start-order"] => start::order(),
         ["tidy"] => tidy::run(),
         [] | ["help" | "--help" | "-h"] => {
             print!("{HELP}");

@@ -17,7 +17,7 @@ pub(crate) enum Tier {
 }
 
 /// Packages whose ignored tests are slow ones. Elsewhere, ignored tests are parts of others, which start them.
-const SLOW: &[&str] = &["nexa-sched"];
+const SLOW: &[&str] = &["nexa-sched", "nexa-tests"];
 
 /// Runs the tests of a tier.
 pub(crate) fn run(tier: Tier) -> Outcome {
@@ -26,7 +26,10 @@ pub(crate) fn run(tier: Tier) -> Outcome {
         args.extend(SLOW.iter().flat_map(|package| ["--package", package]));
         args.extend(["--", "--ignored"]);
         // The whole program need not be optimised at once for tests, which doubles the time of a build.
-        return run_with("cargo", &args, &[("CARGO_PROFILE_RELEASE_LTO", "off")]);
+        let lto = ("CARGO_PROFILE_RELEASE_LTO", "off");
+        run_with("cargo", &["build", "--release", "--package", "nexa"], &[lto])?;
+        let nexa = target_dir().join("release/nexa");
+        return run_with("cargo", &args, &[lto, ("NEXA_BIN", &nexa.to_string_lossy())]);
     }
     setup::install(setup::Scope::Tests)?;
     process::run("cargo", &["fmt", "--all", "--check"])?;
@@ -41,10 +44,15 @@ pub(crate) fn run(tier: Tier) -> Outcome {
         "cargo",
         &["clippy", "--quiet", "--profile", "fast", "--workspace", "--all-targets", "--", "-D", "warnings"],
     )?;
-    // With all targets, so that the binary is built with the same features as the tests, and nothing twice.
-    process::run("cargo", &["build", "--quiet", "--profile", "fast", "--workspace", "--all-targets"])?;
+    // The binaries are built with the features of the tests, so that nothing is built twice: with a test beside them.
+    let build = ["build", "--quiet", "--profile", "fast", "--workspace"];
+    let (nexa, next) = (binary("nexa"), binary("nexa-next"));
+    // First what stands in for the next release, which is then replaced by this one. They differ in one crate only.
+    let stand_in = ["--bin", "nexa", "--test", "rolling", "--features", "nexa/next-format"];
+    process::run("cargo", &[&build[..], &stand_in].concat())?;
+    std::fs::copy(&nexa, &next).map_err(|error| format!("copying {} failed: {error}", nexa.display()))?;
+    process::run("cargo", &[&build[..], &["--all-targets"]].concat())?;
     let python = python()?;
-    let nexa = binary("nexa");
     // Tests of the embedded model need its weights. Without them they say that they are skipped, and why.
     if let Err(error) = process::run(&nexa, &["models", "pull"]) {
         if std::env::var_os("CI").is_some() {
@@ -54,6 +62,7 @@ pub(crate) fn run(tier: Tier) -> Outcome {
     }
     let env = [
         ("NEXA_BIN", nexa.to_string_lossy().into_owned()),
+        ("NEXA_NEXT_BIN", next.to_string_lossy().into_owned()),
         ("NEXA_TEST_PYTHON", python.to_string_lossy().into_owned()),
     ];
     let env: Vec<(&str, &str)> = env.iter().map(|(name, value)| (*name, value.as_str())).collect();

@@ -17,7 +17,7 @@ const LAYERS: &[&[&str]] = &[
     &["nexa-vm", "nexa-lang", "nexa-sched", "nexa-member", "nexa-agent", "nexa-view", "nexa-harness"],
     &["nexa-ports"],
     &["nexa-store", "nexa-postgres", "nexa-etcd", "nexa-llm", "nexa-tools"],
-    &["nexa-runtime", "nexa-cluster"],
+    &["nexa-audit", "nexa-runtime", "nexa-cluster"],
     &["nexa-gateway", "nexa-client", "nexa-load", "nexa-telemetry", "nexa-cli"],
     &["nexa"],
 ];

@@ -66,6 +66,7 @@ fn run(name: &str, bytes: usize) {
         seed: 1,
         depth: 0,
         priority: 128,
+        asks: None,
     };
     let id = AgentId::root(workload);
     let mut agent = Agent::born(id, &first, Arc::clone(&program)).expect("the module is its own");

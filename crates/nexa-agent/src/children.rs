@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use minicbor::{Decode, Encode};
+use nexa_event::asks::Asks;
 use nexa_event::effect::{Answer, ChildSpec, Join};
 use nexa_event::fact::{AgentEvent, ChildBorn, Parent, Program, Spawned};
 use nexa_types::limits::AGENT_DEPTH_MAX;
@@ -371,6 +372,7 @@ impl Agent {
             seed: seed_of_child(me.seed, agent),
             depth: birth.depth,
             priority: me.priority,
+            asks: spec.asks.clone().map(|asks| Asks { until: deadline, ..asks }),
         }
     }
 

@@ -32,8 +32,8 @@ use nexa_vm::{codec, failure};
 
 pub use self::list::{ListError, validate};
 use self::list::{dependents, distinct};
-use self::order::Units;
 pub use self::order::turns;
+use self::order::{Units, asks};
 
 /// Arguments of the items that start together, in bytes. Further ones start with the next effect; one alone always may,
 /// and so may a gang.
@@ -227,7 +227,8 @@ impl Coordinator {
             for (index, args) in members.iter().zip(args) {
                 let item = &self.items[*index as usize];
                 let (name, budget, timeout) = (item.id.clone(), item.budget, item.timeout);
-                branches.push(ChildSpec { name, entry: item.entry, args, budget, timeout });
+                let asks = asks(item, members.len());
+                branches.push(ChildSpec { name, entry: item.entry, args, budget, timeout, asks });
                 started.push(*index);
                 self.progress.fates[*index as usize] = Fate::Running;
             }

@@ -132,7 +132,7 @@ fn outline(born: &Spawned) -> Spawned {
             fact::Program::List { module: *module, items: Vec::new(), on_failure: *on_failure, turns: None }
         }
     };
-    let Spawned { workload, name, parent, budget, deadline, seed, depth, priority, program: _ } = born;
+    let Spawned { workload, name, parent, budget, deadline, seed, depth, priority, asks, program: _ } = born;
     Spawned {
         workload: *workload,
         name: name.clone(),
@@ -143,6 +143,7 @@ fn outline(born: &Spawned) -> Spawned {
         seed: *seed,
         depth: *depth,
         priority: *priority,
+        asks: asks.clone(),
     }
 }
 
@@ -313,6 +314,7 @@ mod tests {
                 seed: 9,
                 depth: 10,
                 priority: 11,
+                asks: None,
             },
             life: Life {
                 epoch: Epoch(3),

@@ -9,7 +9,7 @@
 //! - [`screen`]: progress on standard error.
 //! - [`failure`]: how a command fails, with its exit code.
 //!
-//! Not here: the commands that need a node (`dev`, `run`, `models`, `doctor`); the `nexa` binary wires those.
+//! Not here: the commands that need a node (`dev`, `run`, `models`, `audit`, `doctor`); the `nexa` binary wires those.
 
 pub mod args;
 pub mod commands;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 
 use crate::ClientError;
 
@@ -22,6 +22,8 @@ const HEADER_BYTES_MAX: u32 = 32 << 10;
 pub enum Address {
     /// `http://HOST:PORT`, without encryption: loopback only, unless a tunnel protects it.
     Tcp(String),
+    /// `https://HOST:PORT`, whose certificate an authority has signed that the client is told of.
+    Tls(String),
     /// `unix:PATH`.
     Unix(String),
 }
@@ -30,6 +32,7 @@ impl fmt::Display for Address {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(authority) => write!(out, "http://{authority}"),
+            Self::Tls(authority) => write!(out, "https://{authority}"),
             Self::Unix(path) => write!(out, "unix:{path}"),
         }
     }
@@ -43,34 +46,51 @@ impl FromStr for Address {
         if let Some(path) = text.strip_prefix("unix://").or_else(|| text.strip_prefix("unix:")) {
             return if path.is_empty() { Err(wrong("the path is missing")) } else { Ok(Self::Unix(path.to_owned())) };
         }
-        if text.starts_with("https://") {
-            return Err(wrong("TLS is not available in this release"));
-        }
-        let authority = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
+        let (is_tls, rest) = match text.strip_prefix("https://") {
+            Some(rest) => (true, rest),
+            None => (false, text.strip_prefix("http://").unwrap_or(text)),
+        };
+        let authority = rest.trim_end_matches('/');
         let Some((host, port)) = authority.rsplit_once(':') else {
             return Err(wrong("the port is missing"));
         };
         let plain = !host.is_empty() && !host.contains(['/', '@', ' ']);
         match port.parse::<u16>() {
+            Ok(1..) if plain && is_tls => Ok(Self::Tls(authority.to_owned())),
             Ok(1..) if plain => Ok(Self::Tcp(authority.to_owned())),
-            _ => Err(wrong("expected `http://HOST:PORT` or `unix:PATH`")),
+            _ => Err(wrong("expected `http://HOST:PORT`, `https://HOST:PORT` or `unix:PATH`")),
         }
     }
 }
 
 impl Address {
-    /// Opens a connection; a later loss of it is mended by the channel itself.
-    pub(crate) async fn connect(&self) -> Result<Channel, ClientError> {
-        let wrong = |source| ClientError::Connect { address: self.to_string(), source: std::sync::Arc::new(source) };
-        Endpoint::from_shared(self.to_string())
-            .map_err(wrong)?
+    /// Opens a connection; a later loss of it is mended by the channel itself. `authority` is the certificate, as PEM, of who
+    /// signs those of servers.
+    pub(crate) async fn connect(&self, authority: Option<&str>) -> Result<Channel, ClientError> {
+        self.endpoint(authority)?.connect().await.map_err(|source| self.failed(source))
+    }
+
+    /// A connection that is opened when it is needed first.
+    pub(crate) fn connect_later(&self, authority: Option<&str>) -> Result<Channel, ClientError> {
+        Ok(self.endpoint(authority)?.connect_lazy())
+    }
+
+    fn endpoint(&self, authority: Option<&str>) -> Result<Endpoint, ClientError> {
+        let mut endpoint = Endpoint::from_shared(self.to_string()).map_err(|source| self.failed(source))?;
+        if let Self::Tls(_) = self {
+            let authority = authority.ok_or_else(|| ClientError::NoAuthority { address: self.to_string() })?;
+            let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(authority)).timeout(CONNECT_TIMEOUT);
+            endpoint = endpoint.tls_config(tls).map_err(|source| self.failed(source))?;
+        }
+        Ok(endpoint
             .connect_timeout(CONNECT_TIMEOUT)
             .http2_keep_alive_interval(KEEPALIVE_EVERY)
             .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-            .http2_max_header_list_size(HEADER_BYTES_MAX)
-            .connect()
-            .await
-            .map_err(wrong)
+            .http2_max_header_list_size(HEADER_BYTES_MAX))
+    }
+
+    fn failed(&self, source: tonic::transport::Error) -> ClientError {
+        ClientError::Connect { address: self.to_string(), source: std::sync::Arc::new(source) }
     }
 }
 
@@ -84,15 +104,27 @@ mod tests {
             ("http://127.0.0.1:7331", "http://127.0.0.1:7331"),
             ("127.0.0.1:7331", "http://127.0.0.1:7331"),
             ("http://[::1]:7331/", "http://[::1]:7331"),
+            ("https://[::1]:7331/", "https://[::1]:7331"),
             ("unix:/run/nexa.sock", "unix:/run/nexa.sock"),
             ("unix:///run/nexa.sock", "unix:/run/nexa.sock"),
         ] {
             assert_eq!(text.parse::<Address>().expect(text).to_string(), read);
         }
-        for text in ["", "localhost", "http://", "http://:1", "http://a:0", "http://a:70000", "http://a b:1", "unix:"] {
+        for text in [
+            "",
+            "localhost",
+            "http://",
+            "http://:1",
+            "http://a:0",
+            "http://a:70000",
+            "http://a b:1",
+            "unix:",
+            "https://a",
+        ] {
             assert!(text.parse::<Address>().is_err(), "{text}");
         }
-        let tls = "https://example.org:1".parse::<Address>().expect_err("no TLS yet").to_string();
-        assert!(tls.contains("TLS is not available"), "{tls}");
+        let tls: Address = "https://example.org:1".parse().expect("an address");
+        let error = tls.endpoint(None).expect_err("nobody to trust").to_string();
+        assert!(error.contains("https://example.org:1") && error.contains("authority"), "{error}");
     }
 }

@@ -1,8 +1,21 @@
 //! The one error of this crate.
+//!
+//! A call that fails has a [`Status`], whoever made it: the server, or the transport below the call when its connection could not
+//! be had, or ended under it. The two mean different things, and their codes and texts overlap: a connection that ends may be
+//! `Cancelled`, `Unknown`, `Internal` or `Unavailable`, by how far the call had come. So they are told apart by where they come
+//! from: what the transport says is the [`source`](std::error::Error::source) of a status, and one that was sent has none.
+
+use std::error::Error;
 
 use nexa_proto::refusal::Refusal;
 use nexa_types::Reason;
-use tonic::{Code, Status};
+use tonic::{Code, Status, TimeoutExpired};
+
+/// How the texts begin of what tonic makes of a stream that ends in good order before the call does: no error reaches it, hence
+/// it is not the source of anything. A reset after the head of an answer comes so, by what hyper makes of it.
+const CUT_OFF: [&str; 2] = ["protocol error: missing grpc-status trailer", "Unexpected EOF decoding stream"];
+/// Causes of an error that are looked at.
+const CAUSES_MAX: usize = 16;
 
 /// Why a call gave no answer.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -15,6 +28,12 @@ pub enum ClientError {
         address: String,
         /// What is wrong with it.
         why: String,
+    },
+    /// The address wants TLS, and nobody was named whose signature counts.
+    #[error("`{address}` needs the certificate of the authority that has signed the server's")]
+    NoAuthority {
+        /// The address.
+        address: String,
     },
     /// The token has characters that cannot travel.
     #[error("the token has characters that cannot be sent")]
@@ -46,7 +65,14 @@ pub enum ClientError {
     /// The deadline passed before an answer came.
     #[error("no answer within the deadline")]
     Deadline,
-    /// The connection was lost, or something between the client and the server answered in its place.
+    /// There was no connection for the call, or it ended before the answer was whole. What the server did, if the call reached
+    /// it, nobody knows.
+    #[error("the connection for the call failed: {message}")]
+    Lost {
+        /// What the transport said.
+        message: String,
+    },
+    /// Something between the client and the server answered in its place, or what answered is no server of this kind.
     #[error("the call failed: {message} ({code:?})")]
     Transport {
         /// The status code.
@@ -63,9 +89,11 @@ impl ClientError {
             Self::Refused(refusal) | Self::HeldBack(refusal) => Some(refusal.reason),
             Self::Deadline => Some(Reason::DeadlineExceeded),
             Self::Address { .. }
+            | Self::NoAuthority { .. }
             | Self::Token
             | Self::Connect { .. }
             | Self::TooLong { .. }
+            | Self::Lost { .. }
             | Self::Transport { .. } => None,
         }
     }
@@ -82,47 +110,105 @@ impl ClientError {
     pub fn hint(&self) -> &str {
         match self {
             Self::Refused(refusal) | Self::HeldBack(refusal) => &refusal.hint,
-            Self::Address { .. } => "use `http://HOST:PORT` or `unix:PATH`",
+            Self::Address { .. } => "use `http://HOST:PORT`, `https://HOST:PORT` or `unix:PATH`",
+            Self::NoAuthority { .. } => "give it with `--tls-ca FILE`: the `ca.pem` beside the server's certificate",
             Self::Connect { .. } => "start a server with `nexa dev`, or check the address",
+            Self::Lost { .. } => "check that the server runs; a command with the same request id is done at most once",
             Self::Deadline => "ask again with the same request id: it is done at most once",
             Self::TooLong { .. } => "hand over less, or submit it as several workloads",
             Self::Token | Self::Transport { .. } => "",
         }
     }
 
-    /// Whether the server could not be reached at all.
+    /// Whether no server answered: there is none, or the connection to it ended first.
     pub fn is_unreachable(&self) -> bool {
-        matches!(self, Self::Connect { .. } | Self::Transport { code: Code::Unavailable, .. })
+        matches!(self, Self::Connect { .. } | Self::Lost { .. } | Self::Transport { code: Code::Unavailable, .. })
     }
 
     /// Whether asking again may help, the call being safe to repeat.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Refused(refusal) | Self::HeldBack(refusal) => nexa_proto::refusal::is_transient(refusal.reason),
-            // What h2 says when the connection breaks in the middle of a call.
-            Self::Transport { code, message } => match code {
-                // The second is what a server says that sheds load before it looks at the call.
-                Code::Unavailable | Code::ResourceExhausted => true,
-                Code::Unknown | Code::Internal | Code::Cancelled => {
-                    ["h2 protocol error", "transport error", "connection", "stream closed"]
-                        .iter()
-                        .any(|sign| message.contains(sign))
-                }
-                _ => false,
-            },
-            Self::Address { .. } | Self::Token | Self::Connect { .. } | Self::TooLong { .. } | Self::Deadline => false,
+            Self::Lost { .. } => true,
+            // The second is what a server says that sheds load before it looks at the call.
+            Self::Transport { code, .. } => matches!(code, Code::Unavailable | Code::ResourceExhausted),
+            Self::Address { .. }
+            | Self::NoAuthority { .. }
+            | Self::Token
+            | Self::Connect { .. }
+            | Self::TooLong { .. }
+            | Self::Deadline => false,
         }
     }
 }
 
 impl From<Status> for ClientError {
     fn from(status: Status) -> Self {
-        match (Refusal::from_status(&status), status.code()) {
-            (Some(refusal), _) => Self::Refused(Box::new(refusal)),
-            (None, Code::DeadlineExceeded) => Self::Deadline,
-            // tonic reports its own `grpc-timeout` as a cancel.
-            (None, Code::Cancelled) if status.message().contains("Timeout expired") => Self::Deadline,
-            (None, code) => Self::Transport { code, message: status.message().to_owned() },
+        if let Some(refusal) = Refusal::from_status(&status) {
+            return Self::Refused(Box::new(refusal));
+        }
+        match status.code() {
+            Code::DeadlineExceeded => Self::Deadline,
+            // tonic reports a `grpc-timeout` as a cancel: here its own, and a server's by its text.
+            _ if causes(&status).any(|cause| cause.is::<TimeoutExpired>()) => Self::Deadline,
+            Code::Cancelled if status.message().contains("Timeout expired") => Self::Deadline,
+            _ if is_of_the_transport(&status) => Self::Lost { message: with_root(&status) },
+            code => Self::Transport { code, message: status.message().to_owned() },
+        }
+    }
+}
+
+/// Whether no server made the status. What else the transport says of a connection (that we are to send less, that its keys are
+/// too weak) is not that it ended.
+fn is_of_the_transport(status: &Status) -> bool {
+    let ended = matches!(status.code(), Code::Unavailable | Code::Cancelled | Code::Unknown | Code::Internal);
+    ended && (status.source().is_some() || CUT_OFF.iter().any(|text| status.message().starts_with(text)))
+}
+
+/// What caused an error, what caused that, and so on.
+fn causes(error: &dyn Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    let next: for<'a> fn(&&'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> = |cause| (**cause).source();
+    std::iter::successors(error.source(), next).take(CAUSES_MAX)
+}
+
+/// What a status says, and the first of its causes, which says more than those between.
+fn with_root(status: &Status) -> String {
+    let root = causes(status).last().map(ToString::to_string).unwrap_or_default();
+    match status.message() {
+        "" => root,
+        said if said.contains(&root) => said.to_owned(),
+        said => format!("{said}: {root}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_server_says_is_not_taken_for_a_lost_connection_whatever_its_words() {
+        for code in [Code::Cancelled, Code::Unknown, Code::Internal] {
+            let said = ClientError::from(Status::new(code, "transport error: h2 protocol error: connection closed"));
+            assert!(matches!(said, ClientError::Transport { .. }) && !said.is_transient(), "{said}");
+            assert!(!said.is_unreachable(), "{said}");
+        }
+    }
+
+    #[test]
+    fn what_the_transport_says_is_a_lost_connection_and_names_the_first_cause() {
+        let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        let cause = tonic::ConnectError(Box::new(refused));
+        let lost = ClientError::from(Status::from_error(Box::new(cause)));
+        assert_eq!(lost.to_string(), "the connection for the call failed: connection refused");
+        let lost = ClientError::from(Status::from_error("the wire is cut".into()));
+        assert!(matches!(lost, ClientError::Lost { .. }) && lost.is_transient() && lost.is_unreachable(), "{lost}");
+    }
+
+    #[test]
+    fn a_timeout_is_a_deadline_on_whichever_side_it_passed() {
+        let here = Status::from_error(Box::new(TimeoutExpired(())));
+        for status in [here, Status::cancelled("Timeout expired"), Status::deadline_exceeded("no")] {
+            assert!(matches!(ClientError::from(status), ClientError::Deadline));
         }
     }
 }

@@ -4,6 +4,7 @@
 //! - makes a request id for each command, once, so that trying again cannot do it twice;
 //! - tries again when the server is away, starting or overloaded, for as long as the call's deadline and the
 //!   client's budget for retries allow ([`retry`]);
+//! - goes on with another node of the cluster when its own is away or going, if it knows several ([`doors`]);
 //! - holds back new work while the server refuses most of it ([`throttle`]);
 //! - begins with a few calls for new work at a time, and more as the server accepts them ([`window`]);
 //! - keeps a watch going over lost connections and restarts of the server, without gap or repeat ([`watch`]);
@@ -11,6 +12,7 @@
 //!
 //! Messages are those of [`nexa_proto::v1`]: what the documentation of the surface says holds here word for word.
 
+pub mod doors;
 pub mod endpoint;
 pub mod error;
 pub mod retry;
@@ -20,7 +22,7 @@ pub mod window;
 
 use std::sync::Arc;
 
-use futures::{Stream, StreamExt};
+use futures::Stream;
 use nexa_proto::v1;
 use nexa_proto::v1::agent_service_client::AgentServiceClient;
 use nexa_proto::v1::approval_service_client::ApprovalServiceClient;
@@ -32,6 +34,7 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
 use uuid::Uuid;
 
+use doors::Turn;
 use retry::{Attempt, Budget};
 use throttle::Throttle;
 
@@ -49,6 +52,10 @@ const REPEATS: &str = "grpc-previous-rpc-attempts";
 pub struct Options {
     /// Shown with each call, if the server asks for tokens.
     pub token: Option<String>,
+    /// The W3C `traceparent` of what the calls are part of, sent along with each. One that cannot be sent is left out.
+    pub traceparent: Option<String>,
+    /// The certificate, as PEM, of the authority that has signed those of servers at `https://` addresses.
+    pub authority: Option<String>,
     /// How long and how often to try.
     pub patience: Patience,
     /// Whether new work is held back while the server has no room for it.
@@ -58,8 +65,10 @@ pub struct Options {
 /// A connection that many tasks may share. Cheap to clone.
 #[derive(Clone)]
 pub struct Client {
-    channel: Channel,
+    channels: Arc<[Channel]>,
+    turn: Arc<Turn>,
     token: Option<MetadataValue<Ascii>>,
+    traceparent: Option<MetadataValue<Ascii>>,
     patience: Patience,
     budget: Arc<Budget>,
     throttle: Option<Arc<Throttle>>,
@@ -96,8 +105,8 @@ macro_rules! rpcs {
                     let throttle = self.throttle.as_deref().filter(|_| brings_work);
                     let named: Option<MetadataValue<Ascii>> = None $(.or(request.$id.parse().ok()))?;
                     let named = named.filter(|_| brings_work);
-                    retry::call(self.patience, &self.budget, throttle, |attempt| {
-                        let mut client = $client::new(self.channel.clone())
+                    retry::call(self.patience, &self.budget, throttle, &self.turn, |attempt| {
+                        let mut client = $client::new(self.channels[attempt.door].clone())
                             .max_decoding_message_size(nexa_proto::MESSAGE_BYTES_MAX)
                             .max_encoding_message_size(nexa_proto::MESSAGE_BYTES_MAX);
                         let mut request = self.dressed(request.clone(), Some(attempt));
@@ -157,14 +166,16 @@ rpcs! {
 }
 
 impl Client {
-    /// Connects to a server: `http://127.0.0.1:7331`, `127.0.0.1:7331` or `unix:/run/nexa.sock`.
+    /// Connects to a server: `http://127.0.0.1:7331`, `127.0.0.1:7331`, `https://example.org:7331` or `unix:/run/nexa.sock`; or to the first that answers
+    /// of several nodes of a cluster, with commas between their addresses.
     ///
     /// # Errors
-    /// [`ClientError::Address`] if the text is no address, [`ClientError::Connect`] if nobody answers there within the
+    /// [`ClientError::Address`] if the text is no address, [`ClientError::NoAuthority`] if it wants TLS and
+    /// [`Options::authority`] has nothing, [`ClientError::Connect`] if nobody answers there within the
     /// connect timeout.
     pub async fn connect(address: &str, options: Options) -> Result<Self, ClientError> {
-        let address: Address = address.parse()?;
-        let channel = address.connect().await?;
+        let addresses = doors::addresses(address)?;
+        let (channels, first) = doors::connect(&addresses, options.authority.as_deref()).await?;
         let token = match options.token {
             None => None,
             Some(token) => Some(format!("Bearer {token}").parse().map_err(|_| ClientError::Token)?),
@@ -173,7 +184,29 @@ impl Client {
             Throttling::Adaptive => Some(Arc::default()),
             Throttling::Off => None,
         };
-        Ok(Self { channel, token, patience: options.patience, budget: Arc::default(), throttle })
+        let traceparent = options.traceparent.and_then(|text| text.trim().parse().ok());
+        let turn = Arc::new(Turn::new(channels.len(), first));
+        Ok(Self {
+            channels: channels.into(),
+            turn,
+            token,
+            traceparent,
+            patience: options.patience,
+            budget: Arc::default(),
+            throttle,
+        })
+    }
+
+    /// How often this client and its clones have sent a call once more, at the same door or at another.
+    #[must_use]
+    pub fn sent_again(&self) -> u64 {
+        self.turn.sent_again()
+    }
+
+    /// The connection to the door whose turn it is, and which one that is.
+    fn door(&self) -> (usize, Channel) {
+        let door = self.turn.current();
+        (door, self.channels[door].clone())
     }
 
     /// Follows a workload to its end, see [`watch`].
@@ -186,17 +219,14 @@ impl Client {
         watch::watch(self.clone(), watch::Subject::Agent(agent_id.into()), from, chunks)
     }
 
-    /// Follows the nodes: all of them at once, and again after each change. Ends with the connection; each list is whole, so
-    /// whoever opens it again has missed nothing that still holds.
+    /// Follows the nodes: all of them at once, and again after each change, see [`watch`].
     ///
     /// # Errors
     /// [`ClientError`] if the server refuses, or is away.
     pub async fn watch_nodes(
         &self,
     ) -> Result<impl Stream<Item = Result<Vec<v1::Node>, ClientError>> + Send + use<>, ClientError> {
-        let request = self.dressed(v1::ClusterServiceWatchRequest {}, None);
-        let lists = ClusterServiceClient::new(self.channel.clone()).watch(request).await?.into_inner();
-        Ok(lists.map(|list| Ok(list?.nodes)))
+        watch::nodes(self.clone()).await
     }
 
     /// A request with the token, and what is known of its attempt if there is a deadline.
@@ -205,7 +235,10 @@ impl Client {
         if let Some(token) = &self.token {
             request.metadata_mut().insert("authorization", token.clone());
         }
-        if let Some(Attempt { left, unsure }) = attempt {
+        if let Some(traceparent) = &self.traceparent {
+            request.metadata_mut().insert("traceparent", traceparent.clone());
+        }
+        if let Some(Attempt { left, unsure, door: _ }) = attempt {
             request.set_timeout(left);
             if unsure > 0 {
                 request.metadata_mut().insert(REPEATS, unsure.into());

@@ -5,11 +5,14 @@
 //! added by chance; without it the wait is taken by chance from one that doubles, so that callers who failed together do
 //! not come back together.
 //!
+//! A client that knows several doors goes round them first: see [`doors`]. All of a round is one attempt.
+//!
 //! Bounds: [`Patience`] for one call, and [`Budget`] for all calls of a client, because a server that fails everybody must not
 //! get twice the load for it. Then the last error stands. Each attempt that brings new work asks the [`throttle`] first,
 //! unless an earlier one may have been accepted: then it asks what became of that.
 //!
 //! [`throttle`]: crate::throttle
+//! [`doors`]: crate::doors
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -20,6 +23,7 @@ use tonic::{Code, Response, Status};
 use uuid::Uuid;
 
 use crate::ClientError;
+use crate::doors::{Turn, is_of_the_door};
 use crate::throttle::{Fate, Throttle};
 
 /// Calls that pay for one retry: in the long run no more than a fifth is added to what a client asks for.
@@ -32,7 +36,7 @@ pub const RETRIES_SAVED_MAX: u32 = 100;
 pub struct Patience {
     /// The deadline of a call, all attempts together. Then: [`ClientError::Deadline`], or the last error.
     pub deadline: Duration,
-    /// How often a call is sent at most, and how often in a row a watch is opened without a frame.
+    /// How often a call is sent to each door at most, and how often in a row a watch is opened there without a frame.
     pub attempts_max: u32,
     /// The longest wait before the second attempt; it doubles, and chance takes any part of it off.
     pub first_wait: Duration,
@@ -104,6 +108,8 @@ pub(crate) struct Attempt {
     pub(crate) left: Duration,
     /// Earlier attempts of which nobody knows whether they did something.
     pub(crate) unsure: u32,
+    /// Where to.
+    pub(crate) door: usize,
 }
 
 /// Sends a call until it is answered, refused for good, out of time, or out of budget. One that brings new work comes with
@@ -112,6 +118,7 @@ pub(crate) async fn call<T, Fut>(
     patience: Patience,
     budget: &Budget,
     throttle: Option<&Throttle>,
+    turn: &Turn,
     mut send: impl FnMut(Attempt) -> Fut,
 ) -> Result<T, ClientError>
 where
@@ -119,8 +126,9 @@ where
 {
     budget.pay_in();
     let end = Instant::now() + patience.deadline;
-    let (mut attempt, mut unsure) = (1, 0);
+    let (mut attempt, mut unsure, mut left_doors) = (1, 0, 0);
     loop {
+        let door = turn.current();
         let left = end.saturating_duration_since(Instant::now());
         let may_send = match throttle.filter(|_| unsure == 0) {
             None => Ok(None),
@@ -132,7 +140,7 @@ where
         let left = end.saturating_duration_since(Instant::now());
         let error = match may_send {
             Err(held_back) => held_back,
-            Ok(_place) => match tokio::time::timeout(left, send(Attempt { left, unsure })).await {
+            Ok(_place) => match tokio::time::timeout(left, send(Attempt { left, unsure, door })).await {
                 Ok(answer) => {
                     let answer = answer.map_err(ClientError::from);
                     let fate = answer.as_ref().map_or_else(Fate::of, |_| Some(Fate::Accepted));
@@ -144,9 +152,23 @@ where
                         Err(error) => error,
                     }
                 }
-                Err(_) => return Err(ClientError::Deadline),
+                Err(_) => {
+                    // Whoever asks next had better not wait for the same one.
+                    turn.move_on(door);
+                    return Err(ClientError::Deadline);
+                }
             },
         };
+        if is_of_the_door(&error) {
+            turn.move_on(door);
+            left_doors += 1;
+            if error.is_transient() && left_doors < turn.count() {
+                unsure += u32::from(!did_nothing(&error));
+                turn.note_again();
+                continue;
+            }
+            left_doors = 0;
+        }
         if !error.is_transient() || attempt >= patience.attempts_max {
             return Err(error);
         }
@@ -157,6 +179,7 @@ where
         sleep(wait).await;
         attempt += 1;
         unsure += u32::from(!did_nothing(&error));
+        turn.note_again();
     }
 }
 
@@ -165,7 +188,7 @@ where
 fn was_answered(error: &ClientError) -> bool {
     match error {
         ClientError::Transport { code, .. } => *code == Code::ResourceExhausted,
-        ClientError::HeldBack(_) => false,
+        ClientError::Lost { .. } | ClientError::HeldBack(_) => false,
         _ => true,
     }
 }
@@ -184,6 +207,12 @@ mod tests {
 
     use super::*;
 
+    /// Of a client with one door.
+    fn turn() -> &'static Turn {
+        static TURN: std::sync::OnceLock<Turn> = std::sync::OnceLock::new();
+        TURN.get_or_init(|| Turn::new(1, 0))
+    }
+
     async fn sent(patience: Patience, answers: &[Option<Reason>]) -> (u32, Result<(), ClientError>) {
         sent_by(&Budget::default(), patience, answers).await
     }
@@ -194,7 +223,7 @@ mod tests {
         answers: &[Option<Reason>],
     ) -> (u32, Result<(), ClientError>) {
         let count = Cell::new(0);
-        let result = call(patience, budget, None, |_| {
+        let result = call(patience, budget, None, turn(), |_| {
             let answer = answers.get(count.get() as usize).copied().unwrap_or(None);
             count.set(count.get() + 1);
             async move {
@@ -222,6 +251,61 @@ mod tests {
         assert_eq!(count, 1);
     }
 
+    /// Which doors are asked, by what each of them says.
+    async fn round(
+        turn: &Turn,
+        patience: Patience,
+        says: impl Fn(usize) -> Option<Status>,
+    ) -> (Vec<usize>, Result<(), ClientError>) {
+        let (asked, budget) = (Cell::new(Vec::new()), Budget::default());
+        let result = call(patience, &budget, None, turn, |attempt| {
+            let mut all = asked.take();
+            all.push(attempt.door);
+            asked.set(all);
+            let said = says(attempt.door);
+            async move { said.map_or(Ok(Response::new(())), Err) }
+        });
+        let result = result.await;
+        (asked.take(), result)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_finds_a_node_away_or_going_asks_the_next_one_at_once_and_stays_there() {
+        let (turn, started) = (Turn::new(3, 0), Instant::now());
+        let going = Refusal::new(Reason::Draining, "no").after(Duration::from_secs(9));
+        let says = |door| match door {
+            0 => Some(Status::from(going.clone())),
+            1 => Some(Status::unavailable("nobody answers")),
+            _ => None,
+        };
+        let (asked, result) = round(&turn, Patience::default(), says).await;
+        result.expect("the third takes it");
+        assert_eq!((asked, started.elapsed()), (vec![0, 1, 2], Duration::ZERO));
+        assert_eq!(round(&turn, Patience::default(), says).await.0, [2], "the next call goes there first");
+        assert_eq!(turn.sent_again(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_been_round_waits_and_goes_round_again_as_often_as_attempts_are_allowed() {
+        let (turn, started) = (Turn::new(3, 1), Instant::now());
+        let patience = Patience { attempts_max: 2, ..Patience::default() };
+        let away = |_| Some(Status::unavailable("nobody answers"));
+        let (asked, result) = round(&turn, patience, away).await;
+        assert!(result.expect_err("all are away").is_unreachable());
+        assert_eq!(asked, [1, 2, 0, 1, 2, 0]);
+        assert!(started.elapsed() <= patience.first_wait);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_that_is_not_the_nodes_own_is_not_taken_elsewhere() {
+        let turn = Turn::new(3, 0);
+        let patience = Patience { attempts_max: 3, ..Patience::default() };
+        let full = |_| Some(Status::from(Refusal::new(Reason::Overloaded, "no")));
+        assert_eq!(round(&turn, patience, full).await.0, [0; 3]);
+        let gone = |_| Some(Status::from(Refusal::new(Reason::NotFound, "no")));
+        assert_eq!(round(&turn, patience, gone).await.0, [0]);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn attempts_end() {
         let patience = Patience { attempts_max: 3, ..Patience::default() };
@@ -233,7 +317,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_silent_server_ends_with_the_deadline() {
         let started = Instant::now();
-        let result: Result<(), _> = call(Patience::default(), &Budget::default(), None, |_| {
+        let result: Result<(), _> = call(Patience::default(), &Budget::default(), None, turn(), |_| {
             std::future::pending::<Result<Response<()>, Status>>()
         })
         .await;
@@ -254,7 +338,7 @@ mod tests {
         assert!((most - 1..=most).contains(&(sent - calls)), "{} retries of {most}", sent - calls);
         let away = || Err::<Response<()>, _>(Status::unavailable("nobody answers"));
         let count = Cell::new(0);
-        let result = call(Patience::default(), &budget, None, |_| {
+        let result = call(Patience::default(), &budget, None, turn(), |_| {
             count.set(count.get() + 1);
             async move { away() }
         });
@@ -272,7 +356,7 @@ mod tests {
         let answers = [Reason::Overloaded, Reason::StoreUnavailable, Reason::Draining];
         let mut next = answers.into_iter();
         let budget = Budget::default();
-        let result = call(Patience::default(), &budget, None, |attempt| {
+        let result = call(Patience::default(), &budget, None, turn(), |attempt| {
             let mut seen = told.take();
             seen.push(attempt.unsure);
             told.set(seen);
@@ -288,7 +372,7 @@ mod tests {
         let started = Instant::now();
         let answer = || Refusal::new(Reason::Overloaded, "no").after(Duration::from_secs(60));
         let result: Result<(), _> =
-            call(Patience::default(), &Budget::default(), None, |_| async move { Err(answer().into()) }).await;
+            call(Patience::default(), &Budget::default(), None, turn(), |_| async move { Err(answer().into()) }).await;
         assert_eq!(result.expect_err("refused").refusal().and_then(|it| it.retry_after), answer().retry_after);
         assert_eq!(started.elapsed(), Duration::ZERO);
     }
@@ -309,7 +393,7 @@ mod tests {
         let twice = Patience { attempts_max: 2, ..Patience::default() };
         let mut held_back = 0;
         for _ in 0..1_000 {
-            let asked = call(twice, &budget, Some(&throttle), |_| answered(Some(Reason::Overloaded)));
+            let asked = call(twice, &budget, Some(&throttle), turn(), |_| answered(Some(Reason::Overloaded)));
             let error = asked.await.expect_err("refused, by whomever");
             assert_eq!(error.reason(), Some(Reason::Overloaded));
             assert!(did_nothing(&error));
@@ -320,14 +404,14 @@ mod tests {
         let saved = budget.saved.load(Ordering::Relaxed);
         assert!(Budget::SAVED_MAX - saved <= sent.get() * CALLS_PER_RETRY, "who is held back pays nothing");
         tokio::time::advance(crate::throttle::WINDOW * 2).await;
-        call(twice, &budget, Some(&throttle), |_| answered(None)).await.expect("there is room again");
+        call(twice, &budget, Some(&throttle), turn(), |_| answered(None)).await.expect("there is room again");
     }
 
     #[tokio::test(start_paused = true)]
     async fn whoever_asks_what_became_of_an_attempt_is_never_held_back() {
         for _ in 0..5 {
             let (throttle, budget, count) = (Throttle::default(), Budget::default(), Cell::new(0));
-            let asked = call(Patience::default(), &budget, Some(&throttle), |attempt| {
+            let asked = call(Patience::default(), &budget, Some(&throttle), turn(), |attempt| {
                 count.set(count.get() + 1);
                 refused_by_all(&throttle);
                 async move {

@@ -217,9 +217,9 @@ impl Throttle {
         match self.window.enter_at_once() {
             Some(place) => Ok(place),
             None => {
-                self.judge(|ledger, now, dice| ledger.ask_to_wait(now, dice))?;
+                self.judge(Ledger::ask_to_wait)?;
                 let place = self.window.enter().await;
-                self.judge(|ledger, now, dice| ledger.ask_to_wait(now, dice))?;
+                self.judge(Ledger::ask_to_wait)?;
                 Ok(place)
             }
         }

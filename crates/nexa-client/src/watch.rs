@@ -3,7 +3,9 @@
 //! It remembers the cursor of the last frame that had one. If the connection breaks, it opens the watch again behind that
 //! cursor, so the facts that it yields are those of one unbroken watch. Live chunks in between are lost.
 //!
-//! Bound: `attempts_max` openings in a row that yield no frame; then the error ends the stream. A snapshot that was cut
+//! A watch of the nodes has no cursor: each of its lists is whole, so it is opened again as it was opened first.
+//!
+//! Bound: `attempts_max` openings in a row, at each door that the client knows, that yield no frame; then the error ends the stream. A snapshot that was cut
 //! between its parts starts again with its first part, the one that has the workload.
 
 use std::pin::Pin;
@@ -11,10 +13,13 @@ use std::task::{Context, Poll};
 
 use futures::{Stream, StreamExt};
 use nexa_proto::v1;
+use nexa_proto::v1::cluster_service_client::ClusterServiceClient;
 use nexa_proto::v1::watch_frame::Frame;
 use tokio::time::sleep;
-use tonic::Status;
+use tonic::transport::Channel;
+use tonic::{Status, Streaming};
 
+use crate::doors::is_of_the_door;
 use crate::{Client, ClientError};
 
 /// Where a watch starts.
@@ -51,19 +56,63 @@ impl Stream for Watched {
 
 type Inner = Pin<Box<dyn Stream<Item = Result<v1::WatchFrame, Status>> + Send>>;
 
-struct State {
+/// How often a watch was opened in vain, and where it is opened next.
+struct Tries {
     client: Client,
+    /// Where it was opened last.
+    door: usize,
+    /// Doors that were left since the last frame or wait.
+    left_doors: usize,
+    /// Openings in a row that yielded no frame, each at every door.
+    fruitless: u32,
+}
+
+impl Tries {
+    fn new(client: Client) -> Self {
+        Self { client, door: 0, left_doors: 0, fruitless: 0 }
+    }
+
+    /// Where to open it.
+    fn channel(&mut self) -> Channel {
+        let (door, channel) = self.client.door();
+        self.door = door;
+        channel
+    }
+
+    fn bore_fruit(&mut self) {
+        (self.fruitless, self.left_doors) = (0, 0);
+    }
+
+    /// After a failure: whether to open it again, which this waits for if it has to.
+    async fn may_go_on(&mut self, failed: &ClientError) -> bool {
+        if is_of_the_door(failed) {
+            self.client.turn.move_on(self.door);
+            self.left_doors += 1;
+            if failed.is_transient() && self.left_doors < self.client.turn.count() {
+                return true;
+            }
+            self.left_doors = 0;
+        }
+        self.fruitless += 1;
+        if !failed.is_transient() || self.fruitless >= self.client.patience.attempts_max {
+            return false;
+        }
+        sleep(self.client.patience.wait(self.fruitless, failed)).await;
+        true
+    }
+}
+
+struct State {
+    tries: Tries,
     subject: Subject,
     from: From,
     chunks: bool,
     inner: Option<Inner>,
-    /// Openings in a row that yielded no frame.
-    fruitless: u32,
     over: bool,
 }
 
 pub(crate) fn watch(client: Client, subject: Subject, from: From, chunks: bool) -> Watched {
-    let state = State { client, subject, from, chunks, inner: None, fruitless: 0, over: false };
+    let state = State { tries: Tries::new(client), subject, from, chunks, inner: None, over: false };
     let frames = futures::stream::unfold(state, |mut state| async move {
         let item = state.next().await?;
         Some((item, state))
@@ -76,7 +125,7 @@ impl State {
         while !self.over {
             let failed = match self.step().await {
                 Ok(Some(Some(frame))) => {
-                    self.fruitless = 0;
+                    self.tries.bore_fruit();
                     self.remember(&frame);
                     return Some(Ok(frame));
                 }
@@ -89,12 +138,10 @@ impl State {
                 Err(status) => ClientError::from(status),
             };
             self.inner = None;
-            self.fruitless += 1;
-            if !failed.is_transient() || self.fruitless >= self.client.patience.attempts_max {
+            if !self.tries.may_go_on(&failed).await {
                 self.over = true;
                 return Some(Err(failed));
             }
-            sleep(self.client.patience.wait(self.fruitless, &failed)).await;
         }
         None
     }
@@ -117,21 +164,21 @@ impl State {
             From::Start => (Vec::new(), true),
             From::Cursor(cursor) => (cursor.clone(), false),
         };
-        let channel = self.client.channel.clone();
+        let channel = self.tries.channel();
         let chunks = self.chunks;
         Ok(match &self.subject {
             Subject::Workload(id) => {
                 let request = v1::WorkloadServiceWatchRequest { workload_id: id.clone(), cursor, from_start, chunks };
                 let mut client =
                     crate::WorkloadServiceClient::new(channel).max_decoding_message_size(nexa_proto::MESSAGE_BYTES_MAX);
-                let frames = client.watch(self.client.dressed(request, None)).await?.into_inner();
+                let frames = client.watch(self.tries.client.dressed(request, None)).await?.into_inner();
                 Box::pin(frames.map(|frame| Ok(frame?.frame.unwrap_or_default())))
             }
             Subject::Agent(id) => {
                 let request = v1::AgentServiceWatchRequest { agent_id: id.clone(), cursor, from_start, chunks };
                 let mut client =
                     crate::AgentServiceClient::new(channel).max_decoding_message_size(nexa_proto::MESSAGE_BYTES_MAX);
-                let frames = client.watch(self.client.dressed(request, None)).await?.into_inner();
+                let frames = client.watch(self.tries.client.dressed(request, None)).await?.into_inner();
                 Box::pin(frames.map(|frame| Ok(frame?.frame.unwrap_or_default())))
             }
         })
@@ -146,6 +193,54 @@ impl State {
         };
         if !cursor.is_empty() {
             self.from = From::Cursor(cursor.clone());
+        }
+    }
+}
+
+type Lists = Streaming<v1::ClusterServiceWatchResponse>;
+
+/// Opens a watch of the nodes, and gives their lists.
+pub(crate) async fn nodes(
+    client: Client,
+) -> Result<impl Stream<Item = Result<Vec<v1::Node>, ClientError>> + Send + use<>, ClientError> {
+    let mut tries = Tries::new(client);
+    let lists = open_nodes(&mut tries).await?;
+    let state = Some((tries, lists));
+    Ok(futures::stream::unfold(state, |state| async move {
+        let (mut tries, mut lists) = state?;
+        loop {
+            let failed = match lists.message().await {
+                Ok(Some(list)) => {
+                    tries.bore_fruit();
+                    return Some((Ok(list.nodes), Some((tries, lists))));
+                }
+                Ok(None) => return None,
+                Err(status) => ClientError::from(status),
+            };
+            if !tries.may_go_on(&failed).await {
+                return Some((Err(failed), None));
+            }
+            match open_nodes(&mut tries).await {
+                Ok(opened) => lists = opened,
+                Err(failed) => return Some((Err(failed), None)),
+            }
+        }
+    }))
+}
+
+async fn open_nodes(tries: &mut Tries) -> Result<Lists, ClientError> {
+    loop {
+        let channel = tries.channel();
+        let request = tries.client.dressed(v1::ClusterServiceWatchRequest {}, None);
+        let mut client = ClusterServiceClient::new(channel).max_decoding_message_size(nexa_proto::MESSAGE_BYTES_MAX);
+        match client.watch(request).await {
+            Ok(opened) => return Ok(opened.into_inner()),
+            Err(status) => {
+                let failed = ClientError::from(status);
+                if !tries.may_go_on(&failed).await {
+                    return Err(failed);
+                }
+            }
         }
     }
 }

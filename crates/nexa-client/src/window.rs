@@ -2,12 +2,12 @@
 //!
 //! A client that begins with thousands of calls at once has sent them all before the first answer says that there is no
 //! room, and the last of them waits for its refusal behind all the others. So the window begins small, and grows by one
-//! with each call that was accepted: it doubles with each round trip in which it is used, until something is refused. Then it halves, and from
-//! there on it grows by one a round trip. This is slow start and congestion avoidance, after V. Jacobson, "Congestion
-//! Avoidance and Control", 1988, sections 1 and 3, with a refusal in place of a lost packet.
+//! with each call that was accepted: it doubles with each round trip in which it is used, until something is refused.
+//! Then it halves, and from there on it grows by one a round trip. This is slow start and congestion avoidance, after
+//! V. Jacobson, "Congestion Avoidance and Control", 1988, sections 1 and 3, with a refusal in place of a lost packet.
 //!
-//! Whoever finds the window full waits in line while the server refuses nothing, for as long as its own deadline allows; else
-//! it is refused here, see [`crate::throttle`].
+//! Whoever finds the window full waits in line while the server refuses nothing, for as long as its own deadline allows;
+//! else it is refused here, see [`crate::throttle`].
 //!
 //! Holds, see the tests:
 //!   WI-1  no more calls are in flight than the window is wide, but for those that were when it halved

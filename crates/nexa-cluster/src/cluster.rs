@@ -18,6 +18,7 @@ use nexa_member::leader::{Input, Limits, Mark};
 use nexa_member::say::{self, Answered, Command, Load, Refused};
 use nexa_ports::clock::Clock;
 use nexa_ports::dice::Dice;
+use nexa_ports::formats::{Unreadable, Writing};
 use nexa_ports::leadership::Leadership;
 use nexa_ports::membership::{Member, Membership, MembershipError, NodeCard, Standing};
 use nexa_ports::neighbours::Neighbours;
@@ -30,12 +31,15 @@ use tokio::runtime::Handle as Runtime;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
+use crate::formats::{self, FormatsError};
 use crate::heartbeat;
 use crate::host::Host;
 use crate::inner::{Inner, lock};
 use crate::leader::{self, Message};
+use crate::live;
 use crate::peers::{AskError, Class, Peers, Service};
 use crate::relay::Relay;
+use crate::stats::Counters;
 
 /// Between two looks of the leader's actor at the time.
 pub(crate) const TICK: Millis = Millis(50);
@@ -78,6 +82,8 @@ pub struct ClusterPorts {
     pub clock: Arc<dyn Clock>,
     /// Randomness, for placing.
     pub dice: Arc<dyn Dice>,
+    /// What the store reads, and in which format it writes.
+    pub writing: Writing,
 }
 
 /// Why a node is not among others.
@@ -92,6 +98,9 @@ pub enum StartError {
     /// The leader's actor could not be started.
     #[error("the supervisor of the leader's actor could not be started: {0}")]
     Supervisor(String),
+    /// What the cluster writes is not for this node.
+    #[error(transparent)]
+    Formats(#[from] FormatsError),
     /// The relay belongs to another cluster.
     #[error("the relay is in use: make one for each node")]
     RelayInUse,
@@ -161,12 +170,13 @@ impl Cluster {
     /// # Errors
     /// [`StartError`].
     pub async fn start(config: ClusterConfig, ports: ClusterPorts) -> Result<Self, StartError> {
-        let ClusterPorts { host, relay, store, leadership, membership, peers, clock, dice } = ports;
+        let ClusterPorts { host, relay, store, leadership, membership, peers, clock, dice, writing } = ports;
         let standing = *membership.standing().borrow();
         let generation = match standing {
             Standing::Member { generation, .. } => generation,
             Standing::Outside | Standing::Lost => membership.join(config.card.clone()).await?,
         };
+        formats::agree(&*leadership, &writing).await?;
         let supervisor = Supervisor::start(clock.clone(), dice.clone(), Arc::new(SuperviseCounters::default())).await;
         let supervisor = supervisor.map_err(|error| StartError::Supervisor(error.to_string()))?;
         let me = config.card.id.clone();
@@ -186,16 +196,21 @@ impl Cluster {
             peers,
             clock,
             dice,
+            writing,
             leader: Address::new(Bounds { replies: many, ..Bounds::default() }),
             runtime: Runtime::current(),
             stop: CancellationToken::new(),
             taken: Mutex::default(),
+            counters: Counters::default(),
+            live: Mutex::default(),
             seen: Mutex::default(),
             levels: Mutex::default(),
             leases: OnceLock::new(),
             is_leaving: AtomicBool::new(false),
             lost: CancellationToken::new(),
             failed: CancellationToken::new(),
+            outdated: OnceLock::new(),
+            too_old: CancellationToken::new(),
         });
         if !relay.attach(Arc::downgrade(&inner)) {
             return Err(StartError::RelayInUse);
@@ -211,12 +226,16 @@ impl Cluster {
         tokio::spawn(watch(inner.clone()));
         tokio::spawn(tick(inner.clone()));
         tokio::spawn(send_hints(inner.clone()));
+        if let Some(hub) = inner.host.live() {
+            tokio::spawn(live::run(inner.clone(), hub));
+        }
+        tokio::spawn(formats::keep(inner.clone()));
         inner.membership.campaign(inner.may_lead);
         info!(node = %inner.me, %generation, "node is among others");
         Ok(cluster)
     }
 
-    fn inner(&self) -> &Arc<Inner> {
+    pub(crate) fn inner(&self) -> &Arc<Inner> {
         &self.handle.inner
     }
 
@@ -260,6 +279,14 @@ impl Cluster {
         }
     }
 
+    /// Waits until others write what this node does not read, because it is of an older release; gives what they write. What it
+    /// has is to move away then. Cancel-safe.
+    pub async fn is_outdated(&self) -> Unreadable {
+        let inner = self.inner();
+        inner.too_old.cancelled().await;
+        *inner.outdated.get().expect("it is set before anybody is told")
+    }
+
     /// All nodes, by name.
     ///
     /// # Errors
@@ -268,6 +295,7 @@ impl Cluster {
         let inner = self.inner();
         let marks = inner.marks().await?;
         let members = inner.membership.members().borrow().clone();
+        let now = inner.clock.now();
         let seen = lock(&inner.seen);
         let view = |(node, member): (&NodeId, &Member)| {
             let beat = seen.beats.get(node).filter(|(generation, _)| *generation == member.generation);
@@ -276,7 +304,7 @@ impl Cluster {
             };
             NodeView {
                 member: member.clone(),
-                mark: marks.get(node).map_or(Mark::Open, |(_, mark)| *mark),
+                mark: marks.get(node).map_or(Mark::Open, |(_, mark)| mark.by(now)),
                 load: beat.map(|(_, beat)| beat.load),
                 leads: members.leader.as_ref().is_some_and(is_led),
                 is_suspected: seen.look.suspects.contains(&(node.clone(), member.generation)),
@@ -309,8 +337,8 @@ impl Cluster {
     /// [`ClusterError`].
     pub async fn migrate(&self, agent: AgentId, to: Option<NodeId>) -> Result<(), ClusterError> {
         let row = self.inner().store.row(agent).await?.filter(|row| !row.state.is_terminal());
-        let from = row.and_then(|row| row.node).ok_or(ClusterError::NoSuchAgent)?;
-        self.command(Command::Migrate { agent, from, to }).await
+        let (from, asks) = row.and_then(|row| Some((row.node?, row.asks))).ok_or(ClusterError::NoSuchAgent)?;
+        self.command(Command::Migrate { agent, from, to, asks }).await
     }
 
     /// Has agents move from nodes with more than their share to those with less. Returns when that has begun.

@@ -90,6 +90,7 @@ impl Beat {
             is_lonely: look.is_lonely,
             adopted: inner.adopted(),
             slice: None,
+            format: Some(inner.writing.format()),
         };
         for to in inner.targets() {
             let slice = levels.get(&to).copied();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use nexa_ports::neighbours::Carried;
 use nexa_ports::store::StoreError;
-use nexa_runtime::{Given, Node, NodeLoad, ReleaseError, Released};
+use nexa_runtime::{Given, LiveHub, Node, NodeLoad, ReleaseError, Released};
 use nexa_types::{AgentId, EffectKey, Epoch, NodeId};
 
 use crate::leases::Slicing;
@@ -44,6 +44,11 @@ pub trait Host: Send + Sync {
 
     /// See [`Node::load`].
     fn load(&self) -> NodeLoad;
+
+    /// Where pieces of what agents say come and go. Nothing for one whose agents say nothing.
+    fn live(&self) -> Option<LiveHub> {
+        None
+    }
 
     /// See [`Node::slices`]. Nothing for one that shares no model provider with others.
     fn slices(&self) -> Option<Arc<dyn Slicing>> {
@@ -88,6 +93,10 @@ impl Host for Node {
 
     fn load(&self) -> NodeLoad {
         Self::load(self)
+    }
+
+    fn live(&self) -> Option<LiveHub> {
+        Some(Self::live(self).clone())
     }
 
     fn slices(&self) -> Option<Arc<dyn Slicing>> {

@@ -7,9 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use bytes::Bytes;
 use nexa_member::detector::{Detector, Look};
 use nexa_member::leader::{Input, Limits, Mark};
+use nexa_member::live::Subscribers;
 use nexa_member::say::{self, Adopted, Answered, Command, Heartbeat, Hint, Load, Slice};
 use nexa_ports::clock::Clock;
 use nexa_ports::dice::Dice;
+use nexa_ports::formats::{Unreadable, Writing};
 use nexa_ports::leadership::{Leadership, Record};
 use nexa_ports::membership::{Members, Membership, NodeCard, Standing};
 use nexa_ports::neighbours::Carried;
@@ -24,10 +26,12 @@ use tracing::{info, warn};
 use crate::cluster::{COMMAND_WITHIN, ClusterError, TICK};
 use crate::host::Host;
 use crate::leader::{self, Message};
-use crate::leases::{Leases, LeasesPorts};
+use crate::leases::{AHEAD, Leases, LeasesPorts};
+use crate::live;
 use crate::orders;
 use crate::peers::{Class, Peers, Refusal, Service, Why};
 use crate::relay::{Moving, Relay};
+use crate::stats::Counters;
 
 /// For how long a leader that has stepped down does not stand again.
 const STAND_BACK: Millis = Millis(1_000);
@@ -48,10 +52,14 @@ pub(crate) struct Inner {
     pub(crate) peers: Arc<dyn Peers>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) dice: Arc<dyn Dice>,
+    pub(crate) writing: Writing,
     pub(crate) leader: Address<Message>,
     pub(crate) runtime: Runtime,
     pub(crate) stop: CancellationToken,
     pub(crate) taken: Mutex<orders::Taken>,
+    pub(crate) counters: Counters,
+    /// Who listens where to what agents say here.
+    pub(crate) live: Mutex<Subscribers>,
     pub(crate) detector: Mutex<Detector>,
     pub(crate) seen: Mutex<Seen>,
     pub(crate) levels: Mutex<BTreeMap<NodeId, Slice>>,
@@ -59,6 +67,9 @@ pub(crate) struct Inner {
     pub(crate) is_leaving: AtomicBool,
     pub(crate) lost: CancellationToken,
     pub(crate) failed: CancellationToken,
+    /// What others write and this node does not read; set before `too_old` is told.
+    pub(crate) outdated: OnceLock<Unreadable>,
+    pub(crate) too_old: CancellationToken,
 }
 
 /// What was heard and noticed last.
@@ -77,6 +88,7 @@ impl Inner {
     pub(crate) fn lease_budgets(&self) -> Result<(), BudgetsError> {
         let Some(slices) = self.host.slices() else { return Ok(()) };
         let run = HolderId { node: self.me.clone(), generation: self.generation };
+        let settings = LeaderSettings { ahead: Some(AHEAD), ..LeaderSettings::default() };
         let ports = LeasesPorts {
             slices,
             leadership: self.leadership.clone(),
@@ -84,7 +96,7 @@ impl Inner {
             peers: self.peers.clone(),
             clock: self.clock.clone(),
         };
-        let leases = Leases::start(run, LeaderSettings::default(), ports, self.stop.child_token())?;
+        let leases = Leases::start(run, settings, ports, self.stop.child_token())?;
         // Nobody else sets it.
         let _ = self.leases.set(leases);
         Ok(())
@@ -108,6 +120,7 @@ impl Inner {
             gone
         };
         for node in gone.iter().filter(|node| **node != self.me) {
+            lock(&self.live).gone(node);
             info!(%node, "node is gone");
             self.host.gone(node);
         }
@@ -270,6 +283,9 @@ impl Inner {
                 if let Some(Slice { leader, level }) = beat.slice {
                     self.relay.slice(leader, level);
                 }
+                if let Some(format) = beat.format {
+                    self.hears(format);
+                }
                 self.heard(from, generation, &beat);
                 let mut seen = lock(&self.seen);
                 if seen.beats.get(from).is_none_or(|(known, _)| *known <= generation) {
@@ -293,6 +309,7 @@ impl Inner {
                     leases.told(from, generation, body)?;
                 }
             }
+            Service::Live => live::told(self, from, generation, body)?,
             Service::Placing | Service::Queries => {
                 return Err(format!("nothing is told about {service:?}, it is asked"));
             }
@@ -322,7 +339,7 @@ impl Inner {
                 };
                 Ok(say::write(&Answered { refused }).into())
             }
-            Service::Heartbeat | Service::Hints | Service::Leases => {
+            Service::Heartbeat | Service::Hints | Service::Leases | Service::Live => {
                 Err(malformed(format!("nothing is asked about {service:?}")))
             }
         }

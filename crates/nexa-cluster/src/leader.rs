@@ -6,7 +6,7 @@
 //! keeps what waits in the lanes and nothing else, and begins anew from the members and the store, as every new leader
 //! does. Nothing is awaited in `handle`: each wish is carried out beside it, and its answer is a message.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -16,7 +16,8 @@ use nexa_ports::leadership::LeadError;
 use nexa_ports::membership::Members;
 use nexa_ports::store::{AgentRow, Place, Rows};
 use nexa_runtime::bounded::{Behaviour, Fault, Lane, Reply, Then};
-use nexa_types::{AgentState, Epoch, Generation, NodeId};
+use nexa_runtime::trace;
+use nexa_types::{AgentId, AgentState, Epoch, Generation, NodeId, WorkloadId};
 use tracing::{debug, info, warn};
 
 use crate::inner::{Inner, MARK_PREFIX};
@@ -136,6 +137,10 @@ impl Behaviour for Actor {
                     }
                 }
                 Output::StepDown { why } => inner.step_down(why),
+                Output::FailedOver { node, took } => {
+                    info!(%node, ms = took.0, "all agents of a lost node have other owners");
+                    inner.counters.failed_over(took);
+                }
                 output => {
                     let inner = inner.clone();
                     tokio::spawn(async move {
@@ -182,12 +187,19 @@ async fn carry_out(inner: &Arc<Inner>, output: Output) -> Option<Input> {
             };
             let rows = inner.store.rows(which, after, PAGE).await;
             let rows = rows.inspect_err(|error| debug!(%error, "rows were not read")).ok();
-            Some(Input::Rows(number, rows.map(|rows| rows.into_iter().map(row_of).collect())))
+            let rows = match rows {
+                Some(rows) => rows_of(inner, rows).await,
+                None => None,
+            };
+            Some(Input::Rows(number, rows))
         }
         Output::Place { number, leader, wishes } => {
             let wishes = wishes.into_iter().map(|(agent, from, node)| Place { agent, from, node }).collect();
             Some(match inner.leadership.place_as(leader, wishes).await {
-                Ok(answers) => Input::Placed(number, Some(answers)),
+                Ok(answers) => {
+                    inner.counters.placed(answers.iter().filter(|answer| answer.is_ok()).count());
+                    Input::Placed(number, Some(answers))
+                }
                 Err(LeadError::Deposed { current }) => deposed(leader, current),
                 Err(error) => {
                     warn!(%error, "agents were not placed, or nobody knows");
@@ -196,11 +208,18 @@ async fn carry_out(inner: &Arc<Inner>, output: Output) -> Option<Input> {
             })
         }
         Output::Tell { number, node, generation, leader, agents } => {
-            let order = Order::Placed { leader, number, agents, run: generation };
+            let seen = trace::place(&inner.me, &node, agents.len());
+            let order = Order::Placed { leader, number, agents, run: generation, trace: trace::context_of(&seen) };
             match order_of(inner, &node, order, ORDER_WITHIN).await {
                 Ok(done) => Some(Input::Told { number, done: done == Done::Adopted }),
-                Err(Undone::Deposed) => Some(Input::Deposed(leader)),
-                Err(Undone::Failed) => Some(Input::Told { number, done: false }),
+                Err(Undone::Deposed) => {
+                    trace::failed(&seen, "deposed");
+                    Some(Input::Deposed(leader))
+                }
+                Err(Undone::Failed) => {
+                    trace::failed(&seen, "no_answer");
+                    Some(Input::Told { number, done: false })
+                }
             }
         }
         Output::Check { node, generation, leader, agents } => {
@@ -233,13 +252,36 @@ async fn carry_out(inner: &Arc<Inner>, output: Output) -> Option<Input> {
                 Err(Undone::Failed) => Some(Input::Moved { agent, done: false }),
             }
         }
-        Output::Answer(..) | Output::StepDown { .. } => None,
+        Output::Kept { node, agents, asks } => {
+            warn!(%node, agents, asks = %asks, "agents stay on a node that is to be left: no other has what they ask for");
+            None
+        }
+        Output::Answer(..) | Output::StepDown { .. } | Output::FailedOver { .. } => None,
     }
 }
 
 fn deposed(epoch: Epoch, current: Epoch) -> Input {
     info!(%epoch, %current, "somebody else leads");
     Input::Deposed(epoch)
+}
+
+/// Rows as a leader looks at them. Of those that ask for something it also knows whether their workload has ended or their
+/// time is over, so that they need not wait for a node that suits them to say so.
+async fn rows_of(inner: &Inner, rows: Vec<AgentRow>) -> Option<Vec<Row>> {
+    let roots: BTreeSet<AgentId> =
+        rows.iter().filter(|row| row.asks.is_some()).map(|row| AgentId::root(row.workload)).collect();
+    let count = roots.len();
+    let over: BTreeSet<WorkloadId> = if count == 0 {
+        BTreeSet::new()
+    } else {
+        let roots = inner.store.rows(Rows::Agents(roots.into_iter().collect()), None, count).await;
+        let roots = roots.inspect_err(|error| debug!(%error, "rows were not read")).ok()?;
+        roots.into_iter().filter(|root| root.state.is_terminal()).map(|root| root.workload).collect()
+    };
+    let now = inner.clock.now();
+    let is_late = |row: &AgentRow| row.asks.as_ref().and_then(|asks| asks.until).is_some_and(|until| until <= now);
+    let is_over = |row: &AgentRow| over.contains(&row.workload) || is_late(row);
+    Some(rows.into_iter().map(|row| Row { is_over: is_over(&row), ..row_of(row) }).collect())
 }
 
 fn row_of(row: AgentRow) -> Row {
@@ -250,6 +292,9 @@ fn row_of(row: AgentRow) -> Row {
         priority: row.priority,
         is_quarantined: row.state == AgentState::Quarantined,
         is_cancelled: row.cancelled,
+        is_over: false,
+        workload: row.workload,
+        asks: row.asks,
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use nexa_member::say::{self, Adopted, Done, Held, Moved, Order};
-use nexa_runtime::{Carrier, Given, Released};
+use nexa_runtime::{Carrier, Given, Released, trace};
 use nexa_types::{AgentId, Epoch, Millis, NodeId};
 use tracing::{debug, warn};
 
@@ -67,9 +67,9 @@ pub(crate) async fn obey(inner: &Inner, order: Order) -> Result<Done, Refusal> {
         return Err(Refusal::new(Why::NotMe, format!("the node knows a later leader than that of epoch {leader}")));
     }
     match order {
-        Order::Placed { number, agents, .. } => {
+        Order::Placed { number, agents, trace, .. } => {
             let count = agents.len() as u64;
-            let given = agents.into_iter().map(|(agent, epoch)| Given { agent, epoch, carrier: None }).collect();
+            let given = agents.into_iter().map(|(agent, epoch)| Given { agent, epoch, carrier: None, trace }).collect();
             adopt(inner, given).await?;
             lock().took(leader, number, count);
             Ok(Done::Adopted)
@@ -78,16 +78,29 @@ pub(crate) async fn obey(inner: &Inner, order: Order) -> Result<Done, Refusal> {
             let missing = agents.into_iter().filter(|held| !holds(inner, held)).map(|held| held.agent);
             Ok(Done::Missing(missing.collect()))
         }
-        Order::Release { agent, to, .. } => match inner.host.release(agent, to.clone()).await {
-            Ok(released) => {
-                bring(inner, agent, &to, released).await;
-                Ok(Done::Released)
+        Order::Release { agent, to, .. } => {
+            let seen = trace::migrate(agent, &inner.me, &to);
+            let since = inner.clock.now();
+            match inner.host.release(agent, to.clone()).await {
+                Ok(released) => {
+                    trace::follows(&seen, released.trace);
+                    if bring(inner, agent, &to, released).await {
+                        inner.counters.moved(Some(inner.clock.now().since(since)));
+                    } else {
+                        // It is the other node's all the same, and is found there.
+                        inner.counters.moved(None);
+                        trace::failed(&seen, "not_told");
+                    }
+                    Ok(Done::Released)
+                }
+                Err(error) => {
+                    debug!(%agent, %to, %error, "agent does not move");
+                    inner.counters.moved(None);
+                    trace::failed(&seen, error.kind());
+                    Err(Refusal::new(Why::Busy, error.to_string()))
+                }
             }
-            Err(error) => {
-                debug!(%agent, %to, %error, "agent does not move");
-                Err(Refusal::new(Why::Busy, error.to_string()))
-            }
-        },
+        }
     }
 }
 
@@ -103,33 +116,37 @@ async fn adopt(inner: &Inner, given: Vec<Given>) -> Result<(), Refusal> {
     })
 }
 
-/// Tells a node of an agent that has moved to it, until it has taken it up.
-async fn bring(inner: &Inner, agent: AgentId, to: &NodeId, released: Released) {
-    let Released { epoch, carrier } = released;
+/// Tells a node of an agent that has moved to it, until it has taken it up; says whether it has.
+async fn bring(inner: &Inner, agent: AgentId, to: &NodeId, released: Released) -> bool {
+    let Released { epoch, carrier, trace } = released;
     let carrier = carrier.map(|Carrier { node, key, attempt, deadline }| say::Carrier { node, key, attempt, deadline });
     let until = inner.clock.now().after(MOVED_FOR);
     let run = || inner.membership.members().borrow().nodes.get(to).map(|member| member.generation);
-    let Some(first) = run() else { return };
-    let body = bytes::Bytes::from(say::write(&Moved { agent, epoch, carrier, run: first }));
+    let Some(first) = run() else { return false };
+    let body = bytes::Bytes::from(say::write(&Moved { agent, epoch, carrier, run: first, trace }));
     // A later run of it takes over what is its own by itself, and a node that is gone has it taken from it.
     while run() == Some(first) && inner.clock.now() < until {
         match inner.peers.ask(to, Class::Work, Service::Moving, body.clone(), MOVED_WITHIN).await {
-            Ok(_) => return inner.host.has_arrived(agent),
+            Ok(_) => {
+                inner.host.has_arrived(agent);
+                return true;
+            }
             Err(error) => debug!(%agent, %to, %error, "the new node of an agent was not told"),
         }
         inner.clock.wait_until(inner.clock.now().after(MOVED_PAUSE)).await;
     }
     warn!(%agent, %to, "the new node of an agent was not told; the leader's patrol will find it");
+    false
 }
 
 /// An agent has moved here.
 pub(crate) async fn take_up(inner: &Inner, moved: Moved) -> Result<(), Refusal> {
-    let Moved { agent, epoch, carrier, run } = moved;
+    let Moved { agent, epoch, carrier, run, trace } = moved;
     if run != inner.generation {
         return Err(Refusal::new(Why::NotFound, "that run of the node is over"));
     }
     let carrier = carrier.map(|say::Carrier { node, key, attempt, deadline }| Carrier { node, key, attempt, deadline });
-    adopt(inner, vec![Given { agent, epoch, carrier }]).await
+    adopt(inner, vec![Given { agent, epoch, carrier, trace }]).await
 }
 
 #[cfg(test)]

@@ -33,13 +33,15 @@ pub enum Service {
     Leases = 5,
     /// Questions and commands of people.
     Queries = 6,
+    /// Text of agents while it is written, and who wants it.
+    Live = 7,
 }
 
 impl Service {
     /// The service of a number on the wire; `None` for one of a newer build.
     #[must_use]
     pub fn of(number: u16) -> Option<Self> {
-        [Self::Heartbeat, Self::Hints, Self::Placing, Self::Moving, Self::Leases, Self::Queries]
+        [Self::Heartbeat, Self::Hints, Self::Placing, Self::Moving, Self::Leases, Self::Queries, Self::Live]
             .into_iter()
             .find(|service| *service as u16 == number)
     }
@@ -138,6 +140,26 @@ pub struct LinkState {
     pub received_at: Option<Timestamp>,
 }
 
+/// What has gone over the links of one class, to and from all peers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ClassTraffic {
+    /// Messages that went out, those again that were sent again.
+    pub sent: u64,
+    /// Their bodies.
+    pub sent_bytes: u64,
+    /// Of these, messages that had gone out before on a connection that broke.
+    pub resent: u64,
+    /// Messages that came in and were handed over.
+    pub received: u64,
+    /// Their bodies.
+    pub received_bytes: u64,
+    /// Messages that were refused because the queue to their peer was full.
+    pub full: u64,
+}
+
+/// The same, by class in the order of [`Class::ALL`].
+pub type Traffic = [ClassTraffic; 4];
+
 /// All peers that were met.
 pub type LinkStates = BTreeMap<NodeId, LinkState>;
 
@@ -169,6 +191,11 @@ pub trait Peers: Send + Sync {
     /// Whom to be linked with, and where each listens; the rest is closed. The list names this node's own run too: by it
     /// the links know which run they speak for.
     fn meet(&self, members: &[(NodeId, Generation, String)]);
+
+    /// What has gone over the links since they were started; nothing from links that do not count.
+    fn traffic(&self) -> Traffic {
+        Traffic::default()
+    }
 }
 
 /// The receiving side, one a node. Whatever arrives is handed over as it comes, so nothing here may block.
@@ -192,9 +219,9 @@ mod tests {
 
     #[test]
     fn numbers_on_the_wire_are_those_of_this_list() {
-        let services = [1, 2, 3, 4, 5, 6].map(|number| Service::of(number).map(|service| service as u16));
-        assert_eq!(services, [Some(1), Some(2), Some(3), Some(4), Some(5), Some(6)]);
-        assert_eq!((Service::of(0), Service::of(7)), (None, None));
+        let services = [1, 2, 3, 4, 5, 6, 7].map(|number| Service::of(number).map(|service| service as u16));
+        assert_eq!(services, [Some(1), Some(2), Some(3), Some(4), Some(5), Some(6), Some(7)]);
+        assert_eq!((Service::of(0), Service::of(8)), (None, None));
         assert_eq!([1, 2, 3, 4, 5, 6, 255].map(|number| Why::of(number) as u8), [1, 2, 3, 4, 5, 5, 5]);
     }
 }

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use minicbor::{Decode, Encode};
+use nexa_event::asks::Asks;
 use nexa_event::fact::EffectResult;
 use nexa_member::say::{self, AGENTS_MAX, Hint};
 use nexa_ports::neighbours::{Carried, Neighbours};
@@ -167,6 +168,14 @@ impl Neighbours for Relay {
         let granted = left.min(wanted as u64);
         room.granted += granted;
         usize::try_from(granted).unwrap_or(usize::MAX)
+    }
+
+    fn suits(&self, asks: &Asks) -> bool {
+        self.cluster().is_some_and(|cluster| {
+            let members = cluster.membership.members().borrow().clone();
+            let me = members.nodes.get(&cluster.me).filter(|member| member.generation == cluster.generation);
+            me.is_some_and(|me| asks.is_met_by(&me.card.labels, me.card.cpu_milli, me.card.memory_bytes))
+        })
     }
 
     fn deliver(&self, node: &NodeId, answer: &Carried) {

@@ -13,11 +13,12 @@ use nexa_cluster::{Cluster, ClusterConfig, ClusterError, ClusterPorts, Relay};
 use nexa_member::leader::{Limits, Mark};
 use nexa_member::say::Refused;
 use nexa_ports::dice::SystemDice;
+use nexa_ports::formats::{Formats, Writing};
 use nexa_ports::membership::NodeCard;
 use nexa_ports::membership::local::LocalCluster;
 use nexa_ports::store::{AgentRow, Rows};
 use nexa_runtime::fence::Leased;
-use nexa_runtime::{Node, NodeConfig, Ports, programs};
+use nexa_runtime::{Live, LiveKind, LivePiece, Node, NodeConfig, Ports, programs};
 use nexa_types::*;
 use support::model::FakeModel;
 use support::{Desk, program, soon};
@@ -103,6 +104,7 @@ impl Town {
             peers: peers.clone(),
             clock: self.desk.clock.clone(),
             dice: Arc::new(SystemDice),
+            writing: Writing::oldest(Formats::THIS_BUILD),
         };
         let cluster = Cluster::start(config, ports).await.unwrap();
         self.nodes.insert(name.to_owned(), (cluster, node, peers));
@@ -175,6 +177,66 @@ async fn agents_spread_over_the_nodes_and_end() {
     assert_eq!(owners.len(), 3, "{owners:?}");
     assert!(owners.values().all(|count| (40..=120).contains(count)), "{owners:?}");
     assert_eq!(town.desk.model.asked_count(), 240);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_agents_say_is_heard_on_every_node_where_somebody_listens_and_on_no_other() {
+    let mut town = Town::new(FakeModel::echo(1_000), &["a", "b", "c"]).await;
+    let workload = WorkloadId::from_bytes([9; 16]);
+    let made = std::sync::atomic::AtomicU64::new(0);
+    let says = |town: &Town, name: &str, text: &str| {
+        town.nodes[name].1.live().publish(workload, || LivePiece {
+            agent: AgentId::root(workload),
+            name: "root".into(),
+            seq: Seq(1),
+            attempt: 1,
+            offset: made.fetch_add(1, std::sync::atomic::Ordering::Relaxed),
+            kind: LiveKind::Text,
+            text: text.into(),
+        });
+    };
+    let text = |live: Option<Live>| match live {
+        Some(Live::Piece(piece)) => piece.text.to_string(),
+        other => format!("{other:?}"),
+    };
+    let mut at_a = town.nodes["a"].1.live().subscribe(workload);
+    let mut at_b = town.nodes["b"].1.live().subscribe(workload);
+    // Its word gets to the others soon; what was said before is lost.
+    for speaker in ["b", "c"] {
+        soon("a to hear it", async {
+            loop {
+                says(&town, speaker, speaker);
+                let heard = tokio::time::timeout(Duration::from_millis(50), at_a.next()).await;
+                if heard.is_ok_and(|heard| text(heard) == speaker) {
+                    break;
+                }
+            }
+        })
+        .await;
+    }
+    // In order from each speaker, and once.
+    while tokio::time::timeout(Duration::from_millis(50), at_a.next()).await.is_ok() {}
+    for number in 0..100 {
+        says(&town, "c", &number.to_string());
+    }
+    for number in 0..100 {
+        assert_eq!(text(soon("a piece", at_a.next()).await), number.to_string());
+    }
+    // Nobody listens any more: nothing is made, nor sent.
+    drop(at_a);
+    drop(at_b);
+    let quiet = |town: &Town| {
+        let before = made.load(std::sync::atomic::Ordering::Relaxed);
+        says(town, "c", "?");
+        before == made.load(std::sync::atomic::Ordering::Relaxed)
+    };
+    until("c to know", async || quiet(&town)).await;
+    // A listener whose node is killed is forgotten with it.
+    at_b = town.nodes["b"].1.live().subscribe(workload);
+    until("c to know", async || !quiet(&town)).await;
+    town.kill("b");
+    until("c to forget", async || quiet(&town)).await;
+    drop(at_b);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

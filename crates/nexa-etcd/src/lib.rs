@@ -6,6 +6,7 @@
 //!   - [`view`]: the list of members. A watch is a hint only, and the list is read again as a whole
 //!   - [`election`]: what the list means for who wants to lead
 //!   - [`setting`]: shared values, written by comparing
+//!   - [`anchors`]: what stands for the whole log, written by who leads
 //!
 //! Each call to etcd goes to one endpoint ([`pool`]) and is answered within [`ANSWER_WITHIN`], or the next endpoint is asked over a
 //! new connection. What was asked without an answer may have been done, so everything is written such that reading again tells:
@@ -22,11 +23,14 @@
 //! |---|---|---|
 //! | `members/nodes/NODE` | the [`NodeCard`]; its create revision is the generation | the node's |
 //! | `members/leader` | name and generation; its create revision is the epoch | the leader's |
+//! | `anchors/newest` | the hash of the newest anchor of the log | none |
+//! | `anchors/NN` | one anchor of the newest 64 | none |
 //! | `settings/NAME` | 16 bytes that name the write, then the setting | none |
 //!
 //! An etcd that was set back to an earlier state breaks the promises, since its revisions begin to repeat: a list that is older than
 //! one that was seen is not used and an error is logged. The remedy is another cluster name.
 
+mod anchors;
 mod election;
 mod lease;
 mod pool;
@@ -49,6 +53,7 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::{Notify, Semaphore, oneshot, watch};
 
+pub use crate::anchors::ANCHORS_MAX;
 use crate::lease::Own;
 use crate::pool::{CallError, Pool};
 use crate::view::Keys;

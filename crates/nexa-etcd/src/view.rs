@@ -51,6 +51,10 @@ impl Keys {
         format!("{}{LEADER}", self.members())
     }
 
+    pub(crate) fn anchors(&self, name: &str) -> String {
+        format!("{}anchors/{name}", self.root)
+    }
+
     pub(crate) fn setting(&self, name: &str) -> String {
         format!("{}settings/{name}", self.root)
     }

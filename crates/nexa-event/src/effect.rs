@@ -16,6 +16,8 @@ mod tool;
 pub use fingerprint::{fingerprint, model_fingerprint};
 use minicbor::{CborLen, Decode, Encode};
 use nexa_types::{AgentId, Budget, Millis, Payload, Seq, Spend, Timestamp, Tokens};
+
+use crate::asks::Asks;
 pub use search::{
     ActionStatistics, ScoreWeights, SearchReply, SearchRequest, SearchSettings, SearchStatistics, Simulation,
 };
@@ -228,6 +230,9 @@ pub struct ChildSpec {
     /// The whole call must end within this.
     #[n(4)]
     pub timeout: Option<Millis>,
+    /// What it asks of its node, if anything.
+    #[n(5)]
+    pub asks: Option<Asks>,
 }
 
 /// Who wrote a message of a conversation.

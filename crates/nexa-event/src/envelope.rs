@@ -12,8 +12,9 @@ use nexa_types::{Epoch, PrincipalId, StreamId, TenantId, Timestamp, Version};
 
 use crate::codec::{self, DecodeError};
 use crate::fact::{AgentEvent, ClusterEvent, WorkloadEvent};
+use crate::formats::Formats;
 
-/// The format that this build writes. Readers accept every lower one.
+/// The newest format that this build writes and reads; see [`crate::formats`] for when it writes it.
 pub const FORMAT: u16 = 1;
 
 /// Where a trace goes on: the 16 bytes of its id and the 8 of the span, as in a W3C `traceparent`.
@@ -129,10 +130,24 @@ pub struct Envelope {
 /// # Errors
 /// [`DecodeError`] if the bytes were changed, are of a newer format, or are no fact at all.
 pub fn open(before: Link, header: &[u8], payload: &[u8], link: Link) -> Result<Envelope, DecodeError> {
+    open_of(Formats::THIS_BUILD, before, header, payload, link)
+}
+
+/// The same by the formats that are read.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_of(
+    reads: Formats,
+    before: Link,
+    header: &[u8],
+    payload: &[u8],
+    link: Link,
+) -> Result<Envelope, DecodeError> {
     if before.next(header, payload) != link {
         return Err(DecodeError::ChainBroken);
     }
-    open_unchained(header, payload)
+    read(reads, header, payload)
 }
 
 /// Unwraps stored bytes whose chain is checked elsewhere, as for a fact read from the middle of a stream.
@@ -140,9 +155,13 @@ pub fn open(before: Link, header: &[u8], payload: &[u8], link: Link) -> Result<E
 /// # Errors
 /// [`DecodeError`] if the bytes are of a newer format or are no fact at all.
 pub fn open_unchained(header: &[u8], payload: &[u8]) -> Result<Envelope, DecodeError> {
+    read(Formats::THIS_BUILD, header, payload)
+}
+
+fn read(reads: Formats, header: &[u8], payload: &[u8]) -> Result<Envelope, DecodeError> {
     let header: Header = codec::decode(header)?;
-    if header.format > FORMAT {
-        return Err(DecodeError::NewerFormat { found: header.format, known: FORMAT });
+    if header.format > reads.newest {
+        return Err(DecodeError::NewerFormat { found: header.format, known: reads.newest });
     }
     Ok(Envelope { header, fact: codec::decode(payload)? })
 }

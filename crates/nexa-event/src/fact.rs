@@ -11,6 +11,7 @@ use nexa_types::{
     RunCode, Seq, Spend, Timestamp, WorkloadId,
 };
 
+use crate::asks::Asks;
 use crate::effect::{Answer, ApprovalRequest, ChildSpec, Join, RecallRequest, Remembered, Risk, Source, ToolEffect};
 
 /// What an agent runs.
@@ -173,6 +174,9 @@ pub struct Spawned {
     /// 0 to 255, higher first.
     #[n(8)]
     pub priority: u8,
+    /// What it asks of its node, if anything.
+    #[n(9)]
+    pub asks: Option<Asks>,
 }
 
 /// A fact in an agent's stream.

@@ -8,6 +8,7 @@ use std::fmt::Debug;
 use std::path::PathBuf;
 
 use minicbor::{Decode, Encode};
+use nexa_event::asks::{Asks, Gang};
 use nexa_event::codec::{decode, encode};
 use nexa_event::effect::{
     ActionStatistics, Answer, ApprovalRequest, ChildSpec, Decision, Finish, Join, MemoryScope, ModelReply,
@@ -116,6 +117,7 @@ fn child_spec() -> ChildSpec {
         args: payload("args"),
         budget: budget(),
         timeout: Some(Millis(30_000)),
+        asks: None,
     }
 }
 
@@ -243,7 +245,52 @@ fn spawned(program: Program) -> AgentEvent {
         seed: 42,
         depth: 1,
         priority: 200,
+        asks: None,
     })
+}
+
+fn asks() -> Asks {
+    Asks {
+        labels: BTreeMap::from([("gpu".into(), "yes".into()), ("zone".into(), "eu".into())]),
+        cpu_milli: Some(4_000),
+        memory_bytes: Some(64 << 20),
+        gang: Some(Gang { name: "readers".into(), members: 3 }),
+        until: Some(Timestamp(1_700_000_200_000)),
+    }
+}
+
+/// An agent that asks for something of its node.
+fn asking(program: Program) -> AgentEvent {
+    match spawned(program) {
+        AgentEvent::Spawned(first) => AgentEvent::Spawned(Spawned { asks: Some(asks()), ..first }),
+        other => other,
+    }
+}
+
+/// The first fact of an agent as builds knew it that did not know what agents ask for.
+#[derive(Debug, PartialEq, Decode)]
+struct SpawnedBefore {
+    #[n(0)]
+    workload: WorkloadId,
+    #[n(1)]
+    name: String,
+    #[n(7)]
+    depth: u32,
+    #[n(8)]
+    priority: u8,
+}
+
+#[test]
+fn builds_that_do_not_know_what_agents_ask_for_pass_over_it() {
+    let first = |asks| match spawned(programs().remove(0)) {
+        AgentEvent::Spawned(first) => Spawned { asks, ..first },
+        other => panic!("not a birth: {other:?}"),
+    };
+    let (plain, asking) = (encode(&first(None)), encode(&first(Some(asks()))));
+    assert!(asking.len() > plain.len());
+    let [plain, asking] = [plain, asking].map(|bytes| decode::<SpawnedBefore>(&bytes));
+    assert_eq!(plain.expect("it is read"), asking.expect("it is read as well"));
+    assert_eq!(FORMAT, 1, "so it needs no new format");
 }
 
 fn intents() -> Vec<Intent> {
@@ -354,6 +401,9 @@ fn agent_events() -> Vec<AgentEvent> {
         spawned(scheduled_list()),
         AgentEvent::TakenOver { node: node(), epoch, carried: Some(NodeId::new("n1").expect("a good name")) },
     ]);
+    let spec = ChildSpec { asks: Some(asks()), ..child_spec() };
+    let children = vec![ChildBorn { agent: from, spec, granted: budget() }];
+    samples.extend([AgentEvent::ChildrenSpawned { seq, join: Join::None, children }, asking(scheduled_list())]);
     all_named(&samples, agent_event, AGENT_EVENTS);
     samples
 }

@@ -28,6 +28,8 @@ pub enum NodeState {
     Drained,
     /// It has not been heard of for a while.
     Suspected,
+    /// It crashed too often of late to be given anything.
+    Resting,
 }
 
 /// A node, as the node that answers knows it.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use nexa_ports::store::Stamp;
 use nexa_runtime::LiveHub;
+use nexa_runtime::Newborn;
 use nexa_runtime::Node;
 use nexa_runtime::NodeStats;
 use nexa_runtime::ProgramError;
@@ -23,6 +24,9 @@ pub trait Host: Send + Sync {
 
     /// Says that an agent has something to do. Only a hint: what there is to do is in the store.
     fn wake(&self, agent: AgentId);
+
+    /// The same for an agent that was born on this node just now, with what was stored of it.
+    fn wake_newborn(&self, newborn: Newborn);
 
     /// A kept program of a tenant.
     fn program<'a>(
@@ -68,6 +72,13 @@ impl Host for Node {
 
     fn wake(&self, agent: AgentId) {
         if let Err(overloaded) = Node::wake(self, agent) {
+            tracing::debug!(%agent, %overloaded, "the agent will be found by the next sweep");
+        }
+    }
+
+    fn wake_newborn(&self, newborn: Newborn) {
+        let agent = newborn.agent();
+        if let Err(overloaded) = Node::wake_newborn(self, newborn) {
             tracing::debug!(%agent, %overloaded, "the agent will be found by the next sweep");
         }
     }

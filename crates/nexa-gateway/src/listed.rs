@@ -30,7 +30,11 @@ fn bytes(agent: &AgentView) -> usize {
         Some(Outcome::Ok(_)) | None => 0,
     };
     let last_failure = agent.last_failure.as_ref().map_or(0, |text| text.len().min(TEXT_BYTES_MAX));
-    FRAME_BYTES + agent.name.len() + outcome + last_failure
+    let asks = agent
+        .asks
+        .as_ref()
+        .map_or(0, |asks| asks.to_string().len() + asks.gang.as_ref().map_or(0, |gang| gang.to_string().len()));
+    FRAME_BYTES + agent.name.len() + outcome + last_failure + asks
 }
 
 /// Agents in parts of at most so many and about so many bytes; at least one part, and none without reason.
@@ -82,6 +86,7 @@ mod tests {
             quarantined: None,
             born_seq: GlobalSeq(1),
             applied: GlobalSeq(2),
+            asks: None,
         }
     }
 

@@ -5,7 +5,7 @@ mod desk;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use desk::{Desk, SOON, connect, reason, submission};
+use desk::{Desk, SOON, Said, connect, reason, submission};
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use nexa_event::envelope::Fact;
@@ -26,6 +26,8 @@ struct Told {
     said: Mutex<Vec<String>>,
     states: Mutex<BTreeMap<&'static str, NodeState>>,
     has_leader: Mutex<bool>,
+    /// Agents that may still be born on the first of them.
+    room: Mutex<usize>,
 }
 
 impl Told {
@@ -61,7 +63,7 @@ impl Fleet for Told {
                 door: String::new(),
                 link: "127.0.0.1:1".into(),
                 build: "1".into(),
-                labels: BTreeMap::from([("zone".into(), "eu".into())]),
+                labels: BTreeMap::from([("zone".into(), if *name == "n1" { "eu" } else { "us" }.into())]),
                 cpu_milli: 2_000,
                 memory_bytes: 0,
                 load: Some(load),
@@ -112,8 +114,11 @@ impl Neighbours for Told {
         self.note(format!("{} unplaced", agents.len()));
     }
 
-    fn room(&self, _: usize) -> usize {
-        0
+    fn room(&self, wanted: usize) -> usize {
+        let mut room = self.room.lock().expect("no test panics here");
+        let granted = wanted.min(*room);
+        *room -= granted;
+        granted
     }
 
     fn deliver(&self, _: &NodeId, _: &Carried) {}
@@ -213,9 +218,14 @@ async fn a_watch_shows_nodes_when_they_change_and_only_then() {
     told.states.lock().expect("no test panics here").insert("n2", NodeState::Suspected);
     let second = tokio::time::timeout(SOON, lists.next()).await.expect("in time").expect("goes on").expect("a list");
     assert_eq!(second[1].state(), v1::NodeState::Suspected);
+    // A client goes on to the next door, and says nothing of this.
+    let channel = tonic::transport::Endpoint::from_shared(desk.address.clone()).expect("an address");
+    let mut raw = v1::cluster_service_client::ClusterServiceClient::new(channel.connect().await.expect("it is open"));
+    let mut lists = raw.watch(v1::ClusterServiceWatchRequest {}).await.expect("operators may").into_inner();
+    lists.message().await.expect("at once").expect("a list");
     desk.shutdown.cancel();
-    let last = tokio::time::timeout(SOON, lists.next()).await.expect("in time");
-    assert_eq!(reason(last.expect("an answer")), "DRAINING");
+    let last = tokio::time::timeout(SOON, lists.message()).await.expect("in time").expect_err("it is told");
+    assert_eq!(reason(Err::<(), _>(last.into())), "DRAINING");
 }
 
 #[tokio::test]
@@ -257,4 +267,110 @@ async fn among_others_a_root_has_no_owner_until_it_gets_one_and_whoever_owns_it_
     assert!(told.said().is_empty(), "it is this node's");
     let first = desk.store.read(StreamId::Agent(root), Version(0), 1).await.expect("a store");
     assert!(matches!(first[0].envelope.fact, Fact::Agent(_)));
+}
+
+#[tokio::test]
+async fn among_others_a_plan_has_each_on_a_node_that_has_what_it_asks_for() {
+    let told = Told::two();
+    let (fleet, neighbours) = (Arc::clone(&told), Arc::clone(&told));
+    let desk = Desk::arranged(|handlers| handlers.fleet(fleet).among(neighbours), |builder| builder).await;
+    let planned = async |zone: &str, cpu_milli| {
+        let agent = |number: usize| v1::AgentSpec {
+            id: format!("a{number}"),
+            prompt: "x".into(),
+            labels: [("zone".to_owned(), zone.to_owned())].into(),
+            needs: Some(v1::AgentNeeds { cpu_milli: Some(cpu_milli), ..Default::default() }),
+            ..Default::default()
+        };
+        let list = v1::AgentList { agents: (0..3).map(agent).collect(), on_failure: 0 };
+        let program = v1::workload_service_submit_request::Program::AgentList(list);
+        let request = v1::WorkloadServiceSubmitRequest { program: Some(program), ..Default::default() };
+        let workload_id = desk.client.submit(request).await.expect("accepted").workload_id;
+        desk.client.plan(v1::WorkloadServiceGetPlanRequest { workload_id }).await.map(|it| it.plan.expect("a plan"))
+    };
+    let plan = planned("us", 2_000).await.expect("a plan");
+    assert_eq!(plan.tasks.iter().map(|task| task.node.as_str()).collect::<Vec<_>>(), ["n2"; 3]);
+    for (zone, cpu_milli, why) in [("mars", 1, "no node has zone"), ("us", 2_001, "fits nowhere")] {
+        let refused = planned(zone, cpu_milli).await.expect_err("it waits for a node");
+        assert!(refused.to_string().contains(why), "{refused}");
+        assert_eq!(reason::<()>(Err(refused)), "INVALID_ARGUMENT");
+    }
+    told.states.lock().expect("no test panics here").insert("n2", NodeState::Cordoned);
+    assert_eq!(reason(planned("us", 1).await.map(drop)), "INVALID_ARGUMENT", "nothing is placed there now");
+    assert_eq!(planned("eu", 1).await.expect("a plan").tasks[0].node, "n1");
+}
+
+/// Workloads of a kept program, which are appended without a look whether they are known.
+async fn kept(desk: &Desk) -> impl Fn(&str) -> v1::WorkloadServiceSubmitRequest {
+    let put = v1::ProgramServicePutRequest {
+        program: Some(v1::program_service_put_request::Program::Source(v1::Source {
+            name: "main.nx".into(),
+            text: desk::SOURCE.into(),
+        })),
+        ..Default::default()
+    };
+    let module_hash =
+        desk.client.put_program(put).await.expect("a good program").program.expect("it is told").module_hash;
+    move |request_id| v1::WorkloadServiceSubmitRequest {
+        request_id: request_id.into(),
+        program: Some(v1::workload_service_submit_request::Program::ModuleHash(module_hash.clone())),
+        ..submission("kept")
+    }
+}
+
+const FIRST: &str = "0192d3e4-0000-7000-8000-000000000001";
+const SECOND: &str = "0192d3e4-0000-7000-8000-000000000002";
+
+#[tokio::test]
+async fn a_root_is_born_where_it_was_submitted_while_that_node_has_room() {
+    let told = Told::two();
+    *told.room.lock().expect("no test panics here") = 1;
+    let neighbours = Arc::clone(&told);
+    let desk = Desk::arranged(|handlers| handlers.among(neighbours), |builder| builder).await;
+    let of = kept(&desk).await;
+    let owner = async |root| {
+        let row = desk.store.row(root).await.expect("a store").expect("a row");
+        (row.node, row.epoch)
+    };
+    let first: AgentId =
+        desk.client.submit(of(FIRST)).await.expect("accepted").root_agent_id.parse().expect("an agent id");
+    assert_eq!(owner(first).await, (Some(node("n1")), Epoch(1)));
+    let bears = (first, Said::Bears { is_stored: false });
+    assert_eq!(*desk.host.births.lock().expect("no test panics here"), [bears], "before the store has it");
+    assert_eq!(*desk.host.woken.lock().expect("no test panics here"), [first]);
+    assert!(told.said().is_empty(), "nobody has to place it");
+    // There is no room for another.
+    let second: AgentId =
+        desk.client.submit(of(SECOND)).await.expect("accepted").root_agent_id.parse().expect("an agent id");
+    assert_eq!(owner(second).await, (None, Epoch(0)));
+    assert_eq!(told.said(), ["1 unplaced"]);
+    assert_eq!(*desk.host.births.lock().expect("no test panics here"), [bears]);
+    assert_eq!(*desk.host.woken.lock().expect("no test panics here"), [first]);
+    // The same request again, while there is room: it is here already, and stays.
+    *told.room.lock().expect("no test panics here") = 1;
+    desk.client.submit(of(FIRST)).await.expect("the same again");
+    let again = (first, Said::Bears { is_stored: true });
+    assert_eq!(*desk.host.births.lock().expect("no test panics here"), [bears, again]);
+    assert_eq!(*desk.host.woken.lock().expect("no test panics here"), [first, first]);
+    assert_eq!(owner(first).await, (Some(node("n1")), Epoch(1)));
+    assert!(told.said().is_empty());
+}
+
+#[tokio::test]
+async fn a_root_that_turns_out_to_be_another_nodes_is_not_taken_for_born_here() {
+    let told = Told::two();
+    let neighbours = Arc::clone(&told);
+    let desk = Desk::arranged(|handlers| handlers.among(neighbours), |builder| builder).await;
+    let request = kept(&desk).await(FIRST);
+    let before = desk.client.submit(request.clone()).await.expect("accepted");
+    let root: AgentId = before.root_agent_id.parse().expect("an agent id");
+    let placed = desk.store.place(vec![Place { agent: root, from: Epoch(0), node: node("n2") }]).await;
+    assert_eq!(placed.expect("a store"), [Ok(Epoch(1))]);
+    assert_eq!(told.said(), ["1 unplaced"]);
+    *told.room.lock().expect("no test panics here") = 1;
+    assert_eq!(desk.client.submit(request).await.expect("the same again"), before);
+    let expected = [(root, Said::Bears { is_stored: true }), (root, Said::DidNotBear)];
+    assert_eq!(*desk.host.births.lock().expect("no test panics here"), expected);
+    assert_eq!(told.said(), ["wake 1 on n2"]);
+    assert!(desk.host.woken.lock().expect("no test panics here").is_empty(), "it is not here");
 }

@@ -43,7 +43,8 @@ fn dice() -> Arc<dyn Dice> {
 /// A client that sends each call once.
 async fn blunt(address: &str, token: Option<&str>) -> Client {
     let patience = Patience { deadline: SOON, attempts_max: 1, ..Patience::default() };
-    let options = Options { token: token.map(str::to_owned), patience, throttling: Throttling::Off };
+    let options =
+        Options { token: token.map(str::to_owned), patience, throttling: Throttling::Off, ..Options::default() };
     Client::connect(address, options).await.expect("the door is open")
 }
 

@@ -3,10 +3,13 @@
 mod desk;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
-use desk::{Desk, Workload, asks_model, emits, frames, model_answers, next, reason, started, word};
+use desk::{Desk, Workload, asks_model, connect, emits, frames, model_answers, next, reason, started, word};
 use futures::StreamExt;
 use nexa_client::From;
+use nexa_gateway::doors::DoorConfig;
 use nexa_ports::memory::MemoryStore;
 use nexa_proto::v1;
 use nexa_proto::v1::watch_frame::Frame;
@@ -273,4 +276,59 @@ async fn many_agents_come_in_parts_of_one_snapshot() {
     assert_eq!(parts.iter().map(|part| part.agents.len()).collect::<Vec<_>>(), [500, 500, 235]);
     assert_eq!(parts.iter().filter(|part| part.workload.is_some()).count(), 1);
     assert_eq!(parts[0].agents[0].agent_id, workload.root.to_string(), "parents come first");
+}
+
+/// A way to a door that counts who comes.
+async fn counted(door: &str) -> (String, Arc<AtomicUsize>) {
+    let door = door.strip_prefix("http://").expect("a TCP door").to_owned();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = format!("http://{}", listener.local_addr().expect("it is bound"));
+    let count = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&count);
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            counted.fetch_add(1, Ordering::SeqCst);
+            let mut far = tokio::net::TcpStream::connect(&door).await.expect("the door is open");
+            tokio::spawn(async move { tokio::io::copy_bidirectional(&mut near, &mut far).await.ok() });
+        }
+    });
+    (address, count)
+}
+
+#[tokio::test]
+async fn a_watch_outlives_the_age_of_its_connection_while_further_calls_have_a_new_one() {
+    let desk = Desk::open().await;
+    let workload = desk.submitted("a story").await;
+    let config = DoorConfig {
+        connection_age_max: Duration::from_millis(200),
+        grace: Duration::from_millis(10),
+        ..DoorConfig::default()
+    };
+    let listen = "127.0.0.1:0".parse().expect("an address");
+    let door = desk.gateway.serve(&listen, config, desk.shutdown.clone()).await.expect("a free port");
+    let (address, connections) = counted(&door.address).await;
+    let endpoint = tonic::transport::Endpoint::from_shared(address.clone()).expect("an address");
+    let mut raw =
+        v1::workload_service_client::WorkloadServiceClient::new(endpoint.connect().await.expect("it is open"));
+    let request = v1::WorkloadServiceWatchRequest {
+        workload_id: workload.id.to_string(),
+        from_start: true,
+        ..Default::default()
+    };
+    let mut watch = raw.watch(request).await.expect("a watch").into_inner();
+    watch.message().await.expect("no error").expect("a fact");
+    let client = connect(&address, None).await;
+    // The watch's one, which is the oldest, and three of the client's, which therefore has seen two grow old.
+    let old = async {
+        while connections.load(Ordering::SeqCst) < 4 {
+            client
+                .workloads(v1::WorkloadServiceListRequest::default())
+                .await
+                .expect("no call is lost with a connection");
+        }
+    };
+    tokio::time::timeout(desk::SOON, old).await.expect("connections grow old");
+    desk.ends(workload, "done").await;
+    let all = async { while watch.message().await.expect("the watch is not cut").is_some() {} };
+    tokio::time::timeout(desk::SOON, all).await.expect("the watch ends with what it shows");
 }

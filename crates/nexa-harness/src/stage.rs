@@ -114,6 +114,7 @@ impl Stage {
             seed: 1,
             depth: 0,
             priority: 128,
+            asks: None,
         };
         let mut stage = Self {
             program,

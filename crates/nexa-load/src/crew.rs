@@ -5,7 +5,8 @@
 //! | 1 | one `nexa dev` on SQLite |
 //! | more | PostgreSQL, etcd, and that many `nexa serve` with certificates of an authority made for the purpose |
 //!
-//! A node by itself that is killed is started again. One of several is not: its agents go on elsewhere.
+//! A node by itself that is killed is started again. One of several is not: its agents go on elsewhere. Nodes that are told to
+//! go, one after the other, come again.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -52,6 +53,8 @@ pub struct Common {
     pub limits: KeyLimits,
     /// The tokens of the tenants.
     pub tokens: Vec<String>,
+    /// How long a node of several may take to let its agents go.
+    pub grace: Duration,
 }
 
 /// A node that was killed.
@@ -118,10 +121,13 @@ impl Crew {
         let (nodes, servers) = if count == 1 {
             (vec![plan(folder.clone(), None).start().await?], None)
         } else {
-            let (members, servers) = prepare(exe, &folder, count).await?;
+            let (members, servers) = prepare(exe, &folder, count, common.grace).await?;
             let starts = members.into_iter().map(|member| plan(folder.join(&member.name), Some(member)).start());
             (future::try_join_all(starts).await?, Some(servers))
         };
+        if let Some(servers) = &servers {
+            told(&format!("etcd answers at {}", servers.etcd()));
+        }
         for node in &nodes {
             let (name, pid) = (node.name().unwrap_or("the node"), node.pid().unwrap_or_default());
             told(&format!(
@@ -157,6 +163,11 @@ impl Crew {
     /// How many nodes were started; 0 if they were there before.
     pub fn started(&self) -> usize {
         self.nodes.len()
+    }
+
+    /// The place of a node among those that were started.
+    pub fn which(&self, name: &str) -> Option<usize> {
+        self.nodes.iter().position(|node| node.name() == Some(name))
     }
 
     fn running(&self) -> impl Iterator<Item = (usize, &Node)> {
@@ -200,6 +211,22 @@ impl Crew {
         Ok(())
     }
 
+    /// Tells one of several nodes to go, and waits until it has; see [`Node::let_go`].
+    ///
+    /// # Errors
+    /// [`LoadError::Node`] if it does not end well.
+    pub async fn let_go(&mut self, which: usize) -> Result<(), LoadError> {
+        let node = &mut self.nodes[which];
+        node.let_go().await?;
+        self.lost = Some(which);
+        Ok(())
+    }
+
+    /// A node that is there, or was.
+    pub fn node(&mut self, which: usize) -> &mut Node {
+        &mut self.nodes[which]
+    }
+
     /// Asks everybody to stop, nodes before what they need, and waits until they have.
     pub async fn stop(self) {
         future::join_all(self.nodes.into_iter().map(Node::stop)).await;
@@ -210,7 +237,12 @@ impl Crew {
 }
 
 /// Starts what nodes of a cluster need, and says what each is told.
-async fn prepare(exe: &Path, folder: &Path, count: usize) -> Result<(Vec<Member>, Servers), LoadError> {
+async fn prepare(
+    exe: &Path,
+    folder: &Path,
+    count: usize,
+    grace: Duration,
+) -> Result<(Vec<Member>, Servers), LoadError> {
     let unusable = |source| LoadError::Folder { folder: folder.to_path_buf(), source };
     std::fs::create_dir_all(folder).map_err(unusable)?;
     if folder.join("postgres").exists() {
@@ -225,6 +257,7 @@ async fn prepare(exe: &Path, folder: &Path, count: usize) -> Result<(Vec<Member>
         store: servers.store().to_owned(),
         etcd: servers.etcd().to_owned(),
         certs: certs.clone(),
+        grace,
     };
     Ok((names.into_iter().map(member).collect(), servers))
 }

@@ -113,6 +113,8 @@ pub struct Driver {
     pub arrivals: Arrivals,
     /// Whether a submission that the server has no room for is not tried again.
     pub gives_up: bool,
+    /// Whether a submission that fails is not tried again here: the clients know all doors, and have their own patience.
+    pub leaves_it_to_clients: bool,
     /// Ends it early.
     pub stop: CancellationToken,
 }
@@ -179,7 +181,7 @@ impl Driver {
             let out_of_time = start.elapsed() > sent + SUBMIT_PATIENCE;
             // A deadline that passed may have been the server's end; the request id makes another try safe.
             let may_pass = error.is_transient() || error.reason() == Some(Reason::DeadlineExceeded);
-            if !may_pass || out_of_time || self.stop.is_cancelled() {
+            if self.leaves_it_to_clients || !may_pass || out_of_time || self.stop.is_cancelled() {
                 row.error = Some(error.to_string());
                 return row;
             }

@@ -74,8 +74,19 @@ pub struct Figures {
     pub kills: u32,
     /// The share of the work that was recorded as ended at the kill.
     pub ended_at_kill: Option<f64>,
-    /// From the kill until the node served again.
+    /// Nodes that were restarted one after the other.
+    pub restarts: u32,
+    /// From the kill until the node served again; or, of nodes that were restarted one after the other, the longest from
+    /// SIGTERM until the others saw it ready again.
     pub restart_s: Option<f64>,
+    /// The longest from SIGTERM until the node had let go of everything and ended.
+    pub drain_s: Option<f64>,
+    /// Submissions and questions of clients while nodes were restarted.
+    pub requests: Option<u64>,
+    /// How often clients sent one of them once more by themselves, at the same door or at another.
+    pub requests_retried: Option<u64>,
+    /// How many of them failed for good.
+    pub requests_failed: Option<u64>,
     /// The nodes.
     pub nodes: usize,
     /// Agents that had not ended on each node, when there were most of them.
@@ -101,7 +112,11 @@ pub struct Figures {
 impl Figures {
     /// Whether everything came out as it must.
     pub fn is_right(&self) -> bool {
-        self.lost == 0 && self.wrong == 0 && self.repeated_effects == 0 && self.not_accepted == 0
+        self.lost == 0
+            && self.wrong == 0
+            && self.repeated_effects == 0
+            && self.not_accepted == 0
+            && self.requests_failed.unwrap_or(0) == 0
     }
 }
 

@@ -5,7 +5,7 @@
 //! data and the same address.
 //!
 //! Waiting: [`START_PATIENCE`] for the address, [`STOP_PATIENCE`] for the end after SIGTERM; then it is killed. A driver that
-//! gives it up kills it; one that is killed itself leaves it behind.
+//! gives it up kills it; when one is killed itself, the node's input ends, and so does the node.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 
 use crate::LoadError;
 use crate::endpoint::limits::KeyLimits;
@@ -26,6 +26,8 @@ pub const START_PATIENCE: Duration = Duration::from_secs(120);
 pub const STOP_PATIENCE: Duration = Duration::from_secs(20);
 /// How much of its log is shown when it fails.
 const LOG_LINES_SHOWN: usize = 12;
+/// A door for which the system chooses the port.
+const ANY_PORT: &str = "127.0.0.1:0";
 /// The provider's name in `nexa.toml`.
 const PROVIDER: &str = "sim";
 /// The variable that the node reads the key from, and the key: an endpoint keeps limits by it.
@@ -61,11 +63,13 @@ pub struct Member {
     pub etcd: String,
     /// The folder with the certificates.
     pub certs: PathBuf,
+    /// How long it may take to let its agents go.
+    pub grace: Duration,
 }
 
 impl std::fmt::Debug for Member {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { name, store: _, etcd, certs: _ } = self;
+        let Self { name, store: _, etcd, .. } = self;
         write!(out, "Member({name} at {etcd})")
     }
 }
@@ -74,8 +78,22 @@ impl std::fmt::Debug for Member {
 pub struct Node {
     plan: NodePlan,
     child: Child,
-    address: String,
+    said: Said,
+    /// Not the child's: waiting for one closes that.
+    input: Input,
 }
+
+/// Where a node says that it is reached.
+#[derive(Debug, Clone)]
+struct Said {
+    /// By clients.
+    door: String,
+    /// By other nodes, if there are others.
+    link: Option<String>,
+}
+
+/// Keeps a node's input open: it ends when that is closed, as it is with this process.
+type Input = Option<ChildStdin>;
 
 impl NodePlan {
     fn settings(&self) -> String {
@@ -136,11 +154,11 @@ impl NodePlan {
             if self.tokens.is_empty() { Ok(()) } else { self.write_tokens() }
         };
         prepare().map_err(|source| LoadError::Folder { folder: self.folder.clone(), source })?;
-        let (child, address) = self.spawn("127.0.0.1:0").await?;
-        Ok(Node { plan: self, child, address })
+        let (child, input, said) = self.spawn(ANY_PORT, ANY_PORT).await?;
+        Ok(Node { plan: self, child, said, input })
     }
 
-    async fn spawn(&self, listen: &str) -> Result<(Child, String), LoadError> {
+    async fn spawn(&self, listen: &str, link: &str) -> Result<(Child, Input, Said), LoadError> {
         let failed = |why: String| LoadError::Node { why, log: self.end_of_log() };
         let log = std::fs::File::options().create(true).append(true).open(self.log());
         let log = log.map_err(|error| failed(format!("its log cannot be written: {error}")))?;
@@ -149,11 +167,12 @@ impl NodePlan {
             command.env("NEXA_TOKENS", self.token_file());
         }
         match &self.member {
-            None => command.args(["dev", "--listen", listen, "-o", "json", "--data"]).arg(self.data()),
-            Some(Member { name, store, etcd, certs }) => command
-                .args(["serve", "--name", name, "--listen", listen, "--link", "127.0.0.1:0"])
-                // Short: at the end of a load there is nobody left to move, or nobody to move to.
-                .args(["--metrics", "127.0.0.1:0", "--grace", "5", "-o", "json"])
+            None => {
+                command.args(["dev", "--end-with-input", "--listen", listen, "-o", "json", "--data"]).arg(self.data())
+            }
+            Some(Member { name, store, etcd, certs, grace }) => command
+                .args(["serve", "--end-with-input", "--name", name, "--listen", listen, "--link", link])
+                .args(["--metrics", ANY_PORT, "-o", "json", "--grace", &grace.as_secs().to_string()])
                 .env("NEXA_STORE", store)
                 .env("NEXA_ETCD", etcd)
                 .env("NEXA_CERTS", certs)
@@ -165,25 +184,28 @@ impl NodePlan {
             .current_dir(&self.folder)
             .env(KEY.0, KEY.1)
             .env_remove("NEXA_MODEL")
-            .stdin(Stdio::null())
+            // The system closes it when the driver is gone, however that went; the node ends with it.
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(log)
             .kill_on_drop(true)
             .spawn()
             .map_err(|error| failed(format!("{} cannot be started: {error}", self.exe.display())))?;
+        let input = child.stdin.take();
         let out = child.stdout.take().expect("standard output is piped");
         let mut lines = BufReader::new(out).lines();
-        let address = tokio::time::timeout(START_PATIENCE, async {
+        let said = tokio::time::timeout(START_PATIENCE, async {
             while let Ok(Some(line)) = lines.next_line().await {
                 let said: Value = serde_json::from_str(&line).unwrap_or_default();
-                if let Some(address) = said["grpc"].as_str() {
-                    return Some(address.to_owned());
+                if let Some(door) = said["grpc"].as_str() {
+                    let link = said["link"].as_str().map(str::to_owned);
+                    return Some(Said { door: door.to_owned(), link });
                 }
             }
             None
         });
-        match address.await {
-            Ok(Some(address)) => Ok((child, address)),
+        match said.await {
+            Ok(Some(said)) => Ok((child, input, said)),
             Ok(None) => Err(failed("it ended before it served".to_owned())),
             Err(_) => Err(failed(format!("it did not serve within {START_PATIENCE:?}"))),
         }
@@ -200,7 +222,7 @@ impl NodePlan {
 impl Node {
     /// How to reach it, as `--server` takes it.
     pub fn address(&self) -> &str {
-        &self.address
+        &self.said.door
     }
 
     /// The process's id, while it runs.
@@ -233,24 +255,52 @@ impl Node {
         killed.map_err(|error| LoadError::Node { why: format!("it cannot be killed: {error}"), log: String::new() })
     }
 
-    /// Starts it again after a kill, on the same data and the same address.
+    /// Starts it again after its end, on the same data and the same addresses.
     ///
     /// # Errors
     /// [`LoadError::Node`] if it does not serve in time.
     pub async fn restart(&mut self) -> Result<(), LoadError> {
-        let listen = self.address.trim_start_matches("http://").to_owned();
-        let (child, address) = self.plan.spawn(&listen).await?;
-        (self.child, self.address) = (child, address);
+        let listen = self.said.door.trim_start_matches("http://");
+        let link = self.said.link.as_deref().unwrap_or(ANY_PORT);
+        (self.child, self.input, self.said) = self.plan.spawn(listen, link).await?;
         Ok(())
     }
 
-    /// Asks it to stop, and waits until it has.
-    pub async fn stop(mut self) {
+    /// From here on it is started from another binary.
+    pub fn becomes(&mut self, exe: &Path) {
+        self.plan.exe = exe.to_owned();
+    }
+
+    /// SIGTERM, and waits until it has let everything go.
+    ///
+    /// # Errors
+    /// [`LoadError::Node`] if it does not end well, or not in time; it is killed then.
+    pub async fn let_go(&mut self) -> Result<(), LoadError> {
+        let grace = self.plan.member.as_ref().map_or(Duration::ZERO, |member| member.grace);
+        self.terminate();
+        let failed = |why: String| LoadError::Node { why, log: self.plan.end_of_log() };
+        match tokio::time::timeout(grace + STOP_PATIENCE, self.child.wait()).await {
+            Ok(Ok(status)) if status.success() => Ok(()),
+            Ok(Ok(status)) => Err(failed(format!("told to go, it ended with {status}"))),
+            Ok(Err(error)) => Err(failed(format!("it cannot be waited for: {error}"))),
+            Err(_) => {
+                let _ = self.child.kill().await;
+                Err(failed(format!("told to go, it had not ended after {:?}", grace + STOP_PATIENCE)))
+            }
+        }
+    }
+
+    fn terminate(&self) {
         let pid = self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
         if let Some(pid) = pid {
             // It may have ended by itself, as when Ctrl-C went to both.
             let _ = kill_process(pid, Signal::TERM);
         }
+    }
+
+    /// Asks it to stop, and waits until it has.
+    pub async fn stop(mut self) {
+        self.terminate();
         if tokio::time::timeout(STOP_PATIENCE, self.child.wait()).await.is_err() {
             // It is killed with the value in any case.
             let _ = self.child.kill().await;

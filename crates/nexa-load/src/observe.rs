@@ -135,6 +135,15 @@ pub async fn nodes(client: &Client) -> Result<BTreeMap<String, u64>, LoadError> 
     Ok(listed.nodes.iter().map(|node| (node.name.clone(), agents(node))).collect())
 }
 
+/// Who leads, by name, as the node that is asked sees it.
+///
+/// # Errors
+/// [`LoadError::Client`].
+pub async fn leader(client: &Client) -> Result<Option<String>, LoadError> {
+    let listed = client.nodes(v1::ClusterServiceListNodesRequest {}).await.map_err(failed("listing nodes"))?;
+    Ok(listed.nodes.into_iter().find(|node| node.is_leader).map(|node| node.name))
+}
+
 /// What a history tells of a workload's agents.
 #[derive(Debug, Clone, Default)]
 pub struct History {

@@ -41,10 +41,12 @@ pub const LONELY_AFTER: (Millis, Millis) = (Millis(1_000), Millis(1_500));
 pub const EVERYBODY_MAX: usize = 12;
 /// Beyond, to so many.
 pub const RING: usize = 10;
-/// So many runs of one node within [`FLAPS_WITHIN`] are too many.
-pub const FLAPS_MAX: usize = 3;
-/// See [`FLAPS_MAX`].
-pub const FLAPS_WITHIN: Millis = Millis(300_000);
+/// A node that crashes so often within [`CRASHES_WITHIN`] is given nothing for [`REST`].
+pub const CRASHES_MAX: usize = 3;
+/// See [`CRASHES_MAX`].
+pub const CRASHES_WITHIN: Millis = Millis(300_000);
+/// See [`CRASHES_MAX`].
+pub const REST: Millis = Millis(300_000);
 
 /// What a look found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -219,34 +221,39 @@ impl Detector {
     }
 }
 
-/// How often nodes come back.
+/// Which nodes crashed of late. A run that said that it was leaving has not crashed.
 #[derive(Debug, Clone, Default)]
-pub struct Flaps {
-    runs: BTreeMap<NodeId, VecDeque<(Timestamp, Generation)>>,
+pub struct Crashes {
+    runs: BTreeMap<NodeId, Generation>,
+    /// The last of each node, at most [`CRASHES_MAX`].
+    at: BTreeMap<NodeId, VecDeque<Timestamp>>,
 }
 
-impl Flaps {
-    /// Notes who is there; gives those who came back too often, each once for every further run.
-    pub fn members<'a>(
+impl Crashes {
+    /// Notes who is there. Runs that were there before and are no more have ended; `has_left` says which of them had said
+    /// that they would. Gives the nodes of those that crashed, if it was once too often.
+    pub fn members(
         &mut self,
-        members: impl IntoIterator<Item = (&'a NodeId, Generation)>,
+        members: BTreeMap<NodeId, Generation>,
+        has_left: impl Fn(&NodeId, Generation) -> bool,
         now: Timestamp,
     ) -> Vec<NodeId> {
-        let mut flapping = Vec::new();
-        for (node, generation) in members {
-            let runs = self.runs.entry(node.clone()).or_default();
-            if runs.back().is_some_and(|(_, last)| *last >= generation) {
+        let mut too_often = Vec::new();
+        let before = std::mem::replace(&mut self.runs, members);
+        for (node, generation) in before {
+            if self.runs.get(&node) == Some(&generation) || has_left(&node, generation) {
                 continue;
             }
-            runs.push_back((now, generation));
-            runs.retain(|(at, _)| now.since(*at) < FLAPS_WITHIN);
-            if runs.len() >= FLAPS_MAX {
-                flapping.push(node.clone());
+            let at = self.at.entry(node.clone()).or_default();
+            at.push_back(now);
+            at.retain(|at| now.since(*at) < CRASHES_WITHIN);
+            if at.len() >= CRASHES_MAX {
+                at.drain(..at.len() - CRASHES_MAX);
+                too_often.push(node);
             }
         }
-        // A node whose last run is long past has nothing to be remembered for.
-        self.runs.retain(|_, runs| runs.back().is_some_and(|(at, _)| now.since(*at) < FLAPS_WITHIN));
-        flapping
+        self.at.retain(|_, at| at.back().is_some_and(|last| now.since(*last) < CRASHES_WITHIN));
+        too_often
     }
 }
 

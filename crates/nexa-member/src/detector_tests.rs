@@ -133,12 +133,19 @@ fn in_a_large_cluster_each_hears_its_ring_and_the_leader_hears_all() {
 }
 
 #[test]
-fn three_runs_in_five_minutes_are_too_many() {
-    let mut flaps = Flaps::default();
+fn three_crashes_in_five_minutes_are_too_many() {
+    let mut crashes = Crashes::default();
     let name = node(1);
-    let mut at = |generation, minute: u64| flaps.members([(&name, Generation(generation))], Timestamp(minute * 60_000));
-    assert_eq!((at(1, 0), at(1, 1), at(2, 1), at(3, 4)), (vec![], vec![], vec![], vec![node(1)]));
-    assert_eq!((at(3, 4), at(4, 9)), (vec![], vec![]));
+    let mut there = |generation: Option<u64>, has_left: bool, minute: u64| {
+        let members = generation.map(|generation| (name.clone(), Generation(generation))).into_iter().collect();
+        crashes.members(members, |_, _| has_left, Timestamp(minute * 60_000)).len()
+    };
+    assert_eq!((there(Some(1), false, 0), there(Some(1), false, 0)), (0, 0), "that it is there still is no crash");
+    assert_eq!((there(None, false, 1), there(Some(2), false, 1)), (0, 0), "gone is one, back is none");
+    assert_eq!((there(Some(3), true, 1), there(Some(4), true, 1)), (0, 0), "those who leave do not crash");
+    assert_eq!((there(Some(5), false, 2), there(Some(6), false, 3)), (0, 1), "another run in its place is one");
+    assert_eq!((there(Some(7), false, 4), there(Some(7), false, 5)), (1, 0), "so is each further one");
+    assert_eq!((there(Some(8), false, 8), there(Some(9), false, 8)), (0, 1), "none counts for more than five minutes");
 }
 
 proptest! {

@@ -4,6 +4,8 @@
 //! builds understand each other. Lists are bounded: what is longer is not read ([`read`]).
 
 use minicbor::{Decode, Encode};
+use nexa_event::asks::Asks;
+use nexa_event::envelope::TraceContext;
 use nexa_types::{AgentId, EffectKey, Epoch, Generation, Millis, NodeId, Timestamp};
 
 /// Agents in one message. A sender splits what is more.
@@ -91,6 +93,9 @@ pub struct Heartbeat {
     /// The receiver's slice, if the sender leads.
     #[n(5)]
     pub slice: Option<Slice>,
+    /// The format of stored bytes that the sender writes; see [`crate::floor`]. Builds that know only one do not say.
+    #[n(6)]
+    pub format: Option<u16>,
 }
 
 /// That somebody should look.
@@ -136,6 +141,9 @@ pub enum Order {
         /// For which run of the receiver it is meant.
         #[n(3)]
         run: Generation,
+        /// What the agents' next turns are to be linked with.
+        #[n(4)]
+        trace: Option<TraceContext>,
     },
     /// By their rows these agents are the receiver's: which of them does it not hold?
     #[n(1)]
@@ -232,6 +240,9 @@ pub struct Moved {
     /// For which run of the receiver it is meant.
     #[n(3)]
     pub run: Generation,
+    /// Its last turn where it comes from.
+    #[n(4)]
+    pub trace: Option<TraceContext>,
 }
 
 /// What a person wants of whoever leads.
@@ -266,6 +277,9 @@ pub enum Command {
         /// Where it goes; the leader chooses if nobody says.
         #[n(2)]
         to: Option<NodeId>,
+        /// What it asks of its node by its row, if anything.
+        #[n(3)]
+        asks: Option<Asks>,
     },
     /// Agents move from nodes with more than their share to those with less.
     #[n(3)]
@@ -307,6 +321,10 @@ pub enum Refused {
     #[n(5)]
     #[error("it was tried and did not work; see the log of the node that leads")]
     Failed,
+    /// No other node, or not the one that is wanted, has what the agent asks for.
+    #[n(6)]
+    #[error("the node lacks what the agent asks for by its labels or needs, or no other node has it")]
+    Lacks,
 }
 
 /// The bytes of a message.
@@ -337,7 +355,13 @@ mod tests {
     fn what_is_written_is_read() {
         let node: NodeId = "a".parse().expect("a name");
         let orders = [
-            Order::Placed { leader: Epoch(7), number: 3, agents: vec![(agent(1), Epoch(2))], run: Generation(5) },
+            Order::Placed {
+                leader: Epoch(7),
+                number: 3,
+                agents: vec![(agent(1), Epoch(2))],
+                run: Generation(5),
+                trace: None,
+            },
             Order::Check {
                 leader: Epoch(7),
                 agents: vec![Held { agent: agent(1), epoch: Epoch(2), is_cancelled: true }],
@@ -352,9 +376,68 @@ mod tests {
             load: Load { agents: 5, ..Load::default() },
             suspects: vec![(node, Generation(4))],
             slice: Some(Slice { leader: Epoch(7), level: 9 }),
+            format: Some(2),
             ..Heartbeat::default()
         };
         assert_eq!(read(&write(&beat)), Ok(beat));
+    }
+
+    fn trace() -> TraceContext {
+        TraceContext { trace: [0xAB; 16], span: [0xCD; 8] }
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Bytes of messages with and without what came later. They never change: what is new is a new line.
+    #[test]
+    fn messages_of_builds_without_traces_are_read_and_written_as_they_were() {
+        let placed = |trace| Order::Placed {
+            leader: Epoch(7),
+            number: 3,
+            agents: vec![(agent(1), Epoch(2))],
+            run: Generation(5),
+            trace,
+        };
+        let carrier = Carrier {
+            node: "a".parse().expect("a name"),
+            key: EffectKey::from_bytes([9; 32]),
+            attempt: 1,
+            deadline: Timestamp(6),
+        };
+        let moved = |trace| Moved {
+            agent: agent(1),
+            epoch: Epoch(2),
+            carrier: Some(carrier.clone()),
+            run: Generation(5),
+            trace,
+        };
+        let orders = [
+            (placed(None), "8200840703818250010101010101010101010101010101010205"),
+            (
+                placed(Some(trace())),
+                "82008507038182500101010101010101010101010101010102058250abababababababababababababababab48cdcdcdcdcdcdcdcd",
+            ),
+        ];
+        for (order, golden) in orders {
+            assert_eq!(hex(&write(&order)), golden);
+            assert_eq!(read(&write(&order)), Ok(order));
+        }
+        let moves = [
+            (
+                moved(None),
+                "8450010101010101010101010101010101010284616158200909090909090909090909090909090909090909090909090909090909090909010605",
+            ),
+            (
+                moved(Some(trace())),
+                "85500101010101010101010101010101010102846161582009090909090909090909090909090909090909090909090909090909090909090106058250abababababababababababababababab48cdcdcdcdcdcdcdcd",
+            ),
+        ];
+        for (moved, golden) in moves {
+            assert_eq!(hex(&write(&moved)), golden);
+            assert_eq!(read(&write(&moved)), Ok(moved));
+        }
     }
 
     #[test]
@@ -368,8 +451,14 @@ mod tests {
     fn the_longest_messages_fit() {
         let agents = vec![(agent(255), Epoch(u64::MAX)); AGENTS_MAX];
         assert!(
-            write(&Order::Placed { leader: Epoch(u64::MAX), number: u64::MAX, agents, run: Generation(u64::MAX) })
-                .len()
+            write(&Order::Placed {
+                leader: Epoch(u64::MAX),
+                number: u64::MAX,
+                agents,
+                run: Generation(u64::MAX),
+                trace: Some(trace())
+            })
+            .len()
                 <= BYTES_MAX
         );
     }

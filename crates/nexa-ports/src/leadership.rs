@@ -41,6 +41,20 @@ pub enum LeadError {
     Store(#[from] StoreError),
 }
 
+/// Whether a value is short enough for a record; asked by every adapter before anything is written.
+///
+/// # Errors
+/// [`StoreError::TooLarge`] if it has more than [`RECORD_BYTES_MAX`].
+pub fn fits(value: &[u8]) -> Result<(), LeadError> {
+    let (what, len, max) = ("a record", value.len(), RECORD_BYTES_MAX);
+    if len > max { Err(StoreError::TooLarge { what, len, max }.into()) } else { Ok(()) }
+}
+
+/// How a record beyond [`RECORDS_MAX`] is refused.
+pub fn full() -> LeadError {
+    StoreError::Unavailable { detail: format!("there are {RECORDS_MAX} records already") }.into()
+}
+
 /// A value that the leader keeps.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {

@@ -3,6 +3,7 @@
 //! - [`clock`]: time. Real, or moved by a test.
 //! - [`dice`]: randomness. Real, or from a seed.
 //! - [`store`]: streams, agent rows, inbox, snapshots, blobs. Two truths, one transaction.
+//! - [`audit`]: the log as auditors see it, and where its anchors are kept.
 //! - [`leadership`]: what only the elected leader of a cluster writes.
 //! - [`membership`]: who is there, who leads, and whose word still counts.
 //! - [`neighbours`]: how a node reaches the others.
@@ -13,8 +14,10 @@
 //!
 //! Adapters never see each other; the `nexa` binary chooses them in one place.
 
+pub mod audit;
 pub mod clock;
 pub mod dice;
+pub mod formats;
 pub mod leadership;
 pub mod membership;
 pub mod memories;

@@ -289,6 +289,7 @@ impl Kept {
             due: None,
             cancelled: false,
             priority: birth.priority,
+            asks: birth.asks().cloned(),
         };
         self.agents.insert(birth.agent, row);
         self.push(&StreamId::Agent(birth.agent), Some(epoch), stamp, std::slice::from_ref(&birth.first));

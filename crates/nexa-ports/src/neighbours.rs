@@ -4,6 +4,7 @@
 //! answers of effects that went on while their agent moved. A hint that is lost delays, and loses nothing: its receiver's
 //! sweep finds what it was about. So nothing here waits or fails.
 
+use nexa_event::asks::Asks;
 use nexa_event::fact::EffectResult;
 use nexa_types::{AgentId, EffectKey, NodeId, Seq, Spend};
 
@@ -34,6 +35,12 @@ pub trait Neighbours: Send + Sync {
 
     /// How many of `wanted` agents may be born on this node, now. What is beyond is born without an owner.
     fn room(&self, wanted: usize) -> usize;
+
+    /// Whether this node has what an agent asks for. One that it does not suit is born without an owner. A node alone
+    /// suits all.
+    fn suits(&self, _asks: &Asks) -> bool {
+        true
+    }
 
     /// An answer for an agent that has moved to another node. It is offered again until the node says that it has it
     /// recorded, so it may be offered more than once.

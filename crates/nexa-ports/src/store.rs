@@ -15,8 +15,9 @@
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use nexa_event::asks::Asks;
 use nexa_event::envelope::{Envelope, Fact, TraceContext};
-use nexa_event::fact::Input;
+use nexa_event::fact::{AgentEvent, Input};
 use nexa_types::{
     AgentId, AgentState, BlobHash, Epoch, GlobalSeq, InputId, NodeId, PrincipalId, StreamId, TenantId, Timestamp,
     Version, WorkloadId,
@@ -114,6 +115,17 @@ pub struct Birth {
     pub priority: u8,
     /// Its first fact.
     pub first: Fact,
+}
+
+impl Birth {
+    /// What it asks of its node, by its first fact: the row has it too.
+    #[must_use]
+    pub fn asks(&self) -> Option<&Asks> {
+        match &self.first {
+            Fact::Agent(AgentEvent::Spawned(spawned)) => spawned.asks.as_ref(),
+            _ => None,
+        }
+    }
 }
 
 /// What an accepted append made.
@@ -230,6 +242,8 @@ pub struct AgentRow {
     pub cancelled: bool,
     /// 0 to 255, higher first.
     pub priority: u8,
+    /// What it asks of its node, if anything. Rows from before there was such a thing have none.
+    pub asks: Option<Asks>,
 }
 
 /// An entry of an inbox.

@@ -1,18 +1,20 @@
 -- What is done within the server, each call being one transaction of its own: so no lock is ever held while a message travels,
--- and a node that stands still keeps nobody waiting.
+-- and a node that stands still keeps nobody waiting. The one exception is the cancel of a workload that bears agents faster than
+-- messages travel: it holds that workload over three messages, for a second at most (`command.rs`).
 --
 -- Locks are taken in one order by every function: streams without owner by key, agents by id, streams that come into being by
 -- key, blobs by hash, births by id, inbox entries (of agents that are locked), the head. Whoever waits for one holds only
 -- earlier ones, so that there is no circle. The leader's row comes before all of them.
 --
--- Functions are made again by every start of the newest build, so their names carry the schema version.
+-- Functions are made again with every step of the schema. One that is called otherwise than before gets the schema's version
+-- into its name, so that nodes of the build before go on with theirs.
 
 -- Stores what `batch.rs` has judged, if what it was judged by is still so: otherwise `base` is null and nothing has changed.
 --   _s: streams without owner as they were read, and how they end now; `_s_to` is their version afterwards
 --   _a: rows of owners as they were read, and as they are to be
 --   _t: agents that are posted to and were there before; their owners are the answer
 --   _k blobs, _b births, _p posts, _x inputs that are taken, _e facts in their order
-CREATE OR REPLACE FUNCTION append_batch_1(
+CREATE OR REPLACE FUNCTION append_batch_2(
     _s_key bytea[], _s_version bigint[], _s_cancelled boolean[], _s_ended boolean[],
     _s_to bigint[], _s_link bytea[], _s_ends boolean[],
     _a_id bytea[], _a_epoch bigint[], _a_version bigint[],
@@ -21,6 +23,7 @@ CREATE OR REPLACE FUNCTION append_batch_1(
     _k_tenant text[], _k_hash bytea[], _k_bytes bytea[],
     _b_id bytea[], _b_workload bytea[], _b_tenant text[], _b_principal text[], _b_node text[], _b_epoch bigint[],
     _b_version bigint[], _b_link bytea[], _b_state text[], _b_ended boolean[], _b_due bigint[], _b_priority smallint[],
+    _b_asks bytea[],
     _p_agent bytea[], _p_sure boolean[], _p_input bytea[], _p_body bytea[], _p_at bigint[], _p_principal text[],
     _x_agent bytea[], _x_input bytea[], _x_at bigint[], _x_principal text[],
     _e_stream bytea[], _e_version bigint[], _e_workload bytea[], _e_header bytea[], _e_payload bytea[],
@@ -67,9 +70,10 @@ BEGIN
     END IF;
     IF cardinality(_b_id) > 0 THEN
         INSERT INTO agents
-            (agent, workload, tenant, principal, node, epoch, version, link, state, ended, due, priority)
+            (agent, workload, tenant, principal, node, epoch, version, link, state, ended, due, priority,
+             asks)
         SELECT * FROM unnest(_b_id, _b_workload, _b_tenant, _b_principal, _b_node, _b_epoch, _b_version, _b_link,
-                             _b_state, _b_ended, _b_due, _b_priority) AS w (id) ORDER BY w.id;
+                             _b_state, _b_ended, _b_due, _b_priority, _b_asks) AS w (id) ORDER BY w.id;
     END IF;
     IF cardinality(_p_agent) > 0 THEN
         INSERT INTO inbox (agent, input, body, at, principal)

@@ -1,5 +1,5 @@
--- What a node keeps in PostgreSQL, schema version 1. Everything lies in the schema `nexa`, which every connection has as its
--- search path. A later version brings a file of its own that leads to it.
+-- What a node keeps in PostgreSQL, as of schema version 1. Everything lies in the schema `nexa`, which every connection has as its
+-- search path. What later versions added is in the files `step_N.sql`.
 
 CREATE TABLE meta (key text PRIMARY KEY, value text NOT NULL);
 

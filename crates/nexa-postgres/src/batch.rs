@@ -9,24 +9,24 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use nexa_event::codec;
-use nexa_event::envelope::{FORMAT, Fact, Header, Link, chain};
+use nexa_event::envelope::{Fact, Header, Link, chain};
 use nexa_event::fact::WorkloadEvent;
 use nexa_ports::store::{Append, AppendError, Birth, Guard, Stamp, StoreError};
 use nexa_types::limits::{INLINE_BYTES_MAX, SNAPSHOT_BYTES_MAX};
 use nexa_types::{AgentId, AgentState, Epoch, InputId, NodeId, StreamId, Timestamp, Version, WorkloadId};
 
-use crate::column::stream_key;
-
 /// A fact as it is stored.
 pub(crate) struct Written {
     payload: Vec<u8>,
     ends_workload: bool,
+    /// In which its bytes are.
+    format: u16,
 }
 
 impl Written {
-    fn of(fact: &Fact) -> Self {
+    fn of(fact: &Fact, format: u16) -> Self {
         let ends_workload = matches!(fact, Fact::Workload(WorkloadEvent::Ended { .. }));
-        Self { payload: codec::encode(fact), ends_workload }
+        Self { payload: codec::encode(fact), ends_workload, format }
     }
 }
 
@@ -40,12 +40,13 @@ pub(crate) struct Ready {
 }
 
 impl Ready {
-    pub(crate) fn new(append: Append) -> Self {
+    pub(crate) fn new(append: Append, format: u16) -> Self {
+        let written = |fact: &Fact| Written::of(fact, format);
         let also = append.also.iter().flat_map(|(_, facts)| facts);
         Self {
-            facts: append.facts.iter().map(Written::of).collect(),
-            also: also.map(Written::of).collect(),
-            births: append.births.iter().map(|birth| Written::of(&birth.first)).collect(),
+            facts: append.facts.iter().map(written).collect(),
+            also: also.map(written).collect(),
+            births: append.births.iter().map(|birth| written(&birth.first)).collect(),
             posts: append.posts.iter().map(|post| codec::encode(&post.input)).collect(),
             append,
         }
@@ -85,6 +86,10 @@ pub(crate) fn bound(what: &'static str, len: usize) -> Result<(), StoreError> {
 pub(crate) struct Wanted {
     pub(crate) agents: BTreeSet<AgentId>,
     pub(crate) streams: BTreeSet<Vec<u8>>,
+    /// Of these agents, those that somebody bears: they have no row, unless it was done before.
+    pub(crate) born: BTreeSet<AgentId>,
+    /// Of these streams, those that somebody begins: the same.
+    pub(crate) begun: BTreeSet<Vec<u8>>,
 }
 
 impl Wanted {
@@ -94,12 +99,16 @@ impl Wanted {
         for stream in [Some(&append.stream), append.also.as_ref().map(|(stream, _)| stream)].into_iter().flatten() {
             match stream {
                 StreamId::Agent(agent) => drop(self.agents.insert(*agent)),
-                stream => drop(self.streams.insert(stream_key(stream))),
+                stream => drop(self.streams.insert(stream.key())),
             }
+        }
+        if append.guard == Guard::Version && append.expected == Version(0) {
+            self.begun.insert(append.stream.key());
         }
         for birth in &append.births {
             self.agents.insert(birth.agent);
-            self.streams.insert(stream_key(&StreamId::Workload(birth.workload)));
+            self.born.insert(birth.agent);
+            self.streams.insert(StreamId::Workload(birth.workload).key());
         }
         self.agents.extend(append.posts.iter().map(|post| post.to));
     }
@@ -129,6 +138,8 @@ pub(crate) struct Agent {
 pub(crate) struct Born {
     pub(crate) stamp: Stamp,
     pub(crate) priority: u8,
+    /// What it asks of its node, encoded.
+    pub(crate) asks: Option<Vec<u8>>,
 }
 
 /// A stream without owner, as it was read and as the batch leaves it.
@@ -217,7 +228,7 @@ impl Batch {
     }
 
     fn stream(&self, stream: &StreamId) -> Stream {
-        self.streams.get(&stream_key(stream)).cloned().unwrap_or_default()
+        self.streams.get(&stream.key()).cloned().unwrap_or_default()
     }
 
     /// Says whether the append may be stored, and changes nothing.
@@ -331,14 +342,14 @@ impl Batch {
         for fact in facts {
             row.version += 1;
             header.version = Version(row.version);
-            let event = event(&header, &mut row.link, Some(row.workload), fact);
+            let event = event(&mut header, &mut row.link, Some(row.workload), fact);
             self.events.push(event);
         }
     }
 
     /// Adds facts to a stream without owner; its version then.
     fn push_unowned(&mut self, stream: &StreamId, stamp: &Stamp, facts: &[Written]) -> u64 {
-        let row = self.streams.entry(stream_key(stream)).or_default();
+        let row = self.streams.entry(stream.key()).or_default();
         row.relied = true;
         let workload = if let StreamId::Workload(workload) = stream { Some(*workload) } else { None };
         let mut header = header(stream.clone(), None, stamp);
@@ -346,7 +357,7 @@ impl Batch {
             row.version += 1;
             row.ended |= workload.is_some() && fact.ends_workload;
             header.version = Version(row.version);
-            let event = event(&header, &mut row.link, workload, fact);
+            let event = event(&mut header, &mut row.link, workload, fact);
             self.events.push(event);
         }
         row.version
@@ -367,7 +378,7 @@ impl Batch {
             Some(_) => (Epoch(1), AgentState::Placed),
             None => (Epoch(0), AgentState::Ready),
         };
-        self.streams.entry(stream_key(&StreamId::Workload(birth.workload))).or_default().relied = true;
+        self.streams.entry(StreamId::Workload(birth.workload).key()).or_default().relied = true;
         let row = Agent {
             version: 0,
             link: Link::START,
@@ -378,7 +389,7 @@ impl Batch {
             read: None,
             relied: true,
             told: Some((state, None)),
-            born: Some(Born { stamp: stamp.clone(), priority: birth.priority }),
+            born: Some(Born { stamp: stamp.clone(), priority: birth.priority, asks: birth.asks().map(codec::encode) }),
         };
         self.agents.insert(birth.agent, row);
         self.push_owned(birth.agent, epoch, stamp, std::slice::from_ref(first));
@@ -387,7 +398,8 @@ impl Batch {
 
 fn header(stream: StreamId, epoch: Option<Epoch>, stamp: &Stamp) -> Header {
     Header {
-        format: FORMAT,
+        // Each fact says its own.
+        format: 0,
         stream,
         version: Version(0),
         at: stamp.at,
@@ -399,7 +411,8 @@ fn header(stream: StreamId, epoch: Option<Epoch>, stamp: &Stamp) -> Header {
 }
 
 /// The row of a fact that follows a link, which moves along.
-pub(crate) fn event(header: &Header, before: &mut Link, workload: Option<WorkloadId>, fact: &Written) -> Event {
+pub(crate) fn event(header: &mut Header, before: &mut Link, workload: Option<WorkloadId>, fact: &Written) -> Event {
+    header.format = fact.format;
     let (bytes, link) = chain(*before, header, &fact.payload);
     *before = link;
     let payload = match fact.payload.len() > INLINE_BYTES_MAX {
@@ -408,7 +421,7 @@ pub(crate) fn event(header: &Header, before: &mut Link, workload: Option<Workloa
             Body::Blob(header.tenant.as_str().to_owned(), *blake3::hash(&fact.payload).as_bytes(), fact.payload.clone())
         }
     };
-    Event { stream: stream_key(&header.stream), version: header.version.0, workload, header: bytes, payload, link }
+    Event { stream: header.stream.key(), version: header.version.0, workload, header: bytes, payload, link }
 }
 
 /// A fact of a stream without owner, after a link and a version, alone: what a cancel writes.
@@ -417,12 +430,12 @@ pub(crate) fn one_event(
     version: u64,
     before: Link,
     stamp: &Stamp,
-    fact: &Fact,
+    (fact, format): (&Fact, u16),
 ) -> Result<Event, StoreError> {
-    let written = Written::of(fact);
+    let written = Written::of(fact, format);
     bound("a fact", written.payload.len())?;
     let workload = if let StreamId::Workload(workload) = stream { Some(*workload) } else { None };
-    let header = Header { version: Version(version + 1), ..header(stream.clone(), None, stamp) };
+    let mut header = Header { version: Version(version + 1), ..header(stream.clone(), None, stamp) };
     let mut link = before;
-    Ok(event(&header, &mut link, workload, &written))
+    Ok(event(&mut header, &mut link, workload, &written))
 }

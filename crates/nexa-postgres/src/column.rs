@@ -2,28 +2,14 @@
 //!
 //! What cannot be read back is damage: each function from a column answers [`StoreError::Corrupt`] with its place.
 
+use nexa_event::codec;
 use nexa_event::envelope::Link;
 use nexa_ports::store::{AgentRow, StoreError};
-use nexa_types::{
-    AgentId, AgentState, Epoch, NodeId, PrincipalId, StreamId, TenantId, Timestamp, Version, Waiting, WorkloadId,
-};
+use nexa_types::{AgentId, AgentState, Epoch, NodeId, PrincipalId, TenantId, Timestamp, Version, WorkloadId};
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 
 use crate::trouble::Fault;
-
-/// A stream's key: one letter for its kind, then the bytes of its id.
-pub(crate) fn stream_key(stream: &StreamId) -> Vec<u8> {
-    let (kind, id): (u8, &[u8]) = match stream {
-        StreamId::Agent(id) => (b'a', id.as_bytes()),
-        StreamId::Workload(id) => (b'w', id.as_bytes()),
-        StreamId::Cluster(tenant) => (b'c', tenant.as_str().as_bytes()),
-    };
-    let mut key = Vec::with_capacity(1 + id.len());
-    key.push(kind);
-    key.extend_from_slice(id);
-    key
-}
 
 /// The place of damage, for people.
 pub(crate) fn damaged(place: &str, what: &str) -> StoreError {
@@ -55,54 +41,15 @@ pub(crate) fn owner(node: Option<String>) -> Option<NodeId> {
     node.and_then(|node| NodeId::new(&node).ok())
 }
 
-const STATES: [AgentState; 14] = [
-    AgentState::Pending,
-    AgentState::Ready,
-    AgentState::Placed,
-    AgentState::Running,
-    AgentState::Waiting(Waiting::Model),
-    AgentState::Waiting(Waiting::Approval),
-    AgentState::Waiting(Waiting::Timer),
-    AgentState::Waiting(Waiting::Children),
-    AgentState::Waiting(Waiting::Message),
-    AgentState::Waiting(Waiting::Tool),
-    AgentState::Succeeded,
-    AgentState::Failed,
-    AgentState::Cancelled,
-    AgentState::Quarantined,
-];
-
-/// An agent's state as a column: the word that people see.
-pub(crate) fn state_word(state: AgentState) -> &'static str {
-    match state {
-        AgentState::Pending => "pending",
-        AgentState::Ready => "ready",
-        AgentState::Placed => "placed",
-        AgentState::Running => "running",
-        AgentState::Waiting(Waiting::Model) => "waiting(model)",
-        AgentState::Waiting(Waiting::Approval) => "waiting(approval)",
-        AgentState::Waiting(Waiting::Timer) => "waiting(timer)",
-        AgentState::Waiting(Waiting::Children) => "waiting(children)",
-        AgentState::Waiting(Waiting::Message) => "waiting(message)",
-        AgentState::Waiting(Waiting::Tool) => "waiting(tool)",
-        AgentState::Succeeded => "succeeded",
-        AgentState::Failed => "failed",
-        AgentState::Cancelled => "cancelled",
-        AgentState::Quarantined => "quarantined",
-    }
-}
-
+/// An agent's state from a column, where it stands as [`AgentState::word`].
 fn state(word: &str) -> Result<AgentState, StoreError> {
-    STATES
-        .into_iter()
-        .find(|state| state_word(*state) == word)
-        .ok_or_else(|| damaged("an agent's row", "its state is none that this build knows"))
+    AgentState::of_word(word).ok_or_else(|| damaged("an agent's row", "its state is none that this build knows"))
 }
 
 /// The columns of [`agent_row`], in its order.
 macro_rules! agent_columns {
     () => {
-        "agent, workload, tenant, principal, node, epoch, version, state, due, cancelled, priority"
+        "agent, workload, tenant, principal, node, epoch, version, state, due, cancelled, priority, asks"
     };
 }
 pub(crate) use agent_columns;
@@ -115,6 +62,7 @@ pub(crate) fn agent_row(row: &PgRow) -> Result<AgentRow, Fault> {
     let node: Option<&str> = row.try_get(4)?;
     let due: Option<i64> = row.try_get(8)?;
     let priority: i16 = row.try_get(10)?;
+    let asks: Option<&[u8]> = row.try_get(11)?;
     Ok(AgentRow {
         agent: AgentId::from_slice(row.try_get(0)?).ok_or_else(|| bad("its id does not have 16 bytes"))?,
         workload: WorkloadId::from_slice(row.try_get(1)?).ok_or_else(|| bad("its workload does not have 16 bytes"))?,
@@ -127,18 +75,6 @@ pub(crate) fn agent_row(row: &PgRow) -> Result<AgentRow, Fault> {
         due: due.map(counter).transpose()?.map(Timestamp),
         cancelled: row.try_get(9)?,
         priority: u8::try_from(priority).map_err(|_| bad("its priority is not within 0 to 255"))?,
+        asks: asks.map(codec::decode).transpose().map_err(|error| bad(&error.to_string()))?,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_state_reads_what_it_writes_and_writes_what_people_see() {
-        for known in STATES {
-            assert_eq!(state(state_word(known)), Ok(known));
-            assert_eq!(state_word(known), known.to_string());
-        }
-    }
 }

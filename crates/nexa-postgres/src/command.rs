@@ -1,21 +1,23 @@
-//! The writing calls that are no appends, each one statement.
+//! The writing calls that are no appends, each one statement, but for the cancel of a workload that changes all the time.
 
 use nexa_event::codec;
 use nexa_event::envelope::{Fact, Link};
 use nexa_event::fact::{Input, WorkloadEvent};
-use nexa_ports::store::{Cancelled, Place, Post, Posted, Stamp, StoreError};
+use nexa_ports::store::{Cancelled, Place, Post, Posted, Stamp};
 use nexa_types::limits::INBOX_ENTRIES_MAX;
 use nexa_types::{AgentId, Epoch, GlobalSeq, InputId, NodeId, StreamId, TenantId, Version, WorkloadId};
 use sqlx::postgres::PgRow;
-use sqlx::{PgConnection, Row};
+use sqlx::{Connection, PgConnection, Row};
 
 use crate::batch::{Body, Event, one_event};
-use crate::column::{count, counter, damaged, link, moment, owner, stream_key};
+use crate::column::{count, counter, damaged, link, moment, owner};
 use crate::read::snapshot_checksum;
 use crate::trouble::Fault;
 
-/// How often a cancel is tried, when agents of the workload are born, end or move meanwhile.
-const CANCEL_TRIES_MAX: u32 = 32;
+/// How often a cancel is tried while agents of the workload may be born, end or move meanwhile. After that they are held.
+const CANCEL_FREE_TRIES: u32 = 4;
+/// How long the server waits for the next message of a cancel that holds a workload.
+const CANCEL_IDLE_TIMEOUT: &str = "1s";
 
 /// See `Store::post`; `body` is the input, encoded.
 pub(crate) async fn post(
@@ -49,28 +51,71 @@ struct Condemned {
     agents: Vec<(AgentId, Epoch, Option<NodeId>)>,
 }
 
+impl Condemned {
+    fn accepted(self) -> Cancelled {
+        Cancelled::Accepted { agents: self.agents.into_iter().map(|(agent, _, owner)| (agent, owner)).collect() }
+    }
+}
+
 /// See `Store::cancel`; also the position of its fact.
 pub(crate) async fn cancel(
     connection: &mut PgConnection,
     workload: WorkloadId,
     reason: &str,
     stamp: &Stamp,
+    format: u16,
 ) -> Result<(Cancelled, Option<GlobalSeq>), Fault> {
     let stream = StreamId::Workload(workload);
     let fact = Fact::Workload(WorkloadEvent::CancelRequested { reason: reason.to_owned() });
-    for _ in 0..CANCEL_TRIES_MAX {
+    let event = |found: &Condemned| one_event(&stream, found.version, found.link, stamp, (&fact, format));
+    for _ in 0..CANCEL_FREE_TRIES {
         let found = match condemned(connection, workload).await? {
             Ok(found) => found,
             Err(answer) => return Ok((answer, None)),
         };
-        let event = one_event(&stream, found.version, found.link, stamp, &fact)?;
+        let event = event(&found)?;
         if let Some(position) = cancel_as_read(connection, workload, reason, stamp, &found, event).await? {
-            let agents = found.agents.into_iter().map(|(agent, _, owner)| (agent, owner)).collect();
-            return Ok((Cancelled::Accepted { agents }, Some(position)));
+            return Ok((found.accepted(), Some(position)));
         }
     }
-    let detail = format!("agents of {workload} changed {CANCEL_TRIES_MAX} times in a row while it was cancelled");
-    Err(StoreError::Unavailable { detail }.into())
+    // Agents are born faster than a question and an answer travel.
+    let mut change = connection.begin().await?;
+    let held = async {
+        hold(&mut change, workload).await?;
+        let found = match condemned(&mut change, workload).await? {
+            Ok(found) => found,
+            Err(answer) => return Ok((answer, None)),
+        };
+        let event = event(&found)?;
+        match cancel_as_read(&mut change, workload, reason, stamp, &found, event).await? {
+            Some(position) => Ok((found.accepted(), Some(position))),
+            None => Err(damaged("a workload", "it changes while it is held").into()),
+        }
+    };
+    // Whatever became of it, nobody is kept waiting until this connection is used again.
+    let answer: Result<_, Fault> = held.await;
+    match &answer {
+        Ok(_) => change.commit().await?,
+        Err(_) => change.rollback().await?,
+    }
+    answer
+}
+
+/// Holds a workload and its live agents as they are until the transaction ends, in the order of `functions.sql`.
+async fn hold(change: &mut PgConnection, workload: WorkloadId) -> Result<(), Fault> {
+    sqlx::query("SELECT set_config('idle_in_transaction_session_timeout', $1, true)")
+        .bind(CANCEL_IDLE_TIMEOUT)
+        .execute(&mut *change)
+        .await?;
+    sqlx::query("SELECT FROM streams WHERE stream = $1 FOR NO KEY UPDATE")
+        .bind(StreamId::Workload(workload).key())
+        .execute(&mut *change)
+        .await?;
+    sqlx::query("SELECT FROM agents WHERE workload = $1 AND NOT ended ORDER BY agent FOR NO KEY UPDATE")
+        .bind(workload.as_bytes().as_slice())
+        .execute(change)
+        .await?;
+    Ok(())
 }
 
 /// The stream of a workload and its live agents, or why it is not to be cancelled.
@@ -80,7 +125,7 @@ async fn condemned(connection: &mut PgConnection, workload: WorkloadId) -> Resul
          FROM streams AS s LEFT JOIN agents AS a ON a.workload = $2 AND NOT a.ended
          WHERE s.stream = $1 ORDER BY a.agent",
     )
-    .bind(stream_key(&StreamId::Workload(workload)))
+    .bind(StreamId::Workload(workload).key())
     .bind(workload.as_bytes().as_slice())
     .fetch_all(connection)
     .await?;

@@ -4,7 +4,7 @@
 //! since a write into one whose server was restarted would have an unknown result for no reason.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use nexa_ports::store::StoreError;
@@ -22,7 +22,8 @@ pub(crate) const CALL_DEADLINE: Duration = Duration::from_secs(10);
 const STATEMENT_TIMEOUT: &str = "8s";
 /// How long a statement waits for somebody else's lock.
 const LOCK_TIMEOUT: &str = "5s";
-/// How long a transaction may stand still before the server ends its session: only projectors have such ones.
+/// How long a transaction may stand still before the server ends its session: projectors have such ones, and a
+/// cancel that holds a workload has a shorter time.
 const IDLE_TIMEOUT: &str = "10s";
 /// Statements that one connection keeps prepared.
 const STATEMENTS_MAX: usize = 128;
@@ -60,6 +61,8 @@ pub(crate) struct Dial {
     options: PgConnectOptions,
     node: Arc<str>,
     era: Arc<AtomicU64>,
+    /// Whether the server did not answer, or let nobody in, when it was last tried.
+    is_away: Arc<AtomicBool>,
 }
 
 /// A connection and the era that it was made in.
@@ -84,7 +87,7 @@ impl Dial {
             ("plan_cache_mode", "force_generic_plan"),
             ("client_min_messages", "error"),
         ]);
-        Self { options, node: node.into(), era: Arc::default() }
+        Self { options, node: node.into(), era: Arc::default(), is_away: Arc::default() }
     }
 
     /// A new connection, at most within [`CONNECT_DEADLINE`]. Nothing was stored if there is none.
@@ -101,7 +104,9 @@ impl Dial {
                 .await?;
             Ok::<_, sqlx::Error>(connection)
         };
-        match tokio::time::timeout(CONNECT_DEADLINE, making).await {
+        let made = tokio::time::timeout(CONNECT_DEADLINE, making).await;
+        self.is_away.store(!matches!(made, Ok(Ok(_))), Ordering::Release);
+        match made {
             Ok(Ok(connection)) => Ok(Open { connection, era }),
             Ok(Err(error)) => Err(StoreError::Unavailable { detail: format!("could not connect: {}", told(&error)) }),
             Err(_) => Err(StoreError::Unavailable { detail: format!("no connection within {CONNECT_DEADLINE:?}") }),
@@ -118,6 +123,11 @@ impl Dial {
         self.era.fetch_add(1, Ordering::AcqRel);
     }
 
+    /// Whether the server was away when it was last tried. Whoever has others to think of has one of them try.
+    pub(crate) fn is_away(&self) -> bool {
+        self.is_away.load(Ordering::Acquire)
+    }
+
     /// Waits for a call on a connection, at most for [`CALL_DEADLINE`].
     pub(crate) async fn within<T>(&self, call: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
         let answer = match tokio::time::timeout(CALL_DEADLINE, call).await {
@@ -128,7 +138,10 @@ impl Dial {
             )))),
         };
         if answer.as_ref().is_err_and(Fault::is_loss) {
+            self.is_away.store(true, Ordering::Release);
             self.lost();
+        } else {
+            self.is_away.store(false, Ordering::Release);
         }
         answer
     }

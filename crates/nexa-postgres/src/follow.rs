@@ -7,7 +7,6 @@
 //! When the server is away it tries again after `RETRY_AFTER`; numbers only grow, but for read models that are folded again.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use nexa_ports::store::StoreError;
@@ -29,25 +28,31 @@ const RETRY_AFTER: Duration = Duration::from_millis(250);
 /// Who waits for read models.
 #[derive(Clone, Default)]
 pub(crate) struct Eager {
-    waiting: Arc<AtomicUsize>,
+    waiting: watch::Sender<usize>,
     come: Arc<Notify>,
 }
 
 /// Somebody who waits, until it is dropped.
-pub(crate) struct Waits(Arc<AtomicUsize>);
+pub(crate) struct Waits(watch::Sender<usize>);
 
 impl Drop for Waits {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.send_modify(|waiting| *waiting -= 1);
     }
 }
 
 impl Eager {
     /// Has it look more often until the value is dropped.
     pub(crate) fn wait(&self) -> Waits {
-        self.waiting.fetch_add(1, Ordering::Relaxed);
+        self.waiting.send_modify(|waiting| *waiting += 1);
         self.come.notify_one();
-        Waits(Arc::clone(&self.waiting))
+        Waits(self.waiting.clone())
+    }
+
+    /// Returns as soon as somebody waits on this node. Cancel-safe.
+    pub(crate) async fn is_waited_for(&self) {
+        // The sender lives as long as this value.
+        let _ = self.waiting.subscribe().wait_for(|waiting| *waiting > 0).await;
     }
 }
 
@@ -103,7 +108,7 @@ impl Follower {
     pub(crate) async fn work(mut self, mut closed: watch::Receiver<bool>) {
         loop {
             let pause = match self.look().await {
-                Ok(()) if self.eager.waiting.load(Ordering::Relaxed) > 0 => LOOK_EAGERLY,
+                Ok(()) if *self.eager.waiting.borrow() > 0 => LOOK_EAGERLY,
                 Ok(()) => LOOK_EVERY,
                 Err(_) => {
                     self.open = None;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use nexa_ports::leadership::{LeadError, Leadership, RECORD_BYTES_MAX, RECORDS_MAX, Record};
+use nexa_ports::leadership::{self, LeadError, Leadership, RECORDS_MAX, Record};
 use nexa_ports::store::{Place, StoreError};
 use nexa_types::{Epoch, Version};
 use sqlx::{PgConnection, Row};
@@ -110,10 +110,7 @@ impl Leadership for PostgresStore {
         value: Vec<u8>,
     ) -> BoxFuture<'_, Result<Version, LeadError>> {
         Box::pin(async move {
-            if value.len() > RECORD_BYTES_MAX {
-                let (what, len) = ("a record", value.len());
-                return Err(StoreError::TooLarge { what, len, max: RECORD_BYTES_MAX }.into());
-            }
+            leadership::fits(&value)?;
             let whole = Arc::new((name, value));
             match self
                 .callers
@@ -126,9 +123,7 @@ impl Leadership for PostgresStore {
                 (current, ..) if current != leader => Err(LeadError::Deposed { current }),
                 (_, found, true) => Ok(found.next()),
                 (_, current, false) if current != expected => Err(LeadError::Changed { given: expected, current }),
-                (..) => {
-                    Err(StoreError::Unavailable { detail: format!("there are {RECORDS_MAX} records already") }.into())
-                }
+                (..) => Err(leadership::full()),
             }
         })
     }

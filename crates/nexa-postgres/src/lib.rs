@@ -12,16 +12,18 @@
 //! - [`open`]: settings, the schema's version, [`PostgresStore`] itself; `schema`, `sql/tables.sql`: the tables.
 //! - `dial`, `pool`: connections, their deadlines, and what becomes of them when the server goes away; `trouble`: what its
 //!   errors mean.
-//! - `writer`: group commit. `batch`: the judgement, in memory. `write`, `sql/functions.sql`: how it is stored.
+//! - `writer`: group commit. `batch`: the judgement, in memory; `known`: rows that need not be read for it. `write`,
+//!   `sql/functions.sql`: how it is stored.
 //! - `command`, `leadership`: the other writes. `read`: every question, with the checks that no damaged byte is handed out.
+//! - `audit`: the log as auditors see it, and its root.
 //! - `follow`: the head. `projector`, `shelf`: who folds facts, and what a batch of them changes; `views`, `memories`,
 //!   `sql/views.sql`: read models.
 //!
 //! **No lock is held while a message travels.** A batch reads the rows that it needs, is judged in memory, and is stored by
 //! one call, which the server makes one transaction: it locks those rows, compares them with what was read, and stores all or
 //! nothing; where something changed, the batch is read and judged again. So a node that stands still, or a partition, keeps
-//! nobody else waiting. A batch takes two round trips, and one if its writer left the rows as they are. The order of locks is
-//! told in `sql/functions.sql`.
+//! nobody else waiting. A batch takes two round trips, and one if its writer left the rows as they are or they are new. The order
+//! of locks is told in `sql/functions.sql`.
 //!
 //! **The reading order is the order of commits** (ST-7). Positions are given out by one row, locked last in each transaction
 //! that stores facts, just before they are inserted, and given up by the commit: whoever sees a position sees every earlier
@@ -35,11 +37,13 @@
 //! never came makes the result unknown (`StoreError::Ambiguous`); everything that failed before the call was sent, or was
 //! refused by the server, stored nothing. Every wait has a deadline, also when the server stands still.
 
+mod audit;
 mod batch;
 mod column;
 mod command;
 mod dial;
 mod follow;
+mod known;
 mod leadership;
 mod memories;
 mod open;

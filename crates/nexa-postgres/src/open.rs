@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::sync::Mutex;
 use std::time::Instant;
 
+use nexa_ports::formats::{Formats, Unreadable, Writing};
 use nexa_ports::store::StoreError;
 use nexa_types::{GlobalSeq, NodeId};
 use sqlx::postgres::PgConnectOptions;
@@ -34,12 +35,15 @@ pub struct Settings {
     pub readers: usize,
     /// Connections for posts, cancels, owners, snapshots and blobs.
     pub callers: usize,
+    /// The formats that are read, and the one that is written: what the database was written in before, until it is raised.
+    pub writing: Writing,
 }
 
 impl Settings {
     /// A database, by its address, for a node, with the usual numbers of connections.
     pub fn new(url: impl Into<String>, node: NodeId) -> Self {
-        Self { url: url.into(), node, writers: WRITERS_DEFAULT, readers: 4, callers: 4 }
+        let writing = Writing::oldest(Formats::THIS_BUILD);
+        Self { url: url.into(), node, writers: WRITERS_DEFAULT, readers: 4, callers: 4, writing }
     }
 }
 
@@ -49,7 +53,7 @@ const WRITERS_DEFAULT: usize = 1;
 
 impl fmt::Debug for Settings {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { url: _, node, writers, readers, callers } = self;
+        let Self { url: _, node, writers, readers, callers, writing: _ } = self;
         write!(out, "Settings({node}, {writers} writers, {readers} readers, {callers} callers)")
     }
 }
@@ -82,6 +86,12 @@ pub enum OpenError {
         found: i64,
         /// The newest number that this build knows.
         known: i64,
+    },
+    /// An older build has written it.
+    #[error("the database is of another release: {error}")]
+    Format {
+        /// How they differ.
+        error: Unreadable,
     },
     /// Facts are gone, or too many.
     #[error("the database is damaged: {told} facts were stored and the newest is {found}; restore it from a copy")]
@@ -117,6 +127,7 @@ pub struct PostgresStore {
     pub(crate) models: watch::Receiver<Models>,
     pub(crate) head: watch::Sender<GlobalSeq>,
     pub(crate) eager: follow::Eager,
+    pub(crate) writing: Writing,
     /// When a reader last had damaged read models made again.
     pub(crate) damage: Mutex<Option<Instant>>,
     /// From asking for appends until they are durable.
@@ -148,7 +159,8 @@ impl PostgresStore {
         let dial = Dial::new(options, settings.node.as_str());
         let unreachable = |source| OpenError::Unreachable { place: place.clone(), source };
         let mut open = dial.open(Role::Follow).await.map_err(unreachable)?;
-        let prepared = tokio::time::timeout(PREPARE_DEADLINE, schema::prepare(&mut open.connection)).await;
+        let prepared =
+            tokio::time::timeout(PREPARE_DEADLINE, schema::prepare(&mut open.connection, &settings.writing)).await;
         let late = || StoreError::Unavailable { detail: format!("it was not ready within {PREPARE_DEADLINE:?}") };
         prepared.map_err(|_| unreachable(late()))??;
         let at = follow::look(&dial, &mut open).await.map_err(unreachable)?;
@@ -162,7 +174,8 @@ impl PostgresStore {
         let callers = Pool::new(dial.clone(), Role::Write, settings.callers.max(1), home.clone());
         let follower = follow::Follower::new(dial.clone(), open, head.clone(), models.clone(), eager.clone());
         tasks.push(home.spawn(follower.work(closed.clone())));
-        let projector = Projector::new(dial, head.subscribe(), models.clone());
+        let reads = settings.writing.reads();
+        let projector = Projector::new(dial, reads, head.subscribe(), models.clone(), eager.clone());
         tasks.push(home.spawn(projector.work(closed)));
         Ok(Self {
             queue,
@@ -172,6 +185,7 @@ impl PostgresStore {
             damage: Mutex::default(),
             head,
             eager,
+            writing: settings.writing,
             appending: metrics::histogram!("nexa_store_append_seconds"),
             tasks: Mutex::new(tasks),
             place,

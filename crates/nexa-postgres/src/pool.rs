@@ -4,6 +4,9 @@
 //! server stands still. Calls are carried out on the threads of whoever opened the store, whatever threads ask; a caller that
 //! gives up gives up its turn, and once its call has begun it is carried out to its end.
 //!
+//! While the server is away, one call at a time tries whether it is back, and all others are refused at once: whoever asks is
+//! told so soon, and does not wait in line for nothing.
+//!
 //! A question that meets a lost connection is asked once more on a new one; a write is not, since it may have been done.
 
 use std::sync::{Arc, Mutex};
@@ -24,6 +27,9 @@ const TURN_DEADLINE: Duration = Duration::from_secs(10);
 /// How often a write is tried again at once when somebody else was in the way.
 const TRIES_MAX: u32 = 8;
 
+/// What is said while somebody else tries a server that is away.
+const AWAY: &str = "the database does not answer at the moment";
+
 /// The pool.
 #[derive(Clone)]
 pub(crate) struct Pool {
@@ -31,6 +37,8 @@ pub(crate) struct Pool {
     role: Role,
     free: Arc<Mutex<Vec<Open>>>,
     turns: Arc<Semaphore>,
+    /// The one call that may try a server that is away.
+    scout: Arc<Semaphore>,
     home: Handle,
 }
 
@@ -46,7 +54,8 @@ impl<T> Drop for Waiting<T> {
 impl Pool {
     /// A pool of at most so many connections, which are made when they are first needed.
     pub(crate) fn new(dial: Dial, role: Role, connections_max: usize, home: Handle) -> Self {
-        Self { dial, role, free: Arc::default(), turns: Arc::new(Semaphore::new(connections_max)), home }
+        let (turns, scout) = (Arc::new(Semaphore::new(connections_max)), Arc::new(Semaphore::new(1)));
+        Self { dial, role, free: Arc::default(), turns, scout, home }
     }
 
     /// Lets nobody in any more; calls that have begun end.
@@ -90,11 +99,18 @@ impl Pool {
                     });
                 }
             };
+            let scout = match pool.dial.is_away() {
+                false => None,
+                true => match Arc::clone(&pool.scout).try_acquire_owned() {
+                    Ok(scout) => Some(scout),
+                    Err(_) => return Err(StoreError::Unavailable { detail: AWAY.into() }),
+                },
+            };
             // Its own task, so that a caller who goes away leaves no half-read answer on the connection.
             let called = tokio::spawn(async move {
                 let answer = pool.carry_out(&call, writes).await;
                 // The connection is back before the turn is.
-                drop(turn);
+                drop((turn, scout));
                 answer
             });
             let lost = |detail: String| match writes {

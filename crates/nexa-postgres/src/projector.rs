@@ -6,7 +6,9 @@
 //! count, in the transaction that changes the views. So two holders cannot both move it, whatever they believe.
 //!
 //! A holder that stands still while facts wait, such as a node that was stopped, keeps its lock: after `STILL_AFTER` without
-//! a step the others have the server end its session.
+//! a step the others have the server end its session. Each holder has that time for itself, whatever the one before did
+//! with its own; and one that did not get through its batch takes half as many facts the next time, so that a slow server,
+//! as after a crash, is no reason to end sessions for ever.
 //!
 //! When facts cannot be read or views not be kept it gives the right back, says so, and tries again after `RETRY_AFTER`.
 //! Tables of an older format are made again and folded from the first fact; those of a newer one belong to a newer build, and
@@ -14,31 +16,44 @@
 
 use std::time::{Duration, Instant};
 
+use nexa_ports::formats::Formats;
 use nexa_types::GlobalSeq;
 use sqlx::{Connection, Row};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+use crate::audit;
 use crate::column::{count, counter};
 use crate::dial::{Dial, Open, Role};
-use crate::follow::Models;
+use crate::follow::{Eager, Models};
 use crate::read;
 use crate::schema::{VIEWS_VERSION, empty_views, remake_views};
 use crate::shelf::{self, Loaded};
 use crate::trouble::Fault;
 
-/// Facts of one transaction.
+/// Facts of one transaction: at most, and where the last ones were too many.
 const BATCH_FACTS: usize = 512;
+const BATCH_FACTS_MIN: usize = 16;
 /// Views that are kept in memory from batch to batch; beyond that all are loaded again.
 const VIEWS_MAX: usize = 16_384;
+/// As many facts in one batch, and it is taken that more are about to come.
+const STREAM_FACTS: usize = 64;
+/// Between the beginnings of two batches while facts keep coming, unless one is full or somebody waits here: small ones would
+/// write the same views again and again.
+const BATCH_EVERY: Duration = Duration::from_millis(40);
 /// How often a node without the right tries to get it.
 const RIGHT_EVERY: Duration = Duration::from_millis(500);
 /// How often the holder looks whether somebody asked for a rebuild.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// How long the holder may make no step while facts wait.
+/// How long nothing may move while facts wait until somebody looks who has the right.
+const LOOKED_AT_AFTER: Duration = Duration::from_secs(1);
+/// How long the holder may make no step while facts wait, from then on.
 const STILL_AFTER: Duration = Duration::from_secs(5);
 /// The pause after a failure.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Facts over which the root is folded at once where it is behind the views.
+const ROOT_FACTS: u64 = 65_536;
 
 /// The lock of whoever folds: "nexa" in ASCII, and a number of its own.
 const PROJECTOR_LOCK: i64 = 0x6e65_7861_0000_0002;
@@ -46,11 +61,17 @@ const PROJECTOR_LOCK: i64 = 0x6e65_7861_0000_0002;
 /// The task.
 pub(crate) struct Projector {
     dial: Dial,
+    reads: Formats,
     head: watch::Receiver<GlobalSeq>,
     models: watch::Sender<Models>,
     /// How far the holder was when it was seen to move, and when that was.
     seen: (Models, Instant),
+    /// The session that has the right and has made no step since then.
+    suspect: Option<(i32, Instant)>,
+    /// Facts of the next transaction.
+    batch: usize,
     failures: u32,
+    eager: Eager,
 }
 
 /// The right to fold, for as long as the connection lasts.
@@ -66,16 +87,22 @@ struct Right {
 enum Round {
     /// There may be more.
     More,
-    /// All facts are folded.
-    Done,
+    /// All facts are folded; so many were new.
+    Done(usize),
     /// The right is lost, or the tables are a newer build's.
     Over,
 }
 
 impl Projector {
-    pub(crate) fn new(dial: Dial, head: watch::Receiver<GlobalSeq>, models: watch::Sender<Models>) -> Self {
+    pub(crate) fn new(
+        dial: Dial,
+        reads: Formats,
+        head: watch::Receiver<GlobalSeq>,
+        models: watch::Sender<Models>,
+        eager: Eager,
+    ) -> Self {
         let seen = (*models.borrow(), Instant::now());
-        Self { dial, head, models, seen, failures: 0 }
+        Self { dial, reads, head, models, seen, suspect: None, batch: BATCH_FACTS, failures: 0, eager }
     }
 
     /// Folds when it has the right to, until the store is closed.
@@ -87,7 +114,10 @@ impl Projector {
                     match self.hold(right, &mut closed).await {
                         Ok(()) if *closed.borrow() || closed.has_changed().is_err() => return,
                         Ok(()) => {}
-                        Err(fault) => self.note(fault),
+                        Err(fault) => {
+                            self.batch = (self.batch / 2).max(BATCH_FACTS_MIN);
+                            self.note(fault);
+                        }
                     }
                     RETRY_AFTER
                 }
@@ -148,23 +178,33 @@ impl Projector {
     async fn watch_holder(&mut self, open: &mut Open) -> Result<(), Fault> {
         let now = *self.models.borrow();
         if now != self.seen.0 || *self.head.borrow() <= now.applied {
-            self.seen = (now, Instant::now());
+            (self.seen, self.suspect) = ((now, Instant::now()), None);
         }
-        if self.seen.1.elapsed() < STILL_AFTER {
+        if self.seen.1.elapsed() < LOOKED_AT_AFTER {
             return Ok(());
         }
-        self.seen.1 = Instant::now();
         // The holder is whoever has the lock, by the two halves of its number.
-        let ending = sqlx::query(
-            "SELECT pg_terminate_backend(pid) FROM pg_locks
+        let asking = sqlx::query_scalar(
+            "SELECT pid FROM pg_locks
              WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
                AND classid = $1::bigint::oid AND objid = $2::bigint::oid AND granted AND pid <> pg_backend_pid()",
         )
         .bind(PROJECTOR_LOCK >> 32)
         .bind(PROJECTOR_LOCK & 0xffff_ffff)
-        .fetch_all(&mut open.connection);
-        let ended = self.dial.within(async { Ok(ending.await?.len()) }).await?;
-        warn!(applied = now.applied.0, ended, "whoever folds read models stands still: its session was ended");
+        .fetch_optional(&mut open.connection);
+        let holder: Option<i32> = self.dial.within(async { Ok(asking.await?) }).await?;
+        match self.suspect {
+            Some((pid, since)) if holder == Some(pid) => {
+                if since.elapsed() < STILL_AFTER {
+                    return Ok(());
+                }
+                self.suspect = None;
+                let ending = sqlx::query("SELECT pg_terminate_backend($1)").bind(pid).execute(&mut open.connection);
+                self.dial.within(async { Ok(ending.await?) }).await?;
+                warn!(applied = now.applied.0, "whoever folds read models stands still: its session was ended");
+            }
+            _ => self.suspect = holder.map(|pid| (pid, Instant::now())),
+        }
         Ok(())
     }
 
@@ -172,16 +212,24 @@ impl Projector {
     async fn hold(&mut self, mut right: Right, closed: &mut watch::Receiver<bool>) -> Result<(), Fault> {
         self.head.mark_unchanged();
         loop {
+            let began = Instant::now();
             match self.round(&mut right).await? {
                 Round::Over => return Ok(()),
                 Round::More if !*closed.borrow() && closed.has_changed().is_ok() => self.failures = 0,
                 Round::More => return Ok(()),
-                Round::Done => {
+                Round::Done(facts) => {
                     self.failures = 0;
                     tokio::select! {
                         _ = closed.changed() => return Ok(()),
                         changed = self.head.changed() => if changed.is_err() { return Ok(()) },
                         () = tokio::time::sleep(LOOK_EVERY) => {}
+                    }
+                    if facts >= STREAM_FACTS {
+                        tokio::select! {
+                            _ = closed.changed() => return Ok(()),
+                            () = self.eager.is_waited_for() => {}
+                            () = tokio::time::sleep_until((began + BATCH_EVERY).into()) => {}
+                        }
                     }
                 }
             }
@@ -191,13 +239,16 @@ impl Projector {
     async fn round(&mut self, right: &mut Right) -> Result<Round, Fault> {
         let dial = self.dial.clone();
         let looking = async {
-            let row = sqlx::query("SELECT format, applied, right_no, asked, made FROM view_meta")
-                .fetch_one(&mut right.open.connection)
-                .await?;
+            let row = sqlx::query(
+                "SELECT format, applied, right_no, asked, made, (SELECT value FROM meta WHERE key = 'root') FROM view_meta",
+            )
+            .fetch_one(&mut right.open.connection)
+            .await?;
             let number = |column| Ok::<i64, Fault>(row.try_get(column)?);
-            Ok((number(0)?, counter(number(1)?)?, number(2)?, number(3)?, number(4)?))
+            let root = audit::root_of(row.try_get(5)?)?;
+            Ok((number(0)?, counter(number(1)?)?, number(2)?, number(3)?, number(4)?, root))
         };
-        let (format, applied, number, asked, made) = dial.within(looking).await?;
+        let (format, applied, number, asked, made, root) = dial.within(looking).await?;
         if number != right.number || format > VIEWS_VERSION {
             return Ok(Round::Over);
         }
@@ -211,9 +262,27 @@ impl Projector {
             self.tell(Models { applied: GlobalSeq(0), made: asked.unsigned_abs() });
             return Ok(Round::More);
         }
-        let scanning = read::scan(&mut right.open.connection, None, GlobalSeq(applied), BATCH_FACTS);
+        let mut root = root;
+        while root.position < GlobalSeq(applied) {
+            // Views that a build without it has folded. As much at a time as is surely read before the deadline.
+            let to = GlobalSeq(applied.min(root.position.0 + ROOT_FACTS));
+            let on = dial.within(audit::fold(&mut right.open.connection, root, to)).await?;
+            if on == root {
+                break;
+            }
+            root = on;
+        }
+        let scanning = read::scan_linked(&mut right.open.connection, self.reads, None, GlobalSeq(applied), self.batch);
         let facts = dial.within(scanning).await?;
-        let Some(last) = facts.last().map(|fact| fact.position) else { return Ok(Round::Done) };
+        let is_all = facts.len() < self.batch;
+        let mut links = Vec::with_capacity(facts.len());
+        let facts: Vec<_> = facts.into_iter().map(|(fact, link)| (links.push(link), fact).1).collect();
+        let Some(last) = facts.last().map(|fact| fact.position) else { return Ok(Round::Done(0)) };
+        for (fact, link) in facts.iter().zip(links) {
+            if fact.position.0 == root.position.0 + 1 {
+                root = root.next(fact.envelope.header.version, link);
+            }
+        }
         let changes = loop {
             match shelf::fold_all(&facts, &right.views) {
                 Ok(changes) => break changes,
@@ -225,13 +294,19 @@ impl Projector {
         let keeping = async {
             let mut change = right.open.connection.begin().await?;
             shelf::write(&mut change, &changes).await?;
-            let moved = sqlx::query("UPDATE view_meta SET applied = $1 WHERE applied = $2 AND right_no = $3")
-                .bind(count(last.0))
-                .bind(count(applied))
-                .bind(right.number)
-                .execute(&mut *change)
-                .await?;
-            if moved.rows_affected() != 1 {
+            let moved: i64 = sqlx::query_scalar(
+                "WITH moved AS (UPDATE view_meta SET applied = $1 WHERE applied = $2 AND right_no = $3 RETURNING 1),
+                      kept AS (INSERT INTO meta (key, value) SELECT 'root', $4 FROM moved
+                               ON CONFLICT (key) DO UPDATE SET value = excluded.value)
+                 SELECT count(*) FROM moved",
+            )
+            .bind(count(last.0))
+            .bind(count(applied))
+            .bind(right.number)
+            .bind(audit::written(&root))
+            .fetch_one(&mut *change)
+            .await?;
+            if moved != 1 {
                 change.rollback().await?;
                 return Ok(false);
             }
@@ -247,7 +322,8 @@ impl Projector {
         }
         right.views.extend(changes.views.into_iter().map(|(key, view)| (key, Some(view))));
         self.tell(Models { applied: last, made: made.unsigned_abs() });
-        Ok(if facts.len() < BATCH_FACTS { Round::Done } else { Round::More })
+        self.batch = (self.batch * 2).min(BATCH_FACTS);
+        Ok(if is_all { Round::Done(facts.len()) } else { Round::More })
     }
 
     /// Whether the views have seen facts that are gone, as when a copy of only some tables was put back.

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 
 use nexa_event::codec::{self, DecodeError};
 use nexa_event::envelope::{self, Link};
+use nexa_event::formats::Formats;
 use nexa_ports::store::{AgentRow, InboxEntry, Recorded, Rows, Snapshot, StoreError};
 use nexa_types::{
     AgentId, BlobHash, GlobalSeq, InputId, PrincipalId, StreamId, TenantId, Timestamp, Version, WorkloadId,
@@ -17,16 +18,16 @@ use nexa_types::{
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
-use crate::column::{agent_columns, agent_row, count, counter, damaged, link, moment, stream_key};
+use crate::column::{agent_columns, agent_row, count, counter, damaged, link, moment};
 use crate::trouble::Fault;
 
 /// What a question ends with.
-type Answer<T> = Result<T, Fault>;
+pub(crate) type Answer<T> = Result<T, Fault>;
 
 /// Lists that are longer than this are not asked for at once; the rest comes with the next question.
 const LIMIT_MAX: usize = 1 << 20;
 
-fn limited(limit: usize) -> i64 {
+pub(crate) fn limited(limit: usize) -> i64 {
     limit.min(LIMIT_MAX) as i64
 }
 
@@ -68,14 +69,15 @@ impl Stored {
     }
 
     /// Checks the fact against the link before it.
-    fn open(self, before: Link) -> Answer<Recorded> {
+    fn open(self, before: Link, reads: Formats) -> Answer<Recorded> {
         let place = self.place();
         let payload = self.payload.ok_or_else(|| damaged(&place, "its payload is missing"))?;
-        let opened = envelope::open(before, &self.header, &payload, self.link).map_err(|error| match error {
-            DecodeError::NewerFormat { .. } => StoreError::Unavailable { detail: format!("{place}: {error}") },
-            error => damaged(&place, &error.to_string()),
-        })?;
-        if stream_key(&opened.header.stream) != self.stream || opened.header.version != Version(self.version) {
+        let opened =
+            envelope::open_of(reads, before, &self.header, &payload, self.link).map_err(|error| match error {
+                DecodeError::NewerFormat { .. } => StoreError::Unavailable { detail: format!("{place}: {error}") },
+                error => damaged(&place, &error.to_string()),
+            })?;
+        if opened.header.stream.key() != self.stream || opened.header.version != Version(self.version) {
             return Err(damaged(&place, "it lies in another stream or at another version than its header says").into());
         }
         Ok(Recorded { position: GlobalSeq(self.position), workload: self.workload, envelope: opened })
@@ -85,6 +87,7 @@ impl Stored {
 /// See `Store::read`.
 pub(crate) async fn read(
     connection: &mut PgConnection,
+    reads: Formats,
     stream: &StreamId,
     after: Version,
     limit: usize,
@@ -102,7 +105,7 @@ pub(crate) async fn read(
          ORDER BY e.version"
     ))
     .bind(if let StreamId::Agent(agent) = stream { agent.as_bytes().as_slice() } else { &[] })
-    .bind(stream_key(stream))
+    .bind(stream.key())
     .bind(count(from))
     .bind(limited(limit.saturating_add(extra)))
     .fetch_all(connection)
@@ -121,7 +124,7 @@ pub(crate) async fn read(
             found.push(Stored::from_row(row)?);
         }
     }
-    checked(stream, found, after, limit, Told { length, end, workload })
+    checked(reads, stream, found, after, limit, Told { length, end, workload })
 }
 
 /// What a stream's row says.
@@ -132,7 +135,14 @@ struct Told {
 }
 
 /// The facts after a version, if they and the one before them are those that the row tells of.
-fn checked(stream: &StreamId, rows: Vec<Stored>, after: Version, limit: usize, told: Told) -> Answer<Vec<Recorded>> {
+fn checked(
+    reads: Formats,
+    stream: &StreamId,
+    rows: Vec<Stored>,
+    after: Version,
+    limit: usize,
+    told: Told,
+) -> Answer<Vec<Recorded>> {
     if after.0 >= told.length && rows.iter().all(|row| row.version <= after.0) {
         return Ok(Vec::new());
     }
@@ -150,7 +160,7 @@ fn checked(stream: &StreamId, rows: Vec<Stored>, after: Version, limit: usize, t
             if row.workload != told.workload {
                 return Err(broken("a fact is filed under another workload than its stream").into());
             }
-            facts.push(row.open(before)?);
+            facts.push(row.open(before, reads)?);
         }
         before = link;
     }
@@ -188,10 +198,23 @@ macro_rules! scan_from {
 /// See `Store::scan`.
 pub(crate) async fn scan(
     connection: &mut PgConnection,
+    reads: Formats,
     workload: Option<WorkloadId>,
     after: GlobalSeq,
     limit: usize,
 ) -> Answer<Vec<Recorded>> {
+    let facts = scan_linked(connection, reads, workload, after, limit).await?;
+    Ok(facts.into_iter().map(|(fact, _)| fact).collect())
+}
+
+/// The same with each fact's link.
+pub(crate) async fn scan_linked(
+    connection: &mut PgConnection,
+    reads: Formats,
+    workload: Option<WorkloadId>,
+    after: GlobalSeq,
+    limit: usize,
+) -> Answer<Vec<(Recorded, Link)>> {
     let after = count(after.0);
     let rows = match &workload {
         None => sqlx::query(scan_from!("position > $1")).bind(after).bind(limited(limit)),
@@ -230,9 +253,10 @@ pub(crate) async fn scan(
         if stored.workload != before.workload {
             return Err(damaged(&stored.place(), "it is filed under another workload than its stream").into());
         }
-        let now = Before { version: stored.version, link: stored.link, ..before };
+        let link = stored.link;
+        let now = Before { version: stored.version, link, ..before };
         streams.insert(stored.stream.clone(), now);
-        facts.push(stored.open(before.link)?);
+        facts.push((stored.open(before.link, reads)?, link));
     }
     Ok(facts)
 }

@@ -1,7 +1,8 @@
 //! What one batch of facts makes of the read models: worked out in memory, then written table by table.
 //!
 //! A fold asks for views one at a time and cannot wait for a server. So it runs over what is loaded, notes what it missed, and
-//! is run again from the same beginning once that was loaded too; mostly the second or third run misses nothing.
+//! is run again from the same beginning once that was loaded too; mostly the second or third run misses nothing. What begins in
+//! the batch is not asked for: there is no view of a stream before its first fact was folded, and none is folded twice.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -10,10 +11,11 @@ use nexa_event::codec;
 use nexa_ports::store::{Recorded, StoreError};
 use nexa_ports::view::words;
 use nexa_types::limits::MEMORY_ENTRIES_MAX;
+use nexa_types::{StreamId, Version};
 use nexa_view::{HistoryLine, Key, MemoryEntry, MemoryPlace, Seen, Shelf, View, fold};
 use sqlx::{PgConnection, Row};
 
-use crate::column::{count, damaged, moment, state_word};
+use crate::column::{count, damaged, moment};
 use crate::trouble::Fault;
 
 /// Views as they are kept; `None` for one that is known not to be there.
@@ -38,6 +40,8 @@ enum Remembering {
 
 struct Draft<'a> {
     loaded: &'a Loaded,
+    /// What begins in this batch.
+    new: BTreeSet<Key>,
     changes: Changes,
     missing: BTreeSet<Key>,
 }
@@ -50,7 +54,7 @@ impl Shelf for Draft<'_> {
             return Ok(Some(view.clone()));
         }
         let found = self.loaded.get(key);
-        if found.is_none() {
+        if found.is_none() && !self.new.contains(key) {
             self.missing.insert(key.clone());
         }
         Ok(found.cloned().flatten())
@@ -79,7 +83,8 @@ impl Shelf for Draft<'_> {
 
 /// What the facts change, or which views must be loaded first.
 pub(crate) fn fold_all(facts: &[Recorded], loaded: &Loaded) -> Result<Changes, BTreeSet<Key>> {
-    let mut draft = Draft { loaded, changes: Changes::default(), missing: BTreeSet::new() };
+    let new = facts.iter().filter_map(begins).collect();
+    let mut draft = Draft { loaded, new, changes: Changes::default(), missing: BTreeSet::new() };
     for fact in facts {
         let seen = Seen { position: fact.position, workload: fact.workload, envelope: &fact.envelope };
         match fold(&mut draft, &seen) {
@@ -88,6 +93,16 @@ pub(crate) fn fold_all(facts: &[Recorded], loaded: &Loaded) -> Result<Changes, B
         }
     }
     if draft.missing.is_empty() { Ok(draft.changes) } else { Err(draft.missing) }
+}
+
+/// Of what a fact is the first one.
+fn begins(fact: &Recorded) -> Option<Key> {
+    let header = &fact.envelope.header;
+    match &header.stream {
+        StreamId::Agent(agent) if header.version == Version(1) => Some(Key::Agent(*agent)),
+        StreamId::Workload(workload) if header.version == Version(1) => Some(Key::Workload(*workload)),
+        _ => None,
+    }
 }
 
 /// A view's bytes as a view.
@@ -182,7 +197,7 @@ async fn write_workloads_and_agents(connection: &mut PgConnection, changes: &Cha
             tenants.push(view.tenant.as_str());
             workloads.push(view.workload.as_bytes().as_slice());
             seqs.push(count(view.born_seq.0));
-            states.push(state_word(view.state));
+            states.push(view.state.word());
             bodies.push(codec::encode(view));
         }
     }
@@ -316,4 +331,47 @@ async fn remember(connection: &mut PgConnection, memories: &[Remembering]) -> Re
 /// The tenant's own memory lies under an empty workload.
 pub(crate) fn workload_key(place: &MemoryPlace) -> &[u8] {
     place.workload.as_ref().map_or(&[], |workload| workload.as_bytes().as_slice())
+}
+
+#[cfg(test)]
+mod tests {
+    use nexa_event::envelope::{Envelope, FORMAT, Fact, Header};
+    use nexa_event::fact::WorkloadEvent;
+    use nexa_types::{AgentId, Budget, GlobalSeq, PrincipalId, RequestId, TenantId, Timestamp, WorkloadId};
+
+    use super::*;
+
+    fn recorded(workload: WorkloadId, version: u64, event: WorkloadEvent) -> Recorded {
+        let header = Header {
+            format: FORMAT,
+            stream: StreamId::Workload(workload),
+            version: Version(version),
+            at: Timestamp(1),
+            tenant: TenantId::local(),
+            principal: PrincipalId::local(),
+            epoch: None,
+            trace: None,
+        };
+        let envelope = Envelope { header, fact: Fact::Workload(event) };
+        Recorded { position: GlobalSeq(version), workload: Some(workload), envelope }
+    }
+
+    #[test]
+    fn what_begins_in_a_batch_is_not_asked_for_and_anything_else_is() {
+        let workload = WorkloadId::from_bytes([7; 16]);
+        let submitted = WorkloadEvent::Submitted {
+            request: RequestId::from_bytes([7; 16]),
+            request_hash: [0; 32],
+            name: "test".to_owned(),
+            root: AgentId::root(workload),
+            budget: Budget::default(),
+            priority: 100,
+        };
+        let cancelled = WorkloadEvent::CancelRequested { reason: "a test wants it".to_owned() };
+        let facts = [recorded(workload, 1, submitted), recorded(workload, 2, cancelled)];
+        let changes = fold_all(&facts, &Loaded::new()).unwrap_or_else(|missing| panic!("{missing:?} were asked for"));
+        assert!(changes.views.contains_key(&Key::Workload(workload)));
+        let missing = fold_all(&facts[1..], &Loaded::new()).err();
+        assert_eq!(missing, Some([Key::Workload(workload)].into()), "it was begun by an earlier batch");
+    }
 }

@@ -23,8 +23,8 @@ impl Store for PostgresStore {
             if batch.is_empty() {
                 return Vec::new();
             }
-            let began = Instant::now();
-            let answers = self.queue.submit(batch.into_iter().map(Ready::new).collect()).await;
+            let (began, format) = (Instant::now(), self.writing.format());
+            let answers = self.queue.submit(batch.into_iter().map(|append| Ready::new(append, format)).collect()).await;
             self.appending.record(began.elapsed().as_secs_f64());
             answers
         })
@@ -51,12 +51,12 @@ impl Store for PostgresStore {
         stamp: Stamp,
     ) -> BoxFuture<'_, Result<Cancelled, StoreError>> {
         Box::pin(async move {
-            let whole = Arc::new((reason, stamp));
+            let (whole, format) = (Arc::new((reason, stamp)), self.writing.format());
             let (answer, position) = self
                 .callers
                 .write(move |connection| {
                     let whole = Arc::clone(&whole);
-                    Box::pin(async move { command::cancel(connection, workload, &whole.0, &whole.1).await })
+                    Box::pin(async move { command::cancel(connection, workload, &whole.0, &whole.1, format).await })
                 })
                 .await?;
             if let Some(position) = position {
@@ -108,9 +108,10 @@ impl Store for PostgresStore {
     }
 
     fn read(&self, stream: StreamId, after: Version, limit: usize) -> BoxFuture<'_, Result<Vec<Recorded>, StoreError>> {
+        let reads = self.writing.reads();
         Box::pin(self.readers.read(move |connection| {
             let stream = stream.clone();
-            Box::pin(async move { read::read(connection, &stream, after, limit).await })
+            Box::pin(async move { read::read(connection, reads, &stream, after, limit).await })
         }))
     }
 
@@ -120,7 +121,8 @@ impl Store for PostgresStore {
         after: GlobalSeq,
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<Recorded>, StoreError>> {
-        Box::pin(self.readers.read(move |connection| Box::pin(read::scan(connection, workload, after, limit))))
+        let reads = self.writing.reads();
+        Box::pin(self.readers.read(move |connection| Box::pin(read::scan(connection, reads, workload, after, limit))))
     }
 
     fn head(&self) -> watch::Receiver<GlobalSeq> {

@@ -18,7 +18,7 @@ use nexa_view::{AgentView, ApprovalView, HistoryLine, ProgramView, View, Workloa
 use sqlx::postgres::PgRow;
 use sqlx::{Connection, PgConnection, Postgres, QueryBuilder, Row};
 
-use crate::column::{count, counter, damaged, state_word};
+use crate::column::{count, counter, damaged};
 use crate::memories;
 use crate::open::PostgresStore;
 use crate::shelf::{decode, tsquery};
@@ -238,7 +238,7 @@ impl Views for PostgresStore {
     }
 
     fn list_agents(&self, tenant: TenantId, filter: AgentFilter, page: Page) -> Answer<'_, Listed<AgentView>> {
-        let states = filter.states.iter().map(|state| state_word(*state).to_owned()).collect();
+        let states = filter.states.iter().map(|state| state.word().to_owned()).collect();
         let wanted = Wanted { workload: filter.workload, states, ..Wanted::all("view_agents", tenant) };
         Box::pin(self.list(ListKind::Agents, page, wanted))
     }

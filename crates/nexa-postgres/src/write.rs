@@ -7,7 +7,7 @@ use nexa_types::{AgentId, Epoch, NodeId, WorkloadId};
 use sqlx::{PgConnection, Row};
 
 use crate::batch::{Agent, Batch, Body, Stream, Wanted};
-use crate::column::{count, counter, damaged, link, moment, owner, state_word};
+use crate::column::{count, counter, damaged, link, moment, owner};
 use crate::trouble::Fault;
 
 /// A batch that knows the rows that are wanted, of one moment.
@@ -96,6 +96,7 @@ struct Columns<'a> {
     b_ended: Vec<bool>,
     b_due: Vec<Option<i64>>,
     b_priority: Vec<i16>,
+    b_asks: Vec<Option<&'a [u8]>>,
     p_agent: Vec<&'a [u8]>,
     p_sure: Vec<bool>,
     p_input: Vec<&'a [u8]>,
@@ -152,7 +153,7 @@ impl<'a> Columns<'a> {
         self.a_to.push(count(row.version));
         self.a_link.push(&row.link.0);
         self.a_told.push(row.told.is_some());
-        self.a_state.push(row.told.map(|(state, _)| state_word(state)));
+        self.a_state.push(row.told.map(|(state, _)| state.word()));
         self.a_due.push(row.told.and_then(|(_, due)| due).map(moment));
         self.a_ends.push(row.ended);
     }
@@ -167,10 +168,11 @@ impl<'a> Columns<'a> {
         self.b_epoch.push(count(row.epoch.0));
         self.b_version.push(count(row.version));
         self.b_link.push(&row.link.0);
-        self.b_state.push(state_word(state));
+        self.b_state.push(state.word());
         self.b_ended.push(row.ended);
         self.b_due.push(due.map(moment));
         self.b_priority.push(i16::from(born.priority));
+        self.b_asks.push(born.asks.as_deref());
     }
 
     fn inboxes(&mut self, batch: &'a Batch) {
@@ -222,9 +224,9 @@ impl<'a> Columns<'a> {
 pub(crate) async fn store(connection: &mut PgConnection, batch: &Batch) -> Result<Option<Stored>, Fault> {
     let c = Columns::of(batch);
     let row = sqlx::query(
-        "SELECT base, owners FROM append_batch_1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
+        "SELECT base, owners FROM append_batch_2($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
          $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, $38,
-         $39, $40, $41, $42, $43, $44, $45, $46, $47, $48, $49, $50)",
+         $39, $40, $41, $42, $43, $44, $45, $46, $47, $48, $49, $50, $51)",
     )
     .bind(c.s_key)
     .bind(c.s_version)
@@ -258,6 +260,7 @@ pub(crate) async fn store(connection: &mut PgConnection, batch: &Batch) -> Resul
     .bind(c.b_ended)
     .bind(c.b_due)
     .bind(c.b_priority)
+    .bind(c.b_asks)
     .bind(c.p_agent)
     .bind(c.p_sure)
     .bind(c.p_input)

@@ -1,7 +1,7 @@
 //! The tasks that append, and group commit.
 //!
 //! Each has a connection of its own and one commit in flight. It takes what is in its queue into one batch: reads the rows
-//! that the batch needs and it does not remember, judges in memory ([`crate::batch`]), has it stored by one call ([`crate::write`]), and answers.
+//! that the batch needs and it does not remember ([`crate::known`]), judges in memory ([`crate::batch`]), has it stored by one call ([`crate::write`]), and answers.
 //! What arrives meanwhile forms the next batch, so that a slow disk makes larger batches and no timer is needed. An agent's
 //! appends always go to the same task, by the hash of its id.
 //!
@@ -29,8 +29,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tracing::warn;
 
-use crate::batch::{Accepted, Agent, Batch, Ready, Wanted};
+use crate::batch::{Accepted, Agent, Ready, Wanted};
 use crate::dial::{Dial, Open, Role};
+use crate::known::Known;
 use crate::pool::closed;
 use crate::trouble::Fault;
 use crate::write::{self, Stored};
@@ -43,8 +44,6 @@ const QUEUE_BYTES_MAX: usize = 64 << 20;
 const BATCH_APPENDS_MAX: usize = 1_024;
 /// Bytes of one commit, counted as payloads and inbox entries.
 const BATCH_BYTES_MAX: usize = 1 << 20;
-/// Rows that a task remembers; beyond that it forgets all of them.
-const ROWS_KNOWN_MAX: usize = 16_384;
 /// How often a batch is judged, when others keep changing its rows.
 const TRIES_MAX: u32 = 16;
 /// The first pause after a connection could not be made.
@@ -244,37 +243,6 @@ struct Writer {
     known: Known,
 }
 
-/// Rows of owners as this task's latest batches left them, so that the next batch need not read them: the server compares
-/// them in any case, and what has changed is then read.
-#[derive(Default)]
-struct Known(BTreeMap<AgentId, Agent>);
-
-impl Known {
-    /// A batch with the rows that are wanted, if all of them are known and no stream is needed.
-    fn batch(&self, wanted: &Wanted) -> Option<Batch> {
-        if !wanted.streams.is_empty() {
-            return None;
-        }
-        let row = |agent: &AgentId| Some((*agent, self.0.get(agent)?.clone()));
-        Some(Batch { agents: wanted.agents.iter().map(row).collect::<Option<_>>()?, ..Batch::default() })
-    }
-
-    fn forget(&mut self, wanted: &Wanted) {
-        wanted.agents.iter().for_each(|agent| drop(self.0.remove(agent)));
-    }
-
-    /// Takes over what a batch has stored.
-    fn keep(&mut self, agents: BTreeMap<AgentId, Agent>) {
-        if self.0.len() > ROWS_KNOWN_MAX {
-            self.0.clear();
-        }
-        for (agent, row) in agents.into_iter().filter(|(_, row)| row.relied && !row.ended) {
-            let row = Agent { read: Some(row.version), relied: false, told: None, born: None, ..row };
-            self.0.insert(agent, row);
-        }
-    }
-}
-
 impl Writer {
     async fn work(mut self, mut waiting: mpsc::Receiver<Job>) {
         let mut held = None;
@@ -416,7 +384,7 @@ impl Writer {
                     let answers =
                         |job: Vec<_>| job.into_iter().map(|one| answer(one, stored.as_ref(), &batch.agents)).collect();
                     let answers = judged.into_iter().map(answers).collect();
-                    self.known.keep(batch.agents);
+                    self.known.keep(batch);
                     return Ok(answers);
                 }
             }

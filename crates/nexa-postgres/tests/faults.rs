@@ -70,11 +70,14 @@ async fn what_was_acknowledged_survives_a_crash_of_the_server() {
                         }
                         // As an agent does: read again before anything else.
                         Err(AppendError::Store(_)) => {
-                            if let Ok(Some(row)) = store.row(root).await {
-                                assert!(row.version.0 >= acknowledged, "an acknowledged fact is gone");
-                                version = row.version.0;
-                            }
-                            tokio::task::yield_now().await;
+                            let row = loop {
+                                match store.row(root).await {
+                                    Ok(row) => break row.expect("an acknowledged agent is gone"),
+                                    Err(_) => tokio::task::yield_now().await,
+                                }
+                            };
+                            assert!(row.version.0 >= acknowledged, "an acknowledged fact is gone");
+                            version = row.version.0;
                         }
                         Err(other) => panic!("{other}"),
                     }

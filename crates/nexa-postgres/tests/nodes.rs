@@ -11,9 +11,12 @@ use nexa_postgres::{OpenError, PostgresStore, Settings};
 use nexa_testkit::postgres::Server;
 use nexa_testkit::store_contract::{birth, emitted, owned, stamp, submission, workload};
 use nexa_testkit::view_contract::LONG;
-use nexa_types::{AgentId, Epoch, GlobalSeq, Seq, StreamId, Version};
+use nexa_types::{AgentId, Epoch, GlobalSeq, Seq, StreamId, Version, WorkloadId};
 use sqlx::{Connection, PgConnection};
 use support::{append, message, node, open};
+
+/// How long whoever folds may stand still, at least.
+const STILL: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// ST-1, ST-7, with three nodes that write at once, to each other's agents, too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -95,42 +98,57 @@ async fn a_node_that_lost_an_agent_cannot_append_to_it() {
     assert_eq!(late, Err(AppendError::VersionConflict { given: Version(2), current: Version(3) }));
 }
 
-/// ST-6, while another node bears as fast as it can.
+/// ST-6, while another node bears as fast as it can: the cancel comes through however fast that is.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cancel_meets_births_of_another_node_and_none_comes_after_it() {
     let Some(server) = Server::shared() else { return };
     let url = server.database();
     let (one, two) = (open(&url, "n1").await, open(&url, "n2").await);
-    append(&*one, submission(workload(1))).await.expect("it is new");
-    let root = AgentId::root(workload(1));
-    let (began, begins) = tokio::sync::oneshot::channel();
-    let bearing = tokio::spawn(async move {
-        let (mut born, mut began) = (vec![root], Some(began));
-        for number in 0_u64.. {
-            let children: Vec<AgentId> = (0..3).map(|branch| AgentId::child(root, Seq(number), branch)).collect();
-            let births = children.iter().map(|child| Birth { node: None, ..birth(workload(1), *child) }).collect();
-            match append(&*one, Append { births, ..owned(root, 1, number + 1, vec![emitted(number)]) }).await {
-                Ok(_) => born.extend(children),
-                Err(AppendError::StaleEpoch { current, .. }) => {
-                    assert_eq!(current, Epoch(2));
-                    return born;
-                }
-                Err(other) => panic!("{other}"),
+    for nth in 1..=8 {
+        let workload = workload(nth);
+        append(&*one, submission(workload)).await.expect("it is new");
+        let (began, begins) = tokio::sync::oneshot::channel();
+        let bearing = tokio::spawn(bear_until_cancelled(Arc::clone(&one), workload, began));
+        begins.await.expect("it bears");
+        let cancelled = two.cancel(workload, "enough".into(), stamp(9)).await.expect("cancel");
+        let Cancelled::Accepted { agents } = cancelled else { panic!("{cancelled:?}") };
+        let mut born = bearing.await.expect("it is told");
+        born.sort_unstable();
+        assert_eq!(
+            agents.into_iter().map(|(agent, _)| agent).collect::<Vec<_>>(),
+            born,
+            "all of them, and nobody else"
+        );
+    }
+}
+
+/// The agents of a workload, of which the root bears three with each step until it is told that it was cancelled. `began` is told
+/// once it does.
+async fn bear_until_cancelled(
+    store: Arc<PostgresStore>,
+    workload: WorkloadId,
+    began: tokio::sync::oneshot::Sender<()>,
+) -> Vec<AgentId> {
+    let root = AgentId::root(workload);
+    let (mut born, mut began) = (vec![root], Some(began));
+    for number in 0_u64.. {
+        let children: Vec<AgentId> = (0..3).map(|branch| AgentId::child(root, Seq(number), branch)).collect();
+        let births = children.iter().map(|child| Birth { node: None, ..birth(workload, *child) }).collect();
+        match append(&*store, Append { births, ..owned(root, 1, number + 1, vec![emitted(number)]) }).await {
+            Ok(_) => born.extend(children),
+            Err(AppendError::StaleEpoch { current, .. }) => {
+                assert_eq!(current, Epoch(2));
+                return born;
             }
-            if number == 5
-                && let Some(began) = began.take()
-            {
-                began.send(()).expect("somebody waits");
-            }
+            Err(other) => panic!("{other}"),
         }
-        born
-    });
-    begins.await.expect("it bears");
-    let cancelled = two.cancel(workload(1), "enough".into(), stamp(9)).await.expect("cancel");
-    let Cancelled::Accepted { agents } = cancelled else { panic!("{cancelled:?}") };
-    let mut born = bearing.await.expect("it is told");
-    born.sort_unstable();
-    assert_eq!(agents.into_iter().map(|(agent, _)| agent).collect::<Vec<_>>(), born, "all of them, and nobody else");
+        if number == 5
+            && let Some(began) = began.take()
+        {
+            began.send(()).expect("somebody waits");
+        }
+    }
+    born
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -149,9 +167,9 @@ async fn nodes_that_start_at_once_make_one_schema_and_a_newer_one_is_refused() {
     server.sql(&database, "UPDATE nexa.meta SET value = '99' WHERE key = 'schema_version'");
     assert_eq!(
         connect().await.expect_err("it is newer").to_string(),
-        "the database was written by a newer build (schema 99, this build knows up to 1); upgrade this build"
+        "the database was written by a newer build (schema 99, this build knows up to 2); upgrade this build"
     );
-    server.sql(&database, "UPDATE nexa.meta SET value = '1' WHERE key = 'schema_version'");
+    server.sql(&database, "UPDATE nexa.meta SET value = '2' WHERE key = 'schema_version'");
     server.sql(&database, "UPDATE nexa.meta SET value = '7' WHERE key = 'format_floor'");
     assert!(matches!(connect().await, Err(OpenError::Newer { what: "format", found: 7, .. })));
     server.sql(&database, "UPDATE nexa.meta SET value = '1' WHERE key = 'format_floor'");
@@ -161,6 +179,34 @@ async fn nodes_that_start_at_once_make_one_schema_and_a_newer_one_is_refused() {
     let foreign = server.database();
     server.sql(foreign.rsplit('/').next().expect("it has one"), "CREATE SCHEMA nexa CREATE TABLE recipes (name text)");
     assert!(matches!(PostgresStore::connect(Settings::new(foreign, node("n1"))).await, Err(OpenError::Foreign)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_schema_of_the_build_before_is_brought_up_to_date_under_its_nodes() {
+    let Some(server) = Server::shared() else { return };
+    let url = server.database();
+    let connect = || PostgresStore::connect(Settings::new(url.clone(), node("n1")));
+    let before = connect().await.expect("it starts");
+    before.append(vec![submission(workload(1))]).await.remove(0).expect("it is accepted");
+    let facts = before.scan(None, GlobalSeq(0), 10).await;
+    drop(before);
+    let database = url.rsplit('/').next().expect("an address has one").to_owned();
+    // What the first schema did not have.
+    server.sql(
+        &database,
+        "ALTER TABLE nexa.agents DROP COLUMN asks;
+         DO $$ BEGIN EXECUTE (SELECT 'DROP FUNCTION ' || oid::regprocedure FROM pg_proc WHERE proname = 'append_batch_2'
+                              AND pronamespace = 'nexa'::regnamespace); END $$;
+         UPDATE nexa.meta SET value = '1' WHERE key = 'schema_version'",
+    );
+    let stores = futures::future::join_all((0..3).map(|_| connect())).await;
+    for (number, store) in (2..).zip(stores) {
+        let store = store.expect("it starts");
+        store.append(vec![submission(workload(number))]).await.remove(0).expect("it is accepted");
+        assert_eq!(store.scan(None, GlobalSeq(0), facts.as_ref().map_or(0, Vec::len)).await, facts);
+        let row = store.row(AgentId::root(workload(1))).await.expect("a store").expect("a row");
+        assert_eq!(row.asks, None, "rows from before ask for nothing");
+    }
 }
 
 #[tokio::test]
@@ -219,4 +265,41 @@ async fn another_node_goes_on_folding_where_one_stopped() {
     append(&*third, owned(AgentId::root(workload(1)), 1, 2, vec![emitted(2)])).await.expect("append");
     third.wait_applied(GlobalSeq(4), LONG).await.expect("the server ends its session, and the right is free");
     assert!(stopped.ping().await.is_err(), "its session was ended");
+}
+
+/// Whoever has just got the right has its own time: the one before stood still, and is not to be paid for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_holder_is_not_ended_for_the_time_of_the_one_before() {
+    let Some(server) = Server::shared() else { return };
+    let url = server.database();
+    let one = open(&url, "n1").await;
+    append(&*one, submission(workload(1))).await.expect("it is new");
+    one.wait_applied(GlobalSeq(2), LONG).await.expect("it folds");
+    one.close().await;
+
+    let hold = || async {
+        let mut holder = PgConnection::connect(&url).await.expect("it connects");
+        sqlx::query("SELECT pg_advisory_lock($1)")
+            .bind(0x6e65_7861_0000_0002_i64)
+            .execute(&mut holder)
+            .await
+            .expect("whoever has it lets it go");
+        (holder, std::time::Instant::now())
+    };
+    let (mut first, got) = hold().await;
+    let second = open(&url, "n2").await;
+    append(&*second, owned(AgentId::root(workload(1)), 1, 1, vec![emitted(1)])).await.expect("append");
+    // Somebody waits for the lock already when the first one is ended, so that it is the next to have it.
+    let next = hold();
+    let (ended, (mut next, got_next)) = tokio::join!(
+        async {
+            while first.ping().await.is_ok() {}
+            got.elapsed()
+        },
+        next
+    );
+    assert!(ended > STILL, "{ended:?}");
+    while next.ping().await.is_ok() {}
+    assert!(got_next.elapsed() > STILL, "{:?} after {ended:?}", got_next.elapsed());
+    second.wait_applied(GlobalSeq(3), LONG).await.expect("it folds in the end");
 }

@@ -5,8 +5,9 @@
 //! `tests/genai-names.txt`; when the conventions move, both move.
 //!
 //! One span a turn (`invoke_agent`), one a call of a model (`chat`), one a call of a tool (`execute_tool`); none a message
-//! or a step. A turn is a trace of its own: what led to it, as the turn that spawned the agent or the one before, is a
-//! link and no parent, because an agent may work for days. A call is a child of the turn that sent it.
+//! or a step. A turn is a trace of its own: what led to it, as the turn that spawned the agent, the one before (here or on
+//! the node that the agent comes from), or the leader's order, is a link and no parent, because an agent may work for days.
+//! A call is a child of the turn that sent it.
 //!
 //! Spans are those of `tracing`; who exports them decides whether they exist at all. Histograms go to whatever recorder
 //! the process has installed before its first node. What was said to and by models is in no span unless
@@ -26,11 +27,12 @@ use nexa_event::effect::{Finish, ModelReply, ModelRequest, Role};
 use nexa_event::envelope::TraceContext;
 use nexa_event::fact::EffectResult;
 use nexa_ports::model::ModelError;
-use nexa_types::{AgentId, RunCode, WorkloadId};
+use nexa_types::{AgentId, NodeId, RunCode, WorkloadId};
 use tracing::field::Empty;
 use tracing::{Span, info_span};
 
 use crate::dispatch::models::Work;
+use crate::trace::{context_of, link};
 
 /// The target of every span in here: who exports spans wants these and no others.
 pub const TARGET: &str = "nexa::genai";
@@ -116,6 +118,16 @@ pub mod attribute {
     pub const REUSED: &str = "nexa.reused";
     /// What led here, as a `traceparent`; the exporter makes a link of it. Ours.
     pub const LINK: &str = "nexa.link";
+    /// The node on which it is done. Ours.
+    pub const NODE_ID: &str = "nexa.node.id";
+    /// The node that agents are told to, or go to. Ours.
+    pub const TO_NODE_ID: &str = "nexa.to_node.id";
+    /// How many agents. Ours.
+    pub const AGENTS: &str = "nexa.agents";
+    /// How a call came.
+    pub const RPC_SYSTEM: &str = "rpc.system";
+    /// What it asked for.
+    pub const RPC_METHOD: &str = "rpc.method";
 }
 
 /// What is done.
@@ -156,7 +168,6 @@ struct Known {
 
 static KNOWN: OnceLock<Known> = OnceLock::new();
 static SHOWS_CONTENT: AtomicBool = AtomicBool::new(false);
-static CONTEXT_OF: OnceLock<fn(&Span) -> Option<TraceContext>> = OnceLock::new();
 
 /// Names the providers that may be labels, and the model of requests that name none. The first call counts.
 pub fn know(providers: impl IntoIterator<Item = String>, default_model: &str) {
@@ -174,37 +185,13 @@ pub fn show_content() {
     SHOWS_CONTENT.store(true, Ordering::Relaxed);
 }
 
-/// Says how to find out which trace a span is in, if it is exported. The first call counts.
-pub fn read_context_by(read: fn(&Span) -> Option<TraceContext>) {
-    // A second exporter in one process would see the same spans.
-    let _ = CONTEXT_OF.set(read);
-}
-
-fn context_of(span: &Span) -> Option<TraceContext> {
-    CONTEXT_OF.get().and_then(|read| read(span))
-}
-
-/// The turn that is being taken, if it is exported: what it stores belongs to it.
-pub(crate) fn here() -> Option<TraceContext> {
-    CONTEXT_OF.get().and_then(|read| read(&Span::current()))
-}
-
-/// A context as a W3C `traceparent`.
-pub fn traceparent(context: &TraceContext) -> String {
-    format!("00-{:032x}-{:016x}-01", u128::from_be_bytes(context.trace), u64::from_be_bytes(context.span))
-}
-
-fn link(span: &Span, to: Option<TraceContext>) {
-    if let Some(to) = to {
-        span.record(attribute::LINK, traceparent(&to));
-    }
-}
-
 /// Who works.
 pub(crate) struct Who<'a> {
     pub(crate) agent: AgentId,
     pub(crate) name: &'a str,
     pub(crate) workload: WorkloadId,
+    /// Where.
+    pub(crate) node: &'a NodeId,
 }
 
 /// One turn of an agent; seen from the first thing that it has to do.
@@ -214,11 +201,11 @@ pub(crate) struct Turn {
 }
 
 impl Turn {
-    /// Its span. `origin` is what spawned the agent, `earlier` the turn before, which this one replaces.
+    /// Its span. `led` is what led to it beside the turn before, which is `earlier` and is replaced by this one.
     pub(crate) fn span(
         &mut self,
         who: &Who<'_>,
-        origin: Option<TraceContext>,
+        led: impl IntoIterator<Item = TraceContext>,
         earlier: &mut Option<TraceContext>,
     ) -> Span {
         if let Some(span) = &self.span {
@@ -235,12 +222,12 @@ impl Turn {
             { attribute::AGENT_ID } = display(who.agent),
             { attribute::CONVERSATION_ID } = display(who.agent),
             { attribute::WORKLOAD_ID } = display(who.workload),
+            { attribute::NODE_ID } = display(who.node),
             { attribute::ERROR_TYPE } = Empty,
             { attribute::LINK } = Empty,
         );
         if !span.is_disabled() {
-            link(&span, origin);
-            link(&span, *earlier);
+            link(&span, led.into_iter().chain(*earlier));
             *earlier = context_of(&span);
         }
         self.span.insert(span).clone()
@@ -282,21 +269,22 @@ impl Effect {
             }
             Work::Tool(request) => {
                 let span = info_span!(
-                    target: TARGET,
-                    operation::EXECUTE_TOOL,
-                    otel.name = format!("{} {}", operation::EXECUTE_TOOL, request.tool),
-                    otel.kind = "internal",
-                    { attribute::OPERATION_NAME } = operation::EXECUTE_TOOL,
-                    { attribute::TOOL_NAME } = request.tool.as_str(),
-                    { attribute::TOOL_CALL_ID } = display(call),
-                    { attribute::AGENT_NAME } = who.name,
-                    { attribute::AGENT_ID } = display(who.agent),
-                    { attribute::CONVERSATION_ID } = display(who.agent),
-                    { attribute::WORKLOAD_ID } = display(who.workload),
-                    { attribute::ATTEMPT } = attempt,
-                    { attribute::ERROR_TYPE } = Empty,
-                    otel.status_code = Empty,
-                );
+                        target: TARGET,
+                        operation::EXECUTE_TOOL,
+                        otel.name = format!("{} {}", operation::EXECUTE_TOOL, request.tool),
+                        otel.kind = "internal",
+                        { attribute::OPERATION_NAME } = operation::EXECUTE_TOOL,
+                        { attribute::TOOL_NAME } = request.tool.as_str(),
+                        { attribute::TOOL_CALL_ID } = display(call),
+                        { attribute::AGENT_NAME } = who.name,
+                        { attribute::AGENT_ID } = display(who.agent),
+                        { attribute::CONVERSATION_ID } = display(who.agent),
+                        { attribute::WORKLOAD_ID } = display(who.workload),
+                { attribute::NODE_ID } = display(who.node),
+                        { attribute::ATTEMPT } = attempt,
+                        { attribute::ERROR_TYPE } = Empty,
+                        otel.status_code = Empty,
+                    );
                 Self { span, began: Instant::now(), labels: None }
             }
         }
@@ -394,6 +382,7 @@ fn chat_span(who: &Who<'_>, attempt: u32, provider: &str, model: &str, request: 
         { attribute::AGENT_ID } = display(who.agent),
         { attribute::CONVERSATION_ID } = display(who.agent),
         { attribute::WORKLOAD_ID } = display(who.workload),
+            { attribute::NODE_ID } = display(who.node),
         { attribute::ATTEMPT } = attempt,
         { attribute::REUSED } = Empty,
         { attribute::RESPONSE_MODEL } = Empty,
@@ -571,11 +560,5 @@ mod tests {
         }
         assert!(said.len() < CONTENT_BYTES_MAX + 1_000, "{}", said.len());
         assert!(serde_json::from_str::<serde_json::Value>(&format!("[{said}]")).is_ok());
-    }
-
-    #[test]
-    fn a_context_is_written_as_a_traceparent() {
-        let context = TraceContext { trace: [0x0A; 16], span: [1, 0, 0, 0, 0, 0, 0, 0xFF] };
-        assert_eq!(traceparent(&context), format!("00-{}-01000000000000ff-01", "0a".repeat(16)));
     }
 }

@@ -9,7 +9,7 @@
 //! - `liveness`, `memory`: how late the runtime is and how large the process, and what is done about the latter.
 //! - `dispatch`: carries out effects: models and timers.
 //! - [`bounded`], [`supervise`]: actors with limits, and restarts with limits; other crates use them too.
-//! - [`genai`]: what is seen of all that: spans and histograms.
+//! - [`genai`], [`trace`]: what is seen of all that: spans and histograms, and how spans of several nodes hang together.
 //! - [`programs`], [`live`]: modules by hash, and what agents say while they work.
 //!
 //! Holds:
@@ -34,6 +34,7 @@ pub mod live;
 mod liveness;
 mod memory;
 mod moving;
+mod newborn;
 mod node;
 mod ownership;
 mod pace;
@@ -42,14 +43,16 @@ mod residency;
 mod run_queue;
 pub mod supervise;
 mod takeover;
+pub mod trace;
 mod waits;
 
 pub use agent::RECALLS_MAX;
 pub use bounded::Overloaded;
 pub use config::{NodeConfig, NodeLoad, NodeStats};
 pub use dispatch::slices::{Slices, SlicesReport, budget_of};
-pub use live::{Live, LiveHub, LiveKind, LivePiece, LiveReceiver};
+pub use live::{Live, LiveHub, LiveKind, LivePiece, LiveReceiver, LiveSaid};
 pub use memory::MemoryPressure;
 pub use moving::{Carrier, Given, LEFT_FOR, RELEASE_WAIT, ReleaseError, Released};
+pub use newborn::Newborn;
 pub use node::{Node, Ports, StartError};
 pub use programs::ProgramError;

@@ -4,13 +4,17 @@
 //! notice a gap, and start over when a later attempt begins at offset 0.
 //!
 //! Bound: [`LIVE_PIECES_MAX`] pieces a workload. A slow receiver loses the oldest and is told how many.
+//!
+//! Where there are other nodes, somebody carries pieces between hubs ([`LiveHub::connect`]): what is listened to elsewhere
+//! goes out ([`LiveHub::forward`]), and what is said elsewhere comes in ([`LiveHub::heard`]) and goes no further. At most
+//! [`SAID_MAX`] pieces wait to go out; a further one is dropped.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nexa_ports::model::Chunks;
 use nexa_types::{AgentId, Seq, WorkloadId};
-use tokio::sync::broadcast;
+use tokio::sync::{Notify, broadcast, mpsc};
 
 use crate::genai::Effect;
 
@@ -18,6 +22,8 @@ use crate::genai::Effect;
 pub const LIVE_PIECES_MAX: usize = 1_024;
 /// A longer piece is cut, in bytes.
 pub const LIVE_PIECE_BYTES_MAX: usize = 64 << 10;
+/// Pieces that wait to be carried to other nodes.
+pub const SAID_MAX: usize = 4_096;
 /// Between two looks for workloads that nobody listens to any more.
 const SWEEP_EVERY_SUBSCRIPTIONS: usize = 64;
 
@@ -62,12 +68,18 @@ pub enum Live {
 #[derive(Debug, Clone, Default)]
 pub struct LiveHub {
     topics: Arc<Mutex<Topics>>,
+    /// Somebody has begun to listen, or has stopped.
+    changed: Arc<Notify>,
 }
 
 #[derive(Debug, Default)]
 struct Topics {
     by_workload: HashMap<WorkloadId, broadcast::Sender<LivePiece>>,
     subscriptions: usize,
+    /// What is listened to on other nodes.
+    elsewhere: BTreeSet<WorkloadId>,
+    /// Where pieces of that go.
+    said: Option<mpsc::Sender<(WorkloadId, LivePiece)>>,
 }
 
 impl LiveHub {
@@ -83,17 +95,92 @@ impl LiveHub {
             topics.by_workload.retain(|_, sender| sender.receiver_count() > 0);
         }
         let sender = topics.by_workload.entry(workload).or_insert_with(|| broadcast::channel(LIVE_PIECES_MAX).0);
-        LiveReceiver { receiver: sender.subscribe() }
+        let receiver = sender.subscribe();
+        drop(topics);
+        self.changed.notify_one();
+        LiveReceiver { receiver, _leaves: Leaves(self.changed.clone()) }
     }
 
-    /// Hands a piece to everybody who listens to the workload; to nobody is fine.
+    /// Hands a piece that is said here to everybody who listens to the workload, here and elsewhere; to nobody is fine.
     pub fn publish(&self, workload: WorkloadId, piece: impl FnOnce() -> LivePiece) {
         let mut topics = self.lock();
-        if let Some(sender) = topics.by_workload.get(&workload)
-            && sender.send(piece()).is_err()
-        {
+        let out = topics.said.as_ref().filter(|_| topics.elsewhere.contains(&workload)).cloned();
+        let is_heard = topics.by_workload.get(&workload).is_some_and(|sender| sender.receiver_count() > 0);
+        if !is_heard {
             topics.by_workload.remove(&workload);
         }
+        if out.is_none() && !is_heard {
+            return;
+        }
+        let piece = piece();
+        if let Some(out) = out {
+            // The recorded answer follows.
+            let _ = out.try_send((workload, piece.clone()));
+        }
+        topics.hand_over(workload, piece);
+    }
+
+    /// Hands a piece that was said on another node to everybody who listens here.
+    pub fn heard(&self, workload: WorkloadId, mut piece: LivePiece) {
+        if piece.text.len() > LIVE_PIECE_BYTES_MAX {
+            piece.text = cut(&piece.text);
+        }
+        self.lock().hand_over(workload, piece);
+    }
+
+    /// What is listened to here.
+    pub fn wanted(&self) -> Vec<WorkloadId> {
+        let topics = self.lock();
+        let heard = topics.by_workload.iter().filter(|(_, sender)| sender.receiver_count() > 0);
+        heard.map(|(workload, _)| *workload).collect()
+    }
+
+    /// Waits until somebody has begun to listen here, or has stopped. Cancel-safe; for one who waits.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Pieces to be carried to other nodes come out here from now on. `None` if they do somewhere already.
+    pub fn connect(&self) -> Option<LiveSaid> {
+        let mut topics = self.lock();
+        if topics.said.as_ref().is_some_and(|said| !said.is_closed()) {
+            return None;
+        }
+        let (said, pieces) = mpsc::channel(SAID_MAX);
+        topics.said = Some(said);
+        Some(LiveSaid { pieces })
+    }
+
+    /// What is listened to on other nodes, in the place of what was said before.
+    pub fn forward(&self, elsewhere: BTreeSet<WorkloadId>) {
+        self.lock().elsewhere = elsewhere;
+    }
+}
+
+impl Topics {
+    fn hand_over(&mut self, workload: WorkloadId, piece: LivePiece) {
+        if let Some(sender) = self.by_workload.get(&workload)
+            && sender.send(piece).is_err()
+        {
+            self.by_workload.remove(&workload);
+        }
+    }
+}
+
+/// Where pieces for other nodes come out.
+#[derive(Debug)]
+pub struct LiveSaid {
+    pieces: mpsc::Receiver<(WorkloadId, LivePiece)>,
+}
+
+impl LiveSaid {
+    /// The next pieces, in order, at most so many; waits for the first. Once the hub is gone it waits for ever. Cancel-safe.
+    pub async fn next(&mut self, limit: usize) -> Vec<(WorkloadId, LivePiece)> {
+        let mut pieces = Vec::new();
+        if self.pieces.recv_many(&mut pieces, limit).await == 0 {
+            std::future::pending().await
+        }
+        pieces
     }
 }
 
@@ -101,6 +188,18 @@ impl LiveHub {
 #[derive(Debug)]
 pub struct LiveReceiver {
     receiver: broadcast::Receiver<LivePiece>,
+    /// Dropped after the receiver, which does not count any more then.
+    _leaves: Leaves,
+}
+
+/// Says that somebody has stopped listening.
+#[derive(Debug)]
+struct Leaves(Arc<Notify>);
+
+impl Drop for Leaves {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
 }
 
 impl LiveReceiver {
@@ -183,8 +282,50 @@ mod tests {
         let workload = WorkloadId::from_bytes([1; 16]);
         hub.publish(workload, || unreachable!("nobody listens"));
         drop(hub.subscribe(workload));
-        hub.publish(workload, || piece(0));
         hub.publish(workload, || unreachable!("nobody listens any more"));
+    }
+
+    #[tokio::test]
+    async fn what_is_listened_to_elsewhere_goes_out_and_what_is_said_elsewhere_stays_here() {
+        let hub = LiveHub::default();
+        let workload = WorkloadId::from_bytes([1; 16]);
+        hub.forward(BTreeSet::from([workload]));
+        hub.publish(workload, || unreachable!("nobody carries it"));
+        let mut said = hub.connect().expect("nobody has yet");
+        assert!(hub.connect().is_none());
+        let mut here = hub.subscribe(workload);
+        hub.publish(workload, || piece(0));
+        hub.heard(workload, piece(7));
+        hub.publish(WorkloadId::from_bytes([2; 16]), || unreachable!("nobody listens to this one"));
+        hub.publish(workload, || piece(1));
+        assert_eq!(said.next(10).await, [(workload, piece(0)), (workload, piece(1))]);
+        for offset in [0, 7, 1] {
+            assert_eq!(here.next().await, Some(Live::Piece(piece(offset))));
+        }
+        for offset in 0..2 * SAID_MAX as u64 {
+            hub.publish(workload, || piece(offset));
+        }
+        assert_eq!(said.next(usize::MAX).await.len(), SAID_MAX, "who does not carry fast enough gets the first ones");
+        hub.forward(BTreeSet::new());
+        drop(here);
+        hub.publish(workload, || unreachable!("nobody listens any more"));
+    }
+
+    #[tokio::test]
+    async fn it_is_known_who_listens_and_when_that_changes() {
+        let hub = LiveHub::default();
+        let workload = WorkloadId::from_bytes([1; 16]);
+        let one = hub.subscribe(workload);
+        hub.changed().await;
+        assert_eq!(hub.wanted(), [workload]);
+        let other = hub.subscribe(workload);
+        hub.changed().await;
+        drop(one);
+        hub.changed().await;
+        assert_eq!(hub.wanted(), [workload], "there is another");
+        drop(other);
+        hub.changed().await;
+        assert!(hub.wanted().is_empty());
     }
 
     #[test]

@@ -14,6 +14,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use nexa_event::envelope::TraceContext;
 use nexa_ports::neighbours::Carried;
 use nexa_ports::store::{AgentRow, Place, Rows, StoreError};
 use nexa_types::{AgentId, EffectKey, Epoch, Millis, NodeId, Timestamp};
@@ -46,6 +47,8 @@ pub struct Given {
     pub epoch: Epoch,
     /// Who goes on with what it has in flight; without one, that is sent again by the ledger's rules.
     pub carrier: Option<Carrier>,
+    /// What led here: the order of a leader, or the agent's last turn on the node that it comes from.
+    pub trace: Option<TraceContext>,
 }
 
 /// Who goes on with an effect of an agent that has moved.
@@ -68,6 +71,8 @@ pub struct Released {
     pub epoch: Epoch,
     /// Who goes on with what it has in flight: this node, or one that it came from.
     pub carrier: Option<Carrier>,
+    /// Its last turn here, if that is known and exported.
+    pub trace: Option<TraceContext>,
 }
 
 /// Why an agent has not left.
@@ -94,6 +99,20 @@ pub enum ReleaseError {
     /// This node stops, and does not know what became of it. The row says whose it is.
     #[error("this node stops")]
     Stopped,
+}
+
+impl ReleaseError {
+    /// Which kind of reason, from a closed set.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::NotMine => "not_mine",
+            Self::Here { .. } => "here",
+            Self::Busy { .. } => "busy",
+            Self::Store(_) => "store",
+            Self::Stopped => "stopped",
+        }
+    }
 }
 
 struct Left {
@@ -165,7 +184,8 @@ pub(crate) async fn release(core: Arc<Core>, agent: AgentId, to: NodeId) -> Resu
             debug!(%agent, %to, %error, "agent stays");
             let was_called = core.residency.comes_back(agent);
             if core.ownership.epoch(agent).is_none() {
-                core.lose(agent, Epoch(u64::MAX));
+                // It may be given anew by now.
+                core.lose(agent, Epoch(0));
             } else if was_called || was_seated {
                 core.hint(agent, Hint::Inbox);
             }
@@ -286,12 +306,20 @@ impl Core {
 
     /// The agent is another node's: forgets it, but for what is in flight.
     fn part(self: &Arc<Self>, agent: AgentId, to: NodeId, epoch: Epoch) -> Released {
-        self.departed.note(agent, to.clone(), self.clock.now());
-        self.ownership.forget(agent, Epoch(epoch.0.saturating_sub(1)));
-        self.timers.set(agent, None);
-        let sent = self.models.hand_over(agent, &to);
-        self.is_at_work(agent, false);
-        self.residency.has_parted(agent);
+        let left = self.ownership.lose(agent, Epoch(epoch.0.saturating_sub(1)), || {
+            self.departed.note(agent, to.clone(), self.clock.now());
+            self.timers.set(agent, None);
+            let (sent, granted) = self.models.hand_over(agent, &to);
+            self.residency.has_parted(agent);
+            (sent, self.next_after(agent, granted))
+        });
+        let Some((sent, next)) = left else {
+            // It was taken from there and given to this node again, with all that it has in flight.
+            self.residency.comes_back(agent);
+            self.hint(agent, Hint::Inbox);
+            return Released { epoch, carrier: None, trace: None };
+        };
+        self.tell_next(next);
         info!(%agent, %to, %epoch, carried = sent.is_some(), "agent has moved");
         let carrier = sent.map(|Sent { key, attempt, deadline, by }| Carrier {
             node: by.unwrap_or_else(|| self.config.node.clone()),
@@ -299,7 +327,7 @@ impl Core {
             attempt,
             deadline,
         });
-        Released { epoch, carrier }
+        Released { epoch, carrier, trace: self.leads.take(agent) }
     }
 
     /// The agent is another node's, which this one was not asked about, or has ended elsewhere.
@@ -309,13 +337,12 @@ impl Core {
             return;
         }
         debug!(%agent, %epoch, "agent is another node's");
-        self.ownership.forget(agent, epoch);
-        if self.ownership.epoch(agent).is_none() {
-            self.timers.set(agent, None);
-            self.models.forget(agent);
-            self.is_at_work(agent, false);
+        let lost = self.ownership.lose(agent, epoch, || {
+            self.leads.take(agent);
             self.residency.has_parted(agent);
-        }
+            self.let_go(agent)
+        });
+        lost.into_iter().for_each(|next| self.tell_next(next));
     }
 
     /// Takes the right to an agent, if its row says so and it is news.
@@ -325,18 +352,16 @@ impl Core {
             debug!(agent = %row.agent, given = %given.epoch, current = %row.epoch, "agent is not taken up: that is stale");
             return false;
         }
-        if !self.ownership.given(row.agent, given.epoch) {
-            return false;
-        }
-        self.departed.forget(row.agent);
-        self.models.take_back(row.agent);
-        if let Some(Carrier { node, key, attempt, deadline }) =
-            given.carrier.clone().filter(|c| c.node != self.config.node)
-        {
-            self.models.expect(row.agent, Sent { key, attempt, deadline, by: Some(node) });
-        }
-        self.residency.outdate(row.agent);
-        true
+        let sent = given.carrier.clone().map(|Carrier { node, key, attempt, deadline }| {
+            let by = (node != self.config.node).then_some(node);
+            Sent { key, attempt, deadline, by }
+        });
+        self.ownership.take(row.agent, given.epoch, || {
+            self.departed.forget(row.agent);
+            self.leads.note(row.agent, given.trace);
+            self.models.take_up(row.agent, sent);
+            self.residency.outdate(row.agent);
+        })
     }
 
     /// Whether a row is this node's, under the right that it was given.

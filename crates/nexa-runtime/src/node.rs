@@ -6,6 +6,7 @@
 //! Everything hangs off the value: no process-wide names, so several nodes fit into one process. Dropping the last
 //! clone stops the node where it stands, as a crash would; [`Node::drain`] stops it in good order.
 
+pub(crate) mod leaving;
 mod moving;
 mod quarantine;
 mod stats;
@@ -22,7 +23,7 @@ use nexa_ports::neighbours::Neighbours;
 use nexa_ports::store::{Stamp, Store, StoreError};
 use nexa_ports::tool::Tools;
 use nexa_sched::SchedulerConfig;
-use nexa_types::{AgentId, EffectKey, Epoch, Millis, ModuleHash, NodeId, TenantId};
+use nexa_types::{AgentId, EffectKey, Millis, ModuleHash, NodeId, TenantId};
 use nexa_vm::module::Module;
 use nexa_vm::vm::Program;
 use tokio::sync::Semaphore;
@@ -43,12 +44,14 @@ use crate::live::LiveHub;
 use crate::liveness::{self, Vitals};
 use crate::memory::Gauge;
 use crate::moving::Departed;
+use crate::newborn::{AT_BIRTH, Newborn};
 use crate::ownership::Ownership;
 use crate::programs::{ProgramError, Programs};
 use crate::residency::{Counts, Residency, Seat, SeatLimits};
 use crate::run_queue::RunQueue;
 use crate::supervise::{SuperviseCounters, Supervisor, keep_running};
 use crate::takeover;
+use crate::trace::Leads;
 
 /// Supervisors that share the agents, because ractor links and unlinks under one lock a tree.
 const SHARDS: usize = 16;
@@ -126,6 +129,7 @@ pub(crate) struct Core {
     pub(crate) neighbours: Arc<dyn Neighbours>,
     pub(crate) fence: Arc<dyn Fence>,
     pub(crate) departed: Departed,
+    pub(crate) leads: Leads,
     pub(crate) counters: Counters,
     pub(crate) stop: CancellationToken,
     supervisors: Vec<Supervisor>,
@@ -194,6 +198,14 @@ impl Node {
     /// sweep finds it.
     pub fn wake(&self, agent: AgentId) -> Result<(), Overloaded> {
         self.core().call(agent, Hint::Inbox)
+    }
+
+    /// The same for an agent that was born on this node just now; nothing of it is read then.
+    ///
+    /// # Errors
+    /// [`Overloaded`], as for [`Self::wake`].
+    pub fn wake_newborn(&self, newborn: Newborn) -> Result<(), Overloaded> {
+        self.core().call_newborn(newborn)
     }
 
     /// A program by its hash, loaded and verified once.
@@ -305,6 +317,7 @@ impl Core {
                 neighbours,
                 fence,
                 departed: Departed::default(),
+                leads: Leads::default(),
                 counters: Counters::default(),
                 failed: CancellationToken::new(),
                 config,
@@ -403,6 +416,18 @@ impl Core {
         Ok(())
     }
 
+    /// Brings an agent into memory that was born here just now, from what is known of it. If there is no room at the moment, or
+    /// it was called before, it is read as any other.
+    pub(crate) fn call_newborn(self: &Arc<Self>, newborn: Newborn) -> Result<(), Overloaded> {
+        if self.ownership.epoch(newborn.agent()) != Some(AT_BIRTH) {
+            return self.call(newborn.agent(), Hint::Inbox);
+        }
+        if let Some(seat) = self.residency.call_newborn(newborn.agent())? {
+            self.adopt(AgentChild::newborn(self.clone(), seat, newborn));
+        }
+        Ok(())
+    }
+
     /// The same for a hint whose loss is made good by the sweep.
     pub(crate) fn hint(self: &Arc<Self>, agent: AgentId, hint: Hint) {
         if let Err(error) = self.call(agent, hint) {
@@ -412,9 +437,21 @@ impl Core {
 
     fn start(self: &Arc<Self>, seats: impl IntoIterator<Item = Seat>) {
         for seat in seats {
-            let shard = usize::from(seat.agent.as_bytes()[0]) % self.supervisors.len();
-            self.supervisors[shard].adopt(Box::new(AgentChild { core: self.clone(), seat }));
+            self.adopt(AgentChild::new(self.clone(), seat));
         }
+    }
+
+    /// The same for one whose loss is made good by the sweep.
+    pub(crate) fn bring_up(self: &Arc<Self>, newborn: Newborn) {
+        let agent = newborn.agent();
+        if let Err(error) = self.call_newborn(newborn) {
+            debug!(%agent, %error, "an agent that was born waits for the sweep");
+        }
+    }
+
+    fn adopt(&self, child: AgentChild) {
+        let shard = usize::from(child.agent().as_bytes()[0]) % self.supervisors.len();
+        self.supervisors[shard].adopt(Box::new(child));
     }
 
     /// An agent has read its history.
@@ -430,24 +467,6 @@ impl Core {
     /// An agent leaves memory whatever comes.
     pub(crate) fn leave_now(self: &Arc<Self>, seat: &Seat) {
         self.start(self.residency.gone(seat));
-    }
-
-    /// An agent is not run any more, for now: it is still this node's, which hears of a cancel.
-    pub(crate) fn gone(self: &Arc<Self>, seat: &Seat) {
-        if self.residency.is_seated(seat) {
-            self.models.forget(seat.agent);
-            self.timers.set(seat.agent, None);
-            self.is_at_work(seat.agent, false);
-        }
-        self.start(self.residency.gone(seat));
-    }
-
-    /// An agent has ended or is not this node's any more, under this epoch or an earlier one.
-    pub(crate) fn gone_for_good(self: &Arc<Self>, seat: &Seat, epoch: Epoch) {
-        if self.residency.is_seated(seat) {
-            self.ownership.forget(seat.agent, epoch);
-        }
-        self.gone(seat);
     }
 
     /// Stops everything where it stands.

@@ -6,6 +6,11 @@
 //!
 //! Of a node alone, an agent that was born here needs no entry: it starts under epoch 1. Beside others a leader places
 //! agents under epoch 1 too, so there every right has its entry, and the table is also the list of what the node owns.
+//!
+//! With a right comes what goes on for the agent elsewhere, and with its loss that is handed over or let go. Both are done in
+//! one with the change of the right ([`Ownership::take`], [`Ownership::lose`], [`Ownership::still`]), so that nobody runs an
+//! agent between the two, and what is done about a right that is over does not meet the next one. What is done so takes other
+//! tables of the node, and never asks this one: so it wakes nobody.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -14,8 +19,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use nexa_ports::store::AgentRow;
 use nexa_types::{AgentId, Epoch};
 
-/// The epoch of an agent that is born with an owner.
-const AT_BIRTH: Epoch = Epoch(1);
+use crate::newborn::AT_BIRTH;
 
 pub(crate) struct Ownership {
     given: Mutex<BTreeMap<AgentId, Epoch>>,
@@ -34,8 +38,16 @@ impl Ownership {
 
     /// The store has given this node the agent under this epoch. False if it has one as late already.
     pub(crate) fn given(&self, agent: AgentId, epoch: Epoch) -> bool {
+        self.take(agent, epoch, || ())
+    }
+
+    /// The same, and what is to be done before anybody acts by that right.
+    pub(crate) fn take(&self, agent: AgentId, epoch: Epoch, before: impl FnOnce()) -> bool {
         let mut given = self.lock();
         let is_news = given.get(&agent).is_none_or(|known| *known < epoch);
+        if is_news {
+            before();
+        }
         if is_news && (self.others || epoch != AT_BIRTH) {
             given.insert(agent, epoch);
         }
@@ -49,10 +61,28 @@ impl Ownership {
 
     /// The agent has ended, or somebody else has it by a right as late as this one or later.
     pub(crate) fn forget(&self, agent: AgentId, epoch: Epoch) {
+        self.lose(agent, epoch, || ());
+    }
+
+    /// The same, and what is to be done then: not if there is a later right.
+    pub(crate) fn lose<T>(&self, agent: AgentId, epoch: Epoch, then: impl FnOnce() -> T) -> Option<T> {
         let mut given = self.lock();
         if given.get(&agent).is_some_and(|known| *known <= epoch) {
             given.remove(&agent);
         }
+        (!given.contains_key(&agent)).then(then)
+    }
+
+    /// Does something while no right changes.
+    pub(crate) fn still<T>(&self, act: impl FnOnce() -> T) -> T {
+        let _given = self.lock();
+        act()
+    }
+
+    /// Does something if there is a right to this agent, while it does not change.
+    pub(crate) fn holding<T>(&self, agent: AgentId, act: impl FnOnce() -> T) -> Option<T> {
+        let given = self.lock();
+        given.contains_key(&agent).then(act)
     }
 
     /// The right that this node was given, as far as it knows.

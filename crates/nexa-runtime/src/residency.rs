@@ -175,6 +175,23 @@ impl Residency {
         Ok(None)
     }
 
+    /// The same for an agent that was born here just now. Its seat expects nothing in the inbox that it is not told of; an agent
+    /// that is not seated by this call is brought in as any other, for whoever called it before may have left something there.
+    pub(crate) fn call_newborn(&self, agent: AgentId) -> Result<Option<Seat>, Overloaded> {
+        {
+            let mut state = self.lock();
+            let is_known = state.seated.contains_key(&agent) || state.parting.contains_key(&agent);
+            let is_next = !is_known && state.queued.is_empty() && state.may_wake() && state.has_room(&self.limits);
+            if is_next && !self.is_draining() && !state.closed {
+                let seat = state.seat(agent);
+                // Nobody else has it before the lock is given up.
+                seat.inbox_changed.store(false, Ordering::Release);
+                return Ok(Some(seat));
+            }
+        }
+        self.call(agent, Hint::Inbox)
+    }
+
     /// Acts on how much memory there is: sends the cheapest idle ones to sleep, and gives the seats of those who may
     /// come.
     pub(crate) fn relieve(&self, relief: Relief) -> Vec<Seat> {

@@ -234,13 +234,29 @@ async fn look_for_lost_hints(core: &Arc<Core>, swept: &mut Swept, now: Timestamp
     }
     swept.rows = next_after(&page, limit);
     for row in page {
-        // Who is in memory looks around by itself, but one that computes for long does not look for a cancel.
-        let is_missed = row.cancelled || !(core.residency.holds(row.agent) || core.holds_back(row.agent));
-        if core.owns(&row) && is_missed && has_something_to_do(core, &row, now).await? {
+        if core.owns(&row) && is_missed(core, &row, now).await? {
             core.hint(row.agent, Hint::Inbox);
         }
     }
     Ok(())
+}
+
+/// Whether an agent should look, and may not know it. Who is in memory keeps its timer and its effects in view, but nobody
+/// else tells it that its inbox has changed: a hint that got lost would keep it waiting until it has been idle for so long
+/// that it leaves.
+async fn is_missed(core: &Core, row: &AgentRow, now: Timestamp) -> Result<bool, StoreError> {
+    // One that computes for long does not look for a cancel.
+    if row.cancelled {
+        return Ok(true);
+    }
+    if core.holds_back(row.agent) {
+        return Ok(false);
+    }
+    match (core.residency.holds(row.agent), row.state) {
+        (false, _) => has_something_to_do(core, row, now).await,
+        (true, AgentState::Waiting(_)) => Ok(!core.store.inbox(row.agent, 1).await?.is_empty()),
+        (true, _) => Ok(false),
+    }
 }
 
 fn next_after(page: &[AgentRow], limit: usize) -> Option<AgentId> {

@@ -253,7 +253,7 @@ async fn a_carried_answer_reaches_an_owner_that_was_not_told_of_it() {
     let released = n1.release(agent, &name("n2")).await.unwrap();
     town.desk.model.hold(false);
     until("the answer", || n1.load().results_unrecorded == 1).await;
-    n2.adopt(vec![Given { agent, epoch: released.epoch, carrier: None }]).await.unwrap();
+    n2.adopt(vec![Given { agent, epoch: released.epoch, carrier: None, trace: None }]).await.unwrap();
     assert_eq!(town.desk.text(workload).await, "<<0>>");
     until("the answer to be forgotten", || n1.load().carried == 0).await;
 }
@@ -297,8 +297,8 @@ async fn in_doubt(doubts: &[Doubt]) -> (Result<Released, ReleaseError>, Vec<Agen
     let (workload, agent) = asking(&town).await;
     way.doubts.lock().unwrap().extend(doubts);
     let released = soon("the release", n1.release(agent, &name("n2"))).await;
-    if let Ok(Released { epoch, carrier }) = released.clone() {
-        town.tell(&name("n2"), Given { agent, epoch, carrier }).await;
+    if let Ok(Released { epoch, carrier, .. }) = released.clone() {
+        town.tell(&name("n2"), Given { agent, epoch, carrier, trace: None }).await;
     }
     town.desk.model.hold(false);
     assert_eq!(town.desk.text(workload).await, "<<0>>");
@@ -362,12 +362,12 @@ async fn a_cancel_before_between_and_after_a_migration_is_carried_out() {
             cancels().await;
         }
         way.holds_placing.send_replace(false);
-        let Released { epoch, carrier } = soon("the release", leaving).await.unwrap().unwrap();
+        let Released { epoch, carrier, .. } = soon("the release", leaving).await.unwrap().unwrap();
         assert!(carrier.is_some());
         if when == 2 {
             cancels().await;
         }
-        n2.adopt(vec![Given { agent, epoch, carrier }]).await.unwrap();
+        n2.adopt(vec![Given { agent, epoch, carrier, trace: None }]).await.unwrap();
         assert_eq!(town.desk.failure(workload).await.code, RunCode::Cancelled, "{when}");
         until("the call to be cancelled", || town.desk.model.tokens.lock().unwrap()[0].is_cancelled()).await;
         until("it to be forgotten", || n1.load().carried == 0).await;
@@ -477,11 +477,11 @@ async fn what_is_given_late_or_twice_changes_nothing_and_another_runs_right_is_n
     let town = Town::new(FakeModel::echo(1));
     let (n1, n2) = (town.start("n1").await, town.start("n2").await);
     let (workload, agent) = asking(&town).await;
-    let Released { epoch, carrier } = n1.release(agent, &name("n2")).await.unwrap();
+    let Released { epoch, carrier, .. } = n1.release(agent, &name("n2")).await.unwrap();
     for _ in 0..2 {
-        n1.adopt(vec![Given { agent, epoch: Epoch(1), carrier: None }]).await.unwrap();
-        n2.adopt(vec![Given { agent, epoch: Epoch(1), carrier: None }]).await.unwrap();
-        n2.adopt(vec![Given { agent, epoch, carrier: carrier.clone() }]).await.unwrap();
+        n1.adopt(vec![Given { agent, epoch: Epoch(1), carrier: None, trace: None }]).await.unwrap();
+        n2.adopt(vec![Given { agent, epoch: Epoch(1), carrier: None, trace: None }]).await.unwrap();
+        n2.adopt(vec![Given { agent, epoch, carrier: carrier.clone(), trace: None }]).await.unwrap();
     }
     // Placed on the same name under an epoch that this run was not told of, as if for a later run.
     let other = town.submit(2, &program::one_call(), Vec::new()).await;
@@ -494,7 +494,7 @@ async fn what_is_given_late_or_twice_changes_nothing_and_another_runs_right_is_n
     tokio::time::sleep(std::time::Duration::from_millis(150)).await;
     assert_eq!(town.desk.state(root(other)).await, AgentState::Placed);
     assert_eq!((n1.owned(None, 10), n2.owned(None, 10)), (vec![], vec![]));
-    n2.adopt(vec![Given { agent: root(other), epoch: Epoch(1), carrier: None }]).await.unwrap();
+    n2.adopt(vec![Given { agent: root(other), epoch: Epoch(1), carrier: None, trace: None }]).await.unwrap();
     assert_eq!(town.desk.text(other).await, "<hello>");
 }
 
@@ -648,7 +648,7 @@ async fn accuse(moves: Vec<(prop::sample::Index, u8, u8)>, kills: bool) {
             } else {
                 let place = Place { agent: row.agent, from: row.epoch, node: name(names[usize::from(to)]) };
                 if let Ok(epoch) = town.desk.store.place(vec![place.clone()]).await.unwrap()[0] {
-                    town.tell(&place.node, Given { agent: row.agent, epoch, carrier: None }).await;
+                    town.tell(&place.node, Given { agent: row.agent, epoch, carrier: None, trace: None }).await;
                 }
             }
         }

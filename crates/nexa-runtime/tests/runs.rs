@@ -171,6 +171,19 @@ async fn a_lost_hint_is_made_good_by_the_sweep() {
 }
 
 #[tokio::test]
+async fn a_lost_hint_for_an_agent_in_memory_is_made_good_by_the_sweep_too() {
+    let desk = Desk::with_still_clock(FakeModel::echo(1));
+    let (limits, clock) = (config("n1"), desk.sim.clone().unwrap());
+    assert!(limits.sweep_every < limits.idle_before_dormant, "or it would have left memory by then");
+    let (sweep_every, node) = (limits.sweep_every, desk.start(limits).await);
+    let workload = desk.run(&node, 1, &program::approval()).await;
+    until("it to have nothing to do", || node.stats().idle_agents == 1).await;
+    desk.approve_in_silence(workload, root(workload), Seq(1)).await;
+    clock.advance(sweep_every);
+    assert!(desk.outcome(workload).await.is_ok());
+}
+
+#[tokio::test]
 async fn a_cancel_reaches_the_call_in_flight_and_ends_the_agent() {
     let desk = Desk::new(FakeModel::echo(1));
     desk.model.hold(true);

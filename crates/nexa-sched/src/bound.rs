@@ -39,10 +39,14 @@ fn work(setting: &Setting) -> u64 {
         }
     }
     let mut needed = [0u128; KINDS];
-    for task in waiting(setting) {
-        let reference = u128::from(setting.problem.graph.agents()[task as usize].estimated_duration.0) * 100;
-        for (needed, amount) in needed.iter_mut().zip(&setting.demand[task as usize]) {
-            *needed = needed.saturating_add(u128::from(*amount).saturating_mul(reference));
+    let shapes = setting.tasks.shapes();
+    let mut references = vec![0u128; shapes.len()];
+    for task in waiting(setting).map(|task| setting.tasks.get(task)) {
+        references[task.shape as usize] += u128::from(task.reference) * 100;
+    }
+    for (shape, reference) in shapes.iter().zip(references) {
+        for (needed, amount) in needed.iter_mut().zip(shape.demand) {
+            *needed = needed.saturating_add(u128::from(amount).saturating_mul(reference));
         }
     }
     let times = needed.into_iter().zip(all).map(|(needed, all)| needed.checked_div(all).unwrap_or(0));
@@ -51,6 +55,9 @@ fn work(setting: &Setting) -> u64 {
 
 fn shared(setting: &Setting) -> u64 {
     let each = &setting.ledgers.each;
+    if each.is_empty() {
+        return 0;
+    }
     // What is held of a rate may go on after the last end: as long as the longest that is held, less the task itself.
     let mut needed = vec![0u128; each.len()];
     let mut beyond = vec![0u64; each.len()];

@@ -248,7 +248,7 @@ impl<'p> Explainer<'p> {
         let put = |timeline: &mut Timeline, until: u64, need: &Amounts| {
             if holds { timeline.hold(start, until, need) } else { timeline.give_back(start, until, need) }
         };
-        put(&mut self.nodes[slot.node as usize], end, &self.setting.demand[task as usize]);
+        put(&mut self.nodes[slot.node as usize], end, self.setting.demand(task));
         for hold in self.setting.ledgers.holds(task) {
             let until = hold.span.map_or(end, |span| start.saturating_add(span));
             put(&mut self.limits[hold.ledger as usize], until, &[hold.amount, 0, 0]);
@@ -259,7 +259,7 @@ impl<'p> Explainer<'p> {
     fn ready(&self, task: u32, node: u32) -> Option<(u64, u32)> {
         let arrival = |before: &u32| {
             let slot = self.plan.allocation[*before as usize];
-            let way = if slot.node == node { 0 } else { self.setting.transfer[*before as usize] };
+            let way = if slot.node == node { 0 } else { self.setting.transfer(*before) };
             (slot.end.0.saturating_add(way), *before)
         };
         self.setting.problem.graph.dependencies(task).iter().map(arrival).max()
@@ -276,7 +276,7 @@ impl<'p> Explainer<'p> {
             {
                 return Outcome::Label { name: name.clone(), value: value.clone() };
             }
-            let (need, has) = (&self.setting.demand[task as usize], &self.setting.capacity[node as usize]);
+            let (need, has) = (self.setting.demand(task), &self.setting.capacity[node as usize]);
             if let Some(kind) = (0..KINDS).find(|kind| need[*kind] > has[*kind]) {
                 return Outcome::TooSmall { resource: RESOURCES[kind], need: need[kind], has: has[kind] };
             }
@@ -304,7 +304,7 @@ impl<'p> Explainer<'p> {
         for _ in 0..TURNS_MAX {
             let before = at;
             let span = self.setting.duration(task, node);
-            let free = room(&self.setting.demand[task as usize], &self.setting.capacity[node as usize]);
+            let free = room(self.setting.demand(task), &self.setting.capacity[node as usize]);
             if let Some(free) = free {
                 at = self.nodes[node as usize].earliest(at, span, &free);
             }
@@ -358,7 +358,7 @@ impl<'p> Explainer<'p> {
             let together: Amounts = members
                 .iter()
                 .filter(|other| self.plan.allocation[**other as usize].node == node)
-                .map(|other| self.setting.demand[*other as usize])
+                .map(|other| *self.setting.demand(*other))
                 .fold([0; KINDS], |sum, need| std::array::from_fn(|kind| sum[kind].saturating_add(need[kind])));
             for kind in 0..KINDS {
                 let mut need = [0; KINDS];
@@ -393,10 +393,7 @@ impl<'p> Explainer<'p> {
         let slot = |task: &u32| self.plan.allocation[*task as usize];
         let holds = |task: &&u32| {
             let held = slot(task);
-            self.setting.demand[**task as usize][kind] > 0
-                && held.start.0 < until
-                && held.end.0 > from
-                && !but.contains(task)
+            self.setting.demand(**task)[kind] > 0 && held.start.0 < until && held.end.0 > from && !but.contains(task)
         };
         let mut holders: Vec<u32> = self.on[node as usize].iter().filter(holds).copied().collect();
         let last_first = |task: &u32| (std::cmp::Reverse(slot(task).end), *task);

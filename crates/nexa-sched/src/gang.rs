@@ -37,7 +37,7 @@ pub(crate) fn pack(
     while at < order.len() {
         let place = order[at];
         let task = members[place];
-        let need = &setting.demand[task as usize];
+        let need = setting.demand(task);
         let nodes = setting.nodes_for(task);
         let fits = |node: u32, free: &[Amounts]| {
             (0..KINDS).all(|kind| need[kind] <= free[node as usize][kind] || need[kind] == 0) && may(task, node)
@@ -67,7 +67,7 @@ pub(crate) fn pack(
 }
 
 fn give_back(setting: &Setting, task: u32, node: u32, free: &mut [Amounts]) {
-    for (free, need) in free[node as usize].iter_mut().zip(&setting.demand[task as usize]) {
+    for (free, need) in free[node as usize].iter_mut().zip(setting.demand(task)) {
         *free += need;
     }
 }

@@ -23,9 +23,12 @@ mod forward;
 mod growth;
 mod ledger;
 mod lines;
+mod moments;
+mod nodes;
 mod search;
 mod serial;
 mod setting;
+mod tasks;
 mod turn;
 
 use std::collections::BTreeMap;
@@ -172,7 +175,7 @@ pub fn plan(problem: &Problem, previous: Option<&SchedulePlan>) -> Result<Schedu
     let duration = |task: u32| slots[task as usize].end - slots[task as usize].start;
     let transfer = |from: u32, to: u32| match slots[from as usize].node == slots[to as usize].node {
         true => Millis(0),
-        false => Millis(setting.transfer[from as usize]),
+        false => Millis(setting.transfer(from)),
     };
     let plan = SchedulePlan {
         stages: graph.stages(),
@@ -250,7 +253,7 @@ struct Kept<'s> {
 impl<'s> Kept<'s> {
     fn new(setting: &'s Setting<'s>, previous: &SchedulePlan) -> Self {
         let place = |(task, slot): (u32, &Slot)| {
-            let fits = setting.unit_of[task as usize] != NONE && setting.fits_on(task, slot.node);
+            let fits = !setting.has_started(task) && setting.fits_on(task, slot.node);
             if fits { slot.node } else { NONE }
         };
         let starts = setting.unit_values(|task| u64::MAX - previous.allocation[task as usize].start.0);

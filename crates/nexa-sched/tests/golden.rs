@@ -17,9 +17,15 @@ fn holder() -> HolderId {
 fn recorded_slices_are_read_and_written_as_ever() {
     let limited = Sizes::new(500, 90_000, 12_000, 16);
     let some = Sizes::new(500, NO_LIMIT, NO_LIMIT, 16);
-    for (name, size) in [("limited", limited), ("some", some), ("none", Sizes::NONE)] {
-        let record = SliceRecord::new("openai:team-key", &holder(), LeaderEpoch(7), 12, &size);
-        assert_eq!((record.size(), record.holder()), (size, holder()));
+    let all = [
+        ("limited", limited, NO_LIMIT),
+        ("some", some, NO_LIMIT),
+        ("none", Sizes::NONE, NO_LIMIT),
+        ("paced", some, 640),
+    ];
+    for (name, size, pace) in all {
+        let record = SliceRecord::new("openai:team-key", &holder(), LeaderEpoch(7), 12, (&size, pace));
+        assert_eq!((record.size(), record.pace(), record.holder()), (size, pace, holder()));
         let bytes = encode(&record);
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/1-slice-{name}.hex"));
@@ -34,10 +40,10 @@ fn recorded_slices_are_read_and_written_as_ever() {
 
 #[test]
 fn a_reader_skips_fields_that_it_does_not_know() {
-    let record = SliceRecord::new("p", &holder(), LeaderEpoch(7), 12, &Sizes::new(1, 2, 3, 4));
+    let record = SliceRecord::new("p", &holder(), LeaderEpoch(7), 12, (&Sizes::new(1, 2, 3, 4), 5));
     let mut bytes = encode(&record);
-    assert_eq!(bytes[0], 0xa9, "a map of nine");
-    bytes[0] = 0xaa;
+    assert_eq!(bytes[0], 0xaa, "a map of ten");
+    bytes[0] = 0xab;
     bytes.extend([0x18, 99, 0x61, b'x']);
     assert_eq!(decode::<SliceRecord>(&bytes), Ok(record));
 }

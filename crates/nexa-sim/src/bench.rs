@@ -10,7 +10,8 @@
 //! A figure is the median of its rounds, `*_min` and `*_max` are the best and the worst; what is compared is measured in
 //! turn, round by round. `growth_*` is what a plan of ten times as many agents takes over what it takes of the fewer, over
 //! the same of n log n: the median of the rounds. That what is *looked at* grows no faster is a test of `nexa-sched`; what
-//! is more than 1 here is how much of the larger problem is not in the caches. The last line is one JSON object.
+//! is more than 1 here is how much of the larger problem is not in the caches, and that from ten to a hundred thousand agents
+//! the nodes asked for each double, since they are fuller. The last line is one JSON object.
 
 use std::collections::BTreeMap;
 use std::hint::black_box;

@@ -12,7 +12,7 @@ use nexa_types::limits::{INLINE_BYTES_MAX, SNAPSHOT_BYTES_MAX};
 use nexa_types::{AgentId, AgentState, Epoch, GlobalSeq, InputId, StreamId, TenantId, Version, WorkloadId};
 use rusqlite::{Connection, OptionalExtension, params};
 
-use crate::column::{self, count, link, moment, state_word, stream_key};
+use crate::column::{self, count, link, moment};
 
 /// A fact as it is stored.
 pub(crate) struct Written {
@@ -287,7 +287,7 @@ impl Desk<'_> {
         let found = self
             .connection
             .prepare_cached("SELECT version, link, cancelled, ended FROM streams WHERE stream = ?1")?
-            .query_row([stream_key(stream)], |row| {
+            .query_row([stream.key()], |row| {
                 let columns: (i64, Vec<u8>, bool, bool) = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
                 Ok(columns)
             })
@@ -319,7 +319,7 @@ impl Desk<'_> {
         if facts.is_empty() {
             return Ok(());
         }
-        let key = stream_key(stream);
+        let key = stream.key();
         let workload = head.workload.as_ref().map(|workload| &workload.as_bytes()[..]);
         let mut insert = self.connection.prepare_cached(
             "INSERT INTO events (position, stream, version, workload, header, payload, blob, link)
@@ -382,7 +382,7 @@ impl Desk<'_> {
                  ON CONFLICT (stream) DO UPDATE SET version = ?2, link = ?3, ended = ended OR ?4",
             )?
             .execute(params![
-                stream_key(stream),
+                stream.key(),
                 count(head.version),
                 head.link.0,
                 in_workload && facts.iter().any(|fact| fact.ends_workload)
@@ -400,7 +400,7 @@ impl Desk<'_> {
             Some(change) if change.due.map(moment) == head.due && !change.state.is_terminal() => self
                 .connection
                 .prepare_cached("UPDATE agents SET version = ?2, link = ?3, state = ?4 WHERE agent = ?1")?
-                .execute(params![agent.as_bytes(), count(head.version), head.link.0, state_word(change.state)])?,
+                .execute(params![agent.as_bytes(), count(head.version), head.link.0, change.state.word()])?,
             Some(change) => self
                 .connection
                 .prepare_cached(
@@ -410,7 +410,7 @@ impl Desk<'_> {
                     agent.as_bytes(),
                     count(head.version),
                     head.link.0,
-                    state_word(change.state),
+                    change.state.word(),
                     change.due.map(moment),
                     change.state.is_terminal()
                 ])?,
@@ -467,8 +467,8 @@ impl Desk<'_> {
         self.connection
             .prepare_cached(
                 "INSERT INTO agents (agent, workload, tenant, principal, node, epoch, version, link, state, ended,
-                                     due, cancelled, priority)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 0, NULL, 0, ?10)",
+                                     due, cancelled, priority, asks)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 0, NULL, 0, ?10, ?11)",
             )?
             .execute(params![
                 birth.agent.as_bytes(),
@@ -479,8 +479,9 @@ impl Desk<'_> {
                 count(epoch.0),
                 count(head.version),
                 head.link.0,
-                state_word(state),
-                birth.priority
+                state.word(),
+                birth.priority,
+                birth.asks().map(codec::encode)
             ])?;
         Ok(())
     }

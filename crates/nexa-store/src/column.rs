@@ -2,25 +2,11 @@
 //!
 //! What cannot be read back is damage: each function from a column answers [`StoreError::Corrupt`] with its place.
 
+use nexa_event::codec;
 use nexa_event::envelope::Link;
 use nexa_ports::store::{AgentRow, StoreError};
-use nexa_types::{
-    AgentId, AgentState, Epoch, NodeId, PrincipalId, StreamId, TenantId, Timestamp, Version, Waiting, WorkloadId,
-};
+use nexa_types::{AgentId, AgentState, Epoch, NodeId, PrincipalId, TenantId, Timestamp, Version, WorkloadId};
 use rusqlite::Row;
-
-/// A stream's key: one letter for its kind, then the bytes of its id.
-pub(crate) fn stream_key(stream: &StreamId) -> Vec<u8> {
-    let (kind, id): (u8, &[u8]) = match stream {
-        StreamId::Agent(id) => (b'a', id.as_bytes()),
-        StreamId::Workload(id) => (b'w', id.as_bytes()),
-        StreamId::Cluster(tenant) => (b'c', tenant.as_str().as_bytes()),
-    };
-    let mut key = Vec::with_capacity(1 + id.len());
-    key.push(kind);
-    key.extend_from_slice(id);
-    key
-}
 
 /// The place of damage, for people.
 pub(crate) fn damaged(place: &str, what: &str) -> StoreError {
@@ -42,6 +28,18 @@ pub(crate) fn counter(column: i64) -> Result<u64, StoreError> {
     u64::try_from(column).map_err(|_| damaged("a counter", "is negative"))
 }
 
+/// Bytes as text.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// And back; `None` for anything else.
+pub(crate) fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digits: Option<Vec<u8>> = text.chars().map(|digit| digit.to_digit(16).map(|digit| digit as u8)).collect();
+    let digits = digits.filter(|digits| digits.len() % 2 == 0)?;
+    Some(digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect())
+}
+
 /// A link of a chain from a column.
 pub(crate) fn link(column: &[u8]) -> Result<Link, StoreError> {
     column.try_into().map(Link).map_err(|_| damaged("a link of a chain", "does not have 32 bytes"))
@@ -52,54 +50,14 @@ pub(crate) fn owner(column: Option<Box<str>>) -> Option<NodeId> {
     column.and_then(|name| NodeId::new(&name).ok())
 }
 
-const STATES: [AgentState; 14] = [
-    AgentState::Pending,
-    AgentState::Ready,
-    AgentState::Placed,
-    AgentState::Running,
-    AgentState::Waiting(Waiting::Model),
-    AgentState::Waiting(Waiting::Approval),
-    AgentState::Waiting(Waiting::Timer),
-    AgentState::Waiting(Waiting::Children),
-    AgentState::Waiting(Waiting::Message),
-    AgentState::Waiting(Waiting::Tool),
-    AgentState::Succeeded,
-    AgentState::Failed,
-    AgentState::Cancelled,
-    AgentState::Quarantined,
-];
-
-/// An agent's state as a column: the word that people see.
-pub(crate) fn state_word(state: AgentState) -> &'static str {
-    match state {
-        AgentState::Pending => "pending",
-        AgentState::Ready => "ready",
-        AgentState::Placed => "placed",
-        AgentState::Running => "running",
-        AgentState::Waiting(Waiting::Model) => "waiting(model)",
-        AgentState::Waiting(Waiting::Approval) => "waiting(approval)",
-        AgentState::Waiting(Waiting::Timer) => "waiting(timer)",
-        AgentState::Waiting(Waiting::Children) => "waiting(children)",
-        AgentState::Waiting(Waiting::Message) => "waiting(message)",
-        AgentState::Waiting(Waiting::Tool) => "waiting(tool)",
-        AgentState::Succeeded => "succeeded",
-        AgentState::Failed => "failed",
-        AgentState::Cancelled => "cancelled",
-        AgentState::Quarantined => "quarantined",
-    }
-}
-
-/// An agent's state from a column.
-pub(crate) fn state(word: &str) -> Result<AgentState, StoreError> {
-    STATES
-        .into_iter()
-        .find(|state| state_word(*state) == word)
-        .ok_or_else(|| damaged("an agent's row", "its state is none that this build knows"))
+/// An agent's state from a column, where it stands as [`AgentState::word`].
+fn state(word: &str) -> Result<AgentState, StoreError> {
+    AgentState::of_word(word).ok_or_else(|| damaged("an agent's row", "its state is none that this build knows"))
 }
 
 /// The columns of [`agent_row`], in its order.
 pub(crate) const AGENT_COLUMNS: &str =
-    "agent, workload, tenant, principal, node, epoch, version, state, due, cancelled, priority";
+    "agent, workload, tenant, principal, node, epoch, version, state, due, cancelled, priority, asks";
 
 /// An agent's row from [`AGENT_COLUMNS`].
 pub(crate) fn agent_row(row: &Row<'_>) -> rusqlite::Result<Result<AgentRow, StoreError>> {
@@ -114,6 +72,7 @@ pub(crate) fn agent_row(row: &Row<'_>) -> rusqlite::Result<Result<AgentRow, Stor
     let due: Option<i64> = row.get(8)?;
     let cancelled: bool = row.get(9)?;
     let priority: i64 = row.get(10)?;
+    let asks: Option<Vec<u8>> = row.get(11)?;
     let read = || {
         let bad = |what: &str| damaged("an agent's row", what);
         Ok(AgentRow {
@@ -128,20 +87,8 @@ pub(crate) fn agent_row(row: &Row<'_>) -> rusqlite::Result<Result<AgentRow, Stor
             due: due.map(counter).transpose()?.map(Timestamp),
             cancelled,
             priority: u8::try_from(priority).map_err(|_| bad("its priority is not within 0 to 255"))?,
+            asks: asks.map(|asks| codec::decode(&asks)).transpose().map_err(|error| bad(&error.to_string()))?,
         })
     };
     Ok(read())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_state_reads_what_it_writes_and_writes_what_people_see() {
-        for known in STATES {
-            assert_eq!(state(state_word(known)), Ok(known));
-            assert_eq!(state_word(known), known.to_string());
-        }
-    }
 }

@@ -127,7 +127,7 @@ impl CancelAll {
         desk.push_unowned(&stream, &mut head, &self.stamp, &[wish])?;
         desk.connection
             .prepare_cached("UPDATE streams SET cancelled = 1 WHERE stream = ?1")?
-            .execute([crate::column::stream_key(&stream)])?;
+            .execute([stream.key()])?;
 
         let raised = self.raise_epochs(desk)?;
         for (agent, epoch, _) in &raised {

@@ -2,7 +2,7 @@
 //! under an old epoch cannot come after the answer to a newer one.
 
 use futures::future::BoxFuture;
-use nexa_ports::leadership::{LeadError, Leadership, RECORD_BYTES_MAX, RECORDS_MAX, Record};
+use nexa_ports::leadership::{self, LeadError, Leadership, RECORDS_MAX, Record};
 use nexa_ports::store::{Place, StoreError};
 use nexa_types::{Epoch, Version};
 use rusqlite::{Connection, OptionalExtension, params};
@@ -100,8 +100,7 @@ impl Command for PutRecord {
             let kept: i64 =
                 desk.connection.prepare_cached("SELECT count(*) FROM records")?.query_row([], |row| row.get(0))?;
             if kept >= RECORDS_MAX as i64 {
-                let detail = format!("there are {RECORDS_MAX} records already");
-                return Ok(Err(StoreError::Unavailable { detail }.into()));
+                return Ok(Err(leadership::full()));
             }
         }
         desk.bytes += self.value.len() as u64;
@@ -163,10 +162,7 @@ impl Leadership for SqliteStore {
         value: Vec<u8>,
     ) -> BoxFuture<'_, Result<Version, LeadError>> {
         Box::pin(async move {
-            if value.len() > RECORD_BYTES_MAX {
-                let (what, len) = ("a record", value.len());
-                return Err(StoreError::TooLarge { what, len, max: RECORD_BYTES_MAX }.into());
-            }
+            leadership::fits(&value)?;
             self.submit(PutRecord { leader, name, expected, value }).await?
         })
     }

@@ -13,12 +13,15 @@
 //! - `append`, `command`: what one writing call does within a transaction.
 //! - `leadership`: what only an elected leader writes, in the same transactions.
 //! - `read`: every question to the store, with the checks that no damaged byte is handed out.
+//! - `audit`: the log as auditors see it; `anchors`: where a node by itself keeps what stands for it.
 //! - `projector`, `views_file`, `views`: read models.
 //!
 //! Facts lie in arrival order with indices beside them, which is more than ten times as fast as a table that is
 //! ordered by stream. `synchronous=FULL` is not an option: with less, SQLite may lose the last commits at a power cut.
 
+mod anchors;
 mod append;
+mod audit;
 mod checkpoint;
 mod column;
 mod command;
@@ -35,4 +38,6 @@ mod views;
 mod views_file;
 mod writer;
 
+pub use anchors::FileAnchors;
+pub use audit::SqliteLog;
 pub use open::{OpenError, Options, SqliteStore};

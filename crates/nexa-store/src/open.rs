@@ -21,7 +21,7 @@ use tracing::info;
 use crate::readers::{Readers, STATEMENTS_MAX};
 use crate::schema::{self, Found, SCHEMA_VERSION};
 use crate::trouble::{Trouble, trouble};
-use crate::{checkpoint, projector, views_file, writer};
+use crate::{audit, checkpoint, projector, views_file, writer};
 
 /// How long a connection waits for another one of this process, as during a checkpoint.
 const BUSY_WAIT: Duration = Duration::from_secs(5);
@@ -151,10 +151,7 @@ impl SqliteStore {
         let connection = open_file(&path, &options)?;
 
         let sqlite = |source| OpenError::Sqlite { path: path.clone(), source };
-        let newest: i64 = connection
-            .query_row("SELECT coalesce(max(position), 0) FROM events", [], |row| row.get(0))
-            .map_err(|source| sorted(&path, source))?;
-        let newest = newest.unsigned_abs();
+        let newest = audit::newest(&connection).map_err(|source| sorted(&path, source))?;
         let told: i64 =
             connection.query_row(schema::FACTS_TOLD, [], |row| row.get(0)).map_err(|source| sorted(&path, source))?;
         if told.unsigned_abs() != newest {
@@ -217,7 +214,8 @@ fn make_directory(directory: &Path) -> Result<(), OpenError> {
     })
 }
 
-fn take_lock(directory: &Path) -> Result<File, OpenError> {
+/// Takes the lock of a directory, for as long as the file is open.
+pub(crate) fn take_lock(directory: &Path) -> Result<File, OpenError> {
     let path = directory.join("lock");
     let io = |doing| {
         let path = path.clone();
@@ -264,27 +262,29 @@ fn open_file(path: &Path, options: &Options) -> Result<Connection, OpenError> {
         make_file(path)?;
     }
     let fail = |source| sorted(path, source);
-    let mut connection = connect(path).map_err(fail)?;
-    let newer = |what, found, known| OpenError::Newer { path: path.to_owned(), what, found, known };
-    match schema::inspect(&connection).map_err(fail)? {
-        Found::Foreign => return Err(OpenError::Foreign { path: path.to_owned() }),
-        Found::Ours { schema, .. } if schema > SCHEMA_VERSION => {
-            return Err(newer("schema", schema, SCHEMA_VERSION));
-        }
-        Found::Ours { format, .. } if format > i64::from(FORMAT) => {
-            return Err(newer("format", format, i64::from(FORMAT)));
-        }
-        Found::Ours { schema, .. } if schema < SCHEMA_VERSION => {
-            schema::upgrade(&mut connection, schema).map_err(fail)?;
-            info!(path = %path.display(), from = schema, to = SCHEMA_VERSION, "the store was brought up to date");
-        }
-        Found::Ours { .. } => {}
+    let (mut connection, schema) = check_file(path)?;
+    if schema < SCHEMA_VERSION {
+        schema::upgrade(&mut connection, schema).map_err(fail)?;
+        info!(path = %path.display(), from = schema, to = SCHEMA_VERSION, "the store was brought up to date");
     }
     connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB).map_err(fail)?;
     if let Some(pages) = options.pages_max {
         connection.pragma_update(None, "max_page_count", pages).map_err(fail)?;
     }
     Ok(connection)
+}
+
+/// A connection to a file that exists and is one that this build knows, and its schema.
+pub(crate) fn check_file(path: &Path) -> Result<(Connection, i64), OpenError> {
+    let fail = |source| sorted(path, source);
+    let connection = connect(path).map_err(fail)?;
+    let newer = |what, found, known| OpenError::Newer { path: path.to_owned(), what, found, known };
+    match schema::inspect(&connection).map_err(fail)? {
+        Found::Foreign => Err(OpenError::Foreign { path: path.to_owned() }),
+        Found::Ours { schema, .. } if schema > SCHEMA_VERSION => Err(newer("schema", schema, SCHEMA_VERSION)),
+        Found::Ours { format, .. } if format > i64::from(FORMAT) => Err(newer("format", format, i64::from(FORMAT))),
+        Found::Ours { schema, .. } => Ok((connection, schema)),
+    }
 }
 
 /// Makes the file under another name and gives it its own when it is complete and durable: a power cut leaves either

@@ -21,6 +21,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nexa_event::codec;
+use nexa_event::root::Root;
 use nexa_ports::store::StoreError;
 use nexa_types::GlobalSeq;
 use nexa_view::{HistoryLine, Key, MemoryEntry, MemoryPlace, Seen, Shelf, View, fold};
@@ -28,12 +29,13 @@ use rusqlite::{Connection, OptionalExtension, ToSql, params};
 use tokio::sync::{oneshot, watch};
 use tracing::{info, warn};
 
-use crate::column::{count, counter, damaged, moment, state_word};
+use crate::audit;
+use crate::column::{count, counter, damaged, moment};
 use crate::memories;
 use crate::read;
 use crate::readers::Readers;
 use crate::trouble::refusal;
-use crate::views_file::{FORGET, make, open_or_make, read_applied};
+use crate::views_file::{FORGET, make, open_or_make, read_applied, read_root, write_root};
 
 /// Facts of one transaction.
 const BATCH_FACTS: usize = 512;
@@ -52,6 +54,8 @@ pub(crate) struct Handle {
     wake: Option<SyncSender<()>>,
     /// How far the views have seen.
     pub(crate) applied: watch::Receiver<GlobalSeq>,
+    /// The root of the log, as far as it is folded.
+    pub(crate) root: watch::Receiver<Root>,
     rebuilds: Rebuilds,
     damaged: Arc<AtomicBool>,
     stopping: Arc<AtomicBool>,
@@ -101,6 +105,7 @@ struct Projector {
     readers: Arc<Readers>,
     remade: Option<Instant>,
     applied: watch::Sender<GlobalSeq>,
+    root: watch::Sender<Root>,
     rebuilds: Rebuilds,
     damaged: Arc<AtomicBool>,
     stopping: Arc<AtomicBool>,
@@ -130,6 +135,7 @@ pub(crate) fn start(
 ) -> rusqlite::Result<(Handle, std::io::Result<JoinHandle<()>>)> {
     let views = open_or_make(path, store_id, newest)?;
     let applied = watch::Sender::new(read_applied(&views)?);
+    let root = watch::Sender::new(read_root(&views)?);
     let (wake, woken) = sync_channel(1);
     let rebuilds = Rebuilds::default();
     let damaged = Arc::new(AtomicBool::new(false));
@@ -137,6 +143,7 @@ pub(crate) fn start(
     let handle = Handle {
         wake: Some(wake),
         applied: applied.subscribe(),
+        root: root.subscribe(),
         rebuilds: Arc::clone(&rebuilds),
         damaged: Arc::clone(&damaged),
         stopping: Arc::clone(&stopping),
@@ -150,6 +157,7 @@ pub(crate) fn start(
         readers,
         remade: None,
         applied,
+        root,
         rebuilds,
         damaged,
         stopping,
@@ -221,6 +229,7 @@ impl Projector {
         self.views = Some(made.map_err(|error| Halt::views(&error))?);
         self.remade = Some(Instant::now());
         self.applied.send_replace(GlobalSeq(0));
+        self.root.send_replace(Root::start());
         Ok(())
     }
 
@@ -234,25 +243,35 @@ impl Projector {
     }
 
     /// Folds batch after batch until there is nothing new.
+    ///
+    /// The root is folded with the views and kept beside them, but stays when they are forgotten: the log is the same.
     fn catch_up(&mut self) -> Result<(), Halt> {
         let Some(views) = &mut self.views else { return Ok(()) };
+        let applied = *self.applied.borrow();
+        // Views that an earlier build has folded have none.
+        let mut root = audit::fold(&self.facts, *self.root.borrow(), applied).map_err(Halt::Facts)?;
         loop {
             let applied = *self.applied.borrow();
-            let facts = read::scan(&self.facts, None, applied, BATCH_FACTS).map_err(Halt::Facts)?;
-            let Some(last) = facts.last() else { return Ok(()) };
+            let facts = read::scan_linked(&self.facts, None, applied, BATCH_FACTS).map_err(Halt::Facts)?;
+            let Some((last, _)) = facts.last() else { return Ok(()) };
             let last = last.position;
             let change = views.transaction().map_err(|error| Halt::views(&error))?;
             let mut shelf = SqlShelf { views: &change, loaded: BTreeMap::new(), changed: BTreeSet::new() };
-            for fact in &facts {
+            for (fact, link) in &facts {
+                if fact.position.0 == root.position.0 + 1 {
+                    root = root.next(fact.envelope.header.version, *link);
+                }
                 let seen = Seen { position: fact.position, workload: fact.workload, envelope: &fact.envelope };
                 fold(&mut shelf, &seen).map_err(Halt::Views)?;
             }
             shelf.flush().map_err(Halt::Views)?;
             change
                 .execute("UPDATE meta SET value = ?1 WHERE key = 'applied'", [last.0.to_string()])
-                .and_then(|_| change.commit())
+                .and_then(|_| write_root(&change, &root))
+                .and_then(|()| change.commit())
                 .map_err(|error| Halt::views(&error))?;
             self.applied.send_replace(last);
+            self.root.send_replace(root);
             if self.stopping.load(Ordering::Relaxed) {
                 return Ok(());
             }
@@ -392,7 +411,7 @@ fn save(views: &Connection, view: &View) -> rusqlite::Result<usize> {
                 view.tenant.as_str(),
                 view.workload.as_bytes(),
                 count(view.born_seq.0),
-                state_word(view.state),
+                view.state.word(),
                 codec::encode(view)
             ]),
         View::Approval(view) => views

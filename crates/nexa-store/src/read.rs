@@ -15,21 +15,21 @@ use nexa_types::{
 };
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 
-use crate::column::{AGENT_COLUMNS, agent_row, count, counter, damaged, link, moment, stream_key};
+use crate::column::{AGENT_COLUMNS, agent_row, count, counter, damaged, link, moment};
 use crate::command::snapshot_checksum;
 use crate::trouble::refusal;
 
 /// What a question ends with.
-type Answer<T> = Result<T, StoreError>;
+pub(crate) type Answer<T> = Result<T, StoreError>;
 
 /// Lists that are longer than this are not asked for at once; the rest comes with the next question.
 const LIMIT_MAX: usize = 1 << 20;
 
-fn sql<T>(result: rusqlite::Result<T>) -> Answer<T> {
+pub(crate) fn sql<T>(result: rusqlite::Result<T>) -> Answer<T> {
     result.map_err(|error| refusal(&error))
 }
 
-fn limited(limit: usize) -> i64 {
+pub(crate) fn limited(limit: usize) -> i64 {
     limit.min(LIMIT_MAX) as i64
 }
 
@@ -96,7 +96,7 @@ impl Stored {
             DecodeError::NewerFormat { .. } => StoreError::Unavailable { detail: format!("{place}: {error}") },
             error => damaged(&place, &error.to_string()),
         })?;
-        if stream_key(&opened.header.stream) != self.stream || opened.header.version != Version(self.version) {
+        if opened.header.stream.key() != self.stream || opened.header.version != Version(self.version) {
             return Err(damaged(&place, "it lies in another stream or at another version than its header says"));
         }
         Ok(Recorded { position: GlobalSeq(self.position), workload: self.workload, envelope: opened })
@@ -120,7 +120,7 @@ fn head(connection: &Connection, stream: &StreamId) -> Answer<(u64, Link, Option
         StreamId::Agent(agent) => {
             ("SELECT version, link, workload FROM agents WHERE agent = ?1", agent.as_bytes().to_vec())
         }
-        _ => ("SELECT version, link, NULL FROM streams WHERE stream = ?1", stream_key(stream)),
+        _ => ("SELECT version, link, NULL FROM streams WHERE stream = ?1", stream.key()),
     };
     let found: Option<(i64, Vec<u8>, Option<Vec<u8>>)> = sql(connection
         .prepare_cached(statement)
@@ -142,7 +142,7 @@ pub(crate) fn read(connection: &Connection, stream: &StreamId, after: Version, l
     let rows = events(
         connection,
         "stream = ?1 AND version >= ?2 ORDER BY version LIMIT ?3",
-        &[&stream_key(stream), &count(from), &limited(limit.saturating_add(extra))],
+        &[&stream.key(), &count(from), &limited(limit.saturating_add(extra))],
     )?;
     if after.0 >= length && rows.iter().all(|row| row.version <= after.0) {
         return Ok(Vec::new());
@@ -180,6 +180,16 @@ pub(crate) fn scan(
     after: GlobalSeq,
     limit: usize,
 ) -> Answer<Vec<Recorded>> {
+    Ok(scan_linked(connection, workload, after, limit)?.into_iter().map(|(fact, _)| fact).collect())
+}
+
+/// The same with each fact's link.
+pub(crate) fn scan_linked(
+    connection: &Connection,
+    workload: Option<WorkloadId>,
+    after: GlobalSeq,
+    limit: usize,
+) -> Answer<Vec<(Recorded, Link)>> {
     let after = count(after.0);
     let rows = match workload {
         None => events(connection, "position > ?1 ORDER BY position LIMIT ?2", &[&after, &limited(limit)])?,
@@ -207,8 +217,9 @@ pub(crate) fn scan(
         if row.workload != before.workload {
             return Err(damaged(&row.place(), "it is filed under another workload than its stream"));
         }
-        streams.insert(row.stream.clone(), Before { version: row.version, link: row.link, ..before });
-        facts.push(row.open(connection, before.link)?);
+        let link = row.link;
+        streams.insert(row.stream.clone(), Before { version: row.version, link, ..before });
+        facts.push((row.open(connection, before.link)?, link));
     }
     Ok(facts)
 }

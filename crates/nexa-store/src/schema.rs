@@ -6,10 +6,10 @@ use rusqlite::Connection;
 pub(crate) const APPLICATION_ID: i64 = 0x6e65_7861;
 
 /// The newest schema that this build knows. Files of earlier ones are brought up to it by [`STEPS`].
-pub(crate) const SCHEMA_VERSION: i64 = 2;
+pub(crate) const SCHEMA_VERSION: i64 = 3;
 
 /// What leads from a version to the next one, from version 1 on. A new file takes them as well.
-const STEPS: [&str; 1] = [LEADERSHIP];
+const STEPS: [&str; 2] = [LEADERSHIP, ASKS];
 
 /// The newest leadership that anybody told of, and what leaders keep.
 const LEADERSHIP: &str = "
@@ -22,6 +22,9 @@ CREATE TABLE records (
     value   BLOB NOT NULL
 ) STRICT;
 ";
+
+/// What agents ask of their nodes, as it stands in their first facts; null for nothing.
+const ASKS: &str = "ALTER TABLE agents ADD COLUMN asks BLOB;";
 
 const TABLES: &str = "
 CREATE TABLE meta (

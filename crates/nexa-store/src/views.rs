@@ -15,7 +15,7 @@ use nexa_view::{AgentView, ApprovalView, Key, ProgramView, View, WorkloadView};
 use rusqlite::types::Value;
 use rusqlite::{Connection, params_from_iter};
 
-use crate::column::{count, counter, state_word};
+use crate::column::{count, counter};
 use crate::memories;
 use crate::open::SqliteStore;
 use crate::projector::{decode, line, load};
@@ -145,7 +145,7 @@ impl Views for SqliteStore {
         let mut query = Query::new("SELECT seq, body FROM agents WHERE tenant = ?1", &tenant);
         query.and_workload("workload", filter.workload);
         if !filter.states.is_empty() {
-            let states: Vec<String> = filter.states.iter().map(|state| format!("'{}'", state_word(*state))).collect();
+            let states: Vec<String> = filter.states.iter().map(|state| format!("'{}'", state.word())).collect();
             query.from.push_str(&format!(" AND state IN ({})", states.join(", ")));
         }
         Box::pin(self.list(ListKind::Agents, page, query))

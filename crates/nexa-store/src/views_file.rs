@@ -7,10 +7,13 @@ use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use nexa_event::codec;
+use nexa_event::root::Root;
 use nexa_types::GlobalSeq;
 use rusqlite::{Connection, OptionalExtension};
 use tracing::warn;
 
+use crate::column::{hex, unhex};
 use crate::open::connect;
 use crate::trouble::{Trouble, trouble};
 
@@ -144,4 +147,20 @@ pub(crate) fn read_applied(views: &Connection) -> rusqlite::Result<GlobalSeq> {
         .prepare_cached("SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'applied'")?
         .query_row([], |row| row.get(0))?;
     Ok(GlobalSeq(applied.unsigned_abs()))
+}
+
+/// The root of the log, as far as it was folded into this file; that of no facts where the file has none.
+pub(crate) fn read_root(views: &Connection) -> rusqlite::Result<Root> {
+    let kept: Option<String> =
+        views.query_row("SELECT value FROM meta WHERE key = 'root'", [], |row| row.get(0)).optional()?;
+    let bytes = kept.and_then(|text| unhex(&text));
+    Ok(bytes.and_then(|bytes| codec::decode(&bytes).ok()).unwrap_or_else(Root::start))
+}
+
+/// Keeps it, beside how far the views have seen.
+pub(crate) fn write_root(views: &Connection, root: &Root) -> rusqlite::Result<()> {
+    views
+        .prepare_cached("INSERT INTO meta (key, value) VALUES ('root', ?1) ON CONFLICT (key) DO UPDATE SET value = ?1")?
+        .execute([hex(&codec::encode(root))])?;
+    Ok(())
 }

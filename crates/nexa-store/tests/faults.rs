@@ -149,18 +149,27 @@ fn sql(directory: &TempDir, statement: &str) {
 }
 
 #[test]
-fn a_file_of_the_first_schema_is_brought_up_to_date_with_all_that_is_in_it() {
-    let directory = directory();
-    let store = open(&directory);
-    block_on(async { store.append(vec![submission(workload(1))]).await.remove(0).expect("it is accepted") });
-    let facts = block_on(store.scan(None, GlobalSeq(0), 10));
-    drop(store);
-    // What the first schema did not have.
-    sql(&directory, "DROP TABLE leader; DROP TABLE records; UPDATE meta SET value = '1' WHERE key = 'schema_version'");
-    for _ in 0..2 {
+fn a_file_of_an_earlier_schema_is_brought_up_to_date_with_all_that_is_in_it() {
+    // What each did not have.
+    let schema_2 = "ALTER TABLE agents DROP COLUMN asks; UPDATE meta SET value = '2' WHERE key = 'schema_version';";
+    let schema_1 = "DROP TABLE leader; DROP TABLE records; UPDATE meta SET value = '1' WHERE key = 'schema_version';";
+    for before in [schema_2.to_owned(), format!("{schema_2} {schema_1}")] {
+        let directory = directory();
         let store = open(&directory);
-        assert_eq!(block_on(store.scan(None, GlobalSeq(0), 10)), facts);
-        assert_eq!(block_on(store.lead(Epoch(3))), Ok(()));
+        block_on(async { store.append(vec![submission(workload(1))]).await.remove(0).expect("it is accepted") });
+        let facts = block_on(store.scan(None, GlobalSeq(0), 10));
+        drop(store);
+        sql(&directory, &before);
+        for again in 0..2 {
+            let store = open(&directory);
+            let kept = block_on(store.scan(None, GlobalSeq(0), facts.as_ref().map_or(0, Vec::len)));
+            assert_eq!(kept, facts);
+            assert_eq!(block_on(store.lead(Epoch(3))), Ok(()));
+            let row = block_on(store.row(AgentId::root(workload(1)))).expect("a store").expect("a row");
+            assert_eq!(row.asks, None, "rows from before ask for nothing");
+            let more = submission(workload(2 + again));
+            block_on(async { store.append(vec![more]).await.remove(0).expect("it is accepted") });
+        }
     }
 }
 
@@ -171,7 +180,7 @@ fn a_file_that_is_not_ours_is_refused_with_a_reason() {
     sql(&newer, "UPDATE meta SET value = '99' WHERE key = 'schema_version'");
     assert_eq!(
         refused(&newer),
-        "DIR/nexa.db was written by a newer build (schema 99, this build knows up to 2); upgrade this build"
+        "DIR/nexa.db was written by a newer build (schema 99, this build knows up to 3); upgrade this build"
     );
 
     let format = directory();

@@ -8,6 +8,7 @@
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 
+use nexa_cluster::ClusterStats;
 use nexa_runtime::NodeStats;
 use tokio::runtime::Handle;
 
@@ -53,8 +54,12 @@ pub enum DoorError {
     Thread(#[source] std::io::Error),
 }
 
-/// What the door asks about the node.
+/// What the door asks about a node.
 pub struct Probes {
+    /// Its name, told where a process has several.
+    pub name: Option<String>,
+    /// How it is doing among others, if there may be others.
+    pub cluster: Option<Box<dyn Fn() -> ClusterStats + Send + Sync>>,
     /// How it is doing.
     pub stats: Box<dyn Fn() -> NodeStats + Send + Sync>,
     /// Why the store takes no writes, if it takes none.
@@ -94,13 +99,13 @@ impl Door {
         Ok(Self { listener, address, recorder })
     }
 
-    /// Answers from now on.
+    /// Answers from now on, for all nodes of the process.
     ///
     /// # Errors
     /// [`DoorError::Thread`].
-    pub fn open(self, probes: Probes) -> Result<OpenDoor, DoorError> {
+    pub fn open(self, nodes: Vec<Probes>) -> Result<OpenDoor, DoorError> {
         let thread = Thread::start("nexa-metrics").map_err(DoorError::Thread)?;
-        let pages = Arc::new(Monitor { probes, recorder: self.recorder.clone() });
+        let pages = Arc::new(Monitor { nodes, recorder: self.recorder.clone() });
         let inside = thread.handle().enter();
         let listener = tokio::net::TcpListener::from_std(self.listener).map_err(DoorError::Thread)?;
         drop(inside);
@@ -141,7 +146,7 @@ fn parse(text: &str) -> Result<SocketAddr, DoorError> {
 
 /// Who is behind the door.
 struct Monitor {
-    probes: Probes,
+    nodes: Vec<Probes>,
     recorder: Recorder,
 }
 
@@ -151,12 +156,21 @@ impl Pages for Monitor {
             "/metrics" => Page {
                 status: "200 OK",
                 kind: "text/plain; version=0.0.4; charset=utf-8",
-                body: self.recorder.read(&(self.probes.stats)()),
+                body: self.recorder.read(&self.nodes),
             },
+            // Several nodes of a process are one process: what ails one ails all.
             "/healthz" => {
-                told("healthy", ailing((self.probes.stats)(), turns(&self.probes.runtime, WELL_WITHIN).await))
+                let mut trouble = None;
+                for node in &self.nodes {
+                    let turns = turns(&node.runtime, WELL_WITHIN).await;
+                    trouble = trouble.or(ailing((node.stats)(), turns));
+                }
+                told("healthy", trouble)
             }
-            "/readyz" => told("ready", busy((self.probes.stats)(), (self.probes.store_trouble)())),
+            "/readyz" => {
+                let mut nodes = self.nodes.iter();
+                told("ready", nodes.find_map(|node| busy((node.stats)(), (node.store_trouble)())))
+            }
             _ => Page::text("404 Not Found", "there are /metrics, /healthz and /readyz\n"),
         }
     }

@@ -63,7 +63,7 @@ pub fn start(logs: Logs, traces: Option<Traces>) -> Result<Telemetry, StartError
     if traces.content {
         nexa_runtime::genai::show_content();
     }
-    nexa_runtime::genai::read_context_by(otlp::context_of);
+    nexa_runtime::trace::exported_by(otlp::EXPORTER);
     logs::write(logs, Some(otlp::layer(&provider)))?;
     Ok(Telemetry { exported: Some((provider, thread)) })
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use metrics::counter;
 use nexa_event::envelope::TraceContext;
 use nexa_runtime::genai::attribute;
+use nexa_runtime::trace::Exporter;
 use opentelemetry::trace::{
     Link, SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState, TracerProvider as _,
 };
@@ -157,12 +158,28 @@ pub(crate) fn layer(provider: &SdkTracerProvider) -> SpanLayer {
         .with_tracked_inactivity(false)
 }
 
+/// How spans and contexts go together here.
+pub(crate) const EXPORTER: Exporter = Exporter { context_of, put_under };
+
 /// The trace of a span, if it is sampled.
-pub(crate) fn context_of(span: &tracing::Span) -> Option<TraceContext> {
+fn context_of(span: &tracing::Span) -> Option<TraceContext> {
     let context = span.context();
     let context = context.span().span_context().clone();
     (context.is_valid() && context.is_sampled())
         .then(|| TraceContext { trace: context.trace_id().to_bytes(), span: context.span_id().to_bytes() })
+}
+
+/// Makes a new span a child of one that somebody else has sampled.
+fn put_under(span: &tracing::Span, parent: &TraceContext) {
+    let parent = sampled(TraceId::from_bytes(parent.trace), SpanId::from_bytes(parent.span));
+    if let Err(error) = span.set_parent(opentelemetry::Context::new().with_remote_span_context(parent)) {
+        tracing::debug!(%error, "a span is not the child of what its caller sent along");
+    }
+}
+
+/// A span of somebody else, sampled.
+fn sampled(trace: TraceId, span: SpanId) -> SpanContext {
+    SpanContext::new(trace, span, TraceFlags::SAMPLED, true, TraceState::NONE)
 }
 
 /// Exports on the thread of telemetry, where timers and connections live, and not on the one that collects batches.
@@ -239,7 +256,7 @@ fn remote(text: &str) -> Option<SpanContext> {
     let mut parts = text.split('-').skip(1);
     let trace = TraceId::from_hex(parts.next()?).ok()?;
     let span = SpanId::from_hex(parts.next()?).ok()?;
-    let context = SpanContext::new(trace, span, TraceFlags::SAMPLED, true, TraceState::NONE);
+    let context = sampled(trace, span);
     context.is_valid().then_some(context)
 }
 
@@ -276,7 +293,7 @@ mod tests {
     #[test]
     fn a_link_is_read_as_it_was_written() {
         let context = TraceContext { trace: [7; 16], span: [9; 8] };
-        let read = remote(&nexa_runtime::genai::traceparent(&context)).unwrap();
+        let read = remote(&nexa_runtime::trace::traceparent(&context)).unwrap();
         assert_eq!((read.trace_id().to_bytes(), read.span_id().to_bytes()), ([7; 16], [9; 8]));
         for wrong in ["", "00", "00-x-y-01", "00-00000000000000000000000000000000-0000000000000000-01"] {
             assert!(remote(wrong).is_none(), "{wrong}");

@@ -4,10 +4,10 @@
 
 use std::time::Duration;
 
-use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge};
+use metrics::{Label, counter, describe_counter, describe_gauge, describe_histogram, gauge};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use nexa_runtime::NodeStats;
 
+use crate::door::Probes;
 use crate::figures::{self, Figure, Kind};
 use crate::process;
 
@@ -24,7 +24,7 @@ impl Recorder {
     /// Makes one and installs it for the whole process. `Err` says why not: there is one already, or bounds are wrong.
     pub(crate) fn install() -> Result<Self, String> {
         let mut builder = PrometheusBuilder::new();
-        for known in figures::HISTOGRAMS {
+        for known in figures::HISTOGRAMS.iter().chain(figures::CLUSTER_HISTOGRAMS) {
             let name = Matcher::Full(known.figure.name.to_owned());
             builder = builder.set_buckets_for_metric(name, known.bounds).map_err(|error| error.to_string())?;
         }
@@ -45,13 +45,14 @@ impl Recorder {
     }
 
     /// Everything, as Prometheus reads it.
-    pub(crate) fn read(&self, stats: &NodeStats) -> String {
-        for known in figures::NODE {
-            let Some(value) = (known.read)(stats) else { continue };
-            match known.figure.kind {
-                // Whole numbers up to 2^53, which no count of a process reaches.
-                Kind::Counter => counter!(known.figure.name).absolute(value as u64),
-                Kind::Gauge | Kind::Histogram => gauge!(known.figure.name).set(value),
+    pub(crate) fn read(&self, nodes: &[Probes]) -> String {
+        for node in nodes {
+            // One node needs no name: who reads it knows whom it asked.
+            let labels = node.name.iter().filter(|_| nodes.len() > 1).map(|name| Label::new("node", name.clone()));
+            let labels: Vec<Label> = labels.collect();
+            figures::put_node(&(node.stats)(), &labels);
+            if let Some(cluster) = &node.cluster {
+                figures::put_cluster(&cluster(), &labels);
             }
         }
         if let Some(open) = process::open_files() {

@@ -1,6 +1,7 @@
 //! Fixtures for tests: what every store, leadership and membership must hold, a simulated model endpoint, and servers of
 //! PostgreSQL and etcd.
 
+pub mod audit_contract;
 #[cfg(feature = "endpoint")]
 pub mod endpoint;
 pub mod etcd;

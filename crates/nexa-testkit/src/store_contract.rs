@@ -8,6 +8,7 @@ mod fixture;
 use std::future::Future;
 use std::sync::Arc;
 
+use nexa_event::asks::{Asks, Gang};
 use nexa_event::envelope::{FORMAT, Fact};
 use nexa_event::fact::{AgentEvent, Input, WorkloadEvent};
 use nexa_ports::store::{
@@ -19,8 +20,8 @@ use nexa_types::{
     Timestamp, Version, Waiting, WorkloadId,
 };
 
+use fixture::{asking, message, node, plain, row, submitted};
 pub use fixture::{birth, emitted, owned, spawned, stamp, submission, workload};
-use fixture::{message, node, plain, row, submitted};
 
 /// A store behind its port.
 pub type AnyStore = Arc<dyn Store>;
@@ -45,6 +46,7 @@ where
     a_cancel_that_waits_gets_the_raised_epoch(make().await).await;
     placing_raises_the_epoch_from_the_expected_one_only(make().await).await;
     who_posts_learns_whom_to_tell(make().await).await;
+    rows_say_what_agents_ask_of_their_nodes(make().await).await;
     rows_are_listed_in_pages(make().await).await;
     large_facts_and_blobs_come_back_whole(make().await).await;
     a_snapshot_is_replaced_by_a_newer_one_only(make().await).await;
@@ -418,6 +420,33 @@ pub async fn placing_raises_the_epoch_from_the_expected_one_only(store: AnyStore
     assert_eq!((placed.node, placed.state, placed.version), (Some(node("n2")), AgentState::Placed, Version(1)));
     store.cancel(workload, "enough".into(), stamp(2)).await.expect("cancel");
     assert_eq!(store.place(vec![place(root, 2)]).await, Ok(vec![Ok(Epoch(3))]), "somebody must clean up");
+}
+
+/// Who places an agent knows by its row what it asks of its node.
+pub async fn rows_say_what_agents_ask_of_their_nodes(store: AnyStore) {
+    let (workload, root) = submit(&store, 1).await;
+    let asks = Asks {
+        labels: [("zone".to_owned(), "eu".to_owned()), ("gpu".to_owned(), String::new())].into(),
+        cpu_milli: Some(1_500),
+        memory_bytes: Some(1 << 40),
+        gang: Some(Gang { name: "readers".into(), members: 2 }),
+        until: Some(Timestamp(7)),
+    };
+    let children: Vec<AgentId> = (0..3).map(|branch| AgentId::child(root, Seq(1), branch)).collect();
+    let births = (children.iter().zip([Some(asks.clone()), None, Some(Asks::default())]))
+        .map(|(agent, asks)| Birth { node: None, ..asking(workload, *agent, asks) })
+        .collect();
+    append(&store, Append { births, ..owned(root, 1, 1, vec![]) }).await.expect("append");
+    store.place(vec![Place { agent: children[0], from: Epoch(0), node: node("n2") }]).await.expect("place");
+    let row = store.row(children[0]).await.expect("row").expect("exists");
+    assert_eq!((row.asks, row.epoch), (Some(asks), Epoch(1)));
+    let unplaced = store.rows(Rows::Unplaced, None, 10).await.expect("rows");
+    let mut unplaced: Vec<_> = unplaced.into_iter().map(|row| (row.agent, row.asks)).collect();
+    let mut expected = vec![(children[1], None), (children[2], Some(Asks::default()))];
+    unplaced.sort_by_key(|(agent, _)| *agent);
+    expected.sort_by_key(|(agent, _)| *agent);
+    assert_eq!(unplaced, expected);
+    assert_eq!(store.row(root).await.expect("row").expect("exists").asks, None);
 }
 
 /// Lists of rows.

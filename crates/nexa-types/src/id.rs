@@ -343,12 +343,25 @@ impl StreamId {
 
     /// The partition that this stream is in.
     pub fn partition(&self) -> u16 {
-        let bytes: [u8; 2] = match self {
-            Self::Agent(id) => derive("nexa.v1 partition", &[id.as_bytes()]),
-            Self::Workload(id) => derive("nexa.v1 partition", &[id.as_bytes()]),
-            Self::Cluster(tenant) => derive("nexa.v1 partition", &[tenant.as_str().as_bytes()]),
-        };
+        let bytes: [u8; 2] = derive("nexa.v1 partition", &[self.parts().1]);
         u16::from_le_bytes(bytes) % Self::PARTITIONS
+    }
+
+    /// What stores keep it under: one letter for its kind, then the bytes of its id.
+    pub fn key(&self) -> Vec<u8> {
+        let (kind, id) = self.parts();
+        let mut key = Vec::with_capacity(1 + id.len());
+        key.push(kind);
+        key.extend_from_slice(id);
+        key
+    }
+
+    fn parts(&self) -> (u8, &[u8]) {
+        match self {
+            Self::Agent(id) => (b'a', id.as_bytes()),
+            Self::Workload(id) => (b'w', id.as_bytes()),
+            Self::Cluster(tenant) => (b'c', tenant.as_str().as_bytes()),
+        }
     }
 }
 
@@ -395,6 +408,17 @@ mod tests {
             i-4ac71be0df53b931de5e94e0b9cb9fc0
         "#]]
         .assert_eq(&format!("{root}\n{child}\n{key}\n{}\n", InputId::child_ended(child)));
+    }
+
+    #[test]
+    fn keys_and_partitions_of_streams_never_change() {
+        let workload = WorkloadId::from_bytes([1; 16]);
+        let agent = AgentId::from_bytes([2; 16]);
+        let tenant = TenantId::new("acme").expect("a good name");
+        let streams = [StreamId::Agent(agent), StreamId::Workload(workload), StreamId::Cluster(tenant)];
+        let keys = [[b"a", [2; 16].as_slice()].concat(), [b"w", [1; 16].as_slice()].concat(), b"cacme".to_vec()];
+        assert_eq!(streams.each_ref().map(StreamId::key), keys, "stores keep them");
+        assert_eq!(streams.each_ref().map(StreamId::partition), [533, 763, 115]);
     }
 
     #[test]

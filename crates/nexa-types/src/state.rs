@@ -37,6 +37,49 @@ pub enum AgentState {
 }
 
 impl AgentState {
+    /// Every state.
+    pub const ALL: [Self; 14] = [
+        Self::Pending,
+        Self::Ready,
+        Self::Placed,
+        Self::Running,
+        Self::Waiting(Waiting::Model),
+        Self::Waiting(Waiting::Approval),
+        Self::Waiting(Waiting::Timer),
+        Self::Waiting(Waiting::Children),
+        Self::Waiting(Waiting::Message),
+        Self::Waiting(Waiting::Tool),
+        Self::Succeeded,
+        Self::Failed,
+        Self::Cancelled,
+        Self::Quarantined,
+    ];
+
+    /// The word that people see, and that stores keep.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Ready => "ready",
+            Self::Placed => "placed",
+            Self::Running => "running",
+            Self::Waiting(Waiting::Model) => "waiting(model)",
+            Self::Waiting(Waiting::Approval) => "waiting(approval)",
+            Self::Waiting(Waiting::Timer) => "waiting(timer)",
+            Self::Waiting(Waiting::Children) => "waiting(children)",
+            Self::Waiting(Waiting::Message) => "waiting(message)",
+            Self::Waiting(Waiting::Tool) => "waiting(tool)",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Quarantined => "quarantined",
+        }
+    }
+
+    /// The state with this [`word`](Self::word); `None` for any other text.
+    pub fn of_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.word() == word)
+    }
+
     /// Whether nothing more will happen to the agent.
     pub fn is_terminal(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
@@ -68,30 +111,14 @@ pub enum Waiting {
 
 impl fmt::Display for Waiting {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(match self {
-            Self::Model => "model",
-            Self::Approval => "approval",
-            Self::Timer => "timer",
-            Self::Children => "children",
-            Self::Message => "message",
-            Self::Tool => "tool",
-        })
+        // What stands in the brackets of the state's word, so that there is one list of words.
+        out.write_str(AgentState::Waiting(*self).word().trim_start_matches("waiting(").trim_end_matches(')'))
     }
 }
 
 impl fmt::Display for AgentState {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Pending => out.write_str("pending"),
-            Self::Ready => out.write_str("ready"),
-            Self::Placed => out.write_str("placed"),
-            Self::Running => out.write_str("running"),
-            Self::Waiting(reason) => write!(out, "waiting({reason})"),
-            Self::Succeeded => out.write_str("succeeded"),
-            Self::Failed => out.write_str("failed"),
-            Self::Cancelled => out.write_str("cancelled"),
-            Self::Quarantined => out.write_str("quarantined"),
-        }
+        out.write_str(self.word())
     }
 }
 
@@ -131,5 +158,49 @@ impl fmt::Display for WorkloadState {
             Self::Failed => "failed",
             Self::Cancelled => "cancelled",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_of_states_never_change() {
+        let words = AgentState::ALL.map(AgentState::word);
+        let known = [
+            "pending",
+            "ready",
+            "placed",
+            "running",
+            "waiting(model)",
+            "waiting(approval)",
+            "waiting(timer)",
+            "waiting(children)",
+            "waiting(message)",
+            "waiting(tool)",
+            "succeeded",
+            "failed",
+            "cancelled",
+            "quarantined",
+        ];
+        assert_eq!(words, known, "stores keep them");
+        assert_eq!(words.map(AgentState::of_word), AgentState::ALL.map(Some));
+        assert_eq!(["", "waiting", "Ready"].map(AgentState::of_word), [None; 3]);
+        assert_eq!((Waiting::Model.to_string(), Waiting::Children.to_string()), ("model".into(), "children".into()));
+    }
+
+    #[test]
+    fn every_state_that_can_be_stored_is_among_all() {
+        // CBOR: an array of the variant's number and of an array of its fields.
+        let decoded = |bytes: &[u8]| minicbor::decode::<AgentState>(bytes).ok();
+        let mut found: Vec<AgentState> = Vec::new();
+        for variant in 0..24 {
+            found.extend(decoded(&[0x82, variant, 0x80]));
+            found.extend((0..24).filter_map(|reason| decoded(&[0x82, variant, 0x81, 0x82, reason, 0x80])));
+        }
+        found.sort();
+        found.dedup();
+        assert_eq!(found, AgentState::ALL);
     }
 }

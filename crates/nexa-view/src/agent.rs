@@ -1,6 +1,7 @@
 //! An agent as people see it.
 
 use minicbor::{Decode, Encode};
+use nexa_event::asks::Asks;
 use nexa_event::effect::Join;
 use nexa_event::fact::{AgentEvent, EffectResult, Intent, Program, WaitOn};
 use nexa_types::{
@@ -136,6 +137,9 @@ pub struct AgentView {
     /// The position of the newest fact in it.
     #[n(20)]
     pub applied: GlobalSeq,
+    /// What it asks of its node, if anything.
+    #[n(21)]
+    pub asks: Option<Asks>,
 }
 
 impl AgentView {
@@ -173,6 +177,7 @@ impl AgentView {
                 coordinates: matches!(spawned.program, Program::List { .. }),
                 quarantined: None,
                 born_seq: seen.position,
+                asks: spawned.asks.clone(),
                 applied: seen.position,
             },
             (None, _) => return None,

@@ -148,6 +148,7 @@ impl Desk {
             args: Payload::new([0x80]),
             budget: Budget::default(),
             timeout: None,
+            asks: None,
         };
         let born = |branch| ChildBorn { agent: child(branch), spec: spec.clone(), granted: Budget::default() };
         let children = (0..ROOT_BRANCHES).map(born).collect();
@@ -227,6 +228,7 @@ fn born(name: &str, parent: Option<Parent>, program: Program) -> AgentEvent {
         seed: 1,
         depth: 0,
         priority: 100,
+        asks: None,
     })
 }
 

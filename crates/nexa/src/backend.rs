@@ -4,6 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use nexa_cli::failure::Failure;
+use nexa_event::envelope::FORMAT;
+use nexa_ports::audit::Audit;
+use nexa_ports::formats::{Formats, Writing};
 use nexa_ports::leadership::Leadership;
 use nexa_ports::memories::Memories;
 use nexa_ports::store::Store;
@@ -14,6 +17,15 @@ use nexa_types::NodeId;
 
 use crate::chain;
 
+#[cfg(all(feature = "next-format", not(debug_assertions)))]
+compile_error!("`next-format` stands in for a later release in tests; what it writes no release reads");
+
+/// The formats of stored bytes that this binary reads, and writes once every node does.
+const FORMATS: Formats = match cfg!(feature = "next-format") {
+    true => Formats { newest: Formats::THIS_BUILD.newest + 1, ..Formats::THIS_BUILD },
+    false => Formats::THIS_BUILD,
+};
+
 /// A store, by its ports. Cheap to clone; all clones are the same store.
 #[derive(Clone)]
 pub(crate) struct Backend {
@@ -21,6 +33,9 @@ pub(crate) struct Backend {
     pub(crate) views: Arc<dyn Views>,
     pub(crate) memories: Arc<dyn Memories>,
     pub(crate) leadership: Arc<dyn Leadership>,
+    pub(crate) audit: Arc<dyn Audit>,
+    /// What it reads, and in which format it writes.
+    pub(crate) writing: Writing,
     /// Why it takes no writes, if it takes none.
     pub(crate) trouble: Arc<dyn Fn() -> Option<String> + Send + Sync>,
 }
@@ -35,21 +50,28 @@ impl Backend {
             store: Arc::clone(&store) as _,
             views: Arc::clone(&store) as _,
             memories: Arc::clone(&store) as _,
-            leadership: store,
+            leadership: Arc::clone(&store) as _,
+            audit: store,
+            // Nobody else writes to the file, and it is in the only format that this store knows.
+            writing: Writing::oldest(Formats { oldest: FORMAT, newest: FORMAT }),
             trouble: Arc::new(move || troubled.trouble().map(|trouble| chain(&trouble))),
         })
     }
 
     /// PostgreSQL, for all nodes of a cluster. Its tasks run on the threads of this runtime.
     pub(crate) async fn postgres(url: &str, node: &NodeId) -> Result<Self, Failure> {
-        let store = PostgresStore::connect(Settings::new(url, node.clone())).await;
+        let writing = Writing::oldest(FORMATS);
+        let settings = Settings { writing: writing.clone(), ..Settings::new(url, node.clone()) };
+        let store = PostgresStore::connect(settings).await;
         let store = Arc::new(store.map_err(|error| Failure::error(chain(&error)))?);
         let troubled = Arc::clone(&store);
         Ok(Self {
             store: Arc::clone(&store) as _,
             views: Arc::clone(&store) as _,
             memories: Arc::clone(&store) as _,
-            leadership: store,
+            leadership: Arc::clone(&store) as _,
+            audit: store,
+            writing,
             trouble: Arc::new(move || troubled.trouble().map(|trouble| chain(&trouble))),
         })
     }

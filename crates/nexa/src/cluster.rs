@@ -19,6 +19,7 @@ use nexa_gateway::fleet::{Fleet, FleetError, NodeLoad, NodeState, NodeView};
 use nexa_gateway::mediator::Tokens;
 use nexa_member::leader::{Limits, Mark};
 use nexa_member::say::Refused;
+use nexa_ports::audit::Anchors;
 use nexa_ports::membership::{Membership, NodeCard};
 use nexa_ports::model::Model;
 use nexa_runtime::fence::Leased;
@@ -26,6 +27,7 @@ use nexa_runtime::{NodeConfig, Ports};
 use nexa_telemetry::Probes;
 use nexa_types::{AgentId, NodeId};
 
+use crate::anchoring::{Anchoring, ClusterLog};
 use crate::backend::Backend;
 use crate::chain;
 use crate::config::Project;
@@ -56,6 +58,8 @@ pub(crate) struct Joining<'a> {
     pub(crate) membership: Arc<dyn Membership>,
     /// What all nodes keep things in.
     pub(crate) backend: Backend,
+    /// Where anchors of its log are kept; `None` where somebody else anchors it.
+    pub(crate) anchors: Option<Arc<dyn Anchors>>,
     /// Its models.
     pub(crate) model: Arc<dyn Model>,
     /// Who may come in.
@@ -72,14 +76,24 @@ pub(crate) struct Joining<'a> {
 pub(crate) struct Among {
     wired: Wired,
     cluster: Cluster,
+    anchoring: Option<Anchoring>,
     /// Closed after the cluster.
-    _links: Arc<TonicPeers>,
+    links: Arc<TonicPeers>,
 }
 
 /// Makes a node one of a cluster.
 pub(crate) async fn join(joining: Joining<'_>) -> Result<Among, Failure> {
     let Joining { cluster, name, identity, link, advertise, labels, agents_max, .. } = &joining;
     let ports = wiring::ports(&joining.backend, joining.project, Arc::clone(&joining.model))?;
+    let log = joining.anchors.as_ref().map(|anchors| ClusterLog {
+        log: Arc::clone(&joining.backend.audit),
+        anchors: Arc::clone(anchors),
+        membership: Arc::clone(&joining.membership),
+        name: cluster.clone(),
+    });
+    if let Some(log) = &log {
+        log.check().await?;
+    }
     let relay = Relay::new();
     let links = LinkConfig {
         cluster: cluster.clone(),
@@ -99,6 +113,7 @@ pub(crate) async fn join(joining: Joining<'_>) -> Result<Among, Failure> {
         None => address,
     };
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let reads = joining.backend.writing.reads();
     let card = NodeCard {
         id: name.clone(),
         door: reached(joining.door.address()),
@@ -107,11 +122,11 @@ pub(crate) async fn join(joining: Joining<'_>) -> Result<Among, Failure> {
         cpu_milli: cores as u64 * 1_000,
         memory_bytes: config.memory_max.unwrap_or_else(memory_of_this_machine),
         agents_max: *agents_max,
-        build: env!("CARGO_PKG_VERSION").to_owned(),
-        formats: FORMATS,
+        build: BUILD.to_owned(),
+        formats: (reads.oldest, reads.newest),
     };
     let membership = Arc::clone(&joining.membership);
-    membership.join(card.clone()).await.map_err(|error| Failure::error(chain(&error)))?;
+    let generation = membership.join(card.clone()).await.map_err(|error| Failure::error(chain(&error)))?;
     let ports =
         Ports { neighbours: Arc::clone(&relay) as _, fence: Arc::new(Leased(Arc::clone(&membership))), ..ports };
     match come_in(&joining, card, relay, &links, config, &ports).await {
@@ -119,7 +134,9 @@ pub(crate) async fn join(joining: Joining<'_>) -> Result<Among, Failure> {
             let seen = Arc::new(Seen(cluster.clone()));
             let before = Before { tokens: joining.tokens, fleet: seen, neighbours: Some(cluster.neighbours()) };
             let wired = wiring::open(node, joining.backend, &ports, before, joining.door, joining.porch).await?;
-            Ok(Among { wired, cluster, _links: links })
+            let clock = Arc::clone(&ports.clock);
+            let anchoring = log.map(|log| Anchoring::of_leader(log, cluster.id().clone(), generation, clock));
+            Ok(Among { wired, cluster, anchoring, links })
         }
         Err(failure) => {
             // Nobody should wait for the lease of a node that never was there.
@@ -140,6 +157,9 @@ async fn come_in(
     config: NodeConfig,
     ports: &Ports,
 ) -> Result<(Cluster, nexa_runtime::Node), Failure> {
+    // Before it takes up anything.
+    let agreed = nexa_cluster::formats::agree(&*joining.backend.leadership, &joining.backend.writing).await;
+    agreed.map_err(|error| Failure::error(chain(&error)))?;
     let leased =
         joining.project.providers.iter().map(|(name, provider)| nexa_runtime::budget_of(name, provider.limits()));
     let config = NodeConfig { others: true, leased: leased.collect(), ..config };
@@ -154,6 +174,7 @@ async fn come_in(
         peers: Arc::clone(links) as _,
         clock: Arc::clone(&ports.clock),
         dice: Arc::clone(&ports.dice),
+        writing: joining.backend.writing.clone(),
     };
     let cluster = Cluster::start(config, cluster).await.map_err(|error| Failure::error(chain(&error)))?;
     Ok((cluster, node))
@@ -165,15 +186,30 @@ impl Among {
         &self.wired.address
     }
 
+    /// Where it listens for other nodes, as `--link` takes it.
+    pub(crate) fn link(&self) -> String {
+        self.links.local_addr().to_string()
+    }
+
     /// What monitors may ask; see [`Wired::probes`].
     pub(crate) fn probes(&self) -> Probes {
-        self.wired.probes()
+        let cluster = self.cluster.clone();
+        let name = Some(cluster.id().to_string());
+        Probes { name, cluster: Some(Box::new(move || cluster.stats())), ..self.wired.probes() }
     }
 
     /// Waits until the node cannot go on; gives what to tell the user.
     pub(crate) async fn failed(&self) -> Failure {
+        let broken = async {
+            match &self.anchoring {
+                Some(anchoring) => anchoring.broken().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             failure = self.wired.failed() => failure,
+            failure = broken => failure,
+            unreadable = self.cluster.is_outdated() => Failure::error(unreadable.to_string()),
             () = self.cluster.over() => {
                 let message = "the node's lease has ended: its agents belong to other nodes by now, and whatever it tries is \
                                refused";
@@ -189,6 +225,9 @@ impl Among {
         self.wired.close_to_work();
         if let Err(error) = self.cluster.leave(within).await {
             tracing::warn!(%error, "the lease could not be given back; it ends by itself");
+        }
+        if let Some(anchoring) = self.anchoring {
+            anchoring.stop().await;
         }
         self.wired.stop_within(GRACE.min(within)).await;
     }
@@ -219,8 +258,11 @@ pub(crate) fn identity(folder: &Path, node: &NodeId) -> Result<Identity, Failure
     })
 }
 
-/// The formats of stored bytes that this build reads: the oldest and the newest.
-const FORMATS: (u16, u16) = (1, nexa_event::envelope::FORMAT);
+/// The version of this build, as nodes show it.
+const BUILD: &str = match cfg!(feature = "next-format") {
+    true => concat!(env!("CARGO_PKG_VERSION"), "+next"),
+    false => env!("CARGO_PKG_VERSION"),
+};
 
 /// An address with another host.
 fn told_as(address: &str, host: &str) -> String {
@@ -251,6 +293,7 @@ impl Seen {
             Mark::Draining if is_empty => NodeState::Drained,
             Mark::Draining => NodeState::Draining,
             Mark::Cordoned => NodeState::Cordoned,
+            Mark::Resting(_) => NodeState::Resting,
             Mark::Open => NodeState::Ready,
         };
         let load = load.map(|load| NodeLoad {
@@ -293,7 +336,7 @@ fn told(error: ClusterError, node: Option<&NodeId>) -> FleetError {
             (Refused::NotLeading, _) => FleetError::NoLeader,
             (Refused::NoSuchNode, Some(node)) => FleetError::NoSuchNode { node: node.clone() },
             (Refused::Busy, _) => FleetError::Busy { what: refused.to_string() },
-            (Refused::NoSuchNode | Refused::NotOpen | Refused::NoRoom | Refused::Failed, _) => {
+            (Refused::NoSuchNode | Refused::NotOpen | Refused::NoRoom | Refused::Failed | Refused::Lacks, _) => {
                 FleetError::Unfit { why: refused.to_string() }
             }
         },

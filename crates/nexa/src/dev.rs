@@ -3,7 +3,7 @@
 use nexa_cli::args::{DevArgs, Output};
 use nexa_cli::failure::Failure;
 use nexa_cli::show::table::table;
-use nexa_gateway::doors::Listen;
+use nexa_gateway::doors::{Cover, Listen};
 use nexa_gateway::mediator::Tokens;
 use nexa_telemetry::Door;
 use serde_json::json;
@@ -15,6 +15,7 @@ use several::Several;
 
 use crate::chain;
 use crate::config::Project;
+use crate::input;
 use crate::wiring::{Who, wire};
 
 /// Runs `nexa dev`.
@@ -27,7 +28,7 @@ pub(crate) async fn run(args: &DevArgs, output: Output) -> Result<(), Failure> {
     };
     let data = match (&args.data, &temporary) {
         (Some(data), _) => data.clone(),
-        (None, Some(temporary)) => temporary.path().to_path_buf(),
+        (None, Some(temporary)) => temporary.path().join("data"),
         (None, None) => return Err(Failure::error("there is no folder for data")),
     };
     let mut project = Project::find(&std::env::current_dir()?)?.with(&args.models)?;
@@ -41,8 +42,8 @@ pub(crate) async fn run(args: &DevArgs, output: Output) -> Result<(), Failure> {
     // Heard from now on, so that a signal during the start is not lost.
     let mut terminate = signal(SignalKind::terminate())?;
     let door = Door::bind(args.metrics.as_deref()).map_err(|error| Failure::usage(chain(&error)))?;
-    let node = wire(&data, &project, &args.models, Who::local(tokens), &listen).await?;
-    let door = door.open(node.probes()).map_err(|error| Failure::error(chain(&error)))?;
+    let node = wire(&data, &project, &args.models, Who::local(tokens), (&listen, &Cover::Loopback)).await?;
+    let door = door.open(vec![node.probes()]).map_err(|error| Failure::error(chain(&error)))?;
     match output {
         Output::Json => println!("{}", json!({ "grpc": node.address, "metrics": door.url(), "data": data })),
         Output::Table => {
@@ -63,6 +64,7 @@ pub(crate) async fn run(args: &DevArgs, output: Output) -> Result<(), Failure> {
     let ended = tokio::select! {
         interrupted = tokio::signal::ctrl_c() => interrupted.map_err(Failure::from),
         _ = terminate.recv() => Ok(()),
+        () = input::ended(args.end_with_input) => Ok(()),
         failure = node.failed() => Err(failure),
     };
     eprintln!("stopping");

@@ -12,7 +12,8 @@ use nexa_load::drive::Arrivals;
 use nexa_load::endpoint::limits::KeyLimits;
 use nexa_load::endpoint::profile::{Faults, Profile};
 use nexa_load::overload;
-use nexa_load::run::{Server, Settings};
+use nexa_load::run::rolling::Rolling;
+use nexa_load::run::{Server, Settings, Victim};
 use nexa_load::shape::{Plan, Shape};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -91,8 +92,13 @@ fn shape(shape: LoadShape) -> Option<Shape> {
 }
 
 fn overloading(args: &LoadArgs) -> Result<overload::Settings, Failure> {
-    if !args.target.is_empty() || args.kill_at.is_some() || args.nodes != 1 {
-        return Err(Failure::usage("`overload` starts one node of its own and does not kill it"));
+    if !args.target.is_empty()
+        || args.kill_at.is_some()
+        || args.kill_leader_at.is_some()
+        || args.rolling_restart
+        || args.nodes != 1
+    {
+        return Err(Failure::usage("`overload` starts one node of its own, and neither kills nor restarts it"));
     }
     if !(1..=3_600).contains(&args.stage_s) {
         return Err(Failure::usage(format!("--stage-s {} is not between 1 and 3600", args.stage_s)));
@@ -113,6 +119,9 @@ fn settings(args: &LoadArgs, shape: Shape) -> Result<Settings, Failure> {
         value if value >= least && value <= most => Ok(value),
         _ => Err(Failure::usage(format!("{name} {value} is not between {least} and {most}"))),
     };
+    if args.kill_leader_at.is_some() && args.nodes == 1 {
+        return Err(Failure::usage("--kill-leader-at is for several nodes: one by itself has nobody to lead"));
+    }
     within("--agents", args.agents as f64, 1.0, AGENTS_MAX as f64)?;
     within("--calls", args.calls.into(), 1.0, 1_000.0)?;
     within("--text-bytes", args.text_bytes as f64, 0.0, 1e6)?;
@@ -170,7 +179,9 @@ fn settings(args: &LoadArgs, shape: Shape) -> Result<Settings, Failure> {
         arrivals,
         gives_up: args.give_up,
         server,
-        kill_at: args.kill_at.as_deref().map(share).transpose()?,
+        kill_at: args.kill_at.as_deref().or(args.kill_leader_at.as_deref()).map(share).transpose()?,
+        victim: if args.kill_leader_at.is_some() { Victim::Leader } else { Victim::Any },
+        rolling: rolling(args)?,
         concurrency: args.concurrency.unwrap_or(args.agents).max(1),
         limits: KeyLimits {
             requests_per_minute: args.key_rpm,
@@ -183,12 +194,28 @@ fn settings(args: &LoadArgs, shape: Shape) -> Result<Settings, Failure> {
     })
 }
 
+/// Whether nodes are restarted one after the other, and from what.
+fn rolling(args: &LoadArgs) -> Result<Option<Rolling>, Failure> {
+    if !args.rolling_restart {
+        return Ok(None);
+    }
+    if args.nodes == 1 {
+        return Err(Failure::usage("--rolling-restart is for several nodes, of which the others go on")
+            .hint("for example --nodes 3"));
+    }
+    let exe = args.restart_with.as_deref().map(std::path::absolute).transpose()?;
+    match exe.as_ref().filter(|exe| !exe.is_file()) {
+        Some(exe) => Err(Failure::usage(format!("--restart-with {} is no file", exe.display()))),
+        None => Ok(Some(Rolling { exe })),
+    }
+}
+
 /// `50%` or `50`, as a share.
 fn share(text: &str) -> Result<f64, Failure> {
     let percent: Option<f64> = text.trim_end_matches('%').trim().parse().ok();
     match percent {
         Some(percent) if (1.0..100.0).contains(&percent) => Ok(percent / 100.0),
-        _ => Err(Failure::usage(format!("--kill-at {text} is no share of the work")).hint("for example --kill-at 50%")),
+        _ => Err(Failure::usage(format!("{text} is no share of the work")).hint("for example --kill-at 50%")),
     }
 }
 

@@ -5,15 +5,19 @@
 //!   others. The only place that knows them all.
 //! - [`dev`], [`serve`], [`run`]: the commands that have a node inside.
 //! - [`load`]: the command that puts a node under load.
+//! - [`anchoring`], [`audit`]: what shows that the log is whole, while a node runs and when somebody asks.
 //! - [`models`], [`doctor`]: the commands that look after this machine.
 //!
 //! The commands that only talk to a server are in `nexa-cli`.
 
+mod anchoring;
+mod audit;
 mod backend;
 mod cluster;
 mod config;
 mod dev;
 mod doctor;
+mod input;
 mod load;
 mod models;
 mod nofile;
@@ -102,6 +106,7 @@ async fn execute(cli: Cli) -> Result<(), Failure> {
         Command::Certs(args) => commands::certs(args, output),
         Command::Models(args) => models::run(args, output, color).await,
         Command::Load(args) => load::run(args, output).await,
+        Command::Audit(args) => audit::run(args, output).await,
         Command::Doctor(args) => doctor::run(args, output).await,
     }
 }

@@ -12,7 +12,7 @@ use nexa_cli::args::{Color, Output, RunArgs};
 use nexa_cli::commands::{self, Following, Submission};
 use nexa_cli::failure::{Exit, Failure};
 use nexa_client::{Client, From, Options};
-use nexa_gateway::doors::Listen;
+use nexa_gateway::doors::{Cover, Listen};
 use nexa_proto::v1;
 use nexa_telemetry::Door;
 use nexa_types::{Reason, RequestId, TenantId, WorkloadId};
@@ -35,8 +35,10 @@ pub(crate) async fn run(args: &RunArgs, output: Output, color: Color) -> Result<
     let data = config::data_folder(args.data.as_deref())?;
     let door = args.metrics.as_deref().map(|address| Door::bind(Some(address))).transpose();
     let door = door.map_err(|error| Failure::usage(chain(&error)))?;
-    let node = wire(&data, &project, &args.models, Who::local(None), &Listen::Unix(socket(&data))).await?;
-    let door = door.map(|door| door.open(node.probes())).transpose().map_err(|error| Failure::error(chain(&error)))?;
+    let socket = Listen::Unix(socket(&data));
+    let node = wire(&data, &project, &args.models, Who::local(None), (&socket, &Cover::Loopback)).await?;
+    let door =
+        door.map(|door| door.open(vec![node.probes()])).transpose().map_err(|error| Failure::error(chain(&error)))?;
     if let Some(door) = &door {
         eprintln!("metrics on {}", door.url());
     }

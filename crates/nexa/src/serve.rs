@@ -8,9 +8,8 @@ use nexa_cli::args::{Output, ServeArgs};
 use nexa_cli::failure::{Exit, Failure};
 use nexa_cli::show::table::table;
 use nexa_etcd::EtcdMembership;
-use nexa_gateway::doors::Listen;
+use nexa_gateway::doors::{Cover, Listen};
 use nexa_gateway::mediator::Tokens;
-use nexa_ports::membership::Membership;
 use nexa_telemetry::{Door, Probes};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
@@ -19,7 +18,8 @@ use crate::backend::Backend;
 use crate::chain;
 use crate::cluster::{Among, Joining, identity, join};
 use crate::config::Project;
-use crate::config::cluster::{ClusterPlace, Place, ServeSettings};
+use crate::config::cluster::{Place, ServeSettings};
+use crate::input;
 use crate::wiring::{Porch, Who, Wired, router, wire};
 
 /// Who comes to etcd, as NAME:PASSWORD.
@@ -33,6 +33,7 @@ pub(crate) async fn run(args: &ServeArgs, output: Output) -> Result<(), Failure>
     let mut project = Project::find(&std::env::current_dir()?)?.with(&args.models)?;
     project.node.memory_mib = args.memory.or(project.node.memory_mib);
     let settings = ServeSettings::of(args, &project.cluster)?;
+    let cover = cover(args)?;
     let tokens = args.tokens.as_deref().map(Tokens::load).transpose();
     let tokens =
         tokens.map_err(|error| Failure::error(chain(&error)).hint("`nexa help dev` shows what stands in it"))?;
@@ -45,12 +46,12 @@ pub(crate) async fn run(args: &ServeArgs, output: Output) -> Result<(), Failure>
         Place::Alone(data) => {
             let note = format!("by itself; keeps its things in {}", data.display());
             let who = Who { name: settings.name.clone(), tokens };
-            (Serving::Alone(wire(&data, &project, &args.models, who, &listen).await?), note)
+            (Serving::Alone(wire(&data, &project, &args.models, who, (&listen, &cover)).await?), note)
         }
         Place::Among(place) => {
             let note = format!("one of the cluster `{}`", place.name);
-            let bound = listen.bind().await.map_err(|error| Failure::error(chain(&error)))?;
-            let membership = Box::pin(membership(&place)).await?;
+            let bound = listen.bind_behind(&cover).await.map_err(|error| Failure::error(chain(&error)))?;
+            let membership = Box::pin(membership(&place.etcd, &place.name)).await?;
             let backend = Backend::postgres(&place.store, &settings.name).await?;
             let joining = Joining {
                 identity: identity(&place.certs, &settings.name)?,
@@ -60,6 +61,7 @@ pub(crate) async fn run(args: &ServeArgs, output: Output) -> Result<(), Failure>
                 advertise: args.advertise.clone(),
                 labels: settings.labels,
                 agents_max: settings.agents_max,
+                anchors: Some(Arc::clone(&membership) as _),
                 membership,
                 backend,
                 model: Arc::new(router(None, &project, &args.models)?),
@@ -71,10 +73,11 @@ pub(crate) async fn run(args: &ServeArgs, output: Output) -> Result<(), Failure>
             (Serving::Among(Box::pin(join(joining)).await?), note)
         }
     };
-    let door = door.open(node.probes()).map_err(|error| Failure::error(chain(&error)))?;
+    let door = door.open(vec![node.probes()]).map_err(|error| Failure::error(chain(&error)))?;
     match output {
         Output::Json => {
-            println!("{}", json!({ "grpc": node.address(), "metrics": door.url(), "node": settings.name.as_str() }));
+            let name = settings.name.as_str();
+            println!("{}", json!({ "grpc": node.address(), "metrics": door.url(), "node": name, "link": node.link() }));
         }
         Output::Table => {
             let rows = [
@@ -85,9 +88,14 @@ pub(crate) async fn run(args: &ServeArgs, output: Output) -> Result<(), Failure>
             print!("{}", table(&["WHAT", "WHERE", "NOTE"], &rows));
         }
     }
+    let mut is_told = true;
     let ended = tokio::select! {
         _ = interrupt.recv() => Ok(()),
         _ = terminate.recv() => Ok(()),
+        () = input::ended(args.end_with_input) => {
+            is_told = false;
+            Ok(())
+        }
         failure = node.failed() => Err(failure),
     };
     if ended.as_ref().is_err_and(|failure| failure.exit == Exit::LeaseLost) {
@@ -96,9 +104,12 @@ pub(crate) async fn run(args: &ServeArgs, output: Output) -> Result<(), Failure>
     }
     eprintln!("letting go of everything in good order; told again, it ends at once");
     let told_again = async {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
+        // Whoever closes the input may send a signal with it, and means one wish.
+        for _ in 0..if is_told { 1 } else { 2 } {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
         }
         eprintln!("ended at once");
         std::process::exit(TERMINATED)
@@ -109,6 +120,24 @@ pub(crate) async fn run(args: &ServeArgs, output: Output) -> Result<(), Failure>
     }
     door.close();
     ended
+}
+
+/// What lies between the door and those who can reach it.
+fn cover(args: &ServeArgs) -> Result<Cover, Failure> {
+    let read = |file: &std::path::Path| {
+        std::fs::read_to_string(file).map_err(|error| {
+            Failure::error(format!("cannot read {}: {error}", file.display()))
+                .hint("`nexa certs --out DIR NODE=HOST` makes a certificate and a key for a host")
+        })
+    };
+    Ok(match (&args.tls_cert, &args.tls_key) {
+        (Some(certificate), Some(key)) => Cover::Tls { certificate: read(certificate)?, key: read(key)? },
+        _ if args.listen_without_tls => {
+            eprintln!("warning: the door has no TLS: whoever is on the way reads and changes what is said, tokens too");
+            Cover::None
+        }
+        _ => Cover::Loopback,
+    })
 }
 
 /// Others can read what was typed.
@@ -134,6 +163,14 @@ impl Serving {
         match self {
             Self::Alone(node) => &node.address,
             Self::Among(node) => node.address(),
+        }
+    }
+
+    /// Where other nodes reach it, if there are others.
+    fn link(&self) -> Option<String> {
+        match self {
+            Self::Alone(_) => None,
+            Self::Among(node) => Some(node.link()),
         }
     }
 
@@ -171,8 +208,8 @@ fn link(text: &str) -> Result<SocketAddr, Failure> {
 }
 
 /// The lease of a node on etcd.
-async fn membership(place: &ClusterPlace) -> Result<Arc<dyn Membership>, Failure> {
-    let mut settings = nexa_etcd::Settings::new(place.etcd.iter().cloned(), place.name.clone());
+pub(crate) async fn membership(etcd: &[String], cluster: &str) -> Result<Arc<EtcdMembership>, Failure> {
+    let mut settings = nexa_etcd::Settings::new(etcd.iter().cloned(), cluster);
     if let Some(user) = std::env::var(ETCD_USER).ok().filter(|user| !user.is_empty()) {
         let (name, password) = user
             .split_once(':')

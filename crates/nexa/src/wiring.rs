@@ -15,7 +15,7 @@ use std::time::Duration;
 use nexa_cli::args::ModelArgs;
 use nexa_cli::failure::Failure;
 use nexa_gateway::admission::{Admission, AdmitLimits};
-use nexa_gateway::doors::{Bound, DoorConfig, Gateway, Listen};
+use nexa_gateway::doors::{Bound, Cover, DoorConfig, Gateway, Listen};
 use nexa_gateway::fleet::{Fleet, Lone};
 use nexa_gateway::handlers::Handlers;
 use nexa_gateway::host::Host;
@@ -38,6 +38,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::STACK_BYTES;
+use crate::anchoring::Anchoring;
 use crate::backend::Backend;
 use crate::chain;
 use crate::config::{self, Project};
@@ -56,6 +57,8 @@ pub(crate) struct Wired {
     pub(crate) address: String,
     node: Node,
     backend: Backend,
+    /// Ended after the node.
+    anchoring: Option<Anchoring>,
     closing: CancellationToken,
     shutdown: CancellationToken,
     door: JoinHandle<Result<(), tonic::transport::Error>>,
@@ -116,17 +119,20 @@ pub(crate) async fn wire(
     project: &Project,
     args: &ModelArgs,
     who: Who,
-    listen: &Listen,
+    (listen, cover): (&Listen, &Cover),
 ) -> Result<Wired, Failure> {
     let Who { name, tokens } = who;
     let backend = Backend::sqlite(data)?;
     let ports = ports(&backend, project, Arc::new(router(Some(data), project, args)?))?;
+    // Before anything is done with it.
+    let anchoring = Anchoring::beside(data, Arc::clone(&backend.audit), Arc::clone(&ports.clock)).await?;
     let node = start(node_config(name, project)?, ports.clone()).await?;
-    let bound = listen.bind().await.map_err(|error| Failure::error(chain(&error)))?;
+    let bound = listen.bind_behind(cover).await.map_err(|error| Failure::error(chain(&error)))?;
     let fleet = Lone::new(Arc::new(node.clone()), bound.address());
     let before = Before { tokens: tokens.map(Arc::new), fleet: Arc::new(fleet), neighbours: None };
     let threads = Arc::new(Porch::build()?);
-    open(node, backend, &ports, before, bound, threads).await
+    let wired = open(node, backend, &ports, before, bound, threads).await?;
+    Ok(Wired { anchoring: Some(anchoring), ..wired })
 }
 
 /// What stands before a node.
@@ -194,7 +200,8 @@ pub(crate) async fn open(
     let (gateway, stop) = (Gateway::new(mediator, closing.clone()), shutdown.clone());
     let served = porch.spawn(async move { gateway.serve_at(bound, config, stop).await });
     let served = served.await.map_err(|error| Failure::error(chain(&error)))?;
-    Ok(Wired { address: served.address, node, backend, closing, shutdown, door: served.done, _porch: porch })
+    let (address, door, anchoring) = (served.address, served.done, None);
+    Ok(Wired { address, node, backend, anchoring, closing, shutdown, door, _porch: porch })
 }
 
 impl Wired {
@@ -202,6 +209,8 @@ impl Wired {
     pub(crate) fn probes(&self) -> Probes {
         let (node, trouble) = (self.node.clone(), Arc::clone(&self.backend.trouble));
         Probes {
+            name: None,
+            cluster: None,
             stats: Box::new(move || node.stats()),
             store_trouble: Box::new(move || trouble()),
             runtime: tokio::runtime::Handle::current(),
@@ -210,7 +219,16 @@ impl Wired {
 
     /// Waits until the node cannot go on; gives what to tell the user.
     pub(crate) async fn failed(&self) -> Failure {
-        self.node.failed().await;
+        let broken = async {
+            match &self.anchoring {
+                Some(anchoring) => anchoring.broken().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.node.failed() => {}
+            failure = broken => return failure,
+        }
         Failure::error("the node cannot go on: one of its services failed too often; the log says which and why")
             .hint("nothing that was recorded is lost: give the same command again")
     }
@@ -232,6 +250,9 @@ impl Wired {
         self.node.drain(grace).await;
         // A door that fails while it closes is closed.
         let _ = self.door.await;
+        if let Some(anchoring) = self.anchoring {
+            anchoring.stop().await;
+        }
     }
 }
 

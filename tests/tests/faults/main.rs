@@ -1,6 +1,7 @@
 //! Bad input and faults, seen from outside: the exit code, a text that says what to do, no panic, and nothing broken
 //! for whoever comes next.
 
+mod audit;
 mod data;
 mod endpoint;
 mod input;

@@ -232,6 +232,7 @@ impl Job {
             seed: 7,
             depth: 0,
             priority: 128,
+            asks: None,
         }
     }
 }

@@ -6,7 +6,8 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use nexa_event::fact::ListItem;
+use nexa_event::asks::{Asks, Gang};
+use nexa_event::fact::{ItemSchedule, ListItem};
 use nexa_types::Millis;
 use nexa_vm::module::Schedule;
 
@@ -64,6 +65,20 @@ impl Units {
 /// The gang of an item, if it is in one.
 pub(super) fn gang(item: &ListItem) -> Option<&str> {
     item.schedule.as_ref()?.gang.as_deref()
+}
+
+/// What an item asks of its node, if anything; `members` start together with it, itself included.
+pub(super) fn asks(item: &ListItem, members: usize) -> Option<Asks> {
+    let ItemSchedule { labels, cpu_milli, memory_bytes, gang, .. } = item.schedule.as_ref()?;
+    let together = |name: &String| Gang { name: name.clone(), members: members as u32 };
+    let asks = Asks {
+        labels: labels.clone().unwrap_or_default(),
+        cpu_milli: *cpu_milli,
+        memory_bytes: *memory_bytes,
+        gang: gang.as_ref().filter(|_| members > 1).map(together),
+        until: None,
+    };
+    (!asks.is_nothing()).then_some(asks)
 }
 
 /// How long an item is expected to take.

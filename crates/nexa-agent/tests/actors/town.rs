@@ -109,6 +109,7 @@ impl Town {
             seed: 42,
             depth: 0,
             priority: 100,
+            asks: None,
         };
         let root = AgentId::root(first.workload);
         let mut town = Self {

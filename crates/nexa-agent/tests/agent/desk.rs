@@ -77,6 +77,7 @@ pub(crate) fn spawned(program: fact::Program) -> Spawned {
         seed: 42,
         depth: 0,
         priority: 100,
+        asks: None,
     }
 }
 
@@ -358,8 +359,11 @@ impl Desk {
 
     pub(crate) fn answer(&mut self, id: AgentId, effect: &OutsideEffect, result: EffectResult, spend: Spend) -> Step {
         let seat = self.seats.get_mut(&id).expect("the agent exists");
-        seat.flying.retain(|other| other != effect);
-        seat.answered.push(effect.clone());
+        // Whoever waits for it keeps the answer until it is recorded, which one in quarantine does not.
+        if seat.agent.state() != AgentState::Quarantined {
+            seat.flying.retain(|other| other != effect);
+            seat.answered.push(effect.clone());
+        }
         self.step(id, Input::EffectEnded { seq: effect.seq, attempt: effect.attempt, result, spend })
     }
 

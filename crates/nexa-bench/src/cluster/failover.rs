@@ -19,7 +19,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use nexa_client::{Client, Options, new_request_id};
+use nexa_client::{Client, ClientError, Options, new_request_id};
 use nexa_event::envelope::Fact;
 use nexa_event::fact::AgentEvent;
 use nexa_load::crew::{Common, Crew, Server};
@@ -30,7 +30,7 @@ use nexa_load::endpoint::{Config, Endpoint};
 use nexa_ports::store::{Rows, Store};
 use nexa_postgres::{PostgresStore, Settings};
 use nexa_proto::v1;
-use nexa_types::{AgentId, GlobalSeq, NodeId, StreamId, Version, WorkloadId};
+use nexa_types::{AgentId, GlobalSeq, NodeId, Reason, StreamId, Version, WorkloadId};
 
 use crate::measure::{Error, Figures};
 
@@ -96,7 +96,8 @@ pub(crate) async fn run(scale: Scale, nexa: &Path, figures: &mut Figures) -> Res
     };
     let limits = KeyLimits::default();
     let endpoint = Endpoint::start(Config { profile, limits, tags: 0, answers_per_tag: 0, port: 0 }).await?;
-    let common = Common { endpoint: endpoint.url(), concurrency: scale.agents, limits, tokens: Vec::new() };
+    let (concurrency, grace) = (scale.agents, Duration::from_secs(5));
+    let common = Common { endpoint: endpoint.url(), concurrency, limits, tokens: Vec::new(), grace };
     let server = Server::Own { exe: nexa.to_path_buf(), folder: None, nodes: NODES };
     let mut crew = Crew::gather(&server, common, &|said| eprintln!("{said}")).await?;
     let kills = tokio::select! {
@@ -151,6 +152,7 @@ async fn kill_all(scale: Scale, crew: &mut Crew) -> Result<Vec<Kill>, Error> {
         );
         kills.push(kill);
         crew.bring_back().await?;
+        forgive(&doors[others[0]], &name(victim)).await?;
     }
     Ok(kills)
 }
@@ -186,6 +188,22 @@ async fn submit(door: &Client, module: &str, entry: &str, input_json: String) ->
             Ok(answer) => return Ok(answer.workload_id.parse()?),
             // Under its request id it is stored once.
             Err(error) if error.is_transient() && begin.elapsed() < PATIENCE => tokio::time::sleep(LOOK_AGAIN).await,
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Says that a node is to be given agents, however often it has crashed of late. The one that is asked may not know yet that it
+/// is back.
+async fn forgive(door: &Client, node: &str) -> Result<(), Error> {
+    let begin = Instant::now();
+    let is_unknown = |error: &ClientError| error.refusal().is_some_and(|refusal| refusal.reason == Reason::NotFound);
+    let may_help = |error: &ClientError| error.is_transient() || is_unknown(error);
+    loop {
+        let request = v1::ClusterServiceCordonRequest { node: node.to_owned(), undo: true };
+        match door.cordon(request).await {
+            Ok(_) => return Ok(()),
+            Err(error) if may_help(&error) && begin.elapsed() < PATIENCE => tokio::time::sleep(LOOK_AGAIN).await,
             Err(error) => return Err(error.into()),
         }
     }

@@ -25,6 +25,7 @@ use nexa_event::fact::AgentEvent;
 use nexa_member::leader::Limits;
 use nexa_ports::clock::{Clock, SystemClock};
 use nexa_ports::dice::SystemDice;
+use nexa_ports::formats::{Formats, Writing};
 use nexa_ports::membership::NodeCard;
 use nexa_ports::membership::local::LocalCluster;
 use nexa_ports::model::{Chunks, LaneLimits, Model, ModelCall, ModelError};
@@ -175,6 +176,7 @@ impl Town {
                 peers: peers.clone(),
                 clock: clock.clone(),
                 dice: Arc::new(SystemDice),
+                writing: Writing::oldest(Formats::THIS_BUILD),
             };
             let config = ClusterConfig { card, may_lead: true, limits: Limits::default() };
             let cluster = Cluster::start(config, ports).await?;

@@ -112,6 +112,7 @@ impl Ground {
             seed: 1,
             depth: 0,
             priority,
+            asks: None,
         };
         let submitted =
             WorkloadEvent::Submitted { request, request_hash: [0; 32], name: "bench".into(), root, budget, priority };

@@ -91,7 +91,7 @@ async fn agents(client: &Client, workload: &str, args: &PsArgs, output: Output) 
                     vec![
                         agent.agent_id.clone(),
                         agent.name.clone(),
-                        words::agent_state(agent.state(), agent.waiting_for()),
+                        words::agent_stands(agent),
                         if agent.node.is_empty() { "-".to_owned() } else { agent.node.clone() },
                         words::tokens(agent.spend.as_ref()),
                         words::span_between(agent.started_at.as_ref(), agent.ended_at.as_ref()),

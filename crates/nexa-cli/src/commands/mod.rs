@@ -39,13 +39,23 @@ pub use test::test;
 
 /// The longest token, in bytes.
 const TOKEN_BYTES_MAX: usize = 4 << 10;
+/// What the calls of this process are part of, as a W3C `traceparent`.
+const TRACEPARENT: &str = "TRACEPARENT";
 /// The bits of a file's mode that let somebody else than its owner read it.
 const OTHERS_READ: u32 = 0o044;
 
 /// Connects to the server of the command line.
 pub async fn connect(args: &ServerArgs) -> Result<Client, Failure> {
     let token = args.token_file.as_deref().map(read_token).transpose()?;
-    Ok(Client::connect(&args.server, Options { token, ..Options::default() }).await?)
+    let authority = args.tls_ca.as_deref().map(|file| {
+        std::fs::read_to_string(file).map_err(|error| {
+            Failure::error(format!("cannot read the authority's certificate in {}: {error}", file.display()))
+        })
+    });
+    let authority = authority.transpose()?;
+    // Whoever runs this as a part of something larger says so as other programs are told.
+    let traceparent = std::env::var(TRACEPARENT).ok();
+    Ok(Client::connect(&args.server, Options { token, traceparent, authority, ..Options::default() }).await?)
 }
 
 /// The token that a file holds.

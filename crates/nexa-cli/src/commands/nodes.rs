@@ -32,8 +32,13 @@ fn show(nodes: &[v1::Node], output: Output) {
     match output {
         Output::Json => nodes.iter().for_each(|node| println!("{}", json::node(node))),
         Output::Table => {
-            let rows: Vec<Vec<String>> = nodes.iter().map(row).collect();
-            print!("{}", table(&["NODE", "STATE", "AGENTS", "AT WORK", "MODEL CALLS", "MEMORY", "LAG", "DOOR"], &rows));
+            let mut heads = vec!["NODE", "STATE", "AGENTS", "AT WORK", "MODEL CALLS", "MEMORY", "LAG", "DOOR"];
+            let mut rows: Vec<Vec<String>> = nodes.iter().map(row).collect();
+            if nodes.iter().any(|node| !node.labels.is_empty()) {
+                heads.push("LABELS");
+                rows.iter_mut().zip(nodes).for_each(|(row, node)| row.push(labels(node)));
+            }
+            print!("{}", table(&heads, &rows));
         }
     }
 }
@@ -57,6 +62,13 @@ fn row(node: &v1::Node) -> Vec<String> {
         load(|load| format!("{} ms", load.lag_ms)),
         if node.door.is_empty() { "-".to_owned() } else { node.door.clone() },
     ]
+}
+
+/// What a node says of itself, by name.
+fn labels(node: &v1::Node) -> String {
+    let mut labels: Vec<String> = node.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    labels.sort_unstable();
+    if labels.is_empty() { "-".to_owned() } else { labels.join(",") }
 }
 
 /// `nexa cordon`

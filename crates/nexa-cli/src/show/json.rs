@@ -87,6 +87,8 @@ pub fn agent(agent: &v1::Agent) -> Value {
         "parent_agent_id": agent.parent_agent_id,
         "state": words::agent_state(agent.state(), agent.waiting_for()),
         "node": agent.node,
+        "waits_for_node": agent.waits_for_node,
+        "waits_for_gang": agent.waits_for_gang,
         "spend": spend(agent.spend.as_ref()),
         "created_at": time(agent.created_at.as_ref()),
         "started_at": time(agent.started_at.as_ref()),

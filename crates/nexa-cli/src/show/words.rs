@@ -29,6 +29,16 @@ pub fn agent_state(state: v1::AgentState, waiting_for: v1::WaitingFor) -> String
     format!("{word}({reason})")
 }
 
+/// How an agent stands: its state, or what it waits for while it has no node.
+pub fn agent_stands(agent: &v1::Agent) -> String {
+    match (agent.waits_for_node.as_str(), agent.waits_for_gang.as_str()) {
+        ("", "") => agent_state(agent.state(), agent.waiting_for()),
+        (asks, "") => format!("waits for a node with {asks}"),
+        ("", gang) => format!("waits for room for all of {gang}"),
+        (asks, gang) => format!("waits for a node with {asks}, and room for all of {gang}"),
+    }
+}
+
 /// A workload's state.
 pub fn workload_state(state: v1::WorkloadState) -> &'static str {
     match state {
@@ -50,6 +60,7 @@ pub fn node_state(state: v1::NodeState) -> &'static str {
         v1::NodeState::Draining => "draining",
         v1::NodeState::Drained => "drained",
         v1::NodeState::Suspected => "suspected",
+        v1::NodeState::Resting => "resting",
     }
 }
 

@@ -85,6 +85,7 @@ mod tests {
             provider: "acme".to_owned(),
             size: sizes,
             pause: None,
+            pace: Some(u64::MAX),
         };
         let letter = Letter { report, tenants: Some(fitting(tenants)), ..Letter::default() };
         assert_eq!(Letter::read(&letter.write()), Ok(letter));

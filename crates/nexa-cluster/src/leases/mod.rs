@@ -14,7 +14,7 @@ mod letter;
 mod office;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use futures::future::{BoxFuture, Either, select};
@@ -24,7 +24,7 @@ use nexa_ports::leadership::{LeadError, Leadership};
 use nexa_ports::membership::{Members, Membership, Standing};
 use nexa_runtime::{Slices, SlicesReport};
 use nexa_sched::ProviderBudget;
-use nexa_sched::lease::{Budgets, BudgetsError, HolderId, LeaderSettings, Notice, WaitingTenants};
+use nexa_sched::lease::{Budgets, BudgetsError, HolderId, LeaderSettings, Notice, ProviderReport, WaitingTenants};
 use nexa_types::{Epoch, Generation, Millis, NodeId, Timestamp};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -33,6 +33,7 @@ use tracing::{debug, info, warn};
 use self::letter::Letter;
 use self::office::{Input, Office, Output, Trouble};
 use crate::peers::{Class, Peers, Service};
+use crate::stats::BudgetStats;
 
 /// Between two reports of a node, and two decisions of a leader.
 pub const TICK: Millis = Millis(1_000);
@@ -40,6 +41,9 @@ pub const TICK: Millis = Millis(1_000);
 pub const HURRY: Millis = Millis(100);
 /// Messages that wait to be taken in.
 pub const LETTERS_MAX: usize = 1_024;
+/// How far lanes may be ahead of the rate of their slices: their buckets spread what agents get a turn for, and what has its
+/// turn is sent when the store has it, which may take longer for some than for others.
+pub const AHEAD: Millis = Millis(5_000);
 /// How long the store may take. What was asked for is then open, and asked for again.
 pub const STORE_WITHIN: Millis = Millis(10_000);
 
@@ -110,6 +114,8 @@ pub struct LeasesPorts {
 #[derive(Clone)]
 pub struct Leases {
     letters: mpsc::Sender<(HolderId, Letter)>,
+    /// As it was last reported.
+    told: Arc<Mutex<Vec<BudgetStats>>>,
 }
 
 impl Leases {
@@ -125,13 +131,15 @@ impl Leases {
         stop: CancellationToken,
     ) -> Result<Self, BudgetsError> {
         let (letters, inbox) = mpsc::channel(LETTERS_MAX);
+        let told = Arc::default();
         let budgets = ports.slices.budgets();
         let office = Office::new(run.clone(), Budgets::new(&budgets)?, settings);
         if !budgets.is_empty() {
             ports.slices.begin(run.clone());
             let (now, answers) = (ports.clock.now(), FuturesUnordered::new());
             let (revision, leads, is_urgent) = (0, false, false);
-            let desk = Desk { run, office, ports, revision, answers, leads, last: now, due: now, is_urgent };
+            let told = Arc::clone(&told);
+            let desk = Desk { run, office, ports, revision, answers, leads, last: now, due: now, is_urgent, told };
             tokio::spawn(async move {
                 tokio::select! {
                     () = desk.work(inbox) => {}
@@ -139,7 +147,13 @@ impl Leases {
                 }
             });
         }
-        Ok(Self { letters })
+        Ok(Self { letters, told })
+    }
+
+    /// What this node holds and wants of each provider, as it last told the leader; about a second old.
+    #[must_use]
+    pub fn budgets(&self) -> Vec<BudgetStats> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// A message of another run, for [`Service::Leases`].
@@ -171,6 +185,7 @@ struct Desk {
     due: Timestamp,
     /// Whether its next report cannot wait.
     is_urgent: bool,
+    told: Arc<Mutex<Vec<BudgetStats>>>,
 }
 
 impl Desk {
@@ -228,6 +243,9 @@ impl Desk {
     fn report(&mut self, list: &Members) {
         let Some(leader) = &list.leader else { return };
         let Some(SlicesReport { report, tenants }) = self.ports.slices.report() else { return };
+        let budget =
+            |of: &ProviderReport| BudgetStats { provider: of.provider.clone(), held: of.kept, wanted: of.wanted };
+        *self.told.lock().unwrap_or_else(PoisonError::into_inner) = report.of.iter().map(budget).collect();
         let tenants = letter::fitting(tenants);
         if leader.node == self.run.node {
             self.step(Input::Heard { from: self.run.clone(), report, tenants });

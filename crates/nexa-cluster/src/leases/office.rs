@@ -6,26 +6,30 @@
 //! Around the machine of nexa-sched, which decides, this keeps the order that it asks for:
 //!
 //! - The store is told of the election first, and read afterwards; only then anything is decided.
-//! - A holder has joined when it is seen in a list of members, and is gone when it was seen and is no longer in one. Whoever
-//!   stands in the records and is in no list is taken for gone when a later run of its node is there, or after [`UNSEEN`]:
-//!   the list may be older than the record, and a holder that is taken for gone too early would be one too many.
+//! - A holder has joined when it is seen in a list of members, and is gone when it was seen and is no longer in one, also if
+//!   that was before the election: its lease ended when this node saw it. Whoever stands in the records and was in no list is
+//!   taken for gone when a later run of its node is there, or after [`UNSEEN`]: the list may be older than the record, and a
+//!   holder that is taken for gone too early would be one too many.
 //! - A node's slices of a provider are one record, of all its runs of which something is outstanding, and each record has one
 //!   write under way. A write whose end is not known is made again under the version that the store had before it: whether
 //!   the first one got through or not, the two cannot both count.
 //! - Whoever is refused says nothing more in this office, and opens none of an older epoch again.
 //!
-//! Bounds: [`WRITES_MAX`] writes at a time, further ones wait in line, a record once each. A node's record is as large as the
+//! Bounds: [`GONE_MAX`] nodes that are remembered to be gone, further ones are as if they had not been seen; [`WRITES_MAX`]
+//! writes at a time, further ones wait in line, a record once each. A node's record is as large as the
 //! store takes; a node with more runs outstanding than that (thousands within two minutes) gets no slices until they are over.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use minicbor::{Decode, Encode};
 use nexa_sched::lease::{
-    Budgets, HolderId, Leader, LeaderEpoch, LeaderInput, LeaderOutput, LeaderSettings, Notice, Report, SliceRecord,
-    WaitingTenants, WaitingWhere,
+    Budgets, HOLDERS_MAX, HolderId, Leader, LeaderEpoch, LeaderInput, LeaderOutput, LeaderSettings, Notice, Report,
+    SliceRecord, WaitingTenants, WaitingWhere,
 };
 use nexa_types::{Epoch, Generation, Millis, NodeId, Timestamp, Version};
 
+/// Nodes that are remembered to be gone, the newest run of each.
+pub(crate) const GONE_MAX: usize = HOLDERS_MAX;
 /// Writes that are under way at a time.
 pub(crate) const WRITES_MAX: usize = 32;
 /// After so long a holder that stands in the records and was never seen is taken for gone.
@@ -124,6 +128,8 @@ pub(crate) struct Office {
     budgets: Budgets,
     settings: LeaderSettings,
     runs: BTreeSet<HolderId>,
+    /// The newest run of each node that was seen and is no longer there, and when that was noticed.
+    gone: BTreeMap<NodeId, (Generation, Timestamp)>,
     /// The newest epoch of this node that is over.
     over: Option<Epoch>,
     term: Term,
@@ -183,7 +189,7 @@ impl File {
 
 impl Office {
     pub(crate) fn new(me: HolderId, budgets: Budgets, settings: LeaderSettings) -> Self {
-        Self { me, budgets, settings, runs: BTreeSet::new(), over: None, term: Term::Shut }
+        Self { me, budgets, settings, runs: BTreeSet::new(), gone: BTreeMap::new(), over: None, term: Term::Shut }
     }
 
     /// Whether it decides about slices.
@@ -205,6 +211,7 @@ impl Office {
         let mut out = Vec::new();
         match input {
             Input::Members { runs, leader } => {
+                self.notice_gone(&runs, now);
                 self.runs = runs;
                 self.elect(leader, &mut out);
                 if let Term::Open(open) = &mut self.term {
@@ -250,6 +257,14 @@ impl Office {
         out
     }
 
+    fn notice_gone(&mut self, runs: &BTreeSet<HolderId>, now: Timestamp) {
+        for run in self.runs.difference(runs) {
+            if self.gone.len() < GONE_MAX || self.gone.contains_key(&run.node) {
+                self.gone.insert(run.node.clone(), (run.generation, now));
+            }
+        }
+    }
+
     fn shut(&mut self) {
         self.over = self.over.max(self.epoch());
         self.term = Term::Shut;
@@ -275,6 +290,7 @@ impl Office {
         match records {
             Ok(records) => {
                 let mut open = Box::new(Open::new(epoch, self.settings, self.budgets.clone(), records, now));
+                open.knows_gone(&self.gone);
                 open.members(&self.runs, now);
                 open.tick(now);
                 self.term = Term::Open(open);
@@ -394,6 +410,16 @@ impl Open {
             // Another write of this office was there before after all; nobody else can have written.
             Err(Trouble::Changed(version)) => file.version = version,
             Err(Trouble::Failed) => {}
+        }
+    }
+
+    /// Who stands in the records and was seen to go before.
+    fn knows_gone(&mut self, gone: &BTreeMap<NodeId, (Generation, Timestamp)>) {
+        let known = |run: &HolderId| gone.get(&run.node).filter(|(newest, _)| run.generation <= *newest);
+        let ended: Vec<_> = self.unseen.keys().filter_map(|run| Some((run.clone(), known(run)?.1))).collect();
+        for (run, at) in ended {
+            self.unseen.remove(&run);
+            self.step(LeaderInput::LeaseEnded(run), at);
         }
     }
 

@@ -113,7 +113,8 @@ impl World {
         self.changes(|list| {
             list.runs.insert(me.clone());
         });
-        let settings = LeaderSettings { request_max: Millis(REQUEST_MAX) };
+        // A node here begins up to 40 at once, as its slice allows.
+        let settings = LeaderSettings { request_max: Millis(REQUEST_MAX), ..LeaderSettings::default() };
         let office = Office::new(me.clone(), Budgets::new(&[budget()]).unwrap(), settings);
         let (seen, is_hungry) = (0, self.chance(70));
         Node { holder: Holder::new(me), office, seen, ended: None, begun: VecDeque::new(), is_hungry }
@@ -410,6 +411,37 @@ fn budgets_hold_whatever_happens_and_are_shared_again_when_it_is_over() {
     }
     // There was something to go wrong.
     assert!(all / 300 > 500 && opened / 300 > 3, "{all} requests, {opened} offices");
+}
+
+#[test]
+fn a_node_that_was_seen_to_go_before_the_election_is_gone_since_then() {
+    let (me, other) = (run(1, 2), run(2, 3));
+    let settings = LeaderSettings { ahead: Some(Millis(5_000)), ..LeaderSettings::default() };
+    let mut office = Office::new(me.clone(), Budgets::new(&[budget()]).unwrap(), settings);
+    let size = Sizes::new(REQUESTS / 2, 0, 0, AT_ONCE / 2);
+    let record =
+        |holder: &HolderId| SliceRecord::new(&budget().provider, holder, LeaderEpoch(1), 1, (&size, REQUESTS / 2));
+    let file = |holder: &HolderId| FileId { provider: budget().provider, node: holder.node.clone() };
+    let read =
+        |holder: &HolderId| Read { name: file(holder).name(), version: Version(1), slices: vec![record(holder)] };
+    let led = Some((other.clone(), Epoch(1)));
+    office.step(Input::Members { runs: BTreeSet::from([me.clone(), other.clone()]), leader: led }, Timestamp(0));
+    // The leading node goes, and nobody leads for two seconds.
+    office.step(Input::Members { runs: BTreeSet::from([me.clone()]), leader: None }, Timestamp(60_000));
+    let elected = Some((me.clone(), Epoch(2)));
+    office.step(Input::Members { runs: BTreeSet::from([me.clone()]), leader: elected }, Timestamp(62_000));
+    let mut out =
+        office.step(Input::Opened { epoch: Epoch(2), records: Ok(vec![read(&me), read(&other)]) }, Timestamp(62_500));
+    let mut first = None;
+    for second in 63..120 {
+        let theirs = out.iter().find_map(|output| match output {
+            Output::Write { file, .. } if file.node == other.node => Some(second - 1),
+            _ => None,
+        });
+        first = first.or(theirs);
+        out = office.step(Input::Tick, Timestamp(second * 1_000));
+    }
+    assert_eq!(first, Some(71), "ten seconds after it was seen to be gone, and what one request takes to get old");
 }
 
 #[test]

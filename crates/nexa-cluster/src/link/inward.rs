@@ -34,7 +34,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     BATCH_BYTES, FRAME_BYTES_MAX, HANDSHAKE_MAX, LinkError, MESSAGE_BYTES_MAX, PING_EVERY, PING_WAIT, Shared,
-    WINDOW_FACTOR, lock, tls, wire,
+    WINDOW_FACTOR, count, lock, tls, wire,
 };
 use crate::peers::{Handler, Refusal, Service, Why};
 
@@ -351,6 +351,9 @@ fn deliver(
             }
         }
     }
+    let counts = shared.counts.of(hello.lane.class);
+    count::add(&counts.received, new.len());
+    count::add(&counts.received_bytes, new.iter().map(|frame| frame.body.len()).sum());
     let mut has_told = false;
     for frame in new {
         let len = frame.body.len();

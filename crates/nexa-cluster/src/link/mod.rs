@@ -16,6 +16,7 @@
 //!
 //! Holds what `peers` says. Two services of one class may have different connections, so nothing orders one by the other.
 
+mod count;
 mod inward;
 mod outward;
 mod tls;
@@ -44,7 +45,7 @@ use tracing::{debug, warn};
 use self::inward::InLane;
 use self::outward::{OutLane, Peer};
 use crate::certs::{self, CertError, Identity, check_name};
-use crate::peers::{AskError, Handler, LinkState, LinkStates, NotSent, Peers, Service};
+use crate::peers::{AskError, Handler, LinkState, LinkStates, NotSent, Peers, Service, Traffic};
 
 /// How long a TCP connection with its TLS handshake may take.
 pub const CONNECT_MAX: Duration = Duration::from_secs(2);
@@ -166,6 +167,7 @@ struct Shared {
     clock: Arc<dyn Clock>,
     dice: Arc<dyn Dice>,
     on_undelivered: Option<OnUndelivered>,
+    counts: count::Counts,
     start: Instant,
     control: Handle,
     data: Handle,
@@ -227,6 +229,7 @@ impl TonicPeers {
             clock: config.clock,
             dice: config.dice,
             on_undelivered: config.on_undelivered,
+            counts: count::Counts::default(),
             start: Instant::now(),
             control: control.handle().clone(),
             data: data.handle().clone(),
@@ -248,6 +251,14 @@ impl TonicPeers {
     fn peer(&self, to: &NodeId) -> Result<Arc<Peer>, NotSent> {
         let met = self.shared.met();
         met.peers.get(to).cloned().ok_or(NotSent::Unknown)
+    }
+
+    /// Notes if a message was refused for want of room.
+    fn counted<T>(&self, class: Class, sent: Result<T, NotSent>) -> Result<T, NotSent> {
+        if matches!(sent, Err(NotSent::Full)) {
+            count::add(&self.shared.counts.of(class).full, 1);
+        }
+        sent
     }
 
     fn dial(&self, peer: &Arc<Peer>, lane: &Arc<OutLane>) {
@@ -275,7 +286,7 @@ impl Peers for TonicPeers {
         let peer = self.peer(to)?;
         let service = service as u16;
         let lane = peer.lane(class, service);
-        if lane.tell(outward::message(service, Kind::Tell, body))? {
+        if self.counted(class, lane.tell(outward::message(service, Kind::Tell, body)))? {
             self.dial(&peer, lane);
         }
         Ok(())
@@ -299,7 +310,7 @@ impl Peers for TonicPeers {
                 let service = service as u16;
                 let lane = peer.lane(class, service);
                 let message = outward::message(service, outward::until(&self.shared, within), body);
-                let (is_first, asked) = lane.ask(message)?;
+                let (is_first, asked) = self.counted(class, lane.ask(message))?;
                 if is_first {
                     self.dial(&peer, lane);
                 }
@@ -315,6 +326,10 @@ impl Peers for TonicPeers {
 
     fn links(&self) -> watch::Receiver<Arc<LinkStates>> {
         self.shared.links.subscribe()
+    }
+
+    fn traffic(&self) -> Traffic {
+        self.shared.counts.read()
     }
 
     fn meet(&self, members: &[(NodeId, Generation, String)]) {

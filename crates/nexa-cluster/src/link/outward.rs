@@ -29,7 +29,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     BATCH_BYTES, CONNECT_MAX, FRAME_BYTES_MAX, HANDSHAKE_MAX, HEALTHY_AFTER, MESSAGE_BYTES_MAX, PING_EVERY, PING_WAIT,
-    RETRY_MAX, RETRY_MIN, Shared, WINDOW_FACTOR, lock, wire,
+    RETRY_MAX, RETRY_MIN, Shared, WINDOW_FACTOR, count, lock, wire,
 };
 use crate::peers::{AskError, NotSent, Refusal, Why};
 
@@ -228,9 +228,20 @@ impl Stream for Outgoing {
         if state.dial != self.dial {
             return Poll::Ready(None);
         }
-        let mut frames = Vec::new();
-        match state.sender.take(BATCH_BYTES, self.shared.elapsed(), |frame| frames.push(wire::frame(frame))) {
-            Some((first, _)) => Poll::Ready(Some(Batch { first, frames, ..Batch::default() })),
+        let (mut frames, mut bytes, resent) = (Vec::new(), 0, state.sender.resent());
+        let taken = state.sender.take(BATCH_BYTES, self.shared.elapsed(), |frame| {
+            let frame = wire::frame(frame);
+            bytes += frame.body.len();
+            frames.push(frame);
+        });
+        match taken {
+            Some((first, _)) => {
+                let counts = self.shared.counts.of(self.lane.lane.class);
+                count::add(&counts.sent, frames.len());
+                count::add(&counts.sent_bytes, bytes);
+                count::add(&counts.resent, (state.sender.resent() - resent) as usize);
+                Poll::Ready(Some(Batch { first, frames, ..Batch::default() }))
+            }
             None => {
                 state.waker = Some(context.waker().clone());
                 Poll::Pending

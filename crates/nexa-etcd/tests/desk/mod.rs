@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 /// How long is waited for what has to come soon.
-pub(crate) const SOON: Duration = Duration::from_secs(8);
+pub(crate) const SOON: Duration = Duration::from_secs(60);
 /// The term of leases in these tests.
 pub(crate) const TERM: Duration = Duration::from_secs(3);
 

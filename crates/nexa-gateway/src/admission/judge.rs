@@ -54,8 +54,9 @@ pub struct Pressure {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdmitLimits {
     /// New work carried out at once: it takes no more of the store's queue and of the processor than this. Fewer than a disk
-    /// takes in a few commits would leave it waiting for them. Not less than half of `unstarted_max`, so that a tenant is
-    /// held to its part before it has all places.
+    /// takes in a few commits would leave it waiting for them; and who comes next, to be refused perhaps, waits behind all of
+    /// them, so more than a node carries out in some 50 ms makes refusals late. Not less than half of `unstarted_max`, so that
+    /// a tenant is held to its part before it has all places.
     pub entering_max: usize,
     /// Workloads that were accepted and have not begun. What is accepted begins within the time that the node needs for
     /// so many. From half of it on, a tenant may hold no more than an equal part of it.
@@ -83,8 +84,8 @@ pub struct AdmitLimits {
 impl Default for AdmitLimits {
     fn default() -> Self {
         Self {
-            entering_max: 512,
-            unstarted_max: 1_024,
+            entering_max: 256,
+            unstarted_max: 512,
             present_agents_max: 30_000,
             waiting_agents_max: 20_000,
             unfinished_agents_max: 1_000_000,

@@ -94,6 +94,7 @@ pub(super) fn workload(view: WorkloadView, whole: bool) -> v1::Workload {
 pub(super) fn agent(view: AgentView, whole: bool) -> v1::Agent {
     let told = if whole { outcome } else { listed_outcome };
     let (state, waiting_for) = agent_state_fields(view.state);
+    let waits = view.asks.filter(|_| view.node.is_none() && !view.state.is_terminal());
     v1::Agent {
         agent_id: view.agent.to_string(),
         workload_id: view.workload.to_string(),
@@ -109,6 +110,8 @@ pub(super) fn agent(view: AgentView, whole: bool) -> v1::Agent {
         ended_at: view.ended_at.map(timestamp),
         outcome: view.outcome.as_ref().map(told),
         last_failure: view.last_failure.map(|text| if whole { text } else { listed::cut(&text) }).unwrap_or_default(),
+        waits_for_node: waits.as_ref().map(ToString::to_string).unwrap_or_default(),
+        waits_for_gang: waits.and_then(|asks| asks.gang).map(|gang| gang.to_string()).unwrap_or_default(),
     }
 }
 

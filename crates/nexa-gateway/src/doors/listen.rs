@@ -1,13 +1,18 @@
-//! Where a door may be: a loopback address or a Unix socket, nothing else without encryption.
+//! Where a door may be: a loopback address or a Unix socket; with TLS, or if somebody says so plainly, any address.
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::server::{Router, TcpIncoming};
+use tonic::transport::{Identity, Server, ServerTlsConfig};
+
+/// How long who comes may take to agree on keys. Then: the connection is closed.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 
 /// Where a door is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +21,33 @@ pub enum Listen {
     Tcp(SocketAddr),
     /// A socket file, readable by its owner only.
     Unix(PathBuf),
+}
+
+/// What lies between a door and those who can reach it.
+#[derive(Clone, Default)]
+pub enum Cover {
+    /// Nothing, so only this machine may.
+    #[default]
+    Loopback,
+    /// TLS, with this certificate (its chain, the door's own first) and key, as PEM.
+    Tls {
+        /// The certificate.
+        certificate: String,
+        /// The key. A secret.
+        key: String,
+    },
+    /// Nothing, and others may all the same: something else protects what they say, as a mesh or a tunnel.
+    None,
+}
+
+impl fmt::Debug for Cover {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Loopback => "loopback",
+            Self::Tls { .. } => "tls(…)",
+            Self::None => "none",
+        })
+    }
 }
 
 /// Why a door cannot be there.
@@ -29,13 +61,23 @@ pub enum ListenError {
     },
     /// Others could listen in.
     #[error(
-        "`{address}` is not a loopback address, and TLS is not available in this release: listen on `127.0.0.1`, `[::1]` \
-         or `unix:PATH`, and put a proxy with TLS and tokens before it"
+        "`{address}` is not a loopback address, and the door has no TLS: listen on `127.0.0.1`, `[::1]` or `unix:PATH`, or \
+         give `nexa serve` a certificate with --tls-cert and --tls-key"
     )]
     NotLoopback {
         /// The address.
         address: SocketAddr,
     },
+    /// The certificate or the key is of no use.
+    #[error("the door's certificate and key cannot be used")]
+    Tls {
+        /// Why.
+        #[source]
+        source: tonic::transport::Error,
+    },
+    /// TLS where nobody but this machine can come.
+    #[error("a Unix socket has no TLS: it is for this machine, and its file for its owner; leave out the certificate")]
+    TlsOnUnix,
     /// Another process listens on the socket.
     #[error("another process listens on `{path}`: stop it, or choose another path")]
     SocketTaken {
@@ -58,7 +100,28 @@ impl Listen {
     /// # Errors
     /// [`ListenError`] if the address is refused or taken.
     pub async fn bind(&self) -> Result<Bound, ListenError> {
-        Listener::bind(self).await.map(Bound)
+        self.bind_behind(&Cover::Loopback).await
+    }
+
+    /// The same for a door that others may reach, if what is between allows it.
+    ///
+    /// # Errors
+    /// [`ListenError`] if the address is refused or taken, or the certificate of no use.
+    pub async fn bind_behind(&self, cover: &Cover) -> Result<Bound, ListenError> {
+        let tls = match (cover, self) {
+            (Cover::Loopback | Cover::None, _) => None,
+            (Cover::Tls { .. }, Self::Unix(_)) => return Err(ListenError::TlsOnUnix),
+            (Cover::Tls { certificate, key }, Self::Tcp(_)) => {
+                let identity = Identity::from_pem(certificate, key);
+                let tls = ServerTlsConfig::new().identity(identity).timeout(HANDSHAKE_MAX);
+                // Tried here, where somebody can be told.
+                Server::builder().tls_config(tls.clone()).map_err(|source| ListenError::Tls { source })?;
+                Some(tls)
+            }
+        };
+        let is_covered = !matches!(cover, Cover::Loopback);
+        let listener = Listener::bind(self, is_covered).await?;
+        Ok(Bound { listener, tls })
     }
 
     /// Whether only this machine can reach it.
@@ -97,12 +160,19 @@ impl FromStr for Listen {
 }
 
 /// A door's place, taken: whoever comes waits there until it opens.
-pub struct Bound(pub(super) Listener);
+pub struct Bound {
+    pub(super) listener: Listener,
+    pub(super) tls: Option<ServerTlsConfig>,
+}
 
 impl Bound {
-    /// Where it is, as a client wants to be told: `http://127.0.0.1:7331` or `unix:/run/nexa.sock`.
+    /// Where it is, as a client wants to be told: `http://127.0.0.1:7331`, `https://…` or `unix:/run/nexa.sock`.
     pub fn address(&self) -> String {
-        self.0.address()
+        let address = self.listener.address();
+        match (&self.tls, address.strip_prefix("http://")) {
+            (Some(_), Some(rest)) => format!("https://{rest}"),
+            _ => address,
+        }
     }
 }
 
@@ -113,10 +183,12 @@ pub(super) enum Listener {
 }
 
 impl Listener {
-    pub(super) async fn bind(listen: &Listen) -> Result<Self, ListenError> {
+    async fn bind(listen: &Listen, is_covered: bool) -> Result<Self, ListenError> {
         let failed = |source| ListenError::Bind { address: listen.to_string(), source };
         match listen {
-            Listen::Tcp(address) if !listen.is_local() => Err(ListenError::NotLoopback { address: *address }),
+            Listen::Tcp(address) if !is_covered && !listen.is_local() => {
+                Err(ListenError::NotLoopback { address: *address })
+            }
             Listen::Tcp(address) => {
                 let listener = TcpListener::bind(address).await.map_err(failed)?;
                 let bound = listener.local_addr().map_err(failed)?;
@@ -184,9 +256,21 @@ mod tests {
     async fn an_address_that_others_can_reach_is_refused() {
         for text in ["0.0.0.0:0", "[::]:0", "192.0.2.7:80"] {
             let listen: Listen = text.parse().expect(text);
-            let refused = Listener::bind(&listen).await.err().expect(text).to_string();
-            assert!(refused.contains("TLS is not available"), "{refused}");
+            let refused = listen.bind().await.err().expect(text).to_string();
+            assert!(refused.contains("has no TLS") && refused.contains("--tls-cert"), "{refused}");
         }
+        let open: Listen = "0.0.0.0:0".parse().expect("an address");
+        assert!(open.bind_behind(&Cover::None).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_certificate_that_is_none_is_refused_before_anybody_comes() {
+        let cover = Cover::Tls { certificate: "no certificate".to_owned(), key: "no key".to_owned() };
+        assert_eq!(format!("{cover:?}"), "tls(…)");
+        let tcp: Listen = "127.0.0.1:0".parse().expect("an address");
+        assert!(matches!(tcp.bind_behind(&cover).await, Err(ListenError::Tls { .. })));
+        let unix = Listen::Unix(std::env::temp_dir().join("nexa-never-there.sock"));
+        assert!(matches!(unix.bind_behind(&cover).await, Err(ListenError::TlsOnUnix)));
     }
 
     #[test]
@@ -201,10 +285,10 @@ mod tests {
     async fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
         let path = std::env::temp_dir().join(format!("nexa-listen-{}.sock", std::process::id()));
         let listen = Listen::Unix(path.clone());
-        let first = Listener::bind(&listen).await.expect("a free path");
-        assert!(matches!(Listener::bind(&listen).await, Err(ListenError::SocketTaken { .. })));
+        let first = listen.bind().await.expect("a free path");
+        assert!(matches!(listen.bind().await, Err(ListenError::SocketTaken { .. })));
         drop(first);
-        drop(Listener::bind(&listen).await.expect("the file of a process that is gone"));
+        drop(listen.bind().await.expect("the file of a process that is gone"));
         std::fs::remove_file(path).expect("the socket file");
     }
 }

@@ -26,7 +26,7 @@ use tonic::transport::Server;
 use tonic_health::ServingStatus;
 
 use keeper::Keeper;
-pub use listen::{Bound, Listen, ListenError};
+pub use listen::{Bound, Cover, Listen, ListenError};
 use services::Door;
 
 use crate::mediator::Mediator;
@@ -56,9 +56,10 @@ pub struct DoorConfig {
     pub keepalive_every: Duration,
     /// How long to wait for it. Then: the connection is closed.
     pub keepalive_timeout: Duration,
-    /// How old a connection may grow. Then: the client is asked to open a new one.
+    /// How old a connection may grow. Then: the client is asked to open a new one for further calls, and those on the old one
+    /// go on to their ends.
     pub connection_age_max: Duration,
-    /// How long calls on an old connection may go on, and calls of a door that closes. Then: they are cut.
+    /// How long calls of a door that closes may go on. Then: they are cut.
     pub grace: Duration,
 }
 
@@ -119,7 +120,8 @@ impl Gateway {
 
     /// The same at a place that was taken before.
     pub async fn serve_at(&self, bound: Bound, config: DoorConfig, shutdown: CancellationToken) -> Served {
-        let (address, Bound(listener)) = (bound.address(), bound);
+        let address = bound.address();
+        let Bound { listener, tls } = bound;
         let (health, health_service) = tonic_health::server::health_reporter();
         for service in [LIVENESS, READINESS] {
             health.set_service_status(service, ServingStatus::Serving).await;
@@ -130,13 +132,17 @@ impl Gateway {
         if config.reflection {
             routes.add_service(reflection());
         }
-        let server = Server::builder()
+        let mut server = Server::builder();
+        if let Some(tls) = tls {
+            server = server.tls_config(tls).expect("it was tried when the place was taken");
+        }
+        let server = server
             .max_concurrent_streams(config.streams_max)
             .http2_max_header_list_size(config.header_bytes_max)
             .http2_keepalive_interval(Some(config.keepalive_every))
             .http2_keepalive_timeout(Some(config.keepalive_timeout))
+            // Not with a grace: tonic then cuts the connection at its end, and asks nobody before.
             .max_connection_age(config.connection_age_max)
-            .max_connection_age_grace(config.grace)
             .add_routes(Routes::from(
                 routes.routes().into_axum_router().layer(Keeper::new(&config, self.mediator.porter().cloned())),
             ));

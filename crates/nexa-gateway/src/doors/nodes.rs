@@ -16,6 +16,7 @@ fn node(view: NodeView) -> v1::Node {
         NodeState::Draining => v1::NodeState::Draining,
         NodeState::Drained => v1::NodeState::Drained,
         NodeState::Suspected => v1::NodeState::Suspected,
+        NodeState::Resting => v1::NodeState::Resting,
     };
     let load = view.load.map(|load| v1::NodeLoad {
         agents: load.agents,

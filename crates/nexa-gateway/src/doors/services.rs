@@ -4,7 +4,6 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt};
-use nexa_event::envelope::TraceContext;
 use nexa_ports::view::Listed;
 use nexa_proto::refusal::Refusal;
 use nexa_proto::v1;
@@ -44,7 +43,7 @@ fn dress(call: &mut Call, metadata: &MetadataMap) {
     call.credentials = credentials(text("authorization"));
     call.patience = text("grpc-timeout").and_then(patience);
     call.repeats = repeats(text(REPEATS));
-    call.trace = text("traceparent").and_then(trace);
+    call.trace = text("traceparent").and_then(nexa_runtime::trace::context);
 }
 
 /// What an `authorization` header shows.
@@ -79,22 +78,6 @@ fn patience(header: &str) -> Option<Duration> {
         "n" => Duration::from_nanos(count),
         _ => return None,
     })
-}
-
-/// A W3C `traceparent`: version, trace, span and flags in hex.
-fn trace(header: &str) -> Option<TraceContext> {
-    let mut parts = header.split('-');
-    let (version, trace, span) = (parts.next()?, parts.next()?, parts.next()?);
-    if version.len() != 2 || trace.len() != 32 || span.len() != 16 {
-        return None;
-    }
-    let is_hex = |text: &str| text.bytes().all(|digit| digit.is_ascii_hexdigit());
-    if !is_hex(trace) || !is_hex(span) {
-        return None;
-    }
-    let trace = u128::from_str_radix(trace, 16).ok().filter(|trace| *trace != 0)?;
-    let span = u64::from_str_radix(span, 16).ok().filter(|span| *span != 0)?;
-    Some(TraceContext { trace: trace.to_be_bytes(), span: span.to_be_bytes() })
 }
 
 /// The items of a page as messages, its next token, and how far it has seen.
@@ -344,13 +327,6 @@ mod tests {
         assert_eq!(patience("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
         for wrong in ["", "m", "1", "999999999S", "-1S", "1é"] {
             assert_eq!(patience(wrong), None, "{wrong}");
-        }
-        let read = trace("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01").expect("a good header");
-        assert_eq!(read.trace[0], 0x0a);
-        assert_eq!(read.span[7], 0x31);
-        let zero = format!("00-{}-b7ad6b7169203331-01", "0".repeat(32));
-        for wrong in ["", "00", "00-zz-zz-01", &zero] {
-            assert_eq!(trace(wrong), None, "{wrong}");
         }
     }
 }

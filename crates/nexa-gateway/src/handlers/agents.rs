@@ -28,7 +28,10 @@ impl Handlers {
             agent.state = row.state;
             agent.node = row.node;
             agent.epoch = row.epoch;
+            agent.asks = row.asks;
         }
+        // A node alone runs it whatever it asks for.
+        agent.asks = agent.asks.filter(|_| self.neighbours.is_some());
         Ok(agent)
     }
 

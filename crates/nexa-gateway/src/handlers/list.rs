@@ -27,12 +27,15 @@ impl Handlers {
         let mut listed = self.views.list_agents(by.tenant().clone(), filter, list.page).await.map_err(view_refusal)?;
         if self.neighbours.is_some() {
             self.say_where(&mut listed.items).await?;
+        } else {
+            // A node alone runs all of them, whatever they ask for.
+            listed.items.iter_mut().for_each(|agent| agent.asks = None);
         }
         Ok(listed)
     }
 
     /// Which node owns each that lives, as the rows say: an agent that waits records nothing when it moves, so no read model
-    /// hears of it.
+    /// hears of it. What each asks for they say, too.
     async fn say_where(&self, agents: &mut [AgentView]) -> Result<(), Refusal> {
         let live: Vec<_> = agents.iter().filter(|agent| !agent.state.is_terminal()).map(|agent| agent.agent).collect();
         if live.is_empty() {
@@ -43,7 +46,7 @@ impl Handlers {
         let rows: BTreeMap<_, _> = rows.into_iter().map(|row| (row.agent, row)).collect();
         for agent in agents {
             if let Some(row) = rows.get(&agent.agent) {
-                (agent.node, agent.epoch) = (row.node.clone(), row.epoch);
+                (agent.node, agent.epoch, agent.asks) = (row.node.clone(), row.epoch, row.asks.clone());
             }
         }
         Ok(())

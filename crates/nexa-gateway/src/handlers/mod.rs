@@ -29,11 +29,13 @@ use nexa_ports::store::{Stamp, Store, StoreError};
 use nexa_ports::view::{ViewError, Views};
 use nexa_proto::refusal::Refusal;
 use nexa_runtime::ProgramError;
+use nexa_runtime::trace;
 use nexa_types::{AgentId, GlobalSeq, NodeId, Reason, TenantId};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower::util::{BoxCloneSyncService, service_fn};
+use tracing::Span;
 
 use crate::admission::Entrance;
 use crate::fleet::{Fleet, Lone};
@@ -107,8 +109,8 @@ impl Handlers {
         self
     }
 
-    /// The same for a node among others: new workloads have no owner before the leader gives them one, and agents are told
-    /// of what is new to them wherever they are.
+    /// The same for a node among others: beyond its room for births of its own, new workloads have no owner before the leader
+    /// gives them one, and agents are told of what is new to them wherever they are.
     #[must_use]
     pub fn among(mut self, neighbours: Arc<dyn Neighbours>) -> Self {
         self.neighbours = Some(neighbours);
@@ -133,10 +135,25 @@ impl Handlers {
             return Err(Refusal::new(Reason::Unauthenticated, "who is asking is not known"));
         };
         let gone = CancellationToken::new();
-        let by = By { identity, trace: call.trace, entrance: call.entrance, gone: gone.clone() };
+        // Whoever only looks, again and again, is in traces if they ask for it.
+        let is_seen = call.trace.is_some() || matches!(call.message, Message::Command(_));
+        let seen = match is_seen {
+            true => trace::call(call.message.name(), self.host.id(), call.trace),
+            false => Span::none(),
+        };
+        let trace = trace::context_of(&seen).or(call.trace);
+        let by = By { identity, trace, entrance: call.entrance, gone: gone.clone() };
         // Dropped with this future, by a deadline or because the caller has gone.
         let _waits = gone.drop_guard();
-        match call.message {
+        let answer = self.answer(by, call.message).await;
+        if let Err(refusal) = &answer {
+            trace::failed(&seen, refusal.reason.as_str());
+        }
+        answer
+    }
+
+    async fn answer(&self, by: By, message: Message) -> Result<Reply, Refusal> {
+        match message {
             Message::Query(query) => self.query(&by, query).await,
             Message::Command(command) => {
                 let handlers = self.clone();

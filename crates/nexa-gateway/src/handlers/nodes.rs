@@ -85,7 +85,7 @@ impl Handlers {
 }
 
 /// What a cluster's error means to a caller.
-fn fleet_refusal(error: FleetError) -> Refusal {
+pub(super) fn fleet_refusal(error: FleetError) -> Refusal {
     let message = error.to_string();
     match error {
         FleetError::NoSuchNode { node } => Refusal::not_found("node", node).hint("`nexa nodes` lists them"),

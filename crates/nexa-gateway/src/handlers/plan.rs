@@ -1,4 +1,7 @@
-//! The plan of a workload on this node.
+//! The plan of a workload on the nodes that are there.
+//!
+//! What is asked of nodes counts as it does when agents are placed: among several, and not on a node alone, which runs
+//! everything.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,13 +17,18 @@ use nexa_types::{Millis, Reason, StreamId, Version};
 use nexa_vm::module::Entry;
 use nexa_vm::vm::Program;
 
+use super::nodes::fleet_refusal;
 use super::{By, Handlers, program_refusal, store_refusal};
+use crate::fleet::{NodeState, NodeView};
 use crate::mediator::{GetPlan, Planned};
 
 /// Tasks whose waits are told.
 const EXPLAINED_MAX: u32 = 1_000;
 /// Model requests under way at a time on a node: as good as no limit.
 const LLM_SLOTS: u64 = 1 << 20;
+
+/// What is sent between nodes counts for nothing beside what models take.
+const NETWORK: Network = Network { latency: Millis(0), bytes_per_ms: 0 };
 
 impl Handlers {
     /// Planned anew at each question, and as if nothing had run: which agent a task became is not kept.
@@ -36,13 +44,40 @@ impl Handlers {
         };
         let module = spawned.program.module();
         let program = self.host.program(by.tenant(), module).await.map_err(program_refusal)?;
-        let (cluster, config) = (self.this_node(), self.host.scheduler());
+        let (cluster, config) = (self.cluster().await?, self.host.scheduler());
+        let is_alone = self.neighbours.is_none();
         // A list of ten thousand takes tens of milliseconds.
-        let work = move || made(agents(&program, &spawned), cluster, &config);
+        let work = move || {
+            let mut agents = agents(&program, &spawned);
+            if is_alone {
+                agents.iter_mut().for_each(|agent| ask_nothing_beyond(&cluster, agent));
+            }
+            made(agents, cluster, &config)
+        };
         tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
             tracing::error!(%error, "planning panicked");
             Err(Refusal::new(Reason::Internal, "the plan met a bug; the log has more"))
         })
+    }
+
+    /// The nodes as they are now; those that are given nothing new are cordoned.
+    async fn cluster(&self) -> Result<Cluster, Refusal> {
+        if self.neighbours.is_none() {
+            return Ok(self.this_node());
+        }
+        let node = |node: NodeView| NodeInfo {
+            id: node.id,
+            capacity: Resources {
+                cpu_milli: node.cpu_milli,
+                memory_bytes: if node.memory_bytes == 0 { u64::MAX } else { node.memory_bytes },
+                llm_slots: LLM_SLOTS,
+            },
+            speed: 100,
+            labels: node.labels,
+            is_cordoned: node.state != NodeState::Ready,
+        };
+        let nodes = self.fleet.nodes().await.map_err(fleet_refusal)?;
+        Ok(Cluster { nodes: nodes.into_iter().map(node).collect(), network: NETWORK })
     }
 
     fn this_node(&self) -> Cluster {
@@ -54,7 +89,18 @@ impl Handlers {
         };
         let id = self.host.id().clone();
         let node = NodeInfo { id, capacity, speed: 100, labels: BTreeMap::new(), is_cordoned: false };
-        Cluster { nodes: vec![node], network: Network { latency: Millis(0), bytes_per_ms: 0 } }
+        Cluster { nodes: vec![node], network: NETWORK }
+    }
+}
+
+/// A node alone runs an agent whatever it asks for: nothing of it is more than there is.
+fn ask_nothing_beyond(cluster: &Cluster, agent: &mut AgentScheduleInfo) {
+    agent.labels.clear();
+    for node in &cluster.nodes {
+        let Resources { cpu_milli, memory_bytes, llm_slots } = &mut agent.requirements;
+        *cpu_milli = node.capacity.cpu_milli.min(*cpu_milli);
+        *memory_bytes = node.capacity.memory_bytes.min(*memory_bytes);
+        *llm_slots = node.capacity.llm_slots.min(*llm_slots);
     }
 }
 

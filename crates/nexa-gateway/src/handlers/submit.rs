@@ -13,6 +13,7 @@ use nexa_event::fact::{self, AgentEvent, ItemSchedule, ListItem, Spawned, Worklo
 use nexa_lang::{AgentSpec, Needs};
 use nexa_ports::store::{Append, AppendError, Birth, Guard};
 use nexa_proto::refusal::{Refusal, Violation};
+use nexa_runtime::Newborn;
 use nexa_types::{AgentId, Budget, Millis, ModuleHash, NodeId, Reason, StreamId, Version, WorkloadId};
 use nexa_vm::vm::Program;
 
@@ -54,16 +55,20 @@ impl Handlers {
         let name = if name.is_empty() { root.name.clone() } else { name };
         let answer = Submitted { workload, root: AgentId::root(workload), module: root.program.module() };
         self.still_wanted(by)?;
-        let owner = self.first_owner();
+        let owner = self.claim_owner();
         if self.neighbours.is_some() && owner.is_some() {
             self.host.bears(answer.root);
         }
-        let append = self.birth(by, answer, root, Terms { owner: owner.clone(), priority, budget }, |budget| {
+        let append = self.birth(by, answer, root, Terms { owner, priority, budget }, |budget| {
             WorkloadEvent::Submitted { request, request_hash, name, root: answer.root, budget, priority }
         });
+        let newborn = append.births.first().and_then(|birth| Newborn::of(birth, &append.stamp));
         match self.store.append(vec![append]).await.pop() {
             Some(Ok(_)) => {
-                self.tell([(answer.root, owner)]);
+                match newborn {
+                    Some(newborn) => self.host.wake_newborn(newborn),
+                    None => self.tell([(answer.root, None)]),
+                }
                 if let Some(Entrance::Place(place)) = &by.entrance {
                     place.accepted(workload, answer.root);
                 }
@@ -146,9 +151,10 @@ impl Handlers {
         }
     }
 
-    /// Who owns a new root: this node, if it runs alone, or as long as it has room for births of its own; else nobody before
-    /// the leader says who.
-    fn first_owner(&self) -> Option<NodeId> {
+    /// Who is to own a new root: this node, if it runs alone, or as long as it has room for births of its own; else nobody
+    /// before the leader says who. Takes one place of that room, which comes back with the next count of what the node owns
+    /// if the root is not born here after all.
+    fn claim_owner(&self) -> Option<NodeId> {
         let has_room = self.neighbours.as_ref().is_none_or(|neighbours| neighbours.room(1) > 0);
         has_room.then(|| self.host.id().clone())
     }
@@ -172,6 +178,7 @@ impl Handlers {
             seed: seed(answer.root),
             depth: 0,
             priority,
+            asks: None,
         };
         let birth = Birth {
             agent: answer.root,

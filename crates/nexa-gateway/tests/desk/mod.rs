@@ -6,8 +6,8 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures::StreamExt;
 use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
 use nexa_client::{Client, ClientError, Options, Patience};
 use nexa_event::effect::{Answer, ApprovalRequest, Finish, ModelReply};
 use nexa_event::envelope::Fact;
@@ -23,7 +23,7 @@ use nexa_ports::store::{Append, Guard, RowChange, Stamp, Store};
 use nexa_ports::view::MemoryViews;
 use nexa_proto::v1;
 use nexa_proto::v1::watch_frame::Frame;
-use nexa_runtime::{LiveHub, LiveKind, LivePiece, NodeStats, ProgramError, programs};
+use nexa_runtime::{LiveHub, LiveKind, LivePiece, Newborn, NodeStats, ProgramError, programs};
 use nexa_types::{
     AgentId, AgentState, ModuleHash, NodeId, Outcome, Payload, PrincipalId, Seq, Spend, StreamId, TenantId, Timestamp,
     Tokens, Version, WorkloadId,
@@ -35,20 +35,34 @@ use nexa_vm::{codec, module};
 use tokio_util::sync::CancellationToken;
 
 /// Longer than anything here takes, and shorter than patience.
-pub(crate) const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_secs(60);
 
-/// A node that runs nothing and remembers whom it was to wake.
+/// A node that runs nothing, and remembers whom it was to wake and what it was told of roots.
 pub(crate) struct StillHost {
     id: NodeId,
     store: Arc<MemoryStore>,
     live: LiveHub,
     pub(crate) woken: Mutex<Vec<AgentId>>,
+    /// What it was told of roots, in that order.
+    pub(crate) births: Mutex<Vec<(AgentId, Said)>>,
     /// How it says that it is doing.
     pub(crate) stats: Mutex<NodeStats>,
     /// Whether it says that no agent has begun.
     pub(crate) are_coming: Mutex<bool>,
     /// Happens when the next agent is woken.
     pub(crate) at_next_wake: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+/// What a host is told of a root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Said {
+    /// It is about to be born there; and whether the store has it already.
+    Bears {
+        /// It has.
+        is_stored: bool,
+    },
+    /// It was not.
+    DidNotBear,
 }
 
 impl Host for StillHost {
@@ -62,6 +76,10 @@ impl Host for StillHost {
         if let Some(happens) = happens {
             happens();
         }
+    }
+
+    fn wake_newborn(&self, newborn: Newborn) {
+        self.wake(newborn.agent());
     }
 
     fn program<'a>(
@@ -103,9 +121,14 @@ impl Host for StillHost {
         *self.stats.lock().expect("no test panics here")
     }
 
-    fn bears(&self, _: AgentId) {}
+    fn bears(&self, agent: AgentId) {
+        let row = self.store.row(agent).now_or_never().expect("this store answers at once").expect("a store");
+        self.births.lock().expect("no test panics here").push((agent, Said::Bears { is_stored: row.is_some() }));
+    }
 
-    fn did_not_bear(&self, _: AgentId) {}
+    fn did_not_bear(&self, agent: AgentId) {
+        self.births.lock().expect("no test panics here").push((agent, Said::DidNotBear));
+    }
 
     fn is_coming(&self, _: AgentId) -> bool {
         *self.are_coming.lock().expect("no test panics here")
@@ -118,6 +141,8 @@ pub(crate) struct Desk {
     pub(crate) host: Arc<StillHost>,
     pub(crate) client: Client,
     pub(crate) address: String,
+    /// Behind the door, for further ones.
+    pub(crate) gateway: Gateway,
     pub(crate) shutdown: CancellationToken,
 }
 
@@ -207,6 +232,7 @@ impl Desk {
             store: store.clone(),
             live: LiveHub::default(),
             woken: Mutex::default(),
+            births: Mutex::default(),
             stats: Mutex::default(),
             are_coming: Mutex::default(),
             at_next_wake: Mutex::default(),
@@ -222,7 +248,7 @@ impl Desk {
         let listen = listen.parse().expect("a good address");
         let served = gateway.serve(&listen, config, shutdown.clone()).await.expect("a free port");
         let client = connect(&served.address, None).await;
-        Self { store, host, client, address: served.address, shutdown }
+        Self { store, host, client, address: served.address, gateway, shutdown }
     }
 
     /// Puts the program and submits it.

@@ -97,9 +97,9 @@ impl Bucket {
         let passed = now.saturating_sub(self.at).as_secs_f64();
         self.level = (self.level + passed * per_second).min(capacity);
         self.at = self.at.max(now);
-        // A thousandth is what rounding may lose.
+        // A thousandth is what rounding may lose; who has waited for the rest may miss a millionth more.
         let missing = amount.min(capacity) - self.level - 1e-3;
-        if missing <= 0.0 { Duration::ZERO } else { Duration::from_secs_f64(missing / per_second.max(1e-9)) }
+        if missing <= 1e-6 { Duration::ZERO } else { Duration::from_secs_f64(missing / per_second.max(1e-9)) }
     }
 
     fn take(&mut self, amount: f64) {

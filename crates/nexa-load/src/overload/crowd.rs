@@ -121,7 +121,8 @@ impl Crowd {
         let connect = async |throttling| {
             let mut clients = Vec::with_capacity(CONNECTIONS);
             for _ in 0..CONNECTIONS {
-                let client = Client::connect(address, Options { token: None, patience: once, throttling }).await;
+                let client =
+                    Client::connect(address, Options { patience: once, throttling, ..Options::default() }).await;
                 clients.push(client.map_err(failed("connecting"))?);
             }
             Ok::<_, LoadError>(clients)

@@ -4,13 +4,16 @@
 //! 2. Everything is submitted. Where all agents ask a model at once, the endpoint holds the first answers until all have,
 //!    at most [`HOLD_MAX`].
 //! 3. The lists are swept, rarely as long as the endpoint's counts say that it cannot be over yet; at the wanted share a
-//!    node is killed; one by itself is started again.
+//!    node is killed; one by itself is started again. Or nodes are restarted one after the other, see [`rolling`].
 //! 4. Outputs are compared, histories read, and everything is stopped.
 //!
 //! It ends without the rest if nothing changes for [`Settings::patience`].
 
 mod judge;
+pub mod rolling;
+mod victim;
 
+pub use self::victim::Victim;
 pub use crate::crew::Server;
 
 use std::collections::BTreeMap;
@@ -26,7 +29,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::LoadError;
 use crate::crew::{Common, Crew, Killed};
-use crate::dice::Dice;
 use crate::drive::{Arrivals, Board, Driver};
 use crate::endpoint::limits::KeyLimits;
 use crate::endpoint::{Config, Endpoint};
@@ -35,6 +37,7 @@ use crate::observe::{self, Seen};
 use crate::sample::{Sample, sample};
 use crate::shape::{Plan, Shape};
 use crate::shares;
+use rolling::{Askers, Restart, Rolling, round};
 
 /// How long first answers are held.
 pub const HOLD_MAX: Duration = Duration::from_secs(30);
@@ -43,18 +46,20 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long the endpoint must have been quiet before lists are swept although it cannot be over yet, and between two such
 /// sweeps.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
+/// The longest pause after a sweep: one that took long because the server was away says nothing about the next.
+const SWEEP_PAUSE_MAX: Duration = Duration::from_secs(15);
 /// Between two looks at how many agents each node has.
 const COUNT_EVERY: Duration = Duration::from_secs(1);
 /// Such looks; then nobody looks any more.
 const COUNTS_MAX: usize = 86_400;
-/// What the dice are rolled for.
-const VICTIM: u64 = 31;
 /// Workloads that are asked for to learn which share has ended: quicker than lists, which may show an older state.
 const PROBES: usize = 100;
 /// How long a node may take to tell.
 const PROBE_PATIENCE: Duration = Duration::from_millis(150);
 /// Of them at once.
 const PROBES_AT_ONCE: usize = 16;
+/// How long a node may take to let its agents go at the end of a load: there is nobody left to move, or nobody to move to.
+const END_GRACE: Duration = Duration::from_secs(5);
 /// Syncs that are measured before the run.
 const SYNCS: usize = 100;
 /// A call of the driver is tried for as long as a node may be away.
@@ -78,6 +83,10 @@ pub struct Settings {
     pub gives_up: bool,
     /// The share of the work after which a node is killed.
     pub kill_at: Option<f64>,
+    /// Which of several.
+    pub victim: Victim,
+    /// Whether the nodes are restarted one after the other, and how.
+    pub rolling: Option<Rolling>,
     /// Model calls that the node makes at once.
     pub concurrency: usize,
     /// What the model's key may do.
@@ -132,6 +141,7 @@ pub async fn run(settings: Settings, stop: CancellationToken, told: &dyn Fn(&str
         concurrency: settings.concurrency,
         limits: settings.limits,
         tokens: tokens.clone(),
+        grace: settings.rolling.as_ref().map_or(END_GRACE, |_| rolling::GRACE),
     };
     let mut crew = tokio::select! {
         () = stop.cancelled() => return Err(LoadError::Interrupted),
@@ -143,10 +153,16 @@ pub async fn run(settings: Settings, stop: CancellationToken, told: &dyn Fn(&str
         (Server::Target { token, .. }, true) => vec![token.clone(); plan.tenants],
         (Server::Own { .. }, true) => vec![None],
     };
-    let result = match doors(crew.addresses(), tokens, victim(&settings, &crew)).await {
+    let first_token = tokens.first().cloned().flatten();
+    let is_rolling = settings.rolling.is_some();
+    let found = match is_rolling {
+        true => rounds(crew.addresses(), tokens).await,
+        false => doors(crew.addresses(), tokens, victim::by_chance(&settings, &crew)).await,
+    };
+    let result = match found {
         Ok((clients, submitters)) => {
             let (start, began) = (Instant::now(), SystemTime::now());
-            let mut load = Load { settings, plan, endpoint, clients, submitters, stop, start, began };
+            let mut load = Load { settings, plan, endpoint, clients, submitters, first_token, stop, start, began };
             load.carry_out(&mut crew, fsync, told).await
         }
         Err(error) => Err(error),
@@ -155,13 +171,8 @@ pub async fn run(settings: Settings, stop: CancellationToken, told: &dyn Fn(&str
     result
 }
 
-/// Which node is killed, if one is: each as likely as the others.
-fn victim(settings: &Settings, crew: &Crew) -> usize {
-    let seed = settings.plan.profile.seed;
-    Dice::of(&[seed, VICTIM]).roll() as usize % crew.started().max(1)
-}
-
-/// By tenant: who looks on, at a door that is not the victim's; and who submits, at every door.
+/// By tenant: who looks on, at a door that is not the victim's, or another one if it turns out to be; and who submits, at
+/// every door.
 async fn doors(
     addresses: &[String],
     tokens: Vec<Option<String>>,
@@ -172,13 +183,38 @@ async fn doors(
     for token in tokens {
         let connect = |address, patience, throttling| {
             let token = token.clone();
-            async move { Client::connect(address, Options { token, patience, throttling }).await.map_err(failed) }
+            async move {
+                Client::connect(address, Options { token, patience, throttling, ..Options::default() })
+                    .await
+                    .map_err(failed)
+            }
         };
-        let seen_from = &addresses[(victim + 1) % addresses.len()];
-        clients.push(connect(seen_from, PATIENCE, Throttling::Adaptive).await?);
+        let seen_from = round(addresses, (victim + 1) % addresses.len());
+        clients.push(connect(&seen_from, PATIENCE, Throttling::Adaptive).await?);
         let mut every = Vec::new();
         for address in addresses {
             every.push(connect(address, Patience { attempts_max: 1, ..PATIENCE }, Throttling::Off).await?);
+        }
+        submitters.push(every);
+    }
+    Ok((clients.into(), submitters.into()))
+}
+
+/// The same where nodes come and go: whoever looks on knows all doors, and so do those who submit, each beginning with another
+/// one, with the patience that clients have by themselves.
+async fn rounds(
+    addresses: &[String],
+    tokens: Vec<Option<String>>,
+) -> Result<(Arc<[Client]>, Arc<[Vec<Client>]>), LoadError> {
+    let (mut clients, mut submitters) = (Vec::new(), Vec::new());
+    let failed = |source| LoadError::Client { doing: "connecting", source };
+    for token in tokens {
+        let options = Options { token, ..Options::default() };
+        let patient = Options { patience: PATIENCE, ..options.clone() };
+        clients.push(Client::connect(&round(addresses, 0), patient).await.map_err(failed)?);
+        let mut every = Vec::new();
+        for first in 0..addresses.len() {
+            every.push(Client::connect(&round(addresses, first), options.clone()).await.map_err(failed)?);
         }
         submitters.push(every);
     }
@@ -194,6 +230,8 @@ struct Load {
     /// The same at every door, for submissions: whether the server refused one is counted, so that the client may not try
     /// again, or hold one back, by itself.
     submitters: Arc<[Vec<Client>]>,
+    /// Of the first tenant, if it has one.
+    first_token: Option<String>,
     stop: CancellationToken,
     start: Instant,
     began: SystemTime,
@@ -204,6 +242,7 @@ struct Load {
 struct Course {
     seen: BTreeMap<String, Seen>,
     killed: Option<Kill>,
+    restarts: Vec<Restart>,
     placements: Vec<(Duration, BTreeMap<String, u64>)>,
 }
 
@@ -233,6 +272,7 @@ impl Load {
         let driver = Driver {
             clients: Arc::clone(&self.submitters),
             gives_up: self.settings.gives_up,
+            leaves_it_to_clients: self.settings.rolling.is_some(),
             plan: Arc::clone(&self.plan),
             module: module.into(),
             arrivals: self.settings.arrivals,
@@ -241,6 +281,10 @@ impl Load {
         let (submitting, start) = (Arc::clone(&board), self.start);
         tokio::spawn(async move { driver.submit_all(start, submitting).await });
 
+        let askers = match &self.settings.rolling {
+            None => None,
+            Some(_) => Some(Askers::start(crew.addresses(), self.first_token.clone(), over.child_token()).await?),
+        };
         let course = self.watch_it_run(crew, &board, &pid, told).await?;
         over.cancel();
         let samples = sampler.await.unwrap_or_default();
@@ -248,6 +292,9 @@ impl Load {
         let mut outcome = self.judge(&board.rows(), &course, samples).await?;
         outcome.figures.fsync_p50_us = fsync;
         outcome.figures.nodes = crew.addresses().len();
+        if let Some(askers) = askers {
+            askers.tell(&self.submitters, &course, &mut outcome.figures);
+        }
         Ok(outcome)
     }
 
@@ -268,9 +315,10 @@ impl Load {
         Ok(module)
     }
 
-    /// A key with limits does not take the requests of all at once.
+    /// A key with limits does not take the requests of all at once, and nodes that come and go are to be seen at work.
     fn holds(&self) -> bool {
-        self.plan.all_ask_at_once() && self.settings.limits == KeyLimits::default()
+        let is_plain = self.settings.limits == KeyLimits::default() && self.settings.rolling.is_none();
+        is_plain && self.plan.all_ask_at_once()
     }
 
     async fn sweep(&self) -> Result<BTreeMap<String, Seen>, LoadError> {
@@ -316,6 +364,18 @@ impl Load {
                 told(&format!("{} agents wait for an answer; now they come", totals.tags_arrived));
                 self.endpoint.release();
             }
+            let is_under_way = board.over() as f64 >= rolling::BEGINS_AT * self.plan.workloads() as f64;
+            if let Some(rolling) = self.settings.rolling.as_ref().filter(|_| is_under_way && !is_held) {
+                let turn = course.restarts.len();
+                if turn < crew.started() {
+                    let restarted = rolling::restart(crew, turn, rolling, &self.clients[0], self.start, told);
+                    let restarted = self.stop.run_until_cancelled(restarted).await.ok_or(LoadError::Interrupted)??;
+                    course.restarts.push(restarted);
+                    pids.send_replace(crew.pids());
+                    changed = Instant::now();
+                    continue;
+                }
+            }
             let goal = self.settings.kill_at.filter(|_| course.killed.is_none());
             let worth_it = totals.tags_finished as f64 >= goal.unwrap_or(1.0) * self.plan.tags() as f64;
             let now = (board.over(), ended, totals.requests, totals.answered);
@@ -331,10 +391,12 @@ impl Load {
                 let answered = totals.tags_finished as f64 / self.plan.tags().max(1) as f64;
                 let probed = tokio::time::timeout(PROBE_PATIENCE, self.probe(board)).await;
                 let share = probed.unwrap_or(Ok(answered))?;
-                if share >= goal {
+                if share >= goal
+                    && let Some(victim) = self.point_out(crew).await?
+                {
                     told("kill -9");
                     let at = self.start.elapsed();
-                    let what = crew.kill(victim(&self.settings, crew)).await?;
+                    let what = crew.kill(victim).await?;
                     pids.send_replace(crew.pids());
                     told(match what.node.as_deref() {
                         Some(_) => "one node less",
@@ -348,7 +410,7 @@ impl Load {
             course.seen = self.sweep().await?;
             // A node that keeps answering lists has no time for agents: at most a fifth of it.
             let pause = if may_be_over { Duration::ZERO } else { SWEEP_EVERY };
-            next_sweep = Instant::now() + pause.max(began.elapsed() * 4);
+            next_sweep = Instant::now() + pause.max((began.elapsed() * 4).min(SWEEP_PAUSE_MAX));
             ended = course.seen.values().map(|seen| seen.agents_ended).sum();
             if board.over() == self.plan.workloads() && self.all_have_ended(board, &course.seen) {
                 return Ok(course);

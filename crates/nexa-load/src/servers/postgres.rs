@@ -17,6 +17,9 @@ const USER: &str = "nexa";
 const CONNECTIONS_PER_NODE: usize = 32;
 /// Connections for whoever looks on.
 const CONNECTIONS_SPARE: usize = 16;
+/// One piece of the log is enough for a load. While a further one is made every commit waits until zeros were written over all
+/// of it; a server that has run for a while has old ones to write over.
+const WAL_SEGMENT_MIB: usize = 128;
 /// Where Debian puts its versions.
 const DEBIAN: &str = "/usr/lib/postgresql";
 
@@ -72,6 +75,7 @@ pub(super) async fn start(binaries: &Binaries, folder: &Path, nodes: usize) -> R
     let mut made = Command::new(&binaries.initdb);
     made.args(["--pgdata=data", "--username", USER, "--auth=scram-sha-256", "--pwfile=password"])
         .args(["--encoding=UTF8", "--locale=C", "--no-instructions"])
+        .arg(format!("--wal-segsize={WAL_SEGMENT_MIB}"))
         .current_dir(folder)
         .stdin(Stdio::null());
     if let Some((user, group)) = user {

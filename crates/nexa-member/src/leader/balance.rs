@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 
+use nexa_event::asks::Asks;
 use nexa_sched::{AgentLoad, Labels, LoadBalanceStrategy, NodeLoad, NodeState, RebalanceLimits, Resources, SystemLoad};
 use nexa_types::{AgentId, Millis, NodeId, Timestamp};
 
@@ -23,7 +24,7 @@ pub(super) struct Balance {
     spreads: bool,
     /// Whose pages have not come yet.
     waits_for: BTreeSet<NodeId>,
-    candidates: Vec<(NodeId, AgentId, u8)>,
+    candidates: Vec<(NodeId, AgentId, u8, Option<Asks>)>,
 }
 
 impl Balance {
@@ -54,7 +55,12 @@ impl Balance {
     pub(super) fn page(&mut self, node: &NodeId, rows: &[Row]) {
         self.waits_for.remove(node);
         let can_move = rows.iter().filter(|row| row.node.as_ref() == Some(node) && !row.is_quarantined);
-        self.candidates.extend(can_move.map(|row| (node.clone(), row.agent, row.priority)));
+        self.candidates.extend(can_move.map(|row| (node.clone(), row.agent, row.priority, row.asks().cloned())));
+    }
+
+    /// What one of those whose pages came asks for.
+    pub(super) fn asks(&self, agent: AgentId) -> Option<&Asks> {
+        self.candidates.iter().find(|(_, of, ..)| *of == agent)?.3.as_ref()
     }
 
     /// Who moves from where to where, once all pages have come.
@@ -71,12 +77,13 @@ impl Balance {
         for (at, (node, of)) in named.iter().enumerate() {
             let agents = nodes.seats[node].load.map_or(0, |load| load.agents);
             let candidates = self.candidates.iter().filter(|(from, ..)| from == node);
-            let known = candidates.map(|(_, agent, priority)| {
+            let known = candidates.map(|(_, agent, priority, asks)| {
                 let busy = if moves.is_moving(*agent) { Some(now) } else { moves.moved_at(*agent) };
-                (*agent, *priority, busy)
+                let labels = asks.as_ref().map_or_else(Labels::new, |asks| asks.labels.clone());
+                AgentLoad { labels, ..one(at, of, agents, *agent, *priority, busy) }
             });
             let before = load.agents.len();
-            load.agents.extend(known.map(|(agent, priority, moved)| one(at, of, agents, agent, priority, moved)));
+            load.agents.extend(known);
             // Those that are known by number only count, and stay.
             let rest = agents.min(COUNTED_MAX).saturating_sub((load.agents.len() - before) as u64);
             load.agents.extend((0..rest).map(|_| one(at, of, agents, nobody(), 0, Some(now))));

@@ -14,18 +14,23 @@
 //!
 //! Holds, here and after every step of the simulation:
 //!   LE-1  nothing is placed before the store knows this leader's epoch and the records were read
-//!   LE-2  nothing is placed on a node that is cordoned, draining, suspected, full, or has not been heard in this run
+//!   LE-2  nothing is placed on a node that is cordoned, draining, resting, suspected, full, has not been heard in this
+//!         run, or lacks what the agent asks for; and nothing moves to one that does
 //!   LE-3  an agent of a gone node is placed elsewhere only after the node is gone from the members
 //!   LE-4  a node is told only of agents that the store gave to that very run of it
 //!   LE-5  by what a node said last, its agents, those on their way and those that may be born there are together never
 //!         more than it takes; what happens between two heartbeats, and what an earlier leader sent, comes on top
-//!   LE-6  once faults stop, every live agent that is not quarantined is owned by a node that is there and knows it
+//!   LE-6  once faults stop, every live agent that is not quarantined is owned by a node that is there and knows it,
+//!         but for those that ask for what no node with room has: they wait
+//!   LE-7  members of a gang that were not placed yet are placed with one batch, all that there are of it
 //!
 //! Not here: making any of it safe. Two leaders may decide at once; the store refuses the older (nexa-ports::leadership),
 //! and an agent has one owner by its row's epoch. An agent whose node died twice under it is the runtime's to quarantine.
 
+mod absent;
 mod balance;
 mod board;
+mod hold;
 mod moves;
 mod nodes;
 mod queue;
@@ -35,12 +40,13 @@ mod told;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use nexa_event::asks::Asks;
 use nexa_sched::{Labels, LoadBalanceStrategy, RebalanceLimits};
-use nexa_types::{AgentId, Epoch, Generation, Millis, NodeId, Timestamp, Version};
+use nexa_types::{AgentId, Epoch, Generation, Millis, NodeId, Timestamp, Version, WorkloadId};
 
 pub use self::nodes::Mark;
 use self::term::Term;
-use crate::detector::Flaps;
+use crate::detector::Crashes;
 pub use crate::say::Refused;
 use crate::say::{Adopted, Command, Held, Load};
 
@@ -117,6 +123,13 @@ pub struct Facts {
     pub labels: Labels,
 }
 
+impl Facts {
+    /// Whether it has what an agent asks for.
+    fn has(&self, asks: Option<&Asks>) -> bool {
+        asks.is_none_or(|asks| asks.is_met_by(&self.labels, self.cpu_milli, self.memory_bytes))
+    }
+}
+
 /// A row, as far as a leader looks at it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
@@ -132,12 +145,23 @@ pub struct Row {
     pub is_quarantined: bool,
     /// Whether its workload was cancelled.
     pub is_cancelled: bool,
+    /// Whether its workload has ended, or its own time is over, so that it is about to end.
+    pub is_over: bool,
+    /// Its workload.
+    pub workload: WorkloadId,
+    /// What it asks of its node, if anything.
+    pub asks: Option<Asks>,
 }
 
 impl Row {
     /// Whether a new owner would do anything with it: run it, or carry out its cancel.
     fn may_run(&self) -> bool {
         !self.is_quarantined || self.is_cancelled
+    }
+
+    /// What counts of that: who only has to end can do so anywhere.
+    fn asks(&self) -> Option<&Asks> {
+        self.asks.as_ref().filter(|_| !self.is_cancelled && !self.is_over)
     }
 }
 
@@ -291,6 +315,22 @@ pub enum Output {
         /// Where it goes.
         to: NodeId,
     },
+    /// Note that every agent of a node that is gone has another owner by the store, for figures. Nothing comes of it.
+    FailedOver {
+        /// The node.
+        node: NodeId,
+        /// Since this leader found that it is gone, or that agents are of a node that is not there.
+        took: Millis,
+    },
+    /// Agents stay on a node that is to be left: no other node has what they ask for.
+    Kept {
+        /// The node.
+        node: NodeId,
+        /// How many.
+        agents: u64,
+        /// What one of them asks for.
+        asks: Asks,
+    },
     /// The answer to a command.
     Answer(u64, Result<(), Refused>),
     /// Let somebody else lead.
@@ -320,7 +360,7 @@ pub struct Leader {
     members: BTreeMap<NodeId, Facts>,
     suspects: BTreeSet<NodeId>,
     heard: BTreeMap<NodeId, (Generation, Load, Adopted)>,
-    flaps: Flaps,
+    crashes: Crashes,
     term: Option<Term>,
 }
 
@@ -333,7 +373,7 @@ impl Leader {
             members: BTreeMap::new(),
             suspects: BTreeSet::new(),
             heard: BTreeMap::new(),
-            flaps: Flaps::default(),
+            crashes: Crashes::default(),
             term: None,
         }
     }
@@ -354,7 +394,11 @@ impl Leader {
             }
             Input::Deposed(over) => drop(self.term.take_if(|term| term.epoch <= over)),
             Input::Members(members) => {
-                let flapping = self.flaps.members(members.iter().map(|(node, facts)| (node, facts.generation)), now);
+                let runs = members.iter().map(|(node, facts)| (node.clone(), facts.generation)).collect();
+                let has_left = |node: &NodeId, generation: Generation| {
+                    self.heard.get(node).is_some_and(|(heard, load, _)| *heard == generation && load.is_draining)
+                };
+                let too_often = self.crashes.members(runs, has_left, now);
                 self.heard.retain(|node, (generation, ..)| {
                     members.get(node).is_some_and(|facts| facts.generation == *generation)
                 });
@@ -362,7 +406,7 @@ impl Leader {
                 self.members = members;
                 if let Some(term) = &mut self.term {
                     term.members(&self.members, &self.suspects, now);
-                    term.cordon_flapping(flapping);
+                    term.rest(too_often, now);
                 }
             }
             Input::Heard { node, generation, load, adopted } => {

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use minicbor::{Decode, Encode};
+use nexa_event::asks::Asks;
 use nexa_sched::{Labels, NodeLoad, NodeState, Resources};
-use nexa_types::{Epoch, Generation, NodeId, Version};
+use nexa_types::{Epoch, Generation, NodeId, Timestamp, Version};
 
 use super::{Facts, Limits, Seen};
 use crate::say::{Adopted, Load};
@@ -22,6 +23,20 @@ pub enum Mark {
     /// It takes nothing new, and what it has moves away.
     #[n(2)]
     Draining,
+    /// It crashed too often of late: until then it keeps what it has and takes nothing new.
+    #[n(3)]
+    Resting(#[n(0)] Timestamp),
+}
+
+impl Mark {
+    /// What it says by now.
+    #[must_use]
+    pub fn by(self, now: Timestamp) -> Self {
+        match self {
+            Self::Resting(until) if until <= now => Self::Open,
+            mark => mark,
+        }
+    }
 }
 
 /// A node that is there.
@@ -36,6 +51,11 @@ pub(super) struct Seat {
     adopted: u64,
     /// Whether nothing is left on it that can move.
     pub(super) is_drained: bool,
+    /// While it is left: agents that stay because no other node has what they ask for, as counted in this pass, and as
+    /// somebody was told.
+    pub(super) kept: u64,
+    pub(super) kept_asks: Option<Asks>,
+    pub(super) kept_told: u64,
 }
 
 impl Seat {
@@ -80,6 +100,9 @@ impl Nodes {
                 given: 0,
                 adopted: 0,
                 is_drained: false,
+                kept: 0,
+                kept_asks: None,
+                kept_told: 0,
             };
             self.seats.insert(node.clone(), seat);
         }
@@ -118,6 +141,13 @@ impl Nodes {
         self.marks = marks;
     }
 
+    /// Those who have rested for long enough are open from now on.
+    pub(super) fn rested(&mut self, now: Timestamp) {
+        for (_, mark) in self.marks.values_mut() {
+            *mark = mark.by(now);
+        }
+    }
+
     pub(super) fn mark(&self, node: &NodeId) -> (Version, Mark) {
         self.marks.get(node).copied().unwrap_or_default()
     }
@@ -125,7 +155,7 @@ impl Nodes {
     pub(super) fn set_mark(&mut self, node: &NodeId, version: Version, mark: Mark) {
         self.marks.insert(node.clone(), (version, mark));
         if let Some(seat) = self.seats.get_mut(node) {
-            seat.is_drained = false;
+            (seat.is_drained, seat.kept, seat.kept_told) = (false, 0, 0);
         }
     }
 
@@ -135,17 +165,41 @@ impl Nodes {
         leaves || self.mark(node).1 == Mark::Draining
     }
 
+    /// Whether a node takes agents, if it has room.
+    pub(super) fn is_open(&self, node: &NodeId) -> bool {
+        let Some(seat) = self.seats.get(node) else { return false };
+        let is_heard = seat.load.is_some_and(|load| !load.is_draining) && !seat.is_suspected;
+        is_heard && self.mark(node).1 == Mark::Open
+    }
+
     /// How many further agents a node may be given now.
     pub(super) fn room(&self, limits: &Limits, node: &NodeId) -> u64 {
-        let Some((seat, load)) = self.seats.get(node).and_then(|seat| seat.load.map(|load| (seat, load))) else {
-            return 0;
-        };
-        let is_open = self.mark(node).1 == Mark::Open && !seat.is_suspected && !load.is_draining;
-        if !is_open || load.memory >= limits.memory_full {
+        let Some(seat) = self.seats.get(node).filter(|_| self.is_open(node)) else { return 0 };
+        if seat.load.is_none_or(|load| load.memory >= limits.memory_full) {
             return 0;
         }
         let of_ramp = limits.adopting_max.saturating_sub(seat.pending());
         seat.facts.agents_max.saturating_sub(seat.agents()).min(of_ramp)
+    }
+
+    /// Whether a node that is there has what an agent asks for, with room for it or without.
+    pub(super) fn has(&self, asks: Option<&Asks>) -> bool {
+        self.seats.values().any(|seat| seat.facts.has(asks))
+    }
+
+    /// How many further agents all nodes may be given now.
+    pub(super) fn room_of_all(&self, limits: &Limits) -> u64 {
+        self.seats.keys().fold(0, |sum: u64, node| sum.saturating_add(self.room(limits, node)))
+    }
+
+    /// Whether another node than this one has what an agent asks for, with room for it or without.
+    pub(super) fn has_other(&self, than: &NodeId, asks: Option<&Asks>) -> bool {
+        self.seats.iter().any(|(node, seat)| node != than && seat.facts.has(asks))
+    }
+
+    /// Whether a node takes an agent now that asks for this.
+    pub(super) fn takes(&self, limits: &Limits, node: &NodeId, asks: Option<&Asks>) -> bool {
+        self.seats.get(node).is_some_and(|seat| seat.facts.has(asks)) && self.room(limits, node) > 0
     }
 
     /// A node's side of placing and balancing. What `nexa_sched` calls slots for model requests are places for agents
@@ -156,7 +210,7 @@ impl Nodes {
         let state = match self.mark(node).1 {
             _ if self.is_left(node) => NodeState::Draining,
             Mark::Open if self.room(limits, node) > 0 => NodeState::Open,
-            Mark::Open | Mark::Cordoned | Mark::Draining => NodeState::Cordoned,
+            Mark::Open | Mark::Cordoned | Mark::Draining | Mark::Resting(_) => NodeState::Cordoned,
         };
         NodeLoad {
             capacity: Resources { cpu_milli: *cpu_milli, memory_bytes: *memory_bytes, llm_slots: *agents_max },
@@ -173,14 +227,15 @@ impl Nodes {
     }
 
     /// Up to how many agents each open node may come by births of its own: its even share of all there are and of those
-    /// that wait, and a little beyond, so that small families stay together and large ones spread.
-    pub(super) fn levels(&self, limits: &Limits, waiting: u64) -> BTreeMap<NodeId, u64> {
+    /// that wait, and a little beyond, so that small families stay together and large ones spread. None on those that are
+    /// kept for somebody.
+    pub(super) fn levels(&self, limits: &Limits, waiting: u64, kept: &BTreeSet<NodeId>) -> BTreeMap<NodeId, u64> {
         let is_open = |node: &NodeId| self.room(limits, node) > 0;
         let open: Vec<(&NodeId, &Seat)> = self.seats.iter().filter(|(node, _)| is_open(node)).collect();
         let sum = |of: fn(&Seat) -> u64| open.iter().map(|(_, seat)| u128::from(of(seat))).sum::<u128>();
         let (all, places) = (sum(Seat::agents) + u128::from(waiting), sum(|seat| seat.facts.agents_max));
         let level = |node: &NodeId, seat: &Seat| {
-            if !is_open(node) {
+            if !is_open(node) || kept.contains(node) {
                 return 0;
             }
             let max = seat.facts.agents_max;

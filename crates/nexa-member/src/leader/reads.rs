@@ -72,9 +72,11 @@ impl Reads {
         reads
     }
 
-    /// Begins a look, if it is not under way.
-    pub(super) fn begin(&mut self, aim: Aim, now: Timestamp) {
+    /// Begins a look, if it is not under way. Whether it was not.
+    pub(super) fn begin(&mut self, aim: Aim, now: Timestamp) -> bool {
+        let begins = !self.passes.contains_key(&aim);
         self.passes.entry(aim).or_insert(Pass { due: Some(now), after: None, found: 0, then: None });
+        begins
     }
 
     /// Ends a look.

@@ -1,17 +1,23 @@
 //! One leadership, from the election to its end.
 
+mod rows;
+
 use std::collections::{BTreeMap, BTreeSet};
 
+use nexa_event::asks::Asks;
 use nexa_types::{AgentId, Epoch, Generation, Millis, NodeId, Timestamp, Version};
 
+use super::absent::Absent;
 use super::balance::Balance;
 use super::board::Board;
+use super::hold::Hold;
 use super::moves::Moves;
 use super::nodes::{Mark, Nodes, Seat};
 use super::queue::{Queue, Wish};
 use super::reads::{Aim, Reads};
 use super::told::Told;
 use super::{Facts, Input, Limits, Output, PAGE, Refused, Row, Seen};
+use crate::detector::REST;
 use crate::say::{Adopted, Command, Held, Load};
 
 /// Marks that wait to be written; a further one is refused.
@@ -39,6 +45,15 @@ struct Batch {
     wishes: Vec<(Wish, NodeId, Generation)>,
 }
 
+/// Who is to leave its node, for which; the leader chooses if none is named.
+struct Order<'a> {
+    agent: AgentId,
+    from: NodeId,
+    to: Option<NodeId>,
+    asks: Option<&'a Asks>,
+    command: Option<u64>,
+}
+
 /// A mark on its way to the store.
 #[derive(Debug, Clone)]
 struct Marking {
@@ -57,11 +72,15 @@ pub(super) struct Term {
     ask_at: Option<Timestamp>,
     nodes: Nodes,
     queue: Queue,
+    hold: Hold,
     reads: Reads,
     batch: Option<Batch>,
     /// Of each node that is asked what it lacks, the page it is asked about.
     checking: BTreeMap<NodeId, Vec<Row>>,
+    absent: Absent,
     told: Told,
+    /// Nodes that are gone, since when, and whether agents were found that were theirs.
+    lost: BTreeMap<NodeId, (Timestamp, bool)>,
     moves: Moves,
     balance: Option<Balance>,
     balance_at: Timestamp,
@@ -84,10 +103,13 @@ impl Term {
             ask_at: Some(now),
             nodes: Nodes::default(),
             queue: Queue::default(),
+            hold: Hold::new(now),
             reads: Reads::new(now),
             batch: None,
             checking: BTreeMap::new(),
+            absent: Absent::default(),
             told: Told::default(),
+            lost: BTreeMap::new(),
             moves: Moves::default(),
             balance: None,
             balance_at: now,
@@ -106,8 +128,13 @@ impl Term {
     }
 
     pub(super) fn levels(&self, limits: &Limits) -> BTreeMap<NodeId, u64> {
-        let waiting = self.queue.len() + self.batch.as_ref().map_or(0, |batch| batch.wishes.len());
-        if self.is_working() { self.nodes.levels(limits, waiting as u64) } else { BTreeMap::new() }
+        if !self.is_working() {
+            return BTreeMap::new();
+        }
+        let under_way = self.batch.as_ref().map_or(0, |batch| batch.wishes.len());
+        let waiting = self.queue.placeable(|asks| self.nodes.has(asks)) + under_way;
+        let none = BTreeSet::new();
+        self.nodes.levels(limits, waiting as u64, self.hold.nodes().unwrap_or(&none))
     }
 
     pub(super) fn seen(&self) -> BTreeMap<NodeId, Seen> {
@@ -118,13 +145,20 @@ impl Term {
         let (gone, new) = self.nodes.members(members, suspects);
         for node in gone {
             self.forget(&node, None);
-            self.reads.begin(Aim::Gone(node), now);
+            self.lose(node, now);
         }
         for (node, generation) in new {
             // What its earlier run owned, this one takes over by itself.
             self.forget(&node, Some(generation));
+            self.lost.remove(&node);
             self.reads.end(&Aim::Gone(node));
         }
+    }
+
+    /// A node is gone: what it has is looked for.
+    fn lose(&mut self, node: NodeId, now: Timestamp) {
+        self.lost.entry(node.clone()).or_insert((now, false));
+        self.reads.begin(Aim::Gone(node), now);
     }
 
     /// A run of a node is over: nobody has what it was told, and nothing of it is looked at any more.
@@ -133,6 +167,7 @@ impl Term {
             self.queue.add(wish);
         }
         self.checking.remove(node);
+        self.absent.forget(node);
         for aim in [Aim::Check(node.clone()), Aim::Drain(node.clone()), Aim::Balance(node.clone())] {
             self.reads.end(&aim);
         }
@@ -149,10 +184,12 @@ impl Term {
         self.nodes.heard(node, generation, load, adopted, self.epoch);
     }
 
-    pub(super) fn cordon_flapping(&mut self, flapping: Vec<NodeId>) {
-        for node in flapping {
-            if self.nodes.mark(&node).1 == Mark::Open && self.markings.len() < MARKS_MAX {
-                self.markings.push(Marking { node, mark: Mark::Cordoned, command: None, is_sent: false });
+    /// Nodes crashed once too often.
+    pub(super) fn rest(&mut self, nodes: Vec<NodeId>, now: Timestamp) {
+        let mark = Mark::Resting(now.after(REST));
+        for node in nodes {
+            if matches!(self.nodes.mark(&node).1, Mark::Open | Mark::Resting(_)) && self.markings.len() < MARKS_MAX {
+                self.markings.push(Marking { node, mark, command: None, is_sent: false });
             }
         }
     }
@@ -170,8 +207,9 @@ impl Term {
             _ if !self.is_working() => Some(Refused::NotLeading),
             Command::Cordon { node, on } => self.mark(number, node, if on { Mark::Cordoned } else { Mark::Open }),
             Command::Drain { node } => self.mark(number, node, Mark::Draining),
-            Command::Migrate { agent, from, to } => {
-                self.migrate(limits, (agent, from, to), Some(number), now, dice, out).err()
+            Command::Migrate { agent, from, to, asks } => {
+                let order = Order { agent, from, to, asks: asks.as_ref(), command: Some(number) };
+                self.migrate(limits, order, now, dice, out).err()
             }
             Command::Rebalance => {
                 if self.balance.is_none() {
@@ -201,21 +239,26 @@ impl Term {
     fn migrate(
         &mut self,
         limits: &Limits,
-        (agent, from, to): (AgentId, NodeId, Option<NodeId>),
-        command: Option<u64>,
+        order: Order<'_>,
         now: Timestamp,
         dice: u64,
         out: &mut Vec<Output>,
     ) -> Result<(), Refused> {
+        let Order { agent, from, to, asks, command } = order;
         let generation = self.nodes.seats.get(&from).map(|seat| seat.facts.generation).ok_or(Refused::NoSuchNode)?;
         if self.moves.is_moving(agent) || self.moves.may_leave(limits, &from) == 0 {
             return Err(Refused::Busy);
         }
         let to = match to {
             Some(to) if !self.nodes.seats.contains_key(&to) => return Err(Refused::NoSuchNode),
-            Some(to) if to == from || self.nodes.room(limits, &to) > 0 => to,
+            Some(to) if to == from => to,
+            Some(to) if !self.nodes.seats[&to].facts.has(asks) => return Err(Refused::Lacks),
+            Some(to) if self.nodes.room(limits, &to) > 0 => to,
             Some(_) => return Err(Refused::NotOpen),
-            None => Board::new(&self.nodes, limits, Some(&from)).take(limits, dice).ok_or(Refused::NoRoom)?.0,
+            None if !self.nodes.has_other(&from, asks) => return Err(Refused::Lacks),
+            None => {
+                Board::new(&self.nodes, limits, Some(&from)).take(limits, asks, true, dice).ok_or(Refused::NoRoom)?.0
+            }
         };
         if to == from {
             self.answers.extend(command.map(|number| (number, Ok(()))));
@@ -252,8 +295,12 @@ impl Term {
             Input::Checked { node, missing } => {
                 let rows = self.checking.remove(&node).unwrap_or_default();
                 self.reads.checked(limits, &node, missing.is_some(), now);
-                let missing: BTreeSet<AgentId> = missing.into_iter().flatten().collect();
-                rows.iter().filter(|row| missing.contains(&row.agent)).for_each(|row| self.wish(row));
+                if let Some(missing) = missing {
+                    let (missing, asked) =
+                        (missing.into_iter().collect(), rows.iter().map(|row| (row.agent, row.epoch)));
+                    let lost = self.absent.lacks(&node, asked, &missing, now);
+                    rows.iter().filter(|row| lost.contains(&row.agent)).for_each(|row| self.wish(limits, row));
+                }
             }
             Input::Marked { node, version } => self.marked(&node, version, now),
             Input::Moved { agent, done } => {
@@ -264,72 +311,6 @@ impl Term {
             Input::Unplaced => self.reads.hint(now),
             _ => {}
         }
-    }
-
-    /// An agent needs an owner.
-    fn wish(&mut self, row: &Row) {
-        let is_under_way = self.batch.as_ref().is_some_and(|batch| batch.agents.contains(&row.agent));
-        if row.may_run() && !is_under_way {
-            self.queue.add(Wish { agent: row.agent, from: row.epoch, priority: row.priority });
-        }
-    }
-
-    /// A page was read.
-    fn rows(&mut self, limits: &Limits, aim: &Aim, rows: Vec<Row>, now: Timestamp, dice: u64, out: &mut Vec<Output>) {
-        let mut found = 0;
-        match aim {
-            Aim::Gone(node) => {
-                for row in rows.iter().filter(|row| row.node.as_ref() == Some(node) && row.may_run()) {
-                    found += 1;
-                    self.wish(row);
-                }
-            }
-            Aim::Unplaced => rows.iter().filter(|row| row.node.is_none()).for_each(|row| self.wish(row)),
-            Aim::Orphans => {
-                for row in &rows {
-                    match &row.node {
-                        None => self.wish(row),
-                        Some(node) if !self.nodes.seats.contains_key(node) && row.may_run() => {
-                            self.reads.begin(Aim::Gone(node.clone()), now);
-                        }
-                        Some(_) => {}
-                    }
-                }
-            }
-            Aim::Check(node) => self.check(node, &rows, out),
-            Aim::Drain(node) => {
-                for (turn, row) in (0u64..).zip(rows.iter().filter(|row| row.may_run())) {
-                    found += 1;
-                    let order = (row.agent, node.clone(), None);
-                    if self.migrate(limits, order, None, now, dice.wrapping_add(turn), out) == Err(Refused::NoRoom) {
-                        break;
-                    }
-                }
-            }
-            Aim::Balance(node) => {
-                if let Some(balance) = &mut self.balance {
-                    balance.page(node, &rows);
-                }
-            }
-        }
-        let is_clean = self.reads.looked(limits, aim, &rows, found, now);
-        if let (Aim::Drain(node), true) = (aim, rows.len() < PAGE)
-            && let Some(seat) = self.nodes.seats.get_mut(node)
-        {
-            seat.is_drained = is_clean;
-        }
-    }
-
-    /// Asks a node which of these it lacks; not of those that it is just being told of.
-    fn check(&mut self, node: &NodeId, rows: &[Row], out: &mut Vec<Output>) {
-        let Some(seat) = self.nodes.seats.get(node).filter(|_| !rows.is_empty()) else { return };
-        let told = self.told.on_their_way(node);
-        let is_settled = |row: &&Row| !told.contains(&row.agent) && !self.moves.is_moving(row.agent);
-        let asked: Vec<Row> = rows.iter().filter(|row| row.may_run()).filter(is_settled).cloned().collect();
-        let held = |row: &Row| Held { agent: row.agent, epoch: row.epoch, is_cancelled: row.is_cancelled };
-        let agents = asked.iter().map(held).collect();
-        out.push(Output::Check { node: node.clone(), generation: seat.facts.generation, leader: self.epoch, agents });
-        self.checking.insert(node.clone(), asked);
     }
 
     /// The store has answered a batch, or nobody knows whether it did anything.
@@ -394,6 +375,7 @@ impl Term {
 
     /// Says what is to be done by now.
     pub(super) fn drive(&mut self, limits: &Limits, now: Timestamp, dice: u64, out: &mut Vec<Output>) {
+        self.nodes.rested(now);
         if self.ask_at.is_some_and(|at| at <= now) {
             self.ask_at = None;
             out.push(if self.phase == Phase::Telling { Output::Lead(self.epoch) } else { Output::ReadMarks });
@@ -405,8 +387,9 @@ impl Term {
             self.read(limits, now, out);
         }
         out.extend(self.answers.drain(..).map(|(number, answer)| Output::Answer(number, answer)));
-        let has_room = self.nodes.seats.keys().any(|node| self.nodes.room(limits, node) > 0);
-        let is_waited_for = !self.is_working() || self.batch.is_some() || (!self.queue.is_empty() && has_room);
+        let takes = |asks: Option<&Asks>| self.nodes.seats.keys().any(|node| self.nodes.takes(limits, node, asks));
+        let is_idle = self.hold.nodes().is_none() && self.queue.asked().any(takes);
+        let is_waited_for = !self.is_working() || self.batch.is_some() || is_idle;
         self.stuck_since = if is_waited_for { self.stuck_since.or(Some(now)) } else { None };
         if self.stuck_since.is_some_and(|since| now.since(since) >= limits.stuck_after) {
             out.push(Output::StepDown { why: "agents wait, there is room, and nothing was placed for too long" });
@@ -421,9 +404,14 @@ impl Term {
                 self.reads.begin(Aim::Check(node.clone()), now);
             }
         }
+        self.absent.ask_again(now, |node| self.reads.begin(Aim::Check(node.clone()), now));
         for node in self.nodes.seats.keys() {
             let aim = Aim::Drain(node.clone());
-            if self.nodes.is_left(node) { self.reads.begin(aim, now) } else { self.reads.end(&aim) }
+            if self.nodes.is_left(node) {
+                self.reads.begin(aim, now);
+            } else {
+                self.reads.end(&aim);
+            }
         }
         if now >= self.balance_at {
             self.balance_at = now.after(limits.balance_every);
@@ -435,7 +423,8 @@ impl Term {
             let found = balance.decide(&self.nodes, &self.moves, limits, now);
             for (turn, (agent, from, to)) in (0u64..).zip(found) {
                 // What may not leave now is found again by the next look.
-                let _ = self.migrate(limits, (agent, from, Some(to)), None, now, dice.wrapping_add(turn), out);
+                let order = Order { agent, from, to: Some(to), asks: balance.asks(agent), command: None };
+                let _ = self.migrate(limits, order, now, dice.wrapping_add(turn), out);
             }
         }
         let late = self.moves.expire(limits, now);
@@ -453,19 +442,24 @@ impl Term {
 
     /// The next batch, if none is under way.
     fn place(&mut self, limits: &Limits, now: Timestamp, dice: u64, out: &mut Vec<Output>) {
+        self.hold.review(&mut self.queue, &self.nodes, limits, !self.lost.is_empty(), now);
         let is_awaited = |seat: &Seat| seat.load.is_none() && !seat.is_suspected;
         let waits = now.since(self.works_since) < HEAR_WITHIN && self.nodes.seats.values().any(is_awaited);
         if waits || self.batch.is_some() || now < self.place_at || self.queue.is_empty() {
             return;
         }
+        let hold = &self.hold;
         let mut board = Board::new(&self.nodes, limits, None);
-        let mut wishes = Vec::new();
-        while wishes.len() < PAGE
-            && let Some((node, generation)) = board.take(limits, dice.wrapping_add(wishes.len() as u64))
-        {
-            let Some(wish) = self.queue.next() else { break };
-            wishes.push((wish, node, generation));
-        }
+        hold.nodes().into_iter().for_each(|nodes| board.keep(nodes));
+        // Gangs first: they need room for all of theirs at once, which those who need one place each rarely leave.
+        let take_all = |turn, asks: &[Option<&Asks>]| board.take_all(asks, hold.is_for(turn));
+        let mut wishes = self.queue.next_gangs(PAGE, now, take_all);
+        let mut dice = dice;
+        wishes.extend(self.queue.next(PAGE - wishes.len(), |turn, asks| {
+            dice = dice.wrapping_add(1);
+            board.take(limits, asks, hold.is_for(turn), dice)
+        }));
+        let wishes: Vec<_> = wishes.into_iter().map(|(wish, (node, generation))| (wish, node, generation)).collect();
         if wishes.is_empty() {
             return;
         }

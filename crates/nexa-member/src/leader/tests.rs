@@ -1,5 +1,7 @@
 //! What a leader does in single cases, with a store that answers at once.
 
+mod asks;
+
 use super::*;
 
 fn node(name: &str) -> NodeId {
@@ -30,6 +32,9 @@ fn row(n: u64, owner: Option<&str>, epoch: u64, priority: u8) -> Row {
         priority,
         is_quarantined: false,
         is_cancelled: false,
+        is_over: false,
+        workload: WorkloadId::from_bytes([1; 16]),
+        asks: None,
     }
 }
 
@@ -227,6 +232,31 @@ fn a_gone_nodes_agents_go_elsewhere_only_once_it_is_gone_and_the_quarantined_sta
 }
 
 #[test]
+fn a_failover_is_noted_once_all_agents_have_other_owners_and_only_if_there_were_any() {
+    let mut desk = Desk::new(Limits::default(), &[("a", 1, 1_000), ("b", 2, 1_000), ("c", 3, 1_000)]);
+    desk.rows = (0..40).map(|n| row(n, Some("b"), 3, 0)).collect();
+    desk.elect();
+    desk.heard("a", 1, 0);
+    desk.tick(100);
+    let noted = |desk: &Desk| -> Vec<(NodeId, Millis)> {
+        let noted = desk.wanted.iter().filter_map(|output| match output {
+            Output::FailedOver { node, took } => Some((node.clone(), *took)),
+            _ => None,
+        });
+        noted.collect()
+    };
+    desk.members(&[("a", 1, 1_000), ("c", 3, 1_000)]);
+    desk.tick(5_000);
+    // Nobody had agents of this one.
+    desk.members(&[("a", 1, 1_000)]);
+    desk.tick(65_000);
+    let noted = noted(&desk);
+    assert_eq!((noted.len(), desk.on("a")), (1, 40), "{noted:?}");
+    let (lost, took) = &noted[0];
+    assert!(*lost == node("b") && (Millis(200)..Millis(5_000)).contains(took), "{took:?}");
+}
+
+#[test]
 fn what_an_unheard_run_was_told_goes_elsewhere_when_the_run_is_over() {
     let mut desk = Desk::new(Limits::default(), &[("a", 1, 1_000)]);
     desk.nodes_answer = false;
@@ -308,8 +338,12 @@ fn an_agent_moves_where_it_is_told_or_where_there_is_room() {
     for (name, generation) in [("a", 1), ("b", 2), ("c", 3)] {
         desk.heard(name, generation, 0);
     }
-    let migrate =
-        |from: &str, to: Option<&str>| Command::Migrate { agent: agent(1), from: node(from), to: to.map(node) };
+    let migrate = |from: &str, to: Option<&str>| Command::Migrate {
+        agent: agent(1),
+        from: node(from),
+        to: to.map(node),
+        asks: None,
+    };
     assert_eq!(desk.command(migrate("a", Some("c"))), Some(Err(Refused::NotOpen)));
     assert_eq!(desk.command(migrate("a", Some("x"))), Some(Err(Refused::NoSuchNode)));
     assert_eq!(desk.command(migrate("a", None)), Some(Ok(())));
@@ -390,14 +424,45 @@ fn a_leader_that_gets_nothing_done_steps_down_and_one_without_work_does_not() {
 }
 
 #[test]
-fn a_node_that_keeps_coming_back_is_cordoned() {
+fn a_node_that_keeps_crashing_rests_for_a_while() {
     let mut desk = Desk::new(Limits::default(), &[("a", 1, 10), ("b", 2, 10)]);
     desk.elect();
-    for generation in [3, 4] {
+    let mark = |desk: &Desk| desk.leader.seen().expect("it leads")[&node("b")].mark;
+    for generation in [3, 4, 5] {
+        assert_eq!(mark(&desk), Mark::Open);
         desk.members(&[("a", 1, 10)]);
         desk.tick(1_000);
         desk.members(&[("a", 1, 10), ("b", generation, 10)]);
         desk.tick(1_000);
     }
-    assert_eq!(desk.leader.seen().expect("it leads")[&node("b")].mark, Mark::Cordoned);
+    let Mark::Resting(until) = mark(&desk) else { panic!("{:?}", mark(&desk)) };
+    desk.tick((until.0 - 1 - desk.now) / 20 * 20);
+    assert_eq!(mark(&desk), Mark::Resting(until));
+    desk.tick(40);
+    assert_eq!(mark(&desk), Mark::Open);
+}
+
+/// It is moved there by the order of the leader before, and is told of by the node that it comes from.
+#[test]
+fn an_agent_that_its_node_lacks_for_a_moment_is_not_given_anew() {
+    for comes in [true, false] {
+        let mut desk = Desk::new(Limits::default(), &[("a", 1, 100), ("b", 2, 100)]);
+        desk.nodes_answer = false;
+        desk.rows = vec![row(1, Some("b"), 5, 0)];
+        desk.elect();
+        for (name, generation) in [("a", 1), ("b", 2)] {
+            desk.heard(name, generation, 0);
+        }
+        let asks = |desk: &Desk| desk.wanted.iter().filter(|output| matches!(output, Output::Check { .. })).count();
+        desk.tick(100);
+        assert_eq!(asks(&desk), 1);
+        desk.give(Input::Checked { node: node("b"), missing: Some(vec![agent(1)]) });
+        desk.tick(900);
+        assert_eq!((asks(&desk), desk.placed.len()), (1, 0));
+        desk.tick(200);
+        assert_eq!((asks(&desk), desk.placed.len()), (2, 0));
+        desk.give(Input::Checked { node: node("b"), missing: Some(if comes { vec![] } else { vec![agent(1)] }) });
+        desk.tick(2_000);
+        assert_eq!(desk.placed.len(), usize::from(!comes), "it is given anew if nobody ever told its node");
+    }
 }

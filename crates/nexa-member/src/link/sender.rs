@@ -119,6 +119,8 @@ pub struct Sender {
     is_connected: bool,
     granted: u64,
     spent: u64,
+    /// How many messages went out that had gone out before.
+    resent: u64,
 }
 
 impl Sender {
@@ -136,6 +138,7 @@ impl Sender {
             is_connected: false,
             granted: 0,
             spent: 0,
+            resent: 0,
         }
     }
 
@@ -209,6 +212,7 @@ impl Sender {
             bytes += cost;
             self.sent += 1;
         }
+        self.resent += self.sent_ever.min(self.sent).saturating_sub(start) as u64;
         self.sent_ever = self.sent_ever.max(self.sent);
         (self.sent > start).then_some((first, self.sent - start))
     }
@@ -260,6 +264,11 @@ impl Sender {
     /// Whether there is a connection.
     pub fn is_connected(&self) -> bool {
         self.is_connected
+    }
+
+    /// How many messages went out again, because a connection ended before they were acknowledged.
+    pub fn resent(&self) -> u64 {
+        self.resent
     }
 
     /// Whom it sends to.

@@ -6,7 +6,7 @@ use futures::future::BoxFuture;
 use nexa_types::{AgentState, Epoch, Version};
 
 use super::{Kept, MemoryStore};
-use crate::leadership::{LeadError, Leadership, RECORD_BYTES_MAX, RECORDS_MAX, Record};
+use crate::leadership::{self, LeadError, Leadership, RECORDS_MAX, Record};
 use crate::store::{Place, StoreError};
 
 /// The newest leadership that anybody told of, and the records.
@@ -33,16 +33,12 @@ impl Led {
             return Err(LeadError::Changed { given: expected, current });
         }
         if current == Version(0) && self.records.len() >= RECORDS_MAX {
-            return Err(full());
+            return Err(leadership::full());
         }
         let version = current.next();
         self.records.insert(name.clone(), Record { name, version, epoch: leader, value });
         Ok(version)
     }
-}
-
-fn full() -> LeadError {
-    StoreError::Unavailable { detail: format!("there are {RECORDS_MAX} records already") }.into()
 }
 
 fn place_live(kept: &mut Kept, wish: &Place) -> Result<Epoch, Epoch> {
@@ -76,10 +72,7 @@ impl Leadership for MemoryStore {
         value: Vec<u8>,
     ) -> BoxFuture<'_, Result<Version, LeadError>> {
         Box::pin(async move {
-            if value.len() > RECORD_BYTES_MAX {
-                let (what, len) = ("a record", value.len());
-                return Err(StoreError::TooLarge { what, len, max: RECORD_BYTES_MAX }.into());
-            }
+            leadership::fits(&value)?;
             self.write(|kept| kept.led.put(leader, name, expected, value))?
         })
     }

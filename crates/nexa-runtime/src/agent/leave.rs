@@ -36,6 +36,7 @@ impl AgentActor {
             return Ok(Then::GoOn);
         }
         self.snapshot(loaded).await;
+        self.core.leads.note(self.seat.agent, body.turned);
         if draining {
             self.core.leave_now(&self.seat);
             return Ok(Then::Stop);
@@ -60,6 +61,7 @@ impl AgentActor {
         if let Some(loaded) = &mut body.loaded {
             self.snapshot(loaded).await;
         }
+        self.core.leads.note(self.seat.agent, body.turned);
         self.core.leave_now(&self.seat);
         Ok(Then::Stop)
     }

@@ -1,6 +1,7 @@
 //! Brings an agent into memory: snapshot, later events, and the first input that follows from its row.
 //!
-//! A snapshot only saves time. One that cannot be used is left aside and the whole stream is replayed.
+//! A snapshot only saves time. One that cannot be used is left aside and the whole stream is replayed. Of an agent that was born
+//! here just now nothing is read ([`Newborn`]).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use tracing::warn;
 use super::Loaded;
 use crate::begin::is_work;
 use crate::line::parts;
+use crate::newborn::{AT_BIRTH, Newborn};
 use crate::node::Core;
 use crate::programs::ProgramError;
 use crate::residency::Seat;
@@ -67,24 +69,23 @@ fn chain(error: &dyn std::error::Error) -> String {
     sources.fold(error.to_string(), |text, source| format!("{text}: {source}"))
 }
 
-pub(super) async fn load(core: &Arc<Core>, seat: &Seat) -> Result<Loaded, LoadError> {
-    let row = core.store.row(seat.agent).await?.ok_or(LoadError::NotHere("nobody knows it"))?;
-    if row.state.is_terminal() {
-        core.ownership.forget(seat.agent, row.epoch);
-        return Err(LoadError::NotHere("it has ended"));
-    }
-    if row.node.as_ref() != Some(&core.config.node) {
-        core.ownership.forget(seat.agent, row.epoch);
-        return Err(LoadError::NotHere("another node owns it, or none"));
-    }
-    if !core.ownership.covers(&row) {
-        return Err(LoadError::NotHere("another process of this node's name owns it"));
-    }
-    let mut inbox = read_inbox(core, &row).await?;
-    if row.state == AgentState::Quarantined && !inbox.entries.iter().any(is_cancel) {
-        return Err(LoadError::NotHere("it is quarantined"));
-    }
-    let (spawned, trace) = read_first(core, seat).await?;
+/// What is stored of an agent before anything is computed from it.
+struct Stored {
+    row: AgentRow,
+    spawned: Spawned,
+    trace: Option<TraceContext>,
+    inbox: Inbox,
+}
+
+pub(super) async fn load(core: &Arc<Core>, seat: &Seat, newborn: Option<Box<Newborn>>) -> Result<Loaded, LoadError> {
+    let Stored { row, spawned, trace, mut inbox } = match newborn {
+        // Whatever came into its inbox since then was told to its seat.
+        Some(newborn) if core.ownership.epoch(seat.agent) == Some(AT_BIRTH) => {
+            let Newborn { row, spawned, trace } = *newborn;
+            Stored { row, spawned, trace, inbox: Inbox::default() }
+        }
+        _ => read_stored(core, seat).await?,
+    };
     let program = core.programs.get(&row.tenant, spawned.program.module()).await?;
     let (priority, weight) = match &spawned.program {
         fact::Program::Function { entry, .. } => {
@@ -92,7 +93,13 @@ pub(super) async fn load(core: &Arc<Core>, seat: &Seat) -> Result<Loaded, LoadEr
         }
         fact::Program::List { .. } => (row.priority, 1.0),
     };
-    let (agent, snapshot) = rebuild(core, &row, &spawned, program).await?;
+    let mut last = None;
+    let (agent, snapshot) = rebuild(core, &row, &spawned, program, &mut last).await?;
+    if agent.epoch() > row.epoch {
+        // What another owner has recorded meanwhile. Nobody may act by its right, nor send what it has started.
+        core.ownership.forget(seat.agent, row.epoch);
+        return Err(LoadError::NotHere("another node took it over while it was read"));
+    }
     let first = first_input(core, &row, &agent, &mut inbox.entries);
     core.timers.set(seat.agent, agent.due());
     let at_work = is_work(row.state);
@@ -124,9 +131,32 @@ pub(super) async fn load(core: &Arc<Core>, seat: &Seat) -> Result<Loaded, LoadEr
         weight: parts(weight),
         computed: 0,
         trace,
+        led: [last, core.leads.take(seat.agent)],
     })
 }
 
+async fn read_stored(core: &Core, seat: &Seat) -> Result<Stored, LoadError> {
+    let row = core.store.row(seat.agent).await?.ok_or(LoadError::NotHere("nobody knows it"))?;
+    if row.state.is_terminal() {
+        core.ownership.forget(seat.agent, row.epoch);
+        return Err(LoadError::NotHere("it has ended"));
+    }
+    if row.node.as_ref() != Some(&core.config.node) {
+        core.ownership.forget(seat.agent, row.epoch);
+        return Err(LoadError::NotHere("another node owns it, or none"));
+    }
+    if !core.ownership.covers(&row) {
+        return Err(LoadError::NotHere("another process of this node's name owns it"));
+    }
+    let inbox = read_inbox(core, &row).await?;
+    if row.state == AgentState::Quarantined && !inbox.entries.iter().any(is_cancel) {
+        return Err(LoadError::NotHere("it is quarantined"));
+    }
+    let (spawned, trace) = read_first(core, seat).await?;
+    Ok(Stored { row, spawned, trace, inbox })
+}
+
+#[derive(Default)]
 struct Inbox {
     entries: VecDeque<InboxEntry>,
     has_more: bool,
@@ -192,6 +222,7 @@ async fn rebuild(
     row: &AgentRow,
     spawned: &Spawned,
     program: Arc<Program>,
+    last: &mut Option<TraceContext>,
 ) -> Result<(Agent, Kept), LoadError> {
     let born =
         || Agent::born(row.agent, spawned, program.clone()).map_err(|error| LoadError::Broken(error.to_string()));
@@ -207,7 +238,7 @@ async fn rebuild(
     };
     if let Some((version, bytes)) = kept {
         let thawed = match Agent::restore(&bytes, spawned, program.clone()) {
-            Ok(agent) if agent.version() == version && agent.id() == row.agent => replay(core, row, agent).await,
+            Ok(agent) if agent.version() == version && agent.id() == row.agent => replay(core, row, agent, last).await,
             Ok(_) => Err(LoadError::Broken("the snapshot is of another agent or version".into())),
             Err(error) => Err(LoadError::Broken(error.to_string())),
         };
@@ -219,14 +250,21 @@ async fn rebuild(
             Err(error) => return Err(error),
         }
     }
-    Ok((replay(core, row, born()?).await?, Kept::default()))
+    Ok((replay(core, row, born()?, last).await?, Kept::default()))
 }
 
-async fn replay(core: &Core, row: &AgentRow, mut agent: Agent) -> Result<Agent, LoadError> {
+/// Takes in what is stored after the agent's version; `last` is the trace of the last of it.
+async fn replay(
+    core: &Core,
+    row: &AgentRow,
+    mut agent: Agent,
+    last: &mut Option<TraceContext>,
+) -> Result<Agent, LoadError> {
     loop {
         let page = core.store.read(StreamId::Agent(agent.id()), agent.version(), EVENTS_PAGE).await?;
         let is_last = page.len() < EVENTS_PAGE;
         for (nth, recorded) in page.into_iter().enumerate() {
+            *last = recorded.envelope.header.trace;
             agent = replay_one(core, row, agent, recorded).await?;
             if nth % EVENTS_PER_TURN_MAX == 0 {
                 tokio::task::yield_now().await;

@@ -10,38 +10,37 @@
 //! Nothing in here awaits a model, a tool or another agent. What it does await is the store and, while its program
 //! computes for longer than a moment, its turn to compute.
 
+mod births;
 mod child;
 mod compute;
 mod leave;
 mod load;
+mod recall;
 mod record;
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use nexa_agent::{Agent, Input, OutsideEffect};
-use nexa_event::effect::{Answer, RecallRequest, Wanted};
+use nexa_event::effect::Answer;
 use nexa_event::envelope::TraceContext;
 use nexa_event::fact::EffectResult;
-use nexa_ports::memories::MemoryPlace;
 use nexa_ports::store::{InboxEntry, RowChange, StoreError};
-use nexa_ports::view::ViewError;
 use nexa_types::{
-    AgentState, EffectKey, Epoch, Millis, Payload, PrincipalId, Spend, TenantId, Timestamp, Version, Waiting,
-    WorkloadId,
+    AgentState, EffectKey, Epoch, Millis, PrincipalId, Spend, TenantId, Timestamp, Version, Waiting, WorkloadId,
 };
-use nexa_vm::recall::look_up;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{Instrument, debug, info};
 
 pub(crate) use self::child::AgentChild;
 use self::load::{INBOX_PAGE, LoadError, cancels_first, load};
+pub use self::recall::RECALLS_MAX;
 use self::record::{Became, Kept};
 use crate::bounded::{Behaviour, Fault, Lane, Then};
 use crate::dispatch::Hint;
 use crate::genai;
+use crate::newborn::Newborn;
 use crate::node::Core;
 use crate::residency::{Seat, Told};
 use crate::supervise::{Failed, RestartPolicy};
@@ -49,12 +48,6 @@ use crate::waits::until_shown;
 
 /// Steps that an agent takes before orders and other agents have their turn.
 const STEPS_PER_TURN_MAX: usize = 32;
-/// How long one look into a memory waits for the read models; after that it pauses as if the store were away.
-const MEMORY_WAIT: Duration = Duration::from_millis(500);
-/// Looks into memories at a time, in the whole node. A further one waits.
-pub const RECALLS_MAX: usize = 4;
-/// How long it waits; after that its agent pauses as if the store were away, and asks again.
-const RECALL_WAIT: Millis = Millis(2_000);
 /// Pauses while the store is away: 50 ms, doubling to 5 s, ±20 %. Without a limit, because agents wait for the store.
 const STORE_PAUSES: RestartPolicy = RestartPolicy::SERVICE;
 
@@ -62,6 +55,8 @@ const STORE_PAUSES: RestartPolicy = RestartPolicy::SERVICE;
 pub(crate) struct AgentActor {
     core: Arc<Core>,
     seat: Seat,
+    /// What it may begin with instead of reading it; taken by its first turn.
+    newborn: Mutex<Option<Box<Newborn>>>,
     /// The one call that it has asked for. A later one takes its place.
     alarm: Mutex<Option<AbortOnDropHandle<()>>>,
 }
@@ -96,7 +91,10 @@ struct Loaded {
     weight: u32,
     /// Fuel that it has used in turn with others since it came into memory.
     computed: u64,
+    /// What it was born in.
     trace: Option<TraceContext>,
+    /// What led to its next turn: its last fact, and what this node was told or knew of it. Empty after that turn.
+    led: [Option<TraceContext>; 2],
     /// The version up to which everything is stored.
     version: Version,
     snapshot_version: Version,
@@ -202,7 +200,8 @@ impl AgentActor {
                     Ok(Next::Nothing) => return self.rest(body, loaded).await,
                     Ok(Next::Leave) => return Ok(Then::Stop),
                     Ok(next) => {
-                        let span = seen.span(&loaded.who(), loaded.trace, &mut body.turned);
+                        let led = loaded.trace.into_iter().chain(std::mem::take(&mut loaded.led).into_iter().flatten());
+                        let span = seen.span(&loaded.who(&self.core.config.node), led, &mut body.turned);
                         match self.take(body, loaded, next).instrument(span).await? {
                             Some((back, became)) => {
                                 loaded = back;
@@ -253,8 +252,11 @@ impl AgentActor {
             self.core.leave_now(&self.seat);
             return Ok(Err(Then::Stop));
         }
-        self.seat.inbox_changed.store(false, Ordering::Release);
-        match load(&self.core, &self.seat).await {
+        let newborn = self.newborn.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if newborn.is_none() {
+            self.seat.inbox_changed.store(false, Ordering::Release);
+        }
+        match load(&self.core, &self.seat, newborn).await {
             Ok(loaded) => {
                 debug!(agent = %self.seat.agent, version = %loaded.version, "agent is in memory");
                 self.core.loaded(&self.seat);
@@ -391,44 +393,16 @@ impl AgentActor {
         Some(Input::TakeOver { node, epoch, carried: None })
     }
 
-    /// Looks into a memory, as everything left it that was stored by now: so an agent finds what it stored itself, and
-    /// what was stored before it was told of.
-    async fn recall(&self, loaded: &Loaded, request: &RecallRequest) -> Result<Option<Payload>, StoreError> {
-        let place = MemoryPlace::of(request.scope, loaded.tenant.clone(), loaded.workload);
-        let key = match &request.what {
-            Wanted::Key(key) => Some(key.clone()),
-            Wanted::Best { .. } => None,
-        };
-        let unavailable = |detail: String| StoreError::Unavailable { detail };
-        // A memory is 64 MiB at most, and ranking that takes long: few at a time, and not where other agents run.
-        let turn = tokio::select! {
-            turn = self.core.recalls.clone().acquire_owned() => turn.map_err(|closed| unavailable(closed.to_string()))?,
-            () = self.core.clock.wait_until(self.core.clock.now().after(RECALL_WAIT)) => {
-                return Err(unavailable(format!("{RECALLS_MAX} memories are being searched already")));
-            }
-        };
-        let seen = *self.core.store.head().borrow();
-        let entries = match self.core.memories.entries(place, key, seen, MEMORY_WAIT).await {
-            Ok(entries) => entries,
-            Err(ViewError::Store(error)) => return Err(error),
-            Err(behind) => return Err(unavailable(behind.to_string())),
-        };
-        let what = request.what.clone();
-        let found = tokio::task::spawn_blocking(move || {
-            // Whoever asked may be gone: the turn is over when the work is.
-            let _turn = turn;
-            look_up(&what, entries.iter().map(|(key, value)| (key.as_str(), value)))
-        });
-        found.await.map_err(|error| unavailable(format!("a memory could not be searched: {error}")))
-    }
-
     /// Decides, and records what was decided. `None` if the node stops meanwhile.
     async fn take(&self, body: &mut Body, mut loaded: Box<Loaded>, next: Next) -> Result<Taken, Fault> {
         let kept = match next {
             Next::Hear(input, settled) => {
-                if matches!(input, Input::TakeOver { .. } | Input::EffectEnded { .. }) {
-                    loaded.lost = None;
-                }
+                loaded.lost.take_if(|lost| match &input {
+                    Input::TakeOver { .. } => true,
+                    // An answer to something earlier may come once more.
+                    Input::EffectEnded { seq, .. } => *seq == lost.seq,
+                    _ => false,
+                });
                 let Ok((back, step, now)) = self.compute(loaded, input).await else { return Ok(None) };
                 loaded = back;
                 self.keep(&mut loaded, step, settled, now)

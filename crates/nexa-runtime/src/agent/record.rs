@@ -7,6 +7,7 @@
 //!   away, full, lost    keep the step, pause, look whether it was stored after all, and only else append it again
 
 use nexa_agent::{Input, OutsideEffect, Step};
+use nexa_event::asks::Asks;
 use nexa_event::effect::EffectBody;
 use nexa_event::envelope::Fact;
 use nexa_event::fact::{self, WorkloadEvent};
@@ -14,17 +15,18 @@ use nexa_ports::store::{Append, AppendError, Birth, Guard, Post, RowChange, Stam
 use nexa_types::{AgentId, EffectKey, Epoch, NodeId, Outcome, Seq, StreamId, Timestamp};
 use tracing::{debug, warn};
 
-use super::{AgentActor, Body, Loaded};
+use super::{AgentActor, Body, Loaded, births};
 use crate::begin::is_work;
 use crate::bounded::Fault;
 use crate::config::Counters;
-use crate::dispatch::Hint;
 use crate::dispatch::models::{Sending, Work};
 use crate::dispatch::slots::Reserve;
 use crate::fence::FENCE_RETRY;
 use crate::genai;
 use crate::live::{LiveKind, LivePiece, cut};
+use crate::newborn::Newborn;
 use crate::supervise::Failed;
+use crate::trace;
 
 /// A decided step until it is recorded and acted on.
 pub(super) struct Kept {
@@ -106,20 +108,22 @@ impl AgentActor {
             send = Some(wish);
         }
         let row = RowChange { state: step.state, due: step.due };
-        let here = if step.births.is_empty() { 0 } else { self.core.neighbours.room(step.births.len()) };
-        let births: Vec<Birth> = (step.births.into_iter().enumerate())
-            .map(|(nth, (agent, spawned))| Birth {
+        let asks: Vec<Option<&Asks>> = step.births.iter().map(|(_, spawned)| spawned.asks.as_ref()).collect();
+        let here = births::here(&asks, &*self.core.neighbours);
+        let births: Vec<Birth> = (step.births.into_iter().zip(here))
+            .map(|((agent, spawned), here)| Birth {
                 agent,
                 workload: spawned.workload,
-                node: (nth < here).then(|| self.core.config.node.clone()),
+                node: here.then(|| self.core.config.node.clone()),
                 priority: spawned.priority,
                 first: Fact::Agent(nexa_event::fact::AgentEvent::Spawned(spawned)),
             })
             .collect();
         let posts: Vec<Post> = step.posts.into_iter().map(|(to, id, input)| Post { to, id, input }).collect();
         let posted = posts.iter().map(|post| post.to).collect();
-        let mut born: Vec<AgentId> = births.iter().map(|birth| birth.agent).collect();
-        let unplaced = born.split_off(here.min(born.len()));
+        let (born, unplaced): (Vec<&Birth>, Vec<&Birth>) = births.iter().partition(|birth| birth.node.is_some());
+        let ids = |births: Vec<&Birth>| births.into_iter().map(|birth| birth.agent).collect();
+        let (born, unplaced) = (ids(born), ids(unplaced));
         let also = match (&step.ended, loaded.agent.spawned().parent) {
             (Some(end), None) => {
                 let ended = WorkloadEvent::Ended { outcome: end.outcome.clone(), spend: end.spend };
@@ -212,7 +216,7 @@ impl AgentActor {
                 at: now,
                 tenant: loaded.tenant.clone(),
                 principal: loaded.principal.clone(),
-                trace: genai::here().or(loaded.trace),
+                trace: trace::here().or(loaded.trace),
             },
             facts,
             row,
@@ -314,7 +318,7 @@ impl AgentActor {
     }
 
     fn act(&self, loaded: &mut Loaded, kept: Kept, elsewhere: &[(AgentId, NodeId)]) -> Became {
-        let (core, agent, Kept { acts, asked, .. }) = (&self.core, self.seat.agent, kept);
+        let (core, agent, Kept { append, acts, asked }) = (&self.core, self.seat.agent, kept);
         Counters::count(&core.counters.steps);
         for key in acts.abandoned {
             core.models.abandon(agent, key);
@@ -325,8 +329,8 @@ impl AgentActor {
         if let Some(effect) = acts.send {
             self.send(loaded, effect, asked);
         }
-        for child in acts.born {
-            core.hint(child, Hint::Inbox);
+        if let Some(Append { births, stamp, .. }) = &append {
+            births.iter().filter_map(|birth| Newborn::of(birth, stamp)).for_each(|child| core.bring_up(child));
         }
         if !acts.unplaced.is_empty() {
             core.neighbours.unplaced(&acts.unplaced);
@@ -369,7 +373,7 @@ impl AgentActor {
             EffectBody::Tool(request) => Work::Tool(request),
             _ => return,
         };
-        let seen = genai::Effect::open(&loaded.who(), effect.attempt, effect.key, &work);
+        let seen = genai::Effect::open(&loaded.who(&self.core.config.node), effect.attempt, effect.key, &work);
         let sending = Sending {
             agent: self.seat.agent,
             name: loaded.name.clone(),
@@ -387,8 +391,8 @@ impl AgentActor {
 
 impl Loaded {
     /// Who it is, to those who watch.
-    pub(super) fn who(&self) -> genai::Who<'_> {
-        genai::Who { agent: self.agent.id(), name: &self.name, workload: self.workload }
+    pub(super) fn who<'a>(&'a self, node: &'a NodeId) -> genai::Who<'a> {
+        genai::Who { agent: self.agent.id(), name: &self.name, workload: self.workload, node }
     }
 
     fn log(&mut self, core: &crate::node::Core, line: &str) {

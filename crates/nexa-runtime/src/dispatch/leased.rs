@@ -4,8 +4,8 @@
 //! Out: whether a lane may begin a request; and what the leader should know, so that slices follow what is wanted.
 //!
 //! The count of what a slice allows is [`nexa_sched::lease::Holder`]'s; here it is brought together with the lanes. A slice
-//! says how much may begin within any minute, and the lane's own buckets, which go by the slice as their rate, spread that
-//! over the minute. A request is reserved when its agent gets a slot and counts as sent when it is.
+//! says how much may begin within any minute, and the lane's own buckets spread that over the minute: those of tokens go by
+//! the slice as their rate, and that of requests by the pace that the leader says with it. A request is reserved when its agent gets a slot and counts as sent when it is.
 //!
 //! Tenants whose agents are on several nodes get their one share from all of these together: each node counts a tenant's
 //! weight by the part of its requests that waits there, for the order on the node as well as for the size of its slices.
@@ -17,7 +17,8 @@ use std::collections::BTreeMap;
 use nexa_ports::model::LaneLimits;
 use nexa_sched::ProviderBudget;
 use nexa_sched::lease::{
-    self, Backlog, Begun, Denied, Holder, HolderId, HolderInput, Meter, Report, Sizes, TENANTS_TOLD_MAX, WaitingTenants,
+    self, Backlog, Begun, Denied, Holder, HolderId, HolderInput, Meter, NO_LIMIT, Report, Sizes, TENANTS_TOLD_MAX,
+    WaitingTenants,
 };
 use nexa_types::{Generation, Millis, TenantId, Timestamp};
 
@@ -76,15 +77,16 @@ impl Leased {
     /// The rates of a lane: what the whole cluster has, and no more than this node's slice.
     pub(super) fn limits(&self, lane: &str, whole: LaneLimits) -> LaneLimits {
         let slice = self.holder.as_ref().map_or(Sizes::NONE, |holder| holder.slice(lane));
-        let least = |whole: Option<u64>, meter| match (whole, slice.limit(meter)) {
-            (Some(whole), Some(slice)) => Some(whole.min(slice)),
+        let pace = self.holder.as_ref().map_or(0, |holder| holder.pace(lane));
+        let least = |whole: Option<u64>, own: u64| match (whole, Some(own).filter(|own| *own != NO_LIMIT)) {
+            (Some(whole), Some(own)) => Some(whole.min(own)),
             (one, other) => one.or(other),
         };
         LaneLimits {
             concurrency: whole.concurrency,
-            requests_per_minute: least(whole.requests_per_minute, Meter::Requests),
-            input_tokens_per_minute: least(whole.input_tokens_per_minute, Meter::InputTokens),
-            output_tokens_per_minute: least(whole.output_tokens_per_minute, Meter::OutputTokens),
+            requests_per_minute: least(whole.requests_per_minute, pace),
+            input_tokens_per_minute: least(whole.input_tokens_per_minute, slice.of(Meter::InputTokens)),
+            output_tokens_per_minute: least(whole.output_tokens_per_minute, slice.of(Meter::OutputTokens)),
         }
     }
 

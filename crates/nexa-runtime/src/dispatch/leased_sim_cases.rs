@@ -24,17 +24,17 @@ fn three_nodes_share_a_budget_of_requests_and_the_provider_never_refuses() {
 
 #[test]
 fn three_nodes_share_a_budget_across_changes_of_leader() {
-    let mut world = of_requests(GOOD, 2);
-    let mut used = world.used(requests, REQUESTS, 4 * MINUTE);
-    world.leader_dies();
-    used += world.used(requests, REQUESTS, 4 * MINUTE);
-    assert!(used >= 2 * 950 && world.refused == 0, "{used} of 2000 used; {}", world.told());
-    world.is_fair();
+    is_kept_across_a_change_of_leader(GOOD, 2);
 }
 
 #[test]
 fn a_budget_is_kept_and_shared_though_messages_get_lost_and_come_twice_and_late() {
-    let mut world = of_requests(BAD, 3);
+    is_kept_across_a_change_of_leader(BAD, 3);
+}
+
+/// The leader dies in the middle; before and after it, nearly all of the budget is used, and never more.
+fn is_kept_across_a_change_of_leader(net: Net, seed: u64) {
+    let mut world = of_requests(net, seed);
     let mut used = world.used(requests, REQUESTS, 4 * MINUTE);
     world.leader_dies();
     used += world.used(requests, REQUESTS, 4 * MINUTE);
@@ -54,6 +54,22 @@ fn what_a_dead_node_may_have_sent_counts_until_it_is_forgotten_and_then_the_othe
     let told = format!("{before}, {meanwhile}, {after} of 1000 used; {}", world.told());
     assert!(before >= 950 && meanwhile >= 600 && after >= 950 && world.refused == 0, "{told}");
     world.is_fair();
+}
+
+/// Killed with all that it was about to send: what it may have begun until its lease ended, and for as long as it may not have
+/// known that, counts for it, and nobody else can have that: a third of what the key gives in about 14 seconds of this minute,
+/// 0.075 of it. Everything else comes back as it gets too old to count, and is used at once.
+#[test]
+fn nine_tenths_of_a_key_are_used_in_the_minute_after_the_leading_node_was_killed() {
+    for seed in 7..12 {
+        let mut world = of_requests(GOOD, seed);
+        let before = world.used(requests, REQUESTS, 3 * MINUTE);
+        world.leading_node_dies(1);
+        let tens: Vec<u64> = (0..12).map(|_| world.used(requests, REQUESTS, 10_000)).collect();
+        let (minute, next) = (tens[..6].iter().sum::<u64>() / 6, tens[6..].iter().sum::<u64>() / 6);
+        let told = format!("{before}, {minute} ({tens:?}), {next} of 1000 used; {}", world.told());
+        assert!(before >= 950 && minute >= 900 && next >= 950 && world.refused == 0, "{told}");
+    }
 }
 
 #[test]

@@ -25,6 +25,8 @@ const MINUTE: u64 = 60_000;
 /// How long a lease lasts without being renewed.
 const TERM: u64 = 3_000;
 const LANE: &str = "acme";
+/// As a node has them.
+const SETTINGS: LeaderSettings = LeaderSettings { request_max: Millis(120_000), ahead: Some(Millis(5_000)) };
 
 /// Counts what came within the last minute.
 #[derive(Default)]
@@ -315,7 +317,7 @@ impl World {
                 self.epoch = LeaderEpoch(self.epoch.0 + 1);
                 let budgets = Budgets::new(std::slice::from_ref(&self.budget)).unwrap();
                 let records: Vec<SliceRecord> = self.store.values().cloned().collect();
-                self.leader = Some(Leader::new(self.epoch, LeaderSettings::default(), budgets, &records, now));
+                self.leader = Some(Leader::new(self.epoch, SETTINGS, budgets, &records, now));
                 let alive = self.nodes.iter().filter(|node| node.is_alive);
                 let members: BTreeSet<HolderId> = alive.map(|node| node.run.clone()).collect();
                 self.lead(LeaderInput::Members(members));
@@ -390,6 +392,12 @@ impl World {
         self.tenants = WaitingWhere::default();
         let later = self.now + TERM + self.chance.below(1_000);
         self.at(later, Event::Elected);
+    }
+
+    /// The process ends in which the leader is, with the node: both with one lease.
+    fn leading_node_dies(&mut self, node: usize) {
+        self.leader_dies();
+        self.node_dies(node);
     }
 
     /// A node's process ends; its agents go on elsewhere when its lease has ended.

@@ -29,7 +29,7 @@ fn leased(size: Sizes) -> Leased {
 
 fn notice(generation: u64, version: u64, size: Sizes) -> Notice {
     let (holder, epoch, provider) = (run(generation), LeaderEpoch(1), "acme".to_owned());
-    Notice { holder, epoch, version, provider, size, pause: None }
+    Notice { holder, epoch, version, provider, size, pause: None, pace: None }
 }
 
 const CALL: Cost = Cost { input: 10, output: 5 };

@@ -344,9 +344,9 @@ impl Models {
         self.change(|slots, now| slots.abandon(agent, key, now));
     }
 
-    /// Forgets an agent that has ended or left for good.
-    pub(crate) fn forget(&self, agent: AgentId) {
-        self.change(|slots, now| slots.forget(agent, now));
+    /// Forgets an agent that has ended or left for good. Gives who is to be told that it has a slot now.
+    pub(crate) fn forget(&self, agent: AgentId) -> Vec<AgentId> {
+        self.with_slots(|slots, now| slots.forget(agent, now))
     }
 
     /// How busy the dispatcher is.
@@ -354,7 +354,8 @@ impl Models {
         self.lock().load(self.shared.clock.now())
     }
 
-    fn tell(&self, granted: impl IntoIterator<Item = AgentId>) {
+    /// Tells those who have got a slot.
+    pub(crate) fn tell(&self, granted: impl IntoIterator<Item = AgentId>) {
         for agent in granted {
             self.shared.nudge.nudge(agent, Hint::SlotGranted);
         }

@@ -76,6 +76,9 @@ struct Flight {
     route: Route,
     /// When it is looked at again, as it stands in `watched`.
     due: Option<Timestamp>,
+    /// Grows with each sending and each word of who gave the agent: an agent waits for one thing at a time, and of its
+    /// flights that is the last one. 0 is an answer that nobody here has asked for.
+    turn: u64,
 }
 
 /// Where an agent stands with its one wish.
@@ -112,6 +115,7 @@ pub(super) struct Slots {
     waiting: usize,
     held: usize,
     tickets: u64,
+    turns: u64,
 }
 
 impl Slots {
@@ -131,6 +135,7 @@ impl Slots {
             waiting: 0,
             held: 0,
             tickets: 0,
+            turns: 0,
         }
     }
 
@@ -215,7 +220,8 @@ impl Slots {
         let was_full = self.is_full();
         self.drop_flight((agent, key));
         let (abandoned, finished, route, due) = (false, None, Route::Own, None);
-        self.flights.insert((agent, key), Flight { attempt, deadline, cancel, abandoned, finished, route, due });
+        let turn = self.next_turn();
+        self.flights.insert((agent, key), Flight { attempt, deadline, cancel, abandoned, finished, route, due, turn });
         let mut granted = if was_full && !self.is_full() { self.serve_all(now) } else { Vec::new() };
         if let Some(row) = self.lanes.get(&lane).filter(|row| row.is_leased) {
             row.lane.sends(&mut pass, self.leased.as_mut(), now);
@@ -223,6 +229,11 @@ impl Slots {
             granted.extend(self.serve(&lane, now));
         }
         Some((lane, pass, granted))
+    }
+
+    fn next_turn(&mut self) -> u64 {
+        self.turns += 1;
+        self.turns
     }
 
     fn is_granted(&self, agent: AgentId) -> bool {

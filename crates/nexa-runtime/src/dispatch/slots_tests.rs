@@ -1,3 +1,6 @@
+#[path = "slots_carry_tests.rs"]
+mod carry_tests;
+
 use nexa_ports::model::LaneLimits;
 use nexa_types::{Failure, Millis, RunCode, TenantId};
 use proptest::prelude::*;
@@ -173,8 +176,8 @@ fn a_call_that_its_agents_new_node_does_not_want_is_cancelled() {
 #[test]
 fn an_awaited_answer_counts_as_one_of_its_own_and_its_carrier_is_told() {
     let mut slots = Slots::new(ModelLimits { reservations_max: 4, held_results_max: 1 });
-    slots.expect(id(1), expected(1, 2, Timestamp(100)));
-    slots.expect(id(2), expected(2, 1, Timestamp(100)));
+    slots.take_up(id(1), Some(expected(1, 2, Timestamp(100))));
+    slots.take_up(id(2), Some(expected(2, 1, Timestamp(100))));
     assert_eq!(slots.carrier(id(1), key(1)), Some(Some(node("n2"))));
     assert!(slots.is_in_flight_for(id(1)));
     assert!(slots.is_offered(&node("n2"), id(1), ended(1, 2)));
@@ -190,7 +193,7 @@ fn an_awaited_answer_counts_as_one_of_its_own_and_its_carrier_is_told() {
 fn what_is_awaited_is_given_up_in_time_or_with_its_carrier_and_left_to_the_next_owner() {
     let mut slots = Slots::new(ModelLimits { reservations_max: 4, held_results_max: 9 });
     for agent in 1..=4 {
-        slots.expect(id(agent), expected(agent, 1, Timestamp(u64::from(agent) * 100)));
+        slots.take_up(id(agent), Some(expected(agent, 1, Timestamp(u64::from(agent) * 100))));
     }
     assert_eq!(slots.round(Timestamp(100).after(CARRY_GRACE)).given_up, [id(1)]);
     slots.forget(id(2), Timestamp(0));
@@ -388,8 +391,10 @@ proptest! {
                     prop_assert!(!slots.has_wish(id(agent)) && !slots.is_in_flight_for(id(agent)));
                 }
                 Move::HandOver(agent) => drop(slots.hand_over(id(agent), &node("n2"), now)),
-                Move::TakeBack(agent) => slots.take_back(id(agent)),
-                Move::Expect(agent) => slots.expect(id(agent), expected(agent, attempts[usize::from(agent)], now)),
+                Move::TakeBack(agent) => slots.take_up(id(agent), None),
+                Move::Expect(agent) => {
+                    slots.take_up(id(agent), Some(expected(agent, attempts[usize::from(agent)], now)));
+                }
                 Move::Offered(agent) => {
                     let answer = ended(agent, attempts[usize::from(agent)]);
                     slots.is_offered(&node("n2"), id(agent), answer);
@@ -453,8 +458,15 @@ fn a_lane_whose_slice_is_far_too_small_is_hungry_once() {
     assert_eq!((reserve(&mut slots, 2), slots.take_hungry()), (Reserve::Waiting, false), "not more than twice as much");
     assert_eq!((reserve(&mut slots, 3), slots.take_hungry()), (Reserve::Waiting, true));
     let size = Sizes::new(NO_LIMIT, NO_LIMIT, NO_LIMIT, 2);
-    let notice =
-        Notice { holder: run, epoch: LeaderEpoch(1), version: 1, provider: "acme".to_owned(), size, pause: None };
+    let notice = Notice {
+        holder: run,
+        epoch: LeaderEpoch(1),
+        version: 1,
+        provider: "acme".to_owned(),
+        size,
+        pause: None,
+        pace: None,
+    };
     assert_eq!(slots.told(notice, now).len(), 2, "so many may begin");
     assert!(!slots.take_hungry(), "as much waits as is known");
     // Another lane is this node's alone.

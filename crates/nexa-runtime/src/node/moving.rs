@@ -8,6 +8,7 @@ use nexa_types::{AgentId, EffectKey, Epoch, NodeId};
 
 use super::{Core, Node};
 use crate::config::NodeLoad;
+use crate::dispatch::Hint;
 use crate::dispatch::slices::Slices;
 use crate::dispatch::slots::Finished;
 use crate::moving::{self, Given, ReleaseError, Released};
@@ -56,9 +57,11 @@ impl Node {
     /// left aside: its carrier offers it again.
     pub fn carried(&self, from: &NodeId, answer: Carried) {
         let core = self.core();
-        if core.config.others && core.ownership.epoch(answer.agent).is_some() {
-            let Carried { agent, key, seq, attempt, result, spend } = answer;
-            core.models.is_offered(from, agent, Finished { key, seq, attempt, result, spend });
+        let Carried { agent, key, seq, attempt, result, spend } = answer;
+        let finished = Finished { key, seq, attempt, result, spend };
+        // In one with the right, so that nothing is kept for one that leaves meanwhile.
+        if core.ownership.holding(agent, || core.models.is_offered(from, agent, finished)) == Some(true) {
+            core.hint(agent, Hint::EffectEnded);
         }
     }
 

@@ -22,7 +22,12 @@ impl Signs {
         self.parts.load(Ordering::Acquire)
     }
 
-    /// Whether all is to be read again. Asking takes the sign away.
+    /// Whether all is to be read again.
+    pub(crate) fn says_outdated(&self) -> bool {
+        self.outdated.load(Ordering::Acquire)
+    }
+
+    /// The same. Asking takes the sign away.
     pub(crate) fn is_outdated(&self) -> bool {
         self.outdated.swap(false, Ordering::AcqRel)
     }

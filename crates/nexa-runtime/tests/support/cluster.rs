@@ -25,12 +25,18 @@ use super::{Desk, config, soon};
 /// A tool that has an effect: each call is counted by its key.
 pub struct Sink {
     calls: watch::Sender<BTreeMap<EffectKey, Vec<u32>>>,
-    hold: watch::Sender<bool>,
+    /// How many calls may end, the first ones first.
+    may_end: watch::Sender<usize>,
 }
 
 impl Sink {
     pub fn hold(&self, hold: bool) {
-        self.hold.send_replace(hold);
+        self.lets(if hold { 0 } else { usize::MAX });
+    }
+
+    /// So many of its calls end, from the first on.
+    pub fn lets(&self, calls: usize) {
+        self.may_end.send_replace(calls);
     }
 
     /// Attempts by key.
@@ -50,9 +56,10 @@ impl Tools for Sink {
     fn call(&self, call: ToolCall) -> BoxFuture<'_, Result<String, ToolError>> {
         Box::pin(async move {
             self.calls.send_modify(|calls| calls.entry(call.key).or_default().push(call.attempt));
-            let mut hold = self.hold.subscribe();
+            let nth = self.calls.borrow().values().map(Vec::len).sum::<usize>();
+            let mut may_end = self.may_end.subscribe();
             tokio::select! {
-                _ = hold.wait_for(|hold| !hold) => {}
+                _ = may_end.wait_for(|calls| *calls >= nth) => {}
                 () = call.cancel.cancelled() => return Err(ToolError::Cancelled),
             }
             Ok(format!("\"done {}\"", call.request.args.len()))
@@ -188,7 +195,7 @@ impl Town {
                 (0..times).for_each(|_| net.carry(&letter));
             }
         });
-        let sink = Arc::new(Sink { calls: watch::Sender::default(), hold: watch::Sender::new(false) });
+        let sink = Arc::new(Sink { calls: watch::Sender::default(), may_end: watch::Sender::new(usize::MAX) });
         Self { desk, net, sink }
     }
 
@@ -243,7 +250,7 @@ impl Town {
             let from = self.desk.store.row(agent).await.unwrap().unwrap().epoch;
             let place = Place { agent, from, node: node.clone() };
             if let Ok(epoch) = self.desk.store.place(vec![place]).await.unwrap()[0] {
-                self.tell(node, Given { agent, epoch, carrier: None }).await;
+                self.tell(node, Given { agent, epoch, carrier: None, trace: None }).await;
                 return epoch;
             }
         }
@@ -274,7 +281,7 @@ impl Town {
                     let node = &names[usize::try_from(dice.roll() % names.len() as u64).unwrap()];
                     let place = Place { agent: row.agent, from: row.epoch, node: node.clone() };
                     if let Ok(epoch) = self.desk.store.place(vec![place]).await.unwrap()[0] {
-                        self.tell(node, Given { agent: row.agent, epoch, carrier: None }).await;
+                        self.tell(node, Given { agent: row.agent, epoch, carrier: None, trace: None }).await;
                     }
                 }
             }
@@ -314,9 +321,9 @@ impl Town {
     /// Moves an agent from wherever it is.
     pub async fn migrate(&self, agent: AgentId, to: &str) -> Result<Released, ReleaseError> {
         let owner = self.owner(agent).await.and_then(|node| self.net.node(&node)).ok_or(ReleaseError::NotMine)?;
-        let Released { epoch, carrier } = owner.release(agent, &name(to)).await?;
-        self.tell(&name(to), Given { agent, epoch, carrier: carrier.clone() }).await;
-        Ok(Released { epoch, carrier })
+        let Released { epoch, carrier, trace } = owner.release(agent, &name(to)).await?;
+        self.tell(&name(to), Given { agent, epoch, carrier: carrier.clone(), trace }).await;
+        Ok(Released { epoch, carrier, trace })
     }
 
     /// The same, until it works; `None` if the agent has ended.

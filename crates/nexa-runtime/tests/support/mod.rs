@@ -22,7 +22,7 @@ use nexa_ports::neighbours::Alone;
 use nexa_ports::store::{AgentRow, Append, Birth, Cancelled, Guard, Post, Posted, Stamp, Store};
 use nexa_ports::view::MemoryViews;
 use nexa_runtime::fence::Always;
-use nexa_runtime::{Node, NodeConfig, Ports, programs};
+use nexa_runtime::{Newborn, Node, NodeConfig, Ports, programs};
 use nexa_types::*;
 use nexa_vm::codec;
 use nexa_vm::module::Module;
@@ -132,6 +132,7 @@ impl Desk {
             seed: 1,
             depth: 0,
             priority: 100,
+            asks: None,
         };
         let submitted = WorkloadEvent::Submitted {
             request,
@@ -179,6 +180,14 @@ impl Desk {
             also: None,
         };
         self.store.append(vec![append]).await.pop().unwrap().unwrap();
+    }
+
+    /// What whoever submitted a workload knows of its root.
+    pub async fn newborn(&self, workload: WorkloadId) -> Newborn {
+        let root = AgentId::root(workload);
+        let first = self.store.read(StreamId::Agent(root), Version(0), 1).await.unwrap().remove(0).envelope;
+        let AgentRow { node, priority, .. } = self.store.row(root).await.unwrap().unwrap();
+        Newborn::of(&Birth { agent: root, workload, node, priority, first: first.fact }, &self.stamp()).unwrap()
     }
 
     /// Submits to a running node and tells it.

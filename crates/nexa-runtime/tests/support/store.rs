@@ -37,6 +37,8 @@ pub struct Way {
     death: Option<Death>,
     dead: watch::Sender<bool>,
     pub appends: AtomicU64,
+    /// Calls that are no appends.
+    pub questions: AtomicU64,
     /// Every call fails while set.
     pub away: AtomicBool,
     /// This many appends of facts panic before they reach the store.
@@ -56,6 +58,12 @@ pub struct Way {
     pub blobs_put: AtomicU64,
     /// Others have a turn before each append while set, as with a store that does more than look into memory.
     pub yields: AtomicBool,
+    /// Streams are not read while set; and how many readings have waited.
+    pub holds_reads: watch::Sender<bool>,
+    pub held_reads: watch::Sender<u64>,
+    /// What rows say is on its way while set; and how many answers were.
+    pub holds_rows: watch::Sender<bool>,
+    pub held_rows: watch::Sender<u64>,
     /// Appends wait while set.
     pub holds_appends: watch::Sender<bool>,
     /// How many have waited.
@@ -69,6 +77,7 @@ impl Way {
             death,
             dead: watch::Sender::new(false),
             appends: AtomicU64::new(0),
+            questions: AtomicU64::new(0),
             away: AtomicBool::new(false),
             panics: AtomicU64::new(0),
             refused: watch::Sender::new(0),
@@ -79,6 +88,10 @@ impl Way {
             rows_panic: AtomicBool::new(false),
             blobs_put: AtomicU64::new(0),
             yields: AtomicBool::new(false),
+            holds_reads: watch::Sender::new(false),
+            held_reads: watch::Sender::new(0),
+            holds_rows: watch::Sender::new(false),
+            held_rows: watch::Sender::new(0),
             holds_appends: watch::Sender::new(false),
             held_appends: watch::Sender::new(0),
         })
@@ -94,6 +107,7 @@ impl Way {
         call: impl FnOnce(&'a dyn Store) -> BoxFuture<'a, Result<T, StoreError>> + Send + 'a,
     ) -> BoxFuture<'a, Result<T, StoreError>> {
         async move {
+            self.questions.fetch_add(1, Ordering::SeqCst);
             if *self.dead.borrow() {
                 std::future::pending::<()>().await;
             }
@@ -109,6 +123,13 @@ impl Way {
 
 fn away() -> StoreError {
     StoreError::Unavailable { detail: "a test has sent it away".into() }
+}
+
+async fn holds(gate: &watch::Sender<bool>, held: &watch::Sender<u64>) {
+    if *gate.borrow() {
+        held.send_modify(|held| *held += 1);
+        gate.subscribe().wait_for(|holds| !holds).await.unwrap();
+    }
 }
 
 impl Store for Way {
@@ -127,10 +148,7 @@ impl Store for Way {
                 self.refused.send_modify(|refused| *refused += 1);
                 return batch.iter().map(|_| Err(AppendError::Store(away()))).collect();
             }
-            if *self.holds_appends.borrow() {
-                self.held_appends.send_modify(|held| *held += 1);
-                self.holds_appends.subscribe().wait_for(|holds| !holds).await.unwrap();
-            }
+            holds(&self.holds_appends, &self.held_appends).await;
             let number = self.appends.fetch_add(1, Ordering::SeqCst);
             if self.death.is_some_and(|death| matches!(death, Death::Before(at) if at <= number)) {
                 self.dead.send_replace(true);
@@ -179,7 +197,12 @@ impl Store for Way {
     }
 
     fn row(&self, agent: AgentId) -> BoxFuture<'_, Result<Option<AgentRow>, StoreError>> {
-        self.pass(move |store| store.row(agent))
+        async move {
+            let row = self.pass(move |store| store.row(agent)).await;
+            holds(&self.holds_rows, &self.held_rows).await;
+            row
+        }
+        .boxed()
     }
 
     fn rows(
@@ -197,7 +220,11 @@ impl Store for Way {
     }
 
     fn read(&self, stream: StreamId, after: Version, limit: usize) -> BoxFuture<'_, Result<Vec<Recorded>, StoreError>> {
-        self.pass(move |store| store.read(stream, after, limit))
+        async move {
+            holds(&self.holds_reads, &self.held_reads).await;
+            self.pass(move |store| store.read(stream, after, limit)).await
+        }
+        .boxed()
     }
 
     fn scan(

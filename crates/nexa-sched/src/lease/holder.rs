@@ -83,6 +83,7 @@ struct Part {
     epoch: LeaderEpoch,
     version: u64,
     size: Sizes,
+    pace: u64,
     usage: Usage,
     backlog: Backlog,
     /// The newest pause of that leader.
@@ -130,7 +131,7 @@ impl Holder {
     }
 
     fn take(&mut self, notice: Notice, now: Timestamp) {
-        let Notice { holder, epoch, version, provider, size, pause } = notice;
+        let Notice { holder, epoch, version, provider, size, pause, pace } = notice;
         if holder != self.id || epoch < self.epoch {
             return;
         }
@@ -140,7 +141,7 @@ impl Holder {
             (part.epoch, part.version, part.pause_heard) = (epoch, 0, 0);
         }
         if version > part.version {
-            (part.version, part.size) = (version, size);
+            (part.version, part.size, part.pace) = (version, size, pace.unwrap_or(size.of(Meter::Requests)));
         }
         // Only the first word of a pause counts: a later one says as much, and may have been longer on its way.
         if let Some(pause) = pause.filter(|pause| pause.number > part.pause_heard) {
@@ -163,6 +164,12 @@ impl Holder {
     #[must_use]
     pub fn slice(&self, provider: &str) -> Sizes {
         self.parts.get(provider).filter(|_| !self.has_ended).map_or(Sizes::NONE, |part| part.size)
+    }
+
+    /// The requests a minute that they are to be begun at: the rate of its lane. [`NO_LIMIT`](super::NO_LIMIT) is none.
+    #[must_use]
+    pub fn pace(&self, provider: &str) -> u64 {
+        self.parts.get(provider).filter(|_| !self.has_ended).map_or(0, |part| part.pace)
     }
 
     /// Begins a request, if it may be sent now. One that costs more than the whole budget of a minute never may: whoever

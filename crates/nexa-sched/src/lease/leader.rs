@@ -18,11 +18,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use nexa_types::{Millis, Timestamp};
 
 use super::share::shares;
-use super::slice::{Count, Slice};
+use super::slice::{Count, Goal, Slice, Write};
 use super::usage::WINDOW;
 use super::{
-    Budgets, HOLDERS_MAX, HolderId, LeaderEpoch, Meter, Notice, PAUSE_MAX, PROVIDERS_MAX, Pause, Report, Sizes,
-    SliceRecord,
+    Budgets, HOLDERS_MAX, HolderId, LeaderEpoch, Meter, NO_LIMIT, Notice, PAUSE_MAX, PROVIDERS_MAX, Pause, Report,
+    Sizes, SliceRecord,
 };
 
 /// How long a holder may begin requests after membership has said that its lease has ended: it goes by what it has
@@ -30,6 +30,9 @@ use super::{
 pub const VANISHING: Millis = Millis(5_000);
 /// See the header.
 const SILENCE: Millis = Millis(10_000);
+/// A new leader leaves slices as they are until it has heard of all who hold one, at most so long: before, it would weigh
+/// those that it has heard of against others of which it knows nothing.
+const GATHERING: Millis = Millis(3_000);
 /// How long those who have a seat keep it while there are too few; see [`super::share`].
 const TURN: Millis = Millis(60_000);
 
@@ -38,11 +41,14 @@ const TURN: Millis = Millis(60_000);
 pub struct LeaderSettings {
     /// How long a request to a model goes on at most. So long the requests of a vanished holder count as in flight.
     pub request_max: Millis,
+    /// How far holders may be ahead of their pace: in any time a holder begins no more requests than its pace gives in that
+    /// and in this. `None` if it may begin those of a minute at once.
+    pub ahead: Option<Millis>,
 }
 
 impl Default for LeaderSettings {
     fn default() -> Self {
-        Self { request_max: Millis(120_000) }
+        Self { request_max: Millis(120_000), ahead: None }
     }
 }
 
@@ -54,7 +60,8 @@ pub enum LeaderInput {
     Members(BTreeSet<HolderId>),
     /// A holder has registered.
     Joined(HolderId),
-    /// A holder's lease has ended; this generation never comes back.
+    /// A holder's lease has ended; this generation never comes back. Told with the time at which that was seen, also if that
+    /// was before the election.
     LeaseEnded(HolderId),
     /// From a holder.
     Report(Report),
@@ -126,8 +133,10 @@ impl Leader {
         let mut leader = Self { epoch, settings, budgets, since: now, is_deposed: false, count, holders, providers };
         for record in records.iter().filter(|record| !record.size().is_none()) {
             let provider = leader.providers.entry(record.provider.clone()).or_default();
-            let before = provider.slices.get(&record.holder()).map_or(Sizes::NONE, Slice::outstanding);
-            provider.slices.insert(record.holder(), Slice::found(before.max(&record.size()), now));
+            let before = provider.slices.get(&record.holder());
+            let (size, pace) = before.map_or((Sizes::NONE, 0), |slice| (slice.outstanding(), slice.outstanding_pace()));
+            let found = (size.max(&record.size()), pace.max(record.pace()));
+            provider.slices.insert(record.holder(), Slice::found(found, now));
             leader.holders.insert(record.holder(), Standing { report: 0, heard: now, ended: None });
         }
         leader.provide();
@@ -211,8 +220,7 @@ impl Leader {
             let before = slice.writing();
             let pause = slice.hear(report, report.epoch == self.epoch, now, &mut self.count);
             if let Some(write) = slice.writing().filter(|write| Some(*write) != before) {
-                let (version, size) = (write.version, &write.size);
-                out.push(LeaderOutput::Record(SliceRecord::new(&report.provider, &holder, self.epoch, version, size)));
+                out.push(record(&report.provider, &holder, self.epoch, &write));
             }
             if let Some(pause) = pause {
                 let until = now.after(pause.left.min(PAUSE_MAX));
@@ -235,14 +243,19 @@ impl Leader {
 
     fn tick(&mut self, now: Timestamp, out: &mut Vec<LeaderOutput>) {
         let turn = now.since(self.since).0 / TURN.0;
+        let gathers = now.since(self.since) < GATHERING;
         for (name, provider) in &mut self.providers {
             provider.let_go(&self.holders, &self.settings, now, &mut self.count);
-            let told = provider.split(&self.budgets.of(name), &self.holders, turn, now, &mut self.count);
+            let ahead = self.settings.ahead.unwrap_or(WINDOW);
+            provider.slices.values_mut().for_each(|slice| slice.slows_down(ahead, now, &mut self.count));
+            let told = match gathers && provider.has_unheard(&self.holders) {
+                true => BTreeSet::new(),
+                false => provider.split(&self.budgets.of(name), &self.holders, turn, now, &mut self.count),
+            };
             let pause = provider.pause(now);
             for (id, slice) in &mut provider.slices {
                 if let Some(write) = slice.writing() {
-                    let (version, size) = (write.version, &write.size);
-                    out.push(LeaderOutput::Record(SliceRecord::new(name, id, self.epoch, version, size)));
+                    out.push(record(name, id, self.epoch, &write));
                 }
                 let is_here = self.holders.get(id).is_some_and(|standing| standing.ended.is_none());
                 if is_here && (told.contains(id) || slice.is_owed(pause, now)) {
@@ -289,9 +302,21 @@ impl Provider {
                 now < ended.after(VANISHING + longest)
             };
             let outstanding = slice.outstanding();
-            slice.vanishes_to(Sizes::by(|meter| if counts(meter) { outstanding.of(meter) } else { 0 }), count);
+            let mut left = Sizes::by(|meter| if counts(meter) { outstanding.of(meter) } else { 0 });
+            if let Some(ahead) = settings.ahead {
+                // The oldest of them count no more, and in the same time others may begin as many.
+                let passed = now.since(ended.after(VANISHING + ahead));
+                left.set(Meter::Requests, slice.spread(passed).min(left.of(Meter::Requests)));
+            }
+            slice.vanishes_to(left, count);
             !slice.is_gone()
         });
+    }
+
+    /// Whether somebody who is there has a slice of the last leader, and has said nothing yet.
+    fn has_unheard(&self, holders: &BTreeMap<HolderId, Standing>) -> bool {
+        let is_here = |id: &HolderId| holders.get(id).is_some_and(|standing| standing.ended.is_none());
+        self.slices.iter().any(|(id, slice)| slice.is_unheard() && is_here(id))
     }
 
     /// Moves all slices towards their shares. Gives whom to tell.
@@ -315,6 +340,8 @@ impl Provider {
         let vanished = self.slices.iter().filter(|(id, _)| !is_here(id));
         let vanished = vanished.fold(Sizes::NONE, |sum, (_, slice)| sum.plus(&slice.outstanding()));
         let targets = shares(&budget.minus(&vanished), &claims, turn);
+        let comes_back = vanished.of(Meter::Requests) > 0;
+        let goals = if comes_back { shares(budget, &claims, turn) } else { targets.clone() };
         let outstanding = self.outstanding();
         let mut pool = budget.minus(&outstanding);
         let mut short = [false; 4];
@@ -332,9 +359,10 @@ impl Provider {
         };
         let contested = Meter::ALL.map(is_contested);
         let mut told = BTreeSet::new();
-        for ((id, _), target) in here.iter().zip(&targets) {
+        for ((id, _), (target, goal)) in here.iter().zip(targets.iter().zip(&goals)) {
+            let goal = Goal { size: *target, pace: goal.of(Meter::Requests), comes_back };
             if let Some(slice) = self.slices.get_mut(*id)
-                && slice.turn_to(target, &mut pool, |meter| contested[meter as usize], now, count)
+                && slice.turn_to(&goal, &mut pool, |meter| contested[meter as usize], now, count)
             {
                 told.insert((*id).clone());
             }
@@ -343,12 +371,18 @@ impl Provider {
     }
 }
 
+fn record(provider: &str, holder: &HolderId, epoch: LeaderEpoch, write: &Write) -> LeaderOutput {
+    let Write { version, size, pace, .. } = write;
+    LeaderOutput::Record(SliceRecord::new(provider, holder, epoch, *version, (size, *pace)))
+}
+
 fn notice(
     provider: &str,
     holder: &HolderId,
     epoch: LeaderEpoch,
-    (version, size): (u64, Sizes),
+    (version, size, pace): (u64, Sizes, u64),
     pause: Option<Pause>,
 ) -> Notice {
-    Notice { holder: holder.clone(), epoch, version, provider: provider.to_owned(), size, pause }
+    let pace = Some(pace).filter(|pace| *pace != NO_LIMIT);
+    Notice { holder: holder.clone(), epoch, version, provider: provider.to_owned(), size, pause, pace }
 }

@@ -24,10 +24,18 @@
 //!   the store has recorded that it keeps no more, the difference may go to somebody else at once: what the holder began
 //!   within the minute of the provider still counts for the holder alone.
 //! - *End:* when membership says that a holder's lease has ended, its slice counts until the last request that it may
-//!   have begun counts nowhere: see [`VANISHING`] and [`LeaderSettings::request_max`].
+//!   have begun counts nowhere: see [`VANISHING`] and [`LeaderSettings::request_max`]. Where holders spread what they begin
+//!   ([`LeaderSettings::ahead`]), its requests go to others as they get too old to count, bit by bit.
 //! - *A new leader* counts every recorded slice as outstanding, and tells each holder anew under its own epoch.
 //!
 //! What is recorded for a slice is therefore never less than what its holder may use, by the word of any leader.
+//!
+//! **A slice has a pace**, the requests a minute that its holder begins them at: its share of the rate that all have
+//! together. The slice says how many may count at once. The two differ while requests of others still count that nobody
+//! makes any more: then the slice grows as these get old, and with the slice for a rate its holder would be behind all the
+//! time by what came back within the minute before. A quicker pace is recorded before it is told, and a slower one when
+//! nothing counts any more that was begun at the quicker one, so that also the next leader knows how late the requests of
+//! a lost holder can have been.
 //!
 //! Holds:
 //!   LS-1  the sizes recorded for a provider add up to its budget or less, on each meter; if a budget is lowered below
@@ -39,6 +47,7 @@
 //!   LS-4  no slice changes by time alone while its holder's lease stands
 //!   LS-5  a pause that one holder was told of by a provider reaches all holders, ends by itself, and is not prolonged by
 //!         being passed on
+//!   LS-6  the pace of a holder that has a slice, now and within the last minute, is no more than what is recorded for it
 //!
 //! What the store must do: refuse a [`SliceRecord`] whose epoch is older than the newest that was elected, and not go back
 //! to an older version of a slice when a write arrives twice; a new leader reads the records after its election is known
@@ -131,6 +140,9 @@ pub struct Notice {
     /// The newest pause of this provider, if it lasts.
     #[n(5)]
     pub pause: Option<Pause>,
+    /// Requests a minute that it is to begin them at. Nothing, as from a leader of an earlier version: those of the slice.
+    #[n(6)]
+    pub pace: Option<u64>,
 }
 
 /// A provider asked for a pause.

@@ -39,12 +39,22 @@ pub struct SliceRecord {
     /// Requests in flight at once.
     #[n(8)]
     pub concurrency: Option<u64>,
+    /// Requests a minute that the holder begins them at, and has within the last minute, at most. Nothing is no limit, or
+    /// that it is not known, as in a record of an earlier version.
+    #[n(9)]
+    pub pace: Option<u64>,
 }
 
 impl SliceRecord {
-    /// Says that this is outstanding.
+    /// Says that this is outstanding, at that pace at most.
     #[must_use]
-    pub fn new(provider: &str, holder: &HolderId, epoch: LeaderEpoch, version: u64, size: &Sizes) -> Self {
+    pub fn new(
+        provider: &str,
+        holder: &HolderId,
+        epoch: LeaderEpoch,
+        version: u64,
+        (size, pace): (&Sizes, u64),
+    ) -> Self {
         Self {
             provider: provider.to_owned(),
             node: holder.node.clone(),
@@ -55,7 +65,14 @@ impl SliceRecord {
             input_tokens: size.limit(Meter::InputTokens),
             output_tokens: size.limit(Meter::OutputTokens),
             concurrency: size.limit(Meter::Concurrency),
+            pace: Some(pace).filter(|pace| *pace != NO_LIMIT),
         }
+    }
+
+    /// The most that its holder begins in a minute; [`NO_LIMIT`] is no limit.
+    #[must_use]
+    pub fn pace(&self) -> u64 {
+        self.pace.unwrap_or(NO_LIMIT)
     }
 
     /// Whose it is.

@@ -1,18 +1,26 @@
 //! One slice as its leader knows it: what is recorded, what its holder was told, and what it wants.
 //!
-//! A slice has at most one write under way. Whatever its holder was told is recorded (`told` fits `recorded`), and while a
-//! smaller size is being written, nothing larger is told.
+//! A slice has at most one write under way. Whatever its holder was told is recorded (`told` fits `recorded`, and its pace
+//! the recorded pace), and while a smaller size is being written, nothing larger is told.
 
 use nexa_types::{Millis, Timestamp};
 
 use super::share::Claim;
-use super::sizes::{Meter, Sizes};
+use super::sizes::{Meter, NO_LIMIT, Sizes};
+use super::usage::WINDOW;
 use super::{Pause, ProviderReport};
 
 /// A holder that wants less than before is taken at its word when it has wanted no more for so long.
 const FADING: Millis = Millis(30_000);
 /// What a holder keeps less is recorded when it is one of so many parts, or all that it was to give back.
 const FREED_PART_OF: u64 = 16;
+/// What can still count of a lost holder is recorded in so many parts of it: one a second, about.
+const SPREAD_PART_OF: u64 = 64;
+/// While something of it comes back, the pace is by one of so many parts quicker than what it comes to, because it is had a
+/// little later than it could be.
+const CATCH_UP_PART_OF: u64 = 16;
+/// What a pace is of.
+const MINUTE: Millis = Millis(60_000);
 /// A slice grows by a part of what it should only if that is one of so many parts of it, and at all if it is off by more
 /// than one of [`OFF_PART_OF`].
 const GROWTH_PART_OF: u64 = 16;
@@ -43,21 +51,42 @@ impl Count {
 pub(super) struct Write {
     pub(super) version: u64,
     pub(super) size: Sizes,
-    /// What the holder is told when the store has it.
-    then: Option<Sizes>,
+    pub(super) pace: u64,
+    /// What the holder is told when the store has it: its slice and its pace.
+    then: Option<(Sizes, u64)>,
+}
+
+/// What a slice should become.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Goal {
+    /// What it should be now, if it could be had.
+    pub(super) size: Sizes,
+    /// Requests a minute that are its share of the whole budget, also of what lost holders still have.
+    pub(super) pace: u64,
+    /// Whether something of lost holders comes back, bit by bit.
+    pub(super) comes_back: bool,
 }
 
 #[derive(Debug, Clone, Default)]
 pub(super) struct Slice {
     /// What the store has for certain, or had more than.
     recorded: Sizes,
+    /// The pace that the store has: no slower than any of the holder within the last minute.
+    pace: u64,
     writing: Option<Write>,
     /// The newest notice; none by this leader if 0.
     version: u64,
     told: Sizes,
+    told_pace: u64,
+    /// Since when the holder is known to go no faster than this, if that is slower than what is recorded.
+    slower: Option<(Timestamp, u64)>,
     /// When that was decided, and when it was last said.
     told_at: Timestamp,
     said_at: Timestamp,
+    /// Left by the last leader, and nothing was heard of its holder since.
+    is_unheard: bool,
+    /// The requests that were recorded when the holder was gone.
+    last: Option<u64>,
     confirmed: u64,
     /// The number of the holder's own newest pause that was heard of.
     pause_taken: u64,
@@ -71,8 +100,18 @@ pub(super) struct Slice {
 
 impl Slice {
     /// One that the last leader has left. It is taken to want what it has until something is heard of it.
-    pub(super) fn found(recorded: Sizes, now: Timestamp) -> Self {
-        Self { recorded, told: recorded, wanted: recorded, wanted_at: [now; 4], weight: 1, ..Self::default() }
+    pub(super) fn found((recorded, pace): (Sizes, u64), now: Timestamp) -> Self {
+        Self {
+            recorded,
+            pace,
+            told: recorded,
+            told_pace: pace,
+            wanted: recorded,
+            wanted_at: [now; 4],
+            weight: 1,
+            is_unheard: true,
+            ..Self::default()
+        }
     }
 
     /// The most that it may take of the budget.
@@ -80,8 +119,17 @@ impl Slice {
         self.writing.map_or(self.recorded, |write| self.recorded.max(&write.size))
     }
 
+    /// The quickest pace that it may have, or have had within the last minute.
+    pub(super) fn outstanding_pace(&self) -> u64 {
+        self.writing.map_or(self.pace, |write| self.pace.max(write.pace))
+    }
+
     pub(super) fn writing(&self) -> Option<Write> {
         self.writing
+    }
+
+    pub(super) fn is_unheard(&self) -> bool {
+        self.is_unheard
     }
 
     pub(super) fn is_gone(&self) -> bool {
@@ -95,22 +143,28 @@ impl Slice {
         self.version > 0 && (self.confirmed < self.version || is_unheard) && now.since(self.said_at) >= SAID_AGAIN
     }
 
-    /// What the holder is told now.
-    pub(super) fn say(&mut self, now: Timestamp) -> (u64, Sizes) {
+    /// What the holder is told now: its slice and its pace.
+    pub(super) fn say(&mut self, now: Timestamp) -> (u64, Sizes, u64) {
         self.said_at = now;
-        (self.version, self.told)
+        (self.version, self.told, self.told_pace)
     }
 
-    fn write(&mut self, size: Sizes, then: Option<Sizes>, count: &mut Count) {
-        self.writing = Some(Write { version: count.next(), size, then });
+    fn write(&mut self, size: Sizes, pace: u64, then: Option<(Sizes, u64)>, count: &mut Count) {
+        self.writing = Some(Write { version: count.next(), size, pace, then });
+    }
+
+    fn decide(&mut self, version: u64, (size, pace): (Sizes, u64), now: Timestamp) {
+        (self.version, self.told, self.told_pace, self.told_at) = (version, size, pace, now);
+        self.slower =
+            self.slower.map(|(since, slower)| (since, slower.max(pace))).filter(|(_, slower)| *slower < self.pace);
     }
 
     /// The store has it. Gives whether the holder is to be told something new.
     pub(super) fn recorded(&mut self, version: u64, now: Timestamp) -> bool {
         let Some(write) = self.writing.take_if(|write| write.version == version) else { return false };
-        self.recorded = write.size;
-        if let Some(size) = write.then {
-            (self.version, self.told, self.told_at) = (version, size, now);
+        (self.recorded, self.pace) = (write.size, write.pace);
+        if let Some(told) = write.then {
+            self.decide(version, told, now);
         }
         write.then.is_some()
     }
@@ -118,7 +172,34 @@ impl Slice {
     /// The holder is gone: this much of it can still count somewhere.
     pub(super) fn vanishes_to(&mut self, size: Sizes, count: &mut Count) {
         if self.writing.is_none() && size != self.recorded {
-            self.write(size, None, count);
+            self.write(size, self.pace, None, count);
+        }
+    }
+
+    /// How many requests of a holder that is gone can still count, if so much time has `passed` since it can have begun the
+    /// last one: those that its pace gave in the rest of the window, and no more than its slice.
+    pub(super) fn spread(&mut self, passed: Millis) -> u64 {
+        let last = self.last.unwrap_or(0).max(self.outstanding().of(Meter::Requests));
+        self.last = Some(last);
+        let pace = self.outstanding_pace();
+        if pace == NO_LIMIT || last == NO_LIMIT {
+            return last;
+        }
+        let left = (u128::from(WINDOW.0.saturating_sub(passed.0)) * u128::from(pace)).div_ceil(u128::from(MINUTE.0));
+        // Not each of them is worth a write.
+        let part = (last / SPREAD_PART_OF).max(1);
+        u64::try_from(left).unwrap_or(last).div_ceil(part).saturating_mul(part).min(last)
+    }
+
+    /// Records a slower pace when nothing counts any more that was begun at the quicker one. Lanes may be `ahead`.
+    pub(super) fn slows_down(&mut self, ahead: Millis, now: Timestamp, count: &mut Count) {
+        if self.writing.is_none()
+            && let Some((since, pace)) = self.slower
+            && now.since(since) >= WINDOW + ahead
+            && self.pace - pace > self.pace / FREED_PART_OF
+        {
+            self.slower = None;
+            self.write(self.recorded, pace, None, count);
         }
     }
 
@@ -137,11 +218,14 @@ impl Slice {
                 self.wanted_at[at] = now;
             }
         }
-        (self.least, self.weight) = (report.least, report.weight);
+        (self.least, self.weight, self.is_unheard) = (report.least, report.weight, false);
         if is_mine {
             self.pause_heard = self.pause_heard.max(report.pause_heard);
             if report.version == self.version && self.version > 0 {
                 self.confirmed = self.version;
+                if self.told_pace < self.pace {
+                    self.slower.get_or_insert((now, self.told_pace));
+                }
                 self.keeps(&report.kept, count);
             }
         }
@@ -161,7 +245,7 @@ impl Slice {
             before - after > before / FREED_PART_OF
         });
         if kept != self.recorded && (much || kept == self.told) {
-            self.write(kept, None, count);
+            self.write(kept, self.pace, None, count);
         }
     }
 
@@ -177,11 +261,11 @@ impl Slice {
         target > have && target - have > target / OFF_PART_OF
     }
 
-    /// Moves towards its target: down where it must, up by what is in the pool. Gives whether the holder is to be told
-    /// something new; a growth is written first.
+    /// Moves towards its goal: down where it must, up by what is in the pool. Gives whether the holder is to be told
+    /// something new; a growth, of the slice or of its pace, is written first.
     pub(super) fn turn_to(
         &mut self,
-        target: &Sizes,
+        goal: &Goal,
         pool: &mut Sizes,
         is_contested: impl Fn(Meter) -> bool,
         now: Timestamp,
@@ -190,35 +274,42 @@ impl Slice {
         if self.writing.is_some() {
             return false;
         }
-        let next = Sizes::by(|meter| self.next(target, pool, is_contested(meter), meter));
+        let next = Sizes::by(|meter| self.next(goal, pool, is_contested(meter), meter));
+        let differs = |told: u64, next: u64| told.abs_diff(next) > (told / SMALL_PART_OF).max(SMALL);
+        let requests = next.of(Meter::Requests);
+        let quick = goal.pace.saturating_add(goal.pace / CATCH_UP_PART_OF);
+        let pace = if goal.comes_back { requests.max(quick) } else { requests };
         let is_small = Meter::ALL.into_iter().all(|meter| {
             let (told, next) = (self.told.of(meter), next.of(meter));
             // From nothing to something is never small.
-            let is_usable = told >= self.least.of(meter).max(next.min(1));
-            is_usable && told.abs_diff(next) <= (told / SMALL_PART_OF).max(SMALL)
+            told >= self.least.of(meter).max(next.min(1)) && !differs(told, next)
         });
-        if self.version > 0 && is_small && now.since(self.told_at) < STEADY {
+        // What comes back bit by bit is not held up.
+        let is_quicker = pace > self.told_pace && differs(self.told_pace, pace);
+        let returns = goal.comes_back && (requests > self.told.of(Meter::Requests) || is_quicker);
+        if self.version > 0 && is_small && !returns && now.since(self.told_at) < STEADY {
             return false;
         }
-        if next.fits(&self.recorded) {
-            let is_new = self.version == 0 || next != self.told;
+        if next.fits(&self.recorded) && pace <= self.pace {
+            let is_new = self.version == 0 || next != self.told || pace != self.told_pace;
             if is_new {
-                (self.version, self.told, self.told_at) = (count.next(), next, now);
+                self.decide(count.next(), (next, pace), now);
             }
             return is_new;
         }
         *pool = pool.minus(&next.minus(&self.recorded));
-        self.write(self.recorded.max(&next), Some(next), count);
+        self.write(self.recorded.max(&next), self.pace.max(pace), Some((next, pace)), count);
         false
     }
 
-    fn next(&self, target: &Sizes, pool: &Sizes, is_contested: bool, meter: Meter) -> u64 {
-        let (told, target) = (self.told.of(meter), target.of(meter));
+    fn next(&self, goal: &Goal, pool: &Sizes, is_contested: bool, meter: Meter) -> u64 {
+        let (told, target) = (self.told.of(meter), goal.size.of(meter));
+        let comes_back = goal.comes_back && meter == Meter::Requests;
         if target < told {
             let must = is_contested || told - target > told / SPARE_PART_OF;
             return if must { target } else { told };
         }
-        if target - told <= told / OFF_PART_OF && told >= self.least.of(meter) {
+        if !comes_back && target - told <= told / OFF_PART_OF && told >= self.least.of(meter) {
             return told;
         }
         let reached = self.recorded.of(meter).saturating_add(pool.of(meter)).min(target);

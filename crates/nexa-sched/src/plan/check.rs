@@ -168,7 +168,7 @@ fn capacity(setting: &Setting, plan: &SchedulePlan) -> Result<(), Violation> {
         for (kind, what) in ["cores", "memory", "model slots"].into_iter().enumerate().take(KINDS) {
             let held = tasks.iter().map(|&task| {
                 let slot = &plan.allocation[task as usize];
-                let amount = setting.demand[task as usize][kind];
+                let amount = setting.demand(task)[kind];
                 let is_planned = setting.unit_of[task as usize] != NONE;
                 Held { from: slot.start.0.max(setting.now()), until: slot.end.0, amount, is_planned }
             });

@@ -13,20 +13,20 @@
 //! unit for each node, so that the others take what is free.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::ops::Bound;
 
 use nexa_types::Millis;
 
 use super::Slot;
 use super::lines::{Head, Lines};
+use super::moments::{Event, Moments};
+use super::nodes::Nodes;
 use super::setting::Setting;
 use super::turn::{LEVEL_SHIFT, Spot, Turn};
 use crate::LoadBalanceStrategy;
 use crate::count::{Look, looks, ordered};
 use crate::gang;
 use crate::graph::NONE;
-use crate::timeline::{Amounts, KINDS};
 
 /// Heads that may find no room at one moment before the others wait for the next.
 const HEADS_TRIED_MAX: usize = 16;
@@ -34,39 +34,21 @@ const HEADS_TRIED_MAX: usize = 16;
 /// Gangs of these.
 const GANGS_TRIED_MAX: usize = 4;
 
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Event {
-    /// A task ends.
-    End(u32),
-    /// What is held of a ledger beyond a task's end is given back: a place in `gives`.
-    Give(u32),
-    /// All results are on the node of the last of them.
-    Here(u32),
-    /// All results are everywhere.
-    Everywhere(u32),
-}
-
 pub(crate) struct Forward<'s> {
     setting: &'s Setting<'s>,
     turn: Turn,
     now: u64,
     slots: Vec<Slot>,
     waits: Vec<u32>,
-    held: Vec<Amounts>,
+    nodes: Nodes,
     /// The dominant share of what is held, by node.
     used: Vec<u64>,
-    /// When what runs ends, by node.
-    ends: Vec<BinaryHeap<Reverse<u64>>>,
-    /// The first of these; never, if nothing runs.
-    next_end: Vec<u64>,
     ledgers: Vec<u64>,
     gives: Vec<(u32, u64)>,
     /// Whether somebody found no room in a ledger since something was last given back.
     is_ledger_full: bool,
-    events: BinaryHeap<Reverse<(u64, Event)>>,
+    moments: Moments,
     lines: Lines,
-    /// The unit that waits for room on each node.
-    booked: Vec<u32>,
     /// Nodes where something ended at this moment.
     touched: Vec<u32>,
     /// Units of a strict turn that found no room at this moment.
@@ -81,86 +63,92 @@ pub(crate) struct Forward<'s> {
 /// The better of two plans by rank: one in which tasks use all the time that is to spare, and one in which each uses its
 /// part. Either can be the worse one by a third.
 pub(crate) fn both_ways(setting: &Setting, bound: u64) -> (u64, Vec<Slot>) {
-    let by_rank = |may_use_all| Turn { may_use_all, ..Turn::new(setting, LoadBalanceStrategy::Adaptive) };
-    let part = forward(setting, by_rank(false), bound);
+    let mut forward = Forward::new(setting, Turn::new(setting, LoadBalanceStrategy::Adaptive));
+    let part = forward.run(bound);
     if part.0 <= bound {
         return part;
     }
-    let all = forward(setting, by_rank(true), bound);
+    forward.turn.may_use_all = true;
+    let all = forward.run(bound);
     if all.0 < part.0 { all } else { part }
 }
 
 /// The plan of a turn: the last end, or now, and slots by task. `bound` is the earliest end that is possible.
 pub(crate) fn forward(setting: &Setting, turn: Turn, bound: u64) -> (u64, Vec<Slot>) {
-    let mut forward = Forward::new(setting, turn, bound);
-    forward.run();
-    let end = forward.slots.iter().map(|slot| slot.end.0).fold(setting.now(), u64::max);
-    (end, forward.slots)
+    Forward::new(setting, turn).run(bound)
 }
 
 impl<'s> Forward<'s> {
-    fn new(setting: &'s Setting<'s>, turn: Turn, bound: u64) -> Self {
-        let nodes = setting.capacity.len();
-        let mut it = Self {
+    fn new(setting: &'s Setting<'s>, turn: Turn) -> Self {
+        Self {
             now: setting.now(),
-            slots: setting.started.clone(),
-            waits: setting.waits.clone(),
-            held: vec![[0; KINDS]; nodes],
-            used: vec![0; nodes],
-            ends: vec![BinaryHeap::new(); nodes],
-            next_end: vec![u64::MAX; nodes],
-            ledgers: vec![0; setting.ledgers.each.len()],
+            slots: Vec::new(),
+            waits: Vec::new(),
+            nodes: Nodes::new(setting),
+            used: Vec::new(),
+            ledgers: Vec::new(),
             gives: Vec::new(),
             is_ledger_full: false,
-            events: BinaryHeap::with_capacity(setting.units.len()),
+            moments: Moments::default(),
             lines: Lines::new(setting, &turn),
-            booked: vec![NONE; nodes],
             touched: Vec::new(),
             blocked: Vec::new(),
             ring: 0,
             tails: if turn.spot == Spot::EarliestEnd { setting.tails() } else { Vec::new() },
-            goal: bound,
+            goal: 0,
             turn,
             setting,
-        };
-        for task in 0..it.slots.len() as u32 {
-            let slot = it.slots[task as usize];
-            if slot.node != NONE {
-                it.take(task, slot.node);
+        }
+    }
+
+    /// Makes the plan: its last end, or now, and its slots. Everything that was made for an earlier one is as new, but for
+    /// what kinds of a fair turn have had.
+    fn run(&mut self, bound: u64) -> (u64, Vec<Slot>) {
+        self.begin(bound);
+        self.play();
+        let slots = std::mem::take(&mut self.slots);
+        (slots.iter().map(|slot| slot.end.0).fold(self.setting.now(), u64::max), slots)
+    }
+
+    /// Takes what has started, and expects what waits for nothing else.
+    fn begin(&mut self, bound: u64) {
+        let setting = self.setting;
+        (self.now, self.goal, self.ring, self.is_ledger_full) = (setting.now(), bound, 0, false);
+        self.slots.clone_from(&setting.started);
+        self.waits.clone_from(&setting.waits);
+        self.nodes = Nodes::new(setting);
+        self.used = vec![0; setting.capacity.len()];
+        self.ledgers = vec![0; setting.ledgers.each.len()];
+        self.gives.clear();
+        for task in 0..self.slots.len() as u32 {
+            let node = self.slots[task as usize].node;
+            if node != NONE {
+                self.take(task, node);
             }
         }
         for unit in 0..setting.units.len() as u32 {
-            if it.waits[unit as usize] == 0 {
-                it.expect(unit);
+            if self.waits[unit as usize] == 0 {
+                self.expect(unit);
             }
         }
-        it
     }
 
-    fn run(&mut self) {
+    fn play(&mut self) {
         loop {
             self.touched.clear();
             self.blocked.clear();
-            match self.events.peek() {
-                Some(&Reverse((at, _))) => self.now = at,
+            match self.moments.next_at() {
+                Some(at) => self.now = at,
                 // Whoever is left was behind too many others to be looked at.
                 None if self.lines.is_empty() => break,
                 None => self.lines.renew_all(),
             }
-            while let Some(&Reverse((at, event))) = self.events.peek().filter(|next| next.0.0 == self.now) {
-                debug_assert_eq!(at, self.now);
-                ordered(Look::Moment, self.events.len());
-                self.events.pop();
+            while let Some(event) = self.moments.pop_at(self.now) {
                 self.happen(event);
             }
             self.start_booked();
             self.start_heads();
         }
-    }
-
-    fn schedule(&mut self, event: (u64, Event)) {
-        ordered(Look::Moment, self.events.len());
-        self.events.push(Reverse(event));
     }
 
     fn happen(&mut self, event: Event) {
@@ -178,12 +166,7 @@ impl<'s> Forward<'s> {
     fn end(&mut self, task: u32) {
         let setting = self.setting;
         let node = self.slots[task as usize].node;
-        for (held, need) in self.held[node as usize].iter_mut().zip(&setting.demand[task as usize]) {
-            *held = held.saturating_sub(*need);
-        }
-        ordered(Look::Moment, self.ends[node as usize].len());
-        self.ends[node as usize].pop();
-        self.next_end[node as usize] = self.ends[node as usize].peek().map_or(u64::MAX, |end| end.0);
+        self.nodes.end(node, setting.demand(task));
         self.update_used(node);
         self.touched.push(node);
         for hold in setting.ledgers.holds(task).iter().filter(|hold| hold.span.is_none()) {
@@ -203,7 +186,7 @@ impl<'s> Forward<'s> {
     fn expect(&mut self, unit: u32) {
         let members = self.setting.units.row(unit);
         let arrivals = members.iter().map(|&task| self.setting.arrivals(task, &self.slots));
-        let event =
+        let (at, event) =
             match (members, arrivals.reduce(|one, other| if one.elsewhere >= other.elsewhere { one } else { other })) {
                 (&[task], Some(of))
                     if of.there < of.elsewhere
@@ -214,7 +197,7 @@ impl<'s> Forward<'s> {
                 }
                 (_, of) => (of.map_or(self.now, |of| of.elsewhere), Event::Everywhere(unit)),
             };
-        self.schedule(event);
+        self.moments.push(at, event);
     }
 
     /// Starts where the last result is, if that is no later than on the fastest node once all results are there.
@@ -224,7 +207,7 @@ impl<'s> Forward<'s> {
         let fastest = self.setting.nodes_for(task)[0];
         let here = self.now.saturating_add(self.setting.duration(task, of.node));
         let there = of.elsewhere.saturating_add(self.setting.duration(task, fastest));
-        let has_turn = !self.turn.is_strict && self.booked[of.node as usize] == NONE;
+        let has_turn = !self.turn.is_strict && !self.nodes.is_booked(of.node);
         if (here <= there || here <= self.latest(task))
             && has_turn
             && self.has_room(task, of.node)
@@ -232,17 +215,14 @@ impl<'s> Forward<'s> {
         {
             self.start(task, of.node);
         } else {
-            self.schedule((of.elsewhere, Event::Everywhere(unit)));
+            self.moments.push(of.elsewhere, Event::Everywhere(unit));
         }
     }
 
     fn start_booked(&mut self) {
         for place in 0..self.touched.len() {
             let node = self.touched[place];
-            let unit = std::mem::replace(&mut self.booked[node as usize], NONE);
-            if unit == NONE {
-                continue;
-            }
+            let Some(unit) = self.nodes.unbook(node) else { continue };
             let task = self.setting.units.row(unit)[0];
             if !self.turn.is_strict && self.has_room(task, node) && self.has_shared(&[task]) {
                 self.start(task, node);
@@ -265,7 +245,9 @@ impl<'s> Forward<'s> {
             let is_new = self.lines.is_new(head);
             let is_started = match members {
                 // Most that wait are left here, at the price of the line's own row.
-                [_] if !is_new && !self.touched.iter().any(|&node| self.has_free(self.lines.demand(head), node)) => {
+                [_] if !is_new
+                    && !self.touched.iter().any(|&node| self.nodes.has_free(self.lines.demand(head), node)) =>
+                {
                     false
                 }
                 _ if !is_new && self.touched.is_empty() => false,
@@ -292,14 +274,17 @@ impl<'s> Forward<'s> {
     /// Whether it is off its line: started, or booked for a node that has room soon.
     fn start_one(&mut self, unit: u32, task: u32, is_new: bool, head: Head) -> bool {
         let setting = self.setting;
-        let may = |node: u32| self.has_room(task, node) && !self.is_wanted(unit, node);
+        let need = setting.demand(task);
+        let latest = if self.turn.spot == Spot::EarliestEnd { self.latest(task) } else { u64::MAX };
+        let may = |node: u32| self.nodes.has_free(need, node) && !self.is_wanted(unit, node);
         let touched = self.touched.iter().copied().filter(|&node| self.fits_on(task, node));
         let found = match (self.turn.spot, is_new) {
             (Spot::EarliestEnd, true) => {
                 let nodes = setting.nodes_for(task);
                 ordered(Look::Node, nodes.len());
-                let (in_time, late) = nodes.split_at(setting.in_time(task, self.latest(task).saturating_sub(self.now)));
-                in_time.iter().rev().chain(late).copied().find(|&node| may(node))
+                let (in_time, late) = nodes.split_at(setting.in_time(task, latest.saturating_sub(self.now)));
+                let slowest = in_time.iter().rev().copied().find(|&node| may(node));
+                slowest.or_else(|| late.iter().copied().find(|&node| may(node)))
             }
             (Spot::EarliestEnd, false) => touched.into_iter().find(|&node| may(node)),
             (Spot::NextInRing, false) => {
@@ -322,11 +307,11 @@ impl<'s> Forward<'s> {
             return false;
         }
         self.lines.dequeue(head, &self.turn);
-        if self.turn.spot == Spot::EarliestEnd
-            && self.now.saturating_add(setting.duration(task, node)) > self.latest(task)
-            && let Some(better) = self.better_soon(task, node)
+        let end = self.now.saturating_add(setting.duration(task, node));
+        if end > latest
+            && let Some(better) = self.nodes.sooner(setting, task, node, end)
         {
-            self.booked[better as usize] = unit;
+            self.nodes.book(better, unit);
             return true;
         }
         self.ring = (node + 1) % setting.capacity.len() as u32;
@@ -341,28 +326,19 @@ impl<'s> Forward<'s> {
         if self.turn.may_use_all {
             return self.goal.saturating_sub(tail);
         }
-        let least = u128::from(self.setting.fastest(task));
-        let span = least * u128::from(self.goal.saturating_sub(self.now)) / (least + u128::from(tail)).max(1);
-        self.now.saturating_add(u64::try_from(span).unwrap_or(u64::MAX))
+        let (least, left) = (self.setting.fastest(task), self.goal.saturating_sub(self.now));
+        let span = match (least.checked_mul(left), least.checked_add(tail)) {
+            (Some(part), Some(way)) => part / way.max(1),
+            _ => {
+                let span = u128::from(least) * u128::from(left) / (u128::from(least) + u128::from(tail)).max(1);
+                u64::try_from(span).unwrap_or(u64::MAX)
+            }
+        };
+        self.now.saturating_add(span)
     }
 
     fn least_used(&self, nodes: impl Iterator<Item = u32>) -> Option<u32> {
         nodes.min_by_key(|&node| (self.used[node as usize], node))
-    }
-
-    /// A faster node on which it ends earlier, if what ends there next leaves room for it.
-    fn better_soon(&self, task: u32, node: u32) -> Option<u32> {
-        let setting = self.setting;
-        let end = self.now.saturating_add(setting.duration(task, node));
-        let faster =
-            setting.nodes_for(task).iter().copied().take_while(|&other| setting.speed(other) > setting.speed(node));
-        let faster = faster.inspect(|_| looks(Look::Node, 1));
-        let soon = faster.filter(|&other| self.next_end[other as usize] < end && self.booked[other as usize] == NONE);
-        let ends = soon.map(|other| {
-            let free = self.next_end[other as usize];
-            (free.saturating_add(setting.duration(task, other)), other)
-        });
-        ends.filter(|&(other, _)| other < end).min().map(|(_, other)| other)
     }
 
     fn start_gang(&mut self, members: &'s [u32], head: Head) -> bool {
@@ -370,12 +346,7 @@ impl<'s> Forward<'s> {
             self.is_ledger_full = true;
             return false;
         }
-        let free = self.held.iter().zip(&self.setting.capacity).map(|(held, capacity)| {
-            let mut free = *capacity;
-            free.iter_mut().zip(held).for_each(|(free, held)| *free = free.saturating_sub(*held));
-            free
-        });
-        let mut free: Vec<Amounts> = free.collect();
+        let mut free = self.nodes.free();
         let found = gang::pack(self.setting, members, &mut free, |_, node| !self.is_wanted(head.1, node));
         let Some(nodes) = found else { return false };
         self.lines.dequeue(head, &self.turn);
@@ -401,13 +372,7 @@ impl<'s> Forward<'s> {
     }
 
     fn has_room(&self, task: u32, node: u32) -> bool {
-        self.has_free(&self.setting.demand[task as usize], node)
-    }
-
-    fn has_free(&self, need: &Amounts, node: u32) -> bool {
-        looks(Look::Node, 1);
-        let (held, capacity) = (&self.held[node as usize], &self.setting.capacity[node as usize]);
-        (0..KINDS).all(|kind| need[kind] == 0 || held[kind].saturating_add(need[kind]) <= capacity[kind])
+        self.nodes.has_free(self.setting.demand(task), node)
     }
 
     fn has_shared(&self, members: &[u32]) -> bool {
@@ -454,30 +419,25 @@ impl<'s> Forward<'s> {
         let slot = self.slots[task as usize];
         for hold in setting.ledgers.holds(task) {
             let until = hold.span.map_or(slot.end.0, |span| slot.start.0.saturating_add(span));
-            if until > self.now || (slot.end.0 == self.now && setting.unit_of[task as usize] != NONE) {
+            if until > self.now || (slot.end.0 == self.now && !setting.has_started(task)) {
                 let held = &mut self.ledgers[hold.ledger as usize];
                 *held = held.saturating_add(hold.amount);
                 if hold.span.is_some() {
-                    self.schedule((until, Event::Give(self.gives.len() as u32)));
+                    self.moments.push(until, Event::Give(self.gives.len() as u32));
                     self.gives.push((hold.ledger, hold.amount));
                 }
             }
         }
-        if slot.end.0 > self.now || setting.unit_of[task as usize] != NONE {
-            for (held, need) in self.held[node as usize].iter_mut().zip(&setting.demand[task as usize]) {
-                *held = held.saturating_add(*need);
-            }
-            ordered(Look::Moment, self.ends[node as usize].len());
-            self.ends[node as usize].push(Reverse(slot.end.0));
-            self.next_end[node as usize] = self.next_end[node as usize].min(slot.end.0);
+        if slot.end.0 > self.now || !setting.has_started(task) {
+            self.nodes.take(node, setting.demand(task), slot.end.0);
             self.update_used(node);
-            self.schedule((slot.end.0, Event::End(task)));
+            self.moments.push(slot.end.0, Event::End(task));
         }
     }
 
     fn update_used(&mut self, node: u32) {
         if self.turn.spot == Spot::LeastUsed {
-            let [cpu_milli, memory_bytes, llm_slots] = self.held[node as usize];
+            let [cpu_milli, memory_bytes, llm_slots] = *self.nodes.held(node);
             let held = crate::Resources { cpu_milli, memory_bytes, llm_slots };
             self.used[node as usize] = held.dominant_share(&self.setting.problem.cluster.nodes[node as usize].capacity);
         }

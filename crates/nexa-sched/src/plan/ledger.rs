@@ -5,6 +5,7 @@
 //! any minute never needs more than the minute has.
 
 use super::setting::amounts;
+use super::tasks::Tasks;
 use super::{PlanError, Problem, Progress, Slot};
 use crate::graph::Rows;
 use crate::timeline::{KINDS, Timeline};
@@ -34,12 +35,15 @@ pub(crate) struct Ledgers {
 }
 
 /// How many agents the nodes can hold at once: what runs, and as many of the least of each need as go onto each node.
-fn at_once_max(problem: &Problem, started: &[Slot]) -> u64 {
-    let agents = || problem.graph.agents().iter().zip(started);
-    let running = agents().filter(|(_, slot)| slot.node != crate::graph::NONE && slot.end > problem.now).count() as u64;
+fn at_once_max(problem: &Problem, started: &[Slot], tasks: &Tasks) -> u64 {
+    let is_running = |slot: &&Slot| slot.node != crate::graph::NONE && slot.end > problem.now;
+    let running = match problem.progress {
+        [] => 0,
+        _ => started.iter().filter(is_running).count() as u64,
+    };
     let mut least = [u64::MAX; KINDS];
-    for (agent, _) in agents().filter(|(_, slot)| slot.node == crate::graph::NONE) {
-        for (least, need) in least.iter_mut().zip(amounts(&agent.requirements)) {
+    for shape in tasks.shapes().iter().filter(|shape| shape.is_waiting) {
+        for (least, need) in least.iter_mut().zip(shape.demand) {
             *least = need.min(*least);
         }
     }
@@ -60,14 +64,14 @@ struct Limit {
 impl Ledgers {
     /// # Errors
     /// If a task or a gang needs more of one than there is.
-    pub(crate) fn new(problem: &Problem, started: &[Slot], units: &Rows) -> Result<Self, PlanError> {
+    pub(crate) fn new(problem: &Problem, started: &[Slot], units: &Rows, tasks: &Tasks) -> Result<Self, PlanError> {
         let graph = problem.graph;
         let mut each = Vec::new();
         let at_once = problem.config.max_concurrent_agents.max(1) as u64;
         let unended = problem.progress.iter().filter(|progress| !matches!(progress, Progress::Ended { .. })).count();
         let unended = if problem.progress.is_empty() { graph.len() } else { unended };
         // A limit that nodes keep by themselves is nothing to look at for each agent, and the more there are the more so.
-        let everyone = (at_once < unended as u64 && at_once < at_once_max(problem, started)).then(|| {
+        let everyone = (at_once < unended as u64 && at_once < at_once_max(problem, started, tasks)).then(|| {
             each.push((at_once, format!("{at_once} agents run at once")));
             0
         });

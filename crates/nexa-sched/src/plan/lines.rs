@@ -7,6 +7,7 @@ use std::ops::Bound;
 use super::setting::Setting;
 use super::turn::Turn;
 use crate::count::{Look, looks, ordered};
+use crate::graph::NONE;
 use crate::timeline::Amounts;
 
 /// Units that need the same of a node, of the same ledgers, and are of one kind where kinds take turns.
@@ -34,6 +35,8 @@ pub(crate) struct Lines {
 impl Lines {
     /// Empty lines for all units; each gang is a line of its own.
     pub(crate) fn new(setting: &Setting, turn: &Turn) -> Self {
+        // Most units hold nothing of ledgers, and mostly kinds take no turns: then their shape says their line.
+        let mut of_shape = vec![NONE; setting.tasks.shapes().len()];
         let mut known: BTreeMap<(u32, u32, Vec<u32>), u32> = BTreeMap::new();
         let of_kind = vec![Vec::new(); turn.fair.as_ref().map_or(0, |fair| fair.had.len())];
         let line_of = Vec::with_capacity(setting.units.len());
@@ -44,13 +47,21 @@ impl Lines {
             let next = it.lines.len() as u32;
             let line = match members {
                 &[task] => {
-                    let ledgers = setting.ledgers.holds(task).iter().map(|hold| hold.ledger).collect();
-                    *known.entry((setting.shape_of(task), kind, ledgers)).or_insert(next)
+                    let (shape, holds) = (setting.tasks.get(task).shape, setting.ledgers.holds(task));
+                    let ledgers = || holds.iter().map(|hold| hold.ledger).collect();
+                    let line = match holds.is_empty() && turn.fair.is_none() {
+                        true => &mut of_shape[shape as usize],
+                        false => known.entry((shape, kind, ledgers())).or_insert(NONE),
+                    };
+                    if *line == NONE {
+                        *line = next;
+                    }
+                    *line
                 }
                 _ => next,
             };
             if line == next {
-                let demand = if let &[task] = members { setting.demand[task as usize] } else { Amounts::default() };
+                let demand = if let &[task] = members { *setting.demand(task) } else { Amounts::default() };
                 it.lines.push(Line { kind, demand, ..Line::default() });
                 if let Some(lines) = it.of_kind.get_mut(kind as usize) {
                     lines.push(line);

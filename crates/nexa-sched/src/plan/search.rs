@@ -110,7 +110,7 @@ impl<'s> Search<'s> {
     fn known_ways(&mut self) {
         let setting = self.setting;
         let graph = setting.problem.graph;
-        let transfer = |task: u32| setting.transfer[task as usize];
+        let transfer = |task: u32| setting.transfer(task);
         let mean = |task: u32| Millis(setting.mean_duration(task));
         let (end, slots) = both_ways(setting, self.bound);
         let cost = self.cost(end, &slots);
@@ -220,7 +220,7 @@ impl<'s> Search<'s> {
 fn heft_ranks(setting: &Setting) -> Vec<Millis> {
     let nodes = setting.capacity.len() as u64;
     let all_nodes = |task: u32| Millis(setting.summed_duration(task));
-    let transfer = |task: u32, _| Millis(setting.transfer[task as usize].saturating_mul(nodes));
+    let transfer = |task: u32, _| Millis(setting.transfer(task).saturating_mul(nodes));
     upward_ranks(setting.problem.graph, all_nodes, transfer)
 }
 
@@ -245,7 +245,7 @@ fn tight(setting: &Setting, slots: &[Slot], dice: &mut Dice) -> Vec<(u32, u32)> 
         let graph = setting.problem.graph;
         let arrival = |before: u32| {
             let of = &slots[before as usize];
-            of.end.0 + if of.node == slot.node { 0 } else { setting.transfer[before as usize] }
+            of.end.0 + if of.node == slot.node { 0 } else { setting.transfer(before) }
         };
         let needed = graph.dependencies(task).iter().copied().find(|&before| arrival(before) == slot.start.0);
         let held = || {
@@ -271,7 +271,7 @@ fn ranks_as_placed(setting: &Setting, slots: &[Slot]) -> Vec<u64> {
     let duration = |task: u32| slots[task as usize].end - slots[task as usize].start;
     let transfer = |task: u32, after: u32| match slots[task as usize].node == slots[after as usize].node {
         true => Millis(0),
-        false => Millis(setting.transfer[task as usize]),
+        false => Millis(setting.transfer(task)),
     };
     let ranks = upward_ranks(graph, duration, transfer);
     setting.unit_values(|task| ranks[task as usize].0)
@@ -295,7 +295,7 @@ fn optimistic(setting: &Setting) -> Vec<u64> {
             let row =
                 |node: u32| table[after as usize * nodes + node as usize].saturating_add(setting.duration(after, node));
             let anywhere = setting.nodes_for(after).iter().map(|&node| row(node)).min().unwrap_or(0);
-            let moved = anywhere.saturating_add(setting.transfer[task as usize]);
+            let moved = anywhere.saturating_add(setting.transfer(task));
             let own = task as usize * nodes;
             let stays: Vec<u64> = (0..nodes as u32)
                 .map(|node| if setting.fits_on(after, node) { row(node).min(moved) } else { moved })

@@ -188,7 +188,7 @@ impl<'s> Serial<'s> {
         self.looks_left = self.looks_left.saturating_sub(1);
         let span = setting.duration(task, node);
         let capacity = &setting.capacity[node as usize];
-        let room_there = room(&setting.demand[task as usize], capacity).expect("a task is placed where it fits alone");
+        let room_there = room(setting.demand(task), capacity).expect("a task is placed where it fits alone");
         let line = &self.nodes[node as usize];
         let mut start = line.earliest_until(from, span, &room_there, latest);
         let holds = setting.ledgers.holds(task);
@@ -209,7 +209,7 @@ impl<'s> Serial<'s> {
 
     fn take(&mut self, task: u32, node: u32, start: u64) {
         let end = start.saturating_add(self.setting.duration(task, node));
-        self.nodes[node as usize].hold(start, end, &self.setting.demand[task as usize]);
+        self.nodes[node as usize].hold(start, end, self.setting.demand(task));
         for hold in self.setting.ledgers.holds(task) {
             let until = hold.span.map_or(end, |span| start.saturating_add(span));
             self.ledgers[hold.ledger as usize].hold(start, until, &[hold.amount, 0, 0]);
@@ -260,7 +260,7 @@ impl<'s> Serial<'s> {
         nodes.iter().all(|&node| {
             let mut need = [0u64; KINDS];
             for (&task, _) in members.iter().zip(nodes).filter(|&(_, &other)| other == node) {
-                for (need, more) in need.iter_mut().zip(&self.setting.demand[task as usize]) {
+                for (need, more) in need.iter_mut().zip(self.setting.demand(task)) {
                     *need = need.saturating_add(*more);
                 }
             }
@@ -290,7 +290,7 @@ impl<'s> Serial<'s> {
 
     fn give_back(&mut self, task: u32) {
         let Slot { node, start, end } = self.slots[task as usize];
-        self.nodes[node as usize].give_back(start.0, end.0, &self.setting.demand[task as usize]);
+        self.nodes[node as usize].give_back(start.0, end.0, self.setting.demand(task));
         for hold in self.setting.ledgers.holds(task) {
             let until = hold.span.map_or(end.0, |span| start.0.saturating_add(span));
             self.ledgers[hold.ledger as usize].give_back(start.0, until, &[hold.amount, 0, 0]);

@@ -1,15 +1,16 @@
 //! A problem made ready: who is still to be planned, what fits where, what is held already.
 
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BinaryHeap;
 
 use nexa_types::Millis;
 
 use super::ledger::Ledgers;
+use super::tasks::Tasks;
 use super::{PlanError, Problem, Progress, Slot};
+use crate::Resources;
 use crate::gang;
 use crate::graph::{NONE, Rows};
 use crate::timeline::{Amounts, Timeline};
-use crate::{Labels, NodeInfo, Resources};
 
 /// A task that runs longer than it should is expected to go on for this part of what it has taken so far.
 const OVERDUE_PART: u64 = 4;
@@ -25,24 +26,15 @@ pub(crate) struct Setting<'a> {
     pub(crate) waits: Vec<u32>,
     /// What has started; for what has not, a slot on node [`NONE`].
     pub(crate) started: Vec<Slot>,
-    /// What the result of each task takes from one node to another, in milliseconds.
-    pub(crate) transfer: Vec<u64>,
-    /// What each task holds on its node.
-    pub(crate) demand: Vec<Amounts>,
+    /// What counts of each task.
+    pub(crate) tasks: Tasks,
     /// What each node has.
     pub(crate) capacity: Vec<Amounts>,
     /// What running tasks hold on each node.
     pub(crate) busy: Vec<Timeline>,
     /// What all nodes share.
     pub(crate) ledgers: Ledgers,
-    /// The durations at the reference, and the speeds: apart from everything else, for they are asked for most.
-    reference: Vec<u64>,
     speeds: Vec<u32>,
-    shape_of: Vec<u32>,
-    /// Nodes by shape, the fastest first.
-    shapes: Vec<Vec<u32>>,
-    /// The speed of 100 divided by mean speed, in 1/1024: what durations are multiplied with on average.
-    mean_slowness: Vec<u64>,
 }
 
 /// When a task could start for all that it waits for.
@@ -113,29 +105,23 @@ impl<'a> Setting<'a> {
             waits[unit as usize] += waiting.count() as u32;
         }
 
-        let agents = graph.agents();
-        let (shape_of, shapes) = shapes(problem, &is_waiting)?;
-        let mean_slowness = shapes.iter().map(|nodes| mean_slowness(&cluster.nodes, nodes)).collect();
+        let tasks = Tasks::new(problem, is_waiting)?;
         let mut setting = Self {
             problem,
-            ledgers: Ledgers::new(problem, &started, &units)?,
+            ledgers: Ledgers::new(problem, &started, &units, &tasks)?,
             units,
             unit_of,
             waits,
-            transfer: agents.iter().map(|agent| cluster.network.duration(agent.result_bytes).0).collect(),
-            demand: agents.iter().map(|agent| amounts(&agent.requirements)).collect(),
+            tasks,
             capacity: cluster.nodes.iter().map(|node| amounts(&node.capacity)).collect(),
             busy: vec![Timeline::default(); cluster.nodes.len()],
-            reference: agents.iter().map(|agent| agent.estimated_duration.0).collect(),
             speeds: cluster.nodes.iter().map(|node| node.speed).collect(),
             started,
-            shape_of,
-            shapes,
-            mean_slowness,
         };
-        for (task, slot) in setting.started.iter().enumerate() {
+        for (task, slot) in (0u32..).zip(&setting.started) {
             if slot.node != NONE && slot.end > problem.now {
-                setting.busy[slot.node as usize].hold(problem.now.0, slot.end.0, &setting.demand[task]);
+                let demand = &setting.tasks.shape(task).demand;
+                setting.busy[slot.node as usize].hold(problem.now.0, slot.end.0, demand);
             }
         }
         setting.check_gangs()?;
@@ -147,23 +133,36 @@ impl<'a> Setting<'a> {
     }
 
     pub(crate) fn duration(&self, task: u32, node: u32) -> u64 {
-        scaled(self.reference[task as usize], self.speeds[node as usize])
+        scaled(self.tasks.get(task).reference, self.speeds[node as usize])
+    }
+
+    /// Whether it runs, or is over.
+    pub(crate) fn has_started(&self, task: u32) -> bool {
+        self.unit_of[task as usize] == NONE
+    }
+
+    /// What a task holds on its node.
+    pub(crate) fn demand(&self, task: u32) -> &Amounts {
+        &self.tasks.shape(task).demand
+    }
+
+    /// What the result of a task takes from one node to another, in milliseconds.
+    pub(crate) fn transfer(&self, task: u32) -> u64 {
+        self.tasks.get(task).transfer
     }
 
     /// Over all nodes where it fits.
     pub(crate) fn mean_duration(&self, task: u32) -> u64 {
-        let slot = &self.started[task as usize];
-        if slot.node != NONE {
-            return slot.end.0.saturating_sub(self.now());
+        if self.has_started(task) {
+            return self.started[task as usize].end.0.saturating_sub(self.now());
         }
-        let reference = self.reference[task as usize];
-        let slowness = self.mean_slowness[self.shape_of[task as usize] as usize];
-        u64::try_from(u128::from(reference) * u128::from(slowness) / 1024).unwrap_or(u64::MAX)
+        let slowness = self.tasks.shape(task).mean_slowness;
+        u64::try_from(u128::from(self.tasks.get(task).reference) * u128::from(slowness) / 1024).unwrap_or(u64::MAX)
     }
 
     /// The mean over all nodes where it fits, times the number of all nodes.
     pub(crate) fn summed_duration(&self, task: u32) -> u64 {
-        if self.unit_of[task as usize] == NONE {
+        if self.has_started(task) {
             return self.mean_duration(task).saturating_mul(self.capacity.len() as u64);
         }
         let nodes = self.nodes_for(task);
@@ -175,13 +174,21 @@ impl<'a> Setting<'a> {
     /// Over all pairs of nodes, also a node and itself.
     pub(crate) fn mean_transfer(&self, task: u32) -> u64 {
         let nodes = self.capacity.len() as u64;
-        let part = u128::from(self.transfer[task as usize]) * u128::from(nodes - 1) / u128::from(nodes);
+        let part = u128::from(self.transfer(task)) * u128::from(nodes - 1) / u128::from(nodes);
         u64::try_from(part).unwrap_or(u64::MAX)
     }
 
     /// How many of the nodes for a task, which are the fastest, finish it within a span.
     pub(crate) fn in_time(&self, task: u32, span: u64) -> usize {
-        self.nodes_for(task).partition_point(|&node| self.duration(task, node) <= span)
+        let nodes = self.nodes_for(task);
+        match self.tasks.get(task).reference.checked_mul(100) {
+            // One division for all nodes: it takes no longer than the span where speed times span is all the work.
+            Some(work) if span > 0 => {
+                let speed = work.div_ceil(span);
+                nodes.partition_point(|&node| u64::from(self.speed(node).max(1)) >= speed)
+            }
+            _ => nodes.partition_point(|&node| self.duration(task, node) <= span),
+        }
     }
 
     /// The longest way from the end of each task to the end of all, each task on the fastest node that it fits on and
@@ -190,7 +197,7 @@ impl<'a> Setting<'a> {
         let graph = self.problem.graph;
         let mut tails = vec![0u64; graph.len()];
         for &task in graph.topological().iter().rev() {
-            let waiting = graph.dependents(task).iter().filter(|&&after| self.unit_of[after as usize] != NONE);
+            let waiting = graph.dependents(task).iter().filter(|&&after| !self.has_started(after));
             let ways = waiting.map(|&after| tails[after as usize].saturating_add(self.fastest(after)));
             tails[task as usize] = ways.max().unwrap_or(0);
         }
@@ -199,7 +206,7 @@ impl<'a> Setting<'a> {
 
     /// What a task that has not started takes at least.
     pub(crate) fn fastest(&self, task: u32) -> u64 {
-        self.nodes_for(task).first().map_or(0, |&node| self.duration(task, node))
+        self.tasks.get(task).fastest
     }
 
     /// Tasks times nodes.
@@ -218,24 +225,17 @@ impl<'a> Setting<'a> {
 
     /// The nodes where a task that has not started fits when they are empty, the fastest first.
     pub(crate) fn nodes_for(&self, task: u32) -> &[u32] {
-        &self.shapes[self.shape_of[task as usize] as usize]
+        &self.tasks.shape(task).nodes
     }
 
     /// Whether a task fits on a node when that is empty.
     pub(crate) fn fits_on(&self, task: u32, node: u32) -> bool {
-        let Some(info) = self.problem.cluster.nodes.get(node as usize) else { return false };
-        let agent = &self.problem.graph.agents()[task as usize];
-        !info.is_cordoned && agent.requirements.fits(&info.capacity) && info.has(&agent.labels)
+        self.tasks.fits_on(task, node)
     }
 
     /// How fast a node is, in percent.
     pub(crate) fn speed(&self, node: u32) -> u32 {
         self.speeds[node as usize]
-    }
-
-    /// Tasks of one shape need the same of a node.
-    pub(crate) fn shape_of(&self, task: u32) -> u32 {
-        self.shape_of[task as usize]
     }
 
     /// When all that a task waits for is there, given the slots of that.
@@ -244,7 +244,7 @@ impl<'a> Setting<'a> {
         let before = self.problem.graph.dependencies(task);
         for &before in before {
             let slot = &slots[before as usize];
-            let arrival = slot.end.0.saturating_add(self.transfer[before as usize]);
+            let arrival = slot.end.0.saturating_add(self.transfer(before));
             if arrival > last.0 {
                 last = (arrival, slot.node);
             }
@@ -252,7 +252,7 @@ impl<'a> Setting<'a> {
         let mut there = self.now();
         for &before in before {
             let slot = &slots[before as usize];
-            let on_the_way = if slot.node == last.1 { 0 } else { self.transfer[before as usize] };
+            let on_the_way = if slot.node == last.1 { 0 } else { self.transfer(before) };
             there = there.max(slot.end.0.saturating_add(on_the_way));
         }
         Arrivals { node: last.1, there, elsewhere: last.0 }
@@ -354,63 +354,4 @@ fn started(problem: &Problem) -> Result<Vec<Slot>, PlanError> {
         }
     }
     Ok(slots)
-}
-
-/// What nodes are asked for by tasks that have not started, each once: by task, and the nodes that fit by shape.
-fn shapes(problem: &Problem, is_waiting: &impl Fn(u32) -> bool) -> Result<(Vec<u32>, Vec<Vec<u32>>), PlanError> {
-    let nodes = &problem.cluster.nodes;
-    let mut fastest: Vec<u32> = (0..nodes.len() as u32).collect();
-    fastest.sort_by_key(|&node| (std::cmp::Reverse(nodes[node as usize].speed), node));
-    let mut known: BTreeMap<(Amounts, &Labels), u32> = BTreeMap::new();
-    let mut shapes: Vec<Vec<u32>> = Vec::new();
-    let mut shape_of = vec![NONE; problem.graph.len()];
-    for (task, agent) in (0u32..).zip(problem.graph.agents()) {
-        if !is_waiting(task) {
-            continue;
-        }
-        let next = shapes.len() as u32;
-        let shape = *known.entry((amounts(&agent.requirements), &agent.labels)).or_insert(next);
-        if shape == next {
-            let fits = |node: &NodeInfo| {
-                !node.is_cordoned && agent.requirements.fits(&node.capacity) && node.has(&agent.labels)
-            };
-            shapes.push(fastest.iter().copied().filter(|&node| fits(&nodes[node as usize])).collect());
-            if shapes[shape as usize].is_empty() {
-                let why = why_nowhere(nodes, &agent.requirements, &agent.labels);
-                return Err(PlanError::DoesNotFit { agent: agent.id.clone(), why });
-            }
-        }
-        shape_of[task as usize] = shape;
-    }
-    Ok((shape_of, shapes))
-}
-
-fn why_nowhere(nodes: &[NodeInfo], need: &Resources, labels: &Labels) -> String {
-    let said = |of: &Resources| {
-        format!("{} millicores, {} bytes of memory and {} model slots", of.cpu_milli, of.memory_bytes, of.llm_slots)
-    };
-    let labelled: Vec<&NodeInfo> = nodes.iter().filter(|node| node.has(labels)).collect();
-    let open = labelled.iter().filter(|node| !node.is_cordoned);
-    let nearest = open.min_by_key(|node| (need.dominant_share(&node.capacity), &node.id));
-    match nearest {
-        _ if labelled.is_empty() => {
-            let wanted: Vec<String> = labels.iter().map(|(name, value)| format!("{name} = {value:?}")).collect();
-            format!("no node has {}", wanted.join(" and "))
-        }
-        None => "every node that has its labels is cordoned".to_owned(),
-        Some(node) => {
-            format!(
-                "it needs {}, and of the nodes it may run on, {} comes nearest with {}",
-                said(need),
-                node.id,
-                said(&node.capacity)
-            )
-        }
-    }
-}
-
-/// What a millisecond at the reference takes on average over these nodes, in 1/1024.
-fn mean_slowness(nodes: &[NodeInfo], of: &[u32]) -> u64 {
-    let each = of.iter().map(|&node| 102_400 / u64::from(nodes[node as usize].speed.max(1)));
-    each.sum::<u64>() / of.len().max(1) as u64
 }

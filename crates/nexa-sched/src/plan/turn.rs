@@ -101,7 +101,7 @@ impl Turn {
     fn by_priority(setting: &Setting) -> Self {
         let graph = setting.problem.graph;
         let mut levels: Vec<u64> =
-            graph.agents().iter().map(|agent| u64::from(setting.problem.config.level(agent.priority))).collect();
+            (0..graph.len() as u32).map(|task| u64::from(setting.tasks.get(task).level)).collect();
         for unit in (0..setting.units.len() as u32).rev() {
             let members = setting.units.row(unit);
             let after = members.iter().flat_map(|&task| graph.dependents(task)).chain(members);
@@ -117,17 +117,14 @@ impl Turn {
 
 /// Upward ranks, half as much again for the highest priority and half for the lowest.
 pub(crate) fn mean_ranks(setting: &Setting) -> impl Fn(u32) -> u64 {
-    let graph = setting.problem.graph;
-    let config = setting.problem.config;
-    let top = u64::from(config.priority_levels.max(2)) - 1;
+    let top = u64::from(setting.problem.config.priority_levels.max(2)) - 1;
     let ranks = upward_ranks(
-        graph,
+        setting.problem.graph,
         |task| Millis(setting.mean_duration(task)),
-        |task, _| Millis(setting.transfer[task as usize]),
+        |task, _| Millis(setting.transfer(task)),
     );
-    let levels: Vec<u8> = graph.agents().iter().map(|agent| config.level(agent.priority)).collect();
     move |task| {
-        let level = u64::from(levels[task as usize]);
+        let level = u64::from(setting.tasks.get(task).level);
         ranks[task as usize].0.saturating_mul(top + 2 * level) / (2 * top)
     }
 }

@@ -109,6 +109,31 @@ fn budgets_hold_whatever_happens() {
     assert!(requests > 100 && changes > 20, "{requests} requests and {changes} changes a seed");
 }
 
+/// Nodes that want all they can get, and lose their leases again and again without knowing it for a while: others get what is
+/// certain to count no more, and the provider never sees more than its budget.
+#[test]
+fn what_lost_nodes_may_have_begun_is_given_to_nobody_else() {
+    let requests = AtomicU64::new(0);
+    let played = each_seed(SEEDS / 10, |seed| {
+        let mut world = World::new(2 * seed, 3, vec![budget("near", [Some(600), None, None, None])]);
+        world.nodes.iter_mut().for_each(|node| node.appetite = 100);
+        world.are_stubborn = true;
+        for _ in 0..2 * STEPS {
+            let millis = world.dice.between(100, 400);
+            world.pass(millis);
+            world.check();
+            if world.dice.percent(2) {
+                world.lease_ends();
+            } else if world.dice.percent(1) {
+                world.elect();
+            }
+        }
+        requests.fetch_add(world.providers["near"].requests, Ordering::Relaxed);
+    });
+    let requests = requests.into_inner() / played;
+    assert!(requests > 600, "{requests} requests a seed, of the 1,500 that the budget gives in this time");
+}
+
 /// Whether those who want more than there is have it, in equal parts.
 fn is_fair(world: &World) -> Result<(), String> {
     for budget in world.budgets.last().expect("some") {

@@ -106,6 +106,26 @@ impl Desk {
         begun
     }
 
+    fn paces(&self) -> Vec<u64> {
+        self.holders.iter().map(|holder| holder.pace("near")).collect()
+    }
+
+    fn recorded_pace(&self, node: &str) -> u64 {
+        self.store.iter().find(|record| record.node.as_str() == node).unwrap().pace()
+    }
+
+    /// After how many rounds the first part of what a lost holder had is with another one.
+    fn lasts(&mut self) -> u64 {
+        let before = self.slices();
+        let grows = |desk: &Self| desk.slices().iter().zip(&before).any(|(now, before)| now > before);
+        (1..200)
+            .find(|_| {
+                self.rounds(1);
+                grows(self)
+            })
+            .expect("it comes back")
+    }
+
     fn slices(&self) -> Vec<u64> {
         self.holders.iter().map(|holder| holder.slice("near").of(Meter::Requests)).collect()
     }
@@ -166,7 +186,7 @@ fn a_slice_does_not_lapse_while_no_leader_says_anything() {
 #[test]
 fn a_new_leader_counts_what_is_recorded() {
     let size = Sizes::new(90, 0, 0, 0);
-    let record = SliceRecord::new("near", &id("a", 1), LeaderEpoch(1), 7, &size);
+    let record = SliceRecord::new("near", &id("a", 1), LeaderEpoch(1), 7, (&size, 90));
     let mut leader = elected(2, &[record]);
     leader.step(LeaderInput::Joined(id("b", 1)), Timestamp(0));
     assert_eq!(leader.outstanding("near").of(Meter::Requests), 90);
@@ -181,12 +201,48 @@ fn a_new_leader_counts_what_is_recorded() {
 }
 
 #[test]
+fn a_new_leader_takes_from_nobody_of_whom_it_has_not_heard_yet() {
+    let mut desk = Desk::new(&["a", "b"]);
+    desk.wants(0, 1_000);
+    desk.wants(1, 1_000);
+    desk.rounds(3);
+    assert_eq!(desk.slices(), [50, 50]);
+    desk.leader =
+        Leader::new(LeaderEpoch(2), LeaderSettings::default(), requests(100), &desk.store, Timestamp(desk.now));
+    desk.tell(LeaderInput::Members(desk.holders.iter().map(|holder| holder.id().clone()).collect()));
+    // One has much more to say for itself, as long as the other has said nothing.
+    let backlog = Backlog { requests: 1_000, weight: 64, ..Backlog::default() };
+    let waiting = HolderInput::Waiting { provider: "near".to_owned(), backlog };
+    for holder in &mut desk.holders {
+        holder.step(waiting.clone(), Timestamp(desk.now));
+    }
+    let report = desk.holders[0].report(Timestamp(desk.now)).unwrap();
+    desk.tell(LeaderInput::Report(report));
+    desk.tell(LeaderInput::Tick);
+    assert_eq!(desk.slices(), [50, 50], "the other's weight is not known");
+    desk.rounds(2);
+    assert_eq!(desk.slices(), [50, 50]);
+    // It does not wait for somebody who is silent.
+    desk.leader =
+        Leader::new(LeaderEpoch(3), LeaderSettings::default(), requests(100), &desk.store, Timestamp(desk.now));
+    desk.tell(LeaderInput::Members(desk.holders.iter().map(|holder| holder.id().clone()).collect()));
+    for _ in 0..4 {
+        desk.now += 1_000;
+        let report = desk.holders[0].report(Timestamp(desk.now)).unwrap();
+        desk.tell(LeaderInput::Report(report));
+        desk.tell(LeaderInput::Tick);
+    }
+    assert!(desk.slices()[0] >= 50 && desk.slices()[1] < 50, "{:?}", desk.slices());
+}
+
+#[test]
 fn a_holder_goes_by_the_newest_word_to_its_own_generation() {
     let mut holder = Holder::new(id("a", 2));
     let mut told = |generation, epoch, version, size| {
         let (holder_id, provider) = (id("a", generation), "near".to_owned());
         let size = Sizes::new(size, 0, 0, 1);
-        let notice = Notice { holder: holder_id, epoch: LeaderEpoch(epoch), version, provider, size, pause: None };
+        let notice =
+            Notice { holder: holder_id, epoch: LeaderEpoch(epoch), version, provider, size, pause: None, pace: None };
         holder.step(HolderInput::Notice(notice), Timestamp(0));
         holder.slice("near").of(Meter::Requests)
     };
@@ -211,7 +267,7 @@ fn a_leader_whose_write_was_refused_says_nothing_ever_after() {
     other.step(LeaderInput::Joined(id("a", 1)), Timestamp(0));
     let mut holder = Holder::new(id("a", 1));
     let (epoch, provider) = (LeaderEpoch(2), "near".to_owned());
-    let notice = Notice { holder: id("a", 1), epoch, version: 1, provider, size: Sizes::NONE, pause: None };
+    let notice = Notice { holder: id("a", 1), epoch, version: 1, provider, size: Sizes::NONE, pause: None, pace: None };
     holder.step(HolderInput::Notice(notice), Timestamp(0));
     other.step(LeaderInput::Report(holder.report(Timestamp(0)).unwrap()), Timestamp(0));
     assert!(other.is_deposed(), "it has heard of a newer one");
@@ -239,6 +295,116 @@ fn a_slice_of_a_vanished_holder_counts_until_nothing_of_it_can() {
 }
 
 #[test]
+fn requests_of_a_vanished_holder_that_was_never_ahead_go_to_others_as_they_get_old() {
+    let settings = LeaderSettings { ahead: Some(Millis(1_000)), ..LeaderSettings::default() };
+    let record = SliceRecord::new("near", &id("a", 1), LeaderEpoch(1), 7, (&Sizes::new(600, 0, 0, 0), 600));
+    let budgets = || requests(600);
+    // What it began: no faster than its slice, until it noticed.
+    let began: Vec<u64> = (0..600).map(|number| 100_000 + VANISHING.0 - number * 100).collect();
+    let mut leader = Leader::new(LeaderEpoch(2), settings, budgets(), &[record], Timestamp(100_000));
+    leader.step(LeaderInput::Members(BTreeSet::new()), Timestamp(100_000));
+    let mut left = Vec::new();
+    for second in 0..70 {
+        let now = Timestamp(100_000 + second * 1_000);
+        for record in records(&leader.step(LeaderInput::Tick, now)) {
+            let (provider, holder, version) = (record.provider.clone(), record.holder(), record.version);
+            leader.step(LeaderInput::Recorded { provider, holder, version }, now);
+        }
+        let outstanding = leader.outstanding("near").of(Meter::Requests);
+        let counts = began.iter().filter(|at| **at + WINDOW.0 > now.0 && **at <= now.0).count() as u64;
+        let will = began.iter().filter(|at| **at > now.0).count() as u64;
+        assert!(outstanding >= counts + will, "{second}: {outstanding} of {counts}");
+        left.push(outstanding);
+    }
+    assert_eq!((left[5], left[69]), (600, 0));
+    assert!(left[36] <= 340, "half of them are old by then: {left:?}");
+}
+
+#[test]
+fn requests_of_a_vanished_holder_that_has_become_slower_count_as_if_it_had_not() {
+    let mut desk = Desk::new(&["a", "b"]);
+    let settings = LeaderSettings { ahead: Some(Millis(1_000)), ..LeaderSettings::default() };
+    desk.leader = Leader::new(LeaderEpoch(1), settings, requests(100), &[], Timestamp(0));
+    desk.tell(LeaderInput::Members(desk.holders.iter().map(|holder| holder.id().clone()).collect()));
+    desk.wants(0, 1_000);
+    desk.rounds(3);
+    desk.wants(1, 1_000);
+    desk.rounds(3);
+    assert_eq!((desk.slices(), desk.paces()), (vec![50, 50], vec![50, 50]));
+    assert_eq!(desk.recorded_pace("a"), 99, "it was quicker within the minute");
+    desk.tell(LeaderInput::LeaseEnded(id("a", 1)));
+    let lasts = desk.lasts() - VANISHING.0 / 1_000 - 1;
+    assert!((30..33).contains(&lasts), "it may have begun all 50 in half a minute: {lasts} s");
+}
+
+#[test]
+fn a_slower_pace_is_recorded_when_nothing_counts_any_more_that_was_begun_at_the_quicker_one() {
+    let mut desk = Desk::new(&["a", "b"]);
+    let settings = LeaderSettings { ahead: Some(Millis(5_000)), ..LeaderSettings::default() };
+    desk.leader = Leader::new(LeaderEpoch(1), settings, requests(100), &[], Timestamp(0));
+    desk.tell(LeaderInput::Members(desk.holders.iter().map(|holder| holder.id().clone()).collect()));
+    desk.wants(0, 1_000);
+    desk.rounds(3);
+    desk.wants(1, 1_000);
+    desk.rounds(1);
+    assert_eq!(desk.paces()[0], 50);
+    desk.rounds(65);
+    assert_eq!(desk.recorded_pace("a"), 99);
+    desk.rounds(2);
+    assert_eq!((desk.recorded_pace("a"), desk.slices()), (50, vec![50, 50]));
+    // The next leader knows it.
+    desk.leader = Leader::new(LeaderEpoch(2), settings, requests(100), &desk.store, Timestamp(desk.now));
+    desk.tell(LeaderInput::Members(BTreeSet::from([id("b", 1)])));
+    let lasts = desk.lasts() - VANISHING.0 / 1_000 - 5;
+    assert!((1..4).contains(&lasts), "it may have begun 50 in a minute: {lasts} s");
+}
+
+#[test]
+fn others_go_a_little_quicker_than_their_share_while_the_slice_of_a_vanished_holder_comes_back() {
+    let mut desk = Desk::new(&["a", "b", "c"]);
+    let settings = LeaderSettings { ahead: Some(Millis(1_000)), ..LeaderSettings::default() };
+    desk.leader = Leader::new(LeaderEpoch(1), settings, requests(600), &[], Timestamp(0));
+    desk.tell(LeaderInput::Members(desk.holders.iter().map(|holder| holder.id().clone()).collect()));
+    (0..3).for_each(|at| desk.wants(at, 1_000));
+    desk.rounds(70);
+    assert_eq!((desk.slices(), desk.paces()), (vec![200; 3], vec![200; 3]));
+    desk.tell(LeaderInput::LeaseEnded(id("c", 1)));
+    desk.rounds(2);
+    assert_eq!((&desk.slices()[..2], &desk.paces()[..2]), (&[200, 200][..], &[318, 318][..]));
+    // No more than one in 32 of what has come back is with nobody.
+    for second in 3..66_u64 {
+        desk.rounds(1);
+        let back = 200 * second.saturating_sub(8) / 60;
+        assert!(desk.slices()[0] + desk.slices()[1] + 12 >= 400 + back, "{:?} after {second} s", desk.slices());
+    }
+    desk.rounds(40);
+    let is_whole = |of: &u64| (296..=300).contains(of);
+    assert!(desk.slices()[..2].iter().all(is_whole), "{:?}", desk.slices());
+    assert!(desk.paces()[..2].iter().all(is_whole), "{:?}", desk.paces());
+}
+
+/// A leader of an earlier version says no pace.
+#[test]
+fn without_a_word_of_a_pace_it_is_that_of_the_slice() {
+    let mut holder = Holder::new(id("a", 1));
+    let (epoch, provider, size) = (LeaderEpoch(1), "near".to_owned(), Sizes::new(20, 0, 0, 1));
+    let mut notice = Notice { holder: id("a", 1), epoch, version: 1, provider, size, pause: None, pace: None };
+    holder.step(HolderInput::Notice(notice.clone()), Timestamp(0));
+    assert_eq!(holder.pace("near"), 20);
+    (notice.version, notice.pace) = (2, Some(30));
+    holder.step(HolderInput::Notice(notice), Timestamp(0));
+    assert_eq!((holder.pace("near"), holder.slice("near")), (30, size));
+    // And nobody knows how its requests were spread.
+    let mut unsaid = SliceRecord::new("near", &id("a", 1), LeaderEpoch(1), 7, (&Sizes::new(600, 0, 0, 0), 600));
+    unsaid.pace = None;
+    let settings = LeaderSettings { ahead: Some(Millis(1_000)), ..LeaderSettings::default() };
+    let mut leader = Leader::new(LeaderEpoch(2), settings, requests(600), &[unsaid], Timestamp(0));
+    leader.step(LeaderInput::Members(BTreeSet::new()), Timestamp(0));
+    assert!(leader.step(LeaderInput::Tick, Timestamp(VANISHING.0 + WINDOW.0 - 1)).is_empty());
+    assert!(!leader.step(LeaderInput::Tick, Timestamp(VANISHING.0 + WINDOW.0)).is_empty());
+}
+
+#[test]
 fn each_meter_of_a_vanished_holder_counts_as_long_as_its_last_request_may() {
     let near = ProviderBudget {
         provider: "near".to_owned(),
@@ -247,8 +413,8 @@ fn each_meter_of_a_vanished_holder_counts_as_long_as_its_last_request_may() {
         output_tokens_per_minute: Some(100),
         concurrency: Some(5),
     };
-    let record = SliceRecord::new("near", &id("a", 1), LeaderEpoch(1), 7, &Sizes::new(10, 100, 100, 5));
-    let settings = LeaderSettings { request_max: Millis(20_000) };
+    let record = SliceRecord::new("near", &id("a", 1), LeaderEpoch(1), 7, (&Sizes::new(10, 100, 100, 5), 10));
+    let settings = LeaderSettings { request_max: Millis(20_000), ..LeaderSettings::default() };
     let mut leader = Leader::new(LeaderEpoch(2), settings, Budgets::new(&[near]).unwrap(), &[record], Timestamp(0));
     leader.step(LeaderInput::Members(BTreeSet::new()), Timestamp(0));
     let mut at = |millis: u64| {
@@ -288,7 +454,7 @@ fn one_retry_after_slows_everybody_and_is_not_prolonged_by_being_repeated() {
     // Whatever was on its way for long.
     let (holder, epoch, provider) = (id("b", 1), LeaderEpoch(1), "near".to_owned());
     let late = Some(Pause { number: 1, left: pause });
-    let notice = Notice { holder, epoch, version: 1, provider, size: Sizes::NONE, pause: late };
+    let notice = Notice { holder, epoch, version: 1, provider, size: Sizes::NONE, pause: late, pace: None };
     desk.rounds(15);
     desk.holders[1].step(HolderInput::Notice(notice), Timestamp(desk.now));
     desk.rounds(4);

@@ -17,6 +17,8 @@ pub(crate) const REQUEST_MAX: u64 = 20_000;
 /// How long a node that lost its lease may not know it.
 const ZOMBIE_MAX: u64 = 4_500;
 const LEASE: u64 = 3_000;
+/// How far nodes go ahead of their pace, where they go by one.
+const AHEAD: u64 = 2_000;
 /// Requests that a node begins at a time, where there is no limit.
 const AT_ONCE_MAX: u64 = 100;
 
@@ -44,6 +46,25 @@ pub(crate) struct Node {
     pub(crate) appetite: u64,
     /// Requests that wait, by provider.
     queues: BTreeMap<String, u64>,
+    /// What its pace gives, by provider, in parts of a request, and since when.
+    buckets: BTreeMap<String, (u64, u64)>,
+}
+
+impl Node {
+    /// How many it may begin now by its pace: at most those of [`AHEAD`] at once.
+    fn paced(&mut self, provider: &str, now: u64) -> u64 {
+        let pace = self.holder.pace(provider).min(1 << 32);
+        let (level, since) = self.buckets.get(provider).copied().unwrap_or((pace * AHEAD, now));
+        let level = (level + pace * (now - since)).min(pace * AHEAD);
+        self.buckets.insert(provider.to_owned(), (level, now));
+        level / 60_000
+    }
+
+    fn has_begun(&mut self, provider: &str) {
+        if let Some((level, _)) = self.buckets.get_mut(provider) {
+            *level -= 60_000;
+        }
+    }
 }
 
 struct Seat {
@@ -59,6 +80,10 @@ pub(crate) struct World {
     pub(crate) dice: Dice,
     pub(crate) now: u64,
     pub(crate) has_faults: bool,
+    /// Whether nodes whose leases have ended go on for as long as they may.
+    pub(crate) are_stubborn: bool,
+    /// Whether nodes go by their pace, and leaders by that.
+    pub(crate) is_paced: bool,
     sent: u64,
     net: BTreeMap<(u64, u64), Message>,
     pub(crate) nodes: Vec<Node>,
@@ -82,6 +107,8 @@ impl World {
             dice: Dice::new(seed),
             now: 0,
             has_faults: false,
+            are_stubborn: false,
+            is_paced: seed.is_multiple_of(2),
             sent: 0,
             net: BTreeMap::new(),
             nodes: Vec::new(),
@@ -118,6 +145,7 @@ impl World {
             calls: BTreeMap::new(),
             appetite,
             queues: BTreeMap::new(),
+            buckets: BTreeMap::new(),
         }
     }
 
@@ -128,7 +156,8 @@ impl World {
         let records: Vec<_> = self.store.values().cloned().collect();
         let budgets_heard = self.dice.between(1, self.budgets.len() as u64 + 1) as usize;
         let budgets = Budgets::new(&self.budgets[budgets_heard - 1]).expect("good budgets");
-        let settings = LeaderSettings { request_max: Millis(REQUEST_MAX) };
+        let ahead = self.is_paced.then_some(Millis(AHEAD));
+        let settings = LeaderSettings { request_max: Millis(REQUEST_MAX), ahead };
         let mut leader = Leader::new(self.epoch, settings, budgets, &records, Timestamp(self.now + offset));
         let standing: BTreeSet<_> = self.standing();
         leader.step(LeaderInput::Members(standing), Timestamp(self.now + offset));
@@ -292,7 +321,7 @@ impl World {
         }
         if let Some(ended) = self.nodes[at].lease_ended {
             // It goes on for a while without knowing.
-            if now >= ended + ZOMBIE_MAX || self.dice.percent(20) {
+            if now >= ended + ZOMBIE_MAX || (!self.are_stubborn && self.dice.percent(20)) {
                 self.restart(at);
             }
         } else {
@@ -317,7 +346,9 @@ impl World {
             // Those who want a lot have a minute of it waiting; nobody has more.
             *queue = if appetite >= 100 { 6_000 } else { (*queue + appetite).min(600) * appetite.min(1) };
             let (all, mut queued) = (*queue, *queue);
-            while queued > 0 && all - queued < AT_ONCE_MAX {
+            let paced = self.nodes[at].paced(&provider, self.now);
+            let most = if self.is_paced { paced.min(AT_ONCE_MAX) } else { AT_ONCE_MAX };
+            while queued > 0 && all - queued < most {
                 let cost = Cost {
                     input_tokens: self.dice.between(1, self.cost_max.input_tokens + 1),
                     output_tokens: self.dice.between(1, self.cost_max.output_tokens + 1),
@@ -325,6 +356,9 @@ impl World {
                 let node = &mut self.nodes[at];
                 match node.holder.begin(&provider, cost, Timestamp(self.now + node.offset)) {
                     Ok(begun) => {
+                        if self.is_paced {
+                            self.nodes[at].has_begun(&provider);
+                        }
                         self.sent += 1;
                         self.nodes[at].calls.insert(self.sent, (provider.clone(), begun));
                         self.call(at, self.sent, &provider, cost);
@@ -368,6 +402,16 @@ impl World {
             self.members.push(LeaderInput::LeaseEnded(node.holder.id().clone()));
         }
         self.nodes[at] = self.born(at, self.nodes[at].appetite);
+    }
+
+    /// The lease of some node ends while it stands still. It goes on then, in a hurry and as long as it may not know it.
+    pub(crate) fn lease_ends(&mut self) {
+        let at = self.dice.between(0, self.nodes.len() as u64) as usize;
+        if self.nodes[at].lease_ended.is_none() {
+            self.nodes[at].lease_ended = Some(self.now);
+            self.nodes[at].away_until = self.now + AHEAD;
+            self.members.push(LeaderInput::LeaseEnded(self.nodes[at].holder.id().clone()));
+        }
     }
 
     /// Something goes wrong.
@@ -426,7 +470,7 @@ impl World {
         self.elect();
     }
 
-    /// LS-1 and LS-2.
+    /// LS-1, LS-2 and LS-6.
     pub(crate) fn check(&mut self) {
         let names: Vec<String> = self.providers.keys().cloned().collect();
         for name in names {
@@ -448,10 +492,13 @@ impl World {
         for node in &mut self.nodes {
             let Some(report) = node.holder.report(Timestamp(self.now + node.offset)) else { continue };
             for of in report.of {
-                let record =
-                    self.store.get(&(of.provider, report.holder.clone())).map_or(Sizes::NONE, SliceRecord::size);
+                let pace = node.holder.pace(&of.provider);
+                let has_none = node.holder.slice(&of.provider).is_none();
+                let record = self.store.get(&(of.provider, report.holder.clone()));
+                let (size, most) = record.map_or((Sizes::NONE, 0), |record| (record.size(), record.pace()));
                 let is_gone = node.lease_ended.is_some();
-                assert!(is_gone || of.kept.fits(&record), "LS-2: {:?} kept of {record:?} recorded", of.kept);
+                assert!(is_gone || of.kept.fits(&size), "LS-2: {:?} kept of {size:?} recorded", of.kept);
+                assert!(is_gone || has_none || pace <= most, "LS-6: {pace} a minute of {most} recorded");
             }
         }
     }

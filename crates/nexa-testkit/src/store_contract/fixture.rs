@@ -1,5 +1,6 @@
 //! Workloads, agents, facts and appends that mean nothing in particular.
 
+use nexa_event::asks::Asks;
 use nexa_event::envelope::Fact;
 use nexa_event::fact::{AgentEvent, Input, Program, Spawned, WorkloadEvent};
 use nexa_ports::store::{Append, Birth, Guard, Post, RowChange, Stamp};
@@ -34,6 +35,7 @@ pub fn spawned(workload: WorkloadId, name: &str) -> Fact {
         seed: 1,
         depth: 0,
         priority: 100,
+        asks: None,
     }))
 }
 
@@ -60,6 +62,13 @@ pub(super) fn node(name: &str) -> NodeId {
 /// The birth of an agent on node `n1`.
 pub fn birth(workload: WorkloadId, agent: AgentId) -> Birth {
     Birth { agent, workload, node: Some(node("n1")), priority: 100, first: spawned(workload, "agent") }
+}
+
+/// The birth of an agent on node `n1` that asks for this.
+pub(super) fn asking(workload: WorkloadId, agent: AgentId, asks: Option<Asks>) -> Birth {
+    let Fact::Agent(AgentEvent::Spawned(first)) = spawned(workload, "agent") else { unreachable!("it is just that") };
+    let first = Fact::Agent(AgentEvent::Spawned(Spawned { asks, ..first }));
+    Birth { first, ..birth(workload, agent) }
 }
 
 /// An append that submits a workload with its root agent, born on node `n1`.

@@ -317,7 +317,7 @@ impl Vm {
         }
         let name = self.name_of(&callee);
         let mut plain = |name, entry, args, budget, timeout| {
-            Ok(ChildSpec { name, entry, args: encoded.arguments(args)?, budget, timeout })
+            Ok(ChildSpec { name, entry, args: encoded.arguments(args)?, budget, timeout, asks: None })
         };
         let check = |wanted: usize, found: usize| {
             if wanted == found {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
-use nexa_cli::args::ServeArgs;
+use nexa_cli::args::{LogArgs, ServeArgs};
 use nexa_cli::failure::Failure;
 use nexa_types::NodeId;
 use serde::Deserialize;
@@ -39,6 +39,23 @@ pub(crate) struct ClusterSettings {
 }
 
 impl ClusterSettings {
+    /// The database, etcd and the name of the cluster whose log is meant; `None` if no database was named.
+    pub(crate) fn log(&self, args: &LogArgs) -> Result<Option<(String, Vec<String>, String)>, Failure> {
+        let kept = args.store_file.as_deref().or(self.store_file.as_deref());
+        let store = match (&args.store, kept) {
+            (Some(text), _) => text.clone(),
+            (None, Some(kept)) => read_short(kept)?,
+            (None, None) => return Ok(None),
+        };
+        let etcd = if args.etcd.is_empty() { self.etcd.clone() } else { args.etcd.clone() };
+        if etcd.is_empty() {
+            return Err(Failure::usage("a cluster's anchors are in etcd, and nobody said where that is")
+                .hint("say it with --etcd HOST:PORT; a node by itself keeps its things in a folder: --data DIR"));
+        }
+        let name = args.cluster.clone().or_else(|| self.name.clone());
+        Ok(Some((store, etcd, name.unwrap_or_else(|| CLUSTER_DEFAULT.to_owned()))))
+    }
+
     /// The same with files as seen from elsewhere than `nexa.toml`.
     pub(super) fn below(mut self, folder: &Path) -> Self {
         let files = self.store_file.iter_mut().chain(self.certs.iter_mut());

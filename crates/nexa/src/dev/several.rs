@@ -21,6 +21,7 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::anchoring::Anchoring;
 use crate::backend::Backend;
 use crate::chain;
 use crate::cluster::{Among, Joining, join};
@@ -67,6 +68,7 @@ pub(super) async fn run(args: &DevArgs, output: Output, several: Several) -> Res
     let backend = Backend::sqlite(&data)?;
     let model: Arc<dyn Model> = Arc::new(router(Some(&data), &project, &args.models)?);
     let clock = Arc::new(SystemClock::default());
+    let anchoring = Anchoring::beside(&data, Arc::clone(&backend.audit), Arc::clone(&clock) as _).await?;
     let leases = LocalCluster::new(Arc::clone(&clock) as _);
     let now = clock.now();
     let authority = Authority::throwaway(now).map_err(|error| Failure::error(chain(&error)))?;
@@ -85,6 +87,7 @@ pub(super) async fn run(args: &DevArgs, output: Output, several: Several) -> Res
             agents_max: AGENTS_MAX,
             membership: leases.member(),
             backend: backend.clone(),
+            anchors: None,
             model: Arc::clone(&model),
             tokens: tokens.clone(),
             door: place(first, number)?.bind().await.map_err(|error| Failure::error(chain(&error)))?,
@@ -94,7 +97,9 @@ pub(super) async fn run(args: &DevArgs, output: Output, several: Several) -> Res
         nodes.push((name, Box::pin(node).await?));
     }
     let (_, node) = &nodes[0];
-    let door = door.open(node.probes()).map_err(|error| Failure::error(chain(&error)))?;
+    let door = door
+        .open(nodes.iter().map(|(_, node)| node.probes()).collect())
+        .map_err(|error| Failure::error(chain(&error)))?;
     match output {
         Output::Json => {
             let list: Vec<_> =
@@ -108,7 +113,7 @@ pub(super) async fn run(args: &DevArgs, output: Output, several: Several) -> Res
                 .map(|(name, node)| vec![name.to_string(), node.address().to_owned(), String::new()])
                 .collect();
             rows[0][2] = "try: nexa nodes, nexa submit FILE".to_owned();
-            rows.push(vec!["metrics".to_owned(), door.url(), format!("of {}; also /healthz and /readyz", nodes[0].0)]);
+            rows.push(vec!["metrics".to_owned(), door.url(), "of all of them; also /healthz and /readyz".to_owned()]);
             rows.push(vec!["data".to_owned(), data.display().to_string(), keeps.to_owned()]);
             print!("{}", table(&["WHAT", "WHERE", "NOTE"], &rows));
             eprintln!("for development, not for production; Ctrl-C stops them");
@@ -121,11 +126,14 @@ pub(super) async fn run(args: &DevArgs, output: Output, several: Several) -> Res
     let ended = tokio::select! {
         interrupted = tokio::signal::ctrl_c() => interrupted.map_err(Failure::from),
         _ = terminate.recv() => Ok(()),
+        () = crate::input::ended(args.end_with_input) => Ok(()),
         failure = failed => Err(failure),
+        failure = anchoring.broken() => Err(failure),
     };
     eprintln!("stopping");
     // All at once: there is nobody to move agents to.
     futures::future::join_all(nodes.into_iter().map(|(_, node)| node.stop(GRACE))).await;
+    anchoring.stop().await;
     door.close();
     drop(temporary);
     ended

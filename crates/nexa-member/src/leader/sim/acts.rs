@@ -33,6 +33,9 @@ impl World {
                     priority: row.priority,
                     is_quarantined: row.is_quarantined,
                     is_cancelled: false,
+                    is_over: false,
+                    workload: row.workload,
+                    asks: row.asks.clone(),
                 });
                 let page = (!fails).then(|| page.collect());
                 Some(Input::Rows(number, page))
@@ -132,7 +135,21 @@ impl World {
         }
     }
 
-    pub(super) fn birth(&mut self, owner: Option<usize>, is_quarantined: bool) {
+    /// Somebody is born, on a node that has what it asks for, or without owner.
+    fn single(&mut self, owner: Option<usize>, is_quarantined: bool) {
+        let asks = self.asks();
+        let owner = owner.filter(|n| wishes::suits(asks.as_ref(), *n));
+        self.births += u64::from(owner.is_some());
+        self.birth(owner, is_quarantined, WorkloadId::from_bytes([9; 16]), asks);
+    }
+
+    pub(super) fn birth(
+        &mut self,
+        owner: Option<usize>,
+        is_quarantined: bool,
+        workload: WorkloadId,
+        asks: Option<Asks>,
+    ) {
         self.born += 1;
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&self.dice.roll().to_be_bytes());
@@ -143,7 +160,7 @@ impl World {
         if let Some(run) = owner.and_then(|n| self.runs[n].as_mut()) {
             run.holds.insert(agent, epoch);
         }
-        self.rows.insert(agent, Stored { node: owner.map(node), epoch, priority, is_quarantined });
+        self.rows.insert(agent, Stored { node: owner.map(node), epoch, priority, is_quarantined, workload, asks });
     }
 
     /// What a run of a node does by itself.
@@ -169,8 +186,7 @@ impl World {
         for _ in 0..wanted {
             let here = room > wanted && self.runs[n].as_ref().is_some_and(|run| run.is_up && run.ends_at.is_none());
             if self.rows.len() < 300 {
-                self.births += u64::from(here);
-                self.birth(here.then_some(n), false);
+                self.single(here.then_some(n), false);
             }
         }
     }
@@ -192,7 +208,7 @@ impl World {
             }
             let Some(leader) = self.leaders[n].leads() else { continue };
             for (to, level) in self.leaders[n].levels() {
-                assert!(level <= AGENTS_MAX, "LE-5: {level} agents may be on {to}");
+                assert!(level <= self.agents_max, "LE-5: {level} agents may be on {to}");
                 let Some(facts) = self.members.get(&to) else { continue };
                 let (generation, span) = (facts.generation, self.delay().min(400));
                 self.later(span, Event::Slice(index(&to), generation, leader, level));
@@ -250,8 +266,9 @@ impl World {
                     self.rows.remove(&agent);
                 }
             }
-            20..22 => self.birth(None, false),
-            22 => self.birth(None, self.born < 5),
+            20..22 => self.single(None, false),
+            22 => self.single(None, self.born < 5),
+            23..50 if self.rows.len() < 300 => self.gang(),
             _ => {}
         }
     }

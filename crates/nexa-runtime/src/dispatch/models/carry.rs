@@ -8,21 +8,15 @@ use super::super::slots::{Finished, Slots};
 use super::Models;
 
 impl Models {
-    /// An agent has gone to another node: gives up its wish, and goes on for it with what is in flight. Gives that.
-    pub(crate) fn hand_over(&self, agent: AgentId, to: &NodeId) -> Option<Sent> {
-        let (sent, granted) = self.with_slots(|slots, now| slots.hand_over(agent, to, now));
-        self.tell(granted);
-        sent
+    /// An agent has gone to another node: gives up its wish, and goes on for it with what it waits for. Gives that, and who
+    /// is to be told that it has a slot now.
+    pub(crate) fn hand_over(&self, agent: AgentId, to: &NodeId) -> (Option<Sent>, Vec<AgentId>) {
+        self.with_slots(|slots, now| slots.hand_over(agent, to, now))
     }
 
-    /// An agent that had left is back.
-    pub(crate) fn take_back(&self, agent: AgentId) {
-        self.with_slots(|slots, _| slots.take_back(agent));
-    }
-
-    /// An agent has come whose effect was sent by another node.
-    pub(crate) fn expect(&self, agent: AgentId, sent: Sent) {
-        self.with_slots(|slots, _| slots.expect(agent, sent));
+    /// An agent has come, with what is said to go on for it.
+    pub(crate) fn take_up(&self, agent: AgentId, sent: Option<Sent>) {
+        self.with_slots(|slots, _| slots.take_up(agent, sent));
     }
 
     /// Who goes on with an effect of an agent: `Some(None)` is this node, `None` nobody that is known here.
@@ -30,11 +24,9 @@ impl Models {
         self.lock().carrier(agent, key)
     }
 
-    /// An answer has come from the node that carries it, for an agent of this node.
-    pub(crate) fn is_offered(&self, from: &NodeId, agent: AgentId, finished: Finished) {
-        if self.with_slots(|slots, _| slots.is_offered(from, agent, finished)) {
-            self.shared.nudge.nudge(agent, Hint::EffectEnded);
-        }
+    /// An answer has come from the node that carries it, for an agent of this node. Whether that is to be told.
+    pub(crate) fn is_offered(&self, from: &NodeId, agent: AgentId, finished: Finished) -> bool {
+        self.with_slots(|slots, _| slots.is_offered(from, agent, finished))
     }
 
     /// The answer of a carried effect is recorded by its agent's node, or not wanted there.

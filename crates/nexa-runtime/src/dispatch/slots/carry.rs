@@ -69,26 +69,35 @@ pub(crate) struct Round {
 type Place = (AgentId, EffectKey);
 
 impl Slots {
-    /// An agent goes to another node: what it has in flight goes on here, or where it was sent. Gives that, or of several
-    /// one that has not ended; and who has got a slot because the agent's wish and its results are gone.
+    /// An agent goes to another node, and what it waits for, if that was sent, goes on here or where it was sent: gives
+    /// that. Nothing else is kept for it: what it does not wait for is over. And who has got a slot because the agent's wish
+    /// and its results are gone.
     pub(in crate::dispatch) fn hand_over(
         &mut self,
         agent: AgentId,
         to: &NodeId,
         now: Timestamp,
     ) -> (Option<Sent>, Vec<AgentId>) {
-        let places: Vec<Place> = self.flights_of(agent).map(|(key, _)| (agent, *key)).collect();
+        let held = self.held_for(agent);
         let (was_full, mut sent) = (self.is_full(), None);
-        for place in places {
-            let Some(flight) = self.flights.get_mut(&place).filter(|flight| !flight.abandoned) else { continue };
+        for place in self.places_of(agent) {
+            let Some(flight) = self.flights.get_mut(&place) else { continue };
             let (attempt, deadline, ended) = (flight.attempt, flight.deadline, flight.finished.is_some());
             let by = match &flight.route {
+                // It stays with whoever it went to then, until that is answered.
+                Route::Carried(..) => continue,
+                Route::Own if held != Some(place) => {
+                    flight.abandoned = true;
+                    flight.cancel.cancel();
+                    if ended {
+                        self.drop_flight(place);
+                    }
+                    continue;
+                }
                 Route::Own => {
                     flight.route = Route::Carried(to.clone(), 0);
                     self.carried += 1;
-                    if ended {
-                        self.watch(place, Some(now));
-                    }
+                    self.watch(place, ended.then_some(now));
                     None
                 }
                 // Its answer, if it is here already, is still with whoever sent it.
@@ -97,9 +106,8 @@ impl Slots {
                     self.drop_flight(place);
                     Some(by)
                 }
-                Route::Carried(..) => continue,
             };
-            if sent.is_none() || !ended {
+            if held == Some(place) {
                 sent = Some(Sent { key: place.1, attempt, deadline, by });
             }
         }
@@ -110,29 +118,50 @@ impl Slots {
         (sent, granted)
     }
 
-    /// An agent that had left is back: what went on here for it is its own again.
-    pub(in crate::dispatch) fn take_back(&mut self, agent: AgentId) {
-        let places: Vec<Place> = self.flights_of(agent).map(|(key, _)| (agent, *key)).collect();
-        for place in places {
-            if let Some(flight) = self.flights.get_mut(&place)
-                && matches!(flight.route, Route::Carried(..))
-            {
-                flight.route = Route::Own;
-                self.carried -= 1;
-                self.watch(place, None);
+    /// An agent has come, and whoever gave it says what it has in flight. What went on here for it is its own again. What an
+    /// earlier stay here has left to wait for, and is not said, goes on nowhere that anybody knows of.
+    pub(in crate::dispatch) fn take_up(&mut self, agent: AgentId, sent: Option<Sent>) {
+        for place in self.places_of(agent) {
+            let Some(flight) = self.flights.get_mut(&place) else { continue };
+            match flight.route {
+                Route::Carried(..) => {
+                    flight.route = Route::Own;
+                    self.carried -= 1;
+                    self.watch(place, None);
+                }
+                Route::Awaited(_) if flight.finished.is_none() => drop(self.drop_flight(place)),
+                // An answer is as good as any, whoever knows of it.
+                Route::Awaited(_) | Route::Own => {}
+            }
+        }
+        if let Some(Sent { key, attempt, deadline, by }) = sent {
+            let (place, turn) = ((agent, key), self.next_turn());
+            // A later sending of the same counts for more than one that goes on here and has not ended.
+            let is_older = |flight: &Flight| flight.attempt < attempt && flight.finished.is_none();
+            if by.is_some() && self.flights.get(&place).is_some_and(is_older) {
+                self.drop_flight(place).iter().for_each(|flight| flight.cancel.cancel());
+            }
+            match (self.flights.get_mut(&place), by) {
+                (Some(flight), _) => flight.turn = turn,
+                (None, Some(by)) => {
+                    self.flights.insert(place, Flight::awaited(attempt, deadline, by, turn));
+                    self.watch(place, Some(deadline.after(CARRY_GRACE)));
+                }
+                // It ended here too long ago.
+                (None, None) => {}
             }
         }
     }
 
-    /// An agent has come whose effect was sent by another node. One that is known here already stays as it is.
-    pub(in crate::dispatch) fn expect(&mut self, agent: AgentId, sent: Sent) {
-        let (place, Sent { attempt, deadline, by, .. }) = ((agent, sent.key), sent);
-        if let Some(by) = by
-            && !self.flights.contains_key(&place)
-        {
-            self.flights.insert(place, Flight::awaited(attempt, deadline, by));
-            self.watch(place, Some(deadline.after(CARRY_GRACE)));
-        }
+    /// Of what is in flight for an agent that is here, what it waits for: the last that was sent, or is said to be.
+    fn held_for(&self, agent: AgentId) -> Option<Place> {
+        let flights = self.flights_of(agent).filter(|(_, flight)| flight.turn > 0);
+        let (key, last) = flights.max_by_key(|(_, flight)| flight.turn)?;
+        last.is_wanted_here().then_some((agent, *key))
+    }
+
+    fn places_of(&self, agent: AgentId) -> Vec<Place> {
+        self.flights_of(agent).map(|(key, _)| (agent, *key)).collect()
     }
 
     /// Who goes on with an effect of an agent: `Some(None)` is this node.
@@ -152,7 +181,8 @@ impl Slots {
             return false;
         }
         let attempt = finished.attempt;
-        let flight = self.flights.entry(place).or_insert_with(|| Flight::awaited(attempt, Timestamp(0), from.clone()));
+        let flight =
+            self.flights.entry(place).or_insert_with(|| Flight::awaited(attempt, Timestamp(0), from.clone(), 0));
         if !matches!(flight.route, Route::Awaited(_)) || flight.finished.is_some() {
             return false;
         }
@@ -223,8 +253,7 @@ impl Slots {
 
     /// The node that an agent went to has it by now: what was offered to it before was left aside there.
     pub(in crate::dispatch) fn has_arrived(&mut self, agent: AgentId, now: Timestamp) {
-        let places: Vec<Place> = self.flights_of(agent).map(|(key, _)| (agent, *key)).collect();
-        for place in places {
+        for place in self.places_of(agent) {
             if let Some(flight) = self.flights.get_mut(&place)
                 && let Route::Carried(_, offered) = &mut flight.route
                 && flight.finished.is_some()
@@ -270,9 +299,9 @@ impl Slots {
 }
 
 impl Flight {
-    fn awaited(attempt: u32, deadline: Timestamp, by: NodeId) -> Self {
+    fn awaited(attempt: u32, deadline: Timestamp, by: NodeId, turn: u64) -> Self {
         let (cancel, route) = (CancellationToken::new(), Route::Awaited(by));
-        Self { attempt, deadline, cancel, abandoned: false, finished: None, route, due: None }
+        Self { attempt, deadline, cancel, abandoned: false, finished: None, route, due: None, turn }
     }
 
     /// Whether its agent is here and waits for it.

@@ -1,8 +1,14 @@
 //! Every metric that a node serves. `docs/observability.md` lists the same, and a test of whole processes compares both
 //! with what is served.
 
+mod cluster;
+
+use metrics::{Label, counter, gauge};
 use nexa_runtime::genai::metric;
 use nexa_runtime::{MemoryPressure, NodeStats};
+
+pub(crate) use cluster::put as put_cluster;
+pub use cluster::{CLUSTER, CLUSTER_HISTOGRAMS, ClusterFigure};
 
 /// How a figure behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -158,6 +164,8 @@ const WAITS: &[f64] =
 const MODELS: &[f64] = &[0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92];
 /// What they advise for tokens.
 const TOKENS: &[f64] = &[1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262_144.0, 1_048_576.0];
+/// From a hundredth of a second to a minute: what takes several nodes.
+const LONG_WAITS: &[f64] = &[0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 8.0, 15.0, 30.0, 60.0];
 const BATCHES: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
 
 /// A histogram, and its bounds.
@@ -196,8 +204,31 @@ pub const HISTOGRAMS: &[HistogramFigure] = &[
 /// Every figure.
 pub fn all() -> impl Iterator<Item = Figure> {
     let node = NODE.iter().map(|known| known.figure);
-    node.chain(PROCESS.iter().copied()).chain(HISTOGRAMS.iter().map(|known| known.figure))
+    let alone = node.chain(PROCESS.iter().copied()).chain(HISTOGRAMS.iter().map(|known| known.figure));
+    alone.chain(cluster::all())
 }
+
+/// Sets a figure to a value, for whoever reads it next.
+fn put(figure: &Figure, value: f64, labels: Vec<Label>) {
+    match figure.kind {
+        // Whole numbers up to 2^53, which no count of a process reaches.
+        Kind::Counter => counter!(figure.name, labels).absolute(value as u64),
+        Kind::Gauge | Kind::Histogram => gauge!(figure.name, labels).set(value),
+    }
+}
+
+/// Puts what a node says of itself where it is read. What is the process's has no label: several nodes of it would say
+/// the same.
+pub(crate) fn put_node(stats: &NodeStats, labels: &[Label]) {
+    for known in NODE {
+        let Some(value) = (known.read)(stats) else { continue };
+        let is_of_process = PROCESS_PREFIXES.iter().any(|prefix| known.figure.name.starts_with(prefix));
+        put(&known.figure, value, if is_of_process { Vec::new() } else { labels.to_vec() });
+    }
+}
+
+/// What is the process's, however many nodes it has.
+const PROCESS_PREFIXES: &[&str] = &["process_", "nexa_memory_"];
 
 #[cfg(test)]
 mod tests {
@@ -229,7 +260,7 @@ mod tests {
             assert_eq!(kind == Kind::Counter, name.ends_with("_total"), "{name}");
             assert!(help.ends_with('.'), "{name}: {help}");
         }
-        for known in HISTOGRAMS {
+        for known in HISTOGRAMS.iter().chain(CLUSTER_HISTOGRAMS) {
             assert!(known.bounds.is_sorted(), "{}", known.figure.name);
         }
     }
