@@ -310,6 +310,20 @@ pub async fn another_history_in_the_place_of_this_one_is_found(mut bench: impl B
     bench.close().await;
 }
 
+/// Times that a place which does not answer is asked.
+const ASKED_MAX: usize = 20;
+
+/// What keeping an anchor is answered, and whether it was asked before without an answer, so that it may be kept already.
+async fn asked(anchors: &Arc<dyn Anchors>, anchor: &Anchor, leader: Option<Epoch>) -> (Result<(), AnchorError>, bool) {
+    for nth in 0..ASKED_MAX {
+        match anchors.keep(anchor.clone(), leader).await {
+            Err(AnchorError::Unavailable { detail }) => eprintln!("asked again: {detail}"),
+            answer => return (answer, nth > 0),
+        }
+    }
+    panic!("the place did not answer {ASKED_MAX} times");
+}
+
 /// AN-1, AN-2, AN-3: an empty place that keeps at least so many, the right to write there, and one that is none (any more).
 pub async fn anchors_are_kept_in_a_row(
     anchors: Arc<dyn Anchors>,
@@ -328,21 +342,27 @@ pub async fn anchors_are_kept_in_a_row(
     };
     assert_eq!(anchors.kept().await, Ok(Vec::new()));
     let first = after(None);
-    assert_eq!(anchors.keep(after(Some(&first)), leader).await, Err(AnchorError::Overtaken { number: 2 }));
+    assert_eq!(asked(&anchors, &after(Some(&first)), leader).await.0, Err(AnchorError::Overtaken { number: 2 }));
     let mut all = Vec::new();
     for _ in 0..at_least + 9 {
         let next = after(all.last());
         if let Some(deposed) = deposed {
-            assert_eq!(anchors.keep(next.clone(), deposed).await, Err(AnchorError::NotLeading));
+            assert_eq!(asked(&anchors, &next, deposed).await.0, Err(AnchorError::NotLeading));
         }
-        assert_eq!(anchors.keep(next.clone(), leader).await, Ok(()));
-        let again = anchors.keep(next.clone(), leader).await;
-        assert_eq!(again, Err(AnchorError::Overtaken { number: next.number }), "it is the newest already");
+        let newest = Err(AnchorError::Overtaken { number: next.number });
+        match asked(&anchors, &next, leader).await {
+            (Ok(()), _) => {}
+            (answer, true) if answer == newest => {
+                assert_eq!(anchors.kept().await.expect("kept").last(), Some(&next));
+            }
+            (other, _) => panic!("it is not kept: {other:?}"),
+        }
+        assert_eq!(asked(&anchors, &next, leader).await.0, newest, "it is the newest already");
         all.push(next);
     }
     let other = Anchor { at: Timestamp(1), ..all[all.len() - 1].clone() };
     let number = other.number + 1;
-    assert_eq!(anchors.keep(after(Some(&other)), leader).await, Err(AnchorError::Overtaken { number }));
+    assert_eq!(asked(&anchors, &after(Some(&other)), leader).await.0, Err(AnchorError::Overtaken { number }));
     let kept = anchors.kept().await.expect("kept");
     assert!((at_least..=all.len()).contains(&kept.len()), "{} are kept", kept.len());
     assert_eq!(kept, all[all.len() - kept.len()..]);

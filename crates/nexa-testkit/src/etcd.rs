@@ -1,4 +1,7 @@
 //! A real etcd for a test: its own process on free ports of this machine, with its data in a temporary folder.
+//!
+//! The folder is in memory where there is room. etcd syncs each write, and a disk that other tests keep busy can stand still for
+//! longer than a lease of a test lasts; then a test would show what the disk does.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -8,6 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::fs::statvfs;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -15,6 +19,11 @@ use tempfile::TempDir;
 const READY_WITHIN: Duration = Duration::from_secs(20);
 /// Starts that are tried, since somebody else may take a port that was free.
 const STARTS_MAX: usize = 3;
+
+/// Where files are in memory, as on any Linux.
+const MEMORY: &str = "/dev/shm";
+/// Room that there must be: etcd sets aside 128 MiB of log, and tests run side by side.
+const MEMORY_FREE: u64 = 4 << 30;
 
 /// Certificates for an etcd that talks to those it knows only; PEM.
 pub struct Certificates {
@@ -89,7 +98,7 @@ impl Server {
     }
 
     fn new(program: &Path, at: usize, certificates: Option<&Certificates>) -> Self {
-        let data = tempfile::tempdir().expect("a temporary folder");
+        let data = folder();
         if let Some(Certificates { ca, certificate, key }) = certificates {
             for (name, text) in [("ca", ca), ("certificate", certificate), ("key", key)] {
                 fs::write(data.path().join(name), text).expect("the folder is ours");
@@ -217,6 +226,13 @@ impl Drop for Server {
             eprintln!("etcd said:\n{}", self.log());
         }
     }
+}
+
+/// A new folder, in memory if it can be.
+fn folder() -> TempDir {
+    let has_room = statvfs(MEMORY).is_ok_and(|about| about.f_bavail * about.f_frsize >= MEMORY_FREE);
+    let in_memory = has_room.then(|| tempfile::tempdir_in(MEMORY).ok()).flatten();
+    in_memory.unwrap_or_else(|| tempfile::tempdir().expect("a temporary folder"))
 }
 
 fn program() -> Option<PathBuf> {
