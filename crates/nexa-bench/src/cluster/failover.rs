@@ -17,7 +17,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nexa_client::{Client, ClientError, Options, new_request_id};
 use nexa_event::envelope::Fact;
@@ -52,10 +52,16 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 const FACTS: usize = 1_000;
 /// Agents that move at a time to even them out.
 const MOVES: usize = 16;
-/// Facts of an agent that are shown where it does not go on.
+/// Facts of an agent that are shown where it does not go on, or late.
 const FACTS_SHOWN: u64 = 6;
-/// A kill after which it took longer is shown with what happened when.
+/// A kill after which it took longer is counted, ...
 const LONG: Duration = Duration::from_secs(8);
+/// ... and one after which it took longer than this is shown with what its last agents did when.
+const LATE: Duration = Duration::from_secs(2);
+/// How much of a fact is shown, in bytes.
+const FACT_SHOWN_MAX: usize = 200;
+/// Agents that are shown then.
+const LATE_SHOWN: usize = 3;
 
 const PROGRAM: &str = r##"
 agent Worker { prompt: "Say something about it." }
@@ -96,7 +102,10 @@ pub(crate) async fn run(scale: Scale, nexa: &Path, figures: &mut Figures) -> Res
     };
     let limits = KeyLimits::default();
     let endpoint = Endpoint::start(Config { profile, limits, tags: 0, answers_per_tag: 0, port: 0 }).await?;
-    let (concurrency, grace) = (scale.agents, Duration::from_secs(5));
+    // What a killed node had of the key's requests at once is the others' only two minutes later. So that it does not become
+    // less with each kill, the key takes those of all kills.
+    let concurrency = scale.agents * (scale.kills + 1);
+    let grace = Duration::from_secs(5);
     let common = Common { endpoint: endpoint.url(), concurrency, limits, tokens: Vec::new(), grace };
     let server = Server::Own { exe: nexa.to_path_buf(), folder: None, nodes: NODES };
     let mut crew = Crew::gather(&server, common, &|said| eprintln!("{said}")).await?;
@@ -252,6 +261,7 @@ impl Sight {
     async fn even_out(&self, door: &Client, agents: &[AgentId]) -> Result<(), Error> {
         let least = agents.len() / NODES * 2 / 3;
         let begin = Instant::now();
+        let mut refused = BTreeMap::<String, usize>::new();
         loop {
             let mut owned = vec![Vec::new(); NODES];
             for row in self.store.rows(Rows::Agents(agents.to_vec()), None, agents.len()).await? {
@@ -265,7 +275,10 @@ impl Sight {
                 return Ok(());
             }
             if begin.elapsed() > PATIENCE {
-                return Err(format!("the nodes have {counts:?} agents, which does not even out").into());
+                return Err(format!(
+                    "the nodes have {counts:?} agents, which does not even out; moves were refused: {refused:?}"
+                )
+                .into());
             }
             let ends = |node: &usize| counts[*node];
             let (Some(few), Some(many)) = ((0..NODES).min_by_key(ends), (0..NODES).max_by_key(ends)) else { continue };
@@ -275,16 +288,29 @@ impl Sight {
                 async move { door.migrate(request).await }
             });
             // One that is in the middle of something stays, and is tried again.
-            futures::future::join_all(moves).await;
+            for moved in futures::future::join_all(moves).await {
+                if let Err(error) = moved {
+                    *refused.entry(error.to_string()).or_default() += 1;
+                }
+            }
         }
     }
 
-    /// What an agent did last, for whoever wants to know why it does not go on.
-    async fn story(&self, agent: AgentId) -> Result<String, Error> {
+    /// What an agent did last, or about when it recorded a fact, for whoever wants to know why it does not go on, or late.
+    async fn story(&self, agent: AgentId, from: Option<Version>) -> Result<String, Error> {
         let Some(row) = self.store.row(agent).await? else { return Ok(format!("{agent} is not there")) };
-        let after = Version(row.version.0.saturating_sub(FACTS_SHOWN));
-        let facts = self.store.read(StreamId::Agent(agent), after, FACTS).await?;
-        let facts: Vec<String> = facts.into_iter().map(|recorded| format!("{:?}", recorded.envelope.fact)).collect();
+        let last = Version(row.version.0.saturating_sub(FACTS_SHOWN));
+        let after = from.map_or(last, |from| Version(from.0.saturating_sub(FACTS_SHOWN / 2)));
+        let mut facts = self.store.read(StreamId::Agent(agent), after, FACTS).await?;
+        facts.truncate(FACTS_SHOWN as usize);
+        let facts: Vec<String> = (facts.into_iter())
+            .map(|recorded| {
+                let (header, fact) = (recorded.envelope.header, recorded.envelope.fact);
+                let mut said = format!("{fact:?}");
+                said.truncate(said.floor_char_boundary(FACT_SHOWN_MAX));
+                format!("{} {said}", header.at.0)
+            })
+            .collect();
         let node = row.node.map_or("nobody".to_owned(), |node| node.to_string());
         Ok(format!("{agent}, {node}'s, {:?}, epoch {}: {}", row.state, row.epoch, facts.join("; ")))
     }
@@ -293,7 +319,7 @@ impl Sight {
     async fn until(
         &self,
         mut after: GlobalSeq,
-        mut is_all: impl FnMut(StreamId, AgentEvent) -> bool,
+        mut is_all: impl FnMut(StreamId, Version, AgentEvent) -> bool,
     ) -> Result<(), Error> {
         let mut head = self.store.head();
         loop {
@@ -303,7 +329,7 @@ impl Sight {
             for recorded in news {
                 after = recorded.position;
                 if let Fact::Agent(event) = recorded.envelope.fact
-                    && is_all(recorded.envelope.header.stream, event)
+                    && is_all(recorded.envelope.header.stream, recorded.envelope.header.version, event)
                 {
                     return Ok(());
                 }
@@ -339,7 +365,9 @@ async fn one_kill(
     crew.kill(victim).await?;
 
     let (mut adopted, mut working) = (Vec::new(), Vec::new());
-    let failing_over = sight.until(after, |stream, event| {
+    // Who worked last, and which of its facts that was.
+    let mut latest: Vec<(AgentId, Version)> = Vec::new();
+    let failing_over = sight.until(after, |stream, version, event| {
         let StreamId::Agent(agent) = stream else { return false };
         let Some(progress) = agents.get_mut(&agent) else { return false };
         match (&event, *progress) {
@@ -353,6 +381,7 @@ async fn one_kill(
             ) => {
                 *progress = Progress::Working;
                 working.push(begin.elapsed());
+                latest.push((agent, version));
             }
             // It had ended before the kill.
             (AgentEvent::Ended { .. }, Progress::Lost) => drop(agents.remove(&agent)),
@@ -364,7 +393,7 @@ async fn one_kill(
         let Some((door, module)) = newborn else { return Ok(None) };
         let workload = submit(door, module, "begin", String::new()).await?;
         let root = StreamId::Agent(AgentId::root(workload));
-        let is_start = |stream, event: AgentEvent| stream == root && matches!(event, AgentEvent::Started { .. });
+        let is_start = |stream, _, event: AgentEvent| stream == root && matches!(event, AgentEvent::Started { .. });
         sight.until(after, is_start).await?;
         Ok::<_, Error>(Some(begin.elapsed()))
     };
@@ -375,7 +404,7 @@ async fn one_kill(
         let idle = agents.values().filter(|progress| **progress == Progress::Adopted).count();
         let one = agents.iter().find(|(_, progress)| **progress != Progress::Working);
         let one = match one {
-            Some((agent, _)) => sight.story(*agent).await?,
+            Some((agent, _)) => sight.story(*agent, None).await?,
             None => "the new agent has not begun".to_owned(),
         };
         return Err(format!(
@@ -385,6 +414,13 @@ async fn one_kill(
         .into());
     };
     let ((), placed) = both?;
+    if working.last().is_some_and(|last| *last > LATE) {
+        let moment = SystemTime::now().duration_since(UNIX_EPOCH)?.saturating_sub(begin.elapsed());
+        eprintln!("{node} was killed at {} ms; the last of its agents:", moment.as_millis());
+        for (agent, version) in latest.iter().rev().take(LATE_SHOWN) {
+            eprintln!("  {}", sight.story(*agent, Some(*version)).await?);
+        }
+    }
     let ends = |times: &[Duration]| [times.first().copied(), times.last().copied()].map(Option::unwrap_or_default);
     let (adopted, working) = (ends(&adopted), ends(&working));
     Ok(Kill { node, led: newborn.is_some(), agents: agents.len(), adopted, working, placed })
