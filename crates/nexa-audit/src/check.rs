@@ -4,9 +4,9 @@
 //! anchor. Either way both must meet. It costs as much as there is between them: about a second's facts at a start.
 
 use nexa_event::root::{Anchor, Root, Unchained};
-use nexa_ports::audit::Audit;
+use nexa_ports::audit::{Audit, fold_on};
 use nexa_ports::store::StoreError;
-use nexa_types::{GlobalSeq, Version};
+use nexa_types::GlobalSeq;
 
 /// Places of facts that are read at once.
 pub(crate) const PAGE: usize = 4_096;
@@ -89,15 +89,11 @@ pub(crate) async fn fold(log: &dyn Audit, mut root: Root, to: GlobalSeq) -> Resu
     while root.position < to {
         let left = usize::try_from(to.0 - root.position.0).unwrap_or(PAGE).min(PAGE);
         let page = log.entries(root.position, left).await?;
-        if page.is_empty() {
+        let reached = fold_on(root, &page);
+        if reached.position == root.position {
             return Ok(root);
         }
-        for entry in page {
-            if entry.position.0 != root.position.0 + 1 {
-                return Ok(root);
-            }
-            root = root.next(Version(entry.version.0), entry.link);
-        }
+        root = reached;
     }
     Ok(root)
 }

@@ -73,6 +73,13 @@ pub trait Audit: Send + Sync {
     fn ends(&self, after: Vec<u8>, limit: usize) -> BoxFuture<'_, Result<Vec<End>, StoreError>>;
 }
 
+/// Folds a root on over facts that come right after it, as far as none is missing.
+pub fn fold_on(root: Root, entries: &[Entry]) -> Root {
+    let expected = root.position.0 + 1..;
+    let following = entries.iter().zip(expected).take_while(|(entry, expected)| entry.position.0 == *expected);
+    following.fold(root, |root, (entry, _)| root.next(entry.version, entry.link))
+}
+
 /// Why an anchor is not kept, or kept ones are not read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AnchorError {

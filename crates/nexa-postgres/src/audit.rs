@@ -7,7 +7,7 @@
 use futures::future::BoxFuture;
 use nexa_event::codec;
 use nexa_event::root::Root;
-use nexa_ports::audit::{Audit, End, Entry, LogHead};
+use nexa_ports::audit::{Audit, End, Entry, LogHead, fold_on};
 use nexa_ports::store::{Recorded, StoreError};
 use nexa_types::{GlobalSeq, Version};
 use sqlx::postgres::PgRow;
@@ -40,16 +40,12 @@ pub(crate) fn root_of(column: Option<&str>) -> Answer<Root> {
 pub(crate) async fn fold(connection: &mut PgConnection, mut root: Root, to: GlobalSeq) -> Answer<Root> {
     while root.position < to {
         let left = usize::try_from(to.0 - root.position.0).unwrap_or(CATCH_UP).min(CATCH_UP);
-        let (from, page) = (root.position.0, entries(connection, root.position, left).await?);
-        for (expected, entry) in (from + 1..).zip(page) {
-            if entry.position.0 != expected {
-                return Ok(root);
-            }
-            root = root.next(entry.version, entry.link);
-        }
-        if root.position.0 == from {
+        let page = entries(connection, root.position, left).await?;
+        let reached = fold_on(root, &page);
+        if reached.position == root.position {
             return Ok(root);
         }
+        root = reached;
     }
     Ok(root)
 }

@@ -57,6 +57,9 @@ impl Condemned {
     }
 }
 
+/// What a cancel says, and the position of its fact if there is one.
+type Answered = (Cancelled, Option<GlobalSeq>);
+
 /// See `Store::cancel`; also the position of its fact.
 pub(crate) async fn cancel(
     connection: &mut PgConnection,
@@ -64,41 +67,45 @@ pub(crate) async fn cancel(
     reason: &str,
     stamp: &Stamp,
     format: u16,
-) -> Result<(Cancelled, Option<GlobalSeq>), Fault> {
-    let stream = StreamId::Workload(workload);
-    let fact = Fact::Workload(WorkloadEvent::CancelRequested { reason: reason.to_owned() });
-    let event = |found: &Condemned| one_event(&stream, found.version, found.link, stamp, (&fact, format));
+) -> Result<Answered, Fault> {
     for _ in 0..CANCEL_FREE_TRIES {
-        let found = match condemned(connection, workload).await? {
-            Ok(found) => found,
-            Err(answer) => return Ok((answer, None)),
-        };
-        let event = event(&found)?;
-        if let Some(position) = cancel_as_read(connection, workload, reason, stamp, &found, event).await? {
-            return Ok((found.accepted(), Some(position)));
+        if let Some(answered) = try_cancel(connection, workload, reason, stamp, format).await? {
+            return Ok(answered);
         }
     }
     // Agents are born faster than a question and an answer travel.
     let mut change = connection.begin().await?;
     let held = async {
         hold(&mut change, workload).await?;
-        let found = match condemned(&mut change, workload).await? {
-            Ok(found) => found,
-            Err(answer) => return Ok((answer, None)),
-        };
-        let event = event(&found)?;
-        match cancel_as_read(&mut change, workload, reason, stamp, &found, event).await? {
-            Some(position) => Ok((found.accepted(), Some(position))),
-            None => Err(damaged("a workload", "it changes while it is held").into()),
-        }
+        let answered = try_cancel(&mut change, workload, reason, stamp, format).await?;
+        answered.ok_or_else(|| damaged("a workload", "it changes while it is held").into())
     };
     // Whatever became of it, nobody is kept waiting until this connection is used again.
-    let answer: Result<_, Fault> = held.await;
-    match &answer {
+    let answered: Result<Answered, Fault> = held.await;
+    match &answered {
         Ok(_) => change.commit().await?,
         Err(_) => change.rollback().await?,
     }
-    answer
+    answered
+}
+
+/// Cancels a workload as it was just read; `None` if it has changed since.
+async fn try_cancel(
+    connection: &mut PgConnection,
+    workload: WorkloadId,
+    reason: &str,
+    stamp: &Stamp,
+    format: u16,
+) -> Result<Option<Answered>, Fault> {
+    let found = match condemned(connection, workload).await? {
+        Ok(found) => found,
+        Err(answer) => return Ok(Some((answer, None))),
+    };
+    let fact = Fact::Workload(WorkloadEvent::CancelRequested { reason: reason.to_owned() });
+    let stream = StreamId::Workload(workload);
+    let event = one_event(&stream, found.version, found.link, stamp, (&fact, format))?;
+    let position = cancel_as_read(connection, workload, reason, stamp, &found, event).await?;
+    Ok(position.map(|position| (found.accepted(), Some(position))))
 }
 
 /// Holds a workload and its live agents as they are until the transaction ends, in the order of `functions.sql`.

@@ -6,12 +6,10 @@
 mod support;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use nexa_event::fact::{AgentEvent, EffectResult, Input};
 use nexa_ports::neighbours::Carried;
 use nexa_ports::store::{Place, Post, Posted};
-use nexa_runtime::fence::Fence;
 use nexa_runtime::{Given, Node, Released};
 use nexa_types::*;
 use nexa_vm::codec;
@@ -19,7 +17,7 @@ use nexa_vm::module::Module;
 use nexa_vm::value::Value;
 use tokio::sync::watch;
 
-use support::cluster::{Town, name};
+use support::cluster::{Switch, Town, name};
 use support::model::FakeModel;
 use support::store::Way;
 use support::{Desk, soon, until};
@@ -209,29 +207,17 @@ async fn what_is_found_of_an_earlier_right_ends_nothing_that_goes_on_by_a_later_
     assert_eq!(calls(&town), [[1], [1]]);
 }
 
-struct Switch(AtomicBool);
-
-impl Fence for Switch {
-    fn now(&self) -> Timestamp {
-        Timestamp(0)
-    }
-
-    fn may_send(&self, _: Option<Timestamp>) -> bool {
-        self.0.load(Ordering::SeqCst)
-    }
-}
-
 #[tokio::test]
 async fn a_ticket_that_waits_is_not_given_up_for_an_answer_to_something_else() {
     let town = Town::of(Desk::with_still_clock(FakeModel::echo(1)));
-    let fence = Arc::new(Switch(AtomicBool::new(false)));
+    let fence = Arc::new(Switch::default());
     let n1 = town.start_fenced("n1", fence.clone()).await;
     let workload = town.run_on("n1", 1, &pays(), Vec::new()).await;
     let agent = root(workload);
     town.desk.reaches(agent, AgentState::Waiting(Waiting::Tool)).await;
     comes_again(&n1, agent, EffectKey::of(workload, agent, Seq(77)), Seq(77));
     until("it to be heard", || n1.load().results_unrecorded == 0).await;
-    fence.0.store(true, Ordering::SeqCst);
+    fence.allow();
     town.desk.sim.clone().unwrap().advance(Millis(500));
     assert_eq!(town.desk.text(workload).await, PAID);
     assert_eq!(calls(&town), [[1], [1]]);

@@ -5,7 +5,7 @@
 mod support;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nexa_event::fact::AgentEvent;
 use nexa_ports::store::{Place, Rows, StoreError};
@@ -16,7 +16,7 @@ use nexa_vm::module::Module;
 use nexa_vm::value::Value;
 use proptest::prelude::*;
 
-use support::cluster::{Town, name};
+use support::cluster::{Switch, Town, name};
 use support::model::FakeModel;
 use support::store::{Doubt, Way};
 use support::{Desk, program, soon, until};
@@ -397,22 +397,10 @@ async fn a_node_that_has_lost_an_agent_neither_records_nor_sends_for_it() {
     assert_eq!(attempts, [[1], [2]]);
 }
 
-struct Switch(AtomicBool);
-
-impl Fence for Switch {
-    fn now(&self) -> Timestamp {
-        Timestamp(0)
-    }
-
-    fn may_send(&self, _: Option<Timestamp>) -> bool {
-        self.0.load(Ordering::SeqCst)
-    }
-}
-
 #[tokio::test]
 async fn a_node_that_may_not_send_waits_with_its_ticket_until_it_may() {
     let town = Town::of(Desk::with_still_clock(FakeModel::echo(1)));
-    let fence = Arc::new(Switch(AtomicBool::new(false)));
+    let fence = Arc::new(Switch::default());
     let n1 = town.start_fenced("n1", fence.clone()).await;
     let workload = town.run_on("n1", 1, &program::one_call(), Vec::new()).await;
     town.desk.reaches(root(workload), AgentState::Waiting(Waiting::Model)).await;
@@ -426,7 +414,7 @@ async fn a_node_that_may_not_send_waits_with_its_ticket_until_it_may() {
     assert_eq!(town.desk.model.asked_count(), 0);
     let refused = n1.release(root(workload), &name("n2")).await;
     assert!(matches!(refused, Err(ReleaseError::Busy { .. })), "its start is recorded, and was not sent: {refused:?}");
-    fence.0.store(true, Ordering::SeqCst);
+    fence.allow();
     clock.advance(Millis(500));
     assert_eq!(town.desk.text(workload).await, "<hello>");
     assert_eq!(starts(&town.desk.events(root(workload)).await), 1, "by the same ticket");

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use futures::future::BoxFuture;
 use nexa_event::envelope::Link;
 use nexa_event::root::Root;
-use nexa_ports::audit::{Audit, End, Entry, LogHead};
+use nexa_ports::audit::{Audit, End, Entry, LogHead, fold_on};
 use nexa_ports::store::StoreError;
 use nexa_types::{GlobalSeq, Version};
 use rusqlite::{Connection, Row, params};
@@ -92,16 +92,11 @@ pub(crate) fn fold(connection: &Connection, mut root: Root, to: GlobalSeq) -> An
     while root.position < to {
         let left = usize::try_from(to.0 - root.position.0).unwrap_or(CATCH_UP).min(CATCH_UP);
         let page = entries(connection, root.position, left)?;
-        let from = root.position;
-        for (expected, entry) in (from.0 + 1..).zip(page) {
-            if entry.position.0 != expected {
-                return Ok(root);
-            }
-            root = root.next(entry.version, entry.link);
-        }
-        if root.position == from {
+        let reached = fold_on(root, &page);
+        if reached.position == root.position {
             return Ok(root);
         }
+        root = reached;
     }
     Ok(root)
 }

@@ -22,6 +22,26 @@ use tokio::sync::{mpsc, watch};
 use super::model::FakeModel;
 use super::{Desk, config, soon};
 
+/// Whether a node may send, as a test says; not at first.
+#[derive(Default)]
+pub struct Switch(AtomicBool);
+
+impl Switch {
+    pub fn allow(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+impl Fence for Switch {
+    fn now(&self) -> Timestamp {
+        Timestamp(0)
+    }
+
+    fn may_send(&self, _: Option<Timestamp>) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
 /// A tool that has an effect: each call is counted by its key.
 pub struct Sink {
     calls: watch::Sender<BTreeMap<EffectKey, Vec<u32>>>,
