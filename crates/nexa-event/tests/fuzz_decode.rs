@@ -4,6 +4,7 @@ use bolero::check;
 use nexa_event::codec::{DecodeError, NESTING_MAX, decode, encode};
 use nexa_event::envelope::{self, Fact, Header, Link};
 use nexa_event::fact::{AgentEvent, Input};
+use nexa_event::inbox;
 use nexa_types::{Failure, Outcome, RunCode, Spend};
 use proptest::prelude::*;
 
@@ -32,6 +33,9 @@ fn decode_all(bytes: &[u8]) {
     }
     if let Ok(input) = decode::<Input>(bytes) {
         assert_eq!(decode::<Input>(&encode(&input)).as_ref(), Ok(&input));
+    }
+    if let Ok((input, trace)) = inbox::decode(bytes) {
+        assert_eq!(inbox::decode(&inbox::encode(&input, trace.as_ref())).as_ref(), Ok(&(input, trace)));
     }
     if let Ok(header) = decode::<Header>(bytes) {
         assert_eq!(decode::<Header>(&encode(&header)).as_ref(), Ok(&header));

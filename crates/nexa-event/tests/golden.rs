@@ -20,6 +20,7 @@ use nexa_event::fact::{
     AgentEvent, ChildBorn, ClusterEvent, EffectResult, Input, Intent, ItemSchedule, ListItem, OnFailure, Parent,
     Program, Spawned, WaitOn, WorkloadEvent,
 };
+use nexa_event::inbox;
 use nexa_types::{
     AgentId, BlobHash, Budget, EffectKey, Epoch, Failure, InputId, Millis, ModuleHash, NodeId, Outcome, Payload,
     PrincipalId, RequestId, RunCode, Seq, Spend, StreamId, TenantId, Timestamp, Tokens, UsdMicro, Version, WorkloadId,
@@ -452,6 +453,47 @@ fn inputs() -> Vec<Input> {
     samples
 }
 
+/// An input as it waits in an inbox, with the trace of whoever sent it.
+#[derive(Debug, PartialEq)]
+struct Waiting(Input);
+
+fn sender() -> TraceContext {
+    TraceContext { trace: [7; 16], span: [8; 8] }
+}
+
+impl Encode<()> for Waiting {
+    fn encode<W: minicbor::encode::Write>(
+        &self,
+        encoder: &mut minicbor::Encoder<W>,
+        _: &mut (),
+    ) -> Result<(), minicbor::encode::Error<W::Error>> {
+        encoder.writer_mut().write_all(&inbox::encode(&self.0, Some(&sender()))).map_err(minicbor::encode::Error::write)
+    }
+}
+
+impl<'b> Decode<'b, ()> for Waiting {
+    fn decode(decoder: &mut minicbor::Decoder<'b>, _: &mut ()) -> Result<Self, minicbor::decode::Error> {
+        let bytes = decoder.input();
+        decoder.skip()?;
+        let (input, trace) = inbox::decode(bytes).map_err(minicbor::decode::Error::custom)?;
+        assert_eq!(trace, Some(sender()));
+        Ok(Self(input))
+    }
+}
+
+#[test]
+fn builds_that_do_not_know_of_traces_in_inboxes_pass_over_them() {
+    for input in inputs() {
+        let (plain, traced) = (inbox::encode(&input, None), inbox::encode(&input, Some(&sender())));
+        assert_eq!(plain, encode(&input), "without a trace they are the bytes that those builds write");
+        assert_eq!(inbox::decode(&plain), Ok((input.clone(), None)), "and theirs are read");
+        assert!(traced.len() > plain.len());
+        // What those builds do with what waits in an inbox.
+        assert_eq!(decode::<Input>(&traced), Ok(input));
+    }
+    assert_eq!(FORMAT, 1, "so it needs no new format");
+}
+
 fn headers() -> Vec<Header> {
     let tenant = TenantId::new("team-a").expect("a good name");
     let streams = [StreamId::Agent(agent()), StreamId::Workload(workload()), StreamId::Cluster(tenant.clone())];
@@ -529,6 +571,8 @@ fn what_earlier_builds_wrote_is_read_and_written_the_same() {
     all_named(&facts, fact, FACTS);
     check("fact", &facts, fact_name, &mut used);
     check("input", &inputs(), input, &mut used);
+    let waiting: Vec<Waiting> = inputs().into_iter().map(Waiting).collect();
+    check("waiting", &waiting, |waiting| input(&waiting.0), &mut used);
     check("header", &headers(), |header| stream(&header.stream), &mut used);
     let (request, reply) = search();
     check("search", &[request], |_| "request", &mut used);

@@ -300,8 +300,8 @@ impl Kept {
     }
 
     fn put_entry(&mut self, post: &Post, stamp: &Stamp) {
-        let entry =
-            InboxEntry { id: post.id, input: post.input.clone(), at: stamp.at, principal: stamp.principal.clone() };
+        let Post { id, input, trace, .. } = post.clone();
+        let entry = InboxEntry { id, input, at: stamp.at, principal: stamp.principal.clone(), trace };
         self.inboxes.entry(post.to).or_default().push(Slot { id: post.id, entry: Some(entry) });
     }
 
@@ -350,9 +350,9 @@ impl Kept {
             let input = Input::Cancel { reason: reason.to_owned(), epoch: *epoch };
             let slots = self.inboxes.entry(*agent).or_default();
             match slots.iter_mut().find(|slot| slot.id == id) {
-                Some(Slot { entry: Some(entry), .. }) => entry.input = input,
+                Some(Slot { entry: Some(entry), .. }) => (entry.input, entry.trace) = (input, stamp.trace),
                 Some(Slot { entry: None, .. }) => {}
-                None => self.put_entry(&Post { to: *agent, id, input }, stamp),
+                None => self.put_entry(&Post { to: *agent, id, input, trace: stamp.trace }, stamp),
             }
         }
         Cancelled::Accepted { agents: raised.into_iter().map(|(agent, _, owner)| (agent, owner)).collect() }

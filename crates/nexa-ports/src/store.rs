@@ -100,6 +100,8 @@ pub struct Post {
     pub id: InputId,
     /// What it says.
     pub input: Input,
+    /// What is being done where it is sent, if that is exported. The agent's next turn is linked to it.
+    pub trace: Option<TraceContext>,
 }
 
 /// An agent that comes into existence.
@@ -257,6 +259,8 @@ pub struct InboxEntry {
     pub at: Timestamp,
     /// Who posted it.
     pub principal: PrincipalId,
+    /// What was being done where it was sent, if that was exported.
+    pub trace: Option<TraceContext>,
 }
 
 /// What became of a post by somebody who is not an owner.

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use nexa_event::codec;
 use nexa_event::envelope::{Fact, Header, Link, chain};
 use nexa_event::fact::WorkloadEvent;
+use nexa_event::inbox;
 use nexa_ports::store::{Append, AppendError, Birth, Guard, Stamp, StoreError};
 use nexa_types::limits::{INLINE_BYTES_MAX, SNAPSHOT_BYTES_MAX};
 use nexa_types::{AgentId, AgentState, Epoch, InputId, NodeId, StreamId, Timestamp, Version, WorkloadId};
@@ -47,7 +48,7 @@ impl Ready {
             facts: append.facts.iter().map(written).collect(),
             also: also.map(written).collect(),
             births: append.births.iter().map(|birth| written(&birth.first)).collect(),
-            posts: append.posts.iter().map(|post| codec::encode(&post.input)).collect(),
+            posts: append.posts.iter().map(|post| inbox::encode(&post.input, post.trace.as_ref())).collect(),
             append,
         }
     }

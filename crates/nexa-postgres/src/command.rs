@@ -1,8 +1,8 @@
 //! The writing calls that are no appends, each one statement, but for the cancel of a workload that changes all the time.
 
-use nexa_event::codec;
 use nexa_event::envelope::{Fact, Link};
 use nexa_event::fact::{Input, WorkloadEvent};
+use nexa_event::inbox;
 use nexa_ports::store::{Cancelled, Place, Post, Posted, Stamp};
 use nexa_types::limits::INBOX_ENTRIES_MAX;
 use nexa_types::{AgentId, Epoch, GlobalSeq, InputId, NodeId, StreamId, TenantId, Version, WorkloadId};
@@ -171,7 +171,8 @@ async fn cancel_as_read(
         }
     };
     let inputs: Vec<InputId> = found.agents.iter().map(|(agent, ..)| InputId::cancel(*agent)).collect();
-    let body = |epoch: Epoch| codec::encode(&Input::Cancel { reason: reason.to_owned(), epoch: epoch.next() });
+    let cancel = |epoch: Epoch| Input::Cancel { reason: reason.to_owned(), epoch: epoch.next() };
+    let body = |epoch: Epoch| inbox::encode(&cancel(epoch), stamp.trace.as_ref());
     let position: Option<i64> =
         sqlx::query_scalar("SELECT cancel_workload_1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)")
             .bind(event.stream)

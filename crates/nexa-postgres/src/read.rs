@@ -8,9 +8,10 @@
 
 use std::collections::BTreeMap;
 
-use nexa_event::codec::{self, DecodeError};
+use nexa_event::codec::DecodeError;
 use nexa_event::envelope::{self, Link};
 use nexa_event::formats::Formats;
+use nexa_event::inbox;
 use nexa_ports::store::{AgentRow, InboxEntry, Recorded, Rows, Snapshot, StoreError};
 use nexa_types::{
     AgentId, BlobHash, GlobalSeq, InputId, PrincipalId, StreamId, TenantId, Timestamp, Version, WorkloadId,
@@ -345,11 +346,13 @@ pub(crate) async fn entry(connection: &mut PgConnection, agent: AgentId, id: Inp
 fn inbox_entry(agent: AgentId, row: &PgRow) -> Answer<InboxEntry> {
     let bad = |what: &str| damaged(&format!("the inbox of {agent}"), what);
     let principal: &str = row.try_get(3)?;
+    let (input, trace) = inbox::decode(row.try_get(1)?).map_err(|error| bad(&error.to_string()))?;
     Ok(InboxEntry {
         id: InputId::from_slice(row.try_get(0)?).ok_or_else(|| bad("an id does not have 16 bytes"))?,
-        input: codec::decode(row.try_get(1)?).map_err(|error| bad(&error.to_string()))?,
+        input,
         at: Timestamp(counter(row.try_get(2)?)?),
         principal: PrincipalId::new(principal).map_err(|error| bad(&error.to_string()))?,
+        trace,
     })
 }
 

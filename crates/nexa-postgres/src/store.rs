@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures::future::BoxFuture;
-use nexa_event::codec;
+use nexa_event::inbox;
 use nexa_ports::store::{
     AgentRow, Append, AppendError, Appended, Backlog, Cancelled, InboxEntry, Place, Post, Posted, Recorded, Rows,
     Snapshot, Stamp, Store, StoreError,
@@ -32,7 +32,7 @@ impl Store for PostgresStore {
 
     fn post(&self, post: Post, stamp: Stamp) -> BoxFuture<'_, Result<Posted, StoreError>> {
         Box::pin(async move {
-            let body = codec::encode(&post.input);
+            let body = inbox::encode(&post.input, post.trace.as_ref());
             bound("an input", body.len())?;
             let whole = Arc::new((post, body, stamp));
             self.callers

@@ -6,7 +6,8 @@
 //!
 //! One span a turn (`invoke_agent`), one a call of a model (`chat`), one a call of a tool (`execute_tool`); none a message
 //! or a step. A turn is a trace of its own: what led to it, as the turn that spawned the agent, the one before (here or on
-//! the node that the agent comes from), or the leader's order, is a link and no parent, because an agent may work for days.
+//! the node that the agent comes from), the leader's order, or the turns of others whose messages it takes, is a link and no
+//! parent, because an agent may work for days.
 //! A call is a child of the turn that sent it.
 //!
 //! Spans are those of `tracing`; who exports them decides whether they exist at all. Histograms go to whatever recorder
@@ -32,7 +33,7 @@ use tracing::field::Empty;
 use tracing::{Span, info_span};
 
 use crate::dispatch::models::Work;
-use crate::trace::{context_of, link};
+use crate::trace::{Links, context_of, link};
 
 /// The target of every span in here: who exports spans wants these and no others.
 pub const TARGET: &str = "nexa::genai";
@@ -198,6 +199,8 @@ pub(crate) struct Who<'a> {
 #[derive(Default)]
 pub(crate) struct Turn {
     span: Option<Span>,
+    /// What it is linked to.
+    linked: Links,
 }
 
 impl Turn {
@@ -227,10 +230,18 @@ impl Turn {
             { attribute::LINK } = Empty,
         );
         if !span.is_disabled() {
-            link(&span, led.into_iter().chain(*earlier));
+            link(&span, &mut self.linked, led.into_iter().chain(*earlier));
             *earlier = context_of(&span);
         }
         self.span.insert(span).clone()
+    }
+
+    /// It has heard of this, too, which is forgotten here.
+    pub(crate) fn follows(&mut self, heard: &mut Links) {
+        let heard = heard.take();
+        if let Some(span) = self.span.as_ref().filter(|span| !span.is_disabled()) {
+            link(span, &mut self.linked, heard);
+        }
     }
 }
 

@@ -1,13 +1,18 @@
 //! Where traces come from and go on: what came with a call, what placed an agent, what it did on the node before.
 //!
-//! A context travels in four ways: as the `traceparent` of a call; in the header of each fact; in the leader's order that
-//! gives agents to a node; and with an agent that moves. An agent's turns are traces of their own ([`crate::genai`]), so all
-//! of these become links of its next turn, but for a call's `traceparent`, which is the parent of the call's span.
+//! A context travels in five ways: as the `traceparent` of a call; in the header of each fact; beside what waits in an inbox; in
+//! the leader's order that gives agents to a node; and with an agent that moves. An agent's turns are traces of their own
+//! ([`crate::genai`]), so all of these become links of its next turn, but for a call's `traceparent`, which is the parent of the
+//! call's span.
+//!
+//! What waits in an inbox comes from agents of the same workload, or from a call that was let in for the agent's tenant. So no
+//! trace leads from one tenant to another.
 //!
 //! Spans in here are one for each call that changes something, one for each time that a node is told of agents, and one for
 //! each agent that moves: none for a message or a fact.
 //!
-//! Bound: [`LEADS_MAX`] agents that are out of memory have a context kept. A further one has its next turn without that link.
+//! Bounds: [`LEADS_MAX`] agents that are out of memory have a context kept. A further one has its next turn without that link.
+//! A turn has at most [`LINKS_MAX`] links; what it hears after those is not linked.
 
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -22,6 +27,10 @@ use crate::genai::{TARGET, attribute};
 
 /// Agents out of memory of which it is known what led to their next turn.
 pub const LEADS_MAX: usize = 65_536;
+
+/// The most links of a span. They go to the exporter as attributes, of which it keeps 128 a span, and what else is said of a turn
+/// must have room.
+pub const LINKS_MAX: usize = 64;
 
 /// What is done, beside agents' own work.
 pub mod operation {
@@ -84,13 +93,32 @@ pub fn context(header: &str) -> Option<TraceContext> {
     is_kept.then(|| TraceContext { trace: trace.to_be_bytes(), span: span.to_be_bytes() })
 }
 
-/// Notes what led to a span; each context once.
-pub(crate) fn link(span: &Span, to: impl IntoIterator<Item = TraceContext>) {
-    let mut seen: Vec<TraceContext> = Vec::new();
+/// Contexts that lead to something, each once, and the first [`LINKS_MAX`] of them.
+#[derive(Debug, Default)]
+pub(crate) struct Links(Vec<TraceContext>);
+
+impl Links {
+    /// Takes one in, and says whether it was wanted.
+    pub(crate) fn note(&mut self, context: Option<TraceContext>) -> bool {
+        let Some(context) = context else { return false };
+        let is_wanted = self.0.len() < LINKS_MAX && !self.0.contains(&context);
+        if is_wanted {
+            self.0.push(context);
+        }
+        is_wanted
+    }
+
+    /// Gives them, the first one first, and has none afterwards, nor room for any.
+    pub(crate) fn take(&mut self) -> impl Iterator<Item = TraceContext> {
+        std::mem::take(&mut self.0).into_iter()
+    }
+}
+
+/// Notes what led to a span, beside what it is linked to already.
+pub(crate) fn link(span: &Span, linked: &mut Links, to: impl IntoIterator<Item = TraceContext>) {
     for to in to {
-        if !seen.contains(&to) {
+        if linked.note(Some(to)) {
             span.record(attribute::LINK, traceparent(&to));
-            seen.push(to);
         }
     }
 }
@@ -153,7 +181,7 @@ pub fn migrate(agent: AgentId, from: &NodeId, to: &NodeId) -> Span {
 
 /// An agent that moves did this last where it was.
 pub fn follows(span: &Span, earlier: Option<TraceContext>) {
-    link(span, earlier);
+    link(span, &mut Links::default(), earlier);
 }
 
 /// What a span is about did not work, for this reason from a closed set.
@@ -217,6 +245,19 @@ mod tests {
         ] {
             assert_eq!(context(&wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_context_is_linked_once_and_only_so_many_are() {
+        let it = |n: usize| Some(TraceContext { trace: (n as u128).to_be_bytes(), span: [1; 8] });
+        let mut links = Links::default();
+        assert!(!links.note(None));
+        for n in 0..LINKS_MAX {
+            assert!(links.note(it(n)) && !links.note(it(n)), "{n}");
+        }
+        assert!(!links.note(it(LINKS_MAX)), "there is no room for it");
+        assert_eq!(links.take().map(Some).collect::<Vec<_>>(), (0..LINKS_MAX).map(it).collect::<Vec<_>>());
+        assert!(links.note(it(0)), "it has none any more");
     }
 
     #[test]

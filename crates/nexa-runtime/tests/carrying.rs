@@ -46,7 +46,7 @@ fn root(workload: WorkloadId) -> AgentId {
 async fn hears(town: &Town, node: &Node, agent: AgentId, number: u8) {
     let value = codec::encode(&Value::Int(1));
     let input = Input::Message { from: "a test".to_owned(), value };
-    let post = Post { to: agent, id: InputId::from_bytes([number; 16]), input };
+    let post = Post { to: agent, id: InputId::from_bytes([number; 16]), input, trace: None };
     assert!(matches!(town.desk.store.post(post, town.desk.stamp()).await.unwrap(), Posted::Accepted { .. }));
     node.wake(agent).unwrap();
 }

@@ -86,7 +86,7 @@ async fn a_stop_in_the_middle_of_an_append_cancels_no_agent() {
     // It takes a message, which its next request will end with, while its call is in flight, and the store takes its time.
     way.holds_appends.send_replace(true);
     let message = Input::Message { from: "ada".into(), value: codec::encode(&Value::Str("go on".into())) };
-    let post = Post { to: root(workload), id: InputId::from_bytes([9; 16]), input: message };
+    let post = Post { to: root(workload), id: InputId::from_bytes([9; 16]), input: message, trace: None };
     assert!(matches!(desk.store.post(post, desk.stamp()).await.unwrap(), Posted::Accepted { .. }));
     node.wake(root(workload)).unwrap();
     soon("the append", way.held_appends.subscribe().wait_for(|held| *held == 1)).await.unwrap();

@@ -7,6 +7,7 @@
 use nexa_event::codec;
 use nexa_event::envelope::{FORMAT, Fact, Header, Link, chain};
 use nexa_event::fact::WorkloadEvent;
+use nexa_event::inbox;
 use nexa_ports::store::{Append, AppendError, Appended, Birth, Guard, Post, Stamp, StoreError};
 use nexa_types::limits::{INLINE_BYTES_MAX, SNAPSHOT_BYTES_MAX};
 use nexa_types::{AgentId, AgentState, Epoch, GlobalSeq, InputId, StreamId, TenantId, Version, WorkloadId};
@@ -48,7 +49,7 @@ impl Ready {
             facts: append.facts.iter().map(Written::of).collect(),
             also: also.map(Written::of).collect(),
             births: append.births.iter().map(|birth| Written::of(&birth.first)).collect(),
-            posts: append.posts.iter().map(|post| codec::encode(&post.input)).collect(),
+            posts: append.posts.iter().map(|post| inbox::encode(&post.input, post.trace.as_ref())).collect(),
             append,
         }
     }

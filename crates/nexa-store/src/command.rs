@@ -1,8 +1,8 @@
 //! The writing calls, each as what it does within the writer's transaction.
 
-use nexa_event::codec;
 use nexa_event::envelope::Fact;
 use nexa_event::fact::{Input, WorkloadEvent};
+use nexa_event::inbox;
 use nexa_ports::store::{AppendError, Appended, Cancelled, Place, Post, Posted, Stamp, StoreError};
 use nexa_types::limits::INBOX_ENTRIES_MAX;
 use nexa_types::{AgentId, Epoch, InputId, NodeId, StreamId, TenantId, Version, WorkloadId};
@@ -140,7 +140,7 @@ impl CancelAll {
                 .execute(params![
                     agent.as_bytes(),
                     InputId::cancel(*agent).as_bytes(),
-                    codec::encode(&input),
+                    inbox::encode(&input, self.stamp.trace.as_ref()),
                     moment(self.stamp.at),
                     self.stamp.principal.as_str()
                 ])?;

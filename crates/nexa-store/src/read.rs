@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use nexa_event::codec::{self, DecodeError};
 use nexa_event::envelope::{self, Link};
+use nexa_event::inbox;
 use nexa_ports::store::{AgentRow, InboxEntry, Recorded, Rows, StoreError};
 use nexa_types::{
     AgentId, BlobHash, GlobalSeq, InputId, PrincipalId, StreamId, TenantId, Timestamp, Version, WorkloadId,
@@ -349,11 +350,13 @@ fn inbox_entry(agent: AgentId, row: &rusqlite::Row<'_>) -> Answer<InboxEntry> {
     let bad = |what: &str| damaged(&format!("the inbox of {agent}"), what);
     let (id, body): (Vec<u8>, Vec<u8>) = (sql(row.get(0))?, sql(row.get(1))?);
     let principal: String = sql(row.get(3))?;
+    let (input, trace) = inbox::decode(&body).map_err(|error| bad(&error.to_string()))?;
     Ok(InboxEntry {
         id: InputId::from_slice(&id).ok_or_else(|| bad("an id does not have 16 bytes"))?,
-        input: codec::decode(&body).map_err(|error| bad(&error.to_string()))?,
+        input,
         at: Timestamp(counter(sql(row.get(2))?)?),
         principal: PrincipalId::new(&principal).map_err(|error| bad(&error.to_string()))?,
+        trace,
     })
 }
 

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use futures::future::BoxFuture;
-use nexa_event::codec;
+use nexa_event::inbox;
 use nexa_ports::store::{
     AgentRow, Append, AppendError, Appended, Backlog, Cancelled, InboxEntry, Place, Post, Posted, Recorded, Rows,
     Stamp, Store, StoreError,
@@ -52,7 +52,7 @@ impl Store for SqliteStore {
 
     fn post(&self, post: Post, stamp: Stamp) -> BoxFuture<'_, Result<Posted, StoreError>> {
         Box::pin(async move {
-            let body = codec::encode(&post.input);
+            let body = inbox::encode(&post.input, post.trace.as_ref());
             bound("an input", body.len())?;
             self.submit(PostOne { post, body, stamp }).await?
         })

@@ -74,7 +74,7 @@ fn an_append_with_a_part_that_is_too_long_leaves_nothing_and_the_others_of_its_b
         let (root, other) = (submit(&store, 1).await, submit(&store, 2).await);
         let head = *store.head().borrow();
         let input = Input::Message { from: "ann".into(), value: Payload::new(vec![0x61; SNAPSHOT_BYTES_MAX]) };
-        let post = Post { to: other, id: InputId::cancel(other), input };
+        let post = Post { to: other, id: InputId::cancel(other), input, trace: None };
         let batch = vec![
             owned(root, 1, 1, vec![emitted(1), large(SNAPSHOT_BYTES_MAX), emitted(3)]),
             Append { posts: vec![post], ..owned(root, 1, 1, vec![emitted(1)]) },

@@ -12,7 +12,7 @@ use nexa_event::asks::{Asks, Gang};
 use nexa_event::envelope::{FORMAT, Fact};
 use nexa_event::fact::{AgentEvent, Input, WorkloadEvent};
 use nexa_ports::store::{
-    Append, AppendError, Appended, Birth, Cancelled, Guard, Place, Post, Posted, RowChange, Rows, Store,
+    Append, AppendError, Appended, Birth, Cancelled, Guard, Place, Post, Posted, RowChange, Rows, Stamp, Store,
 };
 use nexa_types::limits::{INBOX_ENTRIES_MAX, INLINE_BYTES_MAX};
 use nexa_types::{
@@ -20,6 +20,7 @@ use nexa_types::{
     Timestamp, Version, Waiting, WorkloadId,
 };
 
+pub(crate) use fixture::trace;
 use fixture::{asking, message, node, plain, row, submitted};
 pub use fixture::{birth, emitted, owned, spawned, stamp, submission, workload};
 
@@ -199,6 +200,8 @@ pub async fn an_input_enters_an_inbox_once_also_after_it_was_taken(store: AnySto
     let waiting = store.inbox(root, 10).await.expect("inbox");
     assert_eq!(waiting.iter().map(|entry| entry.id).collect::<Vec<_>>(), [first.id, second.id], "oldest first");
     assert_eq!((waiting[0].at, &waiting[0].input), (Timestamp(5), &first.input));
+    assert_eq!(waiting.iter().map(|entry| entry.trace).collect::<Vec<_>>(), [first.trace, second.trace]);
+    assert!(first.trace.is_some() && second.trace.is_none(), "one with a trace and one without");
     assert_eq!(store.inbox(root, 1).await.expect("inbox").len(), 1);
     assert_eq!(store.entry(root, second.id).await, Ok(Some(waiting[1].clone())));
     assert_eq!(store.entry(root, message(root, 3).id).await, Ok(None));
@@ -398,11 +401,12 @@ pub async fn a_cancel_says_what_it_met(store: AnyStore) {
 pub async fn a_cancel_that_waits_gets_the_raised_epoch(store: AnyStore) {
     let (workload, root) = submit(&store, 1).await;
     let input = Input::Cancel { reason: "parent".into(), epoch: Epoch(1) };
-    let posts = vec![Post { to: root, id: InputId::cancel(root), input }];
+    let posts = vec![Post { to: root, id: InputId::cancel(root), input, trace: None }];
     append(&store, Append { posts, ..owned(root, 1, 1, vec![]) }).await.expect("append");
-    store.cancel(workload, "enough".into(), stamp(4)).await.expect("cancel");
+    store.cancel(workload, "enough".into(), Stamp { trace: trace(1), ..stamp(4) }).await.expect("cancel");
     let waiting = store.inbox(root, 10).await.expect("inbox");
     assert_eq!(waiting.len(), 1);
+    assert_eq!(waiting[0].trace, trace(1), "and it comes from there");
     assert_eq!(waiting[0].input, Input::Cancel { reason: "enough".into(), epoch: Epoch(2) });
 }
 

@@ -11,7 +11,7 @@ use nexa_types::{
 };
 use proptest::prelude::*;
 
-use crate::store_contract::{AnyStore, birth, emitted, owned, stamp, submission, workload};
+use crate::store_contract::{AnyStore, birth, emitted, owned, stamp, submission, trace, workload};
 
 const WORKLOADS: u8 = 2;
 /// Agents of one workload: the root and its children.
@@ -106,7 +106,7 @@ fn post(to: AgentId, number: u8) -> Post {
     let input = Input::Message { from: "somebody".into(), value: Payload::new(vec![number]) };
     // One of the ids is the cancel's own.
     let id = if number == 0 { InputId::cancel(to) } else { InputId::from_bytes([number; 16]) };
-    Post { to, id, input }
+    Post { to, id, input, trace: trace(number) }
 }
 
 fn state(number: u8) -> AgentState {

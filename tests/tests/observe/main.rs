@@ -1,6 +1,7 @@
 //! What a node tells about itself: figures, health, spans, log lines.
 
 mod collector;
+mod messages;
 mod nodes;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -33,7 +33,7 @@ script Writer => "written"
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const CALLER: &str = "b7ad6b7169203331";
 
-fn json(desk: &Desk, server: &str, args: &[&str]) -> Vec<Value> {
+pub(crate) fn json(desk: &Desk, server: &str, args: &[&str]) -> Vec<Value> {
     let mut all = args.to_vec();
     all.extend(["-o", "json", "--server", server]);
     desk.run(&all).good().lines().map(|line| serde_json::from_str(line).expect("one object a line")).collect()
@@ -43,8 +43,8 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Runs it on three nodes, the waiting agent being moved in between; gives which it was, where it was first, and where it went.
-fn run(desk: &Desk, server: &mut Server) -> (String, String, String) {
+/// The doors of three nodes, once those are one cluster.
+pub(crate) fn doors(desk: &Desk, server: &Server) -> Vec<String> {
     let doors: Vec<String> = (server.ready["nodes"].as_array().expect("a list of nodes").iter())
         .map(|node| node["grpc"].as_str().expect("each has a door").to_owned())
         .collect();
@@ -54,6 +54,12 @@ fn run(desk: &Desk, server: &mut Server) -> (String, String, String) {
             && nodes.iter().all(|node| node["state"] == "ready" && !node["load"].is_null())
             && nodes.iter().any(|node| node["is_leader"] == true)
     });
+    doors
+}
+
+/// Runs it on three nodes, the waiting agent being moved in between; gives which it was, where it was first, and where it went.
+fn run(desk: &Desk, server: &mut Server) -> (String, String, String) {
+    let doors = doors(desk, server);
     let program = desk.write("two.nx", PROGRAM);
     // So that the node that is asked does not keep it, once it knows.
     desk.run(&["cordon", "n1", "--server", &doors[1]]).good();

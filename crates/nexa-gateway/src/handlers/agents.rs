@@ -80,6 +80,7 @@ impl Handlers {
             to: send.agent,
             id: InputId::message(send.agent, send.request),
             input: Input::Message { from: by.identity.principal.to_string(), value },
+            trace: by.trace,
         };
         let (id, input) = (post.id, post.input.clone());
         self.post(by, post).await?;

@@ -37,7 +37,8 @@ impl Handlers {
         let key = approval.key(row.workload);
         let id = InputId::answer(key);
         let result = EffectResult::Done(Answer::Approval(decision.clone()));
-        let post = Post { to: approval.agent, id, input: Input::Answered { seq: approval.seq, key, result } };
+        let input = Input::Answered { seq: approval.seq, key, result };
+        let post = Post { to: approval.agent, id, input, trace: by.trace };
         self.post(by, post).await.map_err(|refusal| match refusal.reason {
             Reason::AlreadyEnded => not_waiting(approval, "its agent has ended"),
             _ => refusal,

@@ -26,7 +26,7 @@ pub(crate) fn message(to: AgentId, number: u64) -> Post {
     let input = Input::Message { from: "somebody".into(), value: Payload::new(vec![7]) };
     let mut id = [0; 16];
     id[..8].copy_from_slice(&number.to_be_bytes());
-    Post { to, id: InputId::from_bytes(id), input }
+    Post { to, id: InputId::from_bytes(id), input, trace: None }
 }
 
 pub(crate) fn fact(seq: u64, bytes: usize) -> Fact {

@@ -6,7 +6,7 @@
 use nexa_agent::{Input, Step};
 use nexa_types::Timestamp;
 
-use super::{AgentActor, Loaded};
+use super::{AgentActor, Loaded, hear};
 use crate::genai;
 use crate::line::Share;
 use crate::run_queue::{Dropped, QUICK_FUEL};
@@ -24,7 +24,7 @@ impl AgentActor {
         let quick = QUICK_FUEL.min(slice_fuel);
         let mut first = genai::step(|| self.decide(&mut loaded, input, now, quick));
         while let Some(entry) = loaded.inbox.pop_front_if(|entry| first.takes_in(&entry.input)) {
-            let input = Input::Inbox(entry.id, entry.input);
+            let input = hear(entry, &mut loaded.heard);
             first = first.and(genai::step(|| loaded.agent.step(input, now, quick)));
         }
         if first.more && QUICK_FUEL < slice_fuel && is_undecided(&first) {

@@ -15,7 +15,7 @@ use nexa_types::{AgentState, InputId, NodeId, StreamId, Timestamp, Version};
 use nexa_vm::vm::Program;
 use tracing::warn;
 
-use super::Loaded;
+use super::{Loaded, hear};
 use crate::begin::is_work;
 use crate::line::parts;
 use crate::newborn::{AT_BIRTH, Newborn};
@@ -23,6 +23,7 @@ use crate::node::Core;
 use crate::programs::ProgramError;
 use crate::residency::Seat;
 use crate::run_queue::Dropped;
+use crate::trace::Links;
 
 /// Events that are read at once.
 const EVENTS_PAGE: usize = 512;
@@ -100,7 +101,8 @@ pub(super) async fn load(core: &Arc<Core>, seat: &Seat, newborn: Option<Box<Newb
         core.ownership.forget(seat.agent, row.epoch);
         return Err(LoadError::NotHere("another node took it over while it was read"));
     }
-    let first = first_input(core, &row, &agent, &mut inbox.entries);
+    let mut heard = Links::default();
+    let first = first_input(core, &row, &agent, &mut inbox.entries, &mut heard);
     core.timers.set(seat.agent, agent.due());
     let at_work = is_work(row.state);
     if row.state != AgentState::Placed {
@@ -132,6 +134,7 @@ pub(super) async fn load(core: &Arc<Core>, seat: &Seat, newborn: Option<Box<Newb
         computed: 0,
         trace,
         led: [last, core.leads.take(seat.agent)],
+        heard,
     })
 }
 
@@ -179,6 +182,7 @@ async fn read_inbox(core: &Core, row: &AgentRow) -> Result<Inbox, LoadError> {
                 input: fact::Input::Cancel { reason: "the workload was cancelled".into(), epoch: row.epoch },
                 at: core.clock.now(),
                 principal: row.principal.clone(),
+                trace: None,
             },
         };
         if let fact::Input::Cancel { epoch, .. } = &mut entry.input {
@@ -326,11 +330,17 @@ fn carrier(core: &Core, agent: &Agent) -> Option<NodeId> {
 }
 
 /// What the agent must hear before anything else.
-fn first_input(core: &Core, row: &AgentRow, agent: &Agent, inbox: &mut VecDeque<InboxEntry>) -> Input {
+fn first_input(
+    core: &Core,
+    row: &AgentRow,
+    agent: &Agent,
+    inbox: &mut VecDeque<InboxEntry>,
+    heard: &mut Links,
+) -> Input {
     if (row.cancelled || row.state == AgentState::Quarantined)
         && let Some(cancel) = inbox.pop_front()
     {
-        return Input::Inbox(cancel.id, cancel.input);
+        return hear(cancel, heard);
     }
     let node = core.config.node.clone();
     if agent.state() == AgentState::Placed {

@@ -44,6 +44,7 @@ use crate::newborn::Newborn;
 use crate::node::Core;
 use crate::residency::{Seat, Told};
 use crate::supervise::{Failed, RestartPolicy};
+use crate::trace::Links;
 use crate::waits::until_shown;
 
 /// Steps that an agent takes before orders and other agents have their turn.
@@ -95,6 +96,8 @@ struct Loaded {
     trace: Option<TraceContext>,
     /// What led to its next turn: its last fact, and what this node was told or knew of it. Empty after that turn.
     led: [Option<TraceContext>; 2],
+    /// Where that comes from which it has heard in this step.
+    heard: Links,
     /// The version up to which everything is stored.
     version: Version,
     snapshot_version: Version,
@@ -142,6 +145,12 @@ impl Body {
     fn is_well(&mut self) {
         (self.pauses, self.paused_until, self.reloads) = (0, None, 0);
     }
+}
+
+/// What an agent hears of its inbox, and notes where it comes from.
+fn hear(entry: InboxEntry, heard: &mut Links) -> Input {
+    heard.note(entry.trace);
+    Input::Inbox(entry.id, entry.input)
 }
 
 impl Loaded {
@@ -205,6 +214,7 @@ impl AgentActor {
                         match self.take(body, loaded, next).instrument(span).await? {
                             Some((back, became)) => {
                                 loaded = back;
+                                seen.follows(&mut loaded.heard);
                                 became
                             }
                             None => return Ok(Then::Stop),
@@ -308,7 +318,7 @@ impl AgentActor {
         if loaded.inbox.front().is_some_and(load::is_cancel)
             && let Some(entry) = loaded.inbox.pop_front()
         {
-            return Ok(Next::Hear(Input::Inbox(entry.id, entry.input), None));
+            return Ok(Next::Hear(hear(entry, &mut loaded.heard), None));
         }
         if loaded.held_back {
             return Ok(Next::Nothing);
@@ -327,7 +337,7 @@ impl AgentActor {
             return Ok(Next::Nothing);
         }
         if let Some(entry) = loaded.inbox.pop_front() {
-            return Ok(Next::Hear(Input::Inbox(entry.id, entry.input), None));
+            return Ok(Next::Hear(hear(entry, &mut loaded.heard), None));
         }
         if let Some(again) = self.given_up(loaded) {
             return Ok(Next::Hear(again, None));

@@ -15,7 +15,7 @@ use nexa_ports::store::{Append, AppendError, Birth, Guard, Post, RowChange, Stam
 use nexa_types::{AgentId, EffectKey, Epoch, NodeId, Outcome, Seq, StreamId, Timestamp};
 use tracing::{debug, warn};
 
-use super::{AgentActor, Body, Loaded, births};
+use super::{AgentActor, Body, Loaded, births, hear};
 use crate::begin::is_work;
 use crate::bounded::Fault;
 use crate::config::Counters;
@@ -83,7 +83,7 @@ impl AgentActor {
     /// Decides on an input. Messages that have come by now are decided on together: one append for all, where each
     /// would wait for the disk by itself.
     pub(super) fn decide(&self, loaded: &mut Loaded, input: Input, now: Timestamp, fuel: u64) -> Step {
-        let Loaded { agent, inbox, .. } = loaded;
+        let Loaded { agent, inbox, heard, .. } = loaded;
         let first = if let Input::Inbox(_, input) = &input { mail_bytes(input) } else { None };
         let mut bytes = first.unwrap_or(MAIL_BYTES_MAX);
         let more = std::iter::from_fn(|| {
@@ -91,7 +91,7 @@ impl AgentActor {
                 return None;
             }
             bytes += mail_bytes(&inbox.front()?.input)?;
-            inbox.pop_front().map(|entry| Input::Inbox(entry.id, entry.input))
+            inbox.pop_front().map(|entry| hear(entry, heard))
         });
         agent.step_all(std::iter::once(input).chain(more), now, fuel)
     }
@@ -119,7 +119,9 @@ impl AgentActor {
                 first: Fact::Agent(nexa_event::fact::AgentEvent::Spawned(spawned)),
             })
             .collect();
-        let posts: Vec<Post> = step.posts.into_iter().map(|(to, id, input)| Post { to, id, input }).collect();
+        // Each is linked to the turn that sends it, and to nothing else: an agent's birth is no reason for what it says later.
+        let trace = if step.posts.is_empty() { None } else { trace::here() };
+        let posts: Vec<Post> = step.posts.into_iter().map(|(to, id, input)| Post { to, id, input, trace }).collect();
         let posted = posts.iter().map(|post| post.to).collect();
         let (born, unplaced): (Vec<&Birth>, Vec<&Birth>) = births.iter().partition(|birth| birth.node.is_some());
         let ids = |births: Vec<&Birth>| births.into_iter().map(|birth| birth.agent).collect();

@@ -293,7 +293,8 @@ impl Desk {
         let key = EffectKey::of(workload, agent, seq);
         let decision = Decision { approved: true, by: "ada".into(), note: String::new() };
         let result = EffectResult::Done(Answer::Approval(decision));
-        let post = Post { to: agent, id: InputId::answer(key), input: Input::Answered { seq, key, result } };
+        let input = Input::Answered { seq, key, result };
+        let post = Post { to: agent, id: InputId::answer(key), input, trace: None };
         assert!(matches!(self.store.post(post, self.stamp()).await.unwrap(), Posted::Accepted { .. }));
     }
 

@@ -1,7 +1,7 @@
 //! Workloads, agents, facts and appends that mean nothing in particular.
 
 use nexa_event::asks::Asks;
-use nexa_event::envelope::Fact;
+use nexa_event::envelope::{Fact, TraceContext};
 use nexa_event::fact::{AgentEvent, Input, Program, Spawned, WorkloadEvent};
 use nexa_ports::store::{Append, Birth, Guard, Post, RowChange, Stamp};
 use nexa_types::{
@@ -101,7 +101,12 @@ pub(super) fn row(state: AgentState) -> Option<RowChange> {
     Some(RowChange { state, due: None })
 }
 
+/// Where every other one comes from.
+pub(crate) fn trace(number: u8) -> Option<TraceContext> {
+    (number % 2 == 1).then_some(TraceContext { trace: [number; 16], span: [number; 8] })
+}
+
 pub(super) fn message(to: AgentId, number: u8) -> Post {
     let input = Input::Message { from: "somebody".into(), value: Payload::new(vec![number]) };
-    Post { to, id: InputId::from_bytes([number; 16]), input }
+    Post { to, id: InputId::from_bytes([number; 16]), input, trace: trace(number) }
 }
