@@ -45,6 +45,9 @@ fn a_node_without_others_says_so() {
         &["drain", "b"],
         &["migrate", "a-00000000000000000000000000000000"],
         &["rebalance"],
+        &["formats"],
+        &["formats", "raise"],
+        &["formats", "raise", "--to", "2"],
     ] {
         shown += &typed(&desk, &server, args);
     }
@@ -68,6 +71,16 @@ fn a_node_without_others_says_so() {
         (exit 4)
         $ nexa rebalance
         agents move from nodes with more than their share to those with less
+        $ nexa formats
+        NODE   READS
+        local  1
+        format 1 is written, the newest that every node reads
+        $ nexa formats raise
+        format 1 is written
+        $ nexa formats raise --to 2
+        ! error: not every node reads format 2: node local reads formats up to 1
+        ! help: upgrade that node, or take it away, and ask again; `nexa formats` says what each reads
+        (exit 1)
     "#]]
     .assert_eq(&shown);
 }

@@ -14,7 +14,10 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use audit::{AuditAction, AuditArgs, LogArgs};
-pub use cluster::{CertsArgs, CertsCommand, DrainArgs, MigrateArgs, NodeArgs, NodesArgs, RebalanceArgs, ServeArgs};
+pub use cluster::{
+    CertsArgs, CertsCommand, DrainArgs, FormatsAction, FormatsArgs, MigrateArgs, NodeArgs, NodesArgs, RaiseArgs,
+    RebalanceArgs, ServeArgs,
+};
 pub use load::{LoadArgs, LoadShape};
 pub use program::{CheckArgs, ExplainArgs, FmtArgs, GraphArgs, InputArgs, RunArgs, TestArgs};
 
@@ -145,6 +148,11 @@ pub enum Command {
     Migrate(MigrateArgs),
     /// Even out the load of the nodes now, in the place of waiting until it is uneven enough.
     Rebalance(RebalanceArgs),
+    /// Show in which format what is stored is written, and which formats each node reads; or raise it.
+    ///
+    /// Nodes of two releases work side by side, and each reads what older ones write. A newer format is written only once an
+    /// operator says so: until then an upgrade can be undone.
+    Formats(FormatsArgs),
     /// Make certificates for the nodes of a cluster, or show what one says.
     ///
     /// Nodes show each other certificates that one authority has signed, made out to their names. This makes an authority

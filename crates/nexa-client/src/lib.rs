@@ -157,6 +157,10 @@ rpcs! {
     drain = ClusterServiceClient.drain(ClusterServiceDrainRequest) -> ClusterServiceDrainResponse;
     /// Evens out the load of the nodes.
     rebalance = ClusterServiceClient.rebalance(ClusterServiceRebalanceRequest) -> ClusterServiceRebalanceResponse;
+    /// Tells in which format is written what is stored, and which formats each node reads.
+    formats = ClusterServiceClient.list_formats(ClusterServiceListFormatsRequest) -> ClusterServiceListFormatsResponse;
+    /// Has a newer format be written, for good.
+    raise_format = ClusterServiceClient.raise_format(ClusterServiceRaiseFormatRequest) -> ClusterServiceRaiseFormatResponse;
     /// Lists approvals that wait, one page.
     approvals = ApprovalServiceClient.list(ApprovalServiceListRequest) -> ApprovalServiceListResponse;
     /// Answers an approval. An empty request id is filled in.

@@ -9,6 +9,7 @@
 //!
 //! Order at the start: join the membership, make the [`Relay`], start the node with it, then this.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -18,7 +19,7 @@ use nexa_member::leader::{Input, Limits, Mark};
 use nexa_member::say::{self, Answered, Command, Load, Refused};
 use nexa_ports::clock::Clock;
 use nexa_ports::dice::Dice;
-use nexa_ports::formats::{Unreadable, Writing};
+use nexa_ports::formats::{Floor, Formats, Unreadable, Writing};
 use nexa_ports::leadership::Leadership;
 use nexa_ports::membership::{Member, Membership, MembershipError, NodeCard, Standing};
 use nexa_ports::neighbours::Neighbours;
@@ -26,7 +27,7 @@ use nexa_ports::store::{Store, StoreError};
 use nexa_runtime::bounded::{Address, Bound, Bounds, Lane};
 use nexa_runtime::supervise::{SuperviseCounters, Supervisor};
 use nexa_sched::lease::BudgetsError;
-use nexa_types::{AgentId, Generation, Millis, NodeId};
+use nexa_types::{AgentId, Generation, Millis, NodeId, PrincipalId};
 use tokio::runtime::Handle as Runtime;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
@@ -197,6 +198,7 @@ impl Cluster {
             clock,
             dice,
             writing,
+            raising: tokio::sync::Mutex::default(),
             leader: Address::new(Bounds { replies: many, ..Bounds::default() }),
             runtime: Runtime::current(),
             stop: CancellationToken::new(),
@@ -347,6 +349,23 @@ impl Cluster {
     /// [`ClusterError`].
     pub async fn rebalance(&self) -> Result<(), ClusterError> {
         self.command(Command::Rebalance).await
+    }
+
+    /// In which format the cluster writes what it stores, and which formats each node reads.
+    ///
+    /// # Errors
+    /// [`StoreError`] if what the store keeps of it could not be read.
+    pub async fn formats(&self) -> Result<(Floor, BTreeMap<NodeId, Formats>), StoreError> {
+        formats::list(self.inner()).await
+    }
+
+    /// Has the cluster write a newer format: from then on there is no way back to releases that do not read it. Returns when
+    /// it is announced; it is written a [`WAIT`](nexa_member::floor::WAIT) later. Asked again, it is as it was.
+    ///
+    /// # Errors
+    /// [`ClusterError`]; [`Refused::Unread`] if a node does not read it.
+    pub async fn raise_format(&self, format: u16, by: PrincipalId) -> Result<(), ClusterError> {
+        self.command(Command::RaiseFormat { format, by }).await
     }
 
     /// Gives a command to whoever leads, and waits a while for somebody to.

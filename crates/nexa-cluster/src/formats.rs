@@ -1,17 +1,18 @@
 //! In which format this node writes: the shell around [`nexa_member::floor`].
 //!
-//! Whoever starts looks at what is announced, once it is a member, and is refused if it does not read that. Whoever leads looks
-//! every [`LOOK_EVERY`] at what all members read, and writes down what follows. The others hear with signs of life what is
-//! written; until they do they write what they wrote before, which everybody reads as well.
+//! Whoever starts looks at what is announced, once it is a member, and is refused if it does not read that. Whoever leads writes
+//! down what an operator asks for, looks every [`LOOK_EVERY`] at what all members read, and writes down what follows. The others
+//! hear with signs of life what is written; until they do they write what they wrote before, which everybody reads as well.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use nexa_event::codec::DecodeError;
 use nexa_member::floor::Raising;
+use nexa_member::say::Refused;
 use nexa_ports::formats::{FLOOR_RECORD, Floor, Formats, Unreadable, Writing};
 use nexa_ports::leadership::{LeadError, Leadership};
 use nexa_ports::store::StoreError;
-use nexa_types::{Epoch, Millis, Version};
+use nexa_types::{Epoch, Millis, NodeId, PrincipalId, Version};
 use tracing::{error, info, warn};
 
 use crate::inner::Inner;
@@ -28,9 +29,6 @@ pub enum FormatsError {
     /// The store could not be asked.
     #[error("it could not be read in which format the cluster writes")]
     Store(#[from] StoreError),
-    /// What the store says is no answer.
-    #[error("the record `{FLOOR_RECORD}` is damaged")]
-    Damaged(#[from] DecodeError),
 }
 
 /// Looks at what the cluster writes: this process writes the same from here on. To be done by a member, before it works.
@@ -46,14 +44,15 @@ pub async fn agree(leadership: &dyn Leadership, writing: &Writing) -> Result<(),
 }
 
 /// What the store keeps.
-async fn kept(leadership: &dyn Leadership) -> Result<Option<(Version, Floor)>, FormatsError> {
+async fn kept(leadership: &dyn Leadership) -> Result<Option<(Version, Floor)>, StoreError> {
     let records = leadership.records(FLOOR_RECORD.to_owned()).await?;
     let record = records.into_iter().find(|record| record.name == FLOOR_RECORD && !record.value.is_empty());
-    Ok(record.map(|record| Ok::<_, DecodeError>((record.version, Floor::from_bytes(&record.value)?))).transpose()?)
+    let damaged = |why| StoreError::Corrupt { detail: format!("the record `{FLOOR_RECORD}`: {why}") };
+    record.map(|it| Ok((it.version, Floor::from_bytes(&it.value).map_err(damaged)?))).transpose()
 }
 
 /// What a leader knows.
-struct Led {
+pub(crate) struct Led {
     epoch: Epoch,
     version: Version,
     raising: Raising,
@@ -61,27 +60,63 @@ struct Led {
 
 /// Looks after the cluster's formats while this node leads. Ends with the cluster.
 pub(crate) async fn keep(inner: Arc<Inner>) {
-    let mut led = None;
     loop {
         tokio::select! {
             () = inner.clock.wait_until(inner.clock.now().after(LOOK_EVERY)) => {}
             () = inner.stop.cancelled() => return,
         }
-        if let Err(error) = look(&inner, &mut led).await {
-            // Looked up anew next time: whether it was written is open.
-            led = None;
+        if let Err(error) = look(&inner).await {
             warn!(%error, "in which format the cluster writes could not be looked after; it stays as it is");
         }
     }
 }
 
-async fn look(inner: &Inner, led: &mut Option<Led>) -> Result<(), FormatsError> {
+async fn look(inner: &Inner) -> Result<(), StoreError> {
+    let mut led = inner.raising.lock().await;
+    let Some(Led { raising, .. }) = lead(inner, &mut led).await? else { return Ok(()) };
+    if let Some(floor) = raising.look(&reads(inner), inner.clock.now()) {
+        put(inner, &mut led, floor).await?;
+    }
+    Ok(())
+}
+
+/// An operator asks for a format. Once it is announced, whoever leads next goes on with it.
+pub(crate) async fn raise(inner: &Inner, format: u16, by: &PrincipalId) -> Result<(), Refused> {
+    let failed = |error: StoreError| {
+        warn!(%error, format, %by, "a newer format was asked for, and could not be announced");
+        Refused::Failed
+    };
+    let mut led = inner.raising.lock().await;
+    let Led { raising, .. } = lead(inner, &mut led).await.map_err(failed)?.ok_or(Refused::NotLeading)?;
+    let Some(floor) = raising.asked(format, &reads(inner))? else { return Ok(()) };
+    info!(format, %by, "a newer format is asked for");
+    if put(inner, &mut led, floor).await.map_err(failed)? { Ok(()) } else { Err(Refused::NotLeading) }
+}
+
+/// What is written and announced, and what each member reads.
+pub(crate) async fn list(inner: &Inner) -> Result<(Floor, BTreeMap<NodeId, Formats>), StoreError> {
+    let kept = kept(&*inner.leadership).await?;
+    Ok((kept.map_or_else(|| Floor::of(inner.writing.format()), |(_, floor)| floor), reads(inner)))
+}
+
+/// What each member reads.
+fn reads(inner: &Inner) -> BTreeMap<NodeId, Formats> {
     let members = inner.membership.members().borrow().clone();
-    let leader = members.leader.as_ref().filter(|it| it.node == inner.me && it.generation == inner.generation);
+    let reads = members.nodes.iter().map(|(node, member)| {
+        let (oldest, newest) = member.card.formats;
+        (node.clone(), Formats { oldest, newest })
+    });
+    reads.collect()
+}
+
+/// What this node knows as a leader; nothing if it does not lead.
+async fn lead<'l>(inner: &Inner, led: &'l mut Option<Led>) -> Result<Option<&'l mut Led>, StoreError> {
+    let leader = inner.membership.members().borrow().leader.clone();
+    let leader = leader.filter(|it| it.node == inner.me && it.generation == inner.generation);
     // Levels are there once the store knows of this leader; only then nobody else changes what is read.
     let Some(epoch) = leader.map(|leader| leader.epoch).filter(|_| !inner.levels().is_empty()) else {
         *led = None;
-        return Ok(());
+        return Ok(None);
     };
     if led.as_ref().is_none_or(|led| led.epoch != epoch) {
         let kept = kept(&*inner.leadership).await?;
@@ -89,25 +124,28 @@ async fn look(inner: &Inner, led: &mut Option<Led>) -> Result<(), FormatsError> 
         inner.hears(floor.written);
         *led = Some(Led { epoch, version, raising: Raising::new(floor, inner.clock.now()) });
     }
-    let Some(Led { version, raising, .. }) = led else { return Ok(()) };
-    let reads = members.nodes.values().map(|member| member.card.formats);
-    let reads = reads.map(|(oldest, newest)| Formats { oldest, newest });
-    let Some(floor) = raising.look(reads, inner.clock.now()) else { return Ok(()) };
-    match inner.leadership.put_record(epoch, FLOOR_RECORD.to_owned(), *version, floor.to_bytes()).await {
-        Ok(kept) => {
-            *version = kept;
+    Ok(led.as_mut())
+}
+
+/// Has the store keep it; gives whether it does.
+async fn put(inner: &Inner, led: &mut Option<Led>, floor: Floor) -> Result<bool, StoreError> {
+    // Unless it is kept, the store is read again before anything else is done: whether it was written may be open.
+    let Some(Led { epoch, version, mut raising }) = led.take() else { return Ok(false) };
+    match inner.leadership.put_record(epoch, FLOOR_RECORD.to_owned(), version, floor.to_bytes()).await {
+        Ok(version) => {
             raising.kept(floor, inner.clock.now());
+            *led = Some(Led { epoch, version, raising });
             info!(announced = floor.announced, written = floor.written, "formats of what is stored have changed");
             inner.hears(floor.written);
+            Ok(true)
         }
-        Err(LeadError::Deposed { .. }) => *led = None,
-        Err(LeadError::Store(error)) => return Err(error.into()),
+        Err(LeadError::Deposed { .. }) => Ok(false),
+        Err(LeadError::Store(error)) => Err(error),
         Err(error @ LeadError::Changed { .. }) => {
             warn!(%error, "somebody else has written in which format the cluster writes; it is read again");
-            *led = None;
+            Ok(false)
         }
     }
-    Ok(())
 }
 
 impl Inner {

@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::cluster::{COMMAND_WITHIN, ClusterError, TICK};
+use crate::formats;
 use crate::host::Host;
 use crate::leader::{self, Message};
 use crate::leases::{AHEAD, Leases, LeasesPorts};
@@ -53,6 +54,8 @@ pub(crate) struct Inner {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) dice: Arc<dyn Dice>,
     pub(crate) writing: Writing,
+    /// What this node knows of the cluster's formats while it leads. Held while the store is asked.
+    pub(crate) raising: tokio::sync::Mutex<Option<formats::Led>>,
     pub(crate) leader: Address<Message>,
     pub(crate) runtime: Runtime,
     pub(crate) stop: CancellationToken,
@@ -142,6 +145,9 @@ impl Inner {
     }
 
     pub(crate) async fn ask_leader(&self, command: Command) -> Result<(), ClusterError> {
+        if let Command::RaiseFormat { format, by } = command {
+            return Ok(formats::raise(self, format, &by).await?);
+        }
         let asked = self.leader.ask(Lane::Work, 0, COMMAND_WITHIN, |reply| Message::Command(command, reply)).await;
         Ok(asked.map_err(|_| ClusterError::NoAnswer)??)
     }

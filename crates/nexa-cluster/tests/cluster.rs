@@ -8,12 +8,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::future::BoxFuture;
+use nexa_cluster::formats::{FormatsError, agree};
 use nexa_cluster::local::{Faults, LocalNetwork, LocalPeers};
 use nexa_cluster::{Cluster, ClusterConfig, ClusterError, ClusterPorts, Relay};
+use nexa_member::floor::WAIT;
 use nexa_member::leader::{Limits, Mark};
 use nexa_member::say::Refused;
+use nexa_ports::clock::Clock;
 use nexa_ports::dice::SystemDice;
-use nexa_ports::formats::{Formats, Writing};
+use nexa_ports::formats::{Floor, Formats, Writing};
 use nexa_ports::membership::NodeCard;
 use nexa_ports::membership::local::LocalCluster;
 use nexa_ports::store::{AgentRow, Rows};
@@ -28,7 +32,27 @@ struct Town {
     desk: Desk,
     service: LocalCluster,
     network: LocalNetwork,
-    nodes: BTreeMap<String, (Cluster, Node, Arc<LocalPeers>)>,
+    nodes: BTreeMap<String, (Cluster, Node, Arc<LocalPeers>, Writing)>,
+    /// What the build of the next node reads.
+    reads: Formats,
+}
+
+/// A clock that goes some times as fast as others, so that a wait of many seconds takes few.
+struct Quick(Instant);
+
+impl Quick {
+    const TIMES: u32 = 5;
+}
+
+impl Clock for Quick {
+    fn now(&self) -> Timestamp {
+        Timestamp(1_000_000 + u64::try_from((self.0.elapsed() * Self::TIMES).as_millis()).unwrap())
+    }
+
+    fn wait_until(&self, due: Timestamp) -> BoxFuture<'static, ()> {
+        let Millis(left) = due.since(self.now());
+        Box::pin(tokio::time::sleep(Duration::from_millis(left) / Self::TIMES))
+    }
 }
 
 fn id(name: &str) -> NodeId {
@@ -49,15 +73,18 @@ async fn until<F: Future<Output = bool>>(what: &str, mut is_true: impl FnMut() -
 
 impl Town {
     async fn new(model: Arc<FakeModel>, names: &[&str]) -> Self {
-        let desk = Desk::new(model);
-        let service = LocalCluster::new(desk.clock.clone());
-        let network = LocalNetwork::new(desk.clock.clone(), 7);
-        let mut town = Self { desk, service, network, nodes: BTreeMap::new() };
+        let mut town = Self::empty(Desk::new(model));
         for name in names {
             town.start(name).await;
         }
         town.settle(names.len()).await;
         town
+    }
+
+    fn empty(desk: Desk) -> Self {
+        let service = LocalCluster::new(desk.clock.clone());
+        let network = LocalNetwork::new(desk.clock.clone(), 7);
+        Self { desk, service, network, nodes: BTreeMap::new(), reads: Formats::THIS_BUILD }
     }
 
     /// Somebody leads, and has heard all.
@@ -81,7 +108,7 @@ impl Town {
             memory_bytes: 8 << 30,
             agents_max: 10_000,
             build: String::new(),
-            formats: (1, 1),
+            formats: (self.reads.oldest, self.reads.newest),
         };
         let membership = self.service.member();
         membership.join(card.clone()).await.unwrap();
@@ -95,6 +122,7 @@ impl Town {
         let config = NodeConfig { others: true, ..support::config(name) };
         let node = Node::start(config, ports).await.unwrap();
         let config = ClusterConfig { card, may_lead: true, limits: Limits::default() };
+        let writing = Writing::oldest(self.reads);
         let ports = ClusterPorts {
             host: Arc::new(node.clone()),
             relay,
@@ -104,10 +132,10 @@ impl Town {
             peers: peers.clone(),
             clock: self.desk.clock.clone(),
             dice: Arc::new(SystemDice),
-            writing: Writing::oldest(Formats::THIS_BUILD),
+            writing: writing.clone(),
         };
         let cluster = Cluster::start(config, ports).await.unwrap();
-        self.nodes.insert(name.to_owned(), (cluster, node, peers));
+        self.nodes.insert(name.to_owned(), (cluster, node, peers, writing));
     }
 
     fn cluster(&self, name: &str) -> &Cluster {
@@ -394,4 +422,44 @@ async fn over_a_network_that_loses_and_delays_everybody_still_ends_also_when_a_n
     town.all_end_well(&second).await;
     let owners = town.owners(&second).await;
     assert!(!owners.contains_key("nobody"), "{owners:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_newer_format_is_written_once_an_operator_asks_and_every_node_reads_it_whoever_leads_by_then() {
+    let (old, new) = (Formats { oldest: 1, newest: 1 }, Formats { oldest: 1, newest: 2 });
+    let clock = Arc::new(Quick(Instant::now()));
+    let mut town = Town::empty(Desk { clock: clock.clone(), ..Desk::new(FakeModel::echo(1)) });
+    for (name, reads) in [("a", old), ("b", new), ("c", new)] {
+        town.reads = reads;
+        town.start(name).await;
+    }
+    town.settle(3).await;
+    let raise = async |town: &Town, at: &str| town.cluster(at).raise_format(2, PrincipalId::local()).await;
+    // Whoever is asked, it is the leader's list that counts.
+    for at in ["a", "b", "c"] {
+        let refused = raise(&town, at).await;
+        let Err(ClusterError::Refused(Refused::Unread { node, newest: 1 })) = refused else { panic!("{refused:?}") };
+        assert_eq!(node, id("a"));
+    }
+
+    // The last old node is gone for long enough, and nobody has said that it should not come back.
+    town.kill("a");
+    town.start("a").await;
+    town.settle(3).await;
+    clock.wait_until(clock.now().after(WAIT).after(WAIT)).await;
+    let (floor, reads) = town.cluster("b").formats().await.unwrap();
+    assert_eq!((floor, reads.values().all(|reads| *reads == new)), (Floor::of(1), true));
+    agree(&*town.desk.memory, &Writing::oldest(old)).await.unwrap();
+
+    // What was asked for outlives whoever was asked.
+    raise(&town, "a").await.unwrap();
+    assert_eq!(town.cluster("b").formats().await.unwrap().0.announced, 2);
+    let refused = agree(&*town.desk.memory, &Writing::oldest(old)).await;
+    assert!(matches!(refused, Err(FormatsError::Unreadable(_))), "{refused:?}");
+    let leader = town.leader().unwrap();
+    town.kill(&leader);
+    until("every node to write it", async || town.nodes.values().all(|(.., writing)| writing.format() == 2)).await;
+    let other = town.nodes.keys().next().unwrap().clone();
+    assert_eq!(town.cluster(&other).formats().await.unwrap().0, Floor::of(2));
+    raise(&town, &other).await.unwrap();
 }

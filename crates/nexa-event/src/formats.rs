@@ -1,9 +1,9 @@
 //! Which formats of stored bytes a build knows.
 //!
 //! Every fact says in its header in which format it was written, and stays in it for ever: stored bytes are hashed as stored and
-//! never written again. So that nodes of two releases can work side by side, none may write what another does not read yet: what
-//! is written is in the cluster's *floor*, the newest format that every member reads. What a format means is in [`crate::codec`]
-//! and in the golden files of each.
+//! never written again. So that nodes of two releases can work side by side, none may write what another does not read yet: all
+//! write in the cluster's *floor*, which an operator raises once every member reads more. What a format means is in
+//! [`crate::codec`] and in the golden files of each.
 
 use minicbor::{Decode, Encode};
 
@@ -30,13 +30,13 @@ impl Formats {
     }
 }
 
-/// What a cluster writes. Neither number ever goes below what was written.
+/// What a cluster writes. Neither number ever goes back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub struct Floor {
-    /// Every node that starts has to read this.
+    /// Every node that starts has to read this: the newest that somebody asked for.
     #[n(0)]
     pub announced: u16,
-    /// The newest that is written, no greater than what is announced.
+    /// What is written, no greater than what is announced.
     #[n(1)]
     pub written: u16,
 }

@@ -10,8 +10,10 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use nexa_event::envelope::FORMAT;
+use nexa_event::formats::{Floor, Formats};
 use nexa_ports::store::StoreError;
-use nexa_types::{AgentId, NodeId};
+use nexa_types::{AgentId, NodeId, PrincipalId};
 
 use crate::host::Host;
 
@@ -80,6 +82,24 @@ pub struct NodeLoad {
     pub lag_ms: u64,
 }
 
+/// In which format a cluster writes what it stores, and which formats its nodes read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FormatsView {
+    /// What is written, and announced.
+    pub floor: Floor,
+    /// What each node reads.
+    pub reads: BTreeMap<NodeId, Formats>,
+}
+
+impl FormatsView {
+    /// The newest that every node reads, or what is written already.
+    #[must_use]
+    pub fn newest(&self) -> u16 {
+        let read = self.reads.values().map(|reads| reads.newest).min();
+        read.unwrap_or_default().max(self.floor.written)
+    }
+}
+
 /// Why a cluster did not do what it was told.
 #[derive(Debug, thiserror::Error)]
 pub enum FleetError {
@@ -116,6 +136,14 @@ pub enum FleetError {
         /// What is full.
         what: String,
     },
+    /// A node does not read what is to be written.
+    #[error("not every node reads format {format}: {why}")]
+    Unread {
+        /// The format.
+        format: u16,
+        /// Which node reads what.
+        why: String,
+    },
     /// The store said no.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -137,7 +165,16 @@ pub trait Fleet: Send + Sync {
 
     /// Begins to even out the load.
     fn rebalance(&self) -> BoxFuture<'_, Result<(), FleetError>>;
+
+    /// In which format is written what is stored, and which formats each node reads.
+    fn formats(&self) -> BoxFuture<'_, Result<FormatsView, FleetError>>;
+
+    /// Has a format be written, at somebody's wish; ends when it is announced.
+    fn raise_format(&self, format: u16, by: PrincipalId) -> BoxFuture<'_, Result<(), FleetError>>;
 }
+
+/// A node without others has a file of its own, in the one format that its build writes.
+const ITS_OWN: Formats = Formats { oldest: FORMAT, newest: FORMAT };
 
 /// A node without others: it lists itself, and there is nowhere to move anything to.
 pub struct Lone {
@@ -205,5 +242,16 @@ impl Fleet for Lone {
 
     fn rebalance(&self) -> BoxFuture<'_, Result<(), FleetError>> {
         futures::future::ready(Ok(())).boxed()
+    }
+
+    fn formats(&self) -> BoxFuture<'_, Result<FormatsView, FleetError>> {
+        let reads = BTreeMap::from([(self.host.id().clone(), ITS_OWN)]);
+        futures::future::ready(Ok(FormatsView { floor: Floor::of(FORMAT), reads })).boxed()
+    }
+
+    fn raise_format(&self, format: u16, _: PrincipalId) -> BoxFuture<'_, Result<(), FleetError>> {
+        let why = || format!("node {} reads formats up to {FORMAT}", self.host.id());
+        let answer = if format <= FORMAT { Ok(()) } else { Err(FleetError::Unread { format, why: why() }) };
+        futures::future::ready(answer).boxed()
     }
 }

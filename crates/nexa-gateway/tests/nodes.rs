@@ -9,7 +9,8 @@ use desk::{Desk, SOON, Said, connect, reason, submission};
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use nexa_event::envelope::Fact;
-use nexa_gateway::fleet::{Fleet, FleetError, NodeLoad, NodeState, NodeView};
+use nexa_event::formats::{Floor, Formats};
+use nexa_gateway::fleet::{Fleet, FleetError, FormatsView, NodeLoad, NodeState, NodeView};
 use nexa_gateway::mediator::{Access, Identity, Tokens};
 use nexa_ports::neighbours::{Carried, Neighbours};
 use nexa_ports::store::{Place, Store};
@@ -103,6 +104,24 @@ impl Fleet for Told {
         self.note("rebalance".into());
         futures::future::ready(Ok(())).boxed()
     }
+
+    fn formats(&self) -> BoxFuture<'_, Result<FormatsView, FleetError>> {
+        let reads = [("n1", 1, 4), ("n2", 2, 3)];
+        let reads = reads.map(|(name, oldest, newest)| (node(name), Formats { oldest, newest }));
+        let view = FormatsView { floor: Floor { announced: 3, written: 2 }, reads: reads.into() };
+        futures::future::ready(Ok(view)).boxed()
+    }
+
+    fn raise_format(&self, format: u16, by: PrincipalId) -> BoxFuture<'_, Result<(), FleetError>> {
+        async move {
+            if format > 3 {
+                return Err(FleetError::Unread { format, why: "node n2 reads formats up to 3".into() });
+            }
+            self.note(format!("raise {format} by {by}"));
+            Ok(())
+        }
+        .boxed()
+    }
 }
 
 impl Neighbours for Told {
@@ -138,6 +157,10 @@ fn drain(name: &str) -> v1::ClusterServiceDrainRequest {
     v1::ClusterServiceDrainRequest { node: name.into() }
 }
 
+fn raise(format: u32) -> v1::ClusterServiceRaiseFormatRequest {
+    v1::ClusterServiceRaiseFormatRequest { format }
+}
+
 #[tokio::test]
 async fn a_node_without_others_lists_itself_and_moves_nothing() {
     let desk = Desk::open().await;
@@ -157,6 +180,14 @@ async fn a_node_without_others_lists_itself_and_moves_nothing() {
     assert_eq!(reason(client.drain(drain("n2")).await), "NOT_FOUND");
     assert_eq!(reason(client.drain(drain("a b")).await), "INVALID_ARGUMENT");
     client.rebalance(v1::ClusterServiceRebalanceRequest {}).await.expect("nothing to do");
+    let formats = client.formats(Default::default()).await.expect("what it writes");
+    assert_eq!((formats.written, formats.announced, formats.newest), (1, 1, 1));
+    assert_eq!(formats.nodes, [v1::NodeFormats { node: "n1".into(), oldest: 1, newest: 1 }]);
+    client.raise_format(raise(1)).await.expect("it is so");
+    assert_eq!(reason(client.raise_format(raise(2)).await), "UNREAD");
+    for nonsense in [0, 65_536] {
+        assert_eq!(reason(client.raise_format(raise(nonsense)).await), "INVALID_ARGUMENT");
+    }
     desk.ends(workload, "done").await;
     assert_eq!(reason(client.migrate(migrate(workload.root, "")).await), "ALREADY_ENDED");
     let nobody = AgentId::from_bytes([9; 16]);
@@ -188,6 +219,8 @@ async fn nodes_are_for_operators() {
         assert_eq!(reason(client.rebalance(Default::default()).await), "PERMISSION_DENIED");
         assert_eq!(reason(client.migrate(migrate(workload.root, "")).await), "PERMISSION_DENIED");
         assert_eq!(reason(client.watch_nodes().await.map(drop)), "PERMISSION_DENIED");
+        assert_eq!(reason(client.formats(Default::default()).await), "PERMISSION_DENIED");
+        assert_eq!(reason(client.raise_format(raise(3)).await), "PERMISSION_DENIED");
     }
     assert!(told.said().is_empty(), "nothing was passed on");
     assert_eq!(otto.nodes(v1::ClusterServiceListNodesRequest {}).await.expect("a list").nodes.len(), 2);
@@ -199,7 +232,16 @@ async fn nodes_are_for_operators() {
     otto.cordon(cordon("n2", false)).await.expect("after an election");
     otto.cordon(cordon("n2", true)).await.expect("undone");
     otto.rebalance(Default::default()).await.expect("moves");
-    let passed_on = ["migrate", "cordon n2", "uncordon n2", "rebalance"];
+    let formats = otto.formats(Default::default()).await.expect("all read 3");
+    assert_eq!((formats.written, formats.announced, formats.newest, formats.nodes.len()), (2, 3, 3, 2));
+    otto.raise_format(raise(3)).await.expect("all read it");
+    let unread = otto.raise_format(raise(4)).await.expect_err("n2 does not");
+    assert_eq!(unread.reason().map(|reason| reason.as_str()), Some("UNREAD"));
+    assert!(
+        unread.to_string().contains("n2 reads formats up to 3") && unread.hint().contains("nexa formats"),
+        "{unread}"
+    );
+    let passed_on = ["migrate", "cordon n2", "uncordon n2", "rebalance", "raise 3 by otto"];
     assert_eq!(
         told.said().iter().map(|said| said.replace(&format!(" {}", workload.root), "")).collect::<Vec<_>>(),
         passed_on

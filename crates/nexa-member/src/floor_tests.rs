@@ -1,4 +1,5 @@
-//! A cluster whose nodes come and go in any release, whose lists of members lag, and whose leaders change.
+//! A cluster whose nodes come and go in any release, whose lists of members lag, whose leaders change, and whose operators ask
+//! for formats at any time.
 
 use std::collections::BTreeMap;
 
@@ -17,6 +18,11 @@ fn reads(newest: u16) -> Formats {
     Formats { oldest: 1, newest }
 }
 
+/// Members, each with the newest format that it reads.
+fn named<N: AsRef<str>>(members: impl IntoIterator<Item = (N, u16)>) -> BTreeMap<NodeId, Formats> {
+    members.into_iter().map(|(name, newest)| (name.as_ref().parse().expect("a name"), reads(newest))).collect()
+}
+
 fn at(second: u64) -> Timestamp {
     Timestamp(second * 1_000)
 }
@@ -27,6 +33,8 @@ enum Event {
     Start { node: usize, newest: u16, looks_in: usize },
     /// It is gone.
     Stop { node: usize },
+    /// An operator asks for this format.
+    Ask(u16),
     /// Somebody else leads, whose writes take so long.
     Elected { write_takes: usize },
     /// From here on lists are so old.
@@ -45,6 +53,8 @@ struct Node {
 struct Leader {
     raising: Raising,
     write_takes: usize,
+    /// What it was asked for and has not looked at.
+    asked: Option<u16>,
     /// What is on its way to the store, and when it is there.
     writing: Option<(Floor, usize)>,
 }
@@ -57,14 +67,18 @@ struct World {
     kept: Floor,
     leader: Leader,
     lag: usize,
-    refused: usize,
+    /// The newest format that anybody asked for.
+    wanted: u16,
+    /// The newest of which an operator was told that it is announced.
+    promised: u16,
 }
 
 impl World {
     fn new() -> Self {
         let kept = Floor::of(1);
-        let leader = Leader { raising: Raising::new(kept, at(0)), write_takes: 0, writing: None };
-        Self { tick: 0, lists: Vec::new(), members: BTreeMap::new(), kept, leader, lag: 0, refused: 0 }
+        let leader = Leader { raising: Raising::new(kept, at(0)), write_takes: 0, asked: None, writing: None };
+        let (lists, members) = (Vec::new(), BTreeMap::new());
+        Self { tick: 0, lists, members, kept, leader, lag: 0, wanted: 1, promised: 1 }
     }
 
     fn now(&self) -> Timestamp {
@@ -83,7 +97,12 @@ impl World {
             Event::Stop { node } => drop(self.members.remove(&node)),
             Event::Elected { write_takes } => {
                 let raising = Raising::new(self.kept, self.now());
-                self.leader = Leader { raising, write_takes, writing: None };
+                // Whoever had asked is not answered.
+                self.leader = Leader { raising, write_takes, asked: None, writing: None };
+            }
+            Event::Ask(format) => {
+                self.leader.asked = Some(format);
+                self.wanted = self.wanted.max(format);
             }
             Event::Lag(lag) => self.lag = lag,
             Event::Pass(ticks) => (0..ticks).for_each(|_| self.pass()),
@@ -93,26 +112,34 @@ impl World {
     fn pass(&mut self) {
         self.tick += 1;
         let (tick, kept, now) = (self.tick, self.kept, self.now());
-        let before = self.members.len();
         // Whoever looks now is in, or leaves.
         self.members.retain(|_, node| node.is_in || node.looks_at > tick || reads(node.newest).has(kept.announced));
-        self.refused += before - self.members.len();
         self.members.values_mut().for_each(|node| node.is_in |= node.looks_at <= tick);
         self.lists.push(self.members.clone());
         let leader = &mut self.leader;
         if let Some((floor, _)) = leader.writing.take_if(|(_, until)| *until <= tick) {
             self.kept = floor;
             leader.raising.kept(floor, now);
+            // Whoever asked for it is answered.
+            self.promised = floor.announced;
         }
         if leader.writing.is_none() {
             let seen = &self.lists[self.lists.len().saturating_sub(1 + self.lag)];
-            let wanted = leader.raising.look(seen.values().map(|node| reads(node.newest)), now);
+            let seen = named(seen.iter().map(|(node, it)| (format!("n{node}"), it.newest)));
+            let asked = leader.asked.take().and_then(|format| leader.raising.asked(format, &seen).ok().flatten());
+            let wanted = asked.or_else(|| leader.raising.look(&seen, now));
             leader.writing = wanted.map(|floor| (floor, tick + leader.write_takes));
         }
-        assert!(self.kept.written >= kept.written && self.kept.announced >= self.kept.written, "FF-2: {:?}", self.kept);
+        let Floor { announced, written } = self.kept;
+        assert!(
+            written >= kept.written && announced >= kept.announced && announced >= written,
+            "FF-2: {:?}",
+            self.kept
+        );
         for (name, node) in self.members.iter().filter(|(_, node)| node.is_in) {
-            assert!(node.newest >= self.kept.written, "FF-1: node {name}: {node:?}, {:?}, tick {tick}", self.kept);
+            assert!(node.newest >= written, "FF-1: node {name}: {node:?}, {:?}, tick {tick}", self.kept);
         }
+        assert!(announced <= self.wanted, "FF-4: {:?}", self.kept);
     }
 }
 
@@ -122,6 +149,7 @@ fn event() -> impl Strategy<Value = Event> {
             .prop_map(|(node, newest, looks_in)| Event::Start { node, newest, looks_in }),
         3 => (0..4_usize).prop_map(|node| Event::Stop { node }),
         1 => (0..=DELAY_MAX).prop_map(|write_takes| Event::Elected { write_takes }),
+        2 => (1..4_u16).prop_map(Event::Ask),
         1 => (0..=LAG_MAX).prop_map(Event::Lag),
         6 => (1..25_usize).prop_map(Event::Pass),
     ]
@@ -130,48 +158,46 @@ fn event() -> impl Strategy<Value = Event> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
     #[test]
-    fn nothing_is_written_that_a_member_does_not_read_and_what_all_read_is_written_at_last(
+    fn nothing_is_written_that_a_member_does_not_read_or_nobody_asked_for_and_what_was_asked_for_is_written_at_last(
         events in prop::collection::vec(event(), 1..80),
     ) {
         let mut world = World::new();
         for event in &events {
             world.happens(event);
         }
-        // Nobody comes or goes any more.
-        let settle = DELAY_MAX + LAG_MAX + 2 * (10 + DELAY_MAX + LAG_MAX) + 4;
+        // Nobody comes, goes or asks any more: what is under way is kept, and what is announced then is written after a wait.
+        let settle = DELAY_MAX + (10 + DELAY_MAX + LAG_MAX) + (10 + DELAY_MAX) + 4;
         (0..settle).for_each(|_| world.pass());
-        if let Some(common) = world.members.values().map(|node| node.newest).min() {
-            prop_assert_eq!(world.kept, Floor::of(common.max(world.kept.written)), "FF-3");
-            prop_assert!(common >= world.kept.written, "whoever is left reads it");
+        prop_assert!(world.kept.announced >= world.promised);
+        if world.members.values().all(|node| node.newest >= world.kept.announced) && !world.members.is_empty() {
+            prop_assert_eq!(world.kept.written, world.kept.announced, "FF-3");
         }
     }
 }
 
 #[test]
-fn a_newer_format_is_announced_and_then_written_when_the_last_old_node_is_gone_for_long() {
+fn a_newer_format_is_announced_when_somebody_asks_for_it_and_written_a_wait_later() {
+    let all = named([("a", 2), ("b", 3)]);
     let mut raising = Raising::new(Floor::of(1), at(0));
-    let mixed = [reads(1), reads(2), reads(2)];
-    assert_eq!(raising.look(mixed, at(100)), None);
-    assert_eq!(raising.look(mixed[1..].to_vec(), at(101)), None, "it may only be restarting");
-    assert_eq!(raising.look(mixed, at(105)), None);
-    assert_eq!(raising.look([reads(2); 3], at(106)), None);
-    assert_eq!(raising.look([reads(2); 3], at(115)), None);
+    assert_eq!(raising.look(&all, at(999)), None, "nobody has asked");
     let announced = Floor { announced: 2, written: 1 };
-    assert_eq!(raising.look([reads(2); 3], at(116)), Some(announced));
-    assert_eq!(raising.look([reads(2); 3], at(117)), Some(announced), "until it is kept");
-    raising.kept(announced, at(118));
-    assert_eq!(raising.look([reads(2); 3], at(127)), None);
-    assert_eq!(raising.look([reads(2); 3], at(128)), Some(Floor::of(2)));
-    raising.kept(Floor::of(2), at(128));
-    assert_eq!(raising.look([reads(2); 3], at(999)), None);
+    assert_eq!(raising.asked(2, &all), Ok(Some(announced)));
+    let unread = Refused::Unread { node: "a".parse().expect("a name"), newest: 2 };
+    assert_eq!(raising.asked(3, &all), Err(unread));
+    raising.kept(announced, at(1_000));
+    assert_eq!(raising.asked(2, &all), Ok(None), "it is on its way");
+    assert_eq!(raising.look(&all, at(1_009)), None);
+    assert_eq!(raising.look(&all, at(1_010)), Some(Floor::of(2)));
+    assert_eq!(raising.look(&all, at(1_011)), Some(Floor::of(2)), "until it is kept");
+    raising.kept(Floor::of(2), at(1_011));
+    assert_eq!(raising.asked(2, &named([("a", 1)])), Ok(None), "it is written");
+    assert_eq!(raising.look(&all, at(9_999)), None);
 }
 
 #[test]
-fn an_announcement_is_taken_back_for_who_was_there_before_it() {
-    let announced = Floor { announced: 2, written: 1 };
-    let mut raising = Raising::new(announced, at(0));
-    assert_eq!(raising.look([reads(2), reads(1)], at(1)), Some(Floor::of(1)));
-    raising.kept(Floor::of(1), at(1));
-    assert_eq!(raising.look([reads(2), reads(1)], at(60)), None);
-    assert_eq!(raising.look([], at(61)), None, "an empty list says nothing");
+fn who_was_there_before_an_announcement_and_does_not_read_it_is_waited_for() {
+    let raising = Raising::new(Floor { announced: 2, written: 1 }, at(0));
+    assert_eq!(raising.look(&named([("a", 2), ("b", 1)]), at(60)), None);
+    assert_eq!(raising.look(&BTreeMap::new(), at(61)), None, "an empty list says nothing");
+    assert_eq!(raising.look(&named([("a", 2)]), at(62)), Some(Floor::of(2)));
 }

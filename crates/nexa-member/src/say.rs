@@ -6,7 +6,7 @@
 use minicbor::{Decode, Encode};
 use nexa_event::asks::Asks;
 use nexa_event::envelope::TraceContext;
-use nexa_types::{AgentId, EffectKey, Epoch, Generation, Millis, NodeId, Timestamp};
+use nexa_types::{AgentId, EffectKey, Epoch, Generation, Millis, NodeId, PrincipalId, Timestamp};
 
 /// Agents in one message. A sender splits what is more.
 pub const AGENTS_MAX: usize = 512;
@@ -284,10 +284,20 @@ pub enum Command {
     /// Agents move from nodes with more than their share to those with less.
     #[n(3)]
     Rebalance,
+    /// A newer format of stored bytes is announced, and then written; see [`crate::floor`].
+    #[n(4)]
+    RaiseFormat {
+        /// Which.
+        #[n(0)]
+        format: u16,
+        /// Who wants it.
+        #[n(1)]
+        by: PrincipalId,
+    },
 }
 
 /// What became of a [`Command`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Answered {
     /// Why it is not carried out, if it is not.
     #[n(0)]
@@ -295,7 +305,7 @@ pub struct Answered {
 }
 
 /// Why a command is not carried out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, thiserror::Error)]
 pub enum Refused {
     /// This node does not lead, or does not yet.
     #[n(0)]
@@ -325,6 +335,17 @@ pub enum Refused {
     #[n(6)]
     #[error("the node lacks what the agent asks for by its labels or needs, or no other node has it")]
     Lacks,
+    /// A node does not read the format that is to be written.
+    #[n(7)]
+    #[error("node {node} reads formats up to {newest}")]
+    Unread {
+        /// The node.
+        #[n(0)]
+        node: NodeId,
+        /// The newest format that it reads.
+        #[n(1)]
+        newest: u16,
+    },
 }
 
 /// The bytes of a message.
@@ -380,6 +401,10 @@ mod tests {
             ..Heartbeat::default()
         };
         assert_eq!(read(&write(&beat)), Ok(beat));
+        let raise = Command::RaiseFormat { format: 2, by: PrincipalId::local() };
+        assert_eq!(read(&write(&raise)), Ok(raise));
+        let answered = Answered { refused: Some(Refused::Unread { node: "a".parse().expect("a name"), newest: 1 }) };
+        assert_eq!(read(&write(&answered)), Ok(answered));
     }
 
     fn trace() -> TraceContext {

@@ -12,7 +12,7 @@ pub const FLOOR_RECORD: &str = "formats/floor";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the cluster writes format {format}, and this build reads formats {} to {}: start a release that reads {format}; \
-     a cluster does not go back once all of its nodes were of a newer release",
+     what was raised by `nexa formats raise` does not go back",
     reads.oldest,
     reads.newest
 )]

@@ -153,7 +153,7 @@ pub fn code(reason: Reason) -> Code {
         Reason::PermissionDenied => Code::PermissionDenied,
         Reason::NotFound => Code::NotFound,
         Reason::AlreadyExists => Code::AlreadyExists,
-        Reason::AlreadyEnded | Reason::NotWaiting | Reason::NoNode => Code::FailedPrecondition,
+        Reason::AlreadyEnded | Reason::NotWaiting | Reason::NoNode | Reason::Unread => Code::FailedPrecondition,
         Reason::Overloaded | Reason::DiskFull => Code::ResourceExhausted,
         Reason::StoreUnavailable | Reason::Draining | Reason::NoLeader => Code::Unavailable,
         Reason::DeadlineExceeded => Code::DeadlineExceeded,
@@ -179,7 +179,8 @@ pub fn is_transient(reason: Reason) -> bool {
         | Reason::Internal
         | Reason::NotWaiting
         | Reason::DataCorrupt
-        | Reason::NoNode => false,
+        | Reason::NoNode
+        | Reason::Unread => false,
     }
 }
 

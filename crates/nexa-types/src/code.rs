@@ -145,6 +145,7 @@ codes!(
         15 DataCorrupt = "DATA_CORRUPT": "stored data is damaged; nothing was guessed",
         16 NoNode = "NO_NODE": "no node of the cluster can do this",
         17 NoLeader = "NO_LEADER": "nobody decides for the cluster at the moment",
+        18 Unread = "UNREAD": "a node of the cluster does not read the format",
     }
 );
 

@@ -20,7 +20,7 @@ use crate::chain;
 #[cfg(all(feature = "next-format", not(debug_assertions)))]
 compile_error!("`next-format` stands in for a later release in tests; what it writes no release reads");
 
-/// The formats of stored bytes that this binary reads, and writes once every node does.
+/// The formats of stored bytes that this binary reads, and writes if an operator wants it.
 const FORMATS: Formats = match cfg!(feature = "next-format") {
     true => Formats { newest: Formats::THIS_BUILD.newest + 1, ..Formats::THIS_BUILD },
     false => Formats::THIS_BUILD,

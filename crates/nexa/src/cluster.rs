@@ -15,7 +15,7 @@ use nexa_cluster::certs::Identity;
 use nexa_cluster::link::{LinkConfig, TonicPeers};
 use nexa_cluster::{Cluster, ClusterConfig, ClusterError, ClusterPorts, Relay};
 use nexa_gateway::doors::Bound;
-use nexa_gateway::fleet::{Fleet, FleetError, NodeLoad, NodeState, NodeView};
+use nexa_gateway::fleet::{Fleet, FleetError, FormatsView, NodeLoad, NodeState, NodeView};
 use nexa_gateway::mediator::Tokens;
 use nexa_member::leader::{Limits, Mark};
 use nexa_member::say::Refused;
@@ -25,7 +25,7 @@ use nexa_ports::model::Model;
 use nexa_runtime::fence::Leased;
 use nexa_runtime::{NodeConfig, Ports};
 use nexa_telemetry::Probes;
-use nexa_types::{AgentId, NodeId};
+use nexa_types::{AgentId, NodeId, PrincipalId};
 
 use crate::anchoring::{Anchoring, ClusterLog};
 use crate::backend::Backend;
@@ -332,13 +332,19 @@ fn told(error: ClusterError, node: Option<&NodeId>) -> FleetError {
             FleetError::Busy { what: "the agent has no node yet, or has just ended".to_owned() }
         }
         ClusterError::Store(error) => FleetError::Store(error),
-        ClusterError::Refused(refused) => match (refused, node) {
+        ClusterError::Refused(refused) => match (&refused, node) {
             (Refused::NotLeading, _) => FleetError::NoLeader,
             (Refused::NoSuchNode, Some(node)) => FleetError::NoSuchNode { node: node.clone() },
             (Refused::Busy, _) => FleetError::Busy { what: refused.to_string() },
-            (Refused::NoSuchNode | Refused::NotOpen | Refused::NoRoom | Refused::Failed | Refused::Lacks, _) => {
-                FleetError::Unfit { why: refused.to_string() }
-            }
+            (
+                Refused::NoSuchNode
+                | Refused::NotOpen
+                | Refused::NoRoom
+                | Refused::Failed
+                | Refused::Lacks
+                | Refused::Unread { .. },
+                _,
+            ) => FleetError::Unfit { why: refused.to_string() },
         },
     }
 }
@@ -362,6 +368,27 @@ impl Fleet for Seen {
 
     fn rebalance(&self) -> BoxFuture<'_, Result<(), FleetError>> {
         async { self.0.rebalance().await.map_err(|error| told(error, None)) }.boxed()
+    }
+
+    fn formats(&self) -> BoxFuture<'_, Result<FormatsView, FleetError>> {
+        async {
+            let (floor, reads) = self.0.formats().await?;
+            Ok(FormatsView { floor, reads })
+        }
+        .boxed()
+    }
+
+    fn raise_format(&self, format: u16, by: PrincipalId) -> BoxFuture<'_, Result<(), FleetError>> {
+        async move {
+            self.0.raise_format(format, by).await.map_err(|error| match error {
+                ClusterError::Refused(why @ Refused::Unread { .. }) => {
+                    FleetError::Unread { format, why: why.to_string() }
+                }
+                ClusterError::Refused(why @ Refused::Failed) => FleetError::Busy { what: why.to_string() },
+                error => told(error, None),
+            })
+        }
+        .boxed()
     }
 }
 

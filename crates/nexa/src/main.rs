@@ -103,6 +103,7 @@ async fn execute(cli: Cli) -> Result<(), Failure> {
         Command::Drain(args) => commands::drain(args, output).await,
         Command::Migrate(args) => commands::migrate(args, output).await,
         Command::Rebalance(args) => commands::rebalance(args, output).await,
+        Command::Formats(args) => commands::formats(args, output).await,
         Command::Certs(args) => commands::certs(args, output),
         Command::Models(args) => models::run(args, output, color).await,
         Command::Load(args) => load::run(args, output).await,

@@ -192,3 +192,39 @@ pub struct RebalanceArgs {
     #[command(flatten)]
     pub server: ServerArgs,
 }
+
+/// `nexa formats`
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct FormatsArgs {
+    /// What else than showing them.
+    #[command(subcommand)]
+    pub action: Option<FormatsAction>,
+    /// Where the server is: any node of the cluster.
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// `nexa formats …`
+#[derive(Debug, Subcommand)]
+pub enum FormatsAction {
+    /// Write a newer format, for good: nodes of releases that do not read it cannot come back.
+    ///
+    /// Every node has to read it. It is announced at once and written ten seconds later. The command waits for that; when it is
+    /// ended before, the cluster goes on with it.
+    Raise(RaiseArgs),
+}
+
+/// `nexa formats raise`
+#[derive(Debug, Args)]
+pub struct RaiseArgs {
+    /// The format. Default: the newest that every node reads.
+    #[arg(long, value_name = "FORMAT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub to: Option<u16>,
+    /// End once it is announced.
+    #[arg(long)]
+    pub no_wait: bool,
+    /// Where the server is: any node of the cluster.
+    #[command(flatten)]
+    pub server: ServerArgs,
+}

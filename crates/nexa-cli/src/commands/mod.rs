@@ -7,6 +7,7 @@ mod check;
 mod explain;
 mod fmt;
 mod follow;
+mod formats;
 mod graph;
 mod list;
 mod nodes;
@@ -30,6 +31,7 @@ pub use check::check;
 pub use explain::explain;
 pub use fmt::fmt;
 pub use follow::{Following, follow, watch};
+pub use formats::formats;
 pub use graph::{graph, graph_text};
 pub use list::{logs, ps};
 pub use nodes::{cordon, drain, migrate, nodes, rebalance, uncordon};
@@ -92,7 +94,8 @@ impl From<ClientError> for Failure {
                 | Reason::Internal
                 | Reason::NotWaiting
                 | Reason::DataCorrupt
-                | Reason::NoNode,
+                | Reason::NoNode
+                | Reason::Unread,
             ) => Exit::Error,
             None if error.is_unreachable() => Exit::Unavailable,
             None => Exit::Error,

@@ -124,6 +124,17 @@ pub fn node(node: &v1::Node) -> Value {
     })
 }
 
+/// In which format is written what is stored, and what each node reads.
+pub fn formats(told: &v1::ClusterServiceListFormatsResponse) -> Value {
+    let node = |node: &v1::NodeFormats| json!({ "node": node.node, "oldest": node.oldest, "newest": node.newest });
+    json!({
+        "written": told.written,
+        "announced": told.announced,
+        "newest": told.newest,
+        "nodes": told.nodes.iter().map(node).collect::<Vec<_>>(),
+    })
+}
+
 /// A question to a person.
 pub fn approval(approval: &v1::Approval) -> Value {
     json!({

@@ -224,7 +224,8 @@ fn brings_work(message: &Message) -> bool {
             | Command::Migrate(_)
             | Command::Cordon(_)
             | Command::Drain(_)
-            | Command::Rebalance(_),
+            | Command::Rebalance(_)
+            | Command::RaiseFormat(_),
         )
         | Message::Query(_) => false,
     }

@@ -275,3 +275,13 @@ pub(super) fn drain(message: v1::ClusterServiceDrainRequest) -> Decoded<m::Drain
 pub(super) fn rebalance(_: v1::ClusterServiceRebalanceRequest) -> Decoded<m::Rebalance> {
     Ok(m::Rebalance)
 }
+
+pub(super) fn list_formats(_: v1::ClusterServiceListFormatsRequest) -> Decoded<m::ListFormats> {
+    Ok(m::ListFormats)
+}
+
+pub(super) fn raise_format(message: v1::ClusterServiceRaiseFormatRequest) -> Decoded<m::RaiseFormat> {
+    let format = u16::try_from(message.format).ok().filter(|format| *format > 0);
+    let format = format.ok_or_else(|| Refusal::field("format", format!("expected a number from 1 to {}", u16::MAX)))?;
+    Ok(m::RaiseFormat { format })
+}

@@ -1,8 +1,10 @@
 //! Nodes as messages.
 
+use nexa_event::formats::Formats;
 use nexa_proto::v1;
+use nexa_types::NodeId;
 
-use crate::fleet::{NodeState, NodeView};
+use crate::fleet::{FormatsView, NodeState, NodeView};
 
 /// The nodes, in their order.
 pub(super) fn nodes(nodes: Vec<NodeView>) -> Vec<v1::Node> {
@@ -39,5 +41,21 @@ fn node(view: NodeView) -> v1::Node {
         labels: view.labels.into_iter().collect(),
         capacity: Some(v1::NodeCapacity { cpu_milli: view.cpu_milli, memory_bytes: view.memory_bytes }),
         load,
+    }
+}
+
+/// What is written, and what the nodes read.
+pub(super) fn formats(view: FormatsView) -> v1::ClusterServiceListFormatsResponse {
+    let newest = view.newest().into();
+    let node = |(node, reads): (NodeId, Formats)| v1::NodeFormats {
+        node: node.to_string(),
+        oldest: reads.oldest.into(),
+        newest: reads.newest.into(),
+    };
+    v1::ClusterServiceListFormatsResponse {
+        written: view.floor.written.into(),
+        announced: view.floor.announced.into(),
+        newest,
+        nodes: view.reads.into_iter().map(node).collect(),
     }
 }

@@ -280,6 +280,22 @@ impl v1::cluster_service_server::ClusterService for Door {
         self.ask(request, decode::rebalance).await?;
         Ok(Response::new(v1::ClusterServiceRebalanceResponse {}))
     }
+
+    async fn list_formats(
+        &self,
+        request: Request<v1::ClusterServiceListFormatsRequest>,
+    ) -> Result<Response<v1::ClusterServiceListFormatsResponse>, Status> {
+        let formats = self.ask(request, decode::list_formats).await?;
+        Ok(Response::new(nodes::formats(formats)))
+    }
+
+    async fn raise_format(
+        &self,
+        request: Request<v1::ClusterServiceRaiseFormatRequest>,
+    ) -> Result<Response<v1::ClusterServiceRaiseFormatResponse>, Status> {
+        self.ask(request, decode::raise_format).await?;
+        Ok(Response::new(v1::ClusterServiceRaiseFormatResponse {}))
+    }
 }
 
 #[async_trait]

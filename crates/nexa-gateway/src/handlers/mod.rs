@@ -184,6 +184,7 @@ impl Handlers {
             Command::Cordon(cordon) => self.cordon(cordon).await.map(Reply::Cordoned),
             Command::Drain(drain) => self.drain(drain).await.map(Reply::Draining),
             Command::Rebalance(_) => self.rebalance().await.map(Reply::Rebalanced),
+            Command::RaiseFormat(raise) => self.raise_format(by, raise).await.map(Reply::FormatRaised),
         }
     }
 
@@ -203,6 +204,7 @@ impl Handlers {
             Query::SearchHistory(search) => self.search_history(by, search).await.map(Reply::History),
             Query::ListNodes(_) => self.list_nodes().await.map(Reply::Nodes),
             Query::WatchNodes(_) => self.watch_nodes().map(Reply::NodeLists),
+            Query::ListFormats(_) => self.list_formats().await.map(Reply::Formats),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Nodes: list, watch, cordon, drain, rebalance; and which agent is where: migrate.
+//! Nodes: list, watch, cordon, drain, rebalance; which agent is where: migrate; and in which format they write.
 //!
 //! Who may ask was judged before: operators only, whosesoever the agent is.
 
@@ -8,9 +8,9 @@ use futures::stream;
 use nexa_proto::refusal::Refusal;
 use nexa_types::{Millis, NodeId, Reason};
 
-use super::{Handlers, overloaded, store_refusal};
-use crate::fleet::{FleetError, NodeView};
-use crate::mediator::{Cordon, Drain, Frames, Migrate};
+use super::{By, Handlers, overloaded, store_refusal};
+use crate::fleet::{FleetError, FormatsView, NodeView};
+use crate::mediator::{Cordon, Drain, Frames, Migrate, RaiseFormat};
 
 /// Between two looks of a watch.
 const WATCH_EVERY: Millis = Millis(1_000);
@@ -52,6 +52,15 @@ impl Handlers {
 
     pub(super) async fn rebalance(&self) -> Result<(), Refusal> {
         self.fleet.rebalance().await.map_err(fleet_refusal)
+    }
+
+    pub(super) async fn list_formats(&self) -> Result<FormatsView, Refusal> {
+        self.fleet.formats().await.map_err(fleet_refusal)
+    }
+
+    pub(super) async fn raise_format(&self, by: &By, raise: RaiseFormat) -> Result<(), Refusal> {
+        let by = by.identity.principal.clone();
+        self.fleet.raise_format(raise.format, by).await.map_err(fleet_refusal)
     }
 
     /// A list at once, then one whenever something has changed between two looks.
@@ -101,6 +110,8 @@ pub(super) fn fleet_refusal(error: FleetError) -> Refusal {
         FleetError::NoAnswer => Refusal::new(Reason::DeadlineExceeded, message)
             .hint("look with `nexa nodes` and `nexa ps` whether it was, before asking again"),
         FleetError::Busy { .. } => overloaded(message),
+        FleetError::Unread { .. } => Refusal::new(Reason::Unread, message)
+            .hint("upgrade that node, or take it away, and ask again; `nexa formats` says what each reads"),
         FleetError::Store(error) => store_refusal(error),
     }
 }

@@ -14,7 +14,7 @@ use nexa_types::{
 };
 use nexa_view::{AgentView, ApprovalView, ProgramView, WorkloadView};
 
-use crate::fleet::NodeView;
+use crate::fleet::{FormatsView, NodeView};
 
 use super::reply::{AgentSnapshot, Frames, Planned, ProgramInfo, ProgramPut, Submitted};
 
@@ -90,6 +90,8 @@ messages! {
         Drain -> Draining(()),
         /// Even out the load of the nodes.
         Rebalance -> Rebalanced(()),
+        /// Write a newer format.
+        RaiseFormat -> FormatRaised(()),
     }
     Query {
         /// What a kept program offers.
@@ -120,6 +122,8 @@ messages! {
         ListNodes -> Nodes(Vec<NodeView>),
         /// The nodes, as they change.
         WatchNodes -> NodeLists(Frames<Vec<NodeView>>),
+        /// The formats of what is stored.
+        ListFormats -> Formats(FormatsView),
     }
 }
 
@@ -141,10 +145,17 @@ impl Message {
     /// Whether it is about the cluster and not about a tenant's work.
     pub fn is_for_operators(&self) -> bool {
         match self {
-            Self::Command(command) => {
-                matches!(command, Command::Migrate(_) | Command::Cordon(_) | Command::Drain(_) | Command::Rebalance(_))
+            Self::Command(command) => matches!(
+                command,
+                Command::Migrate(_)
+                    | Command::Cordon(_)
+                    | Command::Drain(_)
+                    | Command::Rebalance(_)
+                    | Command::RaiseFormat(_)
+            ),
+            Self::Query(query) => {
+                matches!(query, Query::ListNodes(_) | Query::WatchNodes(_) | Query::ListFormats(_))
             }
-            Self::Query(query) => matches!(query, Query::ListNodes(_) | Query::WatchNodes(_)),
         }
     }
 
@@ -158,7 +169,11 @@ impl Message {
                 Command::Cancel(cancel) => Some(cancel.request),
                 Command::SendMessage(send) => Some(send.request),
                 Command::AnswerApproval(answer) => Some(answer.request),
-                Command::Migrate(_) | Command::Cordon(_) | Command::Drain(_) | Command::Rebalance(_) => None,
+                Command::Migrate(_)
+                | Command::Cordon(_)
+                | Command::Drain(_)
+                | Command::Rebalance(_)
+                | Command::RaiseFormat(_) => None,
             },
         }
     }
@@ -463,6 +478,13 @@ pub struct Drain {
 #[derive(Debug, Clone)]
 pub struct Rebalance;
 
+/// Write a newer format.
+#[derive(Debug, Clone)]
+pub struct RaiseFormat {
+    /// Which.
+    pub format: u16,
+}
+
 /// The nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListNodes;
@@ -470,3 +492,7 @@ pub struct ListNodes;
 /// The nodes, as they change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WatchNodes;
+
+/// The formats of what is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListFormats;

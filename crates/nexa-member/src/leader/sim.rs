@@ -257,7 +257,7 @@ impl World {
                     continue;
                 }
                 Output::Answer(_, answer) => {
-                    self.answers.push(*answer);
+                    self.answers.push(answer.clone());
                     continue;
                 }
                 // For figures only.

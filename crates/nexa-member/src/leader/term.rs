@@ -218,6 +218,8 @@ impl Term {
                 self.answers.push((number, Ok(())));
                 None
             }
+            // It is about no agent, and does not come here: see `crate::floor`.
+            Command::RaiseFormat { .. } => Some(Refused::Failed),
         };
         if let Some(why) = refused {
             out.push(Output::Answer(number, Err(why)));

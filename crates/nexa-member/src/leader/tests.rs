@@ -97,7 +97,7 @@ impl Desk {
     fn command(&mut self, command: Command) -> Option<Result<(), Refused>> {
         self.give(Input::Command(99, command));
         self.wanted.iter().rev().find_map(|output| match output {
-            Output::Answer(99, answer) => Some(*answer),
+            Output::Answer(99, answer) => Some(answer.clone()),
             _ => None,
         })
     }

@@ -67,7 +67,13 @@ impl Wrong {
                     self.say("query", "has no words".to_owned());
                 }
             }
-            Message::Command(Command::Migrate(_) | Command::Cordon(_) | Command::Drain(_) | Command::Rebalance(_))
+            Message::Command(
+                Command::Migrate(_)
+                | Command::Cordon(_)
+                | Command::Drain(_)
+                | Command::Rebalance(_)
+                | Command::RaiseFormat(_),
+            )
             | Message::Query(
                 Query::GetProgram(_)
                 | Query::ListPrograms(_)
@@ -81,7 +87,8 @@ impl Wrong {
                 | Query::Snapshot(_)
                 | Query::ListApprovals(_)
                 | Query::ListNodes(_)
-                | Query::WatchNodes(_),
+                | Query::WatchNodes(_)
+                | Query::ListFormats(_),
             ) => {}
         }
     }
