@@ -7,7 +7,6 @@ use nexa_gateway::doors::{Cover, Listen};
 use nexa_gateway::mediator::Tokens;
 use nexa_telemetry::Door;
 use serde_json::json;
-use tokio::signal::unix::{SignalKind, signal};
 
 mod several;
 
@@ -16,6 +15,7 @@ use several::Several;
 use crate::chain;
 use crate::config::Project;
 use crate::input;
+use crate::signals::Signals;
 use crate::wiring::{Who, wire};
 
 /// Runs `nexa dev`.
@@ -39,8 +39,7 @@ pub(crate) async fn run(args: &DevArgs, output: Output) -> Result<(), Failure> {
     if args.nodes != 1 {
         return Box::pin(several::run(args, output, Several { listen, data, temporary, project, tokens })).await;
     }
-    // Heard from now on, so that a signal during the start is not lost.
-    let mut terminate = signal(SignalKind::terminate())?;
+    let mut signals = Signals::heard()?;
     let door = Door::bind(args.metrics.as_deref()).map_err(|error| Failure::usage(chain(&error)))?;
     let node = wire(&data, &project, &args.models, Who::local(tokens), (&listen, &Cover::Loopback)).await?;
     let door = door.open(vec![node.probes()]).map_err(|error| Failure::error(chain(&error)))?;
@@ -62,8 +61,7 @@ pub(crate) async fn run(args: &DevArgs, output: Output) -> Result<(), Failure> {
         }
     }
     let ended = tokio::select! {
-        interrupted = tokio::signal::ctrl_c() => interrupted.map_err(Failure::from),
-        _ = terminate.recv() => Ok(()),
+        () = signals.next() => Ok(()),
         () = input::ended(args.end_with_input) => Ok(()),
         failure = node.failed() => Err(failure),
     };

@@ -15,10 +15,10 @@ use nexa_load::overload;
 use nexa_load::run::rolling::Rolling;
 use nexa_load::run::{Server, Settings, Victim};
 use nexa_load::shape::{Plan, Shape};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::chain;
+use crate::signals::Signals;
 
 /// Agents of one run; more would have keys that the endpoint does not remember.
 const AGENTS_MAX: usize = 1_000_000;
@@ -33,11 +33,10 @@ const TENANTS_MAX: usize = 1_024;
 pub(crate) async fn run(args: &LoadArgs, output: Output) -> Result<(), Failure> {
     let stop = CancellationToken::new();
     let _stops = stop.clone().drop_guard();
-    let (mut terminate, heard) = (signal(SignalKind::terminate())?, stop.clone());
+    let (mut signals, heard) = (Signals::heard()?, stop.clone());
     tokio::spawn(async move {
         tokio::select! {
-            _ = tokio::signal::ctrl_c() => heard.cancel(),
-            _ = terminate.recv() => heard.cancel(),
+            () = signals.next() => heard.cancel(),
             () = heard.cancelled() => {}
         }
     });

@@ -23,6 +23,7 @@ mod models;
 mod nofile;
 mod run;
 mod serve;
+mod signals;
 mod wiring;
 
 use std::process::ExitCode;

@@ -12,7 +12,6 @@ use nexa_gateway::doors::{Cover, Listen};
 use nexa_gateway::mediator::Tokens;
 use nexa_telemetry::{Door, Probes};
 use serde_json::json;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::backend::Backend;
 use crate::chain;
@@ -20,6 +19,7 @@ use crate::cluster::{Among, Joining, identity, join};
 use crate::config::Project;
 use crate::config::cluster::{Place, ServeSettings};
 use crate::input;
+use crate::signals::Signals;
 use crate::wiring::{Porch, Who, Wired, router, wire};
 
 /// Who comes to etcd, as NAME:PASSWORD.
@@ -38,9 +38,7 @@ pub(crate) async fn run(args: &ServeArgs, output: Output) -> Result<(), Failure>
     let tokens =
         tokens.map_err(|error| Failure::error(chain(&error)).hint("`nexa help dev` shows what stands in it"))?;
     warn_of_secrets();
-    // Heard from now on, so that a signal during the start is not lost.
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut signals = Signals::heard()?;
     let door = Door::bind(args.metrics.as_deref()).map_err(|error| Failure::usage(chain(&error)))?;
     let (node, note) = match settings.place {
         Place::Alone(data) => {
@@ -90,8 +88,7 @@ pub(crate) async fn run(args: &ServeArgs, output: Output) -> Result<(), Failure>
     }
     let mut is_told = true;
     let ended = tokio::select! {
-        _ = interrupt.recv() => Ok(()),
-        _ = terminate.recv() => Ok(()),
+        () = signals.next() => Ok(()),
         () = input::ended(args.end_with_input) => {
             is_told = false;
             Ok(())
@@ -106,10 +103,7 @@ pub(crate) async fn run(args: &ServeArgs, output: Output) -> Result<(), Failure>
     let told_again = async {
         // Whoever closes the input may send a signal with it, and means one wish.
         for _ in 0..if is_told { 1 } else { 2 } {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
+            signals.next().await;
         }
         eprintln!("ended at once");
         std::process::exit(TERMINATED)

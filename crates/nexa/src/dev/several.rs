@@ -19,13 +19,13 @@ use nexa_telemetry::Door;
 use nexa_types::NodeId;
 use serde_json::json;
 use tempfile::TempDir;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::anchoring::Anchoring;
 use crate::backend::Backend;
 use crate::chain;
 use crate::cluster::{Among, Joining, join};
 use crate::config::Project;
+use crate::signals::Signals;
 use crate::wiring::{Porch, router};
 
 /// Nodes of one process.
@@ -63,7 +63,7 @@ pub(super) async fn run(args: &DevArgs, output: Output, several: Several) -> Res
         return Err(Failure::usage("several nodes have several doors, and one socket file is not enough")
             .hint("give the address of the first: --listen 127.0.0.1:7070"));
     };
-    let mut terminate = signal(SignalKind::terminate())?;
+    let mut signals = Signals::heard()?;
     let door = Door::bind(args.metrics.as_deref()).map_err(|error| Failure::usage(chain(&error)))?;
     let backend = Backend::sqlite(&data)?;
     let model: Arc<dyn Model> = Arc::new(router(Some(&data), &project, &args.models)?);
@@ -124,8 +124,7 @@ pub(super) async fn run(args: &DevArgs, output: Output, several: Several) -> Res
         futures::future::select_all(all).await.0
     };
     let ended = tokio::select! {
-        interrupted = tokio::signal::ctrl_c() => interrupted.map_err(Failure::from),
-        _ = terminate.recv() => Ok(()),
+        () = signals.next() => Ok(()),
         () = crate::input::ended(args.end_with_input) => Ok(()),
         failure = failed => Err(failure),
         failure = anchoring.broken() => Err(failure),
