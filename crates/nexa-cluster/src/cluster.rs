@@ -62,6 +62,18 @@ pub struct ClusterConfig {
     pub may_lead: bool,
     /// What it keeps to when it leads.
     pub limits: Limits,
+    /// Where its signs of life come from.
+    pub heart: Heart,
+}
+
+/// Where signs of life come from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Heart {
+    /// A thread of their own: a busy node does not look dead.
+    #[default]
+    Thread,
+    /// A task of the runtime that does not look at the process: a simulation has all of it in one thread.
+    Task,
 }
 
 /// What it works with.
@@ -224,7 +236,7 @@ impl Cluster {
         let weak = Arc::downgrade(&inner);
         cluster.handle.supervisor.serve(&inner.leader, move || leader::Actor::new(weak.clone()), inner.failed.clone());
         inner.lease_budgets()?;
-        heartbeat::start(&inner).map_err(StartError::Thread)?;
+        heartbeat::start(&inner, config.heart).map_err(StartError::Thread)?;
         tokio::spawn(watch(inner.clone()));
         tokio::spawn(tick(inner.clone()));
         tokio::spawn(send_hints(inner.clone()));
@@ -276,6 +288,7 @@ impl Cluster {
     /// should end then, and come back as another run. Cancel-safe.
     pub async fn over(&self) {
         tokio::select! {
+            biased;
             () = self.inner().lost.cancelled() => {}
             () = self.inner().failed.cancelled() => {}
         }
@@ -439,6 +452,7 @@ async fn watch(inner: Arc<Inner>) {
             inner.lost.cancel();
         }
         tokio::select! {
+            biased;
             changed = members.changed() => if changed.is_err() { return },
             changed = standing.changed() => if changed.is_err() { return },
             () = inner.stop.cancelled() => return,
@@ -450,6 +464,7 @@ async fn watch(inner: Arc<Inner>) {
 async fn tick(inner: Arc<Inner>) {
     loop {
         tokio::select! {
+            biased;
             () = inner.clock.wait_until(inner.clock.now().after(TICK)) => {}
             () = inner.stop.cancelled() => return,
         }
@@ -462,6 +477,7 @@ async fn tick(inner: Arc<Inner>) {
 async fn send_hints(inner: Arc<Inner>) {
     loop {
         tokio::select! {
+            biased;
             () = inner.relay.has_hints.notified() => inner.relay.flush(&inner),
             () = inner.stop.cancelled() => return,
         }

@@ -62,6 +62,7 @@ pub(crate) struct Led {
 pub(crate) async fn keep(inner: Arc<Inner>) {
     loop {
         tokio::select! {
+            biased;
             () = inner.clock.wait_until(inner.clock.now().after(LOOK_EVERY)) => {}
             () = inner.stop.cancelled() => return,
         }

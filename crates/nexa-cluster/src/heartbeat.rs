@@ -1,18 +1,21 @@
 //! Signs of life, from a thread of their own: a busy node must not look dead.
 //!
-//! Every [`BEAT`](nexa_member::detector::BEAT) the thread looks who is silent, tells the others how this node does, and, if
+//! Every [`BEAT`](nexa_member::detector::BEAT) it looks who is silent, tells the others how this node does, and, if
 //! this node leads, how many agents may be born on each.
 
 use std::fs;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::thread;
 
 use nexa_member::detector::{BEAT, Look};
 use nexa_member::say::{self, Heartbeat, Load};
+use nexa_ports::clock::Clock;
 use nexa_ports::membership::Standing;
 use nexa_types::{Millis, Timestamp};
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::cluster::Heart;
 use crate::inner::Inner;
 use crate::peers::{Class, Service};
 
@@ -20,27 +23,34 @@ use crate::peers::{Class, Service};
 const TICKS_PER_SECOND: u64 = 100;
 const MILLION: u64 = 1_000_000;
 
-/// Starts the thread; it ends with the cluster.
-pub(crate) fn start(inner: &Arc<Inner>) -> std::io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-    let (stop, clock, weak) = (inner.stop.clone(), inner.clock.clone(), Arc::downgrade(inner));
-    thread::Builder::new()
-        .name("nexa-heartbeat".into())
-        .spawn(move || {
-            runtime.block_on(async {
-                let mut beat = Beat::default();
-                while !stop.is_cancelled() {
-                    let Some(inner) = weak.upgrade() else { return };
-                    beat.beat(&inner);
-                    drop(inner);
-                    tokio::select! {
-                        () = clock.wait_until(clock.now().after(BEAT)) => {}
-                        () = stop.cancelled() => {}
-                    }
-                }
-            });
-        })
-        .map(drop)
+/// Starts the thread, or the task; it ends with the cluster.
+pub(crate) fn start(inner: &Arc<Inner>, heart: Heart) -> std::io::Result<()> {
+    let (weak, stop, clock) = (Arc::downgrade(inner), inner.stop.clone(), inner.clock.clone());
+    match heart {
+        Heart::Task => {
+            tokio::spawn(beats(weak, stop, clock, Beat::default()));
+            Ok(())
+        }
+        Heart::Thread => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+            let beat = Beat { cpu: Some(Cpu::default()), ..Beat::default() };
+            let thread = thread::Builder::new().name("nexa-heartbeat".into());
+            thread.spawn(move || runtime.block_on(beats(weak, stop, clock, beat))).map(drop)
+        }
+    }
+}
+
+async fn beats(inner: Weak<Inner>, stop: CancellationToken, clock: Arc<dyn Clock>, mut beat: Beat) {
+    while !stop.is_cancelled() {
+        let Some(inner) = inner.upgrade() else { return };
+        beat.beat(&inner);
+        drop(inner);
+        tokio::select! {
+            biased;
+            () = clock.wait_until(clock.now().after(BEAT)) => {}
+            () = stop.cancelled() => {}
+        }
+    }
 }
 
 #[derive(Default)]
@@ -48,7 +58,8 @@ struct Beat {
     valid_until: Timestamp,
     renewed_at: Option<Timestamp>,
     look: Look,
-    cpu: Cpu,
+    /// Of a process that is looked at.
+    cpu: Option<Cpu>,
 }
 
 impl Beat {
@@ -115,7 +126,7 @@ impl Beat {
             at_work: count(load.at_work),
             run_queue: count(load.run_queue),
             model_calls: count(load.calls_in_flight),
-            cpu: self.cpu.part(inner.card.cpu_milli, now),
+            cpu: self.cpu.as_mut().map_or(0, |cpu| cpu.part(inner.card.cpu_milli, now)),
             memory: part(load.resident_bytes.unwrap_or(0), budget).unwrap_or(u64::MAX),
             lag: Millis(load.runtime_lag_ms),
             unrecorded: count(load.results_unrecorded),

@@ -266,6 +266,7 @@ impl Inner {
         let inner = self.clone();
         self.runtime.spawn(async move {
             tokio::select! {
+                biased;
                 () = inner.clock.wait_until(inner.clock.now().after(STAND_BACK)) => {}
                 () = inner.stop.cancelled() => return,
             }

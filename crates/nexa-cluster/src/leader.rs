@@ -146,6 +146,7 @@ impl Behaviour for Actor {
                     tokio::spawn(async move {
                         let stop = inner.stop.clone();
                         tokio::select! {
+                            biased;
                             input = carry_out(&inner, output) => {
                                 if let Some(input) = input {
                                     inner.tell_leader(Lane::Replies, input);

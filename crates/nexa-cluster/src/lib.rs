@@ -36,6 +36,6 @@ pub mod peers;
 mod relay;
 pub mod stats;
 
-pub use cluster::{Cluster, ClusterConfig, ClusterError, ClusterPorts, NodeView, StartError};
+pub use cluster::{Cluster, ClusterConfig, ClusterError, ClusterPorts, Heart, NodeView, StartError};
 pub use relay::{HINTS_MAX, Relay};
 pub use stats::ClusterStats;

@@ -32,6 +32,7 @@ pub(crate) async fn run(inner: Arc<Inner>, hub: LiveHub) {
         }
         let due = announcer.due(has_changed, now);
         tokio::select! {
+            biased;
             () = hub.changed() => has_changed = true,
             () = inner.clock.wait_until(due) => has_changed = false,
             pieces = said_here.next(PIECES_MAX) => forward(&inner, pieces),

@@ -209,6 +209,7 @@ impl Station {
     async fn deliver(self: Arc<Self>, to: NodeId, run: Generation, mut queue: mpsc::Receiver<(Service, Bytes)>) {
         loop {
             let next = tokio::select! {
+                biased;
                 next = queue.recv() => next,
                 () = self.closed.cancelled() => None,
             };
@@ -284,6 +285,7 @@ impl Peers for LocalPeers {
                 return Err(NotSent::Gone.into());
             }
             tokio::select! {
+                biased;
                 answer = station.question(to, service, body) => answer,
                 () = station.net.clock.wait_until(until) => Err(AskError::NoAnswer),
                 () = station.closed.cancelled() => Err(AskError::NoAnswer),

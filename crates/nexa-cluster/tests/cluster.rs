@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use futures::future::BoxFuture;
 use nexa_cluster::formats::{FormatsError, agree};
 use nexa_cluster::local::{Faults, LocalNetwork, LocalPeers};
-use nexa_cluster::{Cluster, ClusterConfig, ClusterError, ClusterPorts, Relay};
+use nexa_cluster::{Cluster, ClusterConfig, ClusterError, ClusterPorts, Heart, Relay};
 use nexa_member::floor::WAIT;
 use nexa_member::leader::{Limits, Mark};
 use nexa_member::say::Refused;
@@ -121,7 +121,7 @@ impl Town {
         };
         let config = NodeConfig { others: true, ..support::config(name) };
         let node = Node::start(config, ports).await.unwrap();
-        let config = ClusterConfig { card, may_lead: true, limits: Limits::default() };
+        let config = ClusterConfig { card, may_lead: true, limits: Limits::default(), heart: Heart::Thread };
         let writing = Writing::oldest(self.reads);
         let ports = ClusterPorts {
             host: Arc::new(node.clone()),

@@ -33,7 +33,9 @@ pub struct NodeConfig {
     /// Fuel between two looks at other agents; without it, as much as the scheduler's time slice is worth by what slices
     /// took of late.
     pub slice_fuel: Option<u64>,
-    /// Threads that compute. Who computes for longer than a moment waits for one, by fair shares over tenants.
+    /// Threads that compute. Who computes for longer than a moment waits for one, by fair shares over tenants. With 0 the
+    /// node has no threads of its own: programs compute in tasks of the runtime, and nobody looks how late that is and how
+    /// large the process, so that a simulation has all of it in one thread.
     pub compute_threads: usize,
     /// Resident memory of the process, in bytes, that the node tries to stay below: above 80 % of it idle agents leave
     /// memory before their time and wake-ups are rationed, above 90 % hardly anybody comes into memory.

@@ -36,6 +36,11 @@ impl Default for Vitals {
 }
 
 impl Vitals {
+    /// Of a process that nobody looks after.
+    pub(crate) fn unwatched() -> Self {
+        Self { lag_ms: AtomicU64::new(0), resident: AtomicU64::new(UNKNOWN) }
+    }
+
     /// How late the runtime was, or is by now, in milliseconds.
     pub(crate) fn lag_ms(&self) -> u64 {
         self.lag_ms.load(Ordering::Relaxed)

@@ -260,6 +260,7 @@ async fn claim(
         }
         let pause = STORE_PAUSES.pause(tries, core.dice.roll());
         tokio::select! {
+            biased;
             () = until_shown(&*core.clock, core.clock.now().after(pause)) => {}
             () = core.stop.cancelled() => break,
         }

@@ -272,6 +272,7 @@ impl Node {
             core.models.delivered().await;
         };
         tokio::select! {
+            biased;
             () = done => info!(node = %core.config.node, "node is drained"),
             () = core.clock.wait_until(until) => {
                 let left = core.residency.counts().live;
@@ -312,7 +313,7 @@ impl Core {
                 models,
                 timers: Arc::new(Timers::new(config.timers_max)),
                 run_queue,
-                vitals: Arc::default(),
+                vitals: Arc::new(if config.compute_threads > 0 { Vitals::default() } else { Vitals::unwatched() }),
                 ownership: Ownership::new(config.others),
                 neighbours,
                 fence,
@@ -344,6 +345,9 @@ impl Core {
         let core = self.clone();
         self.keep("sweep", move || takeover::sweep(core.clone()));
         self.serve_others();
+        if self.config.compute_threads == 0 {
+            return Ok(());
+        }
         // Held by the watcher only while there is a budget to act on, so that a node that was dropped is gone.
         let acts = if self.config.memory_max.is_some() { Arc::downgrade(self) } else { Weak::new() };
         liveness::watch(self.vitals.clone(), acts, self.stop.clone())

@@ -86,18 +86,33 @@ impl Shared {
     }
 
     fn compute(&self) {
-        while let Some(Turn { agent, tenant, fuel, item: slice }) = self.next() {
-            // Before, so that whoever has the result finds it counted.
-            self.slices.fetch_add(1, Ordering::Relaxed);
-            let began = Instant::now();
-            let used = catch_unwind(AssertUnwindSafe(slice)).unwrap_or(fuel);
-            let nanos = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
-            let mut state = self.lock();
-            state.pace.note(used, nanos);
-            self.slice_fuel.store(state.pace.slice(self.time_slice), Ordering::Relaxed);
-            if used != fuel {
-                state.line.settle(&tenant, agent, fuel, used);
-            }
+        while let Some(turn) = self.next() {
+            self.compute_one(turn);
+        }
+    }
+
+    fn compute_one(&self, Turn { agent, tenant, fuel, item: slice }: Turn<Slice>) {
+        // Before, so that whoever has the result finds it counted.
+        self.slices.fetch_add(1, Ordering::Relaxed);
+        let began = Instant::now();
+        let used = catch_unwind(AssertUnwindSafe(slice)).unwrap_or(fuel);
+        let nanos = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let mut state = self.lock();
+        state.pace.note(used, nanos);
+        self.slice_fuel.store(state.pace.slice(self.time_slice), Ordering::Relaxed);
+        if used != fuel {
+            state.line.settle(&tenant, agent, fuel, used);
+        }
+    }
+
+    /// Whoever is next by now, if anybody still is; for a task of the runtime.
+    fn compute_next(&self) {
+        let mut state = self.lock();
+        let next = if state.closed { None } else { state.line.pop() };
+        self.count(&state);
+        drop(state);
+        if let Some(turn) = next {
+            self.compute_one(turn);
         }
     }
 }
@@ -105,16 +120,18 @@ impl Shared {
 /// The threads that compute, and who waits for them. Dropping it ends them after the slice in hand.
 pub(crate) struct RunQueue {
     shared: Arc<Shared>,
+    has_threads: bool,
 }
 
 impl RunQueue {
-    /// Starts this many threads, at least one, for slices of about this time.
+    /// Starts this many threads for slices of about this time. With none each slice has a task of the runtime, which does
+    /// whatever is next when its turn comes.
     pub(crate) fn start(threads: usize, strategy: LoadBalanceStrategy, time_slice: Millis) -> io::Result<Self> {
         let state = State { line: Line::new(strategy), ..State::default() };
         let slice_fuel = AtomicU64::new(state.pace.slice(time_slice));
         let shared = Shared { state: Mutex::new(state), slice_fuel, time_slice, ..Shared::default() };
-        let queue = Self { shared: Arc::new(shared) };
-        for number in 0..threads.max(1) {
+        let queue = Self { shared: Arc::new(shared), has_threads: threads > 0 };
+        for number in 0..threads {
             let shared = queue.shared.clone();
             let thread = thread::Builder::new().name(format!("nexa-compute-{number}")).stack_size(STACK_BYTES);
             thread.spawn(move || shared.compute())?;
@@ -160,7 +177,12 @@ impl RunQueue {
         self.shared.count(&state);
         drop(state);
         drop(earlier);
-        self.shared.work.notify_one();
+        if self.has_threads {
+            self.shared.work.notify_one();
+        } else {
+            let shared = self.shared.clone();
+            tokio::spawn(async move { shared.compute_next() });
+        }
         Ok(Waiting { shared: &self.shared, agent, ticket })
     }
 

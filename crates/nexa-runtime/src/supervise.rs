@@ -310,6 +310,7 @@ pub async fn keep_running<F>(
     let mut window = RestartWindow::new(RestartPolicy::SERVICE);
     loop {
         let ended = tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             ended = AssertUnwindSafe(async { service().await }).catch_unwind() => ended,
         };

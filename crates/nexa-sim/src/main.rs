@@ -1,6 +1,9 @@
-//! `nexa-sim`: what `cargo xtask plan-sim` and `cargo xtask bench scheduler` run.
+//! `nexa-sim`: what `cargo xtask plan-sim` and `cargo xtask bench scheduler` run, and whole clusters from a seed.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that unwraps says enough by failing"))]
 
 mod bench;
+mod cluster_sim;
 mod plan_sim;
 
 use std::process::ExitCode;
@@ -11,6 +14,20 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const HELP: &str = "\
 usage: nexa-sim COMMAND
+
+  cluster [OPTIONS]        play whole clusters on virtual time, with faults from a seed, and check what must hold
+    --seed S               the first seed (default: 1)
+    --seeds N              how many (default: 1)
+    --seconds N            simulated seconds of each, at least (default: 60)
+    --nodes N              nodes of each (default: 3)
+    --workloads N          workloads of each (default: 12)
+    --calm                 without faults
+    --twice                play each seed twice and compare, and not only one of a hundred
+    --trace                print all that happened
+    --bug NAME             plant a bug: store-fence, lease-fence, early-ack, tool-retry, blind-retry
+    -o text|json           what is printed (default: text)
+
+  cluster-bugs [OPTIONS]   play each planted bug until a seed catches it, at most --seeds N
 
   plan-sim DIR [OPTIONS]   play the workflow traces of a folder (WfFormat 1.5, *.json) on modelled clusters
     --nodes N,N,…          sizes of clusters (default: 2,4,8,16,32,64)
@@ -26,6 +43,14 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
+        ["cluster", words @ ..] => match cluster_sim::Options::parse(words) {
+            Ok(options) => cluster_sim::play(&options),
+            Err(why) => return usage(&why),
+        },
+        ["cluster-bugs", words @ ..] => match cluster_sim::Options::parse(words) {
+            Ok(options) => cluster_sim::bugs(&options),
+            Err(why) => return usage(&why),
+        },
         ["plan-sim", words @ ..] => match plan_sim::Options::parse(words) {
             Ok(options) => plan_sim::run(&options),
             Err(why) => return usage(&why),

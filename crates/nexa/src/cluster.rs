@@ -13,7 +13,7 @@ use futures::future::BoxFuture;
 use nexa_cli::failure::{Exit, Failure};
 use nexa_cluster::certs::Identity;
 use nexa_cluster::link::{LinkConfig, TonicPeers};
-use nexa_cluster::{Cluster, ClusterConfig, ClusterError, ClusterPorts, Relay};
+use nexa_cluster::{Cluster, ClusterConfig, ClusterError, ClusterPorts, Heart, Relay};
 use nexa_gateway::doors::Bound;
 use nexa_gateway::fleet::{Fleet, FleetError, FormatsView, NodeLoad, NodeState, NodeView};
 use nexa_gateway::mediator::Tokens;
@@ -164,7 +164,7 @@ async fn come_in(
         joining.project.providers.iter().map(|(name, provider)| nexa_runtime::budget_of(name, provider.limits()));
     let config = NodeConfig { others: true, leased: leased.collect(), ..config };
     let node = wiring::start(config, ports.clone()).await?;
-    let config = ClusterConfig { card, may_lead: true, limits: Limits::default() };
+    let config = ClusterConfig { card, may_lead: true, limits: Limits::default(), heart: Heart::Thread };
     let cluster = ClusterPorts {
         host: Arc::new(node.clone()),
         relay,

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use futures::future::BoxFuture;
 use nexa_cluster::certs::Authority;
 use nexa_cluster::link::{LinkConfig, TonicPeers};
-use nexa_cluster::{Cluster, ClusterConfig, ClusterPorts, Relay};
+use nexa_cluster::{Cluster, ClusterConfig, ClusterPorts, Heart, Relay};
 use nexa_event::effect::{Finish, ModelReply};
 use nexa_event::envelope::Fact;
 use nexa_event::fact::AgentEvent;
@@ -178,7 +178,7 @@ impl Town {
                 dice: Arc::new(SystemDice),
                 writing: Writing::oldest(Formats::THIS_BUILD),
             };
-            let config = ClusterConfig { card, may_lead: true, limits: Limits::default() };
+            let config = ClusterConfig { card, may_lead: true, limits: Limits::default(), heart: Heart::Thread };
             let cluster = Cluster::start(config, ports).await?;
             nodes.push(Neighbour { running: Running { ground, node }, cluster, relay, _peers: peers });
         }

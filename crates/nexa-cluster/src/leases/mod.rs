@@ -142,6 +142,7 @@ impl Leases {
             let desk = Desk { run, office, ports, revision, answers, leads, last: now, due: now, is_urgent, told };
             tokio::spawn(async move {
                 tokio::select! {
+                    biased;
                     () = desk.work(inbox) => {}
                     () = stop.cancelled() => {}
                 }
@@ -207,6 +208,7 @@ impl Desk {
                 self.step(Input::Tick);
             }
             tokio::select! {
+                biased;
                 changed = members.changed() => if changed.is_err() { return },
                 changed = standing.changed() => if changed.is_err() { return },
                 Some((from, letter)) = inbox.recv() => self.take(from, letter),

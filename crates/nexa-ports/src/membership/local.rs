@@ -285,6 +285,7 @@ impl Shared {
 async fn keep(shared: Weak<Shared>, clock: Arc<dyn Clock>, mut stop: watch::Receiver<()>) {
     while let Some(due) = shared.upgrade().map(|shared| shared.due()) {
         tokio::select! {
+            biased;
             () = clock.wait_until(due) => {}
             // Either something has changed that is due earlier, or the service is gone.
             changed = stop.changed() => if changed.is_err() { return },
@@ -378,6 +379,7 @@ impl Membership for LocalMember {
                     return Ok(generation);
                 }
                 tokio::select! {
+                    biased;
                     () = self.shared.clock.wait_until(deadline) => {
                         return self.try_join(&card)?.ok_or(MembershipError::NameTaken { node: card.id });
                     }

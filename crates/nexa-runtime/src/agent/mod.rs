@@ -459,6 +459,7 @@ impl AgentActor {
         let due = core.clock.now().after(pause);
         let alarm = tokio::spawn(async move {
             tokio::select! {
+                biased;
                 () = until_shown(&*core.clock, due) => core.hint(agent, Hint::Again),
                 () = core.stop.cancelled() => {}
             }

@@ -30,6 +30,7 @@ impl AgentActor {
         let unavailable = |detail: String| StoreError::Unavailable { detail };
         // A memory is 64 MiB at most, and ranking that takes long: few at a time, and not where other agents run.
         let turn = tokio::select! {
+            biased;
             turn = self.core.recalls.clone().acquire_owned() => turn.map_err(|closed| unavailable(closed.to_string()))?,
             () = self.core.clock.wait_until(self.core.clock.now().after(RECALL_WAIT)) => {
                 return Err(unavailable(format!("{RECALLS_MAX} memories are being searched already")));

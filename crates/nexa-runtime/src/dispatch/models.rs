@@ -169,6 +169,7 @@ impl Models {
             match due {
                 Some(due) if due <= clock.now() => self.change(Slots::ring),
                 Some(due) => tokio::select! {
+                    biased;
                     () = clock.wait_until(due) => {}
                     () = self.shared.sooner.notified() => {}
                 },

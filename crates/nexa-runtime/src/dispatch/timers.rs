@@ -90,6 +90,7 @@ impl Timers {
                 Ok(agent) => nudge.nudge(agent, Hint::Due),
                 Err(None) => self.changed.notified().await,
                 Err(Some(due)) => tokio::select! {
+                    biased;
                     () = clock.wait_until(due) => {}
                     () = self.changed.notified() => {}
                 },

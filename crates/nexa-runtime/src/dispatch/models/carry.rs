@@ -58,6 +58,7 @@ impl Models {
                     }
                 }
                 Some(due) => tokio::select! {
+                    biased;
                     () = clock.wait_until(due) => {}
                     () = self.shared.carry.notified() => {}
                 },

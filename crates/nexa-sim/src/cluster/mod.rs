@@ -1,0 +1,306 @@
+//! A whole cluster in one thread, on virtual time, from a seed.
+//!
+//! Real are the nodes: `nexa-runtime`'s `Node` with its agents, ledger, residency, timers and fence, and `nexa-cluster`'s
+//! `Cluster` with its relay, heartbeats, leader and orders. Simulated is what they stand on: clock and dice, network, membership
+//! service, store, models and tools. Time is tokio's own, paused: it stands still while anybody can run, and then jumps to the
+//! next moment that anybody waits for. So a minute of a cluster takes a fraction of a second, and a seed is the same run each time.
+//!
+//! A run: nodes start; clients submit work all the time ([`load`]); what goes wrong, and when, is drawn from the seed ([`plan`]);
+//! then everything is healed, and the cluster gets time to finish. At the end, and at each fact and call on the way:
+//!
+//! | id | what must hold | where |
+//! |---|---|---|
+//! | P1 | no fact of an agent under an epoch below the highest that it has had, none that an effect was started under one | `store` |
+//! | LD-1 | no word of a leader under an epoch below the highest that was heard | `store` |
+//! | RT-1 | nothing is sent of which the store has not accepted the start | `world` |
+//! | P1b | nothing is sent without a lease but within a second of its accepted start | `world` |
+//! | P2 | each accepted workload has ended, with the value that its program gives | `oracles` |
+//! | P3 | nothing is done twice; what a program says was done was done; what was done is recorded, or as unknown | `oracles` |
+//! | P5 | each workload and each agent ends once, and nothing follows | `oracles` |
+//! | ST-1 | streams have the versions 1 to n | `oracles` |
+//! | LE-7 | once faults stop, every agent comes to its end on a node that is there | `oracles` |
+//!
+//! A failing seed prints its faults, the property, and the command that plays it again. Whether the simulation would notice is
+//! shown by planted bugs ([`Bug`]), each of which some seed must catch.
+//!
+//! Not here: processes, sockets, disks and real clocks (the process tests have these), the doors, tools' adapters, and looks into
+//! memories, which use threads.
+
+mod load;
+mod oracles;
+mod plan;
+mod process;
+mod store;
+mod town;
+mod trace;
+mod world;
+
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use nexa_cluster::local::LocalNetwork;
+use nexa_ports::clock::Clock;
+use nexa_ports::membership::local::LocalCluster;
+use nexa_ports::store::{Rows, Store};
+use nexa_types::{Millis, WorkloadId};
+
+use self::load::Job;
+use self::process::{BEGIN, Process, VirtualClock, lock};
+use self::store::{ProcessStore, Server};
+use self::town::{Land, Town};
+use self::trace::Trace;
+use self::world::World;
+use crate::dice::Dice;
+
+pub use self::trace::Violation;
+
+/// Between two looks at the plan.
+const TICK: Millis = Millis(50);
+/// Between two looks whether all is done.
+const LOOK: Millis = Millis(500);
+/// How long a cluster may take to finish once everything is healed.
+const SETTLE_MAX: Millis = Millis(120_000);
+/// Of a run, the part in which things go wrong, in percent.
+const FAULTY_PERCENT: u64 = 70;
+/// Everything has ended for so long before a run is judged: what comes late must come by then.
+const QUIET: Millis = Millis(3_000);
+
+/// A bug that is planted to see whether it is noticed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bug {
+    /// The store takes whoever writes for the owner.
+    StoreFence,
+    /// A node sends whatever its lease says.
+    LeaseFence,
+    /// The store says that it has stored something, and has not.
+    EarlyAck,
+    /// A tool's adapter does some calls twice.
+    ToolRetry,
+    /// A call whose outcome is unknown is made again.
+    BlindRetry,
+}
+
+impl Bug {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::StoreFence, Self::LeaseFence, Self::EarlyAck, Self::ToolRetry, Self::BlindRetry];
+
+    /// Its name on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::StoreFence => "store-fence",
+            Self::LeaseFence => "lease-fence",
+            Self::EarlyAck => "early-ack",
+            Self::ToolRetry => "tool-retry",
+            Self::BlindRetry => "blind-retry",
+        }
+    }
+}
+
+impl fmt::Display for Bug {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.name())
+    }
+}
+
+/// What a run is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// Simulated seconds, at least; most of them with faults.
+    pub seconds: u64,
+    /// Nodes.
+    pub nodes: usize,
+    /// Workloads.
+    pub workloads: u64,
+    /// Whether anything goes wrong.
+    pub has_faults: bool,
+    /// A planted bug.
+    pub bug: Option<Bug>,
+    /// Whether lines of the trace are kept.
+    pub keeps_lines: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { seconds: 60, nodes: 3, workloads: 12, has_faults: true, bug: None, keeps_lines: false }
+    }
+}
+
+/// What came of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// The seed.
+    pub seed: u64,
+    /// Over every fact, call and fault with its virtual time.
+    pub hash: String,
+    /// Facts that were stored.
+    pub facts: u64,
+    /// Virtual time that passed.
+    pub simulated: Millis,
+    /// Real time that passed.
+    pub took: Duration,
+    /// What went wrong, for people.
+    pub faults: Vec<String>,
+    /// The same by kind.
+    pub kinds: Vec<&'static str>,
+    /// Workloads that were accepted.
+    pub accepted: usize,
+    /// Calls that the sink has done.
+    pub done: usize,
+    /// Calls of which nobody knows.
+    pub unknown: usize,
+    /// How often nodes were started.
+    pub starts: u64,
+    /// What must not have happened.
+    pub violations: Vec<Violation>,
+    /// What happened, if it was kept.
+    pub lines: Vec<String>,
+}
+
+/// Plays a seed.
+///
+/// # Errors
+/// What kept it from beginning.
+pub fn run(seed: u64, settings: &Settings) -> Result<Report, String> {
+    let began = Instant::now();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    let runtime = runtime.map_err(|error| format!("there is no runtime: {error}"))?;
+    let mut report = runtime.block_on(play(seed, settings))?;
+    drop(runtime);
+    report.took = began.elapsed();
+    Ok(report)
+}
+
+async fn play(seed: u64, settings: &Settings) -> Result<Report, String> {
+    let clock = Arc::new(VirtualClock::new());
+    let trace = Trace::new(clock.clone(), settings.keeps_lines);
+    let mut dice = Dice::of(&[0x70, seed]);
+    let server = Server::new(clock.clone(), trace.clone(), dice.next(), settings.bug);
+    let put = load::put(&server.memory, clock.now(), settings.bug).await?;
+    server.observe().await;
+    let world = World::new(clock.clone(), trace.clone(), server.clone(), dice.next(), settings.bug);
+    let land = Land {
+        service: LocalCluster::new(clock.clone()),
+        network: LocalNetwork::new(clock.clone(), dice.next()),
+        clock: clock.clone(),
+        trace: trace.clone(),
+        server: server.clone(),
+        world: world.clone(),
+        seed,
+        bug: settings.bug,
+    };
+    let faulty = Millis(settings.seconds * 1_000 * FAULTY_PERCENT / 100);
+    let plan = if settings.has_faults { plan::draw(seed, settings.nodes, faulty) } else { Vec::new() };
+    let (faults, kinds) = (town::shown_plan(&plan), plan.iter().map(|planned| planned.fault.kind()).collect());
+    let mut town = Town::new(land, settings.nodes, plan);
+
+    let clients = Clients::start(settings, &mut dice, &clock, &server, put, faulty);
+    let mut heard = 0;
+    let (end, mut healed_at, mut quiet_since) = (BEGIN.after(Millis(settings.seconds * 1_000)), None, None);
+    loop {
+        town.tick();
+        let accepted = clients.accepted.load(Ordering::Relaxed);
+        if accepted > heard && dice.below(2) == 0 {
+            town.hint();
+        }
+        heard = accepted;
+        let now = clock.now();
+        if !trace.is_sound() {
+            break;
+        }
+        if town.is_healed() && now >= BEGIN.after(faulty) {
+            let healed_at = *healed_at.get_or_insert(now);
+            let is_done = accepted == clients.jobs.len() && has_ended(&server, &clients.jobs).await;
+            let since = if is_done { Some(quiet_since.unwrap_or(now)) } else { None };
+            quiet_since = since;
+            let is_quiet = since.is_some_and(|since| now.since(since) >= QUIET);
+            if (is_quiet && now >= end) || now.since(healed_at) >= SETTLE_MAX {
+                break;
+            }
+            clock.wait_until(now.after(LOOK)).await;
+        } else {
+            clock.wait_until(now.after(TICK)).await;
+        }
+    }
+    server.observe().await;
+    let simulated = clock.now().since(BEGIN);
+    let judged = oracles::judge(&server, &world, &trace, &clients.taken_in(), &town.present()).await;
+    let starts = town.runs();
+    drop(town);
+    let (hash, facts, lines, mut violations) = trace.finish();
+    violations.dedup();
+    Ok(Report {
+        seed,
+        hash,
+        facts,
+        simulated,
+        took: Duration::ZERO,
+        faults,
+        kinds,
+        accepted: judged.accepted,
+        done: judged.done,
+        unknown: judged.unknown,
+        starts,
+        violations,
+        lines,
+    })
+}
+
+/// Whether no agent lives any more and each workload has ended.
+async fn has_ended(server: &Server, jobs: &[Job]) -> bool {
+    let live = server.memory.rows(Rows::Live, None, 1).await.unwrap_or_default();
+    if !live.is_empty() {
+        return false;
+    }
+    for job in jobs {
+        if oracles::ends_of(server, job.workload()).await.is_empty() {
+            return false;
+        }
+    }
+    true
+}
+
+/// Who submits work.
+struct Clients {
+    jobs: Vec<Job>,
+    taken_in: Arc<Mutex<Vec<WorkloadId>>>,
+    accepted: Arc<AtomicUsize>,
+}
+
+impl Clients {
+    fn start(
+        settings: &Settings,
+        dice: &mut Dice,
+        clock: &Arc<VirtualClock>,
+        server: &Arc<Server>,
+        put: load::Put,
+        within: Millis,
+    ) -> Self {
+        let (mut jobs, accepted) = (Vec::new(), Arc::new(AtomicUsize::new(0)));
+        let taken_in: Arc<Mutex<Vec<WorkloadId>>> = Arc::default();
+        let process = Process::new();
+        for number in 0..settings.workloads {
+            let rounds = i64::try_from(dice.between(1, 6)).unwrap_or(1);
+            let job = Job { number, nap: Millis(dice.between(20, 2_000)), rounds };
+            let begins = BEGIN.after(Millis(dice.below(within.0)));
+            jobs.push(job.clone());
+            let store = ProcessStore::new(server, &process);
+            let (clock, accepted, taken_in) = (clock.clone(), accepted.clone(), Arc::clone(&taken_in));
+            tokio::spawn(async move {
+                clock.wait_until(begins).await;
+                load::submit(store, clock, put, &job).await;
+                lock(&taken_in).push(job.workload());
+                accepted.fetch_add(1, Ordering::Relaxed);
+            });
+        }
+        Self { jobs, taken_in, accepted }
+    }
+
+    /// The work that was accepted.
+    fn taken_in(&self) -> Vec<Job> {
+        let taken_in = lock(&self.taken_in);
+        self.jobs.iter().filter(|job| taken_in.contains(&job.workload())).cloned().collect()
+    }
+}

@@ -1,0 +1,159 @@
+//! What goes wrong in a run, and when: drawn from the seed, so that it can be read before it is played.
+
+use std::fmt;
+
+use nexa_types::Millis;
+
+use super::store::Weather;
+use crate::dice::Dice;
+
+/// Faults of one run.
+const FAULTS: (u64, u64) = (3, 7);
+/// Nothing goes wrong before this, so that a run begins with a cluster.
+const CALM_AT_FIRST: Millis = Millis(2_000);
+
+/// Whom a fault is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Whom {
+    /// Whoever leads then.
+    Leader,
+    /// The node of this number.
+    Node(usize),
+}
+
+impl fmt::Display for Whom {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Leader => out.write_str("the leader"),
+            Self::Node(number) => write!(out, "n{}", number + 1),
+        }
+    }
+}
+
+/// What goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// Its process is gone, with all that it had in memory; another run of it is started when the fault is over.
+    Kill(Whom),
+    /// Its process stands still.
+    Pause(Whom),
+    /// Nothing gets from it to another.
+    OneWay(Whom, usize),
+    /// Nothing gets from it to any other, nor back.
+    Alone(Whom),
+    /// It does not hear of the membership service, nor the service of it.
+    Unlisted(Whom),
+    /// The same, and nothing gets from it to any other, nor back.
+    Lost(Whom),
+    /// Nobody reaches the membership service.
+    NoMembership,
+    /// The leader loses its right to lead.
+    Depose,
+    /// Messages get lost and are late.
+    Links { lost_per_mille: u64, delay_max: Millis },
+    /// The store is slow, refuses, and leaves answers in doubt.
+    Store(Weather),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Kill(whom) => write!(out, "kill {whom}"),
+            Self::Pause(whom) => write!(out, "pause {whom}"),
+            Self::OneWay(whom, to) => write!(out, "cut the way from {whom} to n{}", to + 1),
+            Self::Alone(whom) => write!(out, "cut {whom} off from all others"),
+            Self::Unlisted(whom) => write!(out, "cut {whom} off from the membership service"),
+            Self::Lost(whom) => write!(out, "cut {whom} off from all others and from the membership service"),
+            Self::NoMembership => out.write_str("take the membership service away"),
+            Self::Depose => out.write_str("depose the leader"),
+            Self::Links { lost_per_mille, delay_max } => {
+                write!(out, "lose {lost_per_mille} of 1000 messages and delay the others by up to {delay_max}")
+            }
+            Self::Store(Weather { refused_per_mille, doubted_per_mille, delay_max }) => write!(
+                out,
+                "have the store refuse {refused_per_mille} and doubt {doubted_per_mille} of 1000 calls, up to {delay_max} late"
+            ),
+        }
+    }
+}
+
+impl Fault {
+    /// Its kind, for counts.
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Self::Kill(_) => "kill",
+            Self::Pause(_) => "pause",
+            Self::OneWay(..) => "one-way cut",
+            Self::Alone(_) => "cut off from nodes",
+            Self::Unlisted(_) => "cut off from membership",
+            Self::Lost(_) => "cut off from all",
+            Self::NoMembership => "membership away",
+            Self::Depose => "depose",
+            Self::Links { .. } => "bad links",
+            Self::Store(_) => "bad store",
+        }
+    }
+}
+
+/// A fault and its time, from the beginning of the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Planned {
+    pub(super) from: Millis,
+    pub(super) until: Millis,
+    pub(super) fault: Fault,
+}
+
+/// Draws the faults of a run, by the time that they begin. The last is over at `end`.
+pub(super) fn draw(seed: u64, nodes: usize, end: Millis) -> Vec<Planned> {
+    let mut dice = Dice::of(&[0xfa17, seed]);
+    let count = dice.between(FAULTS.0, FAULTS.1);
+    let mut plan: Vec<Planned> = (0..count).map(|_| one(&mut dice, nodes, end)).collect();
+    plan.sort_by_key(|planned| (planned.from, planned.until));
+    plan
+}
+
+fn one(dice: &mut Dice, nodes: usize, end: Millis) -> Planned {
+    let node = |dice: &mut Dice| usize::try_from(dice.below(nodes as u64)).unwrap_or_default();
+    let whom = |dice: &mut Dice| if dice.below(3) == 0 { Whom::Leader } else { Whom::Node(node(dice)) };
+    let (fault, lasts) = match dice.below(12) {
+        0..=2 => (Fault::Kill(whom(dice)), dice.between(200, 6_000)),
+        3 | 4 => (Fault::Pause(whom(dice)), dice.between(500, 9_000)),
+        5 => (Fault::OneWay(whom(dice), node(dice)), dice.between(500, 9_000)),
+        6 => (Fault::Alone(whom(dice)), dice.between(500, 9_000)),
+        7 => (Fault::Unlisted(whom(dice)), dice.between(500, 9_000)),
+        8 => (Fault::Lost(whom(dice)), dice.between(500, 9_000)),
+        9 => match dice.below(2) {
+            0 => (Fault::NoMembership, dice.between(500, 6_000)),
+            _ => (Fault::Depose, 0),
+        },
+        10 => {
+            let (lost_per_mille, delay_max) = (dice.between(10, 400), Millis(dice.between(5, 800)));
+            (Fault::Links { lost_per_mille, delay_max }, dice.between(2_000, 12_000))
+        }
+        _ => {
+            let refused_per_mille = [0, 50, 300, 1_000][usize::try_from(dice.below(4)).unwrap_or_default()];
+            let (doubted_per_mille, delay_max) = (dice.between(0, 300), Millis(dice.between(5, 1_500)));
+            (Fault::Store(Weather { refused_per_mille, doubted_per_mille, delay_max }), dice.between(1_000, 8_000))
+        }
+    };
+    let last = end.0.saturating_sub(1).max(CALM_AT_FIRST.0);
+    let from = dice.between(CALM_AT_FIRST.0, last);
+    Planned { from: Millis(from), until: Millis((from + lasts).min(end.0.max(from))), fault }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_has_one_plan_that_ends_in_time_and_all_kinds_come() {
+        let mut kinds = std::collections::BTreeSet::new();
+        for seed in 0..200 {
+            let plan = draw(seed, 3, Millis(40_000));
+            assert_eq!(plan, draw(seed, 3, Millis(40_000)));
+            assert!(plan.len() >= 3 && plan.iter().all(|planned| planned.until <= Millis(40_000)));
+            kinds.extend(plan.iter().map(|planned| planned.fault.kind()));
+        }
+        assert_eq!(kinds.len(), 10, "{kinds:?}");
+    }
+}

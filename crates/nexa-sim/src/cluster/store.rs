@@ -1,0 +1,443 @@
+//! The store of a simulated cluster: the in-memory twin, behind a way that takes time, fails, and leaves answers in doubt.
+//!
+//! What is asked for goes there, is done or not, and its answer comes back, each with a delay that is drawn. Once it is on its
+//! way there it does not depend on whoever asked: a process that dies meanwhile may have written, or not. An answer in doubt is
+//! one of three: it was not stored, it was, or it will be a little later.
+//!
+//! Checked here, with every fact as it is stored:
+//!   P1  no fact of an agent is stored under an epoch below the highest that it has had, and none says that an effect was
+//!       started under one
+//!   LD-1  nothing of a leader is accepted under an epoch below the highest that was accepted
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Write};
+use std::sync::{Arc, Mutex};
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use nexa_event::codec;
+use nexa_event::envelope::Fact;
+use nexa_event::fact::AgentEvent;
+use nexa_ports::clock::Clock;
+use nexa_ports::dice::{Dice, SeededDice};
+use nexa_ports::leadership::{LeadError, Leadership, Record};
+use nexa_ports::memory::MemoryStore;
+use nexa_ports::store::*;
+use nexa_types::*;
+use tokio::sync::{oneshot, watch};
+
+use super::Bug;
+use super::process::{Process, VirtualClock, lock};
+use super::trace::Trace;
+
+/// How long a way to the store or back takes at most when nothing is wrong with it.
+const CALM_DELAY: Millis = Millis(3);
+/// How much later than its doubtful answer a write may be stored.
+const LATE_MAX: Millis = Millis(2_000);
+/// Of how many acknowledgements one is a lie, with the bug that does that.
+const LIES_ONE_IN: u64 = 60;
+
+/// What is wrong with the store for a while.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Weather {
+    /// Of a thousand calls, so many are refused.
+    pub(super) refused_per_mille: u64,
+    /// Of a thousand writes, so many are answered by nobody knows.
+    pub(super) doubted_per_mille: u64,
+    /// The longest that a way there or back takes.
+    pub(super) delay_max: Millis,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Fine,
+    Refused,
+    /// Not stored, and nobody says so.
+    Unsaid,
+    /// Stored, and nobody says so.
+    Lost,
+    /// Nobody says so, and it is stored afterwards.
+    Late,
+}
+
+/// The start of an effect that the store has accepted.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Started {
+    pub(super) at: Timestamp,
+    pub(super) attempt: u32,
+}
+
+#[derive(Default)]
+struct Seen {
+    position: GlobalSeq,
+    epochs: BTreeMap<AgentId, Epoch>,
+    leader: Epoch,
+    started: BTreeMap<EffectKey, Started>,
+}
+
+/// The store itself.
+pub(super) struct Server {
+    pub(super) memory: MemoryStore,
+    clock: Arc<VirtualClock>,
+    trace: Arc<Trace>,
+    dice: SeededDice,
+    weather: Mutex<Weather>,
+    seen: Mutex<Seen>,
+    bug: Option<Bug>,
+}
+
+impl Server {
+    pub(super) fn new(clock: Arc<VirtualClock>, trace: Arc<Trace>, seed: u64, bug: Option<Bug>) -> Arc<Self> {
+        Arc::new(Self {
+            memory: MemoryStore::new(),
+            clock,
+            trace,
+            dice: SeededDice::new(seed),
+            weather: Mutex::default(),
+            seen: Mutex::default(),
+            bug,
+        })
+    }
+
+    pub(super) fn set_weather(&self, weather: Weather) {
+        *lock(&self.weather) = weather;
+    }
+
+    /// The start of an effect, if it was accepted.
+    pub(super) fn started(&self, key: EffectKey) -> Option<Started> {
+        lock(&self.seen).started.get(&key).copied()
+    }
+
+    fn delay(&self) -> Millis {
+        let longest = lock(&self.weather).delay_max.0.max(CALM_DELAY.0);
+        Millis(self.dice.roll() % (longest + 1))
+    }
+
+    fn fate(&self, writes: bool) -> Fate {
+        let Weather { refused_per_mille, doubted_per_mille, .. } = *lock(&self.weather);
+        let roll = self.dice.roll() % 1_000;
+        if roll < refused_per_mille {
+            Fate::Refused
+        } else if writes && roll < refused_per_mille + doubted_per_mille {
+            [Fate::Unsaid, Fate::Lost, Fate::Late][(self.dice.roll() % 3) as usize]
+        } else {
+            Fate::Fine
+        }
+    }
+
+    async fn pause(&self, span: Millis) {
+        self.clock.wait_until(self.clock.now().after(span)).await;
+    }
+
+    /// Looks at what was stored since the last look.
+    pub(super) async fn observe(&self) {
+        let from = lock(&self.seen).position;
+        let facts = self.memory.scan(None, from, usize::MAX).await.unwrap_or_default();
+        let (mut seen, now) = (lock(&self.seen), self.clock.now());
+        for Recorded { position, workload, envelope } in facts {
+            seen.position = position;
+            let header = &envelope.header;
+            let epoch = header.epoch.unwrap_or_default();
+            let line = format!("{} v{} e{} {}", header.stream, header.version, epoch, name_of(&envelope.fact));
+            self.trace.fact(&line, &codec::encode(&envelope.fact));
+            let (StreamId::Agent(agent), Fact::Agent(event)) = (&header.stream, &envelope.fact) else { continue };
+            let said = match event {
+                AgentEvent::EffectStarted { epoch, .. } | AgentEvent::TakenOver { epoch, .. } => *epoch,
+                _ => epoch,
+            };
+            let highest = seen.epochs.entry(*agent).or_default();
+            if epoch < *highest || said < *highest {
+                let text = format!("{line}: stored under {epoch}, says {said}, and the agent has had {highest}");
+                self.trace.violated("P1", text);
+            }
+            *highest = epoch.max(said).max(*highest);
+            if let (AgentEvent::EffectStarted { seq, attempt, .. }, Some(workload)) = (event, workload) {
+                let key = EffectKey::of(workload, *agent, *seq);
+                seen.started.insert(key, Started { at: now, attempt: *attempt });
+            }
+        }
+    }
+
+    fn led(&self, epoch: Epoch) {
+        let mut seen = lock(&self.seen);
+        if epoch < seen.leader {
+            self.trace.violated("LD-1", format!("a leader of epoch {epoch} was heard after one of {}", seen.leader));
+        }
+        seen.leader = epoch.max(seen.leader);
+    }
+}
+
+/// Takes a text up to where its first word ends.
+struct FirstWord(String);
+
+impl fmt::Write for FirstWord {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        match text.find([' ', '(', '{']) {
+            Some(end) => {
+                self.0.push_str(&text[..end]);
+                Err(fmt::Error)
+            }
+            None => {
+                self.0.push_str(text);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// The kind of a fact: as it is called where it is defined.
+pub(super) fn name_of(fact: &Fact) -> String {
+    let mut word = FirstWord(String::new());
+    // It says that it failed as soon as it has the word.
+    let _ = match fact {
+        Fact::Agent(event) => write!(word, "{event:?}"),
+        Fact::Workload(event) => write!(word, "{event:?}"),
+        Fact::Cluster(event) => write!(word, "{event:?}"),
+    };
+    word.0
+}
+
+/// One process's way to the store.
+pub(super) struct ProcessStore {
+    pub(super) server: Arc<Server>,
+    pub(super) process: Arc<Process>,
+}
+
+fn away() -> StoreError {
+    StoreError::Unavailable { detail: "the simulation has sent it away".into() }
+}
+
+fn doubtful() -> StoreError {
+    StoreError::Ambiguous { detail: "the simulation has lost the answer".into() }
+}
+
+impl ProcessStore {
+    pub(super) fn new(server: &Arc<Server>, process: &Arc<Process>) -> Arc<Self> {
+        Arc::new(Self { server: server.clone(), process: process.clone() })
+    }
+
+    /// A call that changes nothing.
+    fn look<'a, T: Send + 'a>(
+        &'a self,
+        work: impl FnOnce(&'a MemoryStore) -> BoxFuture<'a, Result<T, StoreError>> + Send + 'a,
+    ) -> BoxFuture<'a, Result<T, StoreError>> {
+        async move {
+            self.process.goes_on().await;
+            let server = &self.server;
+            let (fate, there, back) = (server.fate(false), server.delay(), server.delay());
+            server.pause(there).await;
+            let answer = if fate == Fate::Refused { Err(away()) } else { work(&server.memory).await };
+            server.pause(back).await;
+            self.process.goes_on().await;
+            answer
+        }
+        .boxed()
+    }
+
+    /// A call that changes something; on its way there it is on its own.
+    fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(Arc<Server>) -> BoxFuture<'static, Result<T, StoreError>> + Send + 'static,
+    ) -> BoxFuture<'_, Result<T, StoreError>> {
+        async move {
+            self.process.goes_on().await;
+            let (answered, answer) = oneshot::channel();
+            let server = self.server.clone();
+            let (fate, there, back) = (server.fate(true), server.delay(), server.delay());
+            let late = Millis(server.dice.roll() % LATE_MAX.0);
+            tokio::spawn(async move {
+                server.pause(there).await;
+                let answer = match fate {
+                    Fate::Refused => Err(away()),
+                    Fate::Unsaid | Fate::Late => Err(doubtful()),
+                    Fate::Fine | Fate::Lost => {
+                        let answer = work(server.clone()).await;
+                        server.observe().await;
+                        server.pause(back).await;
+                        let _ = answered.send(if fate == Fate::Lost { Err(doubtful()) } else { answer });
+                        return;
+                    }
+                };
+                server.pause(back).await;
+                // Whoever asked may be dead.
+                let _ = answered.send(answer);
+                if fate == Fate::Late {
+                    server.pause(late).await;
+                    let _ = work(server.clone()).await;
+                    server.observe().await;
+                }
+            });
+            let answer = answer.await.unwrap_or_else(|_| Err(doubtful()));
+            self.process.goes_on().await;
+            answer
+        }
+        .boxed()
+    }
+
+    /// The same for what only a leader does.
+    fn lead_by<T: Send + 'static>(
+        &self,
+        epoch: Epoch,
+        work: impl FnOnce(Arc<Server>) -> BoxFuture<'static, Result<T, LeadError>> + Send + 'static,
+    ) -> BoxFuture<'_, Result<T, LeadError>> {
+        let answer = self.write(move |server| {
+            async move {
+                let answer = work(server.clone()).await;
+                if answer.is_ok() {
+                    server.led(epoch);
+                }
+                Ok(answer)
+            }
+            .boxed()
+        });
+        async move { answer.await? }.boxed()
+    }
+}
+
+impl Server {
+    async fn append(&self, batch: Vec<Append>) -> Vec<Result<Appended, AppendError>> {
+        match self.bug {
+            Some(Bug::StoreFence) => {
+                let mut answers = Vec::new();
+                for append in batch {
+                    answers.extend(self.memory.append(vec![self.unfenced(append).await]).await);
+                }
+                answers
+            }
+            Some(Bug::EarlyAck) if self.dice.roll().is_multiple_of(LIES_ONE_IN) => {
+                let position = *self.memory.head().borrow();
+                let lie = |append: &Append| {
+                    let version = Version(append.expected.0 + append.facts.len() as u64);
+                    Ok(Appended { version, position, elsewhere: Vec::new() })
+                };
+                batch.iter().map(lie).collect()
+            }
+            _ => self.memory.append(batch).await,
+        }
+    }
+
+    /// What a store without a fence makes of an append: whoever writes is taken for the owner.
+    async fn unfenced(&self, mut append: Append) -> Append {
+        if let (StreamId::Agent(agent), Guard::Owner(_)) = (&append.stream, append.guard)
+            && let Ok(Some(row)) = self.memory.row(*agent).await
+        {
+            (append.guard, append.expected) = (Guard::Owner(row.epoch), row.version);
+        }
+        append
+    }
+}
+
+impl Store for ProcessStore {
+    fn append(&self, batch: Vec<Append>) -> BoxFuture<'_, Vec<Result<Appended, AppendError>>> {
+        let count = batch.len();
+        let answers = self.write(move |server| async move { Ok(server.append(batch).await) }.boxed());
+        async move {
+            match answers.await {
+                Ok(answers) => answers,
+                Err(error) => (0..count).map(|_| Err(error.clone().into())).collect(),
+            }
+        }
+        .boxed()
+    }
+
+    fn post(&self, post: Post, stamp: Stamp) -> BoxFuture<'_, Result<Posted, StoreError>> {
+        self.write(move |server| async move { server.memory.post(post, stamp).await }.boxed())
+    }
+
+    fn cancel(
+        &self,
+        workload: WorkloadId,
+        reason: String,
+        stamp: Stamp,
+    ) -> BoxFuture<'_, Result<Cancelled, StoreError>> {
+        self.write(move |server| async move { server.memory.cancel(workload, reason, stamp).await }.boxed())
+    }
+
+    fn place(&self, wishes: Vec<Place>) -> BoxFuture<'_, Result<Vec<Result<Epoch, Epoch>>, StoreError>> {
+        self.write(move |server| async move { server.memory.place(wishes).await }.boxed())
+    }
+
+    fn row(&self, agent: AgentId) -> BoxFuture<'_, Result<Option<AgentRow>, StoreError>> {
+        self.look(move |store| store.row(agent))
+    }
+
+    fn rows(
+        &self,
+        which: Rows,
+        after: Option<AgentId>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<AgentRow>, StoreError>> {
+        self.look(move |store| store.rows(which, after, limit))
+    }
+
+    fn inbox(&self, agent: AgentId, limit: usize) -> BoxFuture<'_, Result<Vec<InboxEntry>, StoreError>> {
+        self.look(move |store| store.inbox(agent, limit))
+    }
+
+    fn entry(&self, agent: AgentId, id: InputId) -> BoxFuture<'_, Result<Option<InboxEntry>, StoreError>> {
+        self.look(move |store| store.entry(agent, id))
+    }
+
+    fn read(&self, stream: StreamId, after: Version, limit: usize) -> BoxFuture<'_, Result<Vec<Recorded>, StoreError>> {
+        self.look(move |store| store.read(stream, after, limit))
+    }
+
+    fn scan(
+        &self,
+        workload: Option<WorkloadId>,
+        after: GlobalSeq,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<Recorded>, StoreError>> {
+        self.look(move |store| store.scan(workload, after, limit))
+    }
+
+    fn head(&self) -> watch::Receiver<GlobalSeq> {
+        self.server.memory.head()
+    }
+
+    fn put_snapshot(&self, agent: AgentId, version: Version, bytes: Vec<u8>) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.write(move |server| async move { server.memory.put_snapshot(agent, version, bytes).await }.boxed())
+    }
+
+    fn snapshot(&self, agent: AgentId) -> BoxFuture<'_, Result<Option<Snapshot>, StoreError>> {
+        self.look(move |store| store.snapshot(agent))
+    }
+
+    fn put_blob(&self, tenant: TenantId, bytes: Vec<u8>) -> BoxFuture<'_, Result<BlobHash, StoreError>> {
+        self.write(move |server| async move { server.memory.put_blob(tenant, bytes).await }.boxed())
+    }
+
+    fn blob(&self, tenant: TenantId, hash: BlobHash) -> BoxFuture<'_, Result<Option<Vec<u8>>, StoreError>> {
+        self.look(move |store| store.blob(tenant, hash))
+    }
+}
+
+impl Leadership for ProcessStore {
+    fn lead(&self, epoch: Epoch) -> BoxFuture<'_, Result<(), LeadError>> {
+        self.lead_by(epoch, move |server| async move { server.memory.lead(epoch).await }.boxed())
+    }
+
+    fn place_as(
+        &self,
+        leader: Epoch,
+        wishes: Vec<Place>,
+    ) -> BoxFuture<'_, Result<Vec<Result<Epoch, Epoch>>, LeadError>> {
+        self.lead_by(leader, move |server| async move { server.memory.place_as(leader, wishes).await }.boxed())
+    }
+
+    fn put_record(
+        &self,
+        leader: Epoch,
+        name: String,
+        expected: Version,
+        value: Vec<u8>,
+    ) -> BoxFuture<'_, Result<Version, LeadError>> {
+        self.lead_by(leader, move |server| {
+            async move { server.memory.put_record(leader, name, expected, value).await }.boxed()
+        })
+    }
+
+    fn records(&self, prefix: String) -> BoxFuture<'_, Result<Vec<Record>, StoreError>> {
+        self.look(move |store| store.records(prefix))
+    }
+}

@@ -1,0 +1,51 @@
+//! Whole clusters on virtual time: a seed is one run, faults break nothing, and planted bugs are noticed.
+
+#![allow(clippy::unwrap_used, reason = "a test that unwraps says enough by failing")]
+
+use nexa_sim::cluster::{Bug, Report, Settings, run};
+
+/// Short runs, so that some fit into each test run.
+fn short() -> Settings {
+    Settings { seconds: 30, workloads: 8, ..Settings::default() }
+}
+
+fn sound(report: &Report) {
+    assert!(report.violations.is_empty(), "seed {}: {:#?} {:#?}", report.seed, report.violations, report.faults);
+}
+
+#[test]
+fn without_faults_everything_ends_and_nothing_is_unknown() {
+    let report = run(1, &Settings { has_faults: false, ..short() }).unwrap();
+    sound(&report);
+    assert_eq!((report.accepted, report.unknown, report.starts), (8, 0, 3));
+    assert!(report.simulated.0 >= 30_000 && report.facts > 200, "{report:?}");
+}
+
+#[test]
+fn a_seed_is_the_same_run_each_time_and_another_seed_another() {
+    let hashes: Vec<String> = [7, 7, 8].map(|seed| run(seed, &short()).unwrap().hash).into();
+    assert_eq!(hashes[0], hashes[1]);
+    assert_ne!(hashes[0], hashes[2]);
+}
+
+#[test]
+fn faults_break_nothing() {
+    for seed in 0..6 {
+        let report = run(seed, &short()).unwrap();
+        sound(&report);
+        assert_eq!(report.accepted, 8, "seed {seed}");
+        assert!(report.kinds.len() >= 3);
+    }
+}
+
+/// The seeds within which each planted bug must be noticed.
+const SEEDS: u64 = 20;
+
+#[test]
+fn planted_bugs_are_noticed() {
+    for bug in Bug::ALL {
+        let settings = Settings { bug: Some(bug), ..short() };
+        let caught = (0..SEEDS).find_map(|seed| run(seed, &settings).unwrap().violations.into_iter().next());
+        assert!(caught.is_some(), "{bug} escapes");
+    }
+}
