@@ -9,7 +9,7 @@ use std::sync::Arc;
 use nexa_event::envelope::Fact;
 use nexa_event::fact::{AgentEvent, Program, Spawned, WorkloadEvent};
 use nexa_ports::clock::Clock;
-use nexa_ports::store::{Append, AppendError, Birth, Guard, Stamp, Store};
+use nexa_ports::store::{Append, AppendError, Birth, Cancelled, Guard, Stamp, Store};
 use nexa_runtime::programs;
 use nexa_types::*;
 use nexa_vm::codec;
@@ -65,6 +65,8 @@ pub(super) struct Job {
     pub(super) number: u64,
     pub(super) nap: Millis,
     pub(super) rounds: i64,
+    /// So long after it was accepted its client wants it to end.
+    pub(super) cancelled_after: Option<Millis>,
 }
 
 impl Job {
@@ -84,7 +86,13 @@ impl Job {
 
     /// Its calls of the tool: what is asked for, and what it says has become of it; an error says how its end is wrong.
     pub(super) fn calls(&self, outcome: &Outcome) -> Result<Vec<(String, bool)>, String> {
-        let Outcome::Ok(payload) = outcome else { return Err(format!("{outcome:?}")) };
+        let payload = match outcome {
+            Outcome::Ok(payload) => payload,
+            Outcome::Err(failure) if failure.code == RunCode::Cancelled && self.cancelled_after.is_some() => {
+                return Ok(Vec::new());
+            }
+            Outcome::Err(failure) => return Err(failure.to_string()),
+        };
         let Ok(Value::Str(text)) = codec::decode(payload) else { return Err("its value is no text".to_owned()) };
         let name = self.name();
         let wrong = || format!("`{text}`");
@@ -179,6 +187,17 @@ pub(super) async fn submit(store: Arc<dyn Store>, clock: Arc<VirtualClock>, put:
             // A conflict says that an earlier try was stored.
             Some(Ok(_) | Err(AppendError::VersionConflict { .. })) => return,
             _ => clock.wait_until(clock.now().after(TRY_AGAIN)).await,
+        }
+    }
+}
+
+/// Has a workload cancelled, until the store says that it is, or has ended; gives whether it is.
+pub(super) async fn cancel(store: Arc<dyn Store>, clock: Arc<VirtualClock>, workload: WorkloadId) -> bool {
+    loop {
+        match store.cancel(workload, "its client wants it".into(), stamp(clock.now())).await {
+            Ok(Cancelled::Accepted { .. } | Cancelled::Already) => return true,
+            Ok(Cancelled::Ended | Cancelled::NoSuchWorkload) => return false,
+            Err(_) => clock.wait_until(clock.now().after(TRY_AGAIN)).await,
         }
     }
 }

@@ -5,7 +5,7 @@
 //! service, store, models and tools. Time is tokio's own, paused: it stands still while anybody can run, and then jumps to the
 //! next moment that anybody waits for. So a minute of a cluster takes a fraction of a second, and a seed is the same run each time.
 //!
-//! A run: nodes start; clients submit work all the time ([`load`]); what goes wrong, and when, is drawn from the seed ([`plan`]);
+//! A run: nodes start; clients submit work all the time ([`load`]), and cancel some of it; agents are told to move; what goes wrong, and when, is drawn from the seed ([`plan`]);
 //! then everything is healed, and the cluster gets time to finish. At the end, and at each fact and call on the way:
 //!
 //! | id | what must hold | where |
@@ -13,10 +13,11 @@
 //! | P1 | no fact of an agent under an epoch below the highest that it has had, none that an effect was started under one | `store` |
 //! | LD-1 | no word of a leader under an epoch below the highest that was heard | `store` |
 //! | RT-1 | nothing is sent of which the store has not accepted the start | `world` |
-//! | P1b | nothing is sent without a lease but within a second of its accepted start | `world` |
+//! | P1b | nothing is sent without a lease but within a second of the store's word that the agent is the node's | `world` |
 //! | P2 | each accepted workload has ended, with the value that its program gives | `oracles` |
 //! | P3 | nothing is done twice; what a program says was done was done; what was done is recorded, or as unknown | `oracles` |
 //! | P5 | each workload and each agent ends once, and nothing follows | `oracles` |
+//! | P21 | after an acknowledged cancel nothing of the workload is started | `oracles` |
 //! | ST-1 | streams have the versions 1 to n | `oracles` |
 //! | LE-7 | once faults stop, every agent comes to its end on a node that is there | `oracles` |
 //!
@@ -35,6 +36,7 @@ mod town;
 mod trace;
 mod world;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -44,7 +46,7 @@ use nexa_cluster::local::LocalNetwork;
 use nexa_ports::clock::Clock;
 use nexa_ports::membership::local::LocalCluster;
 use nexa_ports::store::{Rows, Store};
-use nexa_types::{Millis, WorkloadId};
+use nexa_types::{GlobalSeq, Millis, WorkloadId};
 
 use self::load::Job;
 use self::process::{BEGIN, Process, VirtualClock, lock};
@@ -64,6 +66,12 @@ const LOOK: Millis = Millis(500);
 const SETTLE_MAX: Millis = Millis(120_000);
 /// Of a run, the part in which things go wrong, in percent.
 const FAULTY_PERCENT: u64 = 70;
+/// One workload of so many is cancelled, so long after it was accepted at most.
+const CANCELLED_ONE_IN: u64 = 6;
+/// See [`CANCELLED_ONE_IN`].
+const CANCELLED_WITHIN: Millis = Millis(10_000);
+/// In one look of so many an agent is told to move.
+const MOVED_ONE_IN: u64 = 30;
 /// Everything has ended for so long before a run is judged: what comes late must come by then.
 const QUIET: Millis = Millis(3_000);
 
@@ -206,6 +214,9 @@ async fn play(seed: u64, settings: &Settings) -> Result<Report, String> {
             town.hint();
         }
         heard = accepted;
+        if dice.below(MOVED_ONE_IN) == 0 {
+            town.migrate(dice.next()).await;
+        }
         let now = clock.now();
         if !trace.is_sound() {
             break;
@@ -226,7 +237,10 @@ async fn play(seed: u64, settings: &Settings) -> Result<Report, String> {
     }
     server.observe().await;
     let simulated = clock.now().since(BEGIN);
-    let judged = oracles::judge(&server, &world, &trace, &clients.taken_in(), &town.present()).await;
+    let cancels = lock(&clients.cancels).clone();
+    let accepted = (clients.taken_in(), cancels);
+    let finished = trace.is_sound();
+    let judged = oracles::judge(&server, &world, &trace, &accepted, finished.then(|| town.present())).await;
     let starts = town.runs();
     drop(town);
     let (hash, facts, lines, mut violations) = trace.finish();
@@ -267,7 +281,11 @@ struct Clients {
     jobs: Vec<Job>,
     taken_in: Arc<Mutex<Vec<WorkloadId>>>,
     accepted: Arc<AtomicUsize>,
+    cancels: Cancels,
 }
+
+/// Workloads that were cancelled, each with the newest fact when that was acknowledged.
+type Cancels = Arc<Mutex<BTreeMap<WorkloadId, GlobalSeq>>>;
 
 impl Clients {
     fn start(
@@ -280,22 +298,32 @@ impl Clients {
     ) -> Self {
         let (mut jobs, accepted) = (Vec::new(), Arc::new(AtomicUsize::new(0)));
         let taken_in: Arc<Mutex<Vec<WorkloadId>>> = Arc::default();
+        let cancels = Cancels::default();
         let process = Process::new();
         for number in 0..settings.workloads {
             let rounds = i64::try_from(dice.between(1, 6)).unwrap_or(1);
-            let job = Job { number, nap: Millis(dice.between(20, 2_000)), rounds };
+            let nap = Millis(dice.between(20, 2_000));
+            let is_cancelled = dice.below(CANCELLED_ONE_IN) == 0;
+            let cancelled_after = is_cancelled.then_some(Millis(dice.below(CANCELLED_WITHIN.0)));
+            let job = Job { number, nap, rounds, cancelled_after };
             let begins = BEGIN.after(Millis(dice.below(within.0)));
             jobs.push(job.clone());
             let store = ProcessStore::new(server, &process);
-            let (clock, accepted, taken_in) = (clock.clone(), accepted.clone(), Arc::clone(&taken_in));
+            let (clock, server, cancels) = (clock.clone(), server.clone(), Arc::clone(&cancels));
+            let (accepted, taken_in) = (accepted.clone(), Arc::clone(&taken_in));
             tokio::spawn(async move {
                 clock.wait_until(begins).await;
-                load::submit(store, clock, put, &job).await;
+                load::submit(store.clone(), clock.clone(), put, &job).await;
                 lock(&taken_in).push(job.workload());
                 accepted.fetch_add(1, Ordering::Relaxed);
+                let Some(after) = job.cancelled_after else { return };
+                clock.wait_until(clock.now().after(after)).await;
+                if load::cancel(store, clock, job.workload()).await {
+                    lock(&cancels).insert(job.workload(), *server.memory.head().borrow());
+                }
             });
         }
-        Self { jobs, taken_in, accepted }
+        Self { jobs, taken_in, accepted, cancels }
     }
 
     /// The work that was accepted.

@@ -31,22 +31,25 @@ pub(super) async fn ends_of(server: &Server, workload: WorkloadId) -> Vec<Outcom
     ends.collect()
 }
 
-/// Judges everything.
+/// Judges everything; who is `present` is nobody's business if the run was broken off, and nor is who has not ended.
 pub(super) async fn judge(
     server: &Server,
     world: &World,
     trace: &Trace,
-    accepted: &[Job],
-    present: &[NodeId],
+    (accepted, cancels): &(Vec<Job>, BTreeMap<WorkloadId, GlobalSeq>),
+    present: Option<Vec<NodeId>>,
 ) -> Judged {
     let log = server.memory.scan(None, GlobalSeq(0), usize::MAX).await.unwrap_or_default();
     streams(&log, trace);
+    starts(&log, cancels, trace);
     let unknown = effects(&log, world, trace);
     let done = world.done();
     let mut times: BTreeMap<&str, u64> = BTreeMap::new();
     for counted in done.values() {
         *times.entry(&counted.what).or_default() += counted.times;
     }
+    let counts = Judged { accepted: accepted.len(), done: done.len(), unknown };
+    let Some(present) = present else { return counts };
     for job in accepted {
         let ends = ends_of(server, job.workload()).await;
         let name = format!("workload w{}", job.number);
@@ -67,7 +70,7 @@ pub(super) async fn judge(
         let what = if is_there { "lives on" } else { "is owned by nobody that is there" };
         trace.violated("LE-7", format!("{} {what}: {} of {owner} under {}", row.agent, row.state, row.epoch));
     }
-    Judged { accepted: accepted.len(), done: done.len(), unknown }
+    counts
 }
 
 /// Where the agents of a workload are, for people.
@@ -117,6 +120,19 @@ fn streams(log: &[Recorded], trace: &Trace) {
         );
         if is_end {
             ended.insert(stream, version);
+        }
+    }
+}
+
+/// Nothing of a workload is started after its cancel was acknowledged.
+fn starts(log: &[Recorded], cancels: &BTreeMap<WorkloadId, GlobalSeq>, trace: &Trace) {
+    for Recorded { position, workload, envelope } in log {
+        let acknowledged = workload.and_then(|workload| cancels.get(&workload));
+        if matches!(envelope.fact, Fact::Agent(AgentEvent::EffectStarted { .. }))
+            && acknowledged.is_some_and(|acknowledged| position > acknowledged)
+        {
+            let (stream, version) = (&envelope.header.stream, envelope.header.version);
+            trace.violated("P21", format!("{stream} v{version} started an effect after an acknowledged cancel"));
         }
     }
 }

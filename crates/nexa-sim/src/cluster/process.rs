@@ -5,6 +5,7 @@
 //! or tool, and each of these asks [`Process::goes_on`] before and after.
 
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use nexa_cluster::local::LocalPeers;
 use nexa_cluster::peers::{AskError, Class, Handler, LinkStates, NotSent, Peers, Refusal, Service};
 use nexa_ports::clock::Clock;
 use nexa_types::{Generation, Millis, NodeId, Timestamp};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 /// What the clock shows when a simulation begins.
@@ -59,48 +60,62 @@ enum Life {
     Dead,
 }
 
-/// One run of one node.
+/// One run of one node. Not a `watch`: that wakes whoever waits in an order that tokio draws.
 #[derive(Debug)]
 pub(super) struct Process {
-    life: watch::Sender<Life>,
+    life: Mutex<Life>,
+    changed: Notify,
 }
 
 impl Process {
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self { life: watch::Sender::new(Life::Runs) })
+        Arc::new(Self { life: Mutex::new(Life::Runs), changed: Notify::new() })
+    }
+
+    fn is(&self, life: Life) -> bool {
+        *lock(&self.life) == life
     }
 
     pub(super) fn runs(&self) -> bool {
-        *self.life.borrow() == Life::Runs
+        self.is(Life::Runs)
+    }
+
+    async fn becomes(&self, life: Life) {
+        while !self.is(life) {
+            let mut changed = pin!(self.changed.notified());
+            changed.as_mut().enable();
+            if self.is(life) {
+                return;
+            }
+            changed.await;
+        }
     }
 
     /// Returns while it runs; waits while it stands still, and for ever once it is dead.
     pub(super) async fn goes_on(&self) {
-        if !self.runs() && self.life.subscribe().wait_for(|life| *life == Life::Runs).await.is_err() {
-            std::future::pending::<()>().await;
-        }
+        self.becomes(Life::Runs).await;
     }
 
     async fn dies(&self) {
-        if self.life.subscribe().wait_for(|life| *life == Life::Dead).await.is_err() {
-            std::future::pending::<()>().await;
-        }
+        self.becomes(Life::Dead).await;
     }
 
     /// Stands still, or goes on.
     pub(super) fn stand(&self, stands: bool) {
-        self.life.send_if_modified(|life| {
-            let next = if stands { Life::Stands } else { Life::Runs };
-            let changes = *life != Life::Dead && *life != next;
-            if changes {
-                *life = next;
-            }
-            changes
-        });
+        self.set(if stands { Life::Stands } else { Life::Runs });
     }
 
     pub(super) fn die(&self) {
-        self.life.send_replace(Life::Dead);
+        self.set(Life::Dead);
+    }
+
+    fn set(&self, next: Life) {
+        let mut life = lock(&self.life);
+        if *life != Life::Dead {
+            *life = next;
+        }
+        drop(life);
+        self.changed.notify_waiters();
     }
 }
 

@@ -63,7 +63,7 @@ enum Fate {
 /// The start of an effect that the store has accepted.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Started {
-    pub(super) at: Timestamp,
+    pub(super) agent: AgentId,
     pub(super) attempt: u32,
 }
 
@@ -73,6 +73,8 @@ struct Seen {
     epochs: BTreeMap<AgentId, Epoch>,
     leader: Epoch,
     started: BTreeMap<EffectKey, Started>,
+    /// When each agent's owner was last told that it is, by an append that was accepted.
+    owned_at: BTreeMap<AgentId, Timestamp>,
 }
 
 /// The store itself.
@@ -108,6 +110,11 @@ impl Server {
         lock(&self.seen).started.get(&key).copied()
     }
 
+    /// When the store last accepted an append of an agent's owner, one without facts too: that is how an owner asks.
+    pub(super) fn owned_at(&self, agent: AgentId) -> Timestamp {
+        lock(&self.seen).owned_at.get(&agent).copied().unwrap_or_default()
+    }
+
     fn delay(&self) -> Millis {
         let longest = lock(&self.weather).delay_max.0.max(CALM_DELAY.0);
         Millis(self.dice.roll() % (longest + 1))
@@ -133,7 +140,7 @@ impl Server {
     pub(super) async fn observe(&self) {
         let from = lock(&self.seen).position;
         let facts = self.memory.scan(None, from, usize::MAX).await.unwrap_or_default();
-        let (mut seen, now) = (lock(&self.seen), self.clock.now());
+        let mut seen = lock(&self.seen);
         for Recorded { position, workload, envelope } in facts {
             seen.position = position;
             let header = &envelope.header;
@@ -153,7 +160,7 @@ impl Server {
             *highest = epoch.max(said).max(*highest);
             if let (AgentEvent::EffectStarted { seq, attempt, .. }, Some(workload)) = (event, workload) {
                 let key = EffectKey::of(workload, *agent, *seq);
-                seen.started.insert(key, Started { at: now, attempt: *attempt });
+                seen.started.insert(key, Started { agent: *agent, attempt: *attempt });
             }
         }
     }
@@ -296,6 +303,18 @@ impl ProcessStore {
 
 impl Server {
     async fn append(&self, batch: Vec<Append>) -> Vec<Result<Appended, AppendError>> {
+        let streams: Vec<StreamId> = batch.iter().map(|append| append.stream.clone()).collect();
+        let answers = self.judge(batch).await;
+        let (mut seen, now) = (lock(&self.seen), self.clock.now());
+        for (stream, _) in streams.iter().zip(&answers).filter(|(_, answer)| answer.is_ok()) {
+            if let StreamId::Agent(agent) = stream {
+                seen.owned_at.insert(*agent, now);
+            }
+        }
+        answers
+    }
+
+    async fn judge(&self, batch: Vec<Append>) -> Vec<Result<Appended, AppendError>> {
         match self.bug {
             Some(Bug::StoreFence) => {
                 let mut answers = Vec::new();

@@ -16,7 +16,7 @@ use nexa_ports::dice::SeededDice;
 use nexa_ports::formats::{Formats, Writing};
 use nexa_ports::membership::local::LocalCluster;
 use nexa_ports::membership::{Membership, NodeCard};
-use nexa_ports::store::Store;
+use nexa_ports::store::{Rows, Store};
 use nexa_ports::view::MemoryViews;
 use nexa_runtime::fence::{Always, Fence, Leased};
 use nexa_runtime::{Node, NodeConfig, Ports};
@@ -284,6 +284,28 @@ impl Town {
         if let Some(neighbours) = self.spots.iter().find_map(running) {
             neighbours.unplaced(&[]);
         }
+    }
+
+    /// Tells an agent to move, as a person would, by one of the nodes: which and where the roll says.
+    pub(super) async fn migrate(&self, roll: u64) {
+        let rows = self.land.server.memory.rows(Rows::Live, None, usize::MAX).await.unwrap_or_default();
+        let of = |number: u64, count: usize| usize::try_from(number % count.max(1) as u64).unwrap_or_default();
+        let (Some(row), asked) = (rows.get(of(roll >> 16, rows.len())), &self.spots[of(roll >> 8, self.spots.len())])
+        else {
+            return;
+        };
+        let Some(run) = asked.run.as_ref().filter(|run| run.process.runs()) else { return };
+        let Some(cluster) = lock(&run.slot.running).as_ref().map(|running| running.cluster.clone()) else { return };
+        let (agent, to) = (row.agent, self.names[of(roll, self.names.len())].clone());
+        let trace = self.land.trace.clone();
+        tokio::spawn(async move {
+            trace.note("move", format_args!("{agent} to {to}"));
+            let moved = cluster.migrate(agent, Some(to.clone())).await;
+            trace.note(
+                "moved",
+                format_args!("{agent} to {to}: {}", moved.map_or_else(|e| e.to_string(), |()| "yes".into())),
+            );
+        });
     }
 
     /// Names of the nodes that are there.

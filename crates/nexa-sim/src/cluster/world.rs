@@ -2,7 +2,7 @@
 //!
 //! Checked here, with every call as it is sent:
 //!   RT-1  the store had accepted that this effect is started
-//!   P1b  the node's lease counts, or the store has accepted the start within the last second
+//!   P1b  the node's lease counts, or the store has accepted an append of the agent's owner within the last second
 //!
 //! The sink is never killed. What reached it has happened, whether or not anybody waits for the answer.
 
@@ -85,10 +85,11 @@ impl World {
             Standing::Member { valid_until, .. } => now < valid_until,
             Standing::Outside | Standing::Lost => false,
         };
-        if !has_lease && now.since(started.at) > TICKET_FRESH {
+        let since = now.since(self.server.owned_at(started.agent));
+        if !has_lease && since > TICKET_FRESH {
             let text = format!(
-                "{node} sent {key} attempt {attempt} ({what}) {} after its start was accepted, without a lease",
-                now.since(started.at)
+                "{node} sent {key} attempt {attempt} ({what}) without a lease, {since} after the store last accepted \
+                 its agent's owner"
             );
             self.trace.violated("P1b", text);
         }
