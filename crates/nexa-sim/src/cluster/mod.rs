@@ -3,7 +3,9 @@
 //! Real are the nodes: `nexa-runtime`'s `Node` with its agents, ledger, residency, timers and fence, and `nexa-cluster`'s
 //! `Cluster` with its relay, heartbeats, leader and orders. Simulated is what they stand on: clock and dice, network, membership
 //! service, store, models and tools. Time is tokio's own, paused: it stands still while anybody can run, and then jumps to the
-//! next moment that anybody waits for. So a minute of a cluster takes a fraction of a second, and a seed is the same run each time.
+//! next moment that anybody waits for. So a minute of a cluster takes about a second, and a seed is the same run each time: the
+//! hash of its trace says so. What is drawn outside the seed and could come in between: the order in which a `watch` with several
+//! who wait wakes them, a `select!` that is not `biased`, the order of a `HashMap` that somebody goes through.
 //!
 //! A run: nodes start; clients submit work all the time ([`load`]), and cancel some of it; agents are told to move; what goes wrong, and when, is drawn from the seed ([`plan`]);
 //! then everything is healed, and the cluster gets time to finish. At the end, and at each fact and call on the way:
