@@ -5,8 +5,7 @@
 //! Out: nudges; the agent then takes its granted slot or its finished effects. Both wait here until they are taken,
 //!      whatever happens to the agent's actor meanwhile.
 //!
-//! An agent that moves to another node leaves what it has in flight behind: the call goes on here, and its answer follows
-//! the agent. Its pieces of text reach those who listen on this node only.
+//! An agent that moves leaves what it has in flight behind: the call goes on here, and its answer follows it.
 //!
 //! Who may send is decided in [`super::slots`]; here it is carried out, and [`Models::run`] looks again when time alone
 //! lets somebody through.
