@@ -7,8 +7,9 @@
 //! hash of its trace says so. What is drawn outside the seed and could come in between: the order in which a `watch` with several
 //! who wait wakes them, a `select!` that is not `biased`, the order of a `HashMap` that somebody goes through.
 //!
-//! A run: nodes start; clients submit work all the time ([`load`]), and cancel some of it; agents are told to move; what goes wrong, and when, is drawn from the seed ([`plan`]);
-//! then everything is healed, and the cluster gets time to finish. At the end, and at each fact and call on the way:
+//! A run: nodes start; clients submit work all the time ([`load`]), and cancel some of it; agents are told to move; what goes
+//! wrong, and when, is drawn from the seed ([`plan`]); then everything is healed, and the cluster gets time to finish. At the end,
+//! and at each fact and call on the way:
 //!
 //! | id | what must hold | where |
 //! |---|---|---|
