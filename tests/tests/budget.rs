@@ -104,7 +104,6 @@ fn a_key_is_shared_evenly_and_never_used_beyond_when_the_leading_node_is_killed(
     assert!(figure(&figures, "rate_limited_share") <= 0.001, "{figures}");
     assert!(figure(&figures, "jain_index") >= 0.98, "{figures}");
     // What a lost node may have begun counts until its requests are a minute old: of a third of the key, what it gives in the
-    // ten or fifteen seconds in which the node may have gone on unseen. The rest is room for a busy machine; in virtual time
-    // the simulation of `nexa-runtime` asks for nine tenths.
-    assert!(figure(&figures, "budget_used") >= 0.6, "{figures}");
+    // ten or fifteen seconds in which the node may have gone on unseen. Nine tenths, about; the rest is room for a busy machine.
+    assert!(figure(&figures, "budget_used") >= 0.8, "{figures}");
 }
