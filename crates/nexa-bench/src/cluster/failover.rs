@@ -52,16 +52,16 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 const FACTS: usize = 1_000;
 /// Agents that move at a time to even them out.
 const MOVES: usize = 16;
+/// A kill after which it took longer is counted.
+const LONG: Duration = Duration::from_secs(8);
+/// A kill after which it took longer is shown with what its last agents did when.
+const LATE: Duration = Duration::from_secs(2);
+/// How many of those agents.
+const LATE_SHOWN: usize = 3;
 /// Facts of an agent that are shown where it does not go on, or late.
 const FACTS_SHOWN: u64 = 6;
-/// A kill after which it took longer is counted, ...
-const LONG: Duration = Duration::from_secs(8);
-/// ... and one after which it took longer than this is shown with what its last agents did when.
-const LATE: Duration = Duration::from_secs(2);
-/// How much of a fact is shown, in bytes.
+/// How much of each, in bytes.
 const FACT_SHOWN_MAX: usize = 200;
-/// Agents that are shown then.
-const LATE_SHOWN: usize = 3;
 
 const PROGRAM: &str = r##"
 agent Worker { prompt: "Say something about it." }
