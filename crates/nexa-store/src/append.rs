@@ -4,6 +4,8 @@
 //! afterwards gives up the whole transaction. So no append needs a savepoint, which would copy every page that it
 //! touches. Each rule is told in `nexa_ports::memory`, which does the same.
 
+use std::sync::Arc;
+
 use nexa_event::codec;
 use nexa_event::envelope::{FORMAT, Fact, Header, Link, chain};
 use nexa_event::fact::WorkloadEvent;
@@ -14,6 +16,7 @@ use nexa_types::{AgentId, AgentState, Epoch, GlobalSeq, InputId, StreamId, Tenan
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::column::{self, count, link, moment};
+use crate::index::Arrival;
 
 /// A fact as it is stored.
 pub(crate) struct Written {
@@ -78,6 +81,8 @@ pub(crate) struct Desk<'a> {
     pub(crate) newest: u64,
     /// Bytes of facts and inbox entries so far.
     pub(crate) bytes: u64,
+    /// The transaction's facts.
+    pub(crate) arrivals: Vec<Arrival>,
 }
 
 /// Why an append was not stored: its own fault, or the store's.
@@ -320,7 +325,7 @@ impl Desk<'_> {
         if facts.is_empty() {
             return Ok(());
         }
-        let key = stream.key();
+        let key: Arc<[u8]> = stream.key().into();
         let workload = head.workload.as_ref().map(|workload| &workload.as_bytes()[..]);
         let mut insert = self.connection.prepare_cached(
             "INSERT INTO events (position, stream, version, workload, header, payload, blob, link)
@@ -348,7 +353,7 @@ impl Desk<'_> {
             };
             insert.execute(params![
                 count(self.newest + 1),
-                key,
+                &key[..],
                 count(head.version + 1),
                 workload,
                 header,
@@ -360,6 +365,8 @@ impl Desk<'_> {
             self.newest += 1;
             head.version += 1;
             head.link = link;
+            let (position, version, stream) = (self.newest, head.version, Arc::clone(&key));
+            self.arrivals.push(Arrival { position, stream, version, workload: head.workload });
         }
         Ok(())
     }

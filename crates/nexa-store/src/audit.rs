@@ -12,6 +12,7 @@ use nexa_types::{GlobalSeq, Version};
 use rusqlite::{Connection, Row, params};
 
 use crate::column::{count, counter, link};
+use crate::index::Recent;
 use crate::open::{OpenError, SqliteStore, check_file, take_lock};
 use crate::read::{self, Answer, limited, sql};
 use crate::readers::Readers;
@@ -53,8 +54,8 @@ fn place(row: &Row<'_>, at: usize) -> Answer<(Vec<u8>, Version, Link)> {
     Ok((sql(row.get(at))?, Version(counter(sql(row.get(at + 1))?)?), link(&chain)?))
 }
 
-fn proven(connection: &Connection, after: GlobalSeq, limit: usize) -> Answer<Vec<Entry>> {
-    let facts = read::scan_linked(connection, None, after, limit)?;
+fn proven(connection: &Connection, recent: &Recent, after: GlobalSeq, limit: usize) -> Answer<Vec<Entry>> {
+    let facts = read::scan_linked(connection, recent, None, after, limit)?;
     let entry = |(fact, link): (nexa_ports::store::Recorded, Link)| {
         let header = fact.envelope.header;
         Entry { position: fact.position, stream: header.stream.key(), version: header.version, link }
@@ -115,7 +116,8 @@ impl Audit for SqliteStore {
     }
 
     fn proven(&self, after: GlobalSeq, limit: usize) -> BoxFuture<'_, Result<Vec<Entry>, StoreError>> {
-        Box::pin(self.readers.read(move |connection| proven(connection, after, limit)))
+        let recent = self.recent.clone();
+        Box::pin(self.readers.read(move |connection| proven(connection, &recent, after, limit)))
     }
 
     fn ends(&self, after: Vec<u8>, limit: usize) -> BoxFuture<'_, Result<Vec<End>, StoreError>> {
@@ -185,7 +187,7 @@ impl Audit for SqliteLog {
     }
 
     fn proven(&self, after: GlobalSeq, limit: usize) -> BoxFuture<'_, Result<Vec<Entry>, StoreError>> {
-        Box::pin(self.readers.read(move |connection| proven(connection, after, limit)))
+        Box::pin(self.readers.read(move |connection| proven(connection, &Recent::nothing(), after, limit)))
     }
 
     fn ends(&self, after: Vec<u8>, limit: usize) -> BoxFuture<'_, Result<Vec<End>, StoreError>> {

@@ -11,6 +11,7 @@
 //! - [`open`]: the directory, its lock, its schema; [`SqliteStore`] itself.
 //! - `writer`: group commit, and what happens when the disk is full or fails.
 //! - `append`, `command`: what one writing call does within a transaction.
+//! - `index`: where the facts of a stream or a workload lie; what came of late is in memory only.
 //! - `leadership`: what only an elected leader writes, in the same transactions.
 //! - `read`: every question to the store, with the checks that no damaged byte is handed out.
 //! - `audit`: the log as auditors see it; `anchors`: where a node by itself keeps what stands for it.
@@ -25,6 +26,7 @@ mod audit;
 mod checkpoint;
 mod column;
 mod command;
+mod index;
 mod leadership;
 pub mod memories;
 mod open;

@@ -18,6 +18,7 @@ use rusqlite::{Connection, OpenFlags};
 use tokio::sync::watch;
 use tracing::info;
 
+use crate::index::{Indexer, RUN_FACTS, Recent};
 use crate::readers::{Readers, STATEMENTS_MAX};
 use crate::schema::{self, Found, SCHEMA_VERSION};
 use crate::trouble::{Trouble, trouble};
@@ -35,6 +36,8 @@ pub struct Options {
     /// The file never grows beyond so many pages of 4 KiB; a write that needs more is told that the disk is full.
     /// `None`: as far as the disk goes.
     pub pages_max: Option<u32>,
+    /// So many facts come into the indices together; `None`: as many as are good for a disk. Tests see more with few.
+    pub run_facts: Option<usize>,
 }
 
 /// Why a store could not be opened.
@@ -124,6 +127,7 @@ pub struct SqliteStore {
     pub(crate) views: Arc<Readers>,
     pub(crate) projector: projector::Handle,
     pub(crate) head: watch::Receiver<GlobalSeq>,
+    pub(crate) recent: Recent,
     /// From asking for appends until they are durable.
     pub(crate) appending: metrics::Histogram,
     threads: Vec<JoinHandle<()>>,
@@ -167,19 +171,23 @@ impl SqliteStore {
         if let Some(seen) = views_file::seen(&views_path, &store_id).filter(|seen| *seen > found) {
             return Err(OpenError::Ended { path, seen, found });
         }
-        let facts = connect(&path).map_err(sqlite)?;
+        let indexer = Indexer::open(&connection, options.run_facts.unwrap_or(RUN_FACTS));
+        let indexer = indexer.map_err(|source| sorted(&path, source))?;
+        let recent = indexer.recent();
+        let facts = projector::Facts { connection: connect(&path).map_err(sqlite)?, recent: recent.clone() };
         let views = Arc::new(Readers::new(&views_path));
         let (projector, projecting) =
             projector::start(facts, &views_path, &store_id, GlobalSeq(newest), Arc::clone(&views))
                 .map_err(|source| sorted(&views_path, source))?;
         let listeners = writer::Listeners { head: head_sender, projector: projector.wake(), checkpoints };
-        let (queue, writing) = writer::start(connection, newest, listeners).map_err(thread)?;
+        let (queue, writing) = writer::start(connection, newest, indexer, listeners).map_err(thread)?;
         Ok(Self {
             queue: Some(queue),
             readers: Readers::new(&path),
             views,
             projector,
             head,
+            recent,
             appending: metrics::histogram!("nexa_store_append_seconds"),
             threads: vec![writing, checkpointer, projecting.map_err(thread)?],
             directory: directory.to_owned(),

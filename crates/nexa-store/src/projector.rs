@@ -31,6 +31,7 @@ use tracing::{info, warn};
 
 use crate::audit;
 use crate::column::{count, counter, damaged, moment};
+use crate::index::Recent;
 use crate::memories;
 use crate::read;
 use crate::readers::Readers;
@@ -95,8 +96,14 @@ impl Handle {
     }
 }
 
+/// Where facts are read.
+pub(crate) struct Facts {
+    pub(crate) connection: Connection,
+    pub(crate) recent: Recent,
+}
+
 struct Projector {
-    facts: Connection,
+    facts: Facts,
     /// `None` while the file waits to be made again.
     views: Option<Connection>,
     path: PathBuf,
@@ -127,7 +134,7 @@ impl Halt {
 
 /// Opens or makes `views.db` for the store with this id, and starts the thread.
 pub(crate) fn start(
-    facts: Connection,
+    facts: Facts,
     path: &Path,
     store_id: &str,
     newest: GlobalSeq,
@@ -249,10 +256,11 @@ impl Projector {
         let Some(views) = &mut self.views else { return Ok(()) };
         let applied = *self.applied.borrow();
         // Views that an earlier build has folded have none.
-        let mut root = audit::fold(&self.facts, *self.root.borrow(), applied).map_err(Halt::Facts)?;
+        let mut root = audit::fold(&self.facts.connection, *self.root.borrow(), applied).map_err(Halt::Facts)?;
         loop {
             let applied = *self.applied.borrow();
-            let facts = read::scan_linked(&self.facts, None, applied, BATCH_FACTS).map_err(Halt::Facts)?;
+            let facts = read::scan_linked(&self.facts.connection, &self.facts.recent, None, applied, BATCH_FACTS);
+            let facts = facts.map_err(Halt::Facts)?;
             let Some((last, _)) = facts.last() else { return Ok(()) };
             let last = last.position;
             let change = views.transaction().map_err(|error| Halt::views(&error))?;

@@ -18,6 +18,7 @@ use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 
 use crate::column::{AGENT_COLUMNS, agent_row, count, counter, damaged, link, moment};
 use crate::command::snapshot_checksum;
+use crate::index::{self, Recent};
 use crate::trouble::refusal;
 
 /// What a question ends with.
@@ -115,6 +116,15 @@ fn events(connection: &Connection, condition: &str, values: &[&dyn ToSql]) -> An
     Ok(found)
 }
 
+/// The facts that lie where they are said to, in the order given. What nobody can see yet is left out.
+fn lying_at(connection: &Connection, places: &[u64], is_meant: impl Fn(&Stored) -> bool) -> Answer<Vec<Stored>> {
+    let mut found = Vec::with_capacity(places.len());
+    for position in places {
+        found.extend(events(connection, "position = ?1", &[&count(*position)])?.into_iter().filter(&is_meant));
+    }
+    Ok(found)
+}
+
 /// Where a stream ends according to its row, and to which workload its facts belong.
 fn head(connection: &Connection, stream: &StreamId) -> Answer<(u64, Link, Option<WorkloadId>)> {
     let (statement, key) = match stream {
@@ -135,16 +145,20 @@ fn head(connection: &Connection, stream: &StreamId) -> Answer<(u64, Link, Option
 }
 
 /// See `Store::read`.
-pub(crate) fn read(connection: &Connection, stream: &StreamId, after: Version, limit: usize) -> Answer<Vec<Recorded>> {
+pub(crate) fn read(
+    connection: &Connection,
+    recent: &Recent,
+    stream: &StreamId,
+    after: Version,
+    limit: usize,
+) -> Answer<Vec<Recorded>> {
     let (length, end, workload) = head(connection, stream)?;
     // One fact more, for its link.
     let from = after.0.max(1);
     let extra = usize::from(after.0 > 0);
-    let rows = events(
-        connection,
-        "stream = ?1 AND version >= ?2 ORDER BY version LIMIT ?3",
-        &[&stream.key(), &count(from), &limited(limit.saturating_add(extra))],
-    )?;
+    let key = stream.key();
+    let places = index::of_stream(connection, recent, &key, from, limit.saturating_add(extra))?;
+    let rows = lying_at(connection, &places, |row| row.stream == key)?;
     if after.0 >= length && rows.iter().all(|row| row.version <= after.0) {
         return Ok(Vec::new());
     }
@@ -177,41 +191,44 @@ pub(crate) fn read(connection: &Connection, stream: &StreamId, after: Version, l
 /// See `Store::scan`.
 pub(crate) fn scan(
     connection: &Connection,
+    recent: &Recent,
     workload: Option<WorkloadId>,
     after: GlobalSeq,
     limit: usize,
 ) -> Answer<Vec<Recorded>> {
-    Ok(scan_linked(connection, workload, after, limit)?.into_iter().map(|(fact, _)| fact).collect())
+    Ok(scan_linked(connection, recent, workload, after, limit)?.into_iter().map(|(fact, _)| fact).collect())
 }
 
 /// The same with each fact's link.
 pub(crate) fn scan_linked(
     connection: &Connection,
+    recent: &Recent,
     workload: Option<WorkloadId>,
     after: GlobalSeq,
     limit: usize,
 ) -> Answer<Vec<(Recorded, Link)>> {
-    let after = count(after.0);
     let rows = match workload {
-        None => events(connection, "position > ?1 ORDER BY position LIMIT ?2", &[&after, &limited(limit)])?,
-        Some(workload) => events(
-            connection,
-            "workload = ?1 AND position > ?2 ORDER BY position LIMIT ?3",
-            &[workload.as_bytes(), &after, &limited(limit)],
-        )?,
+        None => {
+            let after = count(after.0);
+            events(connection, "position > ?1 ORDER BY position LIMIT ?2", &[&after, &limited(limit)])?
+        }
+        Some(workload) => {
+            let places = index::of_workload(connection, recent, workload, after.0, limit)?;
+            lying_at(connection, &places, |row| row.workload == Some(workload))?
+        }
     };
     let mut streams: BTreeMap<Vec<u8>, Before> = BTreeMap::new();
     let mut facts = Vec::with_capacity(rows.len());
-    for (expected, row) in (after.unsigned_abs() + 1..).zip(rows) {
+    for (expected, row) in (after.0 + 1..).zip(rows) {
         if workload.is_none() && row.position != expected {
             return Err(damaged(&format!("position {expected}"), "a fact is missing"));
         }
         let before = match streams.get(&row.stream) {
             Some(before) if before.version + 1 == row.version => *before,
-            Some(before) => Before { link: link_before(connection, &row)?, ..*before },
+            Some(before) => Before { link: link_before(connection, recent, &row)?, ..*before },
             None => Before {
                 version: 0,
-                link: link_before(connection, &row)?,
+                link: link_before(connection, recent, &row)?,
                 workload: workload_of(connection, &row.stream)?,
             },
         };
@@ -246,14 +263,23 @@ fn workload_of(connection: &Connection, key: &[u8]) -> Answer<Option<WorkloadId>
     }
 }
 
-fn link_before(connection: &Connection, row: &Stored) -> Answer<Link> {
+fn link_before(connection: &Connection, recent: &Recent, row: &Stored) -> Answer<Link> {
     if row.version <= 1 {
         return Ok(Link::START);
     }
-    let chain: Option<Vec<u8>> =
-        sql(connection.prepare_cached("SELECT link FROM events WHERE stream = ?1 AND version = ?2").and_then(
-            |mut select| select.query_row(params![row.stream, count(row.version - 1)], |row| row.get(0)).optional(),
-        ))?;
+    let before = row.version - 1;
+    let link_at = |position: Option<u64>| -> Answer<Option<Vec<u8>>> {
+        let Some(position) = position else { return Ok(None) };
+        sql(connection
+            .prepare_cached("SELECT link FROM events WHERE position = ?1 AND stream = ?2 AND version = ?3")
+            .and_then(|mut select| {
+                select.query_row(params![count(position), row.stream, count(before)], |row| row.get(0)).optional()
+            }))
+    };
+    let chain = match link_at(recent.at(&row.stream, before))? {
+        Some(chain) => Some(chain),
+        None => link_at(index::at(connection, &row.stream, before)?)?,
+    };
     link(&chain.ok_or_else(|| damaged(&row.place(), "the fact before it in its stream is missing"))?)
 }
 

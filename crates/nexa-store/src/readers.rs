@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use crate::open::prepare;
+use crate::schema;
 use crate::trouble::refusal;
 
 /// Connections of one pool.
@@ -135,6 +136,8 @@ fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
     let connection =
         Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     prepare(&connection)?;
+    // Who only looks at a folder may meet an earlier one.
+    schema::stand_in(&connection)?;
     connection.pragma_update(None, "query_only", true)?;
     Ok(connection)
 }

@@ -6,10 +6,10 @@ use rusqlite::Connection;
 pub(crate) const APPLICATION_ID: i64 = 0x6e65_7861;
 
 /// The newest schema that this build knows. Files of earlier ones are brought up to it by [`STEPS`].
-pub(crate) const SCHEMA_VERSION: i64 = 3;
+pub(crate) const SCHEMA_VERSION: i64 = 4;
 
 /// What leads from a version to the next one, from version 1 on. A new file takes them as well.
-const STEPS: [&str; 2] = [LEADERSHIP, ASKS];
+const STEPS: [&str; 3] = [LEADERSHIP, ASKS, INDICES];
 
 /// The newest leadership that anybody told of, and what leaders keep.
 const LEADERSHIP: &str = "
@@ -25,6 +25,34 @@ CREATE TABLE records (
 
 /// What agents ask of their nodes, as it stands in their first facts; null for nothing.
 const ASKS: &str = "ALTER TABLE agents ADD COLUMN asks BLOB;";
+
+/// Indices that are filled in runs, behind the facts: `indexed` says how far.
+const INDICES: &str = "
+CREATE TABLE stream_index (
+    stream   BLOB NOT NULL,
+    version  INTEGER NOT NULL,
+    position INTEGER NOT NULL,
+    PRIMARY KEY (stream, version)
+) WITHOUT ROWID, STRICT;
+CREATE TABLE workload_index (
+    workload BLOB NOT NULL,
+    position INTEGER NOT NULL,
+    PRIMARY KEY (workload, position)
+) WITHOUT ROWID, STRICT;
+CREATE TABLE indexed (one INTEGER PRIMARY KEY CHECK (one = 1), position INTEGER NOT NULL) STRICT;
+INSERT INTO stream_index SELECT stream, version, position FROM events ORDER BY stream, version;
+INSERT INTO workload_index SELECT workload, position FROM events WHERE workload IS NOT NULL ORDER BY workload, position;
+INSERT INTO indexed SELECT 1, coalesce(max(position), 0) FROM events;
+DROP INDEX events_by_stream;
+DROP INDEX events_by_workload;
+";
+
+/// What stands in for [`INDICES`] where they are not there yet and may not be made: for who only looks at a file.
+const STAND_IN: &str = "
+CREATE TEMP VIEW stream_index AS SELECT stream, version, position FROM events;
+CREATE TEMP VIEW workload_index AS SELECT workload, position FROM events WHERE workload IS NOT NULL;
+CREATE TEMP VIEW indexed AS SELECT coalesce(max(position), 0) AS position FROM events;
+";
 
 const TABLES: &str = "
 CREATE TABLE meta (
@@ -151,6 +179,12 @@ pub(crate) fn upgrade(connection: &mut Connection, from: i64) -> rusqlite::Resul
     STEPS.iter().skip(taken).try_for_each(|step| change.execute_batch(step))?;
     change.execute("UPDATE meta SET value = ?1 WHERE key = 'schema_version'", [SCHEMA_VERSION.to_string()])?;
     change.commit()
+}
+
+/// Lets a connection ask the file of an earlier schema as one of this. Leaves other files alone.
+pub(crate) fn stand_in(connection: &Connection) -> rusqlite::Result<()> {
+    let is_earlier = "SELECT 1 FROM sqlite_schema WHERE name = 'events_by_stream'";
+    if connection.prepare(is_earlier)?.exists([])? { connection.execute_batch(STAND_IN) } else { Ok(()) }
 }
 
 /// The id that the store got when it was made.

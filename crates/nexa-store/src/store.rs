@@ -93,7 +93,8 @@ impl Store for SqliteStore {
     }
 
     fn read(&self, stream: StreamId, after: Version, limit: usize) -> BoxFuture<'_, Result<Vec<Recorded>, StoreError>> {
-        Box::pin(self.readers.read(move |connection| read::read(connection, &stream, after, limit)))
+        let recent = self.recent.clone();
+        Box::pin(self.readers.read(move |connection| read::read(connection, &recent, &stream, after, limit)))
     }
 
     fn scan(
@@ -102,7 +103,8 @@ impl Store for SqliteStore {
         after: GlobalSeq,
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<Recorded>, StoreError>> {
-        Box::pin(self.readers.read(move |connection| read::scan(connection, workload, after, limit)))
+        let recent = self.recent.clone();
+        Box::pin(self.readers.read(move |connection| read::scan(connection, &recent, workload, after, limit)))
     }
 
     fn head(&self) -> watch::Receiver<GlobalSeq> {

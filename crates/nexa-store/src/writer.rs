@@ -30,6 +30,7 @@ use tracing::{error, warn};
 use crate::append::Desk;
 use crate::checkpoint;
 use crate::command::Command;
+use crate::index::Indexer;
 use crate::trouble::{Trouble, refusal, trouble};
 
 /// Calls that may wait for the writer.
@@ -205,13 +206,14 @@ pub(crate) struct Listeners {
 pub(crate) fn start(
     connection: Connection,
     newest: u64,
+    indexer: Indexer,
     listeners: Listeners,
 ) -> std::io::Result<(Queue, std::thread::JoinHandle<()>)> {
     let (jobs, waiting) = mpsc::channel(QUEUE_JOBS_MAX);
     let stopped = Arc::new(OnceLock::new());
     let (sight, full, measures) = (Sight::new(), Arc::new(AtomicBool::new(false)), Measures::new());
     let (told, seen, known) = (Arc::clone(&stopped), Arc::clone(&sight), Arc::clone(&full));
-    let writer = Writer { connection, newest, listeners, stopped: told, sight: seen, full: known, measures };
+    let writer = Writer { connection, newest, indexer, listeners, stopped: told, sight: seen, full: known, measures };
     let thread = std::thread::Builder::new().name("nexa-store-write".into()).spawn(move || writer.work(waiting))?;
     Ok((Queue { jobs, sight, room: Arc::new(Semaphore::new(QUEUE_BYTES_MAX)), stopped, full }, thread))
 }
@@ -243,6 +245,7 @@ impl Incoming {
 struct Writer {
     connection: Connection,
     newest: u64,
+    indexer: Indexer,
     listeners: Listeners,
     stopped: Arc<OnceLock<String>>,
     sight: Arc<Sight>,
@@ -337,7 +340,7 @@ impl Writer {
         mut incoming: Option<&mut Incoming>,
     ) -> Result<usize, Failed> {
         self.connection.execute_batch("BEGIN IMMEDIATE").map_err(|error| self.give_up(&error))?;
-        let mut desk = Desk { connection: &self.connection, newest: self.newest, bytes: 0 };
+        let mut desk = Desk { connection: &self.connection, newest: self.newest, bytes: 0, arrivals: Vec::new() };
         let (mut done, mut appends) = (0, 0);
         while let Some(job) = batch.get_mut(done) {
             if let Err(error) = job.run(&mut desk) {
@@ -353,9 +356,17 @@ impl Writer {
                 batch.extend(incoming.more(BATCH_APPENDS_MAX - appends));
             }
         }
-        self.newest = desk.newest;
+        let Desk { newest, arrivals, .. } = desk;
+        let sliced = self.indexer.slice(&self.connection, arrivals.len()).map_err(|error| self.give_up(&error))?;
+        self.indexer.expect(&arrivals);
+        self.newest = newest;
         let began = Instant::now();
-        match self.connection.execute_batch("COMMIT") {
+        let committed = self.connection.execute_batch("COMMIT");
+        match &committed {
+            Ok(()) => self.indexer.committed(arrivals.len(), newest, sliced),
+            Err(_) => self.indexer.give_up(&arrivals),
+        }
+        match committed {
             Ok(()) => {
                 self.measures.commit.record(began.elapsed().as_secs_f64());
                 self.measures.appends.record(appends as f64);

@@ -14,6 +14,8 @@ struct Folder {
     folder: TempDir,
     copy: TempDir,
     store: Option<Arc<SqliteStore>>,
+    /// See [`Options::run_facts`].
+    run_facts: Option<usize>,
 }
 
 fn copied(from: &Path, to: &Path) {
@@ -30,7 +32,8 @@ fn copied(from: &Path, to: &Path) {
 
 impl Bench for Folder {
     async fn open(&mut self) -> Result<AnyAuditedStore, String> {
-        let store = SqliteStore::open(self.folder.path(), Options::default()).map_err(|error| error.to_string())?;
+        let options = Options { run_facts: self.run_facts, ..Options::default() };
+        let store = SqliteStore::open(self.folder.path(), options).map_err(|error| error.to_string())?;
         let store = Arc::new(store);
         self.store = Some(Arc::clone(&store));
         Ok(store)
@@ -69,7 +72,9 @@ impl Bench for Folder {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn auditing_on_sqlite_keeps_the_contract() {
     let folder = || tempfile::tempdir().expect("a folder");
-    run_all(|| Folder { folder: folder(), copy: folder(), store: None }).await;
+    for run_facts in [None, Some(3)] {
+        run_all(|| Folder { folder: folder(), copy: folder(), store: None, run_facts }).await;
+    }
 }
 
 #[tokio::test]

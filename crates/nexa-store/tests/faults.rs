@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use nexa_event::envelope::Fact;
 use nexa_event::fact::{AgentEvent, Input};
+use nexa_ports::audit::Audit;
 use nexa_ports::leadership::Leadership;
 use nexa_ports::store::{Append, AppendError, Post, Recorded, Rows, Store, StoreError};
-use nexa_store::{OpenError, Options, SqliteStore};
+use nexa_store::{OpenError, Options, SqliteLog, SqliteStore};
 use nexa_testkit::store_contract::{emitted, owned, submission, workload};
 use nexa_types::limits::{INLINE_BYTES_MAX, SNAPSHOT_BYTES_MAX};
 use nexa_types::{AgentId, BlobHash, Epoch, GlobalSeq, InputId, Payload, Seq, StreamId, TenantId, Version};
@@ -22,7 +23,8 @@ fn directory() -> TempDir {
 }
 
 fn open(directory: &TempDir) -> SqliteStore {
-    SqliteStore::open(directory.path(), Options::default()).expect("open")
+    // Few facts stay outside the indices, so that these are met, too.
+    SqliteStore::open(directory.path(), Options { run_facts: Some(4), ..Options::default() }).expect("open")
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
@@ -42,7 +44,7 @@ fn large(len: usize) -> Fact {
 fn a_full_disk_refuses_writes_loses_nothing_and_goes_on_by_itself() {
     let directory = directory();
     block_on(async {
-        let options = Options { pages_max: Some(1_000) };
+        let options = Options { pages_max: Some(1_000), run_facts: Some(4) };
         let store = SqliteStore::open(directory.path(), options).expect("open");
         let root = submit(&store, 1).await;
         store.put_snapshot(root, Version(1), vec![1; 1 << 20]).await.expect("it fits");
@@ -96,7 +98,8 @@ fn an_append_with_a_part_that_is_too_long_leaves_nothing_and_the_others_of_its_b
 fn a_small_append_is_stored_where_a_large_one_of_the_same_batch_does_not_fit() {
     let directory = directory();
     block_on(async {
-        let store = SqliteStore::open(directory.path(), Options { pages_max: Some(300) }).expect("open");
+        let store =
+            SqliteStore::open(directory.path(), Options { pages_max: Some(300), ..Options::default() }).expect("open");
         let (root, other) = (submit(&store, 1).await, submit(&store, 2).await);
         let (too_much, little) = tokio::join!(
             store.append(vec![owned(root, 1, 1, vec![large(4 << 20)])]),
@@ -151,15 +154,22 @@ fn sql(directory: &TempDir, statement: &str) {
 #[test]
 fn a_file_of_an_earlier_schema_is_brought_up_to_date_with_all_that_is_in_it() {
     // What each did not have.
+    let schema_3 = "CREATE UNIQUE INDEX events_by_stream ON events (stream, version);
+                    CREATE INDEX events_by_workload ON events (workload) WHERE workload IS NOT NULL;
+                    DROP TABLE stream_index; DROP TABLE workload_index; DROP TABLE indexed;
+                    UPDATE meta SET value = '3' WHERE key = 'schema_version';";
     let schema_2 = "ALTER TABLE agents DROP COLUMN asks; UPDATE meta SET value = '2' WHERE key = 'schema_version';";
     let schema_1 = "DROP TABLE leader; DROP TABLE records; UPDATE meta SET value = '1' WHERE key = 'schema_version';";
-    for before in [schema_2.to_owned(), format!("{schema_2} {schema_1}")] {
+    for before in [schema_3.to_owned(), [schema_3, schema_2].concat(), [schema_3, schema_2, schema_1].concat()] {
         let directory = directory();
         let store = open(&directory);
         block_on(async { store.append(vec![submission(workload(1))]).await.remove(0).expect("it is accepted") });
         let facts = block_on(store.scan(None, GlobalSeq(0), 10));
         drop(store);
         sql(&directory, &before);
+        let looked_at = SqliteLog::open(directory.path()).expect("who only looks changes nothing");
+        let entries = block_on(looked_at.proven(GlobalSeq(1), 10)).expect("it can be looked at");
+        assert_eq!(entries.len() + 1, facts.as_ref().map_or(0, Vec::len));
         for again in 0..2 {
             let store = open(&directory);
             let kept = block_on(store.scan(None, GlobalSeq(0), facts.as_ref().map_or(0, Vec::len)));
@@ -180,7 +190,7 @@ fn a_file_that_is_not_ours_is_refused_with_a_reason() {
     sql(&newer, "UPDATE meta SET value = '99' WHERE key = 'schema_version'");
     assert_eq!(
         refused(&newer),
-        "DIR/nexa.db was written by a newer build (schema 99, this build knows up to 3); upgrade this build"
+        "DIR/nexa.db was written by a newer build (schema 99, this build knows up to 4); upgrade this build"
     );
 
     let format = directory();

@@ -12,10 +12,11 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
 
     #[test]
-    fn sqlite_does_what_the_model_does(calls in calls(40)) {
+    fn sqlite_does_what_the_model_does(calls in calls(40), run in prop::sample::select(vec![1, 3, 10, 4_096])) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let open = || Arc::new(SqliteStore::open(directory.path(), Options::default()).expect("open")) as AnyStore;
+        let options = Options { run_facts: Some(run), ..Options::default() };
+        let open = || Arc::new(SqliteStore::open(directory.path(), options.clone()).expect("open")) as AnyStore;
         runtime.block_on(async {
             let model = Arc::new(MemoryStore::new()) as AnyStore;
             let sqlite = open();
