@@ -69,6 +69,10 @@ pub fn decode<'b, T: Decode<'b, ()>>(bytes: &'b [u8]) -> Result<T, DecodeError> 
 
 /// Walks the tokens once, without recursion, and refuses nesting that could exhaust the stack.
 fn bound_depth(bytes: &[u8]) -> Result<(), DecodeError> {
+    // Each container and tag begins with a byte of its own kind. Mostly there are too few of these, wherever they stand.
+    if bytes.iter().filter(|byte| (0x80..0xe0).contains(*byte)).count() <= NESTING_MAX {
+        return Ok(());
+    }
     // Open containers, each with the number of items it still waits for (`None`: until a break).
     let mut open: Vec<Option<u64>> = Vec::new();
     let mut decoder = Decoder::new(bytes);

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -40,6 +40,9 @@ use crate::views_file::{FORGET, make, open_or_make, read_applied, read_root, wri
 
 /// Facts of one transaction.
 const BATCH_FACTS: usize = 512;
+/// How long after a fold facts gather for the next, unless somebody waits for them: many of a batch change the same views,
+/// each of which is read and written once.
+const GATHER: Duration = Duration::from_millis(10);
 /// The pause after a failure.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Failures in a row to keep views, after which their file is taken for damaged.
@@ -48,6 +51,36 @@ const TRIES_MAX: u32 = 3;
 const REMAKE_PAUSE: Duration = Duration::from_secs(10);
 
 type Rebuilds = Arc<Mutex<Vec<oneshot::Sender<()>>>>;
+
+/// What keeps facts from gathering.
+#[derive(Default)]
+struct Demand {
+    wanted: Mutex<Wanted>,
+    bell: Condvar,
+}
+
+#[derive(Default)]
+struct Wanted {
+    /// Somebody waits until this position is folded.
+    position: GlobalSeq,
+    /// There is something else to do than to fold.
+    at_once: bool,
+}
+
+impl Demand {
+    fn tell(&self, change: impl FnOnce(&mut Wanted)) {
+        change(&mut self.wanted.lock().expect("no holder of this lock can panic"));
+        self.bell.notify_all();
+    }
+
+    /// Waits for so long, or until something beyond `applied` is wanted.
+    fn wait(&self, at_most: Duration, applied: GlobalSeq) {
+        let wanted = self.wanted.lock().expect("no holder of this lock can panic");
+        let may_wait = |wanted: &mut Wanted| wanted.position <= applied && !wanted.at_once;
+        let waited = self.bell.wait_timeout_while(wanted, at_most, may_wait);
+        waited.expect("no holder of this lock can panic").0.at_once = false;
+    }
+}
 
 /// The store's end.
 pub(crate) struct Handle {
@@ -60,9 +93,15 @@ pub(crate) struct Handle {
     rebuilds: Rebuilds,
     damaged: Arc<AtomicBool>,
     stopping: Arc<AtomicBool>,
+    demand: Arc<Demand>,
 }
 
 impl Handle {
+    /// Has everything up to a position folded as soon as it is there.
+    pub(crate) fn want(&self, position: GlobalSeq) {
+        self.demand.tell(|wanted| wanted.position = wanted.position.max(position));
+    }
+
     /// For the writer, to say that there is news.
     pub(crate) fn wake(&self) -> Option<SyncSender<()>> {
         self.wake.clone()
@@ -71,6 +110,7 @@ impl Handle {
     /// Lets the thread end after its batch.
     pub(crate) fn stop(&mut self) {
         self.stopping.store(true, Ordering::Relaxed);
+        self.demand.tell(|wanted| wanted.at_once = true);
         self.wake = None;
     }
 
@@ -89,6 +129,7 @@ impl Handle {
     }
 
     fn nudge(&self) {
+        self.demand.tell(|wanted| wanted.at_once = true);
         if let Some(wake) = &self.wake {
             // Full means that it will look in any case.
             let _ = wake.try_send(());
@@ -116,6 +157,8 @@ struct Projector {
     rebuilds: Rebuilds,
     damaged: Arc<AtomicBool>,
     stopping: Arc<AtomicBool>,
+    demand: Arc<Demand>,
+    folded: Option<Instant>,
 }
 
 /// Why folding stopped.
@@ -147,6 +190,7 @@ pub(crate) fn start(
     let rebuilds = Rebuilds::default();
     let damaged = Arc::new(AtomicBool::new(false));
     let stopping = Arc::new(AtomicBool::new(false));
+    let demand = Arc::new(Demand::default());
     let handle = Handle {
         wake: Some(wake),
         applied: applied.subscribe(),
@@ -154,6 +198,7 @@ pub(crate) fn start(
         rebuilds: Arc::clone(&rebuilds),
         damaged: Arc::clone(&damaged),
         stopping: Arc::clone(&stopping),
+        demand: Arc::clone(&demand),
     };
     let (path, store_id) = (path.to_owned(), store_id.to_owned());
     let projector = Projector {
@@ -168,6 +213,8 @@ pub(crate) fn start(
         rebuilds,
         damaged,
         stopping,
+        demand,
+        folded: None,
     };
     let thread = std::thread::Builder::new().name("nexa-store-project".into()).spawn(move || projector.work(woken));
     Ok((handle, thread))
@@ -185,7 +232,9 @@ impl Projector {
                         // An error means that nobody waits for it any more.
                         let _ = done.send(());
                     }
-                    woken.recv().map_err(|_| RecvTimeoutError::Disconnected)
+                    let news = woken.recv().map_err(|_| RecvTimeoutError::Disconnected);
+                    self.gather();
+                    news
                 }
                 Err(halt) => {
                     failures += 1;
@@ -199,6 +248,14 @@ impl Projector {
             if wait == Err(RecvTimeoutError::Disconnected) {
                 return;
             }
+        }
+    }
+
+    /// Lets facts gather after a fold.
+    fn gather(&self) {
+        let since = self.folded.map_or(GATHER, |folded| folded.elapsed());
+        if let Some(left) = GATHER.checked_sub(since).filter(|left| !left.is_zero()) {
+            self.demand.wait(left, *self.applied.borrow());
         }
     }
 
@@ -280,6 +337,10 @@ impl Projector {
                 .map_err(|error| Halt::views(&error))?;
             self.applied.send_replace(last);
             self.root.send_replace(root);
+            self.folded = Some(Instant::now());
+            if facts.len() < BATCH_FACTS {
+                return Ok(());
+            }
             if self.stopping.load(Ordering::Relaxed) {
                 return Ok(());
             }

@@ -47,7 +47,12 @@ struct Stored {
     link: Link,
 }
 
-const EVENT_COLUMNS: &str = "position, stream, version, workload, header, payload, blob, link";
+/// Facts after a position, with the columns of [`Stored`].
+const ALL_AFTER: &str = "SELECT position, stream, version, workload, header, payload, blob, link FROM events
+                         WHERE position > ?1 ORDER BY position LIMIT ?2";
+/// The fact at a position, with the same columns.
+const AT: &str =
+    "SELECT position, stream, version, workload, header, payload, blob, link FROM events WHERE position = ?1";
 
 impl Stored {
     fn from_row(row: &Row<'_>) -> Answer<Self> {
@@ -79,35 +84,35 @@ impl Stored {
 
     /// Checks the fact against the link before it.
     fn open(self, connection: &Connection, before: Link) -> Answer<Recorded> {
-        let place = self.place();
+        let position = self.position;
+        let place = || format!("the fact at position {position}");
         let payload = match (self.payload, self.blob) {
             (Some(payload), None) => payload,
             (None, Some(hash)) => {
                 let header: envelope::Header =
-                    codec::decode(&self.header).map_err(|error| damaged(&place, &error.to_string()))?;
+                    codec::decode(&self.header).map_err(|error| damaged(&place(), &error.to_string()))?;
                 let bytes: Option<Vec<u8>> = sql(connection
                     .prepare_cached("SELECT bytes FROM blobs WHERE tenant = ?1 AND hash = ?2")
                     .and_then(|mut select| {
                         select.query_row(params![header.tenant.as_str(), hash], |row| row.get(0)).optional()
                     }))?;
-                bytes.ok_or_else(|| damaged(&place, "its payload is missing"))?
+                bytes.ok_or_else(|| damaged(&place(), "its payload is missing"))?
             }
-            _ => return Err(damaged(&place, "it must have either a payload or the hash of one")),
+            _ => return Err(damaged(&place(), "it must have either a payload or the hash of one")),
         };
         let opened = envelope::open(before, &self.header, &payload, self.link).map_err(|error| match error {
-            DecodeError::NewerFormat { .. } => StoreError::Unavailable { detail: format!("{place}: {error}") },
-            error => damaged(&place, &error.to_string()),
+            DecodeError::NewerFormat { .. } => StoreError::Unavailable { detail: format!("{}: {error}", place()) },
+            error => damaged(&place(), &error.to_string()),
         })?;
         if opened.header.stream.key() != self.stream || opened.header.version != Version(self.version) {
-            return Err(damaged(&place, "it lies in another stream or at another version than its header says"));
+            return Err(damaged(&place(), "it lies in another stream or at another version than its header says"));
         }
         Ok(Recorded { position: GlobalSeq(self.position), workload: self.workload, envelope: opened })
     }
 }
 
-fn events(connection: &Connection, condition: &str, values: &[&dyn ToSql]) -> Answer<Vec<Stored>> {
-    let statement = format!("SELECT {EVENT_COLUMNS} FROM events WHERE {condition}");
-    let mut select = sql(connection.prepare_cached(&statement))?;
+fn events(connection: &Connection, question: &str, values: &[&dyn ToSql]) -> Answer<Vec<Stored>> {
+    let mut select = sql(connection.prepare_cached(question))?;
     let mut rows = sql(select.query(values))?;
     let mut found = Vec::new();
     while let Some(row) = sql(rows.next())? {
@@ -120,7 +125,7 @@ fn events(connection: &Connection, condition: &str, values: &[&dyn ToSql]) -> An
 fn lying_at(connection: &Connection, places: &[u64], is_meant: impl Fn(&Stored) -> bool) -> Answer<Vec<Stored>> {
     let mut found = Vec::with_capacity(places.len());
     for position in places {
-        found.extend(events(connection, "position = ?1", &[&count(*position)])?.into_iter().filter(&is_meant));
+        found.extend(events(connection, AT, &[&count(*position)])?.into_iter().filter(&is_meant));
     }
     Ok(found)
 }
@@ -208,10 +213,7 @@ pub(crate) fn scan_linked(
     limit: usize,
 ) -> Answer<Vec<(Recorded, Link)>> {
     let rows = match workload {
-        None => {
-            let after = count(after.0);
-            events(connection, "position > ?1 ORDER BY position LIMIT ?2", &[&after, &limited(limit)])?
-        }
+        None => events(connection, ALL_AFTER, &[&count(after.0), &limited(limit)])?,
         Some(workload) => {
             let places = index::of_workload(connection, recent, workload, after.0, limit)?;
             lying_at(connection, &places, |row| row.workload == Some(workload))?

@@ -232,6 +232,7 @@ impl Views for SqliteStore {
 
     fn wait_applied(&self, min_seq: GlobalSeq, deadline: Duration) -> Answer<'_, ()> {
         let mut applied = self.projector.applied.clone();
+        self.projector.want(min_seq);
         Box::pin(async move {
             let reached = tokio::time::timeout(deadline, applied.wait_for(|seq| *seq >= min_seq)).await;
             match reached {

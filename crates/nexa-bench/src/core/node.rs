@@ -27,7 +27,7 @@ use crate::measure::Error;
 /// Workloads that are submitted in one call.
 const SUBMITTED_AT_ONCE: usize = 256;
 /// Between two looks whether all have ended.
-const LOOK_AGAIN: Duration = Duration::from_millis(2);
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// How long the read models may take to see everything.
 const CATCH_UP_MAX: Duration = Duration::from_secs(600);
 
