@@ -7,6 +7,7 @@
 //! - [`test`]: everything that must pass before a change lands.
 //! - [`bench`]: figures, beside those of peers.
 //! - [`sim`]: decisions played on models of the world.
+//! - [`prove`]: promises while things go wrong, in lanes, with a page about it.
 //! - [`start`]: which functions a start uses, for the linker.
 //! - [`fuzz`]: damaged inputs from a seed.
 //! - [`tidy`]: what a compiler does not check: names in documents, lengths of files, words that must not appear.
@@ -15,6 +16,7 @@ mod bench;
 mod demo;
 mod fuzz;
 mod process;
+mod prove;
 mod setup;
 mod sim;
 mod start;
@@ -36,6 +38,9 @@ usage: cargo xtask COMMAND
                   build for release and measure: cluster, core, language, scheduler; the last line is one JSON object
   plan-sim DIR [--nodes N,…] [--seeds N] [-o table|json] [--report FILE]
                   play the workflow traces of a folder (WfFormat) on modelled clusters, beside HEFT
+  prove [--short|--nightly] [--lane NAME]… [--page FILE]
+                  show that Nexa keeps its promises while things go wrong, at most half an hour, and write a page about
+                  it (default: docs/reports/proof.md); the last line is one JSON object. Lanes: simulation
   fuzz NAME [--cases N] [--seed N] [--first N]
                   damaged inputs from a seed: lang
   start-order     see which functions a start uses, for the linker to put side by side
@@ -57,6 +62,7 @@ fn main() -> ExitCode {
         ["plan-sim", options @ ..] => sim::plan(options),
         ["bench", "scheduler", options @ ..] => sim::bench(options),
         ["bench", suite, options @ ..] => bench::run(suite, options),
+        ["prove", options @ ..] => prove::run(options),
         ["start-order"] => start::order(),
         ["tidy"] => tidy::run(),
         [] | ["help" | "--help" | "-h"] => {

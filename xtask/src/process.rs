@@ -71,7 +71,7 @@ pub(crate) fn succeeds(program: &str, args: &[&str]) -> bool {
 }
 
 /// A command in the environment of whoever started `cargo xtask`.
-fn command(program: &std::ffi::OsStr) -> Command {
+pub(crate) fn command(program: &std::ffi::OsStr) -> Command {
     let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
         if name.to_str().is_some_and(is_told_by_cargo) {

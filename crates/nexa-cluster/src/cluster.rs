@@ -35,7 +35,7 @@ use tracing::{error, info};
 use crate::formats::{self, FormatsError};
 use crate::heartbeat;
 use crate::host::Host;
-use crate::inner::{Inner, lock};
+use crate::inner::{Inner, Office, lock};
 use crate::leader::{self, Message};
 use crate::live;
 use crate::peers::{AskError, Class, Peers, Service};
@@ -212,6 +212,7 @@ impl Cluster {
             writing,
             raising: tokio::sync::Mutex::default(),
             leader: Address::new(Bounds { replies: many, ..Bounds::default() }),
+            office: Office::default(),
             runtime: Runtime::current(),
             stop: CancellationToken::new(),
             taken: Mutex::default(),
@@ -444,25 +445,34 @@ impl Cluster {
 /// Follows who is there and who leads, and how this node stands.
 async fn watch(inner: Arc<Inner>) {
     let (mut members, mut standing) = (inner.membership.members(), inner.membership.standing());
+    let mut is_other = true;
     loop {
-        let list = members.borrow_and_update().clone();
-        inner.take_in(&list);
+        // Who is there changes seldom, and the standing with each renewal of the lease.
+        if std::mem::take(&mut is_other) {
+            let list = members.borrow_and_update().clone();
+            inner.take_in(&list);
+        }
         if *standing.borrow_and_update() == Standing::Lost && !inner.lost.is_cancelled() {
             error!(node = %inner.me, generation = %inner.generation, "the node's lease has ended: this run of it is over");
             inner.lost.cancel();
         }
         tokio::select! {
             biased;
-            changed = members.changed() => if changed.is_err() { return },
+            changed = members.changed() => if changed.is_ok() { is_other = true } else { return },
             changed = standing.changed() => if changed.is_err() { return },
             () = inner.stop.cancelled() => return,
         }
     }
 }
 
-/// Tells the leader's actor that time passes.
+/// Tells the leader's actor that time passes. One that is not elected has no use for that.
 async fn tick(inner: Arc<Inner>) {
     loop {
+        tokio::select! {
+            biased;
+            () = inner.office.taken() => {}
+            () = inner.stop.cancelled() => return,
+        }
         tokio::select! {
             biased;
             () = inner.clock.wait_until(inner.clock.now().after(TICK)) => {}

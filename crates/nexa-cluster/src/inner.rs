@@ -20,6 +20,7 @@ use nexa_runtime::bounded::{Address, Lane};
 use nexa_sched::lease::{BudgetsError, HolderId, LeaderSettings};
 use nexa_types::{Epoch, Generation, Millis, NodeId, Timestamp, Version};
 use tokio::runtime::Handle as Runtime;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -34,6 +35,8 @@ use crate::peers::{Class, Peers, Refusal, Service, Why};
 use crate::relay::{Moving, Relay};
 use crate::stats::Counters;
 
+/// After so long the leader's actor is told of a node's load also if that is the same.
+const HEARD_AGAIN: Millis = Millis(1_000);
 /// For how long a leader that has stepped down does not stand again.
 const STAND_BACK: Millis = Millis(1_000);
 /// What records of marks are called.
@@ -57,6 +60,7 @@ pub(crate) struct Inner {
     /// What this node knows of the cluster's formats while it leads. Held while the store is asked.
     pub(crate) raising: tokio::sync::Mutex<Option<formats::Led>>,
     pub(crate) leader: Address<Message>,
+    pub(crate) office: Office,
     pub(crate) runtime: Runtime,
     pub(crate) stop: CancellationToken,
     pub(crate) taken: Mutex<orders::Taken>,
@@ -80,6 +84,30 @@ pub(crate) struct Inner {
 pub(crate) struct Seen {
     pub(crate) beats: BTreeMap<NodeId, (Generation, Heartbeat)>,
     pub(crate) look: Look,
+    /// What the leader's actor was told of each node, and when.
+    told: BTreeMap<NodeId, ((Generation, Load, Adopted), Timestamp)>,
+}
+
+/// Whether the leader's actor is elected.
+#[derive(Default)]
+pub(crate) struct Office {
+    is_taken: AtomicBool,
+    changed: Notify,
+}
+
+impl Office {
+    pub(crate) fn set(&self, is_taken: bool) {
+        if self.is_taken.swap(is_taken, Ordering::Relaxed) != is_taken {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Waits until it is. For one task.
+    pub(crate) async fn taken(&self) {
+        while !self.is_taken.load(Ordering::Relaxed) {
+            self.changed.notified().await;
+        }
+    }
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -130,6 +158,8 @@ impl Inner {
         for input in leader::inputs_of(list, &self.me, self.generation) {
             self.tell_leader(Lane::Control, input);
         }
+        // Of those who are new to it, it has heard nothing, whatever it was told.
+        lock(&self.seen).told.clear();
     }
 
     /// Tells the leader's actor what it must hear of.
@@ -213,11 +243,20 @@ impl Inner {
         self.heard(&self.me, self.generation, &beat);
     }
 
+    /// Tells the leader's actor what a node has to do, if that is other than before; and now and then whatever it is.
     pub(crate) fn heard(&self, node: &NodeId, generation: Generation, beat: &Heartbeat) {
-        let (load, adopted) = (beat.load, beat.adopted);
+        let (load, adopted, now) = (beat.load, beat.adopted, self.clock.now());
+        let what = (generation, load, adopted);
+        let is_known =
+            |(told, at): &((Generation, Load, Adopted), Timestamp)| *told == what && now.since(*at) < HEARD_AGAIN;
+        if lock(&self.seen).told.get(node).is_some_and(is_known) {
+            return;
+        }
         let heard = Input::Heard { node: node.clone(), generation, load, adopted };
-        // The next one comes soon.
-        let _ = self.leader.tell(Lane::Work, 0, Message::Input(heard));
+        // If it is refused, the next one comes soon.
+        if self.leader.tell(Lane::Work, 0, Message::Input(heard)).is_ok() {
+            lock(&self.seen).told.insert(node.clone(), (what, now));
+        }
     }
 
     pub(crate) fn adopted(&self) -> Adopted {

@@ -11,7 +11,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use nexa_member::leader::{Facts, Input, Leader, Output, PAGE, Row, Which};
-use nexa_member::say::{self, Command, Done, Order, Refused};
+use nexa_member::say::{self, Command, Done, Heartbeat, Order, Refused};
 use nexa_ports::leadership::LeadError;
 use nexa_ports::membership::Members;
 use nexa_ports::store::{AgentRow, Place, Rows};
@@ -20,7 +20,7 @@ use nexa_runtime::trace;
 use nexa_types::{AgentId, AgentState, Epoch, Generation, NodeId, WorkloadId};
 use tracing::{debug, info, warn};
 
-use crate::inner::{Inner, MARK_PREFIX};
+use crate::inner::{Inner, MARK_PREFIX, lock};
 use crate::orders;
 use crate::peers::{AskError, Class, Service, Why};
 
@@ -91,10 +91,16 @@ impl Behaviour for Actor {
         };
         if let Some(inner) = self.inner.upgrade() {
             let list = inner.membership.members().borrow().clone();
-            for input in inputs_of(&list, &inner.me, inner.generation) {
+            let beats = lock(&inner.seen).beats.clone().into_iter();
+            let heard = beats.map(|(node, (generation, beat))| {
+                let Heartbeat { load, adopted, .. } = beat;
+                Input::Heard { node, generation, load, adopted }
+            });
+            for input in inputs_of(&list, &inner.me, inner.generation).into_iter().chain(heard) {
                 let wanted = state.machine.step(input, inner.clock.now(), inner.dice.roll());
                 state.wanted.extend(wanted);
             }
+            inner.office.set(state.machine.is_elected());
         }
         state
     }
@@ -113,6 +119,7 @@ impl Behaviour for Actor {
         let is_tick = input == Input::Tick;
         let mut wanted = std::mem::take(&mut state.wanted);
         wanted.extend(state.machine.step(input, inner.clock.now(), inner.dice.roll()));
+        inner.office.set(state.machine.is_elected());
         let leads = state.machine.leads();
         if leads != before {
             match leads {

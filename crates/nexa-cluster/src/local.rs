@@ -215,7 +215,9 @@ impl Station {
             };
             let Some((service, body)) = next else { return };
             let (due, arrives) = self.net.fate();
-            self.net.clock.wait_until(due).await;
+            if self.net.clock.now() < due {
+                self.net.clock.wait_until(due).await;
+            }
             if !arrives || self.closed.is_cancelled() {
                 continue;
             }

@@ -1,15 +1,26 @@
 //! `cluster`: plays seeds of whole clusters, and says what broke. `cluster-bugs`: which planted bugs some seed catches.
 //!
+//! Seeds are played by several jobs at once, each a thread with a runtime of its own, and shown in their order ([`jobs`]); the
+//! last thing printed is what came of all of them ([`sum`]). An interrupt ([`interrupt`]), or the time that was given being over,
+//! ends that early with what there is.
+//!
 //! Each hundredth seed, from the first on, is played twice: where the hashes differ, the run is not reproducible, and that fails
 //! the command as a violation does.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+mod interrupt;
+mod jobs;
+mod sum;
+
+use std::num::NonZero;
+use std::ops::ControlFlow;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nexa_sim::cluster::{Bug, Report, Settings, run};
 use nexa_types::Millis;
-use serde_json::{Value, json};
 
+use self::sum::{Progress, Sum};
 use crate::plan_sim::Error;
 
 /// One seed of so many is played twice.
@@ -19,6 +30,8 @@ const SEEDS_MAX: u64 = 100_000_000;
 const SECONDS: (u64, u64) = (5, 3_600);
 const NODES: (u64, u64) = (1, 9);
 const WORKLOADS_MAX: u64 = 1_000;
+const JOBS_MAX: u64 = 1_024;
+const WITHIN_S_MAX: u64 = 86_400 * 7;
 
 /// What was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,15 +39,28 @@ pub(crate) struct Options {
     seed: u64,
     seeds: u64,
     settings: Settings,
+    jobs: usize,
+    /// After so long no further seed is begun.
+    within: Option<Duration>,
+    is_text: bool,
     is_json: bool,
-    shows_trace: bool,
     always_twice: bool,
 }
 
 impl Options {
     pub(crate) fn parse(mut words: &[&str]) -> Result<Self, String> {
         let settings = Settings::default();
-        let mut options = Self { seed: 1, seeds: 1, settings, is_json: false, shows_trace: false, always_twice: false };
+        let jobs = thread::available_parallelism().map_or(1, NonZero::get);
+        let mut options = Self {
+            seed: 1,
+            seeds: 1,
+            settings,
+            jobs,
+            within: None,
+            is_text: true,
+            is_json: false,
+            always_twice: false,
+        };
         loop {
             words = match words {
                 [] => return Ok(options),
@@ -59,6 +85,15 @@ impl Options {
                     options.settings.workloads = number_of("--workloads", number, 1, WORKLOADS_MAX)?;
                     rest
                 }
+                ["--jobs", number, rest @ ..] => {
+                    let jobs = number_of("--jobs", number, 1, JOBS_MAX)?;
+                    options.jobs = usize::try_from(jobs).map_err(|error| error.to_string())?;
+                    rest
+                }
+                ["--within", number, rest @ ..] => {
+                    options.within = Some(Duration::from_secs(number_of("--within", number, 1, WITHIN_S_MAX)?));
+                    rest
+                }
                 ["--bug", name, rest @ ..] => {
                     let bug = Bug::ALL.into_iter().find(|bug| bug.name() == *name);
                     options.settings.bug = Some(bug.ok_or_else(|| {
@@ -76,11 +111,11 @@ impl Options {
                     rest
                 }
                 ["--trace", rest @ ..] => {
-                    (options.shows_trace, options.settings.keeps_lines) = (true, true);
+                    options.settings.keeps_lines = true;
                     rest
                 }
-                ["-o", what @ ("text" | "json"), rest @ ..] => {
-                    options.is_json = *what == "json";
+                ["-o", what @ ("text" | "json" | "both"), rest @ ..] => {
+                    (options.is_text, options.is_json) = (*what != "json", *what != "text");
                     rest
                 }
                 [word, ..] => return Err(format!("`{word}` is not understood here")),
@@ -110,90 +145,81 @@ fn number_of(option: &str, text: &str, least: u64, most: u64) -> Result<u64, Str
     number.ok_or_else(|| format!("{option} takes a number from {least} to {most}"))
 }
 
-/// What came of all seeds.
-#[derive(Default)]
-struct Sum {
-    seeds: u64,
-    facts: u64,
-    simulated: Duration,
-    took: Duration,
-    accepted: usize,
-    done: usize,
-    unknown: usize,
-    starts: u64,
-    kinds: BTreeMap<&'static str, u64>,
-    /// Seeds with violations, and those that were played twice and differed.
-    failed: Vec<Value>,
-    played_twice: u64,
-    differed: Vec<u64>,
-}
-
-impl Sum {
-    fn add(&mut self, report: &Report) {
-        self.seeds += 1;
-        self.facts += report.facts;
-        self.simulated += Duration::from_millis(report.simulated.0);
-        self.took += report.took;
-        self.accepted += report.accepted;
-        self.done += report.done;
-        self.unknown += report.unknown;
-        self.starts += report.starts;
-        for kind in &report.kinds {
-            *self.kinds.entry(kind).or_default() += 1;
-        }
-    }
-
-    /// Simulated seconds a real one.
-    fn speed(&self) -> f64 {
-        self.simulated.as_secs_f64() / self.took.as_secs_f64().max(f64::EPSILON)
-    }
-
-    fn reproducible(&self) -> &'static str {
-        match (self.played_twice, self.differed.is_empty()) {
-            (0, _) => "not looked at",
-            (_, true) => "yes",
-            (_, false) => "not reproducible",
-        }
-    }
-}
-
 pub(crate) fn play(options: &Options) -> Result<(), Error> {
+    let began = Instant::now();
+    let stop = interrupt::watch()?;
     let mut sum = Sum::default();
-    let mut hash = String::new();
-    for seed in (0..options.seeds).map(|number| options.seed.wrapping_add(number)) {
-        let report = run(seed, &options.settings)?;
-        sum.add(&report);
-        if options.always_twice || (seed.wrapping_sub(options.seed)).is_multiple_of(TWICE_ONE_IN) {
-            sum.played_twice += 1;
-            if run(seed, &options.settings)?.hash != report.hash {
-                sum.differed.push(seed);
-                eprintln!("seed {seed}: not reproducible: two runs of it differ");
+    let mut progress = Progress::new(options.seeds);
+    let mut broken_off = None;
+    jobs::in_order(
+        0..options.seeds,
+        options.jobs,
+        stop,
+        |number| Played::of(options, number),
+        |_, played| match played {
+            Ok(played) => {
+                if played.says_something() {
+                    progress.clear();
+                    played.show(options);
+                }
+                sum.add(options, &played);
+                progress.show(&sum, began.elapsed());
+                if options.within.is_some_and(|within| began.elapsed() >= within) {
+                    stop.store(true, Ordering::Relaxed);
+                }
+                ControlFlow::Continue(())
             }
-        }
-        if options.shows_trace {
-            report.lines.iter().for_each(|line| println!("{line}"));
-        }
-        if !report.violations.is_empty() {
-            sum.failed.push(failure(options, &report));
-            show_failure(options, &report);
-        }
-        hash = report.hash;
+            Err(why) => {
+                broken_off = Some(why);
+                ControlFlow::Break(())
+            }
+        },
+    );
+    progress.clear();
+    if let Some(why) = broken_off {
+        return Err(why.into());
     }
-    show(options, &sum, &hash);
+    sum.show(options, began.elapsed(), interrupt::was());
     match (sum.failed.len(), sum.differed.len()) {
+        (0, 0) if interrupt::was() => Err(format!("interrupted after {} of {} seeds", sum.seeds, options.seeds).into()),
         (0, 0) => Ok(()),
         (failed, differed) => Err(format!("{failed} seeds broke a property, {differed} are not reproducible").into()),
     }
 }
 
-fn failure(options: &Options, report: &Report) -> Value {
-    let violations: Vec<Value> = report.violations.iter().map(|it| json!({ "id": it.id, "text": it.text })).collect();
-    json!({
-        "seed": report.seed,
-        "violations": violations,
-        "faults": report.faults,
-        "again": options.again(report.seed),
-    })
+/// One seed, played.
+struct Played {
+    report: Report,
+    /// Whether a second run was the same; none if there was none.
+    is_same: Option<bool>,
+}
+
+impl Played {
+    fn of(options: &Options, number: u64) -> Result<Self, String> {
+        let seed = options.seed.wrapping_add(number);
+        let report = run(seed, &options.settings)?;
+        let is_twice = options.always_twice || number.is_multiple_of(TWICE_ONE_IN);
+        // On a thread of its own: what a thread keeps from earlier seeds must not count.
+        let again = || thread::scope(|scope| scope.spawn(|| run(seed, &options.settings)).join());
+        let again = is_twice.then(again).transpose().map_err(|_| format!("seed {seed} could not be played twice"))?;
+        let is_same = again.transpose()?.map(|again| again.hash == report.hash);
+        Ok(Self { report, is_same })
+    }
+
+    fn says_something(&self) -> bool {
+        self.is_same == Some(false) || !self.report.lines.is_empty() || !self.report.violations.is_empty()
+    }
+
+    fn show(&self, options: &Options) {
+        let Self { report, is_same } = self;
+        if *is_same == Some(false) {
+            eprintln!("seed {}: not reproducible: two runs of it differ", report.seed);
+        }
+        report.lines.iter().for_each(|line| println!("{line}"));
+        if !report.violations.is_empty() {
+            show_failure(options, report);
+        }
+    }
 }
 
 fn show_failure(options: &Options, report: &Report) {
@@ -202,40 +228,6 @@ fn show_failure(options: &Options, report: &Report) {
     eprintln!("  its faults:");
     report.faults.iter().for_each(|fault| eprintln!("    {fault}"));
     eprintln!("  again: {}", options.again(report.seed));
-}
-
-fn show(options: &Options, sum: &Sum, hash: &str) {
-    let (simulated, took) = (sum.simulated.as_secs_f64(), sum.took.as_secs_f64());
-    if options.is_json {
-        let shown = json!({
-            "seeds": sum.seeds,
-            "first_seed": options.seed,
-            "failed": sum.failed,
-            "reproducible": sum.reproducible(),
-            "played_twice": sum.played_twice,
-            "differed": sum.differed,
-            "hash_of_last": hash,
-            "simulated_s": simulated,
-            "real_s": took,
-            "simulated_s_per_real_s": sum.speed(),
-            "faults": sum.kinds,
-            "facts": sum.facts,
-            "workloads": sum.accepted,
-            "calls_done": sum.done,
-            "calls_unknown": sum.unknown,
-            "node_starts": sum.starts,
-        });
-        println!("{shown}");
-        return;
-    }
-    println!("seeds          {} from {}, {} of them broken", sum.seeds, options.seed, sum.failed.len());
-    println!("trace hash     {hash} (the last seed's)");
-    println!("reproducible   {} ({} played twice)", sum.reproducible(), sum.played_twice);
-    println!("time           {simulated:.0} simulated seconds in {took:.1} real ones: {:.0} a second", sum.speed());
-    println!("work           {} workloads, {} facts, {} node starts", sum.accepted, sum.facts, sum.starts);
-    println!("effects        {} done, {} of unknown outcome", sum.done, sum.unknown);
-    let kinds: Vec<String> = sum.kinds.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
-    println!("faults         {}", kinds.join(", "));
 }
 
 /// Plays each planted bug until a seed catches it.

@@ -21,11 +21,13 @@ usage: nexa-sim COMMAND
     --seconds N            simulated seconds of each, at least (default: 60)
     --nodes N              nodes of each (default: 3)
     --workloads N          workloads of each (default: 12)
+    --jobs N               seeds that are played at once (default: as many as there are cores)
+    --within N             begin no seed after so many real seconds
     --calm                 without faults
     --twice                play each seed twice and compare, and not only one of a hundred
     --trace                print all that happened
     --bug NAME             plant a bug: store-fence, lease-fence, early-ack, tool-retry, blind-retry
-    -o text|json           what is printed (default: text)
+    -o text|json|both      what is printed (default: text); JSON is one object as the last line
 
   cluster-bugs [OPTIONS]   play each planted bug until a seed catches it, at most --seeds N
 

@@ -54,7 +54,7 @@ fn a_store_that_takes_anybody_for_the_owner_is_noticed() {
 
 #[test]
 fn a_node_that_sends_without_a_lease_is_noticed() {
-    is_noticed(Bug::LeaseFence, 32);
+    is_noticed(Bug::LeaseFence, 102);
 }
 
 #[test]

@@ -442,6 +442,12 @@ impl Leader {
         out
     }
 
+    /// Whether it is elected; until then, time is nothing to it.
+    #[must_use]
+    pub fn is_elected(&self) -> bool {
+        self.term.is_some()
+    }
+
     /// Under which epoch it leads, once the store knows.
     #[must_use]
     pub fn leads(&self) -> Option<Epoch> {

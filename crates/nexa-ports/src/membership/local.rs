@@ -61,6 +61,8 @@ struct State {
     /// Grows with each wish to lead; the oldest wish is heard first.
     wishes: u64,
     away: bool,
+    /// When all was brought to the present last.
+    settled_at: Timestamp,
     /// Keeps leases alive and ends them; made by the first join.
     keeper: Option<watch::Sender<()>>,
 }
@@ -205,10 +207,11 @@ impl Shared {
 
     /// Brings everything to the present: leases are renewed or end, somebody leads, and whoever is connected learns of it.
     fn settle(&self, state: &mut State) {
+        let now = self.clock.now();
+        state.settled_at = now;
         if state.away {
             return;
         }
-        let now = self.clock.now();
         let State { runs, seats, leader, list, revision, .. } = state;
         for run in runs.values_mut().filter(|run| seats[&run.seat].keeps(run)) {
             run.renewed = now;
@@ -266,10 +269,9 @@ impl Shared {
         });
     }
 
-    /// When [`Shared::settle`] is due again: a third of the term from now, or when the first lease ends.
-    fn due(&self) -> Timestamp {
-        let state = self.lock();
-        let regular = self.clock.now().after(Millis(self.term.0.div_ceil(3)));
+    /// When [`Shared::settle`] is due again: a third of the term after the last time, or when the first lease ends.
+    fn due(&self, state: &State) -> Timestamp {
+        let regular = state.settled_at.after(Millis(self.term.0.div_ceil(3)));
         let silent = state.runs.values().filter(|run| !state.away && !state.seats[&run.seat].keeps(run));
         silent.map(|run| run.renewed.after(self.term)).min().map_or(regular, |first| first.min(regular))
     }
@@ -283,7 +285,7 @@ impl Shared {
 
 /// Settles again and again until the service is gone.
 async fn keep(shared: Weak<Shared>, clock: Arc<dyn Clock>, mut stop: watch::Receiver<()>) {
-    while let Some(due) = shared.upgrade().map(|shared| shared.due()) {
+    while let Some(due) = shared.upgrade().map(|shared| shared.due(&shared.lock())) {
         tokio::select! {
             biased;
             () = clock.wait_until(due) => {}
@@ -308,6 +310,7 @@ impl Drop for LocalMember {
         if let Some(seat) = state.seats.get_mut(&self.seat) {
             seat.is_gone = true;
         }
+        self.shared.settle(&mut state);
         state.wake_keeper();
     }
 }
@@ -418,8 +421,11 @@ impl Membership for LocalMember {
     fn now(&self) -> Timestamp {
         // So that a clock that was moved far at once does not outrun leases that nothing keeps from being renewed.
         let mut state = self.shared.lock();
-        self.shared.settle(&mut state);
-        self.shared.clock.now()
+        let now = self.shared.clock.now();
+        if now >= self.shared.due(&state) {
+            self.shared.settle(&mut state);
+        }
+        now
     }
 
     fn campaign(&self, wants: bool) {

@@ -23,6 +23,7 @@
 //! | P21 | after an acknowledged cancel nothing of the workload is started | `oracles` |
 //! | ST-1 | streams have the versions 1 to n | `oracles` |
 //! | LE-7 | once faults stop, every agent comes to its end on a node that is there | `oracles` |
+//! | PANIC | nothing panics | `panics` |
 //!
 //! A failing seed prints its faults, the property, and the command that plays it again. Whether the simulation would notice is
 //! shown by planted bugs ([`Bug`]), each of which some seed must catch.
@@ -32,6 +33,7 @@
 
 mod load;
 mod oracles;
+mod panics;
 mod plan;
 mod process;
 mod store;
@@ -140,7 +142,7 @@ impl Default for Settings {
 }
 
 /// What came of a run.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
     /// The seed.
     pub seed: u64,
@@ -158,6 +160,10 @@ pub struct Report {
     pub kinds: Vec<&'static str>,
     /// Workloads that were accepted.
     pub accepted: usize,
+    /// Faults that began while an effect was started and had not ended.
+    pub in_flight: u64,
+    /// Effects that were started: questions to models and calls of tools.
+    pub effects: usize,
     /// Calls that the sink has done.
     pub done: usize,
     /// Calls of which nobody knows.
@@ -176,10 +182,14 @@ pub struct Report {
 /// What kept it from beginning.
 pub fn run(seed: u64, settings: &Settings) -> Result<Report, String> {
     let began = Instant::now();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-    let runtime = runtime.map_err(|error| format!("there is no runtime: {error}"))?;
-    let mut report = runtime.block_on(play(seed, settings))?;
-    drop(runtime);
+    let (played, panics) = panics::watched(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        let runtime = runtime.map_err(|error| format!("there is no runtime: {error}"))?;
+        runtime.block_on(play(seed, settings))
+    });
+    // A run that ended with a panic has nothing to report but that.
+    let mut report = played.unwrap_or_else(|| Ok(Report { seed, ..Report::default() }))?;
+    report.violations.extend(panics);
     report.took = began.elapsed();
     Ok(report)
 }
@@ -244,7 +254,7 @@ async fn play(seed: u64, settings: &Settings) -> Result<Report, String> {
     let accepted = (clients.taken_in(), cancels);
     let finished = trace.is_sound();
     let judged = oracles::judge(&server, &world, &trace, &accepted, finished.then(|| town.present())).await;
-    let starts = town.runs();
+    let (starts, in_flight) = (town.runs(), town.hit_in_flight());
     drop(town);
     let (hash, facts, lines, mut violations) = trace.finish();
     violations.dedup();
@@ -257,6 +267,8 @@ async fn play(seed: u64, settings: &Settings) -> Result<Report, String> {
         faults,
         kinds,
         accepted: judged.accepted,
+        in_flight,
+        effects: judged.effects,
         done: judged.done,
         unknown: judged.unknown,
         starts,

@@ -17,6 +17,7 @@ use super::world::World;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Judged {
     pub(super) accepted: usize,
+    pub(super) effects: usize,
     pub(super) done: usize,
     pub(super) unknown: usize,
 }
@@ -42,13 +43,13 @@ pub(super) async fn judge(
     let log = server.memory.scan(None, GlobalSeq(0), usize::MAX).await.unwrap_or_default();
     streams(&log, trace);
     starts(&log, cancels, trace);
-    let unknown = effects(&log, world, trace);
+    let (effects, unknown) = effects(&log, world, trace);
     let done = world.done();
     let mut times: BTreeMap<&str, u64> = BTreeMap::new();
     for counted in done.values() {
         *times.entry(&counted.what).or_default() += counted.times;
     }
-    let counts = Judged { accepted: accepted.len(), done: done.len(), unknown };
+    let counts = Judged { accepted: accepted.len(), effects, done: done.len(), unknown };
     let Some(present) = present else { return counts };
     for job in accepted {
         let ends = ends_of(server, job.workload()).await;
@@ -137,8 +138,8 @@ fn starts(log: &[Recorded], cancels: &BTreeMap<WorkloadId, GlobalSeq>, trace: &T
     }
 }
 
-/// The ledger against the sink; gives how many calls are unknown.
-fn effects(log: &[Recorded], world: &World, trace: &Trace) -> usize {
+/// The ledger against the sink; gives how many effects were started, and how many calls are unknown.
+fn effects(log: &[Recorded], world: &World, trace: &Trace) -> (usize, usize) {
     #[derive(Clone, Copy, PartialEq, Eq)]
     enum End {
         Done,
@@ -192,7 +193,7 @@ fn effects(log: &[Recorded], world: &World, trace: &Trace) -> usize {
     for (key, _) in ends.iter().filter(|(key, end)| **end == End::Done && !done.contains_key(key)) {
         trace.violated("P3", format!("{key} is recorded as done, and was not"));
     }
-    unknown
+    (starts.len(), unknown)
 }
 
 fn started_again(agent: AgentId, last: u32, attempt: u32, trace: &Trace) {

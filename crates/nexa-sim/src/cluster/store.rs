@@ -9,7 +9,7 @@
 //!       started under one
 //!   LD-1  nothing of a leader is accepted under an epoch below the highest that was accepted
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write};
 use std::sync::{Arc, Mutex};
 
@@ -73,6 +73,8 @@ struct Seen {
     epochs: BTreeMap<AgentId, Epoch>,
     leader: Epoch,
     started: BTreeMap<EffectKey, Started>,
+    /// Effects that were started and have not ended.
+    open: BTreeSet<(AgentId, Seq)>,
     /// When each agent's owner was last told that it is, by an append that was accepted.
     owned_at: BTreeMap<AgentId, Timestamp>,
 }
@@ -108,6 +110,11 @@ impl Server {
     /// The start of an effect, if it was accepted.
     pub(super) fn started(&self, key: EffectKey) -> Option<Started> {
         lock(&self.seen).started.get(&key).copied()
+    }
+
+    /// Whether an effect was started and has not ended.
+    pub(super) fn has_open_effects(&self) -> bool {
+        !lock(&self.seen).open.is_empty()
     }
 
     /// When the store last accepted an append of an agent's owner, one without facts too: that is how an owner asks.
@@ -158,9 +165,17 @@ impl Server {
                 self.trace.violated("P1", text);
             }
             *highest = epoch.max(said).max(*highest);
-            if let (AgentEvent::EffectStarted { seq, attempt, .. }, Some(workload)) = (event, workload) {
-                let key = EffectKey::of(workload, *agent, *seq);
-                seen.started.insert(key, Started { agent: *agent, attempt: *attempt });
+            match (event, workload) {
+                (AgentEvent::EffectStarted { seq, attempt, .. }, Some(workload)) => {
+                    let key = EffectKey::of(workload, *agent, *seq);
+                    seen.started.insert(key, Started { agent: *agent, attempt: *attempt });
+                    seen.open.insert((*agent, *seq));
+                }
+                (AgentEvent::EffectEnded { seq, .. } | AgentEvent::EffectLost { seq }, _) => {
+                    seen.open.remove(&(*agent, *seq));
+                }
+                (AgentEvent::Ended { .. }, _) => seen.open.retain(|(of, _)| of != agent),
+                _ => {}
             }
         }
     }

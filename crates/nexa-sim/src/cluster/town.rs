@@ -92,6 +92,8 @@ pub(super) struct Town {
     plan: std::vec::IntoIter<Planned>,
     next: Option<Planned>,
     active: Vec<Active>,
+    /// Faults that began while an effect was started and had not ended.
+    in_flight: u64,
 }
 
 impl Town {
@@ -105,6 +107,7 @@ impl Town {
             next: plan.next(),
             plan,
             active: Vec::new(),
+            in_flight: 0,
             land,
         };
         (0..nodes).for_each(|node| town.start(node));
@@ -226,6 +229,7 @@ impl Town {
             Fault::Links { lost_per_mille, delay_max } => network.set_faults(Faults { lost_per_mille, delay_max }),
             Fault::Store(weather) => self.land.server.set_weather(weather),
         }
+        self.in_flight += u64::from(self.land.server.has_open_effects());
         let name = &self.names[node];
         self.land.trace.note("fault", format_args!("{fault} ({name}) for {}", planned.until.0 - planned.from.0));
         self.active.push(Active { planned, node, run: self.spots[node].runs });
@@ -312,6 +316,11 @@ impl Town {
     pub(super) fn present(&self) -> Vec<NodeId> {
         let is_there = |spot: &Spot| spot.run.as_ref().is_some_and(|run| lock(&run.slot.running).is_some());
         self.names.iter().zip(&self.spots).filter(|(_, spot)| is_there(spot)).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// How many faults began while an effect was started and had not ended.
+    pub(super) fn hit_in_flight(&self) -> u64 {
+        self.in_flight
     }
 
     /// How often nodes were started.
