@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -63,13 +64,17 @@ enum Life {
 /// One run of one node. Not a `watch`: that wakes whoever waits in an order that tokio draws.
 #[derive(Debug)]
 pub(super) struct Process {
+    /// Another one for each.
+    pub(super) number: u64,
     life: Mutex<Life>,
     changed: Notify,
 }
 
 impl Process {
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self { life: Mutex::new(Life::Runs), changed: Notify::new() })
+        static MADE: AtomicU64 = AtomicU64::new(0);
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        Arc::new(Self { number, life: Mutex::new(Life::Runs), changed: Notify::new() })
     }
 
     fn is(&self, life: Life) -> bool {

@@ -60,23 +60,18 @@ enum Fate {
     Late,
 }
 
-/// The start of an effect that the store has accepted.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Started {
-    pub(super) agent: AgentId,
-    pub(super) attempt: u32,
-}
-
 #[derive(Default)]
 struct Seen {
     position: GlobalSeq,
     epochs: BTreeMap<AgentId, Epoch>,
     leader: Epoch,
-    started: BTreeMap<EffectKey, Started>,
+    /// Each attempt of an effect that the store has accepted, with its agent. An earlier one may still be sent when a later one
+    /// is accepted: its sender hears of its own first.
+    started: BTreeMap<(EffectKey, u32), AgentId>,
     /// Effects that were started and have not ended.
     open: BTreeSet<(AgentId, Seq)>,
-    /// When each agent's owner was last told that it is, by an append that was accepted.
-    owned_at: BTreeMap<AgentId, Timestamp>,
+    /// When each process was last told that it owns an agent, by an append that was accepted.
+    owned_at: BTreeMap<(AgentId, u64), Timestamp>,
 }
 
 /// The store itself.
@@ -107,9 +102,9 @@ impl Server {
         *lock(&self.weather) = weather;
     }
 
-    /// The start of an effect, if it was accepted.
-    pub(super) fn started(&self, key: EffectKey) -> Option<Started> {
-        lock(&self.seen).started.get(&key).copied()
+    /// Whose the start of this attempt was, if it was accepted.
+    pub(super) fn started(&self, key: EffectKey, attempt: u32) -> Option<AgentId> {
+        lock(&self.seen).started.get(&(key, attempt)).copied()
     }
 
     /// Whether an effect was started and has not ended.
@@ -117,9 +112,9 @@ impl Server {
         !lock(&self.seen).open.is_empty()
     }
 
-    /// When the store last accepted an append of an agent's owner, one without facts too: that is how an owner asks.
-    pub(super) fn owned_at(&self, agent: AgentId) -> Timestamp {
-        lock(&self.seen).owned_at.get(&agent).copied().unwrap_or_default()
+    /// When the store last accepted an append of this process as an agent's owner, one without facts too: that is how it asks.
+    pub(super) fn owned_at(&self, agent: AgentId, by: &Process) -> Timestamp {
+        lock(&self.seen).owned_at.get(&(agent, by.number)).copied().unwrap_or_default()
     }
 
     fn delay(&self) -> Millis {
@@ -168,7 +163,7 @@ impl Server {
             match (event, workload) {
                 (AgentEvent::EffectStarted { seq, attempt, .. }, Some(workload)) => {
                     let key = EffectKey::of(workload, *agent, *seq);
-                    seen.started.insert(key, Started { agent: *agent, attempt: *attempt });
+                    seen.started.insert((key, *attempt), *agent);
                     seen.open.insert((*agent, *seq));
                 }
                 (AgentEvent::EffectEnded { seq, .. } | AgentEvent::EffectLost { seq }, _) => {
@@ -317,13 +312,13 @@ impl ProcessStore {
 }
 
 impl Server {
-    async fn append(&self, batch: Vec<Append>) -> Vec<Result<Appended, AppendError>> {
+    async fn append(&self, by: u64, batch: Vec<Append>) -> Vec<Result<Appended, AppendError>> {
         let streams: Vec<StreamId> = batch.iter().map(|append| append.stream.clone()).collect();
         let answers = self.judge(batch).await;
         let (mut seen, now) = (lock(&self.seen), self.clock.now());
         for (stream, _) in streams.iter().zip(&answers).filter(|(_, answer)| answer.is_ok()) {
             if let StreamId::Agent(agent) = stream {
-                seen.owned_at.insert(*agent, now);
+                seen.owned_at.insert((*agent, by), now);
             }
         }
         answers
@@ -363,8 +358,8 @@ impl Server {
 
 impl Store for ProcessStore {
     fn append(&self, batch: Vec<Append>) -> BoxFuture<'_, Vec<Result<Appended, AppendError>>> {
-        let count = batch.len();
-        let answers = self.write(move |server| async move { Ok(server.append(batch).await) }.boxed());
+        let (count, by) = (batch.len(), self.process.number);
+        let answers = self.write(move |server| async move { Ok(server.append(by, batch).await) }.boxed());
         async move {
             match answers.await {
                 Ok(answers) => answers,
@@ -475,3 +470,7 @@ impl Leadership for ProcessStore {
         self.look(move |store| store.records(prefix))
     }
 }
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;

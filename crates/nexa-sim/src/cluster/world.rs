@@ -2,7 +2,7 @@
 //!
 //! Checked here, with every call as it is sent:
 //!   RT-1  the store had accepted that this effect is started
-//!   P1b  the node's lease counts, or the store has accepted an append of the agent's owner within the last second
+//!   P1b  the node's lease counts, or the store has accepted an append of this node as the agent's owner within the last second
 //!
 //! The sink is never killed. What reached it has happened, whether or not anybody waits for the answer.
 
@@ -74,22 +74,23 @@ impl World {
     }
 
     /// A call leaves a node.
-    fn sent(&self, node: &NodeId, membership: &dyn Membership, key: EffectKey, attempt: u32, what: &str) {
+    fn sent(&self, from: &Outside, key: EffectKey, attempt: u32, what: &str) {
+        let node = &from.node;
         self.trace.note("sent", format_args!("{node} {key} attempt {attempt} {what}"));
-        let Some(started) = self.server.started(key).filter(|started| started.attempt == attempt) else {
+        let Some(agent) = self.server.started(key, attempt) else {
             let text = format!("{node} sent {key} attempt {attempt} ({what}), of which the store knows no start");
             return self.trace.violated("RT-1", text);
         };
         let now = self.clock.now();
-        let has_lease = match *membership.standing().borrow() {
+        let has_lease = match *from.membership.standing().borrow() {
             Standing::Member { valid_until, .. } => now < valid_until,
             Standing::Outside | Standing::Lost => false,
         };
-        let since = now.since(self.server.owned_at(started.agent));
+        let since = now.since(self.server.owned_at(agent, &from.process));
         if !has_lease && since > TICKET_FRESH {
             let text = format!(
                 "{node} sent {key} attempt {attempt} ({what}) without a lease, {since} after the store last accepted \
-                 its agent's owner"
+                 an append of it as its agent's owner"
             );
             self.trace.violated("P1b", text);
         }
@@ -115,7 +116,7 @@ impl Model for Outside {
     fn ask<'a>(&'a self, call: ModelCall, chunks: &'a dyn Chunks) -> BoxFuture<'a, Result<ModelReply, ModelError>> {
         async move {
             self.process.goes_on().await;
-            self.world.sent(&self.node, &*self.membership, call.key, call.attempt, "model");
+            self.world.sent(self, call.key, call.attempt, "model");
             tokio::select! {
                 biased;
                 () = call.cancel.cancelled() => return Err(ModelError::new(RunCode::Cancelled, "cancelled")),
@@ -151,7 +152,7 @@ impl Tools for Outside {
     fn call(&self, call: ToolCall) -> BoxFuture<'_, Result<String, ToolError>> {
         async move {
             self.process.goes_on().await;
-            self.world.sent(&self.node, &*self.membership, call.key, call.attempt, &call.request.args);
+            self.world.sent(self, call.key, call.attempt, &call.request.args);
             let (answered, answer) = oneshot::channel();
             let (world, key, what) = (self.world.clone(), call.key, call.request.args.clone());
             // On its way it depends on nobody any more.
