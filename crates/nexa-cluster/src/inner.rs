@@ -391,3 +391,30 @@ impl Inner {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use futures::poll;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn only_who_is_elected_waits_no_more_for_its_office() {
+        let office = Office::default();
+        {
+            let mut taken = pin!(office.taken());
+            assert!(poll!(taken.as_mut()).is_pending());
+            // Over before it was noticed.
+            office.set(true);
+            office.set(false);
+            assert!(poll!(taken.as_mut()).is_pending());
+            office.set(true);
+            assert!(poll!(taken.as_mut()).is_ready());
+        }
+        assert!(poll!(pin!(office.taken())).is_ready());
+        office.set(false);
+        assert!(poll!(pin!(office.taken())).is_pending());
+    }
+}

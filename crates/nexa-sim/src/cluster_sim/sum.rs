@@ -133,7 +133,9 @@ impl Sum {
         println!(
             "time           {simulated:.0} simulated seconds in {took:.1} real ones by {} jobs: {speed:.0} a second{}",
             options.jobs,
-            computed.map_or(String::new(), |computed| format!(" ({computed:.1} of processors)"))
+            computed.map_or(String::new(), |computed| {
+                format!(", {:.0} a second of a processor", simulated / computed.max(f64::EPSILON))
+            })
         );
         println!("work           {} workloads, {} facts, {} node starts", self.accepted, self.facts, self.starts);
         println!(
