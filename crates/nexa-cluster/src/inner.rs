@@ -34,6 +34,7 @@ use crate::orders;
 use crate::peers::{Class, Peers, Refusal, Service, Why};
 use crate::relay::{Moving, Relay};
 use crate::stats::Counters;
+use nexa_member::taken::Taken;
 
 /// After so long the leader's actor is told of a node's load also if that is the same.
 const HEARD_AGAIN: Millis = Millis(1_000);
@@ -63,7 +64,7 @@ pub(crate) struct Inner {
     pub(crate) office: Office,
     pub(crate) runtime: Runtime,
     pub(crate) stop: CancellationToken,
-    pub(crate) taken: Mutex<orders::Taken>,
+    pub(crate) taken: Mutex<Taken>,
     pub(crate) counters: Counters,
     /// Who listens where to what agents say here.
     pub(crate) live: Mutex<Subscribers>,

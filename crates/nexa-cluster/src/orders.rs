@@ -3,58 +3,23 @@
 //! An order counts for the run that it names, and by the newest leader that the node has heard of. The second time it
 //! changes nothing, so it is repeated until it is answered.
 
-use std::collections::BTreeSet;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use nexa_member::say::{self, Adopted, Done, Held, Moved, Order};
+use nexa_member::say::{self, Done, Held, Moved, Order};
 use nexa_runtime::{Carrier, Given, Released, trace};
-use nexa_types::{AgentId, Epoch, Millis, NodeId};
+use nexa_types::{AgentId, Millis, NodeId};
 use tracing::{debug, warn};
 
 use crate::inner::Inner;
 use crate::peers::{Class, Refusal, Service, Why};
 
-/// Numbers of orders that are remembered, so that one that comes twice is counted once. Of a leader's orders no more are
-/// under way at a time.
-const NUMBERS_MAX: usize = 4_096;
 /// How long a node may take to take up an agent that has moved to it, before it is told again.
 const MOVED_WITHIN: Duration = Duration::from_secs(1);
 /// For how long it is told. Afterwards the leader's patrol finds that it lacks the agent.
 const MOVED_FOR: Millis = Millis(8_000);
 /// Between two tries.
 const MOVED_PAUSE: Millis = Millis(50);
-
-/// What was taken up by the word of the newest leader.
-#[derive(Debug, Default)]
-pub(crate) struct Taken {
-    leader: Epoch,
-    numbers: BTreeSet<u64>,
-    agents: u64,
-}
-
-impl Taken {
-    pub(crate) fn adopted(&self) -> Adopted {
-        Adopted { leader: self.leader, agents: self.agents }
-    }
-
-    /// Whether this leader's word counts; from now on no older one's does.
-    fn obeys(&mut self, leader: Epoch) -> bool {
-        if leader > self.leader {
-            *self = Self { leader, ..Self::default() };
-        }
-        leader == self.leader
-    }
-
-    fn took(&mut self, leader: Epoch, number: u64, agents: u64) {
-        if leader == self.leader && self.numbers.insert(number) {
-            self.agents += agents;
-            if self.numbers.len() > NUMBERS_MAX {
-                self.numbers.pop_first();
-            }
-        }
-    }
-}
 
 /// Does what a leader wants of this node.
 pub(crate) async fn obey(inner: &Inner, order: Order) -> Result<Done, Refusal> {
@@ -105,8 +70,7 @@ pub(crate) async fn obey(inner: &Inner, order: Order) -> Result<Done, Refusal> {
 }
 
 fn holds(inner: &Inner, held: &Held) -> bool {
-    let epoch = inner.host.holds(held.agent);
-    epoch.is_some_and(|epoch| epoch == held.epoch || (held.is_cancelled && epoch.next() == held.epoch))
+    inner.host.holds(held.agent).is_some_and(|right| right.covers(held.epoch, held.is_cancelled))
 }
 
 async fn adopt(inner: &Inner, given: Vec<Given>) -> Result<(), Refusal> {
@@ -147,26 +111,4 @@ pub(crate) async fn take_up(inner: &Inner, moved: Moved) -> Result<(), Refusal> 
     }
     let carrier = carrier.map(|say::Carrier { node, key, attempt, deadline }| Carrier { node, key, attempt, deadline });
     adopt(inner, vec![Given { agent, epoch, carrier, trace }]).await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_order_that_comes_twice_counts_once_and_an_older_leaders_not_at_all() {
-        let mut taken = Taken::default();
-        assert!(taken.obeys(Epoch(3)));
-        for number in [1, 2, 1, 2] {
-            taken.took(Epoch(3), number, 10);
-        }
-        assert_eq!(taken.adopted(), Adopted { leader: Epoch(3), agents: 20 });
-        assert!(taken.obeys(Epoch(5)) && !taken.obeys(Epoch(3)) && taken.obeys(Epoch(5)));
-        taken.took(Epoch(3), 9, 10);
-        assert_eq!(taken.adopted(), Adopted { leader: Epoch(5), agents: 0 });
-        for number in 0..2 * NUMBERS_MAX as u64 {
-            taken.took(Epoch(5), number, 1);
-        }
-        assert_eq!((taken.numbers.len(), taken.agents), (NUMBERS_MAX, 2 * NUMBERS_MAX as u64));
-    }
 }

@@ -5,6 +5,7 @@
 //! - [`live`]: who wants to hear what agents elsewhere say, and what they say.
 //! - [`detector`]: who is silent, dead, or cut off.
 //! - [`floor`]: in which format a cluster of two releases writes.
+//! - [`taken`]: whose word counts for a node, and what it has taken up by it.
 //! - [`leader`]: what a leader decides: who owns what, how many may be born where, what moves.
 //!
 //! Pure: no clock, no dice, no I/O. The time and the dice are arguments, so that a simulation plays the very code that
@@ -18,3 +19,4 @@ pub mod leader;
 pub mod link;
 pub mod live;
 pub mod say;
+pub mod taken;

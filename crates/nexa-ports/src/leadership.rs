@@ -50,6 +50,15 @@ pub fn fits(value: &[u8]) -> Result<(), LeadError> {
     if len > max { Err(StoreError::TooLarge { what, len, max }.into()) } else { Ok(()) }
 }
 
+/// Whether the word of a leader counts where one of epoch `known` was the newest so far (LD-1). Every adapter asks it within
+/// the transaction that it is about.
+///
+/// # Errors
+/// [`LeadError::Deposed`]; then nothing may be changed.
+pub fn admits(known: Epoch, given: Epoch) -> Result<(), LeadError> {
+    if given < known { Err(LeadError::Deposed { current: known }) } else { Ok(()) }
+}
+
 /// How a record beyond [`RECORDS_MAX`] is refused.
 pub fn full() -> LeadError {
     StoreError::Unavailable { detail: format!("there are {RECORDS_MAX} records already") }.into()

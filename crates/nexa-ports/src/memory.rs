@@ -33,8 +33,8 @@ use nexa_types::{
 use tokio::sync::watch;
 
 use crate::store::{
-    AgentRow, Append, AppendError, Appended, Birth, Cancelled, Guard, InboxEntry, Place, Post, Posted, Recorded, Rows,
-    Stamp, Store, StoreError,
+    AgentHead, AgentRow, Append, AppendError, Appended, Birth, Cancelled, Guard, InboxEntry, Place, Post, Posted,
+    Recorded, Rows, Stamp, Store, StoreError,
 };
 
 /// A store that forgets everything when it is dropped.
@@ -187,14 +187,8 @@ impl Kept {
         match (&append.stream, append.guard) {
             (StreamId::Agent(agent), guard) => {
                 let row = self.agents.get(agent).ok_or(AppendError::NoSuchAgent)?;
-                // Nobody may write to an agent's stream without an epoch, so that counts as the lowest one.
-                let given = if let Guard::Owner(epoch) = guard { epoch } else { Epoch(0) };
-                if given != row.epoch || guard == Guard::Version {
-                    return Err(AppendError::StaleEpoch { given, current: row.epoch });
-                }
-                if row.state.is_terminal() {
-                    return Err(conflict);
-                }
+                let head = AgentHead { epoch: row.epoch, version: current, has_ended: row.state.is_terminal() };
+                guard.admits(append.expected, head)?;
             }
             (_, Guard::Owner(_)) => return Err(AppendError::NoSuchAgent),
             (_, Guard::Version) if append.row.is_some() || !append.takes.is_empty() => {
@@ -360,10 +354,7 @@ impl Kept {
 
     fn place(&mut self, wish: &Place) -> Result<Epoch, Epoch> {
         let row = self.agents.get_mut(&wish.agent).ok_or(Epoch(0))?;
-        if row.epoch != wish.from || row.state.is_terminal() {
-            return Err(row.epoch);
-        }
-        row.epoch = row.epoch.next();
+        row.epoch = wish.judge(row.epoch, row.state.is_terminal())?;
         row.node = Some(wish.node.clone());
         if row.state == AgentState::Ready {
             row.state = AgentState::Placed;

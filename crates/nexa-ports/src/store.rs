@@ -69,6 +69,36 @@ pub enum Guard {
     Version,
 }
 
+/// Where an agent's stream ends, and who may go on with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AgentHead {
+    /// The right to append.
+    pub epoch: Epoch,
+    /// How many facts it has.
+    pub version: Version,
+    /// Whether the last of them is its end.
+    pub has_ended: bool,
+}
+
+impl Guard {
+    /// Whether the stream of an agent that stands so grows by an append to this version under this guard. The fence (ST-2):
+    /// every adapter asks it within the transaction that stores the append.
+    ///
+    /// # Errors
+    /// [`AppendError::StaleEpoch`] or [`AppendError::VersionConflict`]; then nothing may be stored.
+    pub fn admits(self, expected: Version, head: AgentHead) -> Result<(), AppendError> {
+        // Nobody may write to an agent's stream without an epoch, so that counts as the lowest one.
+        let given = if let Self::Owner(epoch) = self { epoch } else { Epoch(0) };
+        if given != head.epoch || self == Self::Version {
+            return Err(AppendError::StaleEpoch { given, current: head.epoch });
+        }
+        if head.has_ended || expected != head.version {
+            return Err(AppendError::VersionConflict { given: expected, current: head.version });
+        }
+        Ok(())
+    }
+}
+
 /// What goes into the header of every fact of an append.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stamp {
@@ -304,6 +334,16 @@ pub struct Place {
     pub from: Epoch,
     /// The new owner, under `from + 1`.
     pub node: NodeId,
+}
+
+impl Place {
+    /// The epoch that an agent has afterwards whose row is under `epoch` and has not ended.
+    ///
+    /// # Errors
+    /// The row's epoch, if it is another than expected; then nothing changes.
+    pub fn judge(&self, epoch: Epoch, has_ended: bool) -> Result<Epoch, Epoch> {
+        if epoch == self.from && !has_ended { Ok(epoch.next()) } else { Err(epoch) }
+    }
 }
 
 /// Which rows to list.

@@ -12,7 +12,7 @@ use nexa_event::codec;
 use nexa_event::envelope::{Fact, Header, Link, chain};
 use nexa_event::fact::WorkloadEvent;
 use nexa_event::inbox;
-use nexa_ports::store::{Append, AppendError, Birth, Guard, Stamp, StoreError};
+use nexa_ports::store::{AgentHead, Append, AppendError, Birth, Guard, Stamp, StoreError};
 use nexa_types::limits::{INLINE_BYTES_MAX, SNAPSHOT_BYTES_MAX};
 use nexa_types::{AgentId, AgentState, Epoch, InputId, NodeId, StreamId, Timestamp, Version, WorkloadId};
 
@@ -238,14 +238,8 @@ impl Batch {
         let version = match (&append.stream, append.guard) {
             (StreamId::Agent(agent), guard) => {
                 let row = self.agents.get(agent).ok_or(AppendError::NoSuchAgent)?;
-                // Nobody may write to an agent's stream without an epoch, so that counts as the lowest one.
-                let given = if let Guard::Owner(epoch) = guard { epoch } else { Epoch(0) };
-                if given != row.epoch || guard == Guard::Version {
-                    return Err(AppendError::StaleEpoch { given, current: row.epoch });
-                }
-                if row.ended {
-                    return Err(conflict(row.version));
-                }
+                let head = AgentHead { epoch: row.epoch, version: Version(row.version), has_ended: row.ended };
+                guard.admits(append.expected, head)?;
                 row.version
             }
             (_, Guard::Owner(_)) => return Err(AppendError::NoSuchAgent),

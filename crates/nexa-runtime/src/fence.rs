@@ -40,6 +40,16 @@ impl Fence for Always {
     }
 }
 
+/// Whether a node that stands so may send an effect at `now`, by the clock of its lease. `asked` as in [`Fence::may_send`].
+#[must_use]
+pub fn may_send(standing: Standing, asked: Option<Timestamp>, now: Timestamp) -> bool {
+    let is_valid = match standing {
+        Standing::Member { valid_until, .. } => now < valid_until,
+        Standing::Outside | Standing::Lost => false,
+    };
+    is_valid || asked.is_some_and(|asked| now.since(asked) <= TICKET_FRESH)
+}
+
 /// By the node's own lease.
 #[derive(Clone)]
 pub struct Leased(pub Arc<dyn Membership>);
@@ -51,11 +61,8 @@ impl Fence for Leased {
 
     fn may_send(&self, asked: Option<Timestamp>) -> bool {
         let now = self.0.now();
-        let is_valid = match *self.0.standing().borrow() {
-            Standing::Member { valid_until, .. } => now < valid_until,
-            Standing::Outside | Standing::Lost => false,
-        };
-        is_valid || asked.is_some_and(|asked| now.since(asked) <= TICKET_FRESH)
+        let standing = *self.0.standing().borrow();
+        may_send(standing, asked, now)
     }
 }
 

@@ -6,6 +6,7 @@
 //! - `begin`: how many are at work at the same time.
 //! - `residency`, `takeover`, `ownership`: who is in memory, who must come, and who is ours at all.
 //! - `moving`, [`fence`]: agents that come and go between nodes, and what a node may no longer send.
+//! - [`resume`]: what a node makes of an agent that it reads, and of an append that was refused.
 //! - `liveness`, `memory`: how late the runtime is and how large the process, and what is done about the latter.
 //! - `dispatch`: carries out effects: models and timers.
 //! - [`bounded`], [`supervise`]: actors with limits, and restarts with limits; other crates use them too.
@@ -40,6 +41,7 @@ mod ownership;
 mod pace;
 pub mod programs;
 mod residency;
+pub mod resume;
 mod run_queue;
 pub mod supervise;
 mod takeover;
@@ -55,4 +57,5 @@ pub use memory::MemoryPressure;
 pub use moving::{Carrier, Given, LEFT_FOR, RELEASE_WAIT, ReleaseError, Released};
 pub use newborn::Newborn;
 pub use node::{Node, Ports, StartError};
+pub use ownership::Rights;
 pub use programs::ProgramError;

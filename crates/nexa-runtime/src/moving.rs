@@ -51,6 +51,15 @@ pub struct Given {
     pub trace: Option<TraceContext>,
 }
 
+impl Given {
+    /// Whether the agent's row says that it is this node's, by this very right. Else it is not taken up.
+    #[must_use]
+    pub fn is_meant_by(&self, row: &AgentRow, node: &NodeId) -> bool {
+        let is_ours = row.node.as_ref() == Some(node) && !row.state.is_terminal();
+        is_ours && self.epoch.covers(row.epoch, row.cancelled)
+    }
+}
+
 /// Who goes on with an effect of an agent that has moved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Carrier {
@@ -348,8 +357,7 @@ impl Core {
 
     /// Takes the right to an agent, if its row says so and it is news.
     pub(crate) fn is_given(&self, given: &Given, row: &AgentRow) -> bool {
-        let fits = row.epoch == given.epoch || (row.cancelled && row.epoch == given.epoch.next());
-        if row.node.as_ref() != Some(&self.config.node) || row.state.is_terminal() || !fits {
+        if !given.is_meant_by(row, &self.config.node) {
             debug!(agent = %row.agent, given = %given.epoch, current = %row.epoch, "agent is not taken up: that is stale");
             return false;
         }

@@ -22,18 +22,16 @@ use nexa_types::{AgentId, Epoch};
 use crate::newborn::AT_BIRTH;
 
 pub(crate) struct Ownership {
-    given: Mutex<BTreeMap<AgentId, Epoch>>,
-    /// Whether there are other nodes.
-    others: bool,
+    rights: Mutex<Rights>,
 }
 
 impl Ownership {
     pub(crate) fn new(others: bool) -> Self {
-        Self { given: Mutex::default(), others }
+        Self { rights: Mutex::new(Rights::new(others)) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<AgentId, Epoch>> {
-        self.given.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Rights> {
+        self.rights.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The store has given this node the agent under this epoch. False if it has one as late already.
@@ -43,13 +41,10 @@ impl Ownership {
 
     /// The same, and what is to be done before anybody acts by that right.
     pub(crate) fn take(&self, agent: AgentId, epoch: Epoch, before: impl FnOnce()) -> bool {
-        let mut given = self.lock();
-        let is_news = given.get(&agent).is_none_or(|known| *known < epoch);
+        let mut rights = self.lock();
+        let is_news = rights.given(agent, epoch);
         if is_news {
             before();
-        }
-        if is_news && (self.others || epoch != AT_BIRTH) {
-            given.insert(agent, epoch);
         }
         is_news
     }
@@ -66,43 +61,94 @@ impl Ownership {
 
     /// The same, and what is to be done then: not if there is a later right.
     pub(crate) fn lose<T>(&self, agent: AgentId, epoch: Epoch, then: impl FnOnce() -> T) -> Option<T> {
-        let mut given = self.lock();
-        if given.get(&agent).is_some_and(|known| *known <= epoch) {
-            given.remove(&agent);
-        }
-        (!given.contains_key(&agent)).then(then)
+        let mut rights = self.lock();
+        rights.lost(agent, epoch).then(then)
     }
 
     /// Does something while no right changes.
     pub(crate) fn still<T>(&self, act: impl FnOnce() -> T) -> T {
-        let _given = self.lock();
+        let _rights = self.lock();
         act()
     }
 
     /// Does something if there is a right to this agent, while it does not change.
     pub(crate) fn holding<T>(&self, agent: AgentId, act: impl FnOnce() -> T) -> Option<T> {
-        let given = self.lock();
-        given.contains_key(&agent).then(act)
+        let rights = self.lock();
+        rights.has_entry(agent).then(act)
     }
 
     /// The right that this node was given, as far as it knows.
     pub(crate) fn epoch(&self, agent: AgentId) -> Option<Epoch> {
-        self.lock().get(&agent).copied().or((!self.others).then_some(AT_BIRTH))
+        self.lock().epoch(agent)
     }
 
     /// Whether the row's epoch is the one that this node was given, or that one raised by a cancel.
     pub(crate) fn covers(&self, row: &AgentRow) -> bool {
-        self.epoch(row.agent).is_some_and(|given| row.epoch == given || (row.cancelled && row.epoch == given.next()))
+        self.lock().covers(row.agent, row.epoch, row.cancelled)
     }
 
     /// Agents with an entry after this one, by id.
     pub(crate) fn list(&self, after: Option<AgentId>, limit: usize) -> Vec<AgentId> {
-        let first = after.map_or(Bound::Unbounded, Bound::Excluded);
-        self.lock().range((first, Bound::Unbounded)).take(limit).map(|(agent, _)| *agent).collect()
+        self.lock().list(after, limit)
     }
 
     /// How many agents have an entry.
     pub(crate) fn len(&self) -> usize {
-        self.lock().len()
+        self.lock().given.len()
+    }
+}
+
+/// The table itself: what a node does with the rights that it is given, without a lock.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Rights {
+    given: BTreeMap<AgentId, Epoch>,
+    /// Whether there are other nodes.
+    others: bool,
+}
+
+impl Rights {
+    /// None yet.
+    #[must_use]
+    pub fn new(others: bool) -> Self {
+        Self { given: BTreeMap::new(), others }
+    }
+
+    /// The store has given this node the agent under this epoch. False if it has one as late already.
+    pub fn given(&mut self, agent: AgentId, epoch: Epoch) -> bool {
+        let is_news = self.given.get(&agent).is_none_or(|known| *known < epoch);
+        if is_news && (self.others || epoch != AT_BIRTH) {
+            self.given.insert(agent, epoch);
+        }
+        is_news
+    }
+
+    /// Somebody else has the agent by a right as late as this one or later, or nobody has it any more. False if this node was
+    /// given a later one meanwhile.
+    pub fn lost(&mut self, agent: AgentId, epoch: Epoch) -> bool {
+        if self.given.get(&agent).is_some_and(|known| *known <= epoch) {
+            self.given.remove(&agent);
+        }
+        !self.has_entry(agent)
+    }
+
+    fn has_entry(&self, agent: AgentId) -> bool {
+        self.given.contains_key(&agent)
+    }
+
+    /// The right that this node was given, as far as it knows.
+    #[must_use]
+    pub fn epoch(&self, agent: AgentId) -> Option<Epoch> {
+        self.given.get(&agent).copied().or((!self.others).then_some(AT_BIRTH))
+    }
+
+    /// Whether an agent's row that says this epoch is under the right that this node was given.
+    #[must_use]
+    pub fn covers(&self, agent: AgentId, row: Epoch, is_cancelled: bool) -> bool {
+        self.epoch(agent).is_some_and(|given| given.covers(row, is_cancelled))
+    }
+
+    fn list(&self, after: Option<AgentId>, limit: usize) -> Vec<AgentId> {
+        let first = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.given.range((first, Bound::Unbounded)).take(limit).map(|(agent, _)| *agent).collect()
     }
 }

@@ -10,7 +10,7 @@ use nexa_event::codec;
 use nexa_event::envelope::{FORMAT, Fact, Header, Link, chain};
 use nexa_event::fact::WorkloadEvent;
 use nexa_event::inbox;
-use nexa_ports::store::{Append, AppendError, Appended, Birth, Guard, Post, Stamp, StoreError};
+use nexa_ports::store::{AgentHead, Append, AppendError, Appended, Birth, Guard, Post, Stamp, StoreError};
 use nexa_types::limits::{INLINE_BYTES_MAX, SNAPSHOT_BYTES_MAX};
 use nexa_types::{AgentId, AgentState, Epoch, GlobalSeq, InputId, StreamId, TenantId, Version, WorkloadId};
 use rusqlite::{Connection, OptionalExtension, params};
@@ -167,14 +167,8 @@ impl Desk<'_> {
         let head = match (&append.stream, append.guard) {
             (StreamId::Agent(agent), guard) => {
                 let (head, current, ended) = self.agent(*agent)?.ok_or(AppendError::NoSuchAgent)?;
-                // Nobody may write to an agent's stream without an epoch, so that counts as the lowest one.
-                let given = if let Guard::Owner(epoch) = guard { epoch } else { Epoch(0) };
-                if given != current || guard == Guard::Version {
-                    return Err(AppendError::StaleEpoch { given, current }.into());
-                }
-                if ended {
-                    return Err(conflict(head.version).into());
-                }
+                let (version, has_ended) = (Version(head.version), ended);
+                guard.admits(append.expected, AgentHead { epoch: current, version, has_ended })?;
                 head
             }
             (_, Guard::Owner(_)) => return Err(AppendError::NoSuchAgent.into()),

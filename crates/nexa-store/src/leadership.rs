@@ -16,10 +16,10 @@ use crate::trouble::refusal;
 /// Refuses an earlier leader; a later one is known from now on.
 fn lead(desk: &Desk<'_>, epoch: Epoch) -> rusqlite::Result<Result<(), LeadError>> {
     let known: i64 = desk.connection.prepare_cached("SELECT epoch FROM leader")?.query_row([], |row| row.get(0))?;
-    let given = count(epoch.0);
-    if given < known {
-        return Ok(Err(LeadError::Deposed { current: Epoch(known.unsigned_abs()) }));
+    if let Err(refused) = leadership::admits(Epoch(known.unsigned_abs()), epoch) {
+        return Ok(Err(refused));
     }
+    let given = count(epoch.0);
     if given > known {
         desk.connection.prepare_cached("UPDATE leader SET epoch = ?1")?.execute([given])?;
     }

@@ -222,6 +222,15 @@ counter!(
     /// The right to append to an agent's stream. Grows at each placement and at a cancel.
     Epoch
 );
+impl Epoch {
+    /// Whether whoever was given this right still has the agent whose row says `row`: under the same epoch, or under the
+    /// one that a cancel has raised.
+    #[must_use]
+    pub const fn covers(self, row: Self, is_cancelled: bool) -> bool {
+        row.0 == self.0 || (is_cancelled && row.0 == self.next().0)
+    }
+}
+
 counter!(
     /// Which run of a node it is: a restart makes a greater one.
     Generation

@@ -19,9 +19,7 @@ pub(super) struct Led {
 impl Led {
     /// Refuses an earlier leader; a later one is known from now on.
     fn lead(&mut self, epoch: Epoch) -> Result<(), LeadError> {
-        if epoch < self.epoch {
-            return Err(LeadError::Deposed { current: self.epoch });
-        }
+        leadership::admits(self.epoch, epoch)?;
         self.epoch = epoch;
         Ok(())
     }

@@ -22,6 +22,7 @@ use crate::newborn::{AT_BIRTH, Newborn};
 use crate::node::Core;
 use crate::programs::ProgramError;
 use crate::residency::Seat;
+use crate::resume;
 use crate::run_queue::Dropped;
 use crate::trace::Links;
 
@@ -96,8 +97,7 @@ pub(super) async fn load(core: &Arc<Core>, seat: &Seat, newborn: Option<Box<Newb
     };
     let mut last = None;
     let (agent, snapshot) = rebuild(core, &row, &spawned, program, &mut last).await?;
-    if agent.epoch() > row.epoch {
-        // What another owner has recorded meanwhile. Nobody may act by its right, nor send what it has started.
+    if resume::is_outrun(row.epoch, agent.epoch()) {
         core.ownership.forget(seat.agent, row.epoch);
         return Err(LoadError::NotHere("another node took it over while it was read"));
     }
@@ -315,11 +315,8 @@ async fn replay_one(core: &Core, row: &AgentRow, mut agent: Agent, recorded: Rec
 /// What was recorded as started under this node's right, and is not under way: an incarnation died before it was sent.
 fn never_sent(core: &Core, agent: &Agent) -> Option<OutsideEffect> {
     let (key, _, epoch) = agent.sent()?;
-    let is_own = core.ownership.epoch(agent.id()).is_some_and(|given| epoch >= given);
-    if !is_own || core.models.carries(agent.id(), key) {
-        return None;
-    }
-    agent.in_flight(core.clock.now())
+    let (given, is_under_way) = (core.ownership.epoch(agent.id()), core.models.carries(agent.id(), key));
+    resume::is_unsent(given, epoch, is_under_way).then(|| agent.in_flight(core.clock.now()))?
 }
 
 /// Which node goes on with what the agent has in flight, if one is known to.

@@ -43,6 +43,7 @@ use crate::genai;
 use crate::newborn::Newborn;
 use crate::node::Core;
 use crate::residency::{Seat, Told};
+use crate::resume;
 use crate::supervise::{Failed, RestartPolicy};
 use crate::trace::Links;
 use crate::waits::until_shown;
@@ -394,8 +395,8 @@ impl AgentActor {
     /// What was sent by an owner before this one and goes on nowhere any more is treated as at a takeover.
     fn given_up(&self, loaded: &Loaded) -> Option<Input> {
         let (key, _, epoch) = loaded.agent.sent()?;
-        let given = self.core.ownership.epoch(self.seat.agent)?;
-        if epoch >= given || self.core.models.carries(self.seat.agent, key) {
+        let is_carried = self.core.models.carries(self.seat.agent, key);
+        if !resume::is_given_up(self.core.ownership.epoch(self.seat.agent), epoch, is_carried) {
             return None;
         }
         info!(agent = %self.seat.agent, "what it had in flight is not carried any more");

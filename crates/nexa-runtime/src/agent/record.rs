@@ -25,6 +25,7 @@ use crate::fence::FENCE_RETRY;
 use crate::genai;
 use crate::live::{LiveKind, LivePiece, cut};
 use crate::newborn::Newborn;
+use crate::resume::{self, After, Doubt};
 use crate::supervise::Failed;
 use crate::trace;
 
@@ -249,29 +250,28 @@ impl AgentActor {
         if !matches!(error, AppendError::Store(_)) {
             kept.acts.born.iter().for_each(|child| self.core.ownership.forget(*child, Epoch(1)));
         }
-        match error {
-            AppendError::StaleEpoch { given, current } => {
-                debug!(agent = %self.seat.agent, %given, %current, "append refused, epoch is stale");
+        match (After::of(&error), error) {
+            (After::Look(current), error) => {
+                debug!(agent = %self.seat.agent, %error, "append refused, epoch is stale");
                 if std::mem::replace(&mut body.stale_at, current) != current {
                     // Given again and again, it is read again and again.
                     body.reloads = 0;
                 }
                 self.after_stale_epoch(current).await
             }
-            AppendError::WorkloadCancelled => Ok(Became::Outdated),
-            AppendError::NoSuchAgent => Ok(Became::NotMine(loaded.agent.epoch())),
-            AppendError::VersionConflict { given, current } => {
-                warn!(agent = %self.seat.agent, %given, %current, "append refused, the stream has other facts");
+            (After::NotMine, _) => Ok(Became::NotMine(loaded.agent.epoch())),
+            (After::ReadAgain, error) => {
+                if matches!(error, AppendError::VersionConflict { .. }) {
+                    warn!(agent = %self.seat.agent, %error, "append refused, the stream has other facts");
+                }
                 Ok(Became::Outdated)
             }
-            AppendError::Store(error @ (StoreError::Corrupt { .. } | StoreError::TooLarge { .. })) => {
-                Err(Failed(format!("its step cannot be stored: {error}")).into())
-            }
-            AppendError::Store(error) => {
+            (After::Keep, AppendError::Store(error)) => {
                 self.pause(body, &error);
                 body.kept = Some(kept);
                 Ok(Became::Paused)
             }
+            (After::Fail | After::Keep, error) => Err(Failed(format!("its step cannot be stored: {error}")).into()),
         }
     }
 
@@ -292,19 +292,16 @@ impl AgentActor {
                 return Ok(Became::Paused);
             }
         };
-        if found.is_empty() {
-            return self.record(body, loaded, kept).await;
-        }
-        let is_ours = found.iter().map(|recorded| &recorded.envelope.fact).eq(wanted)
-            && found.iter().all(|recorded| recorded.envelope.header.epoch == Some(loaded.agent.epoch()));
-        match found.last() {
-            Some(last) if is_ours => {
+        let facts = found.iter().map(|recorded| (&recorded.envelope.fact, recorded.envelope.header.epoch));
+        match (resume::after_doubt(facts, wanted, loaded.agent.epoch()), found.last()) {
+            (Doubt::Append, _) => self.record(body, loaded, kept).await,
+            (Doubt::Act, Some(last)) => {
                 body.is_well();
                 loaded.version = last.envelope.header.version;
                 let elsewhere = self.core.owners_elsewhere(&kept.acts.posted).await;
                 Ok(self.act(loaded, kept, &elsewhere))
             }
-            _ => Ok(Became::Outdated),
+            (Doubt::Act | Doubt::ReadAgain, _) => Ok(Became::Outdated),
         }
     }
 
