@@ -50,6 +50,11 @@ impl Absent {
         lost
     }
 
+    /// A node is asked again although nothing was found out now.
+    pub(super) fn put_off(&mut self, node: &NodeId, now: Timestamp) {
+        self.due.entry(node.clone()).or_insert(now.after(ASKED_AGAIN));
+    }
+
     /// Asks those again whose time has come. One that is being asked already is asked after that.
     pub(super) fn ask_again(&mut self, now: Timestamp, mut ask: impl FnMut(&NodeId) -> bool) {
         self.due.retain(|node, at| *at > now || !ask(node));

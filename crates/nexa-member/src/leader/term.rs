@@ -294,16 +294,7 @@ impl Term {
             }
             Input::Placed(number, answers) => self.placed(number, answers, now),
             Input::Told { number, done } => self.told.answered(limits, number, done, now),
-            Input::Checked { node, missing } => {
-                let rows = self.checking.remove(&node).unwrap_or_default();
-                self.reads.checked(limits, &node, missing.is_some(), now);
-                if let Some(missing) = missing {
-                    let (missing, asked) =
-                        (missing.into_iter().collect(), rows.iter().map(|row| (row.agent, row.epoch)));
-                    let lost = self.absent.lacks(&node, asked, &missing, now);
-                    rows.iter().filter(|row| lost.contains(&row.agent)).for_each(|row| self.wish(limits, row));
-                }
-            }
+            Input::Checked { node, missing } => self.checked(limits, &node, missing, now),
             Input::Marked { node, version } => self.marked(&node, version, now),
             Input::Moved { agent, done } => {
                 let command = self.moves.ended(agent, done, now);

@@ -1,6 +1,7 @@
 //! What a leader does in single cases, with a store that answers at once.
 
 mod asks;
+mod doubt;
 
 use super::*;
 

@@ -1,17 +1,17 @@
 //! What a leader makes of the rows that it has read: who needs an owner, who is to move, whom a node may lack.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use nexa_event::asks::Asks;
-use nexa_types::{NodeId, Timestamp};
+use nexa_types::{AgentId, NodeId, Timestamp};
 
 use super::{Aim, Held, Limits, Order, Output, PAGE, Queue, Refused, Row, Term, Wish};
 
 impl Term {
     /// An agent needs an owner.
     pub(super) fn wish(&mut self, limits: &Limits, row: &Row) {
-        let is_under_way = self.batch.as_ref().is_some_and(|batch| batch.agents.contains(&row.agent));
-        if row.may_run() && !is_under_way {
+        if row.may_run() && !self.is_under_way(row.agent) {
             let asks = row.asks().cloned().map(Arc::new);
             let Row { agent, epoch, priority, workload, .. } = *row;
             let wish = Wish { agent, from: epoch, priority, workload, asks };
@@ -22,6 +22,27 @@ impl Term {
                 self.queue.add(wish);
             }
         }
+    }
+
+    /// Whether the store is asked for an owner of it just now.
+    fn is_under_way(&self, agent: AgentId) -> bool {
+        self.batch.as_ref().is_some_and(|batch| batch.agents.contains(&agent))
+    }
+
+    /// A node has said what it lacks of what it was asked about, or did not answer.
+    pub(super) fn checked(&mut self, limits: &Limits, node: &NodeId, missing: Option<Vec<AgentId>>, now: Timestamp) {
+        let rows = self.checking.remove(node).unwrap_or_default();
+        self.reads.checked(limits, node, missing.is_some(), now);
+        let Some(missing) = missing else { return };
+        let missing: BTreeSet<AgentId> = missing.into_iter().collect();
+        // Who is under way may be refused an owner, for the very right that its node does not know of. So it is asked about
+        // once more, and not left for the patrol.
+        let (under_way, rows): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(|row| self.is_under_way(row.agent));
+        if under_way.iter().any(|row| missing.contains(&row.agent)) {
+            self.absent.put_off(node, now);
+        }
+        let lost = self.absent.lacks(node, rows.iter().map(|row| (row.agent, row.epoch)), &missing, now);
+        rows.iter().filter(|row| lost.contains(&row.agent)).for_each(|row| self.wish(limits, row));
     }
 
     /// A page was read.

@@ -1,0 +1,61 @@
+//! What becomes of an agent of which nobody knows whether it was placed.
+
+use super::*;
+
+/// The store places it and does not say so; asked again, it takes its time and then refuses, since the row has changed. Meanwhile
+/// the owner says twice that it lacks the agent. It was left for the patrol, for up to a minute.
+#[test]
+fn an_agent_that_its_owner_lacks_is_found_also_if_the_store_is_just_asked_to_place_it() {
+    let (mut leader, mut owner) = (Leader::new(Limits::default()), None::<(NodeId, Epoch)>);
+    let (mut asked, mut late, mut told) = (0, None, None);
+    let first = [
+        Input::Members([(node("a"), facts(1, 10))].into()),
+        Input::Heard { node: node("a"), generation: Generation(1), load: Load::default(), adopted: Adopted::default() },
+        Input::Elected(Epoch(7)),
+    ];
+    let mut inputs = std::collections::VecDeque::from(first);
+    for now in (0..6_000).step_by(100) {
+        inputs.push_back(Input::Tick);
+        if now == 2_000 {
+            inputs.extend(late.take().map(|number| Input::Placed(number, Some(vec![Err(Epoch(1))]))));
+        }
+        while let Some(input) = inputs.pop_front() {
+            for output in leader.step(input, Timestamp(now), 0) {
+                match output {
+                    Output::Lead(_) => inputs.push_back(Input::Leading(true)),
+                    Output::ReadMarks => inputs.push_back(Input::Marks(Some(BTreeMap::new()))),
+                    Output::Read { number, which, .. } => {
+                        let (of, epoch) = owner.clone().unzip();
+                        let row = Row { node: of.clone(), epoch: epoch.unwrap_or_default(), ..row(1, None, 0, 1) };
+                        let is_wanted = which != Which::Unplaced || of.is_none();
+                        inputs.push_back(Input::Rows(number, Some(is_wanted.then_some(row).into_iter().collect())));
+                    }
+                    Output::Place { number, wishes, .. } => {
+                        asked += 1;
+                        let (_, from, to) = wishes[0].clone();
+                        match asked {
+                            1 => {
+                                owner = Some((to, from.next()));
+                                inputs.push_back(Input::Placed(number, None));
+                            }
+                            2 => late = Some(number),
+                            _ => {
+                                owner = Some((to, from.next()));
+                                inputs.push_back(Input::Placed(number, Some(vec![Ok(from.next())])));
+                            }
+                        }
+                    }
+                    Output::Check { node, agents, .. } => {
+                        let missing = agents.into_iter().map(|held| held.agent).collect();
+                        inputs.push_back(Input::Checked { node, missing: Some(missing) });
+                    }
+                    Output::Tell { agents, .. } => told = Some((agents, now)),
+                    _ => {}
+                }
+            }
+        }
+    }
+    let (agents, at) = told.expect("its owner is told");
+    assert_eq!(agents, [(agent(1), Epoch(2))]);
+    assert!(at < 4_000, "it waited until {at}");
+}
