@@ -5,15 +5,17 @@
 //! way to where it breaks.
 //!
 //! - [`ownership`]: leases, the election, the leader's placing, rights, and the store's fence: who may act for an agent.
+//! - [`ledger`]: what is done outside: intent, started, done, failed without effect, or unknown.
 //!
 //! What decides is the code that runs: pure steps and predicates of the other crates, called by the models as they are by their
 //! actors and adapters. Each model's header says what of it is real and what is modelled. And each has planted faults
-//! ([`ownership::Plant`]), because a check that cannot fail shows nothing.
+//! ([`ownership::Plant`], [`ledger::Plant`]), because a check that cannot fail shows nothing.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that unwraps says enough by failing"))]
 
 pub mod check;
 mod frozen;
+pub mod ledger;
 pub mod ownership;
 
 pub use check::{Checked, Effort, Report, check};

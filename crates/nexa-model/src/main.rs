@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use nexa_model::ownership::{Bounds, Ownership, Plant};
+use nexa_model::ledger::{self, Ledger};
+use nexa_model::ownership::{self, Ownership};
 use nexa_model::{Effort, Report, check};
 use nexa_types::Timestamp;
 
@@ -18,8 +19,14 @@ usage: nexa-model MODEL [OPTIONS]
     --ends MS            when everything must be in order
     --new-runs           ask everything of restarted nodes too, which shows a known gap
 
-  all                    every model, within its larger bounds
+  ledger                 intent, started, done, failed without effect or unknown, with a death at every step
+    --faults N           how often anything goes wrong (default: 3)
+    --epochs N           how often the agent may be given to somebody (default: 4)
+    --idempotent         its tool may be called twice under the same key
 
+  all                    every model within its larger bounds
+
+  --small                the bounds of the test run
   --plant NAME           leave something out, to see that it is missed
   --threads N            threads that look (default: 2)
   --within SECONDS       give up after so long (default: 3600)
@@ -29,42 +36,59 @@ usage: nexa-model MODEL [OPTIONS]
 /// What was typed.
 #[derive(Debug)]
 struct Options {
-    bounds: Bounds,
-    plant: Option<Plant>,
-    new_runs: bool,
+    ownership: Ownership,
+    ledger: Ledger,
     effort: Effort,
     is_json: bool,
 }
 
+/// A number that was typed after a word.
+fn number(word: &str, value: &str) -> Result<u64, String> {
+    value.parse().map_err(|_| format!("{word} needs a number, not `{value}`"))
+}
+
+fn planted<P: Copy>(all: &[(&'static str, P)], name: &str) -> Result<Option<P>, String> {
+    let known = all.iter().find(|(known, _)| *known == name);
+    known.map(|(_, plant)| Some(*plant)).ok_or_else(|| format!("there is no `{name}` to leave out"))
+}
+
 impl Options {
-    fn parse(words: &[&str]) -> Result<Self, String> {
-        let effort = Effort { threads: 2, within: Duration::from_secs(3_600) };
-        let mut options = Self { bounds: Bounds::LARGE, plant: None, new_runs: false, effort, is_json: false };
-        let mut words = words.iter();
+    fn parse(model: &str, words: &[&str]) -> Result<Self, String> {
+        let mut options = Self {
+            ownership: Ownership { bounds: ownership::Bounds::LARGE, plant: None, new_runs: false },
+            ledger: Ledger { bounds: ledger::Bounds::LARGE, plant: None },
+            effort: Effort { threads: 2, within: Duration::from_secs(3_600) },
+            is_json: false,
+        };
+        let mut words = words.iter().copied();
         while let Some(word) = words.next() {
-            if *word == "--new-runs" {
-                options.new_runs = true;
-                continue;
-            }
-            let value = words.next().ok_or(format!("{word} needs a value"))?;
-            let number = || value.parse::<u64>().map_err(|_| format!("{word} needs a number, not `{value}`"));
-            let few = || Ok::<_, String>(usize::try_from(number()?).unwrap_or(usize::MAX));
-            let bounds = &mut options.bounds;
-            match *word {
-                "--nodes" => bounds.nodes = few()?.clamp(1, 3),
-                "--restarts" => bounds.restarts = few()?,
-                "--faults" => bounds.faults = u8::try_from(number()?).unwrap_or(u8::MAX),
-                "--calm" => bounds.calm_at = Timestamp(number()?),
-                "--ends" => bounds.ends_at = Timestamp(number()?),
-                "--threads" => options.effort.threads = few()?.max(1),
-                "--within" => options.effort.within = Duration::from_secs(number()?),
-                "--plant" => {
-                    let known = Plant::ALL.into_iter().find(|(name, _)| name == value);
-                    options.plant = Some(known.ok_or(format!("there is no `{value}` to leave out"))?.1);
+            let (of_nodes, of_ledger) = (&mut options.ownership.bounds, &mut options.ledger.bounds);
+            match word {
+                "--new-runs" => options.ownership.new_runs = true,
+                "--idempotent" => of_ledger.is_idempotent = true,
+                "--small" => (*of_nodes, *of_ledger) = (ownership::Bounds::SMALL, ledger::Bounds::SMALL),
+                _ => {
+                    let value = words.next().ok_or_else(|| format!("{word} needs a value"))?;
+                    let few = || number(word, value).map(|number| usize::try_from(number).unwrap_or(usize::MAX));
+                    match (model, word) {
+                        ("ownership", "--nodes") => of_nodes.nodes = few()?.clamp(1, 3),
+                        ("ownership", "--restarts") => of_nodes.restarts = few()?,
+                        ("ownership", "--calm") => of_nodes.calm_at = Timestamp(number(word, value)?),
+                        ("ownership", "--ends") => of_nodes.ends_at = Timestamp(number(word, value)?),
+                        ("ownership", "--plant") => options.ownership.plant = planted(&ownership::Plant::ALL, value)?,
+                        ("ledger", "--epochs") => of_ledger.epochs = number(word, value)?,
+                        ("ledger", "--plant") => options.ledger.plant = planted(&ledger::Plant::ALL, value)?,
+                        (_, "--faults") => {
+                            let faults = u8::try_from(number(word, value)?).unwrap_or(u8::MAX);
+                            (of_nodes.faults, of_ledger.faults) = (faults, faults);
+                        }
+                        (_, "--threads") => options.effort.threads = few()?.max(1),
+                        (_, "--within") => options.effort.within = Duration::from_secs(number(word, value)?),
+                        (_, "-o") if value == "json" => options.is_json = true,
+                        (_, "-o") if value == "text" => options.is_json = false,
+                        _ => return Err(format!("`{model}` has no option {word} {value}")),
+                    }
                 }
-                "-o" if *value == "json" => options.is_json = true,
-                "-o" if *value == "text" => options.is_json = false,
-                _ => return Err(format!("there is no option {word} {value}")),
             }
         }
         Ok(options)
@@ -80,8 +104,11 @@ impl Options {
     }
 
     fn ownership(&self) -> bool {
-        let model = Ownership { bounds: self.bounds, plant: self.plant, new_runs: self.new_runs };
-        self.show(&check("ownership", model, self.effort))
+        self.show(&check("ownership", self.ownership, self.effort))
+    }
+
+    fn ledger(&self) -> bool {
+        self.show(&check("ledger", self.ledger, self.effort))
     }
 }
 
@@ -89,13 +116,15 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let Some((model, words)) = words.split_first() else { return usage("which model?") };
-    let options = match Options::parse(words) {
+    let options = match Options::parse(model, words) {
         Ok(options) => options,
         Err(why) => return usage(&why),
     };
     let holds = match *model {
         "ownership" => options.ownership(),
-        "all" => options.ownership(),
+        "ledger" => options.ledger(),
+        // Each, also after one that is broken.
+        "all" => [options.ownership(), options.ledger()].into_iter().all(|holds| holds),
         _ => return usage("there is no such model"),
     };
     if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -7,9 +7,8 @@ fn look(plant: Option<Plant>, bounds: Bounds, new_runs: bool) -> Report {
     check("ownership", Ownership { bounds, plant, new_runs }, Effort::default())
 }
 
-fn is_missed(plant: Plant, faults: u8, by: &str) {
-    let bounds = Bounds { faults, ..Bounds::SMALL };
-    let report = look(Some(plant), bounds, false);
+fn is_missed(plant: Plant, by: &str) {
+    let report = look(Some(plant), Bounds::SMALL, false);
     assert!(report.broken().any(|property| property.name.contains(by)), "{plant:?} is not missed: {report}");
 }
 
@@ -25,4 +24,46 @@ fn an_agent_has_one_owner_whatever_goes_wrong_once() {
 fn an_agent_has_one_owner_whatever_goes_wrong_twice() {
     let report = look(None, Bounds::LARGE, false);
     assert!(report.holds(), "{report}");
+}
+
+#[test]
+fn a_store_without_a_fence_is_noticed() {
+    is_missed(Plant::StoreFence, "ST-2");
+}
+
+#[test]
+fn a_store_that_obeys_an_earlier_leader_is_noticed() {
+    is_missed(Plant::LeaderFence, "LD-1");
+}
+
+#[test]
+fn a_node_that_sends_without_a_lease_is_noticed() {
+    is_missed(Plant::LeaseFence, "without a lease");
+}
+
+#[test]
+fn a_node_that_sends_before_it_records_is_noticed() {
+    is_missed(Plant::SendFirst, "RT-1");
+}
+
+#[test]
+fn a_lease_that_ends_for_others_before_it_ends_for_its_holder_is_noticed() {
+    is_missed(Plant::EarlyEnd, "while its lease counts");
+}
+
+#[test]
+fn a_node_that_believes_every_row_with_its_name_is_noticed() {
+    is_missed(Plant::AnyRow, "RT-1");
+}
+
+#[test]
+fn a_node_that_acts_by_the_right_of_whoever_overtook_it_is_noticed() {
+    is_missed(Plant::Outrun, "records of one epoch");
+}
+
+/// Not as it should be; see the header of the model. A fix makes this test fail, and then it asks for the opposite.
+#[test]
+fn known_gap_a_leader_that_has_not_heard_of_a_new_run_gives_away_what_that_has() {
+    let report = look(None, Bounds { faults: 2, ..Bounds::SMALL }, true);
+    assert!(report.broken().any(|property| property.name == "the same of a run in place of another"), "{report}");
 }

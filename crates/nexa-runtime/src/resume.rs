@@ -3,14 +3,29 @@
 //! Pure, so that `nexa-model` goes through every order of events with the very rules that run. Who acts on them is the actor
 //! (`agent`); what the ledger makes of an effect that was lost is nexa-agent's.
 
+use nexa_agent::{Agent, Input};
 use nexa_ports::store::{AppendError, StoreError};
-use nexa_types::Epoch;
+use nexa_types::{AgentState, Epoch, NodeId};
 
 /// Whether somebody else has taken an agent over while it was read: its stream has facts under a later right than the row had
 /// that was read before. Nobody may act by that right, nor send what it has started.
 #[must_use]
 pub fn is_outrun(row: Epoch, recorded: Epoch) -> bool {
     recorded > row
+}
+
+/// What an agent hears first that was read: that it begins, that another owner has it now, or that it goes on. `carried` says
+/// which node goes on with what it has in flight.
+#[must_use]
+pub fn first_input(agent: &Agent, row: Epoch, node: &NodeId, carried: impl FnOnce() -> Option<NodeId>) -> Input {
+    let (node, epoch) = (node.clone(), row);
+    if agent.state() == AgentState::Placed {
+        Input::Start { node, epoch }
+    } else if epoch > agent.epoch() {
+        Input::TakeOver { node, epoch, carried: carried() }
+    } else {
+        Input::Continue
+    }
 }
 
 /// Whether an effect that is recorded as started was started under this node's right and is not under way: an incarnation

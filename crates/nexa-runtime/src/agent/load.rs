@@ -339,12 +339,5 @@ fn first_input(
     {
         return hear(cancel, heard);
     }
-    let node = core.config.node.clone();
-    if agent.state() == AgentState::Placed {
-        Input::Start { node, epoch: row.epoch }
-    } else if row.epoch > agent.epoch() {
-        Input::TakeOver { node, epoch: row.epoch, carried: carrier(core, agent) }
-    } else {
-        Input::Continue
-    }
+    resume::first_input(agent, row.epoch, &core.config.node, || carrier(core, agent))
 }
