@@ -6,6 +6,7 @@
 //! - [`demo`]: the main job on the embedded model.
 //! - [`test`]: everything that must pass before a change lands.
 //! - [`bench`]: figures, beside those of peers.
+//! - [`bugs`]: whether planted bugs are noticed.
 //! - [`sim`]: decisions played on models of the world.
 //! - [`prove`]: promises while things go wrong, in lanes, with a page about it.
 //! - [`start`]: which functions a start uses, for the linker.
@@ -13,6 +14,7 @@
 //! - [`tidy`]: what a compiler does not check: names in documents, lengths of files, words that must not appear.
 
 mod bench;
+mod bugs;
 mod demo;
 mod fuzz;
 mod process;
@@ -41,6 +43,8 @@ usage: cargo xtask COMMAND
   prove [--short|--nightly] [--lane NAME]… [--page FILE]
                   show that Nexa keeps its promises while things go wrong, at most half an hour, and write a page about
                   it (default: docs/reports/proof.md); the last line is one JSON object. Lanes: simulation
+  prove --bugs [--seeds N] [--bug NAME] [-o text|json]
+                  plant bugs, one after the other, and see whether the simulation catches them
   fuzz NAME [--cases N] [--seed N] [--first N]
                   damaged inputs from a seed: lang
   start-order     see which functions a start uses, for the linker to put side by side
@@ -59,6 +63,7 @@ fn main() -> ExitCode {
         ["test", "--quick"] => test::run(test::Tier::Quick),
         ["test", "--slow"] => test::run(test::Tier::Slow),
         ["fuzz", target, options @ ..] => fuzz::run(target, options),
+        ["prove", "--bugs", options @ ..] => bugs::run(options),
         ["plan-sim", options @ ..] => sim::plan(options),
         ["bench", "scheduler", options @ ..] => sim::bench(options),
         ["bench", suite, options @ ..] => bench::run(suite, options),

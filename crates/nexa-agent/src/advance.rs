@@ -4,6 +4,7 @@ use nexa_event::effect::{
     Answer, ApprovalRequest, EffectBody, EffectRequest, Join, ModelRequest, RecallRequest, ToolRequest, fingerprint,
 };
 use nexa_event::fact::{self, AgentEvent, Intent, TOOL_PREVIEW_BYTES_MAX, WaitOn};
+use nexa_types::planted::{Bug, planted};
 use nexa_types::{Failure, InputId, Outcome, Payload, RunCode, Seq, Spend, Timestamp, Tokens};
 use nexa_vm::vm::Stop;
 
@@ -40,7 +41,9 @@ impl Agent {
                     self.life.started.is_some() && *epoch >= self.life.epoch,
                     "it was not started, or under a later epoch",
                 )?;
-                self.life.epoch = *epoch;
+                if !planted(Bug::EpochNotRaised) {
+                    self.life.epoch = *epoch;
+                }
                 self.life.quarantined = false;
                 if carried.is_none() {
                     self.take_over_pending(at, draft);
@@ -73,6 +76,7 @@ impl Agent {
             AgentEvent::CreditReceived { seq, branch, taken } => {
                 fits(self.credit(*seq, *branch, *taken, at, draft), "there is no such child that runs")?;
             }
+            AgentEvent::CancelReceived { .. } if planted(Bug::CancelIgnored) => {}
             AgentEvent::CancelReceived { reason } => {
                 self.stop(Failure::new(RunCode::Cancelled, reason.clone()), at, draft);
             }

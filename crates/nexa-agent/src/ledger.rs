@@ -19,6 +19,7 @@
 use minicbor::{Decode, Encode};
 use nexa_event::effect::{Answer, EffectBody, RecallRequest, TestRequest};
 use nexa_event::fact::{self, AgentEvent, EffectResult};
+use nexa_types::planted::{Bug, planted};
 use nexa_types::{EffectKey, Epoch, Failure, RunCode, Seq, Spend, Timestamp};
 
 use crate::agent::Agent;
@@ -222,7 +223,7 @@ impl Agent {
         if outside.seq != seq || outside.started.is_some() {
             return None;
         }
-        let attempt = outside.attempt + 1;
+        let attempt = if planted(Bug::AttemptNotCounted) { 1 } else { outside.attempt + 1 };
         outside.attempt = attempt;
         outside.started = Some(epoch);
         let is_model = outside.kind == Kind::Model;
@@ -384,7 +385,7 @@ impl Agent {
             Kind::Model => true,
             Kind::Approval | Kind::Memory => return,
             Kind::Tool => match self.brain.pending().map(|request| request.body) {
-                Some(EffectBody::Tool(request)) => request.may_be_repeated(),
+                Some(EffectBody::Tool(request)) => request.may_be_repeated() || planted(Bug::ToolAgain),
                 _ => false,
             },
         };
@@ -419,6 +420,9 @@ fn answer_of(result: &EffectResult) -> Result<Answer, Failure> {
     match result {
         EffectResult::Done(answer) => Ok(answer.clone()),
         EffectResult::Failed(failure) => Err(failure.clone()),
+        EffectResult::Unknown(failure) if planted(Bug::UnknownIsFailed) => {
+            Err(Failure::new(RunCode::Unavailable, failure.message.clone()))
+        }
         EffectResult::Unknown(failure) => Err(unknown(failure)),
     }
 }

@@ -173,20 +173,18 @@ impl Behaviour for Actor {
 async fn carry_out(inner: &Arc<Inner>, output: Output) -> Option<Input> {
     match output {
         Output::Lead(epoch) => Some(match inner.leadership.lead(epoch).await {
-            Ok(()) => Input::Leading(true),
+            Ok(()) => Input::Leading(epoch, true),
             Err(LeadError::Deposed { current }) => deposed(epoch, current),
             Err(error) => {
                 warn!(%epoch, %error, "the store was not told who leads");
-                Input::Leading(false)
+                Input::Leading(epoch, false)
             }
         }),
-        Output::ReadMarks => Some(Input::Marks(match inner.marks().await {
-            Ok(marks) => Some(marks),
-            Err(error) => {
-                warn!(%error, "what is to be done with nodes was not read");
-                None
-            }
-        })),
+        Output::ReadMarks(epoch) => {
+            let marks = inner.marks().await;
+            let marks = marks.inspect_err(|error| warn!(%error, "what is to be done with nodes was not read"));
+            Some(Input::Marks(epoch, marks.ok()))
+        }
         Output::Read { number, which, after } => {
             let which = match which {
                 Which::Unplaced => Rows::Unplaced,

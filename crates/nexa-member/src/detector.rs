@@ -21,6 +21,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use nexa_types::planted::{Bug, planted};
 use nexa_types::{Generation, Millis, NodeId, Timestamp};
 
 use crate::say::SUSPECTS_MAX;
@@ -203,7 +204,7 @@ impl Detector {
                 counts && peer.suspects.contains(suspect)
             })
         };
-        is_mine_to_say && is_refused && (self.members.len() <= 2 || somebody_else())
+        is_mine_to_say && (is_refused || planted(Bug::SilenceIsDeath)) && (self.members.len() <= 2 || somebody_else())
     }
 
     /// How much longer to wait, because this node itself is late.

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use nexa_ports::membership::{Membership, Standing};
+use nexa_types::planted::{Bug, planted};
 use nexa_types::{Millis, Timestamp};
 
 /// How long the store's acceptance of a start counts by itself.
@@ -47,7 +48,8 @@ pub fn may_send(standing: Standing, asked: Option<Timestamp>, now: Timestamp) ->
         Standing::Member { valid_until, .. } => now < valid_until,
         Standing::Outside | Standing::Lost => false,
     };
-    is_valid || asked.is_some_and(|asked| now.since(asked) <= TICKET_FRESH)
+    let is_fresh = |asked| now.since(asked) <= TICKET_FRESH || planted(Bug::TicketNeverAges);
+    is_valid || asked.is_some_and(is_fresh) || planted(Bug::FenceOpen)
 }
 
 /// By the node's own lease.

@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use nexa_event::envelope::TraceContext;
 use nexa_ports::neighbours::Carried;
 use nexa_ports::store::{AgentRow, Place, Rows, StoreError};
+use nexa_types::planted::{Bug, planted};
 use nexa_types::{AgentId, EffectKey, Epoch, Millis, NodeId, Timestamp};
 use tracing::{debug, info, warn};
 
@@ -391,7 +392,7 @@ impl Core {
         for (agent, node) in elsewhere {
             by_node.entry(node).or_default().push(*agent);
         }
-        for (node, agents) in by_node {
+        for (node, agents) in by_node.into_iter().filter(|_| !planted(Bug::HintsStayHome)) {
             self.neighbours.wake(node, &agents);
         }
         for agent in posted {

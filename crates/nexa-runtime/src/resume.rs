@@ -5,6 +5,7 @@
 
 use nexa_agent::{Agent, Input};
 use nexa_ports::store::{AppendError, StoreError};
+use nexa_types::planted::{Bug, planted};
 use nexa_types::{AgentState, Epoch, NodeId};
 
 /// Whether somebody else has taken an agent over while it was read: its stream has facts under a later right than the row had
@@ -21,8 +22,8 @@ pub fn first_input(agent: &Agent, row: Epoch, node: &NodeId, carried: impl FnOnc
     let (node, epoch) = (node.clone(), row);
     if agent.state() == AgentState::Placed {
         Input::Start { node, epoch }
-    } else if epoch > agent.epoch() {
-        Input::TakeOver { node, epoch, carried: carried() }
+    } else if epoch > agent.epoch() && !planted(Bug::TakeoverNotHeard) {
+        Input::TakeOver { node, epoch, carried: carried().filter(|_| !planted(Bug::CarriedSentAgain)) }
     } else {
         Input::Continue
     }

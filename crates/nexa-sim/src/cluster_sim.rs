@@ -1,4 +1,4 @@
-//! `cluster`: plays seeds of whole clusters, and says what broke. `cluster-bugs`: which planted bugs some seed catches.
+//! `cluster`: plays seeds of whole clusters, and says what broke.
 //!
 //! Seeds are played by several jobs at once, each a thread with a runtime of its own, and shown in their order ([`jobs`]); the
 //! last thing printed is what came of all of them ([`sum`]). An interrupt ([`interrupt`]), or the time that was given being over,
@@ -17,8 +17,8 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nexa_sim::cluster::{Bug, Report, Settings, run};
-use nexa_types::Millis;
+use nexa_sim::bugs::Plant;
+use nexa_sim::cluster::{Report, Settings, run};
 
 use self::sum::{Progress, Sum};
 use crate::plan_sim::Error;
@@ -95,11 +95,9 @@ impl Options {
                     rest
                 }
                 ["--bug", name, rest @ ..] => {
-                    let bug = Bug::ALL.into_iter().find(|bug| bug.name() == *name);
-                    options.settings.bug = Some(bug.ok_or_else(|| {
-                        let names = Bug::ALL.map(Bug::name).join(", ");
-                        format!("there is no bug `{name}`; there are {names}")
-                    })?);
+                    let plant = Plant::named(name).filter(|plant| plant.scene.is_here());
+                    let plant = plant.ok_or_else(|| format!("this build has no bug `{name}`"))?;
+                    options.settings.bug = Some(plant.bug);
                     rest
                 }
                 ["--calm", rest @ ..] => {
@@ -134,7 +132,7 @@ impl Options {
             command += " --calm";
         }
         if let Some(bug) = bug {
-            command += &format!(" --bug {bug}");
+            command += &format!(" --bug {}", Plant::name_of(bug));
         }
         command + " --trace"
     }
@@ -230,33 +228,6 @@ fn show_failure(options: &Options, report: &Report) {
     eprintln!("  again: {}", options.again(report.seed));
 }
 
-/// Plays each planted bug until a seed catches it.
-pub(crate) fn bugs(options: &Options) -> Result<(), Error> {
-    let mut escaped = Vec::new();
-    for bug in Bug::ALL {
-        let settings = Settings { bug: Some(bug), ..options.settings };
-        let (mut caught, mut simulated) = (None, Millis(0));
-        for seed in (0..options.seeds).map(|number| options.seed.wrapping_add(number)) {
-            let report = run(seed, &settings)?;
-            simulated = Millis(simulated.0 + report.simulated.0);
-            if let Some(violation) = report.violations.into_iter().next() {
-                caught = Some((seed, violation));
-                break;
-            }
-        }
-        match caught {
-            Some((seed, it)) => {
-                println!("{bug:12} caught by seed {seed} after {simulated} of simulated time: {} {}", it.id, it.text);
-            }
-            None => {
-                println!("{bug:12} escaped {} seeds", options.seeds);
-                escaped.push(bug.name());
-            }
-        }
-    }
-    if escaped.is_empty() { Ok(()) } else { Err(format!("escaped: {}", escaped.join(", ")).into()) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -268,7 +239,7 @@ mod tests {
         let again = options.again(9);
         assert_eq!(again, "nexa-sim cluster --seed 9 --seconds 60 --nodes 3 --bug early-ack --trace");
         let words: Vec<&str> = again.split(' ').skip(2).collect();
-        assert_eq!(Options::parse(&words).unwrap().settings.bug, Some(Bug::EarlyAck));
+        assert_eq!(Options::parse(&words).unwrap().settings.bug, Some(nexa_sim::bugs::Bug::EarlyAck));
         for wrong in [&["--nodes", "0"][..], &["--bug", "none"], &["--seed"], &["more"]] {
             assert!(Options::parse(wrong).is_err(), "{wrong:?}");
         }

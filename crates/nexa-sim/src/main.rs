@@ -4,6 +4,7 @@
 
 mod bench;
 mod cluster_sim;
+mod hunt;
 mod plan_sim;
 
 use std::process::ExitCode;
@@ -26,10 +27,13 @@ usage: nexa-sim COMMAND
     --calm                 without faults
     --twice                play each seed twice and compare, and not only one of a hundred
     --trace                print all that happened
-    --bug NAME             plant a bug: store-fence, lease-fence, early-ack, tool-retry, blind-retry
+    --bug NAME             plant a bug of those that `cluster-bugs` lists
     -o text|json|both      what is printed (default: text); JSON is one object as the last line
 
-  cluster-bugs [OPTIONS]   play each planted bug until a seed catches it, at most --seeds N
+  cluster-bugs [OPTIONS]   play each planted bug until a seed catches it
+    --seeds N              how many seeds for each at most (default: 40)
+    --bug NAME             only this one, and others that are named so
+    -o text|json           what is printed (default: text)
 
   plan-sim DIR [OPTIONS]   play the workflow traces of a folder (WfFormat 1.5, *.json) on modelled clusters
     --nodes N,N,…          sizes of clusters (default: 2,4,8,16,32,64)
@@ -49,8 +53,8 @@ fn main() -> ExitCode {
             Ok(options) => cluster_sim::play(&options),
             Err(why) => return usage(&why),
         },
-        ["cluster-bugs", words @ ..] => match cluster_sim::Options::parse(words) {
-            Ok(options) => cluster_sim::bugs(&options),
+        ["cluster-bugs", words @ ..] => match hunt::Options::parse(words) {
+            Ok(options) => hunt::all(&options),
             Err(why) => return usage(&why),
         },
         ["plan-sim", words @ ..] => match plan_sim::Options::parse(words) {

@@ -17,7 +17,9 @@ fn sound(report: &Report) {
 fn without_faults_everything_ends_and_nothing_is_unknown() {
     let report = run(1, &Settings { has_faults: false, ..short() }).unwrap();
     sound(&report);
-    assert_eq!((report.accepted, report.unknown, report.starts), (8, 0, 3));
+    assert_eq!((report.accepted, report.unknown), (8, 0));
+    // People have nodes leave and come back.
+    assert!(report.starts >= 3);
     assert!(report.simulated.0 >= 30_000 && report.facts > 200, "{report:?}");
 }
 
@@ -44,7 +46,7 @@ const SEEDS: u64 = 60;
 fn is_noticed(bug: Bug, first: u64) {
     let settings = Settings { seconds: 30, bug: Some(bug), ..Settings::default() };
     let caught = (first..first + SEEDS).find(|seed| !run(*seed, &settings).unwrap().violations.is_empty());
-    assert!(caught.is_some(), "{bug} escapes {SEEDS} seeds from {first}");
+    assert!(caught.is_some(), "{bug:?} escapes {SEEDS} seeds from {first}");
 }
 
 #[test]

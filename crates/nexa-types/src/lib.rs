@@ -6,6 +6,7 @@ mod code;
 mod id;
 pub mod limits;
 mod outcome;
+pub mod planted;
 mod state;
 mod unit;
 

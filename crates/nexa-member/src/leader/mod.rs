@@ -42,6 +42,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use nexa_event::asks::Asks;
 use nexa_sched::{Labels, LoadBalanceStrategy, RebalanceLimits};
+use nexa_types::planted::{Bug, planted};
 use nexa_types::{AgentId, Epoch, Generation, Millis, NodeId, Timestamp, Version, WorkloadId};
 
 pub use self::nodes::Mark;
@@ -127,6 +128,7 @@ impl Facts {
     /// Whether it has what an agent asks for.
     fn has(&self, asks: Option<&Asks>) -> bool {
         asks.is_none_or(|asks| asks.is_met_by(&self.labels, self.cpu_milli, self.memory_bytes))
+            || planted(Bug::AsksIgnored)
     }
 }
 
@@ -183,8 +185,8 @@ pub enum Input {
     Elected(Epoch),
     /// Its leadership under this epoch is over, and so is every earlier one.
     Deposed(Epoch),
-    /// Whether the store knows of the election by now.
-    Leading(bool),
+    /// Whether the store knows of the election under this epoch by now.
+    Leading(Epoch, bool),
     /// Who is there.
     Members(BTreeMap<NodeId, Facts>),
     /// A heartbeat.
@@ -200,8 +202,8 @@ pub enum Input {
     },
     /// Whom this node has not heard for too long.
     Suspects(BTreeSet<NodeId>),
-    /// All marks that the store has, or that they could not be read.
-    Marks(Option<BTreeMap<NodeId, (Version, Mark)>>),
+    /// All marks that the store has, or that they could not be read; for the leadership under this epoch.
+    Marks(Epoch, Option<BTreeMap<NodeId, (Version, Mark)>>),
     /// The page that was asked for, by its number, or that it could not be read. Fewer than [`PAGE`] rows are the last.
     Rows(u64, Option<Vec<Row>>),
     /// The answers to a batch, by its number: the new epoch, or the one that the row has; or that nothing is known.
@@ -248,7 +250,7 @@ pub enum Output {
     /// Tell the store of the election: [`Input::Leading`].
     Lead(Epoch),
     /// Read all marks: [`Input::Marks`].
-    ReadMarks,
+    ReadMarks(Epoch),
     /// Read a page: [`Input::Rows`].
     Read {
         /// Its number.
@@ -392,6 +394,7 @@ impl Leader {
                     self.term = Some(term);
                 }
             }
+            Input::Deposed(_) if planted(Bug::DeposedGoesOn) => {}
             Input::Deposed(over) => drop(self.term.take_if(|term| term.epoch <= over)),
             Input::Members(members) => {
                 let runs = members.iter().map(|(node, facts)| (node.clone(), facts.generation)).collect();
@@ -410,7 +413,8 @@ impl Leader {
                 }
             }
             Input::Heard { node, generation, load, adopted } => {
-                if self.members.get(&node).is_some_and(|facts| facts.generation == generation) {
+                let is_there = |facts: &Facts| facts.generation == generation || planted(Bug::OldHeartbeat);
+                if self.members.get(&node).is_some_and(is_there) {
                     self.heard.insert(node.clone(), (generation, load, adopted));
                     if let Some(term) = &mut self.term {
                         term.heard(&node, generation, load, adopted);
@@ -467,7 +471,7 @@ impl Leader {
     }
 }
 
-#[cfg(test)]
-mod sim;
+#[cfg(any(test, feature = "planted-bugs"))]
+pub mod sim;
 #[cfg(test)]
 mod tests;

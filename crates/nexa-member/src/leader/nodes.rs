@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use minicbor::{Decode, Encode};
 use nexa_event::asks::Asks;
 use nexa_sched::{Labels, NodeLoad, NodeState, Resources};
+use nexa_types::planted::{Bug, planted};
 use nexa_types::{Epoch, Generation, NodeId, Timestamp, Version};
 
 use super::{Facts, Limits, Seen};
@@ -61,7 +62,7 @@ pub(super) struct Seat {
 impl Seat {
     /// Agents on their way to it.
     pub(super) fn pending(&self) -> u64 {
-        self.given.saturating_sub(self.adopted)
+        if planted(Bug::RampIgnored) { 0 } else { self.given.saturating_sub(self.adopted) }
     }
 
     /// Agents that it has or is about to have.
@@ -116,7 +117,11 @@ impl Nodes {
     }
 
     pub(super) fn heard(&mut self, node: &NodeId, generation: Generation, load: Load, adopted: Adopted, leader: Epoch) {
-        let Some(seat) = self.seats.get_mut(node).filter(|seat| seat.facts.generation == generation) else { return };
+        let Some(seat) =
+            self.seats.get_mut(node).filter(|seat| seat.facts.generation == generation || planted(Bug::OldHeartbeat))
+        else {
+            return;
+        };
         seat.load = Some(load);
         if adopted.leader == leader {
             seat.adopted = seat.adopted.max(adopted.agents);
@@ -168,8 +173,9 @@ impl Nodes {
     /// Whether a node takes agents, if it has room.
     pub(super) fn is_open(&self, node: &NodeId) -> bool {
         let Some(seat) = self.seats.get(node) else { return false };
-        let is_heard = seat.load.is_some_and(|load| !load.is_draining) && !seat.is_suspected;
-        is_heard && self.mark(node).1 == Mark::Open
+        let is_silent = seat.is_suspected && !planted(Bug::SilentNodeUsed);
+        let is_heard = seat.load.is_some_and(|load| !load.is_draining) && !is_silent;
+        is_heard && (self.mark(node).1 == Mark::Open || planted(Bug::CordonIgnored))
     }
 
     /// How many further agents a node may be given now.
@@ -179,7 +185,11 @@ impl Nodes {
             return 0;
         }
         let of_ramp = limits.adopting_max.saturating_sub(seat.pending());
-        seat.facts.agents_max.saturating_sub(seat.agents()).min(of_ramp)
+        if planted(Bug::FullNodeUsed) {
+            of_ramp
+        } else {
+            seat.facts.agents_max.saturating_sub(seat.agents()).min(of_ramp)
+        }
     }
 
     /// Whether a node that is there has what an agent asks for, with room for it or without.

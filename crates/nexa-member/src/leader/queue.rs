@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use nexa_event::asks::Asks;
+use nexa_types::planted::{Bug, planted};
 use nexa_types::{AgentId, Epoch, Millis, Timestamp, WorkloadId};
 
 /// Lines that are kept although no node takes what stands in them.
@@ -33,7 +34,7 @@ pub(super) struct Wish {
 impl Wish {
     /// The gang that it starts with, and how many it has. One that was placed before has started, and goes on alone.
     fn gang(&self) -> Option<(GangId, u32)> {
-        let gang = self.asks.as_ref()?.gang.as_ref().filter(|_| self.from == Epoch(0))?;
+        let gang = self.asks.as_ref()?.gang.as_ref().filter(|_| self.from == Epoch(0) && !planted(Bug::GangSplit))?;
         Some(((self.workload, gang.name.clone()), gang.members))
     }
 

@@ -1,11 +1,13 @@
 //! One leadership, from the election to its end.
 
+mod marks;
 mod rows;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use nexa_event::asks::Asks;
-use nexa_types::{AgentId, Epoch, Generation, Millis, NodeId, Timestamp, Version};
+use nexa_types::planted::{Bug, planted};
+use nexa_types::{AgentId, Epoch, Generation, Millis, NodeId, Timestamp};
 
 use super::absent::Absent;
 use super::balance::Balance;
@@ -99,7 +101,7 @@ impl Term {
     pub(super) fn new(epoch: Epoch, now: Timestamp) -> Self {
         Self {
             epoch,
-            phase: Phase::Telling,
+            phase: if planted(Bug::PlacedBeforeTold) { Phase::Working } else { Phase::Telling },
             ask_at: Some(now),
             nodes: Nodes::default(),
             queue: Queue::default(),
@@ -119,7 +121,8 @@ impl Term {
             place_at: now,
             works_since: now,
             stuck_since: Some(now),
-            numbers: 0,
+            // Each leadership has numbers of its own: an answer to a question of an earlier one is to none of these.
+            numbers: epoch.0 << 32,
         }
     }
 
@@ -158,7 +161,9 @@ impl Term {
     /// A node is gone: what it has is looked for.
     fn lose(&mut self, node: NodeId, now: Timestamp) {
         self.lost.entry(node.clone()).or_insert((now, false));
-        self.reads.begin(Aim::Gone(node), now);
+        if !planted(Bug::GoneForgotten) {
+            self.reads.begin(Aim::Gone(node), now);
+        }
     }
 
     /// A run of a node is over: nobody has what it was told, and nothing of it is looked at any more.
@@ -226,17 +231,6 @@ impl Term {
         }
     }
 
-    fn mark(&mut self, number: u64, node: NodeId, mark: Mark) -> Option<Refused> {
-        if !self.nodes.seats.contains_key(&node) && self.nodes.mark(&node).0.0 == 0 {
-            return Some(Refused::NoSuchNode);
-        }
-        if self.markings.len() >= MARKS_MAX {
-            return Some(Refused::Busy);
-        }
-        self.markings.push(Marking { node, mark, command: Some(number), is_sent: false });
-        None
-    }
-
     /// Orders an agent to leave its node.
     fn migrate(
         &mut self,
@@ -274,11 +268,13 @@ impl Term {
     /// Takes in what was asked for.
     pub(super) fn answer(&mut self, limits: &Limits, input: Input, now: Timestamp, dice: u64, out: &mut Vec<Output>) {
         match input {
-            Input::Leading(true) if self.phase == Phase::Telling => {
+            // An answer to an earlier leadership of this node says nothing of this one.
+            Input::Leading(epoch, _) | Input::Marks(epoch, _) if epoch != self.epoch => {}
+            Input::Leading(_, true) if self.phase == Phase::Telling => {
                 (self.phase, self.ask_at) = (Phase::Reading, Some(now));
             }
-            Input::Leading(false) if self.phase == Phase::Telling => self.ask_at = Some(now.after(RETRY_PAUSE)),
-            Input::Marks(Some(marks)) if self.phase != Phase::Telling => {
+            Input::Leading(_, false) if self.phase == Phase::Telling => self.ask_at = Some(now.after(RETRY_PAUSE)),
+            Input::Marks(_, Some(marks)) if self.phase != Phase::Telling => {
                 self.nodes.set_marks(marks);
                 if self.phase == Phase::Reading {
                     (self.phase, self.stuck_since) = (Phase::Working, None);
@@ -286,7 +282,7 @@ impl Term {
                     (self.reads, self.patrol_at, self.works_since) = (Reads::new(now), now, now);
                 }
             }
-            Input::Marks(None) => self.ask_at = Some(now.after(RETRY_PAUSE)),
+            Input::Marks(_, None) => self.ask_at = Some(now.after(RETRY_PAUSE)),
             Input::Rows(number, rows) => {
                 if let Some((aim, rows)) = self.reads.came(number, rows, now) {
                     self.rows(limits, &aim, rows, now, dice, out);
@@ -322,7 +318,8 @@ impl Term {
         self.stuck_since = None;
         let mut by_node: BTreeMap<NodeId, (Generation, Vec<Wish>)> = BTreeMap::new();
         for ((wish, node, generation), answer) in batch.wishes.into_iter().zip(answers) {
-            let is_there = self.nodes.seats.get(&node).is_some_and(|seat| seat.facts.generation == generation);
+            let is_there = self.nodes.seats.get(&node).is_some_and(|seat| seat.facts.generation == generation)
+                || planted(Bug::RunForgotten);
             match answer {
                 Ok(from) if is_there => {
                     by_node.entry(node).or_insert((generation, Vec::new())).1.push(Wish { from, ..wish });
@@ -342,23 +339,6 @@ impl Term {
         }
     }
 
-    fn marked(&mut self, node: &NodeId, version: Option<Version>, now: Timestamp) {
-        let Some(at) = self.markings.iter().position(|it| it.is_sent && it.node == *node) else { return };
-        let Marking { mark, command, .. } = self.markings.remove(at);
-        let answer = match version {
-            Some(version) => {
-                self.nodes.set_mark(node, version, mark);
-                Ok(())
-            }
-            None => {
-                // Somebody else may have written it: read what it says.
-                self.ask_at = Some(now);
-                Err(Refused::Failed)
-            }
-        };
-        self.answers.extend(command.map(|number| (number, answer)));
-    }
-
     fn look_for_balance(&mut self, limits: &Limits, spreads: bool, now: Timestamp) {
         self.balance = Balance::begin(&self.nodes, limits, spreads);
         for node in self.balance.iter().flat_map(Balance::wants) {
@@ -371,7 +351,11 @@ impl Term {
         self.nodes.rested(now);
         if self.ask_at.is_some_and(|at| at <= now) {
             self.ask_at = None;
-            out.push(if self.phase == Phase::Telling { Output::Lead(self.epoch) } else { Output::ReadMarks });
+            out.push(if self.phase == Phase::Telling {
+                Output::Lead(self.epoch)
+            } else {
+                Output::ReadMarks(self.epoch)
+            });
         }
         if self.is_working() {
             self.look_around(limits, now, dice, out);

@@ -1,6 +1,7 @@
 //! The receiving end of a lane: what is new, what has been seen, and how much more may come.
 
 use nexa_types::Generation;
+use nexa_types::planted::{Bug, planted};
 
 use super::{MESSAGE_COST, Report};
 
@@ -80,7 +81,7 @@ impl Receiver {
         if generation < self.generation {
             return Err(self.generation);
         }
-        if generation > self.generation {
+        if generation > self.generation || planted(Bug::LastForgotten) {
             self.generation = generation;
             self.last = 0;
         }

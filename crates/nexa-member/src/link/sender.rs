@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use nexa_types::planted::{Bug, planted};
 use nexa_types::{Generation, Millis};
 
 use super::{Breach, MESSAGE_COST, Report};
@@ -148,7 +149,8 @@ impl Sender {
     /// [`Full`]; the message was not accepted then.
     pub fn accept(&mut self, message: Message) -> Result<u64, Full> {
         let cost = cost(&message);
-        if self.ring.len() >= self.bounds.messages || self.bytes + cost > self.bounds.bytes {
+        let is_full = self.ring.len() >= self.bounds.messages || self.bytes + cost > self.bounds.bytes;
+        if is_full && !planted(Bug::LinkUnbounded) {
             return Err(Full);
         }
         self.bytes += cost;
@@ -161,7 +163,7 @@ impl Sender {
     /// # Errors
     /// [`Unfit`] if this receiver cannot be sent to; the connection is to be closed.
     pub fn welcomed(&mut self, generation: Generation, last: u64, credit: u64) -> Result<(), Unfit> {
-        if generation != self.peer {
+        if generation != self.peer && !planted(Bug::OtherRunWelcomed) {
             return Err(Unfit::OtherRun { wanted: self.peer, answered: generation });
         }
         match self.seq {
@@ -175,7 +177,9 @@ impl Sender {
                 self.forget((last - from) as usize);
             }
         }
-        self.sent = 0;
+        if !planted(Bug::NotSentAgain) {
+            self.sent = 0;
+        }
         self.granted = credit;
         self.spent = 0;
         self.is_connected = true;
@@ -194,7 +198,7 @@ impl Sender {
                 clear(message);
             }
             let cost = cost(message);
-            if self.spent + cost as u64 > self.granted {
+            if self.spent + cost as u64 > self.granted && !planted(Bug::CreditIgnored) {
                 break;
             }
             let Message { service, kind, body } = message;
@@ -214,7 +218,11 @@ impl Sender {
         }
         self.resent += self.sent_ever.min(self.sent).saturating_sub(start) as u64;
         self.sent_ever = self.sent_ever.max(self.sent);
-        (self.sent > start).then_some((first, self.sent - start))
+        let count = self.sent - start;
+        if planted(Bug::AckOnSend) {
+            self.forget(count);
+        }
+        (count > 0).then_some((first, count))
     }
 
     /// The receiver has reported on this connection.
@@ -248,7 +256,9 @@ impl Sender {
     /// link broke.
     pub fn cut(&mut self) {
         self.is_connected = false;
-        self.sent = 0;
+        if !planted(Bug::NotSentAgain) {
+            self.sent = 0;
+        }
         for message in self.ring.iter_mut().filter(|message| matches!(message.kind, Kind::Ask { .. })) {
             self.bytes -= message.body.len();
             clear(message);

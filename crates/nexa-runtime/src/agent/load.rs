@@ -11,6 +11,7 @@ use nexa_event::envelope::{Fact, TraceContext};
 use nexa_event::fact::{self, AgentEvent, Spawned};
 use nexa_ports::store::{AgentRow, InboxEntry, Recorded, RowChange, StoreError};
 use nexa_types::limits::SLICE_FUEL;
+use nexa_types::planted::{Bug, planted};
 use nexa_types::{AgentState, InputId, NodeId, StreamId, Timestamp, Version};
 use nexa_vm::vm::Program;
 use tracing::warn;
@@ -185,10 +186,15 @@ async fn read_inbox(core: &Core, row: &AgentRow) -> Result<Inbox, LoadError> {
                 trace: None,
             },
         };
-        if let fact::Input::Cancel { epoch, .. } = &mut entry.input {
+        if let fact::Input::Cancel { epoch, .. } = &mut entry.input
+            && !planted(Bug::CancelUnderOldEpoch)
+        {
             *epoch = row.epoch;
         }
         entries.push_front(entry);
+        if planted(Bug::CancelLast) {
+            entries.rotate_left(1);
+        }
     }
     Ok(Inbox { entries, has_more })
 }
@@ -198,7 +204,7 @@ pub(super) fn is_cancel(entry: &InboxEntry) -> bool {
 }
 
 pub(super) fn cancels_first(mut entries: Vec<InboxEntry>) -> VecDeque<InboxEntry> {
-    entries.sort_by_key(|entry| !is_cancel(entry));
+    entries.sort_by_key(|entry| is_cancel(entry) == planted(Bug::CancelLast));
     entries.into()
 }
 
@@ -242,6 +248,7 @@ async fn rebuild(
     };
     if let Some((version, bytes)) = kept {
         let thawed = match Agent::restore(&bytes, spawned, program.clone()) {
+            Ok(agent) if planted(Bug::SnapshotIsAll) => Ok(agent),
             Ok(agent) if agent.version() == version && agent.id() == row.agent => replay(core, row, agent, last).await,
             Ok(_) => Err(LoadError::Broken("the snapshot is of another agent or version".into())),
             Err(error) => Err(LoadError::Broken(error.to_string())),
@@ -335,6 +342,7 @@ fn first_input(
     heard: &mut Links,
 ) -> Input {
     if (row.cancelled || row.state == AgentState::Quarantined)
+        && !planted(Bug::CancelLast)
         && let Some(cancel) = inbox.pop_front()
     {
         return hear(cancel, heard);

@@ -12,7 +12,8 @@ use nexa_event::effect::EffectBody;
 use nexa_event::envelope::Fact;
 use nexa_event::fact::{self, WorkloadEvent};
 use nexa_ports::store::{Append, AppendError, Birth, Guard, Post, RowChange, Stamp, StoreError};
-use nexa_types::{AgentId, EffectKey, Epoch, NodeId, Outcome, Seq, StreamId, Timestamp};
+use nexa_types::planted::{Bug, planted};
+use nexa_types::{AgentId, EffectKey, Epoch, InputId, NodeId, Outcome, Seq, StreamId, Timestamp, Version};
 use tracing::{debug, warn};
 
 use super::{AgentActor, Body, Loaded, births, hear};
@@ -128,7 +129,7 @@ impl AgentActor {
         let ids = |births: Vec<&Birth>| births.into_iter().map(|birth| birth.agent).collect();
         let (born, unplaced) = (ids(born), ids(unplaced));
         let also = match (&step.ended, loaded.agent.spawned().parent) {
-            (Some(end), None) => {
+            (Some(end), parent) if parent.is_none() || planted(Bug::ChildEndsWorkload) => {
                 let ended = WorkloadEvent::Ended { outcome: end.outcome.clone(), spend: end.spend };
                 Some((StreamId::Workload(loaded.workload), vec![Fact::Workload(ended)]))
             }
@@ -154,7 +155,7 @@ impl AgentActor {
             return Kept { append: None, acts, asked: None };
         }
         let append = Append {
-            takes: step.takes,
+            takes: taken(step.takes, loaded),
             posts,
             births,
             also,
@@ -235,14 +236,32 @@ impl AgentActor {
         let Some(append) = &kept.append else { return Ok(self.act(loaded, kept, &[])) };
         Counters::count(&self.core.counters.appends);
         kept.asked = Some(self.core.fence.now());
+        if planted(Bug::ActBeforeCommit)
+            && let Some(effect) = kept.acts.send.take()
+        {
+            self.send(loaded, effect, kept.asked);
+        }
         // Before, so that no child is left to nobody if this incarnation dies in between.
-        kept.acts.born.iter().for_each(|child| self.core.ownership.born(*child));
+        if !planted(Bug::BornNotKept) {
+            kept.acts.born.iter().for_each(|child| self.core.ownership.born(*child));
+        }
         let answer = self.core.store.append(vec![append.clone()]).await.pop();
         let error = match answer {
             Some(Ok(appended)) => {
                 body.is_well();
                 loaded.version = appended.version;
+                if planted(Bug::TicketFromAnswer) {
+                    kept.asked = Some(self.core.fence.now());
+                }
                 return Ok(self.act(loaded, kept, &appended.elsewhere));
+            }
+            Some(Err(error)) if is_taken_for_success(&error) => {
+                loaded.version = Version(append.expected.0 + append.facts.len() as u64);
+                return Ok(self.act(loaded, kept, &[]));
+            }
+            Some(Err(AppendError::StaleEpoch { current, .. })) if planted(Bug::EpochCopied) => {
+                kept.append = kept.append.map(|append| Append { guard: Guard::Owner(current), ..append });
+                return Box::pin(self.record(body, loaded, kept)).await;
             }
             Some(Err(error)) => error,
             None => AppendError::Store(StoreError::Ambiguous { detail: "the store gave no answer".into() }),
@@ -295,6 +314,11 @@ impl AgentActor {
         let facts = found.iter().map(|recorded| (&recorded.envelope.fact, recorded.envelope.header.epoch));
         match (resume::after_doubt(facts, wanted, loaded.agent.epoch()), found.last()) {
             (Doubt::Append, _) => self.record(body, loaded, kept).await,
+            (_, Some(last)) if planted(Bug::AppendTwice) => {
+                let expected = last.envelope.header.version;
+                let append = kept.append.map(|append| Append { expected, ..append });
+                self.record(body, loaded, Kept { append, ..kept }).await
+            }
             (Doubt::Act, Some(last)) => {
                 body.is_well();
                 loaded.version = last.envelope.header.version;
@@ -339,7 +363,7 @@ impl AgentActor {
             loaded.log(core, &line);
         }
         if let Some(row) = acts.row {
-            if loaded.row.due != row.due {
+            if loaded.row.due != row.due && !planted(Bug::TimerNotSet) {
                 core.timers.set(agent, row.due);
             }
             loaded.row = row;
@@ -385,6 +409,26 @@ impl AgentActor {
             seen,
         };
         self.core.models.send(effect.key, sending);
+    }
+}
+
+/// The entries of its inbox that are dealt with by a step.
+fn taken(mut takes: Vec<InputId>, loaded: &Loaded) -> Vec<InputId> {
+    if planted(Bug::MailNotTaken) {
+        takes.clear();
+    }
+    if planted(Bug::InboxTakenEarly) {
+        takes.extend(loaded.inbox.iter().map(|entry| entry.id));
+    }
+    takes
+}
+
+/// Never, but with a bug.
+fn is_taken_for_success(error: &AppendError) -> bool {
+    match error {
+        AppendError::StaleEpoch { .. } => planted(Bug::RefusedIsSuccess),
+        AppendError::Store(StoreError::Ambiguous { .. }) => planted(Bug::AmbiguousIsSuccess),
+        _ => false,
     }
 }
 

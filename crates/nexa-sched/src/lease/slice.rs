@@ -3,6 +3,7 @@
 //! A slice has at most one write under way. Whatever its holder was told is recorded (`told` fits `recorded`, and its pace
 //! the recorded pace), and while a smaller size is being written, nothing larger is told.
 
+use nexa_types::planted::{Bug, planted};
 use nexa_types::{Millis, Timestamp};
 
 use super::share::Claim;
@@ -290,14 +291,20 @@ impl Slice {
         if self.version > 0 && is_small && !returns && now.since(self.told_at) < STEADY {
             return false;
         }
-        if next.fits(&self.recorded) && pace <= self.pace {
+        let is_recorded = next.fits(&self.recorded) || planted(Bug::SliceToldEarly);
+        if is_recorded && (pace <= self.pace || planted(Bug::PaceUnrecorded)) {
             let is_new = self.version == 0 || next != self.told || pace != self.told_pace;
             if is_new {
                 self.decide(count.next(), (next, pace), now);
+                if planted(Bug::ShrinkNotAwaited) {
+                    self.write(next, self.pace, None, count);
+                }
             }
             return is_new;
         }
-        *pool = pool.minus(&next.minus(&self.recorded));
+        if !planted(Bug::PoolGivenTwice) {
+            *pool = pool.minus(&next.minus(&self.recorded));
+        }
         self.write(self.recorded.max(&next), self.pace.max(pace), Some((next, pace)), count);
         false
     }

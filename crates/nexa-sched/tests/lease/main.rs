@@ -3,27 +3,20 @@
 //! A failing seed is printed, and `NEXA_SEED=n cargo test -p nexa-sched --test lease` plays it alone.
 
 mod dice;
+mod play;
 mod provider;
 mod rules;
 mod world;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use dice::Dice;
-use nexa_sched::ProviderBudget;
-use nexa_sched::lease::{Cost, Meter, Sizes};
+use nexa_sched::lease::{Meter, Sizes};
+use play::{budget, stubborn, troubles, world};
 use world::World;
 
 const SEEDS: u64 = 2_000;
-const STEPS: u64 = 300;
 /// Within so many rounds of a second after the last trouble all is as it should be.
 const ROUNDS: u64 = 240;
-
-fn budget(provider: &str, limits: [Option<u64>; 4]) -> ProviderBudget {
-    let [requests_per_minute, input_tokens_per_minute, output_tokens_per_minute, concurrency] = limits;
-    let provider = provider.to_owned();
-    ProviderBudget { provider, requests_per_minute, input_tokens_per_minute, output_tokens_per_minute, concurrency }
-}
 
 /// Plays each of them, or the one that is asked for. Gives how many.
 fn each_seed(seeds: u64, play: impl Fn(u64) + Send + Sync) -> u64 {
@@ -52,54 +45,12 @@ fn each_seed(seeds: u64, play: impl Fn(u64) + Send + Sync) -> u64 {
     seeds
 }
 
-fn world(seed: u64, is_roomy: bool) -> World {
-    let mut dice = Dice::new(!seed);
-    let nodes = dice.between(2, 6);
-    let mut limits = || {
-        let mut limit = |choices: &[u64], least: u64| {
-            let choice = dice.pick(choices);
-            let choice = if is_roomy { choice.max(least * nodes * 2) } else { choice };
-            (!dice.percent(30)).then_some(choice)
-        };
-        [
-            limit(&[0, 3, 10, 100, 600, 600], 20),
-            limit(&[90, 1_000, 10_000, 50_000], 100),
-            limit(&[50, 600, 5_000, 25_000], 50),
-            limit(&[1, 5, 40, 100], 20),
-        ]
-    };
-    let budgets = vec![budget("near", limits()), budget("far", limits())];
-    let mut world = World::new(seed, usize::try_from(nodes).expect("a few"), budgets);
-    world.has_faults = true;
-    let costs = if is_roomy { &[(100, 50)][..] } else { &[(100, 50), (20, 5), (90, 1)] };
-    let (input_tokens, output_tokens) = dice.pick(costs);
-    world.cost_max = Cost { input_tokens, output_tokens };
-    for node in &mut world.nodes {
-        node.appetite = dice.pick(&[0, 1, 100, 100]);
-    }
-    world
-}
-
-fn play_troubles(world: &mut World) {
-    for _ in 0..STEPS {
-        let millis = world.dice.between(100, 1_000);
-        world.pass(millis);
-        world.check();
-        if world.dice.percent(12) {
-            world.trouble();
-        }
-        if world.has_no_leader() && world.dice.percent(10) {
-            world.elect();
-        }
-    }
-}
-
 #[test]
 fn budgets_hold_whatever_happens() {
     let (requests, changes) = (AtomicU64::new(0), AtomicU64::new(0));
     let played = each_seed(SEEDS, |seed| {
         let mut world = world(seed, false);
-        play_troubles(&mut world);
+        troubles(&mut world);
         let seen: u64 = world.providers.values().map(|provider| provider.requests).sum();
         requests.fetch_add(seen, Ordering::Relaxed);
         changes.fetch_add(world.changes, Ordering::Relaxed);
@@ -115,19 +66,7 @@ fn budgets_hold_whatever_happens() {
 fn what_lost_nodes_may_have_begun_is_given_to_nobody_else() {
     let requests = AtomicU64::new(0);
     let played = each_seed(SEEDS / 10, |seed| {
-        let mut world = World::new(2 * seed, 3, vec![budget("near", [Some(600), None, None, None])]);
-        world.nodes.iter_mut().for_each(|node| node.appetite = 100);
-        world.are_stubborn = true;
-        for _ in 0..2 * STEPS {
-            let millis = world.dice.between(100, 400);
-            world.pass(millis);
-            world.check();
-            if world.dice.percent(2) {
-                world.lease_ends();
-            } else if world.dice.percent(1) {
-                world.elect();
-            }
-        }
+        let world = stubborn(seed);
         requests.fetch_add(world.providers["near"].requests, Ordering::Relaxed);
     });
     let requests = requests.into_inner() / played;
@@ -157,7 +96,7 @@ fn is_fair(world: &World) -> Result<(), String> {
 fn after_the_last_trouble_those_who_want_it_have_the_budget_in_equal_parts() {
     each_seed(SEEDS / 5, |seed| {
         let mut world = world(seed, true);
-        play_troubles(&mut world);
+        troubles(&mut world);
         let first = world.budgets[0].clone();
         world.budgets.push(first);
         let idle = world.dice.between(0, 2) as usize;

@@ -23,7 +23,7 @@ impl Counting {
         self.requests += 1;
         self.in_flight += 1;
         let most = self.limits.of(Meter::Concurrency);
-        assert!(self.in_flight <= most, "{} requests at once, {most} may be, at {now}", self.in_flight);
+        assert!(self.in_flight <= most, "LS-2: {} requests at once, {most} may be, at {now}", self.in_flight);
         self.count(Meter::Requests, 1, now);
         self.count(Meter::InputTokens, cost.input_tokens, now);
     }
@@ -46,6 +46,6 @@ impl Counting {
             self.minutes[at].pop_front();
         }
         let most = self.limits.of(meter);
-        assert!(self.sums[at] <= most, "{meter:?}: {} within a minute, {most} may be, at {now}", self.sums[at]);
+        assert!(self.sums[at] <= most, "LS-2: {meter:?}: {} within a minute, {most} may be, at {now}", self.sums[at]);
     }
 }

@@ -7,9 +7,9 @@
 use std::sync::Arc;
 
 use nexa_event::envelope::Fact;
-use nexa_event::fact::{AgentEvent, Program, Spawned, WorkloadEvent};
+use nexa_event::fact::{AgentEvent, Input, Program, Spawned, WorkloadEvent};
 use nexa_ports::clock::Clock;
-use nexa_ports::store::{Append, AppendError, Birth, Cancelled, Guard, Stamp, Store};
+use nexa_ports::store::{Append, AppendError, Birth, Cancelled, Guard, Post, Stamp, Store};
 use nexa_runtime::programs;
 use nexa_types::*;
 use nexa_vm::codec;
@@ -29,7 +29,13 @@ agent Clerk { prompt: "Say it." }
 fn word(paid: Result[str]) -> str => match paid { ok(_) => "paid", err(error) => error.code }
 
 flow helper(name: str) -> str uses pay {
-    let got: int = receive()
+    let got = 0
+    let n = 0
+    while (n < 3) {
+        n += 1
+        let next: int = receive()
+        got = got * 10 + next
+    }
     let paid = try pay("#{name} helper #{got}")
     return "#{got + 1}:#{word(paid)}"
 }
@@ -39,7 +45,16 @@ flow main(name: str, nap: int, rounds: int) -> str uses pay {
     let first = try pay("#{name} first")
     let child = spawn helper(name)
     sleep(1ms * nap)
-    pass 41 to child
+    pass 1 to child
+    pass 2 to child
+    pass 3 to child
+    let mail = 0
+    let m = 0
+    while (m < 3) {
+        m += 1
+        let next: int = receive()
+        mail = mail * 10 + next
+    }
     let helped = await child
     let _ = draft |>> [Clerk, Clerk]
     let said = ""
@@ -50,9 +65,15 @@ flow main(name: str, nap: int, rounds: int) -> str uses pay {
         let paid = try pay("#{name} round #{n}")
         said = "#{said} #{word(paid)}"
     }
-    return "#{draft} #{word(first)} #{helped}#{said}"
+    return "#{draft} #{mail} #{word(first)} #{helped}#{said}"
 }
 "##;
+
+/// How long a workload takes beyond its naps at most where nothing goes wrong, for each of its calls and in all: a call waits
+/// for others in its lane, is up to 600 ms on its way, and the store is asked a few times for each.
+const CALL_MAX: Millis = Millis(900);
+/// See [`CALL_MAX`].
+const BEYOND_MAX: Millis = Millis(4_000);
 
 /// What a program says of a call that was made.
 const PAID: &str = "paid";
@@ -84,6 +105,12 @@ impl Job {
         format!("w{}", self.number)
     }
 
+    /// In so much time it has ended where nothing goes wrong.
+    pub(super) fn takes_at_most(&self) -> Millis {
+        let rounds = self.rounds.unsigned_abs();
+        Millis((1 + MAIL.len() as u64 + rounds) * self.nap.0 + (3 + rounds) * CALL_MAX.0 + BEYOND_MAX.0)
+    }
+
     /// Its calls of the tool: what is asked for, and what it says has become of it; an error says how its end is wrong.
     pub(super) fn calls(&self, outcome: &Outcome) -> Result<Vec<(String, bool)>, String> {
         let payload = match outcome {
@@ -100,8 +127,12 @@ impl Job {
         if words.next() != Some(format!("<{name}>").as_str()) {
             return Err(wrong());
         }
+        // Each message of its client once, and in order.
+        if words.next() != Some("456") {
+            return Err(wrong());
+        }
         let mut calls = vec![(format!("{name} first"), words.next())];
-        calls.push((format!("{name} helper 41"), words.next().and_then(|word| word.strip_prefix("42:"))));
+        calls.push((format!("{name} helper 123"), words.next().and_then(|word| word.strip_prefix("124:"))));
         calls.extend((1..=self.rounds).map(|n| (format!("{name} round {n}"), words.next())));
         let judged = calls.into_iter().map(|(what, word)| match word {
             Some(PAID) => Ok((what, true)),
@@ -188,6 +219,24 @@ pub(super) async fn submit(store: Arc<dyn Store>, clock: Arc<VirtualClock>, put:
             Some(Ok(_) | Err(AppendError::VersionConflict { .. })) => return,
             _ => clock.wait_until(clock.now().after(TRY_AGAIN)).await,
         }
+    }
+}
+
+/// What a client sends to a workload, in order.
+pub(super) const MAIL: [i64; 3] = [4, 5, 6];
+
+/// Sends a workload its mail, each until the store says that it has it or nobody is there any more.
+pub(super) async fn mail(store: Arc<dyn Store>, clock: Arc<VirtualClock>, job: &Job) {
+    let root = AgentId::root(job.workload());
+    for number in MAIL {
+        let request = RequestId::from_bytes(u128::from(number.unsigned_abs()).to_be_bytes());
+        let value = codec::encode(&Value::Int(number));
+        let input = Input::Message { from: "its client".into(), value };
+        let post = Post { to: root, id: InputId::message(root, request), input, trace: None };
+        while store.post(post.clone(), stamp(clock.now())).await.is_err() {
+            clock.wait_until(clock.now().after(TRY_AGAIN)).await;
+        }
+        clock.wait_until(clock.now().after(job.nap)).await;
     }
 }
 

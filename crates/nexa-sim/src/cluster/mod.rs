@@ -22,11 +22,16 @@
 //! | P5 | each workload and each agent ends once, and nothing follows | `oracles` |
 //! | P21 | after an acknowledged cancel nothing of the workload is started | `oracles` |
 //! | ST-1 | streams have the versions 1 to n | `oracles` |
+//! | LE-2 | a leader places nothing on a node long after that was cordoned | `store` |
 //! | LE-7 | once faults stop, every agent comes to its end on a node that is there | `oracles` |
 //! | PANIC | nothing panics | `panics` |
+//! | MB-2 | no lease is ended by others while its process is there; once faults stop, each node is a member | `town` |
+//! | MD-1 | no node has more calls in flight than its lanes have room for | `world` |
+//! | P15 | where nothing goes wrong, no call is unknown, also while nodes leave and come | `oracles` |
+//! | LV-1 | where nothing goes wrong, each workload ends in about the time that its naps and calls take | `oracles` |
 //!
 //! A failing seed prints its faults, the property, and the command that plays it again. Whether the simulation would notice is
-//! shown by planted bugs ([`Bug`]), each of which some seed must catch.
+//! shown by planted bugs ([`crate::bugs`]), each of which some seed must catch.
 //!
 //! Not here: processes, sockets, disks and real clocks (the process tests have these), the doors, tools' adapters, and looks into
 //! memories, which use threads.
@@ -34,15 +39,16 @@
 mod load;
 mod oracles;
 mod panics;
+mod people;
 mod plan;
 mod process;
 mod store;
 mod town;
 mod trace;
+mod witness;
 mod world;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -54,14 +60,17 @@ use nexa_ports::store::{Rows, Store};
 use nexa_types::{GlobalSeq, Millis, WorkloadId};
 
 use self::load::Job;
+use self::people::People;
 use self::process::{BEGIN, Process, VirtualClock, lock};
 use self::store::{ProcessStore, Server};
 use self::town::{Land, Town};
 use self::trace::Trace;
 use self::world::World;
+use crate::bugs::planting;
 use crate::dice::Dice;
 
 pub use self::trace::Violation;
+pub use crate::bugs::Bug;
 
 /// Between two looks at the plan.
 const TICK: Millis = Millis(50);
@@ -76,47 +85,9 @@ const CANCELLED_ONE_IN: u64 = 6;
 /// See [`CANCELLED_ONE_IN`].
 const CANCELLED_WITHIN: Millis = Millis(10_000);
 /// In one look of so many an agent is told to move.
-const MOVED_ONE_IN: u64 = 30;
+const MOVED_ONE_IN: u64 = 15;
 /// Everything has ended for so long before a run is judged: what comes late must come by then.
 const QUIET: Millis = Millis(3_000);
-
-/// A bug that is planted to see whether it is noticed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Bug {
-    /// The store takes whoever writes for the owner.
-    StoreFence,
-    /// A node sends whatever its lease says.
-    LeaseFence,
-    /// The store says that it has stored something, and has not.
-    EarlyAck,
-    /// A tool's adapter does some calls twice.
-    ToolRetry,
-    /// A call whose outcome is unknown is made again.
-    BlindRetry,
-}
-
-impl Bug {
-    /// All of them.
-    pub const ALL: [Self; 5] = [Self::StoreFence, Self::LeaseFence, Self::EarlyAck, Self::ToolRetry, Self::BlindRetry];
-
-    /// Its name on the command line.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::StoreFence => "store-fence",
-            Self::LeaseFence => "lease-fence",
-            Self::EarlyAck => "early-ack",
-            Self::ToolRetry => "tool-retry",
-            Self::BlindRetry => "blind-retry",
-        }
-    }
-}
-
-impl fmt::Display for Bug {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(self.name())
-    }
-}
 
 /// What a run is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -185,7 +156,7 @@ pub fn run(seed: u64, settings: &Settings) -> Result<Report, String> {
     let (played, panics) = panics::watched(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         let runtime = runtime.map_err(|error| format!("there is no runtime: {error}"))?;
-        runtime.block_on(play(seed, settings))
+        planting(settings.bug, || runtime.block_on(play(seed, settings)))
     });
     // A run that ended with a panic has nothing to report but that.
     let mut report = played.unwrap_or_else(|| Ok(Report { seed, ..Report::default() }))?;
@@ -211,9 +182,17 @@ async fn play(seed: u64, settings: &Settings) -> Result<Report, String> {
         world: world.clone(),
         seed,
         bug: settings.bug,
+        people: People {
+            clock: clock.clone(),
+            trace: trace.clone(),
+            server: server.clone(),
+            clusters: Arc::default(),
+            busy: Arc::default(),
+        },
+        runs: Arc::default(),
     };
     let faulty = Millis(settings.seconds * 1_000 * FAULTY_PERCENT / 100);
-    let plan = if settings.has_faults { plan::draw(seed, settings.nodes, faulty) } else { Vec::new() };
+    let plan = plan::draw(seed, settings.nodes, faulty, settings.has_faults);
     let (faults, kinds) = (town::shown_plan(&plan), plan.iter().map(|planned| planned.fault.kind()).collect());
     let mut town = Town::new(land, settings.nodes, plan);
 
@@ -236,7 +215,8 @@ async fn play(seed: u64, settings: &Settings) -> Result<Report, String> {
         }
         if town.is_healed() && now >= BEGIN.after(faulty) {
             let healed_at = *healed_at.get_or_insert(now);
-            let is_done = accepted == clients.jobs.len() && has_ended(&server, &clients.jobs).await;
+            let is_whole = accepted == clients.jobs.len() && town.away().is_empty();
+            let is_done = is_whole && has_ended(&server, &clients.jobs).await;
             let since = if is_done { Some(quiet_since.unwrap_or(now)) } else { None };
             quiet_since = since;
             let is_quiet = since.is_some_and(|since| now.since(since) >= QUIET);
@@ -253,7 +233,13 @@ async fn play(seed: u64, settings: &Settings) -> Result<Report, String> {
     let cancels = lock(&clients.cancels).clone();
     let accepted = (clients.taken_in(), cancels);
     let finished = trace.is_sound();
-    let judged = oracles::judge(&server, &world, &trace, &accepted, finished.then(|| town.present())).await;
+    if finished {
+        for name in town.away() {
+            trace.violated("MB-2", format!("{name} is no member, and nothing is wrong any more"));
+        }
+    }
+    let there = finished.then(|| town.present());
+    let judged = oracles::judge(&server, &world, &trace, &accepted, (there, !settings.has_faults)).await;
     let (starts, in_flight) = (town.runs(), town.hit_in_flight());
     drop(town);
     let (hash, facts, lines, mut violations) = trace.finish();
@@ -331,6 +317,8 @@ impl Clients {
                 load::submit(store.clone(), clock.clone(), put, &job).await;
                 lock(&taken_in).push(job.workload());
                 accepted.fetch_add(1, Ordering::Relaxed);
+                let (to, at, of) = (store.clone(), clock.clone(), job.clone());
+                tokio::spawn(async move { load::mail(to, at, &of).await });
                 let Some(after) = job.cancelled_after else { return };
                 clock.wait_until(clock.now().after(after)).await;
                 if load::cancel(store, clock, job.workload()).await {

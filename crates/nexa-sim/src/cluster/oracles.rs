@@ -6,7 +6,7 @@ use nexa_event::effect::Answer;
 use nexa_event::envelope::Fact;
 use nexa_event::fact::{AgentEvent, EffectResult, WorkloadEvent};
 use nexa_ports::store::{Recorded, Rows, Store};
-use nexa_types::{AgentId, EffectKey, Epoch, GlobalSeq, NodeId, Outcome, StreamId, Version, WorkloadId};
+use nexa_types::{AgentId, EffectKey, Epoch, GlobalSeq, NodeId, Outcome, StreamId, Timestamp, Version, WorkloadId};
 
 use super::load::Job;
 use super::store::{Server, name_of};
@@ -32,13 +32,14 @@ pub(super) async fn ends_of(server: &Server, workload: WorkloadId) -> Vec<Outcom
     ends.collect()
 }
 
-/// Judges everything; who is `present` is nobody's business if the run was broken off, and nor is who has not ended.
+/// Judges everything; who is `present` is nobody's business if the run was broken off, and nor is who has not ended. Where
+/// nothing went wrong, more is asked.
 pub(super) async fn judge(
     server: &Server,
     world: &World,
     trace: &Trace,
     (accepted, cancels): &(Vec<Job>, BTreeMap<WorkloadId, GlobalSeq>),
-    present: Option<Vec<NodeId>>,
+    (present, is_calm): (Option<Vec<NodeId>>, bool),
 ) -> Judged {
     let log = server.memory.scan(None, GlobalSeq(0), usize::MAX).await.unwrap_or_default();
     streams(&log, trace);
@@ -51,6 +52,12 @@ pub(super) async fn judge(
     }
     let counts = Judged { accepted: accepted.len(), effects, done: done.len(), unknown };
     let Some(present) = present else { return counts };
+    if is_calm {
+        if unknown > 0 {
+            trace.violated("P15", format!("{unknown} calls are of unknown outcome, and nothing went wrong"));
+        }
+        accepted.iter().for_each(|job| in_time(&log, job, trace));
+    }
     for job in accepted {
         let ends = ends_of(server, job.workload()).await;
         let name = format!("workload w{}", job.number);
@@ -72,6 +79,18 @@ pub(super) async fn judge(
         trace.violated("LE-7", format!("{} {what}: {} of {owner} under {}", row.agent, row.state, row.epoch));
     }
     counts
+}
+
+/// Whether a workload took about as long as its naps and calls.
+fn in_time(log: &[Recorded], job: &Job, trace: &Trace) {
+    let stream = StreamId::Workload(job.workload());
+    let times: Vec<Timestamp> =
+        log.iter().filter(|it| it.envelope.header.stream == stream).map(|it| it.envelope.header.at).collect();
+    let (Some(first), Some(last)) = (times.first(), times.last()) else { return };
+    let (took, most) = (last.since(*first), job.takes_at_most());
+    if took > most {
+        trace.violated("LV-1", format!("workload w{} took {took}, and should take {most} at most", job.number));
+    }
 }
 
 /// Where the agents of a workload are, for people.

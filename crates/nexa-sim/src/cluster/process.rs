@@ -61,6 +61,14 @@ enum Life {
     Dead,
 }
 
+/// What happens to a process at the moment that it asks the store to record the start of an effect: with the word on its way,
+/// what it believes to be so is oldest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AtStart {
+    Stand,
+    Die,
+}
+
 /// One run of one node. Not a `watch`: that wakes whoever waits in an order that tokio draws.
 #[derive(Debug)]
 pub(super) struct Process {
@@ -68,13 +76,14 @@ pub(super) struct Process {
     pub(super) number: u64,
     life: Mutex<Life>,
     changed: Notify,
+    at_start: Mutex<Option<AtStart>>,
 }
 
 impl Process {
     pub(super) fn new() -> Arc<Self> {
         static MADE: AtomicU64 = AtomicU64::new(0);
         let number = MADE.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Self { number, life: Mutex::new(Life::Runs), changed: Notify::new() })
+        Arc::new(Self { number, life: Mutex::new(Life::Runs), changed: Notify::new(), at_start: Mutex::default() })
     }
 
     fn is(&self, life: Life) -> bool {
@@ -83,6 +92,10 @@ impl Process {
 
     pub(super) fn runs(&self) -> bool {
         self.is(Life::Runs)
+    }
+
+    pub(super) fn is_dead(&self) -> bool {
+        self.is(Life::Dead)
     }
 
     async fn becomes(&self, life: Life) {
@@ -108,6 +121,21 @@ impl Process {
     /// Stands still, or goes on.
     pub(super) fn stand(&self, stands: bool) {
         self.set(if stands { Life::Stands } else { Life::Runs });
+    }
+
+    /// Keeps this for the next start of an effect, or nothing.
+    pub(super) fn keep_for_start(&self, what: Option<AtStart>) {
+        *lock(&self.at_start) = what;
+    }
+
+    /// The store is asked to record the start of an effect; gives what happens to the process with that.
+    pub(super) fn starts_effect(&self) -> Option<AtStart> {
+        let what = lock(&self.at_start).take()?;
+        match what {
+            AtStart::Stand => self.stand(true),
+            AtStart::Die => self.die(),
+        }
+        Some(what)
     }
 
     pub(super) fn die(&self) {

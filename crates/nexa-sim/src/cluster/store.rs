@@ -7,10 +7,14 @@
 //! Checked here, with every fact as it is stored:
 //!   P1  no fact of an agent is stored under an epoch below the highest that it has had, and none says that an effect was
 //!       started under one
+//!   LE-2  no leader places an agent on a node long after people had that take nothing new
 //!   LD-1  nothing of a leader is accepted under an epoch below the highest that was accepted
+
+mod broken;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
 use futures::FutureExt;
@@ -31,11 +35,11 @@ use super::process::{Process, VirtualClock, lock};
 use super::trace::Trace;
 
 /// How long a way to the store or back takes at most when nothing is wrong with it.
-const CALM_DELAY: Millis = Millis(3);
+const CALM_DELAY: Millis = Millis(8);
 /// How much later than its doubtful answer a write may be stored.
 const LATE_MAX: Millis = Millis(2_000);
-/// Of how many acknowledgements one is a lie, with the bug that does that.
-const LIES_ONE_IN: u64 = 60;
+/// What was on its way when a node was cordoned may come for so long.
+const SHUT_GRACE: Millis = Millis(8_000);
 
 /// What is wrong with the store for a while.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -60,16 +64,25 @@ enum Fate {
     Late,
 }
 
+/// The start of an effect that the store has accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Started {
+    pub(super) agent: AgentId,
+    pub(super) epoch: Epoch,
+}
+
 #[derive(Default)]
 struct Seen {
     position: GlobalSeq,
     epochs: BTreeMap<AgentId, Epoch>,
     leader: Epoch,
-    /// Each attempt of an effect that the store has accepted, with its agent. An earlier one may still be sent when a later one
-    /// is accepted: its sender hears of its own first.
-    started: BTreeMap<(EffectKey, u32), AgentId>,
+    /// Each attempt of an effect that the store has accepted. An earlier one may still be sent when a later one is accepted: its
+    /// sender hears of its own first.
+    started: BTreeMap<(EffectKey, u32), Started>,
     /// Effects that were started and have not ended.
     open: BTreeSet<(AgentId, Seq)>,
+    /// Nodes on which nothing is to be placed, and since when.
+    shut: BTreeMap<NodeId, Timestamp>,
     /// When each process was last told that it owns an agent, by an append that was accepted.
     owned_at: BTreeMap<(AgentId, u64), Timestamp>,
 }
@@ -83,6 +96,8 @@ pub(super) struct Server {
     weather: Mutex<Weather>,
     seen: Mutex<Seen>,
     bug: Option<Bug>,
+    /// Inputs that a bug has given other ids.
+    renamings: AtomicU64,
 }
 
 impl Server {
@@ -95,6 +110,7 @@ impl Server {
             weather: Mutex::default(),
             seen: Mutex::default(),
             bug,
+            renamings: AtomicU64::new(1 << 32),
         })
     }
 
@@ -102,14 +118,38 @@ impl Server {
         *lock(&self.weather) = weather;
     }
 
-    /// Whose the start of this attempt was, if it was accepted.
-    pub(super) fn started(&self, key: EffectKey, attempt: u32) -> Option<AgentId> {
+    /// The start of this attempt, if it was accepted.
+    pub(super) fn started(&self, key: EffectKey, attempt: u32) -> Option<Started> {
         lock(&self.seen).started.get(&(key, attempt)).copied()
     }
 
     /// Whether an effect was started and has not ended.
     pub(super) fn has_open_effects(&self) -> bool {
         !lock(&self.seen).open.is_empty()
+    }
+
+    /// The highest epoch that an agent has had in its stream.
+    pub(super) fn epoch(&self, agent: AgentId) -> Epoch {
+        lock(&self.seen).epochs.get(&agent).copied().unwrap_or_default()
+    }
+
+    /// From now on, or no longer, nothing is to be placed on a node.
+    pub(super) fn shuts(&self, node: &NodeId, is_shut: bool) {
+        let mut seen = lock(&self.seen);
+        if is_shut {
+            seen.shut.insert(node.clone(), self.clock.now());
+        } else {
+            seen.shut.remove(node);
+        }
+    }
+
+    /// A leader has placed an agent.
+    fn placed(&self, wish: &Place) {
+        let shut = lock(&self.seen).shut.get(&wish.node).copied();
+        if let Some(span) = shut.map(|at| self.clock.now().since(at)).filter(|span| *span > SHUT_GRACE) {
+            self.trace
+                .violated("LE-2", format!("{} was placed on {}, {span} after it was shut", wish.agent, wish.node));
+        }
     }
 
     /// When the store last accepted an append of this process as an agent's owner, one without facts too: that is how it asks.
@@ -161,9 +201,9 @@ impl Server {
             }
             *highest = epoch.max(said).max(*highest);
             match (event, workload) {
-                (AgentEvent::EffectStarted { seq, attempt, .. }, Some(workload)) => {
+                (AgentEvent::EffectStarted { seq, attempt, epoch }, Some(workload)) => {
                     let key = EffectKey::of(workload, *agent, *seq);
-                    seen.started.insert((key, *attempt), *agent);
+                    seen.started.insert((key, *attempt), Started { agent: *agent, epoch: *epoch });
                     seen.open.insert((*agent, *seq));
                 }
                 (AgentEvent::EffectEnded { seq, .. } | AgentEvent::EffectLost { seq }, _) => {
@@ -256,6 +296,15 @@ impl ProcessStore {
         &self,
         work: impl FnOnce(Arc<Server>) -> BoxFuture<'static, Result<T, StoreError>> + Send + 'static,
     ) -> BoxFuture<'_, Result<T, StoreError>> {
+        self.write_and(false, work)
+    }
+
+    /// The same; `starts` says whether an effect is started by it.
+    fn write_and<T: Send + 'static>(
+        &self,
+        starts: bool,
+        work: impl FnOnce(Arc<Server>) -> BoxFuture<'static, Result<T, StoreError>> + Send + 'static,
+    ) -> BoxFuture<'_, Result<T, StoreError>> {
         async move {
             self.process.goes_on().await;
             let (answered, answer) = oneshot::channel();
@@ -284,6 +333,9 @@ impl ProcessStore {
                     server.observe().await;
                 }
             });
+            if starts && let Some(what) = self.process.starts_effect() {
+                self.server.trace.note("at start", format_args!("{what:?}"));
+            }
             let answer = answer.await.unwrap_or_else(|_| Err(doubtful()));
             self.process.goes_on().await;
             answer
@@ -312,6 +364,15 @@ impl ProcessStore {
 }
 
 impl Server {
+    async fn place_as(&self, leader: Epoch, wishes: Vec<Place>) -> Result<Vec<Result<Epoch, Epoch>>, LeadError> {
+        let answers = match self.bug {
+            Some(Bug::OldLeaderHeard) => self.memory.place(wishes.clone()).await?,
+            _ => self.memory.place_as(leader, wishes.clone()).await?,
+        };
+        wishes.iter().zip(&answers).filter(|(_, answer)| answer.is_ok()).for_each(|(wish, _)| self.placed(wish));
+        Ok(answers)
+    }
+
     async fn append(&self, by: u64, batch: Vec<Append>) -> Vec<Result<Appended, AppendError>> {
         let streams: Vec<StreamId> = batch.iter().map(|append| append.stream.clone()).collect();
         let answers = self.judge(batch).await;
@@ -323,43 +384,14 @@ impl Server {
         }
         answers
     }
-
-    async fn judge(&self, batch: Vec<Append>) -> Vec<Result<Appended, AppendError>> {
-        match self.bug {
-            Some(Bug::StoreFence) => {
-                let mut answers = Vec::new();
-                for append in batch {
-                    answers.extend(self.memory.append(vec![self.unfenced(append).await]).await);
-                }
-                answers
-            }
-            Some(Bug::EarlyAck) if self.dice.roll().is_multiple_of(LIES_ONE_IN) => {
-                let position = *self.memory.head().borrow();
-                let lie = |append: &Append| {
-                    let version = Version(append.expected.0 + append.facts.len() as u64);
-                    Ok(Appended { version, position, elsewhere: Vec::new() })
-                };
-                batch.iter().map(lie).collect()
-            }
-            _ => self.memory.append(batch).await,
-        }
-    }
-
-    /// What a store without a fence makes of an append: whoever writes is taken for the owner.
-    async fn unfenced(&self, mut append: Append) -> Append {
-        if let (StreamId::Agent(agent), Guard::Owner(_)) = (&append.stream, append.guard)
-            && let Ok(Some(row)) = self.memory.row(*agent).await
-        {
-            (append.guard, append.expected) = (Guard::Owner(row.epoch), row.version);
-        }
-        append
-    }
 }
 
 impl Store for ProcessStore {
     fn append(&self, batch: Vec<Append>) -> BoxFuture<'_, Vec<Result<Appended, AppendError>>> {
         let (count, by) = (batch.len(), self.process.number);
-        let answers = self.write(move |server| async move { Ok(server.append(by, batch).await) }.boxed());
+        let starts = |fact: &Fact| matches!(fact, Fact::Agent(AgentEvent::EffectStarted { .. }));
+        let starts = batch.iter().any(|append| append.facts.iter().any(starts));
+        let answers = self.write_and(starts, move |server| async move { Ok(server.append(by, batch).await) }.boxed());
         async move {
             match answers.await {
                 Ok(answers) => answers,
@@ -370,7 +402,7 @@ impl Store for ProcessStore {
     }
 
     fn post(&self, post: Post, stamp: Stamp) -> BoxFuture<'_, Result<Posted, StoreError>> {
-        self.write(move |server| async move { server.memory.post(post, stamp).await }.boxed())
+        self.write(move |server| async move { server.memory.post(server.renamed(post), stamp).await }.boxed())
     }
 
     fn cancel(
@@ -451,7 +483,7 @@ impl Leadership for ProcessStore {
         leader: Epoch,
         wishes: Vec<Place>,
     ) -> BoxFuture<'_, Result<Vec<Result<Epoch, Epoch>>, LeadError>> {
-        self.lead_by(leader, move |server| async move { server.memory.place_as(leader, wishes).await }.boxed())
+        self.lead_by(leader, move |server| async move { server.place_as(leader, wishes).await }.boxed())
     }
 
     fn put_record(

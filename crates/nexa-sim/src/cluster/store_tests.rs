@@ -25,6 +25,11 @@ impl Desk {
         Self { server, clock, agent, key }
     }
 
+    /// Whose the start of an attempt was.
+    fn started(&self, attempt: u32) -> Option<AgentId> {
+        self.server.started(self.key, attempt).map(|started| started.agent)
+    }
+
     /// A process becomes the owner, and starts an attempt.
     async fn starts(&self, process: &Arc<Process>, attempt: u32) {
         let row = self.server.memory.row(self.agent).await.unwrap().unwrap();
@@ -60,12 +65,9 @@ async fn an_attempt_that_was_accepted_counts_also_after_the_next_one_was() {
     let desk = Desk::new().await;
     let (one, other) = (Process::new(), Process::new());
     desk.starts(&one, 1).await;
-    assert_eq!((desk.server.started(desk.key, 1), desk.server.started(desk.key, 2)), (Some(desk.agent), None));
+    assert_eq!((desk.started(1), desk.started(2)), (Some(desk.agent), None));
     desk.starts(&other, 2).await;
-    assert_eq!(
-        (desk.server.started(desk.key, 1), desk.server.started(desk.key, 2)),
-        (Some(desk.agent), Some(desk.agent))
-    );
+    assert_eq!((desk.started(1), desk.started(2)), (Some(desk.agent), Some(desk.agent)));
 }
 
 #[tokio::test(start_paused = true)]

@@ -24,10 +24,12 @@ use nexa_types::{Millis, NodeId, Timestamp};
 use tokio::task::JoinHandle;
 
 use super::Bug;
+use super::people::People;
 use super::plan::{Fault, Planned, Whom};
-use super::process::{BEGIN, Door, Process, ProcessClock, ProcessPeers, VirtualClock, lock};
+use super::process::{AtStart, BEGIN, Door, Process, ProcessClock, ProcessPeers, VirtualClock, lock};
 use super::store::{ProcessStore, Server, Weather};
 use super::trace::{Trace, shown};
+use super::witness::{Runs, Witness};
 use super::world::{Outside, World};
 
 /// How long a process that has ended by itself is away.
@@ -48,11 +50,13 @@ pub(super) struct Land {
     pub(super) network: LocalNetwork,
     pub(super) seed: u64,
     pub(super) bug: Option<Bug>,
+    pub(super) people: People,
+    pub(super) runs: Arc<Runs>,
 }
 
 struct Running {
     cluster: Cluster,
-    _node: Node,
+    node: Node,
 }
 
 #[derive(Default)]
@@ -134,6 +138,7 @@ impl Town {
         // The keeper of leases looks at who holds a value, and what is dead may be held for a while.
         self.land.service.cut_off(&self.names[node]);
         run.peers.close();
+        lock(&self.land.people.clusters).remove(&self.names[node]);
         run.task.abort();
         drop(lock(&run.slot.running).take());
     }
@@ -151,7 +156,8 @@ impl Town {
         let over: Vec<Active> = over;
         over.into_iter().for_each(|active| self.end(&active));
         for node in 0..self.spots.len() {
-            if self.spots[node].run.as_ref().is_some_and(|run| run.slot.over.load(Ordering::Relaxed)) {
+            let is_over = |run: &Run| run.slot.over.load(Ordering::Relaxed) || run.process.is_dead();
+            if self.spots[node].run.as_ref().is_some_and(is_over) {
                 self.land.trace.note("over", format_args!("{}, run {}", self.names[node], self.spots[node].runs));
                 self.kill(node);
                 self.spots[node].starts_at = Some(now.after(RESTART_AFTER));
@@ -164,7 +170,7 @@ impl Town {
 
     /// Whether nothing is wrong any more, nor will be.
     pub(super) fn is_healed(&self) -> bool {
-        self.next.is_none() && self.active.is_empty()
+        self.next.is_none() && self.active.is_empty() && lock(&self.land.people.busy).is_empty()
     }
 
     fn leader(&self) -> Option<usize> {
@@ -207,6 +213,19 @@ impl Town {
                     service.cut_off(&self.names[node]);
                 }
             }
+            Fault::KillAtStart(whom) => {
+                node = self.node_of(whom);
+                if let Some(run) = &self.spots[node].run {
+                    run.process.keep_for_start(Some(AtStart::Die));
+                }
+            }
+            Fault::PauseAtStart(whom) => {
+                node = self.node_of(whom);
+                if let Some(run) = &self.spots[node].run {
+                    run.process.keep_for_start(Some(AtStart::Stand));
+                    service.cut_off(&self.names[node]);
+                }
+            }
             Fault::OneWay(whom, to) => {
                 node = self.node_of(whom);
                 network.cut(&self.names[node], &self.names[to], true);
@@ -226,6 +245,15 @@ impl Town {
             }
             Fault::NoMembership => service.set_away(true),
             Fault::Depose => drop(service.depose()),
+            Fault::Cordon(of) | Fault::Drain(of) => {
+                node = of;
+                let until = BEGIN.after(planned.until);
+                self.land.people.shut(self.names[of].clone(), matches!(fault, Fault::Drain(_)), until);
+            }
+            Fault::Leave(of) => {
+                node = of;
+                self.leave(of);
+            }
             Fault::Links { lost_per_mille, delay_max } => network.set_faults(Faults { lost_per_mille, delay_max }),
             Fault::Store(weather) => self.land.server.set_weather(weather),
         }
@@ -248,8 +276,14 @@ impl Town {
                     self.start(*node);
                 }
             }
-            Fault::Pause(_) => {
+            Fault::KillAtStart(_) => {
                 if let Some(run) = same {
+                    run.process.keep_for_start(None);
+                }
+            }
+            Fault::Pause(_) | Fault::PauseAtStart(_) => {
+                if let Some(run) = same {
+                    run.process.keep_for_start(None);
                     run.process.stand(false);
                     run.door.open();
                     let (land, process) = (self.land.clone(), run.process.clone());
@@ -273,10 +307,30 @@ impl Town {
                 }
             }
             Fault::NoMembership => service.set_away(false),
-            Fault::Depose => {}
+            Fault::Depose | Fault::Cordon(_) | Fault::Drain(_) | Fault::Leave(_) => {}
             Fault::Links { .. } => network.set_faults(Faults::default()),
             Fault::Store(_) => self.land.server.set_weather(Weather::default()),
         }
+    }
+
+    /// A node leaves in good order, as one does that is told to stop; whoever looks after it starts it again.
+    fn leave(&self, node: usize) {
+        let Some(run) = &self.spots[node].run else { return };
+        let Some((cluster, of)) = lock(&run.slot.running).as_ref().map(|it| (it.cluster.clone(), it.node.clone()))
+        else {
+            return;
+        };
+        let slot = run.slot.clone();
+        self.land.people.leave(self.names[node].clone(), cluster, of, move || slot.over.store(true, Ordering::Relaxed));
+    }
+
+    /// Names of the nodes that are no members now.
+    pub(super) fn away(&self) -> Vec<&NodeId> {
+        let is_away = |spot: &Spot| {
+            let run = spot.run.as_ref().and_then(|run| lock(&run.slot.running).as_ref().map(|it| it.cluster.clone()));
+            run.is_none_or(|cluster| cluster.fenced())
+        };
+        self.names.iter().zip(&self.spots).filter(|(_, spot)| is_away(spot)).map(|(name, _)| name).collect()
     }
 
     /// A door of the cluster says that somebody was born without an owner.
@@ -345,6 +399,7 @@ impl Parts {
             Ok(running) => {
                 land.trace.note("runs", format_args!("{name}, run {run}"));
                 let cluster = running.cluster.clone();
+                lock(&land.people.clusters).insert(name.clone(), cluster.clone());
                 *lock(&slot.running) = Some(running);
                 cluster.over().await;
             }
@@ -366,7 +421,12 @@ impl Parts {
             build: "sim".into(),
             formats: (Formats::THIS_BUILD.oldest, Formats::THIS_BUILD.newest),
         };
-        let membership: Arc<dyn Membership> = land.service.member();
+        let membership: Arc<dyn Membership> = Arc::new(Witness {
+            membership: land.service.member(),
+            runs: land.runs.clone(),
+            process: process.clone(),
+            trace: land.trace.clone(),
+        });
         membership.join(card.clone()).await?;
         process.goes_on().await;
         let store = ProcessStore::new(&land.server, &process);
@@ -375,6 +435,7 @@ impl Parts {
             process: process.clone(),
             node: name.clone(),
             membership: membership.clone(),
+            calls: Default::default(),
         });
         let number = crate::dice::Dice::of(&[land.seed, run, name.as_str().bytes().map(u64::from).sum()]).next();
         let dice = Arc::new(SeededDice::new(number));
@@ -409,7 +470,7 @@ impl Parts {
             writing: Writing::oldest(Formats::THIS_BUILD),
         };
         let cluster = Cluster::start(config, ports).await?;
-        Ok(Running { cluster, _node: node })
+        Ok(Running { cluster, node })
     }
 }
 

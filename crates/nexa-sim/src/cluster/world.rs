@@ -2,11 +2,14 @@
 //!
 //! Checked here, with every call as it is sent:
 //!   RT-1  the store had accepted that this effect is started
+//!   P1  nobody has taken the agent over since, but within a second of the store's word that it is this node's
+//!   MD-1  the node has no more calls in flight than there is room for
 //!   P1b  the node's lease counts, or the store has accepted an append of this node as the agent's owner within the last second
 //!
 //! The sink is never killed. What reached it has happened, whether or not anybody waits for the answer.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use futures::FutureExt;
@@ -31,7 +34,7 @@ const THINKING_MAX: Millis = Millis(400);
 /// How long a way to the sink or back takes at most.
 const WAY_MAX: Millis = Millis(300);
 /// Calls in flight at once, of models and of tools each.
-const SLOTS: usize = 8;
+const SLOTS: usize = 2;
 
 /// What the sink has counted for one key.
 #[derive(Debug, Clone, Default)]
@@ -77,7 +80,7 @@ impl World {
     fn sent(&self, from: &Outside, key: EffectKey, attempt: u32, what: &str) {
         let node = &from.node;
         self.trace.note("sent", format_args!("{node} {key} attempt {attempt} {what}"));
-        let Some(agent) = self.server.started(key, attempt) else {
+        let Some(started) = self.server.started(key, attempt) else {
             let text = format!("{node} sent {key} attempt {attempt} ({what}), of which the store knows no start");
             return self.trace.violated("RT-1", text);
         };
@@ -86,7 +89,12 @@ impl World {
             Standing::Member { valid_until, .. } => now < valid_until,
             Standing::Outside | Standing::Lost => false,
         };
-        let since = now.since(self.server.owned_at(agent, &from.process));
+        let since = now.since(self.server.owned_at(started.agent, &from.process));
+        let highest = self.server.epoch(started.agent);
+        if highest > started.epoch && since > TICKET_FRESH {
+            let text = format!("{node} sent {key} attempt {attempt} ({what}) of {}, after {highest}", started.epoch);
+            self.trace.violated("P1", text);
+        }
         if !has_lease && since > TICKET_FRESH {
             let text = format!(
                 "{node} sent {key} attempt {attempt} ({what}) without a lease, {since} after the store last accepted \
@@ -110,12 +118,35 @@ pub(super) struct Outside {
     pub(super) process: Arc<Process>,
     pub(super) node: NodeId,
     pub(super) membership: Arc<dyn Membership>,
+    /// Calls in flight, of models and of tools.
+    pub(super) calls: [Arc<AtomicUsize>; 2],
+}
+
+/// A call that is in flight until this is dropped.
+struct InFlight(Arc<AtomicUsize>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Outside {
+    fn begins(&self, of: usize) -> InFlight {
+        let before = self.calls[of].fetch_add(1, Ordering::Relaxed);
+        if before >= SLOTS {
+            let text = format!("{} has {} calls in flight, where there is room for {SLOTS}", self.node, before + 1);
+            self.world.trace.violated("MD-1", text);
+        }
+        InFlight(self.calls[of].clone())
+    }
 }
 
 impl Model for Outside {
     fn ask<'a>(&'a self, call: ModelCall, chunks: &'a dyn Chunks) -> BoxFuture<'a, Result<ModelReply, ModelError>> {
         async move {
             self.process.goes_on().await;
+            let _in_flight = self.begins(0);
             self.world.sent(self, call.key, call.attempt, "model");
             tokio::select! {
                 biased;
@@ -152,6 +183,7 @@ impl Tools for Outside {
     fn call(&self, call: ToolCall) -> BoxFuture<'_, Result<String, ToolError>> {
         async move {
             self.process.goes_on().await;
+            let _in_flight = self.begins(1);
             self.world.sent(self, call.key, call.attempt, &call.request.args);
             let (answered, answer) = oneshot::channel();
             let (world, key, what) = (self.world.clone(), call.key, call.request.args.clone());

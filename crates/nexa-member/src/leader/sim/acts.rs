@@ -12,11 +12,11 @@ impl World {
                     Some(Input::Deposed(epoch))
                 } else {
                     self.newest = epoch;
-                    Some(Input::Leading(!fails))
+                    Some(Input::Leading(epoch, !fails))
                 }
             }
-            Output::Lead(_) => Some(Input::Leading(false)),
-            Output::ReadMarks => Some(Input::Marks((!fails).then(|| self.marks.clone()))),
+            Output::Lead(epoch) => Some(Input::Leading(epoch, false)),
+            Output::ReadMarks(epoch) => Some(Input::Marks(epoch, (!fails).then(|| self.marks.clone()))),
             Output::Read { number, which, after } => {
                 let page = self.rows.iter().filter(|(agent, row)| {
                     after.is_none_or(|after| **agent > after)
@@ -45,8 +45,12 @@ impl World {
                     // The word of an older leader counts for nothing.
                     Some(Input::Deposed(leader))
                 } else {
-                    let answers =
-                        if acts { wishes.into_iter().map(|wish| self.place(wish)).collect() } else { Vec::new() };
+                    let known = (!fails).then_some(leader);
+                    let answers = if acts {
+                        wishes.into_iter().map(|wish| self.place(known, wish)).collect()
+                    } else {
+                        Vec::new()
+                    };
                     Some(Input::Placed(number, (!fails).then_some(answers)))
                 }
             }
@@ -66,13 +70,22 @@ impl World {
         }
     }
 
-    pub(super) fn place(&mut self, (agent, from, to): (AgentId, Epoch, NodeId)) -> Result<Epoch, Epoch> {
+    /// `known` is the leader, if it learns of it.
+    pub(super) fn place(
+        &mut self,
+        known: Option<Epoch>,
+        (agent, from, to): (AgentId, Epoch, NodeId),
+    ) -> Result<Epoch, Epoch> {
         let row = self.rows.get_mut(&agent).ok_or(Epoch(0))?;
         if row.epoch != from {
             return Err(row.epoch);
         }
         (row.epoch, row.node) = (from.next(), Some(to));
         self.placed += 1;
+        match known {
+            Some(leader) => self.placed_by.insert(agent, (leader, row.epoch)),
+            None => self.placed_by.remove(&agent),
+        };
         Ok(row.epoch)
     }
 
@@ -202,7 +215,7 @@ impl World {
             for to in 0..NODES {
                 let Some(receiver) = self.generation(to) else { continue };
                 if !self.is_lost() {
-                    let span = self.delay().min(400);
+                    let span = self.delay();
                     self.later(span, Event::Beat(to, receiver, n, generation, load, adopted));
                 }
             }

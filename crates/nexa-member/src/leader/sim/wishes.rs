@@ -53,10 +53,52 @@ impl World {
         let places = gang.map_or(1, |gang| u64::from(gang.members));
         let fits = |row: &Stored| {
             let mut suiting = (0..NODES).filter(|n| suits(row.asks.as_ref(), *n));
-            suiting.any(|n| holds(&n) + places <= self.agents_max)
+            suiting.any(|n| self.runs[n].is_some() && holds(&n) + places <= self.agents_max)
         };
         let with = |other: &&Stored| other.workload == row.workload && other.epoch == Epoch(0);
         if gang.is_none() { fits(row) } else { self.rows.values().filter(with).all(fits) }
+    }
+
+    /// LE-1: one that knows that it leads no more says nothing of that leadership.
+    pub(super) fn must_lead(&self, generation: Generation, output: &Output) {
+        let (Output::Place { leader, .. }
+        | Output::Tell { leader, .. }
+        | Output::Check { leader, .. }
+        | Output::PutMark { leader, .. }
+        | Output::Move { leader, .. }) = output
+        else {
+            return;
+        };
+        let over = self.over.get(&generation).is_some_and(|over| over >= leader);
+        assert!(!over, "LE-1: a leader of {leader} goes on, and knows that it is deposed");
+    }
+
+    /// LE-2 and LE-5, of what a leader wants to place: by what was said last, with what is on its way, nodes have room; and
+    /// something was said by this very run.
+    pub(super) fn must_hold(
+        &self,
+        generation: Generation,
+        leader: Epoch,
+        wishes: &[(AgentId, Epoch, NodeId)],
+        seen: &BTreeMap<NodeId, Seen>,
+    ) {
+        let nodes: BTreeSet<&NodeId> = wishes.iter().map(|(.., to)| to).collect();
+        for to in nodes {
+            let Some(run) = self.members.get(to).map(|facts| facts.generation) else { continue };
+            let is_heard = self.heard.contains(&(generation, to.clone(), run));
+            assert!(is_heard, "LE-2: {to} was not heard as {run}");
+            let held = self.runs[index(to)].as_ref().filter(|it| it.generation == run);
+            let is_held = |agent: &AgentId, epoch| held.is_some_and(|it| it.holds.get(agent) == Some(&epoch));
+            let is_coming = |(agent, row): &(&AgentId, &Stored)| {
+                let by = self.placed_by.get(*agent);
+                row.node.as_ref() == Some(to) && by == Some(&(leader, row.epoch)) && !is_held(agent, row.epoch)
+            };
+            let coming = if held.is_some() { self.rows.iter().filter(is_coming).count() as u64 } else { 0 };
+            let more = wishes.iter().filter(|(.., of)| of == to).count() as u64;
+            let said = seen.get(to).and_then(|seen| seen.load).map_or(0, |load| load.agents);
+            let all = said + coming + more;
+            assert!(all <= self.agents_max, "LE-5: {said} on {to}, {coming} on their way, and {more} more");
+        }
     }
 
     /// LE-2 and LE-7, of what a leader wants to place.

@@ -8,6 +8,7 @@
 //! Bounds: answers that are not recorded count against `held_results_max` on both nodes. A carried one above it stops
 //! new calls here, as any other does; an awaited one above it is not taken, and is offered again.
 
+use nexa_types::planted::{Bug, planted};
 use nexa_types::{AgentId, EffectKey, Millis, NodeId, Timestamp};
 use tokio_util::sync::CancellationToken;
 
@@ -86,7 +87,7 @@ impl Slots {
             let by = match &flight.route {
                 // It stays with whoever it went to then, until that is answered.
                 Route::Carried(..) => continue,
-                Route::Own if held != Some(place) => {
+                Route::Own if held != Some(place) || planted(Bug::CarriedDropped) => {
                     flight.abandoned = true;
                     flight.cancel.cancel();
                     if ended {
