@@ -75,6 +75,13 @@ const NEEDS: &[Need] = &[
         is_there: has_postgresql,
         packages: &["postgresql", "postgresql-client"],
     },
+    Need {
+        what: "nft and ip",
+        why: "the battery of real faults cuts clusters apart in network namespaces",
+        scope: Scope::Tests,
+        is_there: || is_on_path("nft") && is_on_path("ip"),
+        packages: &["nftables", "iproute2"],
+    },
 ];
 
 fn has_well_known_protos() -> bool {

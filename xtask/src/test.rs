@@ -17,7 +17,7 @@ pub(crate) enum Tier {
 }
 
 /// Packages whose ignored tests are slow ones. Elsewhere, ignored tests are parts of others, which start them.
-const SLOW: &[&str] = &["nexa-model", "nexa-sched", "nexa-tests"];
+const SLOW: &[&str] = &["nexa-battery", "nexa-model", "nexa-sched", "nexa-tests"];
 
 /// Runs the tests of a tier.
 pub(crate) fn run(tier: Tier) -> Outcome {

@@ -30,7 +30,14 @@ struct Desk {
 impl Desk {
     async fn new(faults: Faults, limits: KeyLimits) -> Self {
         let profile = profile(faults);
-        let config = Config { profile: profile.clone(), limits, tags: 100, answers_per_tag: 1, port: 0 };
+        let config = Config {
+            profile: profile.clone(),
+            limits,
+            tags: 100,
+            answers_per_tag: 1,
+            host: std::net::Ipv4Addr::LOCALHOST,
+            port: 0,
+        };
         Self { endpoint: Endpoint::start(config).await.expect("loopback has a port"), profile }
     }
 

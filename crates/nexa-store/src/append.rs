@@ -292,19 +292,10 @@ impl Desk<'_> {
                 Ok(columns)
             })
             .optional()?;
-        match found {
-            None => Ok((Head { version: 0, link: Link::START, workload, due: None, node: None }, Flags::default())),
-            Some((version, chain, cancelled, ended)) => {
-                let head = Head {
-                    version: crate::column::counter(version)?,
-                    link: link(&chain)?,
-                    workload,
-                    due: None,
-                    node: None,
-                };
-                Ok((head, Flags { cancelled, ended }))
-            }
-        }
+        let empty = Head { version: 0, link: Link::START, workload, due: None, node: None };
+        let Some((version, chain, cancelled, ended)) = found else { return Ok((empty, Flags::default())) };
+        let head = Head { version: column::counter(version)?, link: link(&chain)?, ..empty };
+        Ok((head, Flags { cancelled, ended }))
     }
 
     /// Adds facts to the events and moves the head along, which the caller then keeps.

@@ -16,6 +16,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -101,7 +102,9 @@ pub(crate) async fn run(scale: Scale, nexa: &Path, figures: &mut Figures) -> Res
         faults: Faults::default(),
     };
     let limits = KeyLimits::default();
-    let endpoint = Endpoint::start(Config { profile, limits, tags: 0, answers_per_tag: 0, port: 0 }).await?;
+    let endpoint =
+        Endpoint::start(Config { profile, limits, tags: 0, answers_per_tag: 0, host: Ipv4Addr::LOCALHOST, port: 0 })
+            .await?;
     // What a killed node had of the key's requests at once is the others' only two minutes later. So that it does not become
     // less with each kill, the key takes those of all kills.
     let concurrency = scale.agents * (scale.kills + 1);

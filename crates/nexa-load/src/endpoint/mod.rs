@@ -1,4 +1,4 @@
-//! A simulated model endpoint: chat completions over real HTTP on loopback.
+//! A simulated model endpoint: chat completions over real HTTP, on loopback for most.
 //!
 //! It lives in the process of whoever drives the load, so it survives whatever is done to the node, and remembers.
 //!
@@ -54,7 +54,9 @@ pub struct Config {
     pub tags: usize,
     /// How many answers a tag gets in all.
     pub answers_per_tag: u32,
-    /// Where it listens; 0 for any free port.
+    /// The address of this machine that it listens on.
+    pub host: Ipv4Addr,
+    /// The port; 0 for any free one.
     pub port: u16,
 }
 
@@ -75,14 +77,14 @@ struct Shared {
 }
 
 impl Endpoint {
-    /// Starts on loopback.
+    /// Starts where it is told to listen.
     ///
     /// # Errors
     /// What binding met.
     pub async fn start(config: Config) -> std::io::Result<Self> {
         let socket = TcpSocket::new_v4()?;
         socket.set_reuseaddr(true)?;
-        socket.bind((Ipv4Addr::LOCALHOST, config.port).into())?;
+        socket.bind((config.host, config.port).into())?;
         let listener = socket.listen(BACKLOG)?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {

@@ -17,6 +17,7 @@ pub use self::victim::Victim;
 pub use crate::crew::Server;
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -129,6 +130,7 @@ pub async fn run(settings: Settings, stop: CancellationToken, told: &dyn Fn(&str
         limits: settings.limits,
         tags: plan.tags(),
         answers_per_tag: plan.answers_per_tag(),
+        host: Ipv4Addr::LOCALHOST,
         port: settings.port,
     });
     let endpoint = endpoint.await.map_err(LoadError::Endpoint)?;

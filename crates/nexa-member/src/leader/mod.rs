@@ -14,8 +14,8 @@
 //!
 //! Holds, here and after every step of the simulation:
 //!   LE-1  nothing is placed before the store knows this leader's epoch and the records were read
-//!   LE-2  nothing is placed on a node that is cordoned, draining, resting, suspected, full, has not been heard in this
-//!         run, or lacks what the agent asks for; and nothing moves to one that does
+//!   LE-2  nothing is placed on a node that is cordoned, draining, suspected, full, rests while another is open, has not been
+//!         heard in this run, or lacks what the agent asks for; and nothing moves to one that does
 //!   LE-3  an agent of a gone node is placed elsewhere only after the node is gone from the members
 //!   LE-4  a node is told only of agents that the store gave to that very run of it
 //!   LE-5  by what a node said last, its agents, those on their way and those that may be born there are together never

@@ -24,7 +24,7 @@ pub enum Mark {
     /// It takes nothing new, and what it has moves away.
     #[n(2)]
     Draining,
-    /// It crashed too often of late: until then it keeps what it has and takes nothing new.
+    /// It crashed too often of late: until then it keeps what it has and takes nothing new, unless nobody else would.
     #[n(3)]
     Resting(#[n(0)] Timestamp),
 }
@@ -63,6 +63,12 @@ impl Seat {
     /// Agents on their way to it.
     pub(super) fn pending(&self) -> u64 {
         if planted(Bug::RampIgnored) { 0 } else { self.given.saturating_sub(self.adopted) }
+    }
+
+    /// Whether it was heard, and neither leaves nor is suspected.
+    fn is_well(&self) -> bool {
+        let is_silent = self.is_suspected && !planted(Bug::SilentNodeUsed);
+        self.load.is_some_and(|load| !load.is_draining) && !is_silent
     }
 
     /// Agents that it has or is about to have.
@@ -170,12 +176,18 @@ impl Nodes {
         leaves || self.mark(node).1 == Mark::Draining
     }
 
-    /// Whether a node takes agents, if it has room.
+    /// Whether a node takes agents, if it has room. One that rests does where nobody is open: it may crash again, and were all
+    /// of them to rest, as after a fault that they share, nothing would run for as long.
     pub(super) fn is_open(&self, node: &NodeId) -> bool {
         let Some(seat) = self.seats.get(node) else { return false };
-        let is_silent = seat.is_suspected && !planted(Bug::SilentNodeUsed);
-        let is_heard = seat.load.is_some_and(|load| !load.is_draining) && !is_silent;
-        is_heard && (self.mark(node).1 == Mark::Open || planted(Bug::CordonIgnored))
+        let is_open = |mark| match mark {
+            Mark::Open => true,
+            Mark::Resting(_) => {
+                !self.seats.iter().any(|(other, seat)| seat.is_well() && self.mark(other).1 == Mark::Open)
+            }
+            Mark::Cordoned | Mark::Draining => false,
+        };
+        seat.is_well() && (is_open(self.mark(node).1) || planted(Bug::CordonIgnored))
     }
 
     /// How many further agents a node may be given now.
@@ -219,7 +231,7 @@ impl Nodes {
         let load = seat.load.unwrap_or_default();
         let state = match self.mark(node).1 {
             _ if self.is_left(node) => NodeState::Draining,
-            Mark::Open if self.room(limits, node) > 0 => NodeState::Open,
+            _ if self.room(limits, node) > 0 => NodeState::Open,
             Mark::Open | Mark::Cordoned | Mark::Draining | Mark::Resting(_) => NodeState::Cordoned,
         };
         NodeLoad {

@@ -260,7 +260,11 @@ impl World {
                     self.look_at_wishes(wishes);
                     for (.., to) in wishes {
                         let to = seen.get(to).expect("a member");
-                        assert!(to.mark == Mark::Open && !to.is_suspected && to.load.is_some(), "LE-2: {to:?}");
+                        let is_well =
+                            |seen: &Seen| !seen.is_suspected && seen.load.is_some_and(|load| !load.is_draining);
+                        let all_rest = || !seen.values().any(|other| other.mark == Mark::Open && is_well(other));
+                        let takes = to.mark == Mark::Open || matches!(to.mark, Mark::Resting(_)) && all_rest();
+                        assert!(takes && is_well(to), "LE-2: {to:?}");
                     }
                     self.must_hold(generation, *leader, wishes, seen);
                 }

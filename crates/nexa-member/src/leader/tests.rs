@@ -443,6 +443,36 @@ fn a_node_that_keeps_crashing_rests_for_a_while() {
     assert_eq!(mark(&desk), Mark::Open);
 }
 
+/// Found with three nodes that were killed in turn: each rested, and nothing ran for five minutes.
+#[test]
+fn nodes_that_all_rest_take_agents_and_one_that_rests_beside_an_open_one_does_not() {
+    let mut desk = Desk::new(Limits::default(), &[("a", 1, 1_000), ("b", 2, 1_000)]);
+    desk.elect();
+    for generation in [3, 4, 5] {
+        desk.members(&[("a", 1, 1_000)]);
+        desk.members(&[("a", 1, 1_000), ("b", generation, 1_000)]);
+        desk.tick(1_000);
+    }
+    desk.heard("a", 1, 0);
+    desk.heard("b", 5, 0);
+    desk.rows = (0..60).map(|n| row(n, None, 0, 0)).collect();
+    desk.give(Input::Unplaced);
+    desk.tick(2_000);
+    assert_eq!((desk.on("a"), desk.on("b")), (60, 0), "the other one is open");
+    for generation in [6, 7, 8] {
+        desk.members(&[("b", 5, 1_000)]);
+        desk.members(&[("a", generation, 1_000), ("b", 5, 1_000)]);
+        desk.tick(1_000);
+    }
+    let seen = desk.leader.seen().expect("it leads");
+    assert!(seen.values().all(|seen| matches!(seen.mark, Mark::Resting(_))), "{seen:?}");
+    desk.heard("a", 8, 0);
+    desk.rows = (100..160).map(|n| row(n, None, 0, 0)).collect();
+    desk.give(Input::Unplaced);
+    desk.tick(2_000);
+    assert_eq!(desk.on("a") + desk.on("b"), 60, "nobody else would");
+}
+
 /// It is moved there by the order of the leader before, and is told of by the node that it comes from.
 #[test]
 fn an_agent_that_its_node_lacks_for_a_moment_is_not_given_anew() {

@@ -69,8 +69,8 @@ use self::world::World;
 use crate::bugs::planting;
 use crate::dice::Dice;
 
-pub use self::trace::Violation;
 pub use crate::bugs::Bug;
+pub use nexa_history::Violation;
 
 /// Between two looks at the plan.
 const TICK: Millis = Millis(50);

@@ -1,15 +1,16 @@
-//! Judges a run at its end, by what the store and the sink have: see the table in the module's header.
+//! Judges a run at its end, by what the store and the sink have: see the table in the module's header. What a log and a sink
+//! must show whatever world they are of is `nexa-history`'s to judge; here is what only a simulation knows.
 
 use std::collections::BTreeMap;
 
-use nexa_event::effect::Answer;
 use nexa_event::envelope::Fact;
-use nexa_event::fact::{AgentEvent, EffectResult, WorkloadEvent};
+use nexa_event::fact::WorkloadEvent;
+use nexa_history::{Done, Logged, Sink, clients, edges, effects, streams};
 use nexa_ports::store::{Recorded, Rows, Store};
-use nexa_types::{AgentId, EffectKey, Epoch, GlobalSeq, NodeId, Outcome, StreamId, Timestamp, Version, WorkloadId};
+use nexa_types::{GlobalSeq, NodeId, Outcome, StreamId, Timestamp, Version, WorkloadId};
 
 use super::load::Job;
-use super::store::{Server, name_of};
+use super::store::Server;
 use super::trace::Trace;
 use super::world::World;
 
@@ -42,15 +43,14 @@ pub(super) async fn judge(
     (present, is_calm): (Option<Vec<NodeId>>, bool),
 ) -> Judged {
     let log = server.memory.scan(None, GlobalSeq(0), usize::MAX).await.unwrap_or_default();
-    streams(&log, trace);
-    starts(&log, cancels, trace);
-    let (effects, unknown) = effects(&log, world, trace);
-    let done = world.done();
-    let mut times: BTreeMap<&str, u64> = BTreeMap::new();
-    for counted in done.values() {
-        *times.entry(&counted.what).or_default() += counted.times;
-    }
-    let counts = Judged { accepted: accepted.len(), effects, done: done.len(), unknown };
+    let logged: Vec<Logged> = log.iter().map(|fact| Logged::of(fact.position, fact.workload, &fact.envelope)).collect();
+    let sink = sink_of(world);
+    let (effects, of_effects) = effects::check(&logged, &sink, |_| false, None);
+    let found = [streams::check(&logged), clients::starts_after(&logged, cancels), of_effects, edges::check(&logged)];
+    found.into_iter().flatten().for_each(|found| trace.violated(found.id, found.text));
+    let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+    let (sent, unknown) = (count(effects.sent), count(effects.unknown));
+    let counts = Judged { accepted: accepted.len(), effects: sent, done: sink.len(), unknown };
     let Some(present) = present else { return counts };
     if is_calm {
         if unknown > 0 {
@@ -58,6 +58,7 @@ pub(super) async fn judge(
         }
         accepted.iter().for_each(|job| in_time(&log, job, trace));
     }
+    let said = effects::Words::of(&sink);
     for job in accepted {
         let ends = ends_of(server, job.workload()).await;
         let name = format!("workload w{}", job.number);
@@ -66,7 +67,10 @@ pub(super) async fn judge(
                 trace.violated("P2", format!("{name} was accepted and has not ended: {}", state_of(server, job).await))
             }
             [outcome] => match job.calls(outcome) {
-                Ok(calls) => calls.iter().for_each(|call| paid(&times, call, trace)),
+                Ok(calls) => {
+                    let found = said.check(&calls, |_| false);
+                    found.into_iter().for_each(|found| trace.violated(found.id, found.text));
+                }
                 Err(why) => trace.violated("P2", format!("{name} ended wrongly: {why}")),
             },
             ends => trace.violated("P5", format!("{name} ended {} times", ends.len())),
@@ -103,118 +107,12 @@ async fn state_of(server: &Server, job: &Job) -> String {
     shown.collect::<Vec<_>>().join(", ")
 }
 
-/// What a program says of a call, against what the sink has counted for the same words, whatever their keys.
-fn paid(times: &BTreeMap<&str, u64>, (what, is_paid): &(String, bool), trace: &Trace) {
-    // The sink has the arguments as JSON.
-    let count: u64 = times.iter().filter(|(args, _)| args.contains(&format!("\"{what}\""))).map(|(_, n)| n).sum();
-    if count > 1 || (*is_paid && count == 0) {
-        let said = if *is_paid { "done" } else { "unknown" };
-        trace.violated("P3", format!("`{what}` was done {count} times, and its program was told: {said}"));
-    }
-}
-
-/// Versions without gaps, epochs that never fall, and one end, after which nothing comes.
-fn streams(log: &[Recorded], trace: &Trace) {
-    let mut versions: BTreeMap<&StreamId, Version> = BTreeMap::new();
-    let mut epochs: BTreeMap<&StreamId, Epoch> = BTreeMap::new();
-    let mut ended: BTreeMap<&StreamId, Version> = BTreeMap::new();
-    for Recorded { envelope, .. } in log {
-        let (stream, version) = (&envelope.header.stream, envelope.header.version);
-        let last = versions.entry(stream).or_default();
-        if version != last.next() {
-            trace.violated("ST-1", format!("{stream} has version {version} after {last}"));
-        }
-        *last = version;
-        let epoch = envelope.header.epoch.unwrap_or_default();
-        let highest = epochs.entry(stream).or_default();
-        if epoch < *highest {
-            trace.violated("P1", format!("{stream} v{version} is of {epoch} after {highest}"));
-        }
-        *highest = epoch.max(*highest);
-        if let Some(end) = ended.get(stream) {
-            trace.violated("P5", format!("{stream} v{version} ({}) follows its end at {end}", name_of(&envelope.fact)));
-        }
-        let is_end = matches!(
-            envelope.fact,
-            Fact::Agent(AgentEvent::Ended { .. }) | Fact::Workload(WorkloadEvent::Ended { .. })
-        );
-        if is_end {
-            ended.insert(stream, version);
-        }
-    }
-}
-
-/// Nothing of a workload is started after its cancel was acknowledged.
-fn starts(log: &[Recorded], cancels: &BTreeMap<WorkloadId, GlobalSeq>, trace: &Trace) {
-    for Recorded { position, workload, envelope } in log {
-        let acknowledged = workload.and_then(|workload| cancels.get(&workload));
-        if matches!(envelope.fact, Fact::Agent(AgentEvent::EffectStarted { .. }))
-            && acknowledged.is_some_and(|acknowledged| position > acknowledged)
-        {
-            let (stream, version) = (&envelope.header.stream, envelope.header.version);
-            trace.violated("P21", format!("{stream} v{version} started an effect after an acknowledged cancel"));
-        }
-    }
-}
-
-/// The ledger against the sink; gives how many effects were started, and how many calls are unknown.
-fn effects(log: &[Recorded], world: &World, trace: &Trace) -> (usize, usize) {
-    #[derive(Clone, Copy, PartialEq, Eq)]
-    enum End {
-        Done,
-        Unknown,
-        Other,
-    }
-    let mut ends: BTreeMap<EffectKey, End> = BTreeMap::new();
-    let mut starts: BTreeMap<EffectKey, u32> = BTreeMap::new();
-    let mut unknown = 0;
-    for Recorded { envelope, workload, .. } in log {
-        let (StreamId::Agent(agent), Fact::Agent(event), Some(workload)) =
-            (&envelope.header.stream, &envelope.fact, workload)
-        else {
-            continue;
-        };
-        let key = |seq| EffectKey::of(*workload, *agent, seq);
-        let (key, end) = match event {
-            AgentEvent::EffectStarted { seq, attempt, .. } => {
-                let attempts = starts.entry(key(*seq)).or_default();
-                if *attempt <= *attempts {
-                    started_again(*agent, *attempts, *attempt, trace);
-                }
-                *attempts = *attempt;
-                continue;
-            }
-            AgentEvent::EffectEnded { seq, result, .. } => {
-                let end = match result {
-                    EffectResult::Done(Answer::Value(_)) => End::Done,
-                    EffectResult::Unknown(_) => End::Unknown,
-                    EffectResult::Done(_) | EffectResult::Failed(_) => End::Other,
-                };
-                (key(*seq), end)
-            }
-            AgentEvent::EffectLost { seq } => (key(*seq), End::Unknown),
-            _ => continue,
-        };
-        unknown += usize::from(end == End::Unknown);
-        if ends.insert(key, end).is_some() {
-            trace.violated("P5", format!("effect {key} ended twice"));
-        }
-    }
-    for (key, counted) in world.done() {
-        if counted.times > 1 {
-            trace.violated("P3", format!("{key} ({}) was done {} times", counted.what, counted.times));
-        }
-        if matches!(ends.get(&key), Some(End::Other)) {
-            trace.violated("P3", format!("{key} ({}) was done, and is recorded as failed", counted.what));
-        }
-    }
-    let done = world.done();
-    for (key, _) in ends.iter().filter(|(key, end)| **end == End::Done && !done.contains_key(key)) {
-        trace.violated("P3", format!("{key} is recorded as done, and was not"));
-    }
-    (starts.len(), unknown)
-}
-
-fn started_again(agent: AgentId, last: u32, attempt: u32, trace: &Trace) {
-    trace.violated("AG-1", format!("{agent} has started attempt {attempt} of an effect after attempt {last}"));
+/// What the sink has counted, by the words that the program has for it: the world has the arguments as JSON.
+fn sink_of(world: &World) -> Sink {
+    let words = |args: &str| -> Option<String> {
+        let args: serde_json::Value = serde_json::from_str(args).ok()?;
+        Some(args.get("what")?.as_str()?.to_owned())
+    };
+    let done = world.done().into_iter();
+    done.map(|(key, it)| (key, Done { what: words(&it.what).unwrap_or(it.what), times: it.times })).collect()
 }

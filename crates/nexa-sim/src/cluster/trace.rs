@@ -4,19 +4,11 @@
 use std::fmt::Write;
 use std::sync::{Arc, Mutex};
 
+use nexa_history::Violation;
 use nexa_ports::clock::Clock;
 use nexa_types::Timestamp;
 
 use super::process::{BEGIN, VirtualClock, lock};
-
-/// Something that must not happen, by the property that it breaks.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Violation {
-    /// Which property.
-    pub id: &'static str,
-    /// What was seen.
-    pub text: String,
-}
 
 /// Violations that are kept of one run; further ones are only more of the same.
 const VIOLATIONS_MAX: usize = 16;
