@@ -398,7 +398,7 @@ impl World {
         while let Some(input) = inputs.pop_front() {
             for output in leader.step(input, self.now, 7) {
                 match output {
-                    Output::ReadMarks => inputs.push_back(Input::Marks(Some(BTreeMap::new()))),
+                    Output::ReadMarks(epoch) => inputs.push_back(Input::Marks(epoch, Some(BTreeMap::new()))),
                     Output::Read { number, which, .. } => {
                         inputs.push_back(Input::Rows(number, Some(self.rows(&which))))
                     }

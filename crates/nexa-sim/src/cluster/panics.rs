@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 use std::sync::Once;
 
-use super::trace::Violation;
+use nexa_history::Violation;
 
 /// What a panic is called among the properties.
 const ID: &str = "PANIC";

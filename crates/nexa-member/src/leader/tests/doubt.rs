@@ -22,8 +22,8 @@ fn an_agent_that_its_owner_lacks_is_found_also_if_the_store_is_just_asked_to_pla
         while let Some(input) = inputs.pop_front() {
             for output in leader.step(input, Timestamp(now), 0) {
                 match output {
-                    Output::Lead(_) => inputs.push_back(Input::Leading(true)),
-                    Output::ReadMarks => inputs.push_back(Input::Marks(Some(BTreeMap::new()))),
+                    Output::Lead(epoch) => inputs.push_back(Input::Leading(epoch, true)),
+                    Output::ReadMarks(epoch) => inputs.push_back(Input::Marks(epoch, Some(BTreeMap::new()))),
                     Output::Read { number, which, .. } => {
                         let (of, epoch) = owner.clone().unzip();
                         let row = Row { node: of.clone(), epoch: epoch.unwrap_or_default(), ..row(1, None, 0, 1) };

@@ -81,7 +81,7 @@ impl World {
             Body::Wish(Output::Lead(epoch)) => Body::Answer(match leadership::admits(self.store.leader, *epoch) {
                 Ok(()) => {
                     self.store.leader = *epoch;
-                    Input::Leading(true)
+                    Input::Leading(*epoch, true)
                 }
                 Err(_) => Input::Deposed(*epoch),
             }),
@@ -106,7 +106,7 @@ impl World {
     pub(super) fn unanswered(&mut self, of: usize, body: &Body) {
         let answer = match body {
             Body::Append { .. } => Body::Stored(None),
-            Body::Wish(Output::Lead(_)) => Body::Answer(Input::Leading(false)),
+            Body::Wish(Output::Lead(epoch)) => Body::Answer(Input::Leading(*epoch, false)),
             Body::Wish(Output::Place { number, .. }) => Body::Answer(Input::Placed(*number, None)),
             Body::Wish(Output::Tell { number, .. }) => Body::Answer(Input::Told { number: *number, done: false }),
             Body::Wish(_) | Body::Answer(_) | Body::Stored(_) => return,
