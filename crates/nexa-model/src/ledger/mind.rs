@@ -25,12 +25,15 @@ flow main() -> str uses pay {
 }
 "#;
 
+/// What came of steps that were taken before, by the agent and what it heard.
+type Known = HashMap<(Frozen<Vec<u8>>, String), Made>;
+
 /// A program and the agent that runs it, from its first event on.
 #[derive(Debug)]
 pub(super) struct Job {
     program: Arc<Program>,
     first: Spawned,
-    known: Mutex<HashMap<(Frozen<Vec<u8>>, String), Made>>,
+    known: Mutex<Known>,
 }
 
 /// What came of a step.

@@ -207,12 +207,10 @@ impl World {
 
     /// Whether time may go on: nobody has anything to do but what trouble keeps back.
     fn is_quiet(&self, bounds: &Bounds, plant: Option<Plant>) -> bool {
-        let all = 0..self.processes.len();
-        !self.letters.iter().any(|letter| !letter.is_late && self.is_deliverable(letter))
-            && !all
-                .clone()
-                .any(|index| self.learns(index) || self.has_next(index, plant) || self.may_lead(index, false))
-            && !(self.is_calm(bounds) && (0..bounds.nodes).any(|name| self.may_start(bounds, name)))
+        let comes = self.letters.iter().any(|letter| !letter.is_late && self.is_deliverable(letter));
+        let goes_on = |index| self.learns(index) || self.has_next(index, plant) || self.may_lead(index, false);
+        let starts = self.is_calm(bounds) && (0..bounds.nodes).any(|name| self.may_start(bounds, name));
+        !comes && !starts && !(0..self.processes.len()).any(goes_on)
     }
 
     fn learns(&self, process: usize) -> bool {
