@@ -251,8 +251,11 @@ impl Projector {
         }
     }
 
-    /// Lets facts gather after a fold.
+    /// Lets facts gather after a fold; not those of a store that is being closed.
     fn gather(&self) {
+        if self.stopping.load(Ordering::Relaxed) {
+            return;
+        }
         let since = self.folded.map_or(GATHER, |folded| folded.elapsed());
         if let Some(left) = GATHER.checked_sub(since).filter(|left| !left.is_zero()) {
             self.demand.wait(left, *self.applied.borrow());
