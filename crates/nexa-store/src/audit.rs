@@ -108,6 +108,8 @@ impl Audit for SqliteStore {
     }
 
     fn root(&self) -> BoxFuture<'_, Result<Root, StoreError>> {
+        // Whoever asks wants it as new as it can be, and asks again.
+        self.projector.want(*self.head.borrow());
         Box::pin(async { Ok(*self.projector.root.borrow()) })
     }
 
