@@ -112,19 +112,17 @@ impl Recent {
     /// Where the versions of a stream from one on may lie; `None` if facts after that position may be missing here.
     fn of_stream(&self, indexed: u64, stream: &[u8], from: u64, limit: usize) -> Option<Vec<u64>> {
         self.look(|known| {
-            let places = |generation: &Generation| generation.streams.get(stream).cloned().unwrap_or_default();
-            let found = places(&known.older).into_iter().chain(places(&known.younger));
-            (known.older.after <= indexed).then(|| {
-                found.filter(|(version, _)| *version >= from).map(|(_, position)| position).take(limit).collect()
-            })
+            let found = [&known.older, &known.younger].into_iter().filter_map(|it| it.streams.get(stream)).flatten();
+            let found = found.filter(|(version, _)| *version >= from).map(|(_, position)| *position);
+            (known.older.after <= indexed).then(|| found.take(limit).collect())
         })
     }
 
     /// The same of a workload, from a position on.
     fn of_workload(&self, indexed: u64, workload: WorkloadId, after: u64, limit: usize) -> Option<Vec<u64>> {
         self.look(|known| {
-            let places = |generation: &Generation| generation.workloads.get(&workload).cloned().unwrap_or_default();
-            let found = places(&known.older).into_iter().chain(places(&known.younger));
+            let known_places = [&known.older, &known.younger].into_iter();
+            let found = known_places.filter_map(|it| it.workloads.get(&workload)).flatten().copied();
             (known.older.after <= indexed).then(|| found.filter(|position| *position > after).take(limit).collect())
         })
     }
@@ -188,7 +186,7 @@ impl Indexer {
         self.recent.change(|known| arrivals.iter().for_each(|arrival| known.younger.add(arrival)));
     }
 
-    /// They were not committed.
+    /// They were not committed, for certain. Where nobody knows, they stay: somebody may see them.
     pub(crate) fn give_up(&self, arrivals: &[Arrival]) {
         self.recent.change(|known| arrivals.iter().for_each(|arrival| known.younger.remove(arrival)));
     }
@@ -218,12 +216,7 @@ impl Indexer {
     /// So many facts were committed, the newest there, and with them the run's slice up to `done`.
     pub(crate) fn committed(&mut self, facts: usize, newest: u64, done: usize) {
         self.younger += facts;
-        if let Some(run) = &mut self.run {
-            run.done = done;
-        }
-        if self.run.as_ref().is_some_and(|run| run.done == run.len()) {
-            self.run = None;
-        }
+        self.run = self.run.take().map(|run| Run { done, ..run }).filter(|run| run.done < run.len());
         self.freeze(newest);
     }
 

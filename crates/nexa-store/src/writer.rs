@@ -361,19 +361,18 @@ impl Writer {
         self.indexer.expect(&arrivals);
         self.newest = newest;
         let began = Instant::now();
-        let committed = self.connection.execute_batch("COMMIT");
-        match &committed {
-            Ok(()) => self.indexer.committed(arrivals.len(), newest, sliced),
-            Err(_) => self.indexer.give_up(&arrivals),
-        }
-        match committed {
+        match self.connection.execute_batch("COMMIT") {
             Ok(()) => {
+                self.indexer.committed(arrivals.len(), newest, sliced);
                 self.measures.commit.record(began.elapsed().as_secs_f64());
                 self.measures.appends.record(appends as f64);
                 Ok(done)
             }
             Err(error) => match trouble(&error) {
-                Trouble::Full | Trouble::Busy | Trouble::Refused => Err(self.give_up(&error)),
+                Trouble::Full | Trouble::Busy | Trouble::Refused => {
+                    self.indexer.give_up(&arrivals);
+                    Err(self.give_up(&error))
+                }
                 Trouble::Damaged | Trouble::Broken => {
                     let why = error.to_string();
                     let told = StoreError::Ambiguous { detail: format!("{why}; restart the process") };
