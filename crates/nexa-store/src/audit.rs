@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use nexa_event::envelope::Link;
@@ -20,6 +21,8 @@ use crate::schema;
 
 /// Facts that are folded at once by who catches up.
 const CATCH_UP: usize = 4_096;
+/// How long whoever asks for the root waits for the newest facts to be folded: some folds of a store under load.
+const ROOT_WITHIN: Duration = Duration::from_millis(100);
 
 /// The position of the newest fact.
 pub(crate) fn newest(connection: &Connection) -> rusqlite::Result<u64> {
@@ -108,9 +111,15 @@ impl Audit for SqliteStore {
     }
 
     fn root(&self) -> BoxFuture<'_, Result<Root, StoreError>> {
-        // Whoever asks wants it as new as it can be, and asks again.
-        self.projector.want(*self.head.borrow());
-        Box::pin(async { Ok(*self.projector.root.borrow()) })
+        let newest = *self.head.borrow();
+        let mut root = self.projector.root.clone();
+        self.projector.want(newest);
+        Box::pin(async move {
+            // One that stays behind, or belongs to a store that was closed, is told as it is.
+            let _ = tokio::time::timeout(ROOT_WITHIN, root.wait_for(|root| root.position >= newest)).await;
+            let told = *root.borrow();
+            Ok(told)
+        })
     }
 
     fn entries(&self, after: GlobalSeq, limit: usize) -> BoxFuture<'_, Result<Vec<Entry>, StoreError>> {

@@ -3,9 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use nexa_ports::audit::MemoryAnchors;
+use nexa_ports::audit::{Audit, MemoryAnchors};
+use nexa_ports::store::Store;
 use nexa_store::{FileAnchors, Options, SqliteStore};
 use nexa_testkit::audit_contract::{AnyAuditedStore, Bench, anchors_are_kept_in_a_row, run_all};
+use nexa_testkit::store_contract::{submission, workload};
 use nexa_types::Epoch;
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -86,4 +88,16 @@ async fn anchors_in_a_file_and_in_memory_keep_the_contract() {
     memory.elect(Some(Epoch(7)));
     anchors_are_kept_in_a_row(Arc::new(memory), 8, Some(Epoch(7)), Some(Some(Epoch(5)))).await;
     anchors_are_kept_in_a_row(Arc::new(MemoryAnchors::new(8)), 8, None, Some(Some(Epoch(5)))).await;
+}
+
+/// A node that ends anchors its newest facts: it asks once, and does not wait in steps.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_asks_for_the_root_gets_it_up_to_the_newest_fact() {
+    let folder = TempDir::new().expect("a folder");
+    let store = SqliteStore::open(folder.path(), Options::default()).expect("it opens");
+    for number in 1..=50 {
+        store.append(vec![submission(workload(number))]).await.remove(0).expect("it is accepted");
+        let newest = store.log().await.expect("log").newest;
+        assert_eq!(store.root().await.expect("root").position, newest);
+    }
 }
