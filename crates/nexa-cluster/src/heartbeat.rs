@@ -131,6 +131,7 @@ impl Beat {
             lag: Millis(load.runtime_lag_ms),
             unrecorded: count(load.results_unrecorded),
             is_draining: load.is_draining || inner.is_leaving(),
+            births: Some(inner.relay.births()),
         }
     }
 }

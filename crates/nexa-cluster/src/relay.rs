@@ -63,6 +63,8 @@ struct Room {
     /// What the node owned when it was looked at last, and how many births were granted since.
     owned: u64,
     granted: u64,
+    /// Births that were asked for since the node began.
+    births: u64,
     is_shut: bool,
 }
 
@@ -114,6 +116,11 @@ impl Relay {
         (room.owned, room.granted, room.is_shut) = (agents, 0, is_shut);
     }
 
+    /// Births that were asked for since the node began, whether there was room or not.
+    pub(crate) fn births(&self) -> u64 {
+        lock(&self.room).births
+    }
+
     /// Sends what has been gathered. What cannot be sent is dropped.
     pub(crate) fn flush(&self, cluster: &Inner) {
         let Hints { wake, unplaced } = std::mem::take(&mut *lock(&self.hints));
@@ -161,6 +168,7 @@ impl Neighbours for Relay {
 
     fn room(&self, wanted: usize) -> usize {
         let mut room = lock(&self.room);
+        room.births += wanted as u64;
         if room.is_shut {
             return 0;
         }
@@ -223,6 +231,7 @@ mod tests {
         relay.slice(Epoch(3), 10);
         relay.owns(4, false);
         assert_eq!((relay.room(5), relay.room(5), relay.room(5)), (5, 1, 0));
+        assert_eq!(relay.births(), 20);
         relay.slice(Epoch(2), 1_000);
         assert_eq!(relay.room(1), 0);
         relay.owns(8, false);

@@ -48,6 +48,10 @@ pub struct Load {
     /// Whether it is on its way out.
     #[n(9)]
     pub is_draining: bool,
+    /// Births that were asked of it since it began, whether it had room for them or not. Builds that do not count them do
+    /// not say.
+    #[n(10)]
+    pub births: Option<u64>,
 }
 
 /// How many agents a run of a node has taken up by the word of one leader.

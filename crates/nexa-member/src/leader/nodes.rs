@@ -1,6 +1,6 @@
 //! The nodes as a leader sees them, and how much room each has.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use minicbor::{Decode, Encode};
 use nexa_event::asks::Asks;
@@ -10,6 +10,10 @@ use nexa_types::{Epoch, Generation, NodeId, Timestamp, Version};
 
 use super::{Facts, Limits, Seen};
 use crate::say::{Adopted, Load};
+
+/// Heartbeats over which births are counted: from what a node says to a level that counts it are up to two beats, and whoever
+/// is busy is late.
+const BIRTHS_OVER: usize = 5;
 
 /// What is to be done with a node. Kept in the store, so that it outlives the leader.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Encode, Decode)]
@@ -46,6 +50,8 @@ pub(super) struct Seat {
     pub(super) facts: Facts,
     /// What it said last; none before this run was heard.
     pub(super) load: Option<Load>,
+    /// Births that had been asked of it by its last heartbeats, the newest at the end.
+    births: VecDeque<u64>,
     pub(super) is_suspected: bool,
     /// Agents that this leader gave to this run, and how many of them it has said to have taken up.
     given: u64,
@@ -75,6 +81,11 @@ impl Seat {
     fn agents(&self) -> u64 {
         self.load.map_or(0, |load| load.agents).saturating_add(self.pending())
     }
+
+    /// Births that are asked of it, if they go on as they did, before it has a level that counts them.
+    fn coming(&self) -> u64 {
+        self.births.back().zip(self.births.front()).map_or(0, |(newest, oldest)| newest.saturating_sub(*oldest))
+    }
 }
 
 /// All of them, and what is to be done with each.
@@ -103,6 +114,7 @@ impl Nodes {
             let seat = Seat {
                 facts: facts.clone(),
                 load: None,
+                births: VecDeque::new(),
                 is_suspected: suspects.contains(node),
                 given: 0,
                 adopted: 0,
@@ -129,6 +141,12 @@ impl Nodes {
             return;
         };
         seat.load = Some(load);
+        if let Some(births) = load.births {
+            if seat.births.len() == BIRTHS_OVER {
+                seat.births.pop_front();
+            }
+            seat.births.push_back(births);
+        }
         if adopted.leader == leader {
             seat.adopted = seat.adopted.max(adopted.agents);
         }
@@ -248,14 +266,15 @@ impl Nodes {
         }
     }
 
-    /// Up to how many agents each open node may come by births of its own: its even share of all there are and of those
-    /// that wait, and a little beyond, so that small families stay together and large ones spread. None on those that are
-    /// kept for somebody.
+    /// Up to how many agents each open node may come by births of its own: its even share of all there are, of those that
+    /// wait and of those that are about to be born, and a little beyond, so that small families stay together and large ones
+    /// spread. None on those that are kept for somebody.
     pub(super) fn levels(&self, limits: &Limits, waiting: u64, kept: &BTreeSet<NodeId>) -> BTreeMap<NodeId, u64> {
         let is_open = |node: &NodeId| self.room(limits, node) > 0;
         let open: Vec<(&NodeId, &Seat)> = self.seats.iter().filter(|(node, _)| is_open(node)).collect();
         let sum = |of: fn(&Seat) -> u64| open.iter().map(|(_, seat)| u128::from(of(seat))).sum::<u128>();
-        let (all, places) = (sum(Seat::agents) + u128::from(waiting), sum(|seat| seat.facts.agents_max));
+        let all = sum(Seat::agents) + sum(Seat::coming) + u128::from(waiting);
+        let places = sum(|seat| seat.facts.agents_max);
         let level = |node: &NodeId, seat: &Seat| {
             if !is_open(node) || kept.contains(node) {
                 return 0;

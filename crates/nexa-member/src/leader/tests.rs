@@ -1,6 +1,7 @@
 //! What a leader does in single cases, with a store that answers at once.
 
 mod asks;
+mod births;
 mod doubt;
 
 use super::*;
@@ -381,22 +382,6 @@ fn an_overloaded_node_is_relieved_and_a_person_can_have_agents_spread() {
     assert_eq!(desk.command(Command::Rebalance), Some(Ok(())));
     desk.tick(100);
     assert!((45..=55).contains(&desk.on("b")), "{} of 100 moved", desk.on("b"));
-}
-
-#[test]
-fn births_spread_once_a_family_is_large() {
-    let mut desk = Desk::new(Limits::default(), &[("a", 1, 50_000), ("b", 2, 50_000), ("c", 3, 50_000)]);
-    for (name, generation, agents) in [("a", 1, 30), ("b", 2, 0), ("c", 3, 0)] {
-        desk.heard(name, generation, agents);
-    }
-    desk.elect();
-    assert_eq!(desk.leader.levels().into_values().collect::<Vec<u64>>(), [74, 74, 74]);
-    desk.heard("a", 1, 9_000);
-    assert_eq!(desk.leader.levels()[&node("a")], 3_093, "it has more than that: nothing is born there");
-    let mut alone = Desk::new(Limits::default(), &[("a", 1, 500)]);
-    alone.heard("a", 1, 30);
-    alone.elect();
-    assert_eq!(alone.leader.levels()[&node("a")], 500);
 }
 
 #[test]
