@@ -43,10 +43,13 @@ struct Stored {
     link: Link,
 }
 
-/// The columns of [`Stored::from_row`], of `events AS e` and `blobs AS b`.
+/// The columns of [`Stored::from_row`], of `events AS e`. Few facts have their bytes in a blob, so a join would look for nothing
+/// in most rows.
 macro_rules! event_columns {
     () => {
-        "e.position, e.stream, e.version, e.workload, e.header, coalesce(e.payload, b.bytes), e.link"
+        "e.position, e.stream, e.version, e.workload, e.header,
+         CASE WHEN e.blob IS NULL THEN e.payload
+              ELSE (SELECT b.bytes FROM blobs AS b WHERE b.tenant = e.tenant AND b.hash = e.blob) END, e.link"
     };
 }
 
@@ -102,7 +105,6 @@ pub(crate) async fn read(
          FROM (SELECT version, link, workload FROM agents WHERE agent = $1
                UNION ALL SELECT version, link, NULL FROM streams WHERE stream = $2) AS h
          LEFT JOIN LATERAL (SELECT * FROM events WHERE stream = $2 AND version >= $3 ORDER BY version LIMIT $4) AS e ON true
-         LEFT JOIN blobs AS b ON b.tenant = e.tenant AND b.hash = e.blob
          ORDER BY e.version"
     ))
     .bind(if let StreamId::Agent(agent) = stream { agent.as_bytes().as_slice() } else { &[] })
@@ -190,7 +192,6 @@ macro_rules! scan_from {
                    FROM (SELECT * FROM events WHERE ",
             $condition,
             " ORDER BY position LIMIT $2) AS x) AS e
-             LEFT JOIN blobs AS b ON b.tenant = e.tenant AND b.hash = e.blob
              ORDER BY e.position"
         )
     };
