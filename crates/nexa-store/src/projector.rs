@@ -43,6 +43,8 @@ const BATCH_FACTS: usize = 512;
 /// How long after a fold facts gather for the next, unless somebody waits for them: many of a batch change the same views,
 /// each of which is read and written once.
 const GATHER: Duration = Duration::from_millis(10);
+/// As many facts in one fold, and it is taken that more are about to come, so that gathering them is worth their delay.
+const STREAM_FACTS: usize = 32;
 /// The pause after a failure.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Failures in a row to keep views, after which their file is taken for damaged.
@@ -158,7 +160,8 @@ struct Projector {
     damaged: Arc<AtomicBool>,
     stopping: Arc<AtomicBool>,
     demand: Arc<Demand>,
-    folded: Option<Instant>,
+    /// When so many facts were folded at once that more are expected; none after a fold of a few.
+    folded_many: Option<Instant>,
 }
 
 /// Why folding stopped.
@@ -214,7 +217,7 @@ pub(crate) fn start(
         damaged,
         stopping,
         demand,
-        folded: None,
+        folded_many: None,
     };
     let thread = std::thread::Builder::new().name("nexa-store-project".into()).spawn(move || projector.work(woken));
     Ok((handle, thread))
@@ -251,12 +254,12 @@ impl Projector {
         }
     }
 
-    /// Lets facts gather after a fold; not those of a store that is being closed.
+    /// Lets facts gather after a fold of many; not those of a store that is being closed.
     fn gather(&self) {
         if self.stopping.load(Ordering::Relaxed) {
             return;
         }
-        let since = self.folded.map_or(GATHER, |folded| folded.elapsed());
+        let since = self.folded_many.map_or(GATHER, |folded| folded.elapsed());
         if let Some(left) = GATHER.checked_sub(since).filter(|left| !left.is_zero()) {
             self.demand.wait(left, *self.applied.borrow());
         }
@@ -340,7 +343,7 @@ impl Projector {
                 .map_err(|error| Halt::views(&error))?;
             self.applied.send_replace(last);
             self.root.send_replace(root);
-            self.folded = Some(Instant::now());
+            self.folded_many = (facts.len() >= STREAM_FACTS).then(Instant::now);
             if facts.len() < BATCH_FACTS {
                 return Ok(());
             }
