@@ -14,10 +14,11 @@
 //!
 //! A call of a tool that changes something and is not idempotent is sent once. When its owner is lost while it is in
 //! flight, its outcome is unknown, and the program sees `outcome_unknown`; what the tool's `on_unknown` says then is code
-//! of the program.
+//! of the program. A call that changes something and is idempotent is sent again; if that is refused, its outcome is
+//! unknown as well, because the sending before may have done it.
 
 use minicbor::{Decode, Encode};
-use nexa_event::effect::{Answer, EffectBody, RecallRequest, TestRequest};
+use nexa_event::effect::{Answer, EffectBody, RecallRequest, TestRequest, ToolEffect};
 use nexa_event::fact::{self, AgentEvent, EffectResult};
 use nexa_types::planted::{Bug, planted};
 use nexa_types::{EffectKey, Epoch, Failure, RunCode, Seq, Spend, Timestamp};
@@ -327,7 +328,20 @@ impl Agent {
             let message = "the dispatcher gave an answer to another kind of question";
             EffectResult::Failed(Failure::new(RunCode::Unavailable, message))
         };
+        let result = match result {
+            EffectResult::Failed(refusal) if self.was_perhaps_done(outside) => EffectResult::Unknown(refusal),
+            result => result,
+        };
         Some(AgentEvent::EffectEnded { seq, result, spend })
+    }
+
+    /// Whether an earlier sending of a call that changes something may have done it: nobody heard what came of that.
+    fn was_perhaps_done(&self, outside: &Outside) -> bool {
+        let changes_something = || {
+            let request = self.brain.pending().map(|request| request.body);
+            matches!(request, Some(EffectBody::Tool(request)) if request.effect == ToolEffect::Write)
+        };
+        outside.kind == Kind::Tool && outside.attempt > 1 && changes_something()
     }
 
     /// The deadline comes first: when a node was away for long, all may have passed.

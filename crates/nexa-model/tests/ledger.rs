@@ -47,11 +47,17 @@ fn a_node_that_trusts_an_append_in_doubt_is_noticed() {
     is_missed(Plant::TrustDoubt, "RT-1");
 }
 
-/// The first try did it and its owner died; the next one was refused, which is recorded as a failure without effect. Each try is
-/// told of rightly, the call is not.
+/// The first try did it and its owner died; the next one was refused, which was recorded as a failure without effect. Each try
+/// was told of rightly, the call was not.
 #[test]
-fn known_gap_a_repeated_call_that_is_refused_hides_that_the_try_before_may_have_done_it() {
+fn a_call_that_may_be_repeated_is_unknown_when_a_later_try_is_refused_and_an_earlier_one_may_have_done_it() {
     let report = look(None, Bounds { is_idempotent: true, ..Bounds::SMALL });
-    let broken: Vec<&str> = report.broken().map(|property| property.name).collect();
-    assert_eq!(broken, ["what was done is done or unknown, and never failed without effect"], "{report}");
+    assert!(report.holds(), "{report}");
+}
+
+#[test]
+#[ignore = "takes minutes: cargo test --release -p nexa-model -- --ignored"]
+fn a_call_that_may_be_repeated_is_done_or_unknown_whatever_goes_wrong_thrice() {
+    let report = look(None, Bounds { is_idempotent: true, ..Bounds::LARGE });
+    assert!(report.holds(), "{report}");
 }

@@ -12,6 +12,13 @@ fn sent(desk: &Desk) -> usize {
     desk.root().stream.iter().filter(|(event, _)| matches!(event, AgentEvent::EffectStarted { .. })).count()
 }
 
+/// The call in flight is refused.
+fn refuses(desk: &mut Desk) -> &mut Desk {
+    let effect = desk.root().flying.last().expect("a call is in flight").clone();
+    desk.answer(desk.root, &effect, EffectResult::Failed(Failure::new(RunCode::Denied, "no")), Spend::default());
+    desk
+}
+
 /// C51, when it is not the answer but the node that gets lost.
 #[test]
 fn a_call_in_flight_at_a_crash_is_not_made_again_and_has_an_unknown_outcome() {
@@ -110,6 +117,43 @@ fn a_call_that_may_be_made_twice_is_sent_again_under_the_same_key() {
         taken_over by n1 epoch 2
         effect_started #1 attempt 2 epoch 2
         effect_ended #1 done
+        ended ok
+        => succeeded
+    "#]]);
+}
+
+/// Its first try did it perhaps, and the second one speaks for itself only.
+#[test]
+fn a_call_that_is_made_again_and_refused_has_an_unknown_outcome_because_the_first_try_may_have_done_it() {
+    let mut desk = Desk::agent(&[Act::TryCall(true)]);
+    refuses(desk.starts().taken_over());
+    assert_eq!(sent(&desk), 2);
+    desk.expect(expect![[r#"
+        started on n1 epoch 1
+        effect_intended #1 tool tool0 {}
+        effect_started #1 attempt 1 epoch 1
+        taken_over by n1 epoch 2
+        effect_started #1 attempt 2 epoch 2
+        effect_ended #1 unknown denied
+        ended ok
+        => succeeded
+    "#]]);
+}
+
+#[test]
+fn a_call_that_is_refused_at_its_first_try_has_failed_and_so_has_one_that_only_looks_at_any_try() {
+    let mut desk = Desk::agent(&[Act::TryCall(true), Act::TryLook]);
+    refuses(refuses(desk.starts()).taken_over());
+    desk.expect(expect![[r#"
+        started on n1 epoch 1
+        effect_intended #1 tool tool0 {}
+        effect_started #1 attempt 1 epoch 1
+        effect_ended #1 failed denied
+        effect_intended #2 tool tool1 {}
+        effect_started #2 attempt 1 epoch 1
+        taken_over by n1 epoch 2
+        effect_started #2 attempt 2 epoch 2
+        effect_ended #2 failed denied
         ended ok
         => succeeded
     "#]]);
