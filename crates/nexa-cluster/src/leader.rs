@@ -186,17 +186,25 @@ async fn carry_out(inner: &Arc<Inner>, output: Output) -> Option<Input> {
             Some(Input::Marks(epoch, marks.ok()))
         }
         Output::Read { number, which, after } => {
-            let which = match which {
-                Which::Unplaced => Rows::Unplaced,
-                Which::Live => Rows::Live,
-                Which::Of(node) => Rows::Of(node),
+            let (which, left) = match which {
+                Which::Unplaced => (Rows::Unplaced, None),
+                Which::Live => (Rows::Live, None),
+                Which::Of(node) => (Rows::Of(node), None),
+                Which::Left(node) => (Rows::Of(node.clone()), Some(node)),
             };
             let rows = inner.store.rows(which, after, PAGE).await;
             let rows = rows.inspect_err(|error| debug!(%error, "rows were not read")).ok();
-            let rows = match rows {
+            let mut rows = match rows {
                 Some(rows) => rows_of(inner, rows).await,
                 None => None,
             };
+            // After they were read: a run that is not there yet has not touched them, and what it does later changes them.
+            if let Some(node) = left
+                && rows.as_ref().is_some_and(|rows| !rows.is_empty())
+                && !is_left(inner, &node).await
+            {
+                rows = None;
+            }
             Some(Input::Rows(number, rows))
         }
         Output::Place { number, leader, wishes } => {
@@ -263,6 +271,21 @@ async fn carry_out(inner: &Arc<Inner>, output: Output) -> Option<Input> {
             None
         }
         Output::Answer(..) | Output::StepDown { .. } | Output::FailedOver { .. } => None,
+    }
+}
+
+/// Whether no run of a node is there, by the word of the membership service and not by a list, which may be old.
+async fn is_left(inner: &Inner, node: &NodeId) -> bool {
+    match inner.membership.run_of(node.clone()).await {
+        Ok(None) => true,
+        Ok(Some(generation)) => {
+            debug!(%node, %generation, "a node that was gone is back, and has its agents");
+            false
+        }
+        Err(error) => {
+            debug!(%node, %error, "whether a node is back is not known");
+            false
+        }
     }
 }
 

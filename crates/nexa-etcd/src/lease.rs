@@ -181,6 +181,12 @@ impl Core {
         }
     }
 
+    /// Which run of a node is entered now: etcd answers by what a majority of its members has.
+    pub(crate) async fn run_of(&self, node: &NodeId) -> Result<Option<Generation>, MembershipError> {
+        let stands = self.registration(node, Instant::now() + ASK_WITHIN).await?;
+        Ok(stands.map(|stands| stands.generation))
+    }
+
     fn begin(&self, own: Own) {
         let mut slot = self.own();
         self.publish(&own);

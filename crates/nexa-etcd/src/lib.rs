@@ -302,6 +302,11 @@ impl Membership for EtcdMembership {
         Box::pin(self.ask(async move { core.end_lease(&node, generation).await }))
     }
 
+    fn run_of(&self, node: NodeId) -> BoxFuture<'_, Result<Option<Generation>, MembershipError>> {
+        let core = self.core.clone();
+        Box::pin(self.ask(async move { core.run_of(&node).await }))
+    }
+
     fn setting(&self, name: String) -> BoxFuture<'_, Result<Setting, MembershipError>> {
         let core = self.core.clone();
         Box::pin(async move {

@@ -9,6 +9,7 @@
 //!   MB-3  a node is in [`Members`] no longer than its lease lives, and a leader no longer than its own
 //!   MB-4  [`Standing::valid_until`] is never later than the moment at which others may learn that the lease has ended
 //!   MB-5  what a receiver sees is a whole list that stood at some moment; it may miss lists, and never goes back
+//!   MB-6  who asks for the run of a node ([`Membership::run_of`]) hears of each that had joined before, unless its lease has ended
 //!
 //! MB-4 speaks of leases that end by silence: whoever ends another's lease ([`Membership::end_lease`]) knows that there is nobody
 //! left who could rely on it.
@@ -199,6 +200,10 @@ pub trait Membership: Send + Sync {
     /// Ends the lease of another node's run, of which it is known that its process is gone. `false` if that run is not a
     /// member any more.
     fn end_lease(&self, node: NodeId, generation: Generation) -> BoxFuture<'_, Result<bool, MembershipError>>;
+
+    /// Which run of a node is there, by the service's own word, asked after this call: a list may be older than that, and not say
+    /// yet that a node is back. What none of its runs has touched before, nobody who is there has.
+    fn run_of(&self, node: NodeId) -> BoxFuture<'_, Result<Option<Generation>, MembershipError>>;
 
     /// Reads a shared setting.
     fn setting(&self, name: String) -> BoxFuture<'_, Result<Setting, MembershipError>>;

@@ -46,6 +46,7 @@ pub async fn run_all(make: impl Fn() -> Cluster) {
     one_leads_and_the_next_has_a_greater_epoch(make()).await;
     nobody_leads_who_is_not_a_member_or_does_not_want_to(make()).await;
     a_lease_is_ended_for_the_run_that_was_meant(make()).await;
+    a_run_is_known_to_whoever_asks_as_soon_as_it_has_joined(make()).await;
     lists_are_whole_and_never_go_back(make()).await;
     a_setting_is_written_over_the_one_that_was_read(make()).await;
     what_is_too_large_is_refused(make()).await;
@@ -278,6 +279,22 @@ pub async fn a_lease_is_ended_for_the_run_that_was_meant(cluster: Cluster) {
     let members = until_nodes(&b, SOON, &["a", "b"]).await;
     assert_eq!(members.nodes[&node("a")].generation, second);
     assert!(valid_until(*a.standing().borrow()).is_some());
+}
+
+/// MB-6.
+pub async fn a_run_is_known_to_whoever_asks_as_soon_as_it_has_joined(cluster: Cluster) {
+    let (asker, _) = cluster.joined("asker").await;
+    assert_eq!(asker.run_of(node("a")).await, Ok(None));
+    let mut before = None;
+    for _ in 0..5 {
+        let (a, generation) = cluster.joined("a").await;
+        // Whatever the list says by now.
+        assert_eq!(asker.run_of(node("a")).await, Ok(Some(generation)));
+        assert!(before < Some(generation));
+        before = Some(generation);
+        a.leave().await.expect("reachable");
+        assert_eq!(asker.run_of(node("a")).await, Ok(None));
+    }
 }
 
 /// MB-2, MB-5.

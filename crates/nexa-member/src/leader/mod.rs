@@ -16,7 +16,8 @@
 //!   LE-1  nothing is placed before the store knows this leader's epoch and the records were read
 //!   LE-2  nothing is placed on a node that is cordoned, draining, suspected, full, rests while another is open, has not been
 //!         heard in this run, or lacks what the agent asks for; and nothing moves to one that does
-//!   LE-3  an agent of a gone node is placed elsewhere only after the node is gone from the members
+//!   LE-3  an agent of a gone node is placed elsewhere only after the node is gone from the members, and only if no later run of it
+//!         can have taken it over by then
 //!   LE-4  a node is told only of agents that the store gave to that very run of it
 //!   LE-5  by what a node said last, its agents, those on their way and those that may be born there are together never
 //!         more than it takes; what happens between two heartbeats, and what an earlier leader sent, comes on top
@@ -176,6 +177,9 @@ pub enum Which {
     Live,
     /// Of this node.
     Of(NodeId),
+    /// Of this node, of which no run is there: asked of the membership service after they were read. Else they count for not read,
+    /// since they may be those of a run that this leader has not heard of.
+    Left(NodeId),
 }
 
 /// What a leader is told.

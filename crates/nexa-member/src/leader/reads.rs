@@ -2,7 +2,7 @@
 //!
 //! | look | when | until |
 //! |---|---|---|
-//! | rows of a gone node | it is gone | a whole pass finds none: what was born meanwhile is found by the next pass |
+//! | rows of a gone node, while none of its runs is back | it is gone | a whole pass finds none: what was born meanwhile is found by the next pass |
 //! | rows without owner | at the start, at a hint, every second | for ever |
 //! | rows of a node, to be checked with it | at the start, every minute | the end |
 //! | rows of a draining node | while it drains and few of it are on their way | for ever |
@@ -36,7 +36,8 @@ pub(super) enum Aim {
 impl Aim {
     fn which(&self) -> Which {
         match self {
-            Self::Gone(node) | Self::Check(node) | Self::Drain(node) | Self::Balance(node) => Which::Of(node.clone()),
+            Self::Gone(node) => Which::Left(node.clone()),
+            Self::Check(node) | Self::Drain(node) | Self::Balance(node) => Which::Of(node.clone()),
             Self::Unplaced => Which::Unplaced,
             Self::Orphans => Which::Live,
         }

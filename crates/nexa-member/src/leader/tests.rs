@@ -117,7 +117,7 @@ impl Desk {
                                 && match &which {
                                     Which::Unplaced => row.node.is_none(),
                                     Which::Live => true,
-                                    Which::Of(node) => row.node.as_ref() == Some(node),
+                                    Which::Of(node) | Which::Left(node) => row.node.as_ref() == Some(node),
                                 }
                         });
                         todo.push(Input::Rows(number, Some(page.take(PAGE).cloned().collect())));

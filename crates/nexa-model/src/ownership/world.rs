@@ -273,7 +273,7 @@ impl World {
                 let letter = self.letters.remove(index);
                 self.deliver(letter, plant, true);
             }
-            Action::Learn(process) => self.learn(process),
+            Action::Learn(process) => self.learn(process, plant),
             Action::Elect(process) => {
                 self.faults -= u8::from(self.leader.is_some());
                 self.elect(process);
@@ -323,10 +323,10 @@ impl World {
             for other in 0..self.processes.len() {
                 if self.processes[other].is_awake() {
                     let heard = self.heartbeat(other);
-                    self.lead(leader, heard);
+                    self.lead(leader, heard, plant);
                 }
             }
-            self.lead(leader, Input::Tick);
+            self.lead(leader, Input::Tick, plant);
         }
     }
 
@@ -367,7 +367,7 @@ impl World {
         self.processes.push(process);
     }
 
-    fn learn(&mut self, process: usize) {
+    fn learn(&mut self, process: usize, plant: Option<Plant>) {
         self.processes[process].knows = self.revision;
         if !self.is_member(process) {
             return self.processes[process].end();
@@ -385,12 +385,12 @@ impl World {
             Some((_, epoch)) => Input::Deposed(epoch),
             None => Input::Deposed(Epoch(u64::MAX)),
         };
-        self.lead(process, Input::Members(members));
-        self.lead(process, office);
+        self.lead(process, Input::Members(members), plant);
+        self.lead(process, office, plant);
     }
 
     /// A leader steps; what it reads it is told at once.
-    fn lead(&mut self, process: usize, input: Input) {
+    fn lead(&mut self, process: usize, input: Input, plant: Option<Plant>) {
         let mut leader = (*self.processes[process].leader).clone();
         let mut inputs = std::collections::VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
@@ -398,7 +398,7 @@ impl World {
                 match output {
                     Output::ReadMarks(epoch) => inputs.push_back(Input::Marks(epoch, Some(BTreeMap::new()))),
                     Output::Read { number, which, .. } => {
-                        inputs.push_back(Input::Rows(number, Some(self.rows(&which))))
+                        inputs.push_back(Input::Rows(number, self.rows(process, &which, plant)));
                     }
                     Output::Check { node, generation, leader, agents } => {
                         inputs.push_back(self.checked(node, generation, leader, &agents));

@@ -449,6 +449,10 @@ impl Membership for LocalMember {
         })
     }
 
+    fn run_of(&self, node: NodeId) -> BoxFuture<'_, Result<Option<Generation>, MembershipError>> {
+        Box::pin(async move { Ok(self.reach()?.runs.get(&node).map(|run| run.generation)) })
+    }
+
     fn setting(&self, name: String) -> BoxFuture<'_, Result<Setting, MembershipError>> {
         Box::pin(async move {
             check_setting(&name, &[])?;

@@ -67,6 +67,10 @@ impl Membership for Witness {
         self.membership.end_lease(node, generation)
     }
 
+    fn run_of(&self, node: NodeId) -> BoxFuture<'_, Result<Option<Generation>, MembershipError>> {
+        self.membership.run_of(node)
+    }
+
     fn setting(&self, name: String) -> BoxFuture<'_, Result<Setting, MembershipError>> {
         self.membership.setting(name)
     }

@@ -18,12 +18,13 @@ impl World {
             Output::Lead(epoch) => Some(Input::Leading(epoch, false)),
             Output::ReadMarks(epoch) => Some(Input::Marks(epoch, (!fails).then(|| self.marks.clone()))),
             Output::Read { number, which, after } => {
+                let is_back = matches!(&which, Which::Left(node) if self.members.contains_key(node));
                 let page = self.rows.iter().filter(|(agent, row)| {
                     after.is_none_or(|after| **agent > after)
                         && match &which {
                             Which::Unplaced => row.node.is_none(),
                             Which::Live => true,
-                            Which::Of(node) => row.node.as_ref() == Some(node),
+                            Which::Of(node) | Which::Left(node) => row.node.as_ref() == Some(node),
                         }
                 });
                 let page = page.take(PAGE).map(|(agent, row)| Row {
@@ -37,7 +38,7 @@ impl World {
                     workload: row.workload,
                     asks: row.asks.clone(),
                 });
-                let page = (!fails).then(|| page.collect());
+                let page = (!fails && !is_back).then(|| page.collect());
                 Some(Input::Rows(number, page))
             }
             Output::Place { number, leader, wishes } => {

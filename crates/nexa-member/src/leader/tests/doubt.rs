@@ -59,3 +59,61 @@ fn an_agent_that_its_owner_lacks_is_found_also_if_the_store_is_just_asked_to_pla
     assert_eq!(agents, [(agent(1), Epoch(2))]);
     assert!(at < 4_000, "it waited until {at}");
 }
+
+/// Found by the model of ownership. A node is back and its new run has taken over what the earlier one had; the news of that are
+/// late. The leader read the new rows, took them for those of the run that is gone, and gave them away.
+#[test]
+fn a_leader_that_has_not_heard_of_a_new_run_gives_away_nothing_that_it_has() {
+    let heard = |name, generation| Input::Heard {
+        node: node(name),
+        generation: Generation(generation),
+        load: Load::default(),
+        adopted: Adopted::default(),
+    };
+    let mut leader = Leader::new(Limits::default());
+    let mut inputs = std::collections::VecDeque::from([
+        Input::Members([(node("a"), facts(1, 10)), (node("b"), facts(2, 10))].into()),
+        heard("a", 1),
+        heard("b", 2),
+        Input::Elected(Epoch(7)),
+    ]);
+    let (mut asked, mut placed) = (0, None);
+    for now in (0..6_000).step_by(100) {
+        // From then on the new run of `a` is gone, too.
+        let is_back = now < 3_000;
+        inputs.push_back(Input::Tick);
+        if now == 1_000 {
+            inputs.push_back(Input::Members([(node("b"), facts(2, 10))].into()));
+        }
+        while let Some(input) = inputs.pop_front() {
+            for output in leader.step(input, Timestamp(now), 0) {
+                match output {
+                    Output::Lead(epoch) => inputs.push_back(Input::Leading(epoch, true)),
+                    Output::ReadMarks(epoch) => inputs.push_back(Input::Marks(epoch, Some(BTreeMap::new()))),
+                    Output::Read { number, which: Which::Left(_), .. } if is_back => {
+                        asked += 1;
+                        inputs.push_back(Input::Rows(number, None));
+                    }
+                    Output::Read { number, which, .. } => {
+                        let is_wanted = placed.is_none() && which != Which::Unplaced && which != Which::Of(node("b"));
+                        let page = is_wanted.then(|| row(1, Some("a"), 5, 1)).into_iter().collect();
+                        inputs.push_back(Input::Rows(number, Some(page)));
+                    }
+                    Output::Place { number, wishes, .. } => {
+                        placed.get_or_insert((wishes[0].clone(), now));
+                        inputs.push_back(Input::Placed(number, Some(vec![Ok(Epoch(6))])));
+                    }
+                    Output::Check { node, .. } => {
+                        inputs.push_back(Input::Checked { node, missing: Some(Vec::new()) });
+                    }
+                    Output::Tell { number, .. } => inputs.push_back(Input::Told { number, done: true }),
+                    _ => {}
+                }
+            }
+        }
+    }
+    assert!(asked > 1, "it asks again");
+    let (wish, at) = placed.expect("nobody has it any more");
+    assert_eq!(wish, (agent(1), Epoch(5), node("b")));
+    assert!((3_000..4_000).contains(&at), "it was given away at {at}");
+}

@@ -14,13 +14,21 @@ use super::{AGENT, Body, Fact, Letter, World, node};
 use crate::frozen::Frozen;
 
 impl World {
-    pub(super) fn rows(&self, which: &Which) -> Vec<Row> {
+    /// What a process reads, and hears of the service after that.
+    pub(super) fn rows(&self, reader: usize, which: &Which, plant: Option<Plant>) -> Option<Vec<Row>> {
         let owner = self.store.owner.map(node);
         let is_asked_for = match which {
             Which::Unplaced => owner.is_none(),
             Which::Live => true,
-            Which::Of(node) => owner.as_ref() == Some(node),
+            Which::Of(node) | Which::Left(node) => owner.as_ref() == Some(node),
         };
+        if let Which::Left(left) = which
+            && plant != Some(Plant::OldNews)
+            && is_asked_for
+            && (self.processes[reader].is_cut || self.leases.keys().any(|name| node(*name) == *left))
+        {
+            return None;
+        }
         let row = Row {
             agent: AGENT,
             node: owner,
@@ -32,7 +40,7 @@ impl World {
             workload: WorkloadId::from_bytes([9; 16]),
             asks: None::<Asks>,
         };
-        if is_asked_for { vec![row] } else { Vec::new() }
+        Some(if is_asked_for { vec![row] } else { Vec::new() })
     }
 
     /// The agent's row as a store gives it.
@@ -70,7 +78,7 @@ impl World {
         let answer = match &*body {
             Body::Answer(input) => {
                 if self.processes[of].is_up {
-                    self.lead(of, input.clone());
+                    self.lead(of, input.clone(), plant);
                 }
                 return;
             }
