@@ -86,7 +86,8 @@ pub enum Command {
     ///
     /// SIGTERM lets it go in good order: it takes no new work, its agents move to other nodes, and it ends with 0 within the
     /// time of --grace. A second one ends it at once. A node whose lease was lost ends with 7, so that whoever looks after it
-    /// starts it anew; what it did until then counts, and what it tries after that is refused.
+    /// starts it anew; what it did until then counts, and what it tries after that is refused. A node by itself whose disk has
+    /// failed ends with 8; what it acknowledged is there at its next start.
     #[command(after_help = cluster::SERVE_EXAMPLES)]
     Serve(Box<ServeArgs>),
     /// Run a program to its end on a node of its own, showing what its agents do.

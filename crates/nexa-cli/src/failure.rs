@@ -20,6 +20,8 @@ pub enum Exit {
     Deadline = 6,
     /// The node's lease was lost: whatever it was, it is not that any more. To be started anew.
     LeaseLost = 7,
+    /// The node's own store takes no more writes, since its disk has failed. To be started anew once that is sound.
+    StoreFailed = 8,
     /// Somebody pressed Ctrl-C; as shells have it, 128 and the signal's number.
     Interrupted = 130,
 }

@@ -23,6 +23,22 @@ impl SqliteStore {
         self.queue.as_ref().and_then(|queue| queue.trouble())
     }
 
+    /// Waits until a write has failed for good, and gives why: from then on nothing is written, so the process should end and be
+    /// started anew. For ever, if the store is closed before.
+    pub fn broken(&self) -> impl Future<Output = String> + Send + use<> {
+        let stopped = self.queue.as_ref().map(Queue::stopped);
+        async move {
+            let why = match stopped {
+                Some(mut stopped) => stopped.wait_for(Option::is_some).await.ok().and_then(|why| why.clone()),
+                None => None,
+            };
+            match why {
+                Some(why) => why,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
     pub(crate) async fn submit<C: Command>(&self, command: C) -> Result<C::Output, StoreError> {
         match &self.queue {
             Some(queue) => queue.submit(command).await,

@@ -12,12 +12,13 @@
 //!   WR-1  nobody gets an `Ok` before the commit that holds it has been synced
 //!   WR-2  a full disk refuses calls with [`StoreError::DiskFull`], keeps nothing of them, and is asked again by the next
 //!   WR-3  after any other failure of a write nothing is written through this descriptor any more: the kernel may
-//!         have dropped what it could not write and would report the next sync as a success
+//!         have dropped what it could not write and would report the next sync as a success. Whoever waits for that
+//!         ([`Queue::stopped`]) is told, so that the process ends and is started anew
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::SyncSender;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use metrics::{Histogram, histogram};
@@ -138,7 +139,7 @@ pub(crate) struct Queue {
     /// One permit a byte.
     room: Arc<Semaphore>,
     /// Why nothing is written any more.
-    stopped: Arc<OnceLock<String>>,
+    stopped: watch::Sender<Option<String>>,
     /// The disk was full at the latest write.
     full: Arc<AtomicBool>,
 }
@@ -146,7 +147,7 @@ pub(crate) struct Queue {
 impl Queue {
     /// Why the next write may be refused, as far as the latest one tells.
     pub(crate) fn trouble(&self) -> Option<StoreError> {
-        match self.stopped.get() {
+        match &*self.stopped.borrow() {
             Some(why) => Some(unusable(why)),
             None => self.full.load(Ordering::Relaxed).then_some(StoreError::DiskFull),
         }
@@ -178,10 +179,15 @@ impl Queue {
     }
 
     fn gone(&self) -> StoreError {
-        match self.stopped.get() {
+        match &*self.stopped.borrow() {
             Some(why) => unusable(why),
             None => StoreError::Unavailable { detail: "the store was closed".into() },
         }
+    }
+
+    /// Why nothing is written any more, once that is so.
+    pub(crate) fn stopped(&self) -> watch::Receiver<Option<String>> {
+        self.stopped.subscribe()
     }
 }
 
@@ -210,9 +216,9 @@ pub(crate) fn start(
     listeners: Listeners,
 ) -> std::io::Result<(Queue, std::thread::JoinHandle<()>)> {
     let (jobs, waiting) = mpsc::channel(QUEUE_JOBS_MAX);
-    let stopped = Arc::new(OnceLock::new());
+    let stopped = watch::Sender::new(None);
     let (sight, full, measures) = (Sight::new(), Arc::new(AtomicBool::new(false)), Measures::new());
-    let (told, seen, known) = (Arc::clone(&stopped), Arc::clone(&sight), Arc::clone(&full));
+    let (told, seen, known) = (stopped.clone(), Arc::clone(&sight), Arc::clone(&full));
     let writer = Writer { connection, newest, indexer, listeners, stopped: told, sight: seen, full: known, measures };
     let thread = std::thread::Builder::new().name("nexa-store-write".into()).spawn(move || writer.work(waiting))?;
     Ok((Queue { jobs, sight, room: Arc::new(Semaphore::new(QUEUE_BYTES_MAX)), stopped, full }, thread))
@@ -247,7 +253,7 @@ struct Writer {
     newest: u64,
     indexer: Indexer,
     listeners: Listeners,
-    stopped: Arc<OnceLock<String>>,
+    stopped: watch::Sender<Option<String>>,
     sight: Arc<Sight>,
     full: Arc<AtomicBool>,
     measures: Measures,
@@ -286,7 +292,7 @@ impl Writer {
             self.store(&mut batch, &mut incoming);
             self.sight.in_hand(None);
         }
-        if self.stopped.get().is_none() {
+        if self.stopped.borrow().is_none() {
             checkpoint::last(&self.connection, LOG_PAGES.get());
         }
     }
@@ -297,7 +303,7 @@ impl Writer {
         let mut alone = false;
         while let Some(first) = batch.first() {
             self.sight.in_hand(Some(&**first));
-            if let Some(why) = self.stopped.get() {
+            if let Some(why) = &*self.stopped.borrow() {
                 batch.drain(..).for_each(|job| job.answer(Err(unusable(why))));
                 return;
             }
@@ -325,8 +331,8 @@ impl Writer {
                     error!(why, "writing to the store failed: it takes no more writes until a restart");
                     let tried = if alone { 1 } else { batch.len() };
                     batch.drain(..tried).for_each(|job| job.answer(Err(told.clone())));
-                    // The first reason stays; there is no second one, since nothing is written after it.
-                    let _ = self.stopped.set(why);
+                    // There is no second reason, since nothing is written after this one.
+                    self.stopped.send_replace(Some(why));
                 }
             }
         }
@@ -422,7 +428,7 @@ mod tests {
     fn a_caller_waits_while_too_many_bytes_are_in_the_queue() {
         let (jobs, mut waiting) = mpsc::channel(QUEUE_JOBS_MAX);
         let room = Arc::new(Semaphore::new(QUEUE_BYTES_MAX));
-        let queue = Queue { jobs, sight: Sight::new(), room, stopped: Arc::default(), full: Arc::default() };
+        let queue = Queue { jobs, sight: Sight::new(), room, stopped: watch::Sender::default(), full: Arc::default() };
         let blob = |len| PutBlob { tenant: TenantId::local(), hash: [0; 32], bytes: vec![0; len] };
         let mut calls = [
             Box::pin(queue.submit(blob(QUEUE_BYTES_MAX - 1))),
@@ -450,7 +456,7 @@ mod tests {
     fn the_oldest_is_the_first_in_the_writer_s_hand() {
         let (jobs, mut waiting) = mpsc::channel(QUEUE_JOBS_MAX);
         let room = Arc::new(Semaphore::new(QUEUE_BYTES_MAX));
-        let queue = Queue { jobs, sight: Sight::new(), room, stopped: Arc::default(), full: Arc::default() };
+        let queue = Queue { jobs, sight: Sight::new(), room, stopped: watch::Sender::default(), full: Arc::default() };
         let blob = PutBlob { tenant: TenantId::local(), hash: [0; 32], bytes: vec![0; 5] };
         let mut call = Box::pin(queue.submit(blob));
         assert!(FutureExt::now_or_never(&mut call).is_none());

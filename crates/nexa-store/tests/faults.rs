@@ -462,6 +462,7 @@ fn helper_appends_until_writing_fails() {
         };
         println!("ack 1 {version}");
         println!("first {first}");
+        println!("told {}", store.broken().await);
         for _ in 0..2 {
             let next = store.append(vec![owned(root, 1, version, vec![emitted(1)])]).await.remove(0);
             println!("then {}", next.expect_err("it stays stopped"));
@@ -483,6 +484,7 @@ fn after_a_failed_write_the_store_takes_no_more_until_a_restart() {
     let said = |word: &str| lines.iter().filter(|line| line.starts_with(word)).cloned().collect::<Vec<_>>();
     assert_eq!(said("first").len(), 1, "{lines:#?}");
     assert!(said("first")[0].contains("disk I/O error"), "{lines:#?}");
+    assert!(said("told")[0].contains("disk I/O error"), "{lines:#?}");
     for line in said("then") {
         assert!(line.contains("not available") && line.contains("restart the process"), "{line}");
     }

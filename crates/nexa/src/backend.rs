@@ -1,8 +1,10 @@
 //! What a node keeps things in: one store behind its ports.
 
+use std::future::pending;
 use std::path::Path;
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
 use nexa_cli::failure::Failure;
 use nexa_event::envelope::FORMAT;
 use nexa_ports::audit::Audit;
@@ -38,6 +40,8 @@ pub(crate) struct Backend {
     pub(crate) writing: Writing,
     /// Why it takes no writes, if it takes none.
     pub(crate) trouble: Arc<dyn Fn() -> Option<String> + Send + Sync>,
+    /// Waits until it takes none ever again, and gives why: then the process has to be started anew.
+    pub(crate) broken: Arc<dyn Fn() -> BoxFuture<'static, String> + Send + Sync>,
 }
 
 impl Backend {
@@ -45,7 +49,7 @@ impl Backend {
     pub(crate) fn sqlite(data: &Path) -> Result<Self, Failure> {
         let store = SqliteStore::open(data, nexa_store::Options::default());
         let store = Arc::new(store.map_err(|error| Failure::error(chain(&error)))?);
-        let troubled = Arc::clone(&store);
+        let (troubled, watched) = (Arc::clone(&store), Arc::clone(&store));
         Ok(Self {
             store: Arc::clone(&store) as _,
             views: Arc::clone(&store) as _,
@@ -55,6 +59,7 @@ impl Backend {
             // Nobody else writes to the file, and it is in the only format that this store knows.
             writing: Writing::oldest(Formats { oldest: FORMAT, newest: FORMAT }),
             trouble: Arc::new(move || troubled.trouble().map(|trouble| chain(&trouble))),
+            broken: Arc::new(move || Box::pin(watched.broken())),
         })
     }
 
@@ -73,6 +78,8 @@ impl Backend {
             audit: store,
             writing,
             trouble: Arc::new(move || troubled.trouble().map(|trouble| chain(&trouble))),
+            // Its disk is another process's: whatever becomes of that, a connection can be made again.
+            broken: Arc::new(|| Box::pin(pending())),
         })
     }
 }

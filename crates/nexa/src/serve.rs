@@ -27,6 +27,9 @@ const ETCD_USER: &str = "NEXA_ETCD_USER";
 /// The code of a process that was told twice to end, as shells have it for SIGTERM.
 const TERMINATED: i32 = 128 + 15;
 
+/// How long clients have to hear that a node ends whose store has failed: nothing that comes in meanwhile can be recorded.
+const UNRECORDED_GRACE: Duration = Duration::from_secs(2);
+
 /// Runs `nexa serve`.
 pub(crate) async fn run(args: &ServeArgs, output: Output) -> Result<(), Failure> {
     let listen: Listen = args.listen.parse().map_err(|error| Failure::usage(chain(&error)))?;
@@ -99,6 +102,8 @@ pub(crate) async fn run(args: &ServeArgs, output: Output) -> Result<(), Failure>
         // Whatever it still did would be refused.
         return ended;
     }
+    let is_store_failed = ended.as_ref().is_err_and(|failure| failure.exit == Exit::StoreFailed);
+    let grace = if is_store_failed { UNRECORDED_GRACE } else { Duration::from_secs(args.grace) };
     eprintln!("letting go of everything in good order; told again, it ends at once");
     let told_again = async {
         // Whoever closes the input may send a signal with it, and means one wish.
@@ -109,7 +114,7 @@ pub(crate) async fn run(args: &ServeArgs, output: Output) -> Result<(), Failure>
         std::process::exit(TERMINATED)
     };
     tokio::select! {
-        () = node.leave(Duration::from_secs(args.grace)) => {}
+        () = node.leave(grace) => {}
         () = told_again => {}
     }
     door.close();

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nexa_cli::args::ModelArgs;
-use nexa_cli::failure::Failure;
+use nexa_cli::failure::{Exit, Failure};
 use nexa_gateway::admission::{Admission, AdmitLimits};
 use nexa_gateway::doors::{Bound, Cover, DoorConfig, Gateway, Listen};
 use nexa_gateway::fleet::{Fleet, Lone};
@@ -228,6 +228,11 @@ impl Wired {
         tokio::select! {
             () = self.node.failed() => {}
             failure = broken => return failure,
+            why = (self.backend.broken)() => {
+                let message = format!("the store takes no more writes: {why}");
+                let failure = Failure { exit: Exit::StoreFailed, ..Failure::error(message) };
+                return failure.hint("what was acknowledged is kept: see to the disk, then start the node again");
+            }
         }
         Failure::error("the node cannot go on: one of its services failed too often; the log says which and why")
             .hint("nothing that was recorded is lost: give the same command again")

@@ -3,6 +3,7 @@
 
 mod audit;
 mod data;
+mod disk;
 mod endpoint;
 mod input;
 mod signals;
