@@ -145,23 +145,26 @@ impl Member {
         self.role != Role::Node || self.output().get(said_before..).is_some_and(|said| said.contains("\"grpc\""))
     }
 
-    /// Looks whether it has ended by itself, and starts it again if so; gives how it ended.
+    /// Looks whether it has ended by itself, and starts it again if so; gives how it ended. One that nobody wants to run is looked
+    /// after by whoever wants that.
     pub(crate) fn tend(&self) -> Option<Ended> {
         let mut state = self.state();
+        if !state.is_wanted {
+            return None;
+        }
         let ended = state.child.as_mut().and_then(|child| child.try_wait().ok().flatten()).map(|status| {
             state.child = None;
             let had_served = self.has_served(state.said_before);
             state.not_before = Instant::now() + if had_served { AGAIN_AFTER } else { AGAIN_AFTER_FAILURE };
             (status.code(), had_served)
         });
-        if state.is_wanted && state.child.is_none() && Instant::now() >= state.not_before {
+        if state.child.is_none() && Instant::now() >= state.not_before {
             state.said_before = self.output().len();
             state.not_before = Instant::now() + AGAIN_AFTER_FAILURE;
             state.child = self.spawn().ok();
         }
-        let was_wanted = state.is_wanted;
         drop(state);
-        let (code, had_served) = ended.filter(|_| was_wanted)?;
+        let (code, had_served) = ended?;
         Some(Ended { name: self.name.clone(), role: self.role, code, had_served, tail: self.tail() })
     }
 
@@ -190,13 +193,23 @@ impl Member {
         children(pid).iter().for_each(|pid| signal(*pid, sent));
     }
 
+    /// From now on nobody starts it again when it ends.
+    pub(crate) fn leave_alone(&self) {
+        self.state().is_wanted = false;
+    }
+
     /// Asks it to end in good order; gives its code, or nothing if it did not end in time and was killed.
     pub(crate) fn terminate(&self, within: Duration) -> Option<i32> {
-        self.state().is_wanted = false;
-        let until = Instant::now() + within;
+        self.leave_alone();
         if let Some(pid) = self.pid() {
             signal(pid, if self.role == Role::Postgres { Signal::INT } else { Signal::TERM });
         }
+        self.ends(within)
+    }
+
+    /// Waits for the end of one that is left alone; gives its code, or nothing if it did not end in time and was killed.
+    pub(crate) fn ends(&self, within: Duration) -> Option<i32> {
+        let until = Instant::now() + within;
         while Instant::now() < until {
             let mut state = self.state();
             let ended = state.child.as_mut().is_none_or(|child| child.try_wait().is_ok_and(|status| status.is_some()));

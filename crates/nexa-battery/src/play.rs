@@ -61,8 +61,12 @@ pub(crate) enum Verdict {
 /// What came of one that was played.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Played {
-    /// What must not have happened.
+    /// What must not have happened; the first of it.
     pub(crate) violations: Vec<Violation>,
+    /// How much of it there was, by property.
+    pub(crate) broken: BTreeMap<&'static str, usize>,
+    /// How many faults were asked for.
+    pub(crate) wanted: u32,
     /// Operations of clients by kind and answer.
     pub(crate) operations: BTreeMap<String, usize>,
     /// Commands that were refused and tried again, by reason.
@@ -85,6 +89,8 @@ pub(crate) struct Played {
     pub(crate) settled_ms: u64,
     /// Nodes that ended because their lease was lost.
     pub(crate) lease_lost: usize,
+    /// Nodes that ended because their writes failed, as they should.
+    pub(crate) store_failed: usize,
     /// Processes that ended before they served, and were started again.
     pub(crate) restarted: usize,
     /// How long all of it took.
@@ -127,7 +133,7 @@ async fn carry_out(
     let stop = CancellationToken::new();
     let flow = tokio::spawn(work.clone().flow(rate, stop.clone()));
     warm(&work).await?;
-    let mut played = Played::default();
+    let mut played = Played { wanted: scene.times, ..Played::default() };
     let faults = trouble(&town, &work, scene, disk.as_ref(), ground.seed, &mut played, told).await;
     stop.cancel();
     let settling = Instant::now();
@@ -172,6 +178,9 @@ async fn trouble(
     let mut dice = Dice::of(&[seed, 75, scene.times.into()]);
     let (is_row, mut faults, mut probes) = (scene.name == scene::KILLS, Vec::new(), JoinSet::new());
     for turn in 0..scene.times {
+        if scene.is_over(turn) {
+            break;
+        }
         let turned = Instant::now();
         let began = Mutex::new(now_ms());
         let note = || *began.lock().unwrap_or_else(PoisonError::into_inner) = now_ms();
@@ -182,7 +191,7 @@ async fn trouble(
         if is_row {
             probes.spawn(async move { prober.probe(PLACES_WITHIN).await });
             tokio::time::sleep(KILL_EVERY.saturating_sub(turned.elapsed())).await;
-            if (turn + 1) % 10 == 0 {
+            if (turn + 1).is_multiple_of(10) {
                 told(&format!("{} of {} kills", turn + 1, scene.times));
             }
             continue;
@@ -278,6 +287,9 @@ pub(crate) fn judge(
     found.extend(refused.iter().map(|name| Violation::new("P2", format!("{name} was refused for good"))));
     found.extend(ended.iter().filter_map(|ended| unasked(ended, played)));
     played.violations.extend(found);
+    for violation in &played.violations {
+        *played.broken.entry(violation.id).or_default() += 1;
+    }
     let others = played.violations.len().saturating_sub(SHOWN_MAX);
     played.violations.truncate(SHOWN_MAX);
     if others > 0 {

@@ -1,7 +1,7 @@
 //! Power cuts of a node by itself: its data lies on a disk of its own, whose power goes while everything is at work.
 //!
 //! A cut drops what was not written yet, with the journal or without it (`EXT4_IOC_SHUTDOWN`); the node is killed before it, or
-//! a moment after it, when its writes have begun to fail. Then the disk is mounted again, the node starts, and what was
+//! a moment after it, when its writes have begun to fail, or is left to itself, and then it must end with [`STORE_FAILED`]. Then the disk is mounted again, the node starts, and what was
 //! acknowledged must be there at once. The folder that tools write to keeps its power: effects outside are not undone.
 
 use std::path::{Path, PathBuf};
@@ -25,6 +25,10 @@ use crate::work::{Work, now_ms};
 const SERVES_WITHIN: Duration = Duration::from_secs(30);
 /// How long it may take to end in good order.
 const GRACE: Duration = Duration::from_secs(20);
+/// How a node by itself ends whose writes fail.
+const STORE_FAILED: i32 = 8;
+/// How long it may take to notice that and to tell its clients.
+const NOTICES_WITHIN: Duration = Duration::from_secs(20);
 /// How long it works between two cuts: as long again by chance.
 const WORKS_MS: u64 = 1_500;
 /// How long its writes may fail before it is killed.
@@ -50,21 +54,38 @@ pub(crate) async fn carry_out(
     let work = Work::put(vec![door], ground.seed).await?;
     let stop = CancellationToken::new();
     let flow = tokio::spawn(work.clone().flow(rate, stop.clone()));
-    let (mut played, mut faults) = (Played::default(), Vec::new());
+    let (mut played, mut faults) = (Played { wanted: scene.times, ..Played::default() }, Vec::new());
     let ended = Arc::<Mutex<Vec<Ended>>>::default();
     let tender = town::tend(vec![Arc::clone(&member)], Arc::clone(&ended));
     let mut dice = Dice::of(&[ground.seed, 76]);
     for turn in 0..scene.times {
+        if scene.is_over(turn) {
+            break;
+        }
         tokio::time::sleep(Duration::from_millis(WORKS_MS + dice.below(WORKS_MS))).await;
         let began = now_ms();
         let lost = if dice.below(2) == 0 { Lost::Journal } else { Lost::Rest };
-        if dice.below(2) == 0 {
-            member.kill(true);
-            disk.cut(lost)?;
-        } else {
-            disk.cut(lost)?;
-            tokio::time::sleep(Duration::from_millis(dice.below(FAILING_MS))).await;
-            member.kill(true);
+        match dice.below(3) {
+            0 => {
+                member.kill(true);
+                disk.cut(lost)?;
+            }
+            1 => {
+                disk.cut(lost)?;
+                tokio::time::sleep(Duration::from_millis(dice.below(FAILING_MS))).await;
+                member.kill(true);
+            }
+            _ => {
+                member.leave_alone();
+                disk.cut(lost)?;
+                let ending = Arc::clone(&member);
+                let code = tokio::task::spawn_blocking(move || ending.ends(NOTICES_WITHIN)).await.unwrap_or_default();
+                played.store_failed += 1;
+                if code != Some(STORE_FAILED) {
+                    let text = format!("after cut {turn} its writes failed, and it ended with {code:?}: {}", member.tail());
+                    played.violations.push(Violation::new("END", text));
+                }
+            }
         }
         disk.remount().await?;
         member.start()?;
@@ -76,7 +97,7 @@ pub(crate) async fn carry_out(
             played.violations.push(Violation::new("P2", text));
         }
         faults.push(Fault { kind: format!("power cut, {lost:?}"), victim: "n1".to_owned(), began, healed: now_ms() });
-        if (turn + 1) % 10 == 0 {
+        if (turn + 1).is_multiple_of(10) {
             told(&format!("{} of {} cuts", turn + 1, scene.times));
         }
     }

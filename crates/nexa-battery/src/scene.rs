@@ -27,6 +27,8 @@ const GRACE: Duration = Duration::from_secs(40);
 pub(crate) const KILLS: &str = "kills";
 /// The row of power cuts of a node by itself.
 pub(crate) const POWER_NODE: &str = "power-node";
+/// The row of power cuts of PostgreSQL below a cluster.
+const POWER_POSTGRES: &str = "power-postgres-row";
 
 /// Whom something happens to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,11 +91,13 @@ pub(crate) struct Scene {
     pub(crate) times: u32,
     /// The size of the database's own disk in MiB, if it needs one.
     pub(crate) disk_mib: Option<u64>,
+    /// No further fault begins after that.
+    pub(crate) until: Option<Instant>,
 }
 
 /// All of them, but for the long rows of kills and of power cuts.
 pub(crate) fn all() -> Vec<Scene> {
-    let scene = |name, about, fault, times| Scene { name, about, fault, times, disk_mib: None };
+    let scene = |name, about, fault, times| Scene { name, about, fault, times, disk_mib: None, until: None };
     let on_disk = |scene: Scene, mib| Scene { disk_mib: Some(mib), ..scene };
     vec![
         scene("node-kill", "kill -9 of a node", Fault::Kill(Whom::Node, 500), 4),
@@ -123,16 +127,32 @@ pub(crate) fn all() -> Vec<Scene> {
 /// So many kills in a row, of anybody.
 pub(crate) fn kills(times: u32) -> Scene {
     let about = "kill -9 of nodes, members of etcd and PostgreSQL in a row";
-    Scene { name: KILLS, about, fault: Fault::Kill(Whom::Anybody, 700), times, disk_mib: None }
+    Scene { name: KILLS, about, fault: Fault::Kill(Whom::Anybody, 700), times, disk_mib: None, until: None }
 }
 
 /// So many power cuts of a node by itself, on SQLite.
 pub(crate) fn cuts(times: u32) -> Scene {
     let about = "the power of a node by itself goes, with its data on SQLite";
-    Scene { name: POWER_NODE, about, fault: Fault::PowerCut, times, disk_mib: Some(1_024) }
+    Scene { name: POWER_NODE, about, fault: Fault::PowerCut, times, disk_mib: Some(1_024), until: None }
+}
+
+/// So many power cuts of PostgreSQL below a cluster.
+pub(crate) fn postgres_cuts(times: u32) -> Scene {
+    let about = "the power of PostgreSQL goes, again and again";
+    Scene { name: POWER_POSTGRES, about, fault: Fault::PowerCut, times, disk_mib: Some(4_096), until: None }
 }
 
 impl Scene {
+    /// Whether it is a row, which may be cut short.
+    pub(crate) fn is_row(&self) -> bool {
+        [KILLS, POWER_NODE, POWER_POSTGRES].contains(&self.name)
+    }
+
+    /// Whether there is no time for the fault of this turn. The first one always comes.
+    pub(crate) fn is_over(&self, turn: u32) -> bool {
+        turn > 0 && self.until.is_some_and(|until| Instant::now() >= until)
+    }
+
     /// Whether it can be played here.
     ///
     /// # Errors

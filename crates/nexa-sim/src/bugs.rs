@@ -93,16 +93,20 @@ impl Plant {
         PLANTS.iter().find(|plant| plant.bug == bug).map_or("unlisted", |plant| plant.name)
     }
 
-    /// Plays its seed and then the first others, up to so many, until one catches it. A seed that something breaks in also
-    /// without the bug catches nothing.
+    /// Plays its seed and then the first others, up to so many, until one catches it; begins none after `until`. A seed that
+    /// something breaks in also without the bug catches nothing.
     ///
     /// # Errors
     /// What kept a run from beginning.
-    pub fn hunt(&self, seeds: u64) -> Result<Hunt, String> {
+    pub fn hunt(&self, seeds: u64, until: Option<Instant>) -> Result<Hunt, String> {
         let began = Instant::now();
         let others = (0..seeds).filter(|seed| *seed != self.seed);
-        let mut hunt = Hunt { caught: None, unsound: Vec::new(), played: 0, took: Duration::ZERO };
+        let mut hunt = Hunt { caught: None, unsound: Vec::new(), played: 0, is_cut_short: false, took: Duration::ZERO };
         for seed in std::iter::once(self.seed).chain(others).take(usize::try_from(seeds).unwrap_or(usize::MAX)) {
+            if until.is_some_and(|until| Instant::now() >= until) {
+                hunt.is_cut_short = true;
+                break;
+            }
             hunt.played += 1;
             let Some(violation) = self.play(seed, true)? else { continue };
             match self.play(seed, false)? {
@@ -183,6 +187,8 @@ pub struct Hunt {
     pub unsound: Vec<(u64, Violation)>,
     /// Seeds that were played.
     pub played: u64,
+    /// Whether there were more to play, and no time.
+    pub is_cut_short: bool,
     /// How long that took.
     pub took: Duration,
 }

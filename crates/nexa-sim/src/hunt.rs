@@ -1,6 +1,7 @@
 //! `cluster-bugs`: plays each planted bug until a seed catches it, and says which escaped. `cargo xtask prove --bugs` runs it.
 //!
-//! At least [`CAUGHT_PERCENT`] of those that this build can plant must be caught, or the command fails.
+//! At least [`CAUGHT_PERCENT`] of those that this build can plant must be caught, or the command fails. Those for which there was
+//! no time are named and count for neither.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -15,18 +16,22 @@ const SEEDS: u64 = 40;
 const SEEDS_MAX: u64 = 1_000_000;
 /// Of a hundred bugs so many must be caught.
 const CAUGHT_PERCENT: usize = 95;
+const WITHIN_S_MAX: u64 = 86_400;
 
 /// What was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Options {
     seeds: u64,
     only: BTreeSet<String>,
+    /// After so long no further seed is begun.
+    within: Option<Duration>,
+    is_text: bool,
     is_json: bool,
 }
 
 impl Options {
     pub(crate) fn parse(mut words: &[&str]) -> Result<Self, String> {
-        let mut options = Self { seeds: SEEDS, only: BTreeSet::new(), is_json: false };
+        let mut options = Self { seeds: SEEDS, only: BTreeSet::new(), within: None, is_text: true, is_json: false };
         loop {
             words = match words {
                 [] => return Ok(options),
@@ -41,8 +46,14 @@ impl Options {
                     options.only.insert((*name).to_owned());
                     rest
                 }
-                ["-o", what @ ("text" | "json"), rest @ ..] => {
-                    options.is_json = *what == "json";
+                ["--within", number, rest @ ..] => {
+                    let number = number.parse().ok().filter(|number| (1..=WITHIN_S_MAX).contains(number));
+                    let number = number.ok_or_else(|| format!("--within takes a number from 1 to {WITHIN_S_MAX}"))?;
+                    options.within = Some(Duration::from_secs(number));
+                    rest
+                }
+                ["-o", what @ ("text" | "json" | "both"), rest @ ..] => {
+                    (options.is_text, options.is_json) = (*what != "json", *what != "text");
                     rest
                 }
                 [word, ..] => return Err(format!("`{word}` is not understood here")),
@@ -60,10 +71,15 @@ pub(crate) fn all(options: &Options) -> Result<(), Error> {
     // A bug that breaks an invariant panics, which is how it is caught; nobody needs to read of it.
     std::panic::set_hook(Box::new(|_| {}));
     let began = Instant::now();
-    let mut hunts = Vec::new();
+    let until = options.within.map(|within| began + within);
+    let (mut hunts, mut left) = (Vec::new(), Vec::new());
     for plant in PLANTS.iter().filter(|plant| options.wants(plant)) {
-        let hunt = plant.hunt(options.seeds)?;
-        if !options.is_json {
+        let hunt = plant.hunt(options.seeds, until)?;
+        if hunt.is_cut_short {
+            left.push(plant.name);
+            continue;
+        }
+        if options.is_text {
             println!("{}", line(plant, &hunt));
             hunt.unsound
                 .iter()
@@ -75,6 +91,16 @@ pub(crate) fn all(options: &Options) -> Result<(), Error> {
         hunts.iter().filter(|(_, hunt)| hunt.caught.is_none()).map(|(plant, _)| plant.name).collect();
     let (took, caught) = (began.elapsed(), hunts.len() - escaped.len());
     let real = hunts.iter().filter(|(plant, _)| plant.scene != Scene::Simulated).count();
+    if options.is_text {
+        println!(
+            "\n{caught} of {} caught, {real} of them in the product's own code, in {:.0} s",
+            hunts.len(),
+            took.as_secs_f64()
+        );
+        let named = |names: &[&str]| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        println!("escaped: {}", named(&escaped));
+        println!("not looked for, or not to the end, as the time was over: {}", named(&left));
+    }
     if options.is_json {
         let bugs: Vec<Value> = hunts.iter().map(|(plant, hunt)| told(plant, hunt)).collect();
         println!(
@@ -85,21 +111,17 @@ pub(crate) fn all(options: &Options) -> Result<(), Error> {
                 "of_the_product": real,
                 "caught": caught,
                 "escaped": escaped,
+                "left_for_want_of_time": left,
                 "seeds_each": options.seeds,
                 "seconds": seconds(took),
             })
         );
-    } else {
-        println!(
-            "\n{caught} of {} caught, {real} of them in the product's own code, in {:.0} s",
-            hunts.len(),
-            took.as_secs_f64()
-        );
-        println!("escaped: {}", if escaped.is_empty() { "none".to_owned() } else { escaped.join(", ") });
     }
     let unsound = hunts.iter().filter(|(_, hunt)| !hunt.unsound.is_empty()).count();
     if unsound > 0 {
         Err(format!("for {unsound} bugs a seed breaks a property without them").into())
+    } else if hunts.is_empty() {
+        Err("there was no time to look for any".into())
     } else if caught * 100 >= hunts.len() * CAUGHT_PERCENT {
         Ok(())
     } else {
@@ -146,10 +168,11 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_is_understood() {
-        let options = Options::parse(&["--seeds", "3", "--bug", "early-ack", "-o", "json"]).unwrap();
-        let only = BTreeSet::from(["early-ack".to_owned()]);
-        assert_eq!(options, Options { seeds: 3, only, is_json: true });
-        for wrong in [&["--seeds", "0"][..], &["--bug", "none"], &["--seeds"], &["more"]] {
+        let words = ["--seeds", "3", "--bug", "early-ack", "--within", "9", "-o", "both"];
+        let (only, within) = (BTreeSet::from(["early-ack".to_owned()]), Some(Duration::from_secs(9)));
+        let options = Options { seeds: 3, only, within, is_text: true, is_json: true };
+        assert_eq!(Options::parse(&words).unwrap(), options);
+        for wrong in [&["--seeds", "0"][..], &["--within", "0"], &["--bug", "none"], &["--seeds"], &["more"]] {
             assert!(Options::parse(wrong).is_err(), "{wrong:?}");
         }
     }

@@ -33,7 +33,8 @@ usage: nexa-sim COMMAND
   cluster-bugs [OPTIONS]   play each planted bug until a seed catches it
     --seeds N              how many seeds for each at most (default: 40)
     --bug NAME             only this one, and others that are named so
-    -o text|json           what is printed (default: text)
+    --within N             begin no seed after so many real seconds, and say which bugs were not looked for
+    -o text|json|both      what is printed (default: text); JSON is one object as the last line
 
   plan-sim DIR [OPTIONS]   play the workflow traces of a folder (WfFormat 1.5, *.json) on modelled clusters
     --nodes N,N,…          sizes of clusters (default: 2,4,8,16,32,64)
