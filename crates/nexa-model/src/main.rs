@@ -1,5 +1,7 @@
 //! `nexa-model`: looks at every state of a protocol, within bounds that are too large for each test run.
 
+mod all;
+
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -17,20 +19,21 @@ usage: nexa-model MODEL [OPTIONS]
     --faults N           how often anything goes wrong (default: 2)
     --calm MS            from then on nothing does
     --ends MS            when everything must be in order
-    --new-runs           ask everything of restarted nodes too, which shows a known gap
 
   ledger                 intent, started, done, failed without effect or unknown, with a death at every step
     --faults N           how often anything goes wrong (default: 3)
     --epochs N           how often the agent may be given to somebody (default: 4)
     --idempotent         its tool may be called twice under the same key
 
-  all                    every model within its larger bounds
+  all                    every model within its small bounds, whether each rule that is left out is missed, and every
+                         model within its larger bounds, for as long as there is time: what was not seen is said
+    --small              the small bounds only
 
   --small                the bounds of the test run
   --plant NAME           leave something out, to see that it is missed
   --threads N            threads that look (default: 2)
-  --within SECONDS       give up after so long (default: 3600)
-  -o text|json           what is printed (default: text)
+  --within SECONDS       give up after so long, of `all` all of it (default: 3600)
+  -o text|json|both      what is printed (default: text); JSON is one object as the last line
 ";
 
 /// What was typed.
@@ -39,6 +42,8 @@ struct Options {
     ownership: Ownership,
     ledger: Ledger,
     effort: Effort,
+    is_small: bool,
+    is_text: bool,
     is_json: bool,
 }
 
@@ -55,18 +60,22 @@ fn planted<P: Copy>(all: &[(&'static str, P)], name: &str) -> Result<Option<P>, 
 impl Options {
     fn parse(model: &str, words: &[&str]) -> Result<Self, String> {
         let mut options = Self {
-            ownership: Ownership { bounds: ownership::Bounds::LARGE, plant: None, new_runs: false },
+            ownership: Ownership { bounds: ownership::Bounds::LARGE, plant: None },
             ledger: Ledger { bounds: ledger::Bounds::LARGE, plant: None },
             effort: Effort { threads: 2, within: Duration::from_secs(3_600) },
+            is_small: false,
+            is_text: true,
             is_json: false,
         };
         let mut words = words.iter().copied();
         while let Some(word) = words.next() {
             let (of_nodes, of_ledger) = (&mut options.ownership.bounds, &mut options.ledger.bounds);
             match word {
-                "--new-runs" => options.ownership.new_runs = true,
                 "--idempotent" => of_ledger.is_idempotent = true,
-                "--small" => (*of_nodes, *of_ledger) = (ownership::Bounds::SMALL, ledger::Bounds::SMALL),
+                "--small" => {
+                    (*of_nodes, *of_ledger) = (ownership::Bounds::SMALL, ledger::Bounds::SMALL);
+                    options.is_small = true;
+                }
                 _ => {
                     let value = words.next().ok_or_else(|| format!("{word} needs a value"))?;
                     let few = || number(word, value).map(|number| usize::try_from(number).unwrap_or(usize::MAX));
@@ -78,14 +87,15 @@ impl Options {
                         ("ownership", "--plant") => options.ownership.plant = planted(&ownership::Plant::ALL, value)?,
                         ("ledger", "--epochs") => of_ledger.epochs = number(word, value)?,
                         ("ledger", "--plant") => options.ledger.plant = planted(&ledger::Plant::ALL, value)?,
-                        (_, "--faults") => {
+                        ("ownership" | "ledger", "--faults") => {
                             let faults = u8::try_from(number(word, value)?).unwrap_or(u8::MAX);
                             (of_nodes.faults, of_ledger.faults) = (faults, faults);
                         }
                         (_, "--threads") => options.effort.threads = few()?.max(1),
                         (_, "--within") => options.effort.within = Duration::from_secs(number(word, value)?),
-                        (_, "-o") if value == "json" => options.is_json = true,
-                        (_, "-o") if value == "text" => options.is_json = false,
+                        (_, "-o") if ["text", "json", "both"].contains(&value) => {
+                            (options.is_text, options.is_json) = (value != "json", value != "text");
+                        }
                         _ => return Err(format!("`{model}` has no option {word} {value}")),
                     }
                 }
@@ -95,20 +105,13 @@ impl Options {
     }
 
     fn show(&self, report: &Report) -> bool {
-        if self.is_json {
-            println!("{}", report.json());
-        } else {
+        if self.is_text {
             print!("{report}");
         }
+        if self.is_json {
+            println!("{}", report.json());
+        }
         report.holds()
-    }
-
-    fn ownership(&self) -> bool {
-        self.show(&check("ownership", self.ownership, self.effort))
-    }
-
-    fn ledger(&self) -> bool {
-        self.show(&check("ledger", self.ledger, self.effort))
     }
 }
 
@@ -121,10 +124,9 @@ fn main() -> ExitCode {
         Err(why) => return usage(&why),
     };
     let holds = match *model {
-        "ownership" => options.ownership(),
-        "ledger" => options.ledger(),
-        // Each, also after one that is broken.
-        "all" => [options.ownership(), options.ledger()].into_iter().all(|holds| holds),
+        "ownership" => options.show(&check("ownership", options.ownership, options.effort)),
+        "ledger" => options.show(&check("ledger", options.ledger, options.effort)),
+        "all" => all::look(&options),
         _ => return usage("there is no such model"),
     };
     if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE }
