@@ -42,7 +42,8 @@ usage: cargo xtask COMMAND
                   play the workflow traces of a folder (WfFormat) on modelled clusters, beside HEFT
   prove [--short|--nightly] [--lane NAME]… [--page FILE]
                   show that Nexa keeps its promises while things go wrong, at most half an hour, and write a page about
-                  it (default: docs/reports/proof.md); the last line is one JSON object. Lanes: simulation
+                  it (default: docs/reports/proof.md); the last line is one JSON object.
+                  Lanes: models, simulation, bugs, processes
   prove --bugs [--seeds N] [--bug NAME] [-o text|json]
                   plant bugs, one after the other, and see whether the simulation catches them
   fuzz NAME [--cases N] [--seed N] [--first N]

@@ -1,6 +1,6 @@
 //! `cargo xtask prove`: shows that Nexa keeps its promises while things go wrong, in lanes, and writes a page about it.
 //!
-//! A lane is a line of [`LANES`]: what it shows, what it needs, what is built for it, what runs, and for how long at most. Its
+//! A lane is one of [`lanes::LANES`]: what it shows, what it needs, what is built for it, what runs, and for how long at most. Its
 //! program prints what came of it for people, and as its last line one JSON object; both go onto the page as they are. It ends
 //! with an error if anything broke. A lane whose means are missing here is *skipped*, and the page says what is missing: that is
 //! never the same as passed.
@@ -11,6 +11,7 @@
 //! | (none) | before a release: half an hour |
 //! | `--nightly` | hours |
 
+mod lanes;
 mod page;
 
 use std::io::{BufRead, BufReader};
@@ -19,6 +20,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use self::lanes::LANES;
 use crate::process::{self, Outcome, command, root, target_dir};
 
 /// Where the page goes if nobody says where.
@@ -52,37 +54,6 @@ struct Lane {
     args: fn(Tier, budget_s: u64) -> Vec<String>,
     /// Seconds that it may take: short, full, nightly. Those of all lanes are at most half an hour for the full tier.
     budget_s: [u64; 3],
-}
-
-/// In the order in which they run.
-const LANES: &[Lane] = &[Lane {
-    name: "simulation",
-    shows: "whole clusters of three nodes on virtual time, from a seed each: agents with children, timers, models and tools, at \
-            least three faults, and everything that must hold checked at each fact, each call, and the end",
-    missing: nothing,
-    build: &["build", "--profile", "sim", "--package", "nexa-sim"],
-    program: "sim/nexa-sim",
-    args: simulation,
-    budget_s: [120, 900, 3 * 3_600],
-}];
-
-/// For a lane that needs nothing but a compiler.
-fn nothing() -> Option<String> {
-    None
-}
-
-/// On a slow machine fewer seeds, and it says so.
-fn simulation(tier: Tier, budget_s: u64) -> Vec<String> {
-    let seeds = match tier {
-        Tier::Short => "500",
-        Tier::Full => "10000",
-        Tier::Nightly => "150000",
-    };
-    words(&["cluster", "--seed", "1", "--seeds", seeds, "--within", &budget_s.to_string(), "-o", "both"])
-}
-
-fn words(words: &[&str]) -> Vec<String> {
-    words.iter().map(|word| (*word).to_owned()).collect()
 }
 
 /// How a lane ended.
@@ -242,18 +213,6 @@ fn watched(lane: &Lane, args: &[String], budget: Duration, ended: &mut Ended) ->
 mod tests {
     use super::*;
 
-    const HALF_AN_HOUR_S: u64 = 1_800;
-
-    #[test]
-    fn all_lanes_together_take_half_an_hour_at_most() {
-        let full: u64 = LANES.iter().map(|lane| lane.budget_s[Tier::Full as usize]).sum();
-        assert!(full <= HALF_AN_HOUR_S, "{full} s");
-        for lane in LANES {
-            let [short, full, nightly] = lane.budget_s;
-            assert!(0 < short && short <= full && full <= nightly, "{}", lane.name);
-        }
-    }
-
     #[test]
     fn what_is_asked_for_is_understood() {
         let options = Options::parse(&["--short", "--page", "x.md", "--lane", "simulation"]).expect("understood");
@@ -263,7 +222,7 @@ mod tests {
 
     fn lane(program: &'static str) -> Lane {
         let args = |_, _| Vec::new();
-        Lane { name: "test", shows: "", missing: nothing, build: &[], program, args, budget_s: [1, 1, 1] }
+        Lane { name: "test", shows: "", missing: lanes::nothing, build: &[], program, args, budget_s: [1, 1, 1] }
     }
 
     fn ended(lane: &'static Lane) -> Ended {
@@ -277,7 +236,7 @@ mod tests {
         static FALSE: std::sync::LazyLock<Lane> = std::sync::LazyLock::new(|| lane("/bin/false"));
         let say = |text: &str| {
             let mut it = ended(&ECHO);
-            let outcome = watched(&ECHO, &words(&["-e", text]), Duration::from_secs(60), &mut it);
+            let outcome = watched(&ECHO, &["-e".to_owned(), text.to_owned()], Duration::from_secs(60), &mut it);
             (outcome.is_ok(), it.lines, it.figures)
         };
         let both = say("for people\n{\"for\":\"machines\"}");
