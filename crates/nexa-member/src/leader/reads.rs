@@ -1,4 +1,5 @@
-//! What a leader looks at, a page at a time: one question to the store is under way, and looks take turns by urgency.
+//! What a leader looks at, a page at a time: one question to the store is under way, and looks take turns by urgency. One that
+//! could not be made lets the others go first: as long as the membership service is away, nobody knows whether a lost node is back.
 //!
 //! | look | when | until |
 //! |---|---|---|
@@ -62,12 +63,14 @@ struct Pass {
 pub(super) struct Reads {
     passes: BTreeMap<Aim, Pass>,
     under_way: Option<(u64, Aim)>,
+    /// What could not be read last.
+    failed: Option<Aim>,
     paused_until: Timestamp,
 }
 
 impl Reads {
     pub(super) fn new(now: Timestamp) -> Self {
-        let mut reads = Self { passes: BTreeMap::new(), under_way: None, paused_until: now };
+        let mut reads = Self { passes: BTreeMap::new(), under_way: None, failed: None, paused_until: now };
         reads.begin(Aim::Unplaced, now);
         reads.begin(Aim::Orphans, now);
         reads
@@ -106,10 +109,13 @@ impl Reads {
             return;
         }
         let is_due = |pass: &Pass| pass.due.is_some_and(|due| due <= now);
-        let Some((aim, pass)) = self.passes.iter().find(|(aim, pass)| is_due(pass) && is_wanted(aim)) else { return };
+        let due = || self.passes.iter().filter(|(aim, pass)| is_due(pass) && is_wanted(aim));
+        let other = due().find(|(aim, _)| self.failed.as_ref() != Some(*aim));
+        let Some((aim, pass)) = other.or_else(|| due().next()) else { return };
         *number += 1;
         out.push(Output::Read { number: *number, which: aim.which(), after: pass.after });
         self.under_way = Some((*number, aim.clone()));
+        self.failed = None;
     }
 
     /// A page has come: what it was read for, if that is still wanted. A failed one is asked for again.
@@ -117,6 +123,7 @@ impl Reads {
         let (_, aim) = self.under_way.take_if(|(asked, _)| *asked == number)?;
         if rows.is_none() {
             self.paused_until = now.after(RETRY_PAUSE);
+            self.failed = Some(aim.clone());
         }
         rows.filter(|_| self.passes.contains_key(&aim)).map(|rows| (aim, rows))
     }

@@ -77,7 +77,7 @@ fn a_leader_that_has_not_heard_of_a_new_run_gives_away_nothing_that_it_has() {
         heard("b", 2),
         Input::Elected(Epoch(7)),
     ]);
-    let (mut asked, mut placed) = (0, None);
+    let (mut asked, mut placed) = (0, Vec::new());
     for now in (0..6_000).step_by(100) {
         // From then on the new run of `a` is gone, too.
         let is_back = now < 3_000;
@@ -95,13 +95,18 @@ fn a_leader_that_has_not_heard_of_a_new_run_gives_away_nothing_that_it_has() {
                         inputs.push_back(Input::Rows(number, None));
                     }
                     Output::Read { number, which, .. } => {
-                        let is_wanted = placed.is_none() && which != Which::Unplaced && which != Which::Of(node("b"));
-                        let page = is_wanted.then(|| row(1, Some("a"), 5, 1)).into_iter().collect();
-                        inputs.push_back(Input::Rows(number, Some(page)));
+                        let row = match which {
+                            Which::Left(_) | Which::Live => Some(row(1, Some("a"), 5, 1)),
+                            Which::Unplaced if now >= 1_500 => Some(row(2, None, 0, 1)),
+                            Which::Unplaced | Which::Of(_) => None,
+                        };
+                        let is_open = |row: &Row| placed.iter().all(|((agent, ..), _)| *agent != row.agent);
+                        inputs.push_back(Input::Rows(number, Some(row.into_iter().filter(is_open).collect())));
                     }
                     Output::Place { number, wishes, .. } => {
-                        placed.get_or_insert((wishes[0].clone(), now));
-                        inputs.push_back(Input::Placed(number, Some(vec![Ok(Epoch(6))])));
+                        let answers = wishes.iter().map(|(_, from, _)| Ok(from.next())).collect();
+                        placed.extend(wishes.into_iter().map(|wish| (wish, now)));
+                        inputs.push_back(Input::Placed(number, Some(answers)));
                     }
                     Output::Check { node, .. } => {
                         inputs.push_back(Input::Checked { node, missing: Some(Vec::new()) });
@@ -113,7 +118,8 @@ fn a_leader_that_has_not_heard_of_a_new_run_gives_away_nothing_that_it_has() {
         }
     }
     assert!(asked > 1, "it asks again");
-    let (wish, at) = placed.expect("nobody has it any more");
-    assert_eq!(wish, (agent(1), Epoch(5), node("b")));
-    assert!((3_000..4_000).contains(&at), "it was given away at {at}");
+    let [(other, first), (left, at)] = &placed[..] else { panic!("{placed:?}") };
+    assert_eq!((other, left), (&(agent(2), Epoch(0), node("b")), &(agent(1), Epoch(5), node("b"))));
+    assert!((1_500..3_000).contains(first), "what nobody has waits until {first} for what a lost node has");
+    assert!((3_000..4_500).contains(at), "what nobody has any more was given away at {at}");
 }
