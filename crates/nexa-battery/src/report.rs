@@ -120,7 +120,7 @@ impl Sum {
             *self.faults.entry(kind_of(fault)).or_default() += times;
         }
         for (id, times) in &played.broken {
-            *self.broken.entry(id).or_default() += times;
+            *self.broken.entry(*id).or_default() += times;
         }
         (self.hit, self.in_flight) = (self.hit + played.hit, self.in_flight + played.in_flight);
         (self.acknowledged, self.facts) = (self.acknowledged + played.acknowledged, self.facts + played.facts);

@@ -106,7 +106,7 @@ pub(crate) fn look(options: &Options) -> bool {
         }
     }
     let larger = if options.is_small { Vec::new() } else { large() };
-    for (place, (name, subject)) in larger.iter().enumerate() {
+    for (place, (name, subject)) in larger.iter().copied().enumerate() {
         let share = left() / u32::try_from(larger.len() - place).unwrap_or(u32::MAX);
         let report = subject.look(name, effort(share));
         if report.broken().next().is_some() || (report.is_exhausted && !report.holds()) {

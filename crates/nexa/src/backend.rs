@@ -59,7 +59,7 @@ impl Backend {
             // Nobody else writes to the file, and it is in the only format that this store knows.
             writing: Writing::oldest(Formats { oldest: FORMAT, newest: FORMAT }),
             trouble: Arc::new(move || troubled.trouble().map(|trouble| chain(&trouble))),
-            broken: Arc::new(move || Box::pin(watched.broken())),
+            broken: Arc::new(move || -> BoxFuture<'static, String> { Box::pin(watched.broken()) }),
         })
     }
 
@@ -79,7 +79,7 @@ impl Backend {
             writing,
             trouble: Arc::new(move || troubled.trouble().map(|trouble| chain(&trouble))),
             // Its disk is another process's: whatever becomes of that, a connection can be made again.
-            broken: Arc::new(|| Box::pin(pending())),
+            broken: Arc::new(|| -> BoxFuture<'static, String> { Box::pin(pending()) }),
         })
     }
 }

@@ -53,7 +53,7 @@ pub(super) fn nothing() -> Option<String> {
 
 fn models(tier: Tier, budget_s: u64) -> Vec<String> {
     let small: &[&str] = if tier == Tier::Short { &["--small"] } else { &[] };
-    words(&[&["all", "--within", &budget_s.to_string(), "-o", "both"], small].concat())
+    words(&[&["all", "--within", &budget_s.to_string(), "-o", "both"][..], small].concat())
 }
 
 /// On a slow machine fewer seeds, and it says so.
@@ -94,7 +94,7 @@ fn processes(tier: Tier, budget_s: u64) -> Vec<String> {
         Tier::Nightly => &["--kills", "300", "--cuts", "50", "--postgres-cuts", "50", "--scene", "all"],
     };
     let nexa = target_dir().join("sim/nexa").display().to_string();
-    words(&[&["--nexa", &nexa, "--within", &budget_s.to_string(), "-o", "both"], what].concat())
+    words(&[&["--nexa", &nexa, "--within", &budget_s.to_string(), "-o", "both"][..], what].concat())
 }
 
 /// What is not on this machine of all that processes need in any scene. What only some need the battery says itself.
