@@ -9,7 +9,7 @@
 //!   - whether an effect may be sent: `nexa_runtime::fence::may_send`
 //!   - what the store accepts: `Guard::admits`, `Place::judge`, `leadership::admits`, which every adapter asks
 //!
-//! Modelled: the membership service by its promises (MB-1..5); the network, on which a request to the store and an order to a
+//! Modelled: the membership service by its promises (MB-1..6); the network, on which a request to the store and an order to a
 //! node come late, get lost, or are carried out while their answer gets lost; processes that stand still, are cut off from the
 //! service, die, and are started anew under their name while the earlier one may still stand there. Time goes by half seconds.
 //!
