@@ -82,7 +82,8 @@ pub(crate) async fn carry_out(
                 let code = tokio::task::spawn_blocking(move || ending.ends(NOTICES_WITHIN)).await.unwrap_or_default();
                 played.store_failed += 1;
                 if code != Some(STORE_FAILED) {
-                    let text = format!("after cut {turn} its writes failed, and it ended with {code:?}: {}", member.tail());
+                    let text =
+                        format!("after cut {turn} its writes failed, and it ended with {code:?}: {}", member.tail());
                     played.violations.push(Violation::new("END", text));
                 }
             }

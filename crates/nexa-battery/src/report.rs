@@ -126,8 +126,11 @@ impl Sum {
         (self.acknowledged, self.facts) = (self.acknowledged + played.acknowledged, self.facts + played.facts);
         let effects = played.effects;
         (self.tools, self.models) = (self.tools + effects.tools, self.models + effects.models);
-        (self.unknown, self.reissued) = (self.unknown + effects.unknown, self.reissued + effects.reissued + effects.repeated);
-        if let Some(worst) = played.placed_ms.iter().max().filter(|ms| self.slowest.as_ref().is_none_or(|it| it.0 < **ms)) {
+        (self.unknown, self.reissued) =
+            (self.unknown + effects.unknown, self.reissued + effects.reissued + effects.repeated);
+        if let Some(worst) =
+            played.placed_ms.iter().max().filter(|ms| self.slowest.as_ref().is_none_or(|it| it.0 < **ms))
+        {
             self.slowest = Some((*worst, name.to_owned()));
         }
     }
@@ -167,10 +170,24 @@ impl Sum {
         let faults: Vec<String> = self.faults.iter().map(|(kind, times)| format!("{times} {kind}")).collect();
         let sent = self.tools + self.models;
         let mut lines = vec![
-            format!("scenes           {} passed, {} failed, {} skipped", self.times("PASS"), self.failed.len(), self.times("SKIP")),
+            format!(
+                "scenes           {} passed, {} failed, {} skipped",
+                self.times("PASS"),
+                self.failed.len(),
+                self.times("SKIP")
+            ),
             format!("faults           {}; {} of all hit something in flight", faults.join(", "), self.hit),
-            format!("acknowledged     {} workloads, {} of them lost or not as they should be", self.acknowledged, self.broken("P2")),
-            format!("effects          {} calls of tools, {} of models; {} done wrongly", self.tools, self.models, self.broken("P3")),
+            format!(
+                "acknowledged     {} workloads, {} of them lost or not as they should be",
+                self.acknowledged,
+                self.broken("P2")
+            ),
+            format!(
+                "effects          {} calls of tools, {} of models; {} done wrongly",
+                self.tools,
+                self.models,
+                self.broken("P3")
+            ),
             format!(
                 "unknown          {}: {} of those in flight at a fault, {} of all",
                 self.unknown,
@@ -249,7 +266,8 @@ mod tests {
         let mut row = played(&[("kill n1", 3), ("kill e2", 2), ("kill pg", 1), ("power cut pg", 4)], 300);
         row.effects.unknown = 1;
         let sum = Sum::of(&[("kills".to_owned(), Verdict::Played(Box::new(row)))], 9.0);
-        let faults = [("kills of PostgreSQL", 1), ("kills of etcd", 2), ("kills of nodes", 3), ("power cuts of PostgreSQL", 4)];
+        let faults =
+            [("kills of PostgreSQL", 1), ("kills of etcd", 2), ("kills of nodes", 3), ("power cuts of PostgreSQL", 4)];
         assert_eq!(sum.faults, faults.into());
         let json = sum.json();
         assert_eq!((&json["slowest_placing_ms"], &json["unknown_share_of_in_flight"]), (&json!(900), &json!(0.005)));

@@ -59,7 +59,8 @@ fn plants() -> Vec<(&'static str, Subject)> {
         let bounds = ownership::Bounds { faults: if is_late { 2 } else { 1 }, ..ownership::Bounds::SMALL };
         (name, ownership(bounds, Some(plant)))
     });
-    let of_calls = ledger::Plant::ALL.into_iter().map(|(name, plant)| (name, ledger(ledger::Bounds::SMALL, Some(plant))));
+    let of_calls =
+        ledger::Plant::ALL.into_iter().map(|(name, plant)| (name, ledger(ledger::Bounds::SMALL, Some(plant))));
     of_nodes.chain(of_calls).collect()
 }
 

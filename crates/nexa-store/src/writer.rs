@@ -16,9 +16,9 @@
 //!         ([`Queue::stopped`]) is told, so that the process ends and is started anew
 
 use std::cell::Cell;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::SyncSender;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use metrics::{Histogram, histogram};

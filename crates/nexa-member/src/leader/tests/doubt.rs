@@ -77,7 +77,7 @@ fn a_leader_that_has_not_heard_of_a_new_run_gives_away_nothing_that_it_has() {
         heard("b", 2),
         Input::Elected(Epoch(7)),
     ]);
-    let (mut asked, mut placed) = (0, Vec::new());
+    let (mut asked, mut placed) = (0, Vec::<((AgentId, Epoch, NodeId), u64)>::new());
     for now in (0..6_000).step_by(100) {
         // From then on the new run of `a` is gone, too.
         let is_back = now < 3_000;
