@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | rows of a gone node, while none of its runs is back | it is gone | a whole pass finds none: what was born meanwhile is found by the next pass |
 //! | rows without owner | at the start, at a hint, every second | for ever |
-//! | rows of a node, to be checked with it | at the start, every minute | the end |
+//! | rows of a node, to be checked with it | at the start, when a run of it is new, every minute | the end |
 //! | rows of a draining node | while it drains and few of it are on their way | for ever |
 //! | rows of a node to be relieved | when balancing asks | one page |
 //! | all rows, for owners that are not there | at the start, every minute | for ever |

@@ -154,6 +154,8 @@ impl Term {
             // What its earlier run owned, this one takes over by itself.
             self.forget(&node, Some(generation));
             self.lost.remove(&node);
+            // But for what an earlier leader placed on that run and the store took in after this one had looked.
+            self.reads.begin(Aim::Check(node.clone()), now);
             self.reads.end(&Aim::Gone(node));
         }
     }

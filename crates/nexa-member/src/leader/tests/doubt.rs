@@ -60,6 +60,31 @@ fn an_agent_that_its_owner_lacks_is_found_also_if_the_store_is_just_asked_to_pla
     assert!(at < 4_000, "it waited until {at}");
 }
 
+/// Found by the model of ownership, with one fault. An earlier leader placed an agent on a node that died; the store took that in
+/// after the node's next run had looked for what is its own. Its row names the node, and nobody has it: it was left for the patrol.
+#[test]
+fn an_agent_that_an_earlier_leader_placed_on_a_run_that_is_over_is_asked_for_when_the_next_run_is_heard() {
+    let mut desk = Desk::new(Limits::default(), &[("a", 1, 10), ("b", 2, 10)]);
+    desk.elect();
+    desk.heard("a", 1, 0);
+    desk.heard("b", 2, 0);
+    desk.tick(3_000);
+    desk.members(&[("a", 3, 10), ("b", 2, 10)]);
+    desk.rows = vec![row(1, Some("a"), 1, 0)];
+    desk.wanted.clear();
+    desk.tick(1_000);
+    assert_eq!(desk.wanted, [], "the new run may still be looking");
+    desk.heard("a", 3, 0);
+    desk.tick(1_000);
+    let is_asked = |output: &Output| match output {
+        Output::Check { node: of, generation, agents, .. } => {
+            (of, *generation, agents[0].agent) == (&node("a"), Generation(3), agent(1))
+        }
+        _ => false,
+    };
+    assert!(desk.wanted.iter().any(is_asked), "{:?}", desk.wanted);
+}
+
 /// Found by the model of ownership. A node is back and its new run has taken over what the earlier one had; the news of that are
 /// late. The leader read the new rows, took them for those of the run that is gone, and gave them away.
 #[test]
