@@ -10,6 +10,7 @@
 //! - [`view`]: read models, which are folds and can be rebuilt.
 //! - [`memories`]: what workloads and tenants remember; a fold as well.
 //! - [`model`]: language models.
+//! - [`embedder`]: vectors of texts, near each other where the texts are.
 //! - [`tool`]: what programs and models may call.
 //!
 //! Adapters never see each other; the `nexa` binary chooses them in one place.
@@ -17,6 +18,7 @@
 pub mod audit;
 pub mod clock;
 pub mod dice;
+pub mod embedder;
 pub mod formats;
 pub mod leadership;
 pub mod membership;

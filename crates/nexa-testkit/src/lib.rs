@@ -1,7 +1,8 @@
-//! Fixtures for tests: what every store, leadership and membership must hold, a simulated model endpoint, and servers of
+//! Fixtures for tests: what every store, leadership, membership and embedder must hold, a simulated model endpoint, and servers of
 //! PostgreSQL and etcd.
 
 pub mod audit_contract;
+pub mod embedder_contract;
 #[cfg(feature = "endpoint")]
 pub mod endpoint;
 pub mod etcd;
