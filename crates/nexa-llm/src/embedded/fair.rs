@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound::{Excluded, Unbounded};
 
 /// The queue. `O` and `I` tell the outer and the inner lanes apart.
-pub(super) struct FairQueue<O, I, T> {
+pub(crate) struct FairQueue<O, I, T> {
     lanes: BTreeMap<O, BTreeMap<I, VecDeque<T>>>,
     last: Option<O>,
     last_inner: BTreeMap<O, I>,
@@ -16,16 +16,16 @@ pub(super) struct FairQueue<O, I, T> {
 }
 
 impl<O: Ord + Clone, I: Ord + Clone, T> FairQueue<O, I, T> {
-    pub(super) fn new(len_max: usize) -> Self {
+    pub(crate) fn new(len_max: usize) -> Self {
         Self { lanes: BTreeMap::new(), last: None, last_inner: BTreeMap::new(), len: 0, len_max }
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 
     /// Adds an entry, or gives it back if the queue is full.
-    pub(super) fn push(&mut self, outer: O, inner: I, entry: T) -> Result<(), T> {
+    pub(crate) fn push(&mut self, outer: O, inner: I, entry: T) -> Result<(), T> {
         if self.len == self.len_max {
             return Err(entry);
         }
@@ -35,7 +35,7 @@ impl<O: Ord + Clone, I: Ord + Clone, T> FairQueue<O, I, T> {
     }
 
     /// Takes the entry whose turn it is.
-    pub(super) fn pop(&mut self) -> Option<T> {
+    pub(crate) fn pop(&mut self) -> Option<T> {
         let outer = after(&self.lanes, self.last.as_ref())?;
         let lane = self.lanes.get_mut(&outer)?;
         let inner = after(lane, self.last_inner.get(&outer))?;
@@ -56,7 +56,7 @@ impl<O: Ord + Clone, I: Ord + Clone, T> FairQueue<O, I, T> {
     }
 
     /// Drops entries that nobody waits for any more.
-    pub(super) fn retain(&mut self, mut is_wanted: impl FnMut(&T) -> bool) {
+    pub(crate) fn retain(&mut self, mut is_wanted: impl FnMut(&T) -> bool) {
         self.lanes.retain(|_, lane| {
             lane.retain(|_, queue| {
                 queue.retain(&mut is_wanted);

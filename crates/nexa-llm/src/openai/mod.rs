@@ -16,6 +16,9 @@
 //! one like any other; its calls are no pieces of text and come with its end.
 
 mod calls;
+pub mod embeddings;
+#[cfg(test)]
+mod embeddings_tests;
 pub mod sse;
 #[cfg(test)]
 mod tests;
@@ -28,6 +31,7 @@ use std::time::{Duration, SystemTime};
 
 use futures::future::{BoxFuture, FutureExt};
 use nexa_event::effect::{Finish, ModelReply};
+use nexa_ports::embedder::DIMENSION_MAX;
 use nexa_ports::model::{Chunks, LaneLimits, Model, ModelCall, ModelError};
 use nexa_types::{Millis, RunCode, Spend, Tokens, UsdMicro};
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
@@ -87,6 +91,14 @@ pub enum EndpointError {
         /// What was given.
         url: String,
     },
+    /// No vector has so many numbers.
+    #[error("the embeddings of `{model}` cannot have {given} numbers, only 1 to {DIMENSION_MAX}")]
+    Dimension {
+        /// Whose they are.
+        model: String,
+        /// What was given.
+        given: usize,
+    },
     /// The client cannot be made.
     #[error("cannot set up the HTTP client for `{provider}`")]
     Client {
@@ -106,6 +118,8 @@ pub struct Endpoint {
     /// The URL as it may be shown.
     shown: String,
     client: reqwest::Client,
+    /// What it answers with.
+    answers: &'static str,
 }
 
 impl Endpoint {
@@ -114,6 +128,10 @@ impl Endpoint {
     /// # Errors
     /// [`EndpointError`] if the URL or the client's set-up is wrong.
     pub fn new(config: EndpointConfig) -> Result<Self, EndpointError> {
+        Self::at(config, &["chat", "completions"], "chat completion")
+    }
+
+    fn at(config: EndpointConfig, path: &[&str], answers: &'static str) -> Result<Self, EndpointError> {
         let wrong = || EndpointError::Url { url: config.base_url.clone() };
         let mut url = Url::parse(&config.base_url).map_err(|_| wrong())?;
         if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
@@ -124,10 +142,10 @@ impl Endpoint {
         let _ = shown.set_username("");
         let _ = shown.set_password(None);
         shown.set_query(None);
-        url.path_segments_mut().map_err(|()| wrong())?.pop_if_empty().extend(["chat", "completions"]);
+        url.path_segments_mut().map_err(|()| wrong())?.pop_if_empty().extend(path);
         let client = http::endpoint_client()
             .map_err(|source| EndpointError::Client { provider: config.provider.clone(), source })?;
-        Ok(Self { url, shown: shown.to_string(), client, config })
+        Ok(Self { url, shown: shown.to_string(), client, config, answers })
     }
 
     /// The name before the `/` of its models' names.
@@ -155,7 +173,7 @@ impl Endpoint {
             let message = format!("the tool `{tool}` cannot be offered: the schema of its arguments is no JSON object");
             ModelError::new(RunCode::Refused, format!("{message}; correct its declaration"))
         })?;
-        let mut sent = self
+        let sent = self
             .client
             .post(self.url.clone())
             .header(ACCEPT, accept)
@@ -163,17 +181,7 @@ impl Endpoint {
             // For gateways that route or account by agent. A name may have any letters, so it goes as bytes.
             .header("X-Nexa-Agent", request.agent.as_bytes())
             .json(&body);
-        if let Some((ApiKey(key), _)) = &self.config.key {
-            sent = sent.bearer_auth(key);
-        }
-        let response = sent.send().await.map_err(|error| {
-            let hint =
-                if error.is_connect() { "check that it runs and that the address is right" } else { "try again later" };
-            self.error(RunCode::Unavailable, format!("cannot be reached ({}); {hint}", http::told(&error)))
-        })?;
-        if !response.status().is_success() {
-            return Err(self.refusal(response).await);
-        }
+        let response = self.send(sent).await?;
         let content_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
         let answer = if content_type.starts_with("text/event-stream") {
             self.read_stream(response, chunks).await?
@@ -181,6 +189,19 @@ impl Endpoint {
             self.read_whole(response, request.stream, chunks).await?
         };
         self.reply(call, name, answer)
+    }
+
+    /// Sends a request with the key, and gives the answer to it if it is one.
+    async fn send(&self, mut request: reqwest::RequestBuilder) -> Result<Response, ModelError> {
+        if let Some((ApiKey(key), _)) = &self.config.key {
+            request = request.bearer_auth(key);
+        }
+        let response = request.send().await.map_err(|error| {
+            let hint =
+                if error.is_connect() { "check that it runs and that the address is right" } else { "try again later" };
+            self.error(RunCode::Unavailable, format!("cannot be reached ({}); {hint}", http::told(&error)))
+        })?;
+        if response.status().is_success() { Ok(response) } else { Err(self.refusal(response).await) }
     }
 
     /// Reads an answer that comes piece by piece.
@@ -215,10 +236,7 @@ impl Endpoint {
 
     /// Reads an answer that comes as one piece of JSON.
     async fn read_whole(&self, mut response: Response, shows: bool, chunks: &dyn Chunks) -> Result<Answer, ModelError> {
-        let (mut body, mut seen) = (Vec::new(), 0);
-        while let Some(bytes) = self.next(&mut response, &mut seen).await? {
-            body.extend_from_slice(&bytes);
-        }
+        let body = self.body(&mut response).await?;
         let mut answer = Answer::default();
         let text = answer.add(&String::from_utf8_lossy(&body)).map_err(|nonsense| self.not_an_answer(nonsense))?;
         if shows && !text.is_empty() {
@@ -228,6 +246,14 @@ impl Endpoint {
             None if answer.text.is_empty() && answer.calls.is_empty() => Err(self.nonsense(&"it has no choices")),
             _ => Ok(answer),
         }
+    }
+
+    async fn body(&self, response: &mut Response) -> Result<Vec<u8>, ModelError> {
+        let (mut body, mut seen) = (Vec::new(), 0);
+        while let Some(bytes) = self.next(response, &mut seen).await? {
+            body.extend_from_slice(&bytes);
+        }
+        Ok(body)
     }
 
     async fn next(&self, response: &mut Response, seen: &mut usize) -> Result<Option<bytes::Bytes>, ModelError> {
@@ -323,7 +349,7 @@ impl Endpoint {
     fn nonsense(&self, what: &dyn fmt::Display) -> ModelError {
         self.error(
             RunCode::OutputInvalid,
-            format!("sent something that is no chat completion: {what}; check that the URL is that of the API"),
+            format!("sent something that is no {}: {what}; check that the URL is that of the API", self.answers),
         )
     }
 
