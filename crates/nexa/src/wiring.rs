@@ -21,11 +21,14 @@ use nexa_gateway::handlers::Handlers;
 use nexa_gateway::host::Host;
 use nexa_gateway::mediator::{Mediator, Tokens};
 use nexa_llm::embedded::{EmbeddedModel, ModelStore, processor_note};
+use nexa_llm::embedding::{EmbeddingModel, Remembering};
+use nexa_llm::openai::embeddings::EmbeddingEndpoint;
 use nexa_llm::openai::{ApiKey, Endpoint, EndpointConfig};
 use nexa_llm::router::Router;
 use nexa_llm::script::{Script, ScriptedModel};
 use nexa_ports::clock::{Clock, SystemClock};
 use nexa_ports::dice::SystemDice;
+use nexa_ports::embedder::Embedder;
 use nexa_ports::model::Model;
 use nexa_ports::neighbours::{Alone, Neighbours};
 use nexa_runtime::fence::Always;
@@ -41,7 +44,7 @@ use crate::STACK_BYTES;
 use crate::anchoring::Anchoring;
 use crate::backend::Backend;
 use crate::chain;
-use crate::config::{self, Project};
+use crate::config::{self, Embedding, Project, Provider};
 
 /// A script's memory of which turns it used, in the data folder.
 const SCRIPT_JOURNAL: &str = "script.journal";
@@ -287,15 +290,7 @@ pub(crate) fn router(data: Option<&Path>, project: &Project, args: &ModelArgs) -
     let embedded = EmbeddedModel::new(ModelStore::new(config::models_folder(args.models_dir.as_deref())?));
     let mut router = Router::new(default.clone()).with(config::PROVIDER_LOCAL, Arc::new(embedded));
     for (name, provider) in &project.providers {
-        let variable = config::key_variable(name, provider);
-        let key = std::env::var(&variable).ok().filter(|key| !key.is_empty());
-        let endpoint = Endpoint::new(EndpointConfig {
-            provider: name.clone(),
-            base_url: provider.url.clone(),
-            key: key.map(|key| (ApiKey::new(key), format!("the variable {variable}"))),
-            limits: provider.limits(),
-            price: provider.price(),
-        });
+        let endpoint = Endpoint::new(endpoint_config(name, provider));
         router = router.with(name.clone(), Arc::new(endpoint.map_err(|error| Failure::error(chain(&error)))?));
     }
     let is_local = default.split_once('/').is_some_and(|(provider, _)| provider == config::PROVIDER_LOCAL);
@@ -303,6 +298,34 @@ pub(crate) fn router(data: Option<&Path>, project: &Project, args: &ModelArgs) -
         tracing::warn!("{note}");
     }
     Ok(router)
+}
+
+fn endpoint_config(name: &str, provider: &Provider) -> EndpointConfig {
+    let variable = config::key_variable(name, provider);
+    let key = std::env::var(&variable).ok().filter(|key| !key.is_empty());
+    EndpointConfig {
+        provider: name.to_owned(),
+        base_url: provider.url.clone(),
+        key: key.map(|key| (ApiKey::new(key), format!("the variable {variable}"))),
+        limits: provider.limits(),
+        price: provider.price(),
+    }
+}
+
+/// What makes vectors of texts, behind a memory of them; `None` where a project wants none. Weights that are not there are
+/// missed by the first call, which says so once.
+pub(crate) fn embedder(project: &Project, models: Option<&Path>) -> Result<Option<Arc<dyn Embedder>>, Failure> {
+    Ok(match project.embedding()? {
+        Embedding::None => None,
+        Embedding::Local => {
+            let store = ModelStore::embedding(config::models_folder(models)?);
+            Some(Arc::new(Remembering::new(EmbeddingModel::new(store))))
+        }
+        Embedding::Endpoint { name, provider, config } => {
+            let endpoint = EmbeddingEndpoint::new(endpoint_config(name, provider), config);
+            Some(Arc::new(Remembering::new(endpoint.map_err(|error| Failure::error(chain(&error)))?)))
+        }
+    })
 }
 
 fn script(data: Option<&Path>, file: &Path) -> Result<ScriptedModel, Failure> {
