@@ -11,6 +11,7 @@
 //! - [`memories`]: what workloads and tenants remember; a fold as well.
 //! - [`model`]: language models.
 //! - [`embedder`]: vectors of texts, near each other where the texts are.
+//! - [`pages`]: what agents said, in pages, and how it is found again; a fold as well.
 //! - [`tool`]: what programs and models may call.
 //!
 //! Adapters never see each other; the `nexa` binary chooses them in one place.
@@ -26,6 +27,7 @@ pub mod memories;
 pub mod memory;
 pub mod model;
 pub mod neighbours;
+pub mod pages;
 pub mod store;
 pub mod tool;
 pub mod view;

@@ -1,4 +1,4 @@
-//! Fixtures for tests: what every store, leadership, membership and embedder must hold, a simulated model endpoint, and servers of
+//! Fixtures for tests: what every store, leadership, membership, embedder and store of pages must hold, a simulated model endpoint, and servers of
 //! PostgreSQL and etcd.
 
 pub mod audit_contract;
@@ -8,6 +8,7 @@ pub mod endpoint;
 pub mod etcd;
 pub mod leadership_contract;
 pub mod membership_contract;
+pub mod pages_contract;
 pub mod postgres;
 pub mod store_contract;
 pub mod store_model;

@@ -116,6 +116,10 @@ bytes_id!(
     BlobHash, 32, "b-", "blob hash", "`b-` and 64 hex digits"
 );
 bytes_id!(
+    /// One page of an agent's memory. Derived, so that a replay makes the same: see [`PageId::of`].
+    PageId, 16, "p-", "page id", "`p-` and 32 hex digits"
+);
+bytes_id!(
     /// What a client sends so that asking twice does not do it twice.
     RequestId, 16, "r-", "request id", "`r-` and 32 hex digits"
 );
@@ -155,6 +159,14 @@ impl EffectKey {
     /// The key of effect `seq` of `agent`. Epoch and attempt are fields beside it and never part of it.
     pub fn of(workload: WorkloadId, agent: AgentId, seq: Seq) -> Self {
         Self(derive("nexa.v1 effect", &[workload.as_bytes(), agent.as_bytes(), &seq.0.to_le_bytes()]))
+    }
+}
+
+impl PageId {
+    /// The page of `agent` with the messages from `first` to `last` of its stream; `content` is a hash of what they say.
+    pub fn of(agent: AgentId, first: Version, last: Version, content: &[u8; 32]) -> Self {
+        let (first, last) = (first.0.to_le_bytes(), last.0.to_le_bytes());
+        Self(derive("nexa.v1 page", &[agent.as_bytes(), &first, &last, content]))
     }
 }
 

@@ -12,7 +12,7 @@ mod unit;
 
 pub use code::{Reason, RunCode};
 pub use id::{
-    AgentId, BlobHash, Cursor, EffectKey, Epoch, Generation, GlobalSeq, IdError, InputId, ModuleHash, NodeId,
+    AgentId, BlobHash, Cursor, EffectKey, Epoch, Generation, GlobalSeq, IdError, InputId, ModuleHash, NodeId, PageId,
     PrincipalId, RequestId, Seq, StreamId, TenantId, Version, WorkloadId,
 };
 pub use outcome::{Failure, Outcome, Payload};
