@@ -8,7 +8,7 @@ const SUITES: &[&str] = &["cluster", "core", "language"];
 /// Builds what a suite measures and runs it, with whatever options of its own.
 pub(crate) fn run(suite: &str, options: &[&str]) -> Outcome {
     if !SUITES.contains(&suite) {
-        return Err(format!("there is no suite `{suite}`; there are: {}, scheduler", SUITES.join(", ")));
+        return Err(format!("there is no suite `{suite}`; there are: {}, eviction, retrieval, scheduler", SUITES.join(", ")));
     }
     // One by one, as `nexa` is built for use: together they would share features.
     for package in ["nexa", "nexa-bench"] {
@@ -25,4 +25,11 @@ pub(crate) fn run(suite: &str, options: &[&str]) -> Outcome {
     }
     args.extend(options);
     process::run(release.join("nexa-bench"), &args)
+}
+
+/// Measures what is found of what was said, with the options of `nexa-recall-bench`.
+pub(crate) fn recall(suite: &str, options: &[&str]) -> Outcome {
+    process::run("cargo", &["build", "--quiet", "--release", "--package", "nexa-recall-bench"])?;
+    let args: Vec<&str> = std::iter::once(suite).chain(options.iter().copied()).collect();
+    process::run(target_dir().join("release/nexa-recall-bench"), &args)
 }

@@ -37,7 +37,8 @@ usage: cargo xtask COMMAND
   test --quick    the same without lints and without tests of whole processes
   test --slow     tests that take too long for that, optimised: a million gangs
   bench NAME [OPTION…]
-                  build for release and measure: cluster, core, language, scheduler; the last line is one JSON object
+                  build for release and measure: cluster, core, eviction, language, retrieval, scheduler; the last line is
+                  one JSON object
   plan-sim DIR [--nodes N,…] [--seeds N] [-o table|json] [--report FILE]
                   play the workflow traces of a folder (WfFormat) on modelled clusters, beside HEFT
   prove [--short|--nightly] [--lane NAME]… [--page FILE]
@@ -67,6 +68,7 @@ fn main() -> ExitCode {
         ["prove", "--bugs", options @ ..] => bugs::run(options),
         ["plan-sim", options @ ..] => sim::plan(options),
         ["bench", "scheduler", options @ ..] => sim::bench(options),
+        ["bench", suite @ ("retrieval" | "eviction"), options @ ..] => bench::recall(suite, options),
         ["bench", suite, options @ ..] => bench::run(suite, options),
         ["prove", options @ ..] => prove::run(options),
         ["start-order"] => start::order(),

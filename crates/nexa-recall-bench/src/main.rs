@@ -1,0 +1,129 @@
+//! `nexa-recall-bench`: what `cargo xtask bench retrieval` and `cargo xtask bench eviction` run.
+//!
+//! A binary of its own and not a suite of `nexa-bench`: that one is built with its peers (Lua, Koto, Rhai, PostgreSQL), and this
+//! one is built and run again and again while weights are chosen.
+//!
+//! The data are given by whoever measures (`--data FILE`, in the form of LoCoMo, A. Maharana et al., *Evaluating Very Long-Term
+//! Conversational Memory of LLM Agents*, 2024): conversations over months, with questions and the ids of the messages that
+//! answer them. Their licence forbids us to bring them along. Without data, nothing is measured: that is *skipped* and said,
+//! and no figure comes of it.
+//!
+//! No model answers questions here. What is measured is whether the evidence is found, so a figure is exact and the same each
+//! time.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that unwraps says enough by failing"))]
+
+mod eviction;
+mod locomo;
+mod measure;
+mod replay;
+mod retrieval;
+mod tune;
+mod vectors;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use vectors::Vectors;
+
+/// The allocator of the `nexa` binary.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const HELP: &str = "\
+usage: nexa-recall-bench SUITE --data FILE [--vectors FILE] [--report FILE]
+
+  retrieval       what is found of the evidence, by messages, pages and days: words, vectors, both, and through the pager
+  eviction        how often the pages that are needed are in memory, by policy, beside the best that anybody could do
+  tune            weights of the ranking and of eviction, chosen with one conversation left out in turn
+
+  --data FILE     conversations with questions, in the form of LoCoMo; without it everything is skipped
+  --vectors FILE  where vectors of texts are kept from run to run
+  --report FILE   also write the tables there, as Markdown
+";
+
+/// What is given on the command line.
+#[derive(Default)]
+pub(crate) struct Options {
+    data: Option<PathBuf>,
+    vectors: Option<PathBuf>,
+    report: Option<PathBuf>,
+}
+
+impl Options {
+    fn parse(mut words: &[&str]) -> Option<Self> {
+        let mut options = Self::default();
+        loop {
+            words = match words {
+                ["--data", path, rest @ ..] => {
+                    options.data = Some(PathBuf::from(path));
+                    rest
+                }
+                ["--vectors", path, rest @ ..] => {
+                    options.vectors = Some(PathBuf::from(path));
+                    rest
+                }
+                ["--report", path, rest @ ..] => {
+                    options.report = Some(PathBuf::from(path));
+                    rest
+                }
+                [] => return Some(options),
+                _ => return None,
+            };
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    let (suite, options) = match words.as_slice() {
+        ["help" | "--help" | "-h"] => {
+            print!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        [suite @ ("retrieval" | "eviction" | "tune"), rest @ ..] => match Options::parse(rest) {
+            Some(options) => (*suite, options),
+            None => return usage(),
+        },
+        _ => return usage(),
+    };
+    let Some(data) = options.data.as_ref().filter(|data| data.is_file()) else {
+        match &options.data {
+            Some(data) => eprintln!("{suite}: SKIPPED, there is no file {}", data.display()),
+            None => eprintln!("{suite}: SKIPPED, no conversations are given: --data FILE"),
+        }
+        println!("{{\"suite\":\"{suite}\",\"skipped\":true}}");
+        return ExitCode::SUCCESS;
+    };
+    match measured(suite, data, &options) {
+        Ok(json) => {
+            println!("{json}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("nexa-recall-bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn measured(suite: &str, data: &std::path::Path, options: &Options) -> Result<serde_json::Value, String> {
+    let talks = locomo::read(data)?;
+    let vectors = Vectors::open(options.vectors.as_deref(), &talks)?;
+    let (page, figures) = match suite {
+        "retrieval" => retrieval::run(&talks, &vectors)?,
+        "eviction" => eviction::run(&talks, &vectors)?,
+        _ => tune::run(&talks, &vectors)?,
+    };
+    eprintln!("{page}");
+    if let Some(report) = &options.report {
+        std::fs::write(report, page).map_err(|error| format!("cannot write {}: {error}", report.display()))?;
+    }
+    Ok(figures)
+}
+
+fn usage() -> ExitCode {
+    eprint!("{HELP}");
+    ExitCode::from(2)
+}
