@@ -8,7 +8,10 @@ const SUITES: &[&str] = &["cluster", "core", "language"];
 /// Builds what a suite measures and runs it, with whatever options of its own.
 pub(crate) fn run(suite: &str, options: &[&str]) -> Outcome {
     if !SUITES.contains(&suite) {
-        return Err(format!("there is no suite `{suite}`; there are: {}, eviction, retrieval, scheduler", SUITES.join(", ")));
+        return Err(format!(
+            "there is no suite `{suite}`; there are: {}, eviction, retrieval, scheduler",
+            SUITES.join(", ")
+        ));
     }
     // One by one, as `nexa` is built for use: together they would share features.
     for package in ["nexa", "nexa-bench"] {

@@ -14,7 +14,17 @@ use crate::process::{Outcome, root};
 /// The layers of ARCHITECTURE.md, lowest first. Within a layer, the words before: a crate may use an earlier one.
 const LAYERS: &[&[&str]] = &[
     &["nexa-types", "nexa-event", "nexa-proto"],
-    &["nexa-vm", "nexa-lang", "nexa-sched", "nexa-member", "nexa-agent", "nexa-view", "nexa-history", "nexa-harness", "nexa-paging"],
+    &[
+        "nexa-vm",
+        "nexa-lang",
+        "nexa-sched",
+        "nexa-member",
+        "nexa-agent",
+        "nexa-view",
+        "nexa-history",
+        "nexa-harness",
+        "nexa-paging",
+    ],
     &["nexa-ports"],
     &["nexa-store", "nexa-postgres", "nexa-etcd", "nexa-llm", "nexa-tools"],
     &["nexa-audit", "nexa-runtime", "nexa-cluster"],
@@ -114,7 +124,9 @@ fn layers(root: &Path, found: &mut Vec<String>) {
     for dir in crates(root) {
         let name = dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let Some(&own) = rank.get(name.as_str()) else {
-            if !["nexa-testkit", "nexa-battery", "nexa-bench", "nexa-model", "nexa-recall-bench", "nexa-sim"].contains(&name.as_str()) {
+            if !["nexa-testkit", "nexa-battery", "nexa-bench", "nexa-model", "nexa-recall-bench", "nexa-sim"]
+                .contains(&name.as_str())
+            {
                 found.push(format!("crate `{name}` has no layer; add it to LAYERS in xtask/src/tidy.rs"));
             }
             continue;

@@ -5,7 +5,17 @@
 use nexa_types::Timestamp;
 
 const MONTHS: [&str; 12] = [
-    "january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november",
+    "january",
+    "february",
+    "march",
+    "april",
+    "may",
+    "june",
+    "july",
+    "august",
+    "september",
+    "october",
+    "november",
     "december",
 ];
 const DAY_MILLIS: u64 = 24 * 60 * 60 * 1_000;

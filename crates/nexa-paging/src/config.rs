@@ -32,7 +32,8 @@ pub struct PagingConfig {
     pub hybrid: HybridWeights,
     /// What ranking weighs.
     pub rank: RankWeights,
-    /// Pages that one recall makes active at most, the best ones; further ones are read and not kept. 0: `max_active_pages`.
+    /// Pages that one recall makes active at most, the best of those that it needs; further ones are read and not kept. So one
+    /// query does not drive out all that others use. 0: `max_active_pages`.
     pub activate_max: usize,
 }
 
@@ -46,7 +47,7 @@ impl Default for PagingConfig {
             eviction_policy: EvictionPolicy::Hybrid,
             hybrid: HybridWeights::default(),
             rank: RankWeights::default(),
-            activate_max: 0,
+            activate_max: 8,
         }
     }
 }
@@ -150,21 +151,21 @@ impl Default for HybridWeights {
 pub struct RankWeights {
     /// What words are worth beside vectors, which are worth the rest: 0 to 1.
     pub keywords: f64,
-    /// The score of the message's page.
+    /// For a message: the score of its page.
     pub page: f64,
-    /// The score of all that was said between two breaks.
+    /// For a page: the score of all that was said between two breaks.
     pub conversation: f64,
-    /// The scores of the messages before and after it.
+    /// For a message: the scores of those before and after it.
     pub neighbours: f64,
-    /// The query names the date.
+    /// For a message: the query names the date.
     pub date: f64,
-    /// The query names the speaker.
+    /// For a message: the query names the speaker.
     pub speaker: f64,
 }
 
 impl Default for RankWeights {
     fn default() -> Self {
-        Self { keywords: 0.5, page: 0.75, conversation: 0.0, neighbours: 0.0, date: 0.0, speaker: 0.0 }
+        Self { keywords: 0.5, page: 0.75, conversation: 0.25, neighbours: 0.2, date: 0.0, speaker: 0.1 }
     }
 }
 

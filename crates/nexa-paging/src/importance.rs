@@ -20,7 +20,8 @@ fn marks(text: &str) -> u32 {
     for word in text.split_whitespace() {
         let inner = word.trim_matches(|letter: char| !letter.is_alphanumeric());
         let is_name = !is_first && inner.len() > 1 && inner.starts_with(char::is_uppercase);
-        let is_mark = inner.contains(|letter: char| letter.is_ascii_digit() || matches!(letter, '/' | '@' | '_' | '\\'))
+        let is_mark = inner
+            .contains(|letter: char| letter.is_ascii_digit() || matches!(letter, '/' | '@' | '_' | '\\'))
             || month_number(inner).is_some()
             || is_name;
         count = count.saturating_add(u8::from(is_mark));

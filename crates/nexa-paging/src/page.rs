@@ -118,6 +118,6 @@ mod tests {
             id(agent, &[message(1, "on"), message(2, "etwo")]),
         ];
         assert!(others.iter().all(|other| *other != id(agent, &page)));
-        assert_eq!(id(agent, &page).to_string(), "p-0", "kept for ever");
+        assert_eq!(id(agent, &page).to_string(), "p-cd1ab525b0cc0c662cfb43aef68c567d", "kept for ever");
     }
 }

@@ -236,15 +236,14 @@ impl ContextPager {
         let messages = budget.fitting(ranking.messages);
         let mut pages = ranking.pages;
         pages.truncate(self.config.max_active_pages);
-        let wanted = pages.iter().filter_map(|page| page.page).take(self.config.activated()).collect::<Vec<_>>();
-        let judge = self.judge(Some(query));
-        let turnover = self.table.turnover(&wanted, query.access, &judge, &self.config);
-        let of_messages = messages.iter().filter_map(|found| found.page);
+        // Only pages that are needed anyway become active, so that none is read for later only.
         let mut seen = BTreeSet::new();
-        let reads = of_messages
-            .chain(turnover.loads.iter().map(|load| load.page))
-            .filter(|page| !self.active.contains_key(page) && seen.insert(*page))
-            .collect();
+        let of_messages = messages.iter().filter_map(|found| found.page).filter(|page| seen.insert(*page));
+        let needed: Vec<PageId> = of_messages.collect();
+        let wanted = &needed[..needed.len().min(self.config.activated())];
+        let judge = self.judge(Some(query));
+        let turnover = self.table.turnover(wanted, query.access, &judge, &self.config);
+        let reads = needed.into_iter().filter(|page| !self.active.contains_key(page)).collect();
         Recall { messages, pages, reads, turnover, mode: ranking.mode, turn: self.table.turn() }
     }
 

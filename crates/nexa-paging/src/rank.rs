@@ -4,9 +4,9 @@
 //! Out: messages, pages and conversations, the best first, each with what its score is made of.
 //!
 //! Words and vectors are each scored over messages, pages and conversations: of a page, words as those of one text, vectors as
-//! the best of its messages. Fusion is a weighted sum of the two, each brought to 0 to 1. A message's score is its own and parts
-//! of those of its page, its conversation and its neighbours. That is what makes few messages enough: what answers a question
-//! often does not have its words, and stands beside what has.
+//! the best of its messages. Fusion is a weighted sum of the two, each brought to 0 to 1. A page's score is its own and a part of
+//! its conversation's; a message's is its own and parts of its page's and its neighbours'. That is what makes few messages
+//! enough: what answers a question often does not have its words, and stands beside what has.
 //!
 //! Ranks are not fused (reciprocal rank fusion): they forget by how much the best is better, and did worse than words alone.
 //! Recency is no part of a score: it costs as much as it is given. All messages are compared, so nothing is missed. Equal scores
@@ -47,11 +47,11 @@ pub struct Why {
     pub keywords: f32,
     /// The cosine of its vector and the query's; `None` if one of them has none.
     pub cosine: Option<f32>,
-    /// Words and vectors of its page together, 0 to 1.
+    /// The score of its page: words and vectors together, 0 to 1, and what the page's conversation adds.
     pub page: f32,
-    /// The same of its conversation.
+    /// Words and vectors of its conversation together, 0 to 1.
     pub conversation: f32,
-    /// The same of the messages before and after it, the mean of both.
+    /// Words and vectors of the messages before and after it, the mean of both.
     pub neighbours: f32,
     /// How near it is to the date that the query names.
     pub date: f32,
@@ -155,8 +155,8 @@ impl Scores {
 impl MemoryIndex {
     /// Ranks everything for a query.
     pub(crate) fn rank(&self, asked: &Asked, how: &How) -> Ranking {
-        let has_vectors = self.vectors.have() > 0
-            && asked.vector.as_ref().map(QueryVector::dimensions) == self.vectors.dimensions();
+        let has_vectors =
+            self.vectors.have() > 0 && asked.vector.as_ref().map(QueryVector::dimensions) == self.vectors.dimensions();
         let mode = match how.mode {
             Mode::Hybrid if !has_vectors => Mode::Keywords,
             Mode::Vectors if !has_vectors => return Ranking::default(),
@@ -174,7 +174,11 @@ impl MemoryIndex {
         let own = Scores { keywords: score(&hits, |message| message, self.keywords.lens()), cosines };
         let pages = self.unit_scores(Whole::Page, &hits, own.cosines.as_deref());
         let talks = self.unit_scores(Whole::Conversation, &hits, own.cosines.as_deref());
-        let (fused_own, fused_pages, fused_talks) = (own.fused(weight), pages.fused(weight), talks.fused(weight));
+        let (fused_own, mut fused_pages, fused_talks) = (own.fused(weight), pages.fused(weight), talks.fused(weight));
+        for (page, score) in fused_pages.iter_mut().enumerate() {
+            let talk = self.entries[self.pages.firsts[page] as usize].conversation;
+            *score += how.weights.conversation * fused_talks[talk as usize];
+        }
 
         // A page is worth looking at if it has a word of the query, or is near enough. No hit is ever dropped for its cosine.
         let is_near = |page: u32| pages.cosine(page).is_some_and(|cosine| cosine >= how.threshold);
@@ -200,7 +204,6 @@ impl MemoryIndex {
             }
             let score = fused_own[number]
                 + weights.page * fused_pages[entry.page as usize]
-                + weights.conversation * fused_talks[entry.conversation as usize]
                 + weights.neighbours * neighbours
                 + weights.date * last_nearness
                 + if named[entry.speaker as usize] { weights.speaker } else { 0.0 };
@@ -273,7 +276,8 @@ impl MemoryIndex {
     /// How much each page has to do with some words or a direction, 0 to 1, by the pages' numbers.
     pub(crate) fn relevance(&self, words: &[Term], direction: Option<&QueryVector>, pages: &[u32]) -> Vec<f32> {
         let Some(direction) = direction.filter(|query| Some(query.dimensions()) == self.vectors.dimensions()) else {
-            let scores = score(&self.keywords.hits(words), |message| self.entries[message as usize].page, &self.pages.lens);
+            let scores =
+                score(&self.keywords.hits(words), |message| self.entries[message as usize].page, &self.pages.lens);
             let most = scores.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
             return pages.iter().map(|page| (scores[*page as usize] / most) as f32).collect();
         };

@@ -65,7 +65,7 @@ pub struct Recall {
     pub messages: Vec<Found>,
     /// Pages, the best first: active ones as well as stored ones.
     pub pages: Vec<FoundPage>,
-    /// Stored pages that have to be read for the messages, or because they become active; each once, in the order of need.
+    /// Stored pages that have to be read for the messages, the one with the best message first.
     pub reads: Vec<PageId>,
     /// Which pages become active, and which leave.
     pub turnover: Turnover,

@@ -205,13 +205,7 @@ impl PageTable {
 
     /// Decides what wanted pages do: those that are active are hits, others come as far as there is room. `wanted` has the
     /// best first, each once.
-    pub(crate) fn turnover(
-        &self,
-        wanted: &[PageId],
-        access: Access,
-        judge: &Judge,
-        config: &PagingConfig,
-    ) -> Turnover {
+    pub(crate) fn turnover(&self, wanted: &[PageId], access: Access, judge: &Judge, config: &PagingConfig) -> Turnover {
         let mut turnover = Turnover { access, base: self.changes, ..Turnover::default() };
         let mut missing = Vec::new();
         for page in wanted {
@@ -294,7 +288,17 @@ impl PageTable {
         leaving.iter().for_each(|leave| self.leave(leave.page, config));
         for load in loads {
             self.ghosts.retain(|ghost| *ghost != load.page);
-            self.used(load.page, now, if is_scan { 0 } else if load.was_ghost { GHOST_USES } else { 1 });
+            self.used(
+                load.page,
+                now,
+                if is_scan {
+                    0
+                } else if load.was_ghost {
+                    GHOST_USES
+                } else {
+                    1
+                },
+            );
             if let Some(entry) = self.pages.get_mut(&load.page) {
                 entry.residency = if is_scan { Residency::Probation } else { Residency::Active };
             }
@@ -308,19 +312,11 @@ impl PageTable {
     /// itself need not stay.
     pub(crate) fn can_seal(&self, last: Version, config: &PagingConfig) -> bool {
         let may_leave = |entry: &PageEntry| entry.is_active() && !entry.is_pinned && entry.last <= self.recorded;
-        last <= self.recorded
-            || self.active_count() < config.max_active_pages
-            || self.pages.values().any(may_leave)
+        last <= self.recorded || self.active_count() < config.max_active_pages || self.pages.values().any(may_leave)
     }
 
     /// Takes a page that was just sealed, as the newest. Gives what leaves for it.
-    pub(crate) fn seal(
-        &mut self,
-        page: PageId,
-        entry: PageEntry,
-        judge: &Judge,
-        config: &PagingConfig,
-    ) -> Vec<Leave> {
+    pub(crate) fn seal(&mut self, page: PageId, entry: PageEntry, judge: &Judge, config: &PagingConfig) -> Vec<Leave> {
         self.pages.insert(page, entry);
         self.order.push(page);
         self.changes += 1;

@@ -87,9 +87,9 @@ impl QueryVector {
             return None;
         }
         let length = length(vector);
-        length.is_normal().then(|| {
-            Self(vector.iter().map(|value| (value / length * QUERY_LENGTH).round() as i16).collect())
-        })
+        length
+            .is_normal()
+            .then(|| Self(vector.iter().map(|value| (value / length * QUERY_LENGTH).round() as i16).collect()))
     }
 
     pub(crate) fn dimensions(&self) -> usize {
@@ -188,7 +188,9 @@ mod tests {
 
     #[test]
     fn what_has_no_direction_is_no_vector() {
-        for bad in [&[][..], &[0.0, 0.0], &[f32::NAN, 1.0], &[f32::INFINITY, 1.0], &vec![1.0; VECTOR_DIMENSIONS_MAX + 1]] {
+        for bad in
+            [&[][..], &[0.0, 0.0], &[f32::NAN, 1.0], &[f32::INFINITY, 1.0], &vec![1.0; VECTOR_DIMENSIONS_MAX + 1]]
+        {
             assert!(MessageVector::new(bad).is_none() && QueryVector::new(bad).is_none(), "{}", bad.len());
         }
     }

@@ -20,7 +20,7 @@ use crate::vectors::Vectors;
 /// Active pages that are measured.
 const ACTIVE_PAGES: [usize; 3] = [4, 16, 64];
 /// Pages that one recall makes active at most.
-const ACTIVATED: [usize; 4] = [1, 2, 4, 8];
+const ACTIVATED: [usize; 5] = [1, 2, 4, 8, 12];
 
 /// What a policy made of all questions.
 #[derive(Debug, Clone, Copy, Default)]
@@ -69,7 +69,10 @@ pub(crate) fn run(talks: &[Talk], vectors: &Vectors) -> Result<(String, Value), 
         ("relevance", EvictionPolicy::Relevance),
         ("hybrid", EvictionPolicy::Hybrid),
     ];
-    let _ = writeln!(page, "Hits: evidence pages that are active when a question comes. Faults: pages read for a question.\n");
+    let _ = writeln!(
+        page,
+        "Hits: evidence pages that are active when a question comes. Faults: pages read for a question.\n"
+    );
     let _ = writeln!(page, "| active pages | a recall activates | policy | hits % | faults a question | mean recall |");
     let _ = writeln!(page, "|---|---|---|---|---|---|");
     for active in ACTIVE_PAGES {
@@ -89,7 +92,10 @@ pub(crate) fn run(talks: &[Talk], vectors: &Vectors) -> Result<(String, Value), 
         of_active.extend(of_bound);
         figures.insert(format!("active_{active}"), Value::Object(of_active));
     }
-    let _ = writeln!(page, "\nHybrid without one of its parts, 16 active pages:\n\n| without | hits % | faults a question |\n|---|---|---|");
+    let _ = writeln!(
+        page,
+        "\nHybrid without one of its parts, 16 active pages:\n\n| without | hits % | faults a question |\n|---|---|---|"
+    );
     let mut ablated = Map::new();
     for (name, weights) in ablations(HybridWeights::default()) {
         let config = PagingConfig { max_active_pages: 16, hybrid: weights, ..PagingConfig::default() };
@@ -174,7 +180,7 @@ fn best(talks: &[Talk], vectors: &Vectors, active: usize) -> Result<Figures, Str
         figures.gold += belady.gold;
         figures.active += belady.active;
         figures.faults += belady.faults;
-        figures.returned = returned;
+        figures.returned.add(&returned);
     }
     Ok(figures)
 }

@@ -67,6 +67,9 @@ impl Score {
 
     /// `any / mean / all` for people.
     pub(crate) fn cell(&self, place: usize) -> String {
+        if self.questions == 0 {
+            return "–".to_owned();
+        }
         let [any, mean, all] = self.at(place);
         format!("{any:.1} / {mean:.1} / {all:.1}")
     }
@@ -88,6 +91,14 @@ impl Returned {
         self.found = [self.found[0] + any, self.found[1] + mean, self.found[2] + all];
         self.messages += returned.len();
         self.tokens += tokens;
+    }
+
+    /// As if both had counted together.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.questions += other.questions;
+        self.found.iter_mut().zip(other.found).for_each(|(sum, part)| *sum += part);
+        self.messages += other.messages;
+        self.tokens += other.tokens;
     }
 
     /// Any, mean recall and all, in percent.

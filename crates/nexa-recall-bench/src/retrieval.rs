@@ -49,8 +49,12 @@ impl Row {
         let mut json = self.messages.to_json();
         let [p50, p99] = times(self.took.clone());
         if let Some(fields) = json.as_object_mut() {
-            fields.insert("page".to_owned(), self.pages.to_json());
-            fields.insert("day".to_owned(), self.days.to_json());
+            for (level, score) in [("page", self.pages), ("day", self.days)] {
+                // Through the pager, messages are asked for.
+                if score != Score::default() {
+                    fields.insert(level.to_owned(), score.to_json());
+                }
+            }
             for (count, returned) in RETURNED.iter().zip(&self.returned) {
                 fields.insert(format!("returned_{count}"), returned.to_json());
             }
@@ -112,13 +116,17 @@ pub(crate) fn run(talks: &[Talk], vectors: &Vectors) -> Result<(String, Value), 
     figures.insert("methods".to_owned(), Value::Object(all));
 
     let _ = writeln!(page, "By size of pages, any / mean recall / all:\n");
-    let _ = writeln!(page, "| page size | method | page, k 5 | page, k 10 | message, k 5 | 40 messages |\n|---|---|---|---|---|---|");
+    let _ = writeln!(
+        page,
+        "| page size | method | page, k 5 | page, k 10 | message, k 5 | 40 messages |\n|---|---|---|---|---|---|"
+    );
     let mut by_size = Map::new();
     for size in PAGE_SIZES {
         let mut of_size = Map::new();
         for method in &methods {
             let row = ranked(talks, vectors, method, size)?;
-            let cells = [row.pages.cell(0), row.pages.cell(1), row.messages.cell(0), row.returned[1].cell()].join(" | ");
+            let cells =
+                [row.pages.cell(0), row.pages.cell(1), row.messages.cell(0), row.returned[1].cell()].join(" | ");
             let _ = writeln!(page, "| {size} | {} | {cells} |", method.name);
             of_size.insert(method.name.to_owned(), row.to_json());
         }
@@ -130,7 +138,10 @@ pub(crate) fn run(talks: &[Talk], vectors: &Vectors) -> Result<(String, Value), 
 
 fn tables(page: &mut String, rows: &[(String, Row)], size: usize) {
     let _ = writeln!(page, "Cells are any@k / mean recall@k / all@k in percent; pages have {size} messages.\n");
-    let _ = writeln!(page, "| method | message, k 5 | message, k 10 | MRR | page, k 5 | page, k 10 | day, k 5 | p50, p99 ms |");
+    let _ = writeln!(
+        page,
+        "| method | message, k 5 | message, k 10 | MRR | page, k 5 | page, k 10 | day, k 5 | p50, p99 ms |"
+    );
     let _ = writeln!(page, "|---|---|---|---|---|---|---|---|");
     for (name, row) in rows {
         let [p50, p99] = times(row.took.clone());
@@ -138,7 +149,10 @@ fn tables(page: &mut String, rows: &[(String, Row)], size: usize) {
         let more = [row.pages.cell(0), row.pages.cell(1), row.days.cell(0)].join(" | ");
         let _ = writeln!(page, "| {name} | {} | {more} | {p50:.2}, {p99:.2} |", cells.join(" | "));
     }
-    let _ = writeln!(page, "\n| at most N messages returned | 20 | 40 | 80 | messages, tokens of 40 |\n|---|---|---|---|---|");
+    let _ = writeln!(
+        page,
+        "\n| at most N messages returned | 20 | 40 | 80 | messages, tokens of 40 |\n|---|---|---|---|---|"
+    );
     for (name, row) in rows {
         let [messages, tokens] = row.returned[1].size();
         let cells = row.returned.map(|returned| returned.cell()).join(" | ");

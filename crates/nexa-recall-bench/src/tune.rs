@@ -16,12 +16,12 @@ use crate::vectors::Vectors;
 
 /// Values that weights of the ranking may take: round ones, so that little can be fitted.
 const RANK_STEPS: [(&str, &[f64]); 6] = [
-    ("keywords", &[0.3, 0.4, 0.5, 0.6, 0.7]),
-    ("page", &[0.0, 0.25, 0.5, 0.75, 1.0, 1.5]),
+    ("keywords", &[0.4, 0.5, 0.6]),
+    ("page", &[0.0, 0.25, 0.5, 0.75, 1.0]),
     ("conversation", &[0.0, 0.1, 0.25, 0.5]),
-    ("neighbours", &[0.0, 0.1, 0.2, 0.3, 0.5]),
-    ("date", &[0.0, 0.1, 0.2, 0.4]),
-    ("speaker", &[0.0, 0.05, 0.1, 0.2, 0.3]),
+    ("neighbours", &[0.0, 0.1, 0.2, 0.3]),
+    ("date", &[0.0, 0.1, 0.2]),
+    ("speaker", &[0.0, 0.1, 0.2]),
 ];
 const EVICTION_STEPS: [f64; 5] = [0.0, 0.15, 0.3, 0.45, 0.6];
 /// Times that each weight is looked at anew.
@@ -46,7 +46,8 @@ pub(crate) fn run(talks: &[Talk], vectors: &Vectors) -> Result<(String, Value), 
         sum
     };
     let default = RankWeights::default();
-    let start = [default.keywords, default.page, default.conversation, default.neighbours, default.date, default.speaker];
+    let start =
+        [default.keywords, default.page, default.conversation, default.neighbours, default.date, default.speaker];
     let steps: Vec<&[f64]> = RANK_STEPS.iter().map(|(_, steps)| *steps).collect();
     let all: Vec<usize> = (0..talks.len()).collect();
     let names: Vec<&str> = RANK_STEPS.iter().map(|(name, _)| *name).collect();
@@ -65,7 +66,10 @@ pub(crate) fn run(talks: &[Talk], vectors: &Vectors) -> Result<(String, Value), 
     let chosen = climbed(&start, &steps, |weights| scored(&all, weights).iter().sum());
     let [held, tuned, shipped] = [held_out, scored(&all, &chosen), scored(&all, &start)].map(percent);
     let _ = writeln!(page, "- on all: {chosen:?}\n\nmessage any@5, any@10, mean recall and all of 40 returned:\n");
-    let _ = writeln!(page, "- each on the conversation that was left out: {held:?}\n- chosen and measured on all: {tuned:?}");
+    let _ = writeln!(
+        page,
+        "- each on the conversation that was left out: {held:?}\n- chosen and measured on all: {tuned:?}"
+    );
     let _ = writeln!(page, "- shipped: {shipped:?}\n");
     for (place, (name, steps)) in RANK_STEPS.iter().enumerate() {
         for step in *steps {
@@ -166,7 +170,9 @@ fn eviction_weights(page: &mut String, talks: &[Talk], vectors: &Vectors) -> Res
     let _ = writeln!(page, "- left out {held_out:.2}, chosen and measured on all {tuned:.2}, shipped {shipped:.2}");
     match failed {
         Some(error) => Err(error),
-        None => Ok(json!({ "left_out": rounded(held_out), "tuned": rounded(tuned), "shipped": rounded(shipped), "weights": chosen })),
+        None => Ok(
+            json!({ "left_out": rounded(held_out), "tuned": rounded(tuned), "shipped": rounded(shipped), "weights": chosen }),
+        ),
     }
 }
 

@@ -32,7 +32,10 @@ impl Vectors {
             texts(talks).filter(|text| !vectors.known.contains_key(blake3::hash(text.as_bytes()).as_bytes())).collect();
         vectors.is_complete = missing.is_empty();
         if !vectors.is_complete {
-            eprintln!("{} texts have no vectors: figures of vectors are absent, words only are measured", missing.len());
+            eprintln!(
+                "{} texts have no vectors: figures of vectors are absent, words only are measured",
+                missing.len()
+            );
         }
         Ok(vectors)
     }

@@ -83,7 +83,9 @@ impl Desk {
 
     /// Several messages.
     pub fn tells(&mut self, texts: &[&str]) -> &mut Self {
-        texts.iter().for_each(|text| drop(self.says(text)));
+        for text in texts {
+            self.says(text);
+        }
         self
     }
 
@@ -111,7 +113,11 @@ impl Desk {
         (self.pager.load_relevant_pages(&query, budget), vector)
     }
 
-    pub fn carries_out(&mut self, text: &str, (recall, vector): &(Recall, Option<Vec<f32>>)) -> Result<(), PagingError> {
+    pub fn carries_out(
+        &mut self,
+        text: &str,
+        (recall, vector): &(Recall, Option<Vec<f32>>),
+    ) -> Result<(), PagingError> {
         let query = Query { text, vector: vector.as_deref(), access: recall.turnover.access, ..Query::default() };
         let read = self.read(recall);
         self.left.extend(self.pager.carry_out(recall, &query, &read, Timestamp(self.clock))?);
