@@ -6,8 +6,8 @@
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use nexa_paging::{Mode, PagingConfig, RankWeights, RecallBudget};
-use nexa_types::{PageId, Version};
+use nexa_paging::{MemoryMessage, Mode, PagingConfig, RankWeights, RecallBudget};
+use nexa_types::{AgentId, PageId, Timestamp, Version};
 use serde_json::{Map, Value, json};
 
 use crate::locomo::{CATEGORIES, Talk};
@@ -21,6 +21,9 @@ const PAGE_SIZES: [usize; 5] = [1, 2, 4, 8, 16];
 const ACTIVE_PAGES: [usize; 3] = [4, 16, 64];
 /// Returned messages that are measured.
 const RETURNED: [usize; 3] = [20, 40, 80];
+
+/// Messages of the largest agent that is measured: a thousand pages.
+const LARGE_MESSAGES: usize = 8_192;
 
 /// Each message by itself, words and vectors the same.
 pub(crate) const PLAIN: RankWeights =
@@ -133,6 +136,7 @@ pub(crate) fn run(talks: &[Talk], vectors: &Vectors) -> Result<(String, Value), 
         by_size.insert(size.to_string(), Value::Object(of_size));
     }
     figures.insert("by_page_size".to_owned(), Value::Object(by_size));
+    figures.insert("large_agent".to_owned(), large(&mut page, talks, vectors)?);
     Ok((page, Value::Object(figures)))
 }
 
@@ -229,6 +233,48 @@ fn paged(talks: &[Talk], vectors: &Vectors, active: usize) -> Result<Row, String
         }
     }
     Ok(row)
+}
+
+/// How long a search takes in an agent that has had all conversations, again and again, and what its memory weighs.
+fn large(page: &mut String, talks: &[Talk], vectors: &Vectors) -> Result<Value, String> {
+    let mut all = Talk {
+        name: "all".to_owned(),
+        agent: AgentId::from_bytes([0xff; 16]),
+        messages: Vec::new(),
+        breaks: Vec::new(),
+        questions: Vec::new(),
+    };
+    for talk in talks.iter().cycle() {
+        let before = all.messages.len();
+        if before + talk.messages.len() > LARGE_MESSAGES {
+            break;
+        }
+        let moved = talk.messages.iter().map(|message| {
+            let seq = Version(message.seq.0 + before as u64);
+            MemoryMessage { seq, ..message.clone() }
+        });
+        all.messages.extend(moved);
+        all.breaks.extend(talk.breaks.iter().map(|end| end + before));
+    }
+    let config = PagingConfig { max_active_pages: 64, ..PagingConfig::default() };
+    let mut replay = Replay::play(&all, config, vectors, |_, _| Ok(()))?;
+    let mut took = Vec::new();
+    for question in talks.iter().flat_map(|talk| &talk.questions) {
+        took.push(replay.ask(question, RecallBudget::default(), Timestamp(0))?.took);
+    }
+    let [p50, p99] = times(took);
+    let (messages, pages) = (replay.pager.index().len(), replay.pager.table().len());
+    let bytes = replay.pager.index().bytes() / messages.max(1);
+    let snapshot = replay.pager.snapshot().len() / pages.max(1);
+    let _ = writeln!(
+        page,
+        "\nAn agent with {messages} messages in {pages} pages, 64 of them active: a search takes {p50:.2} ms (p50) and \
+         {p99:.2} ms (p99), the index {bytes} bytes a message, a snapshot {snapshot} bytes a page."
+    );
+    Ok(json!({
+        "messages": messages, "pages": pages, "search_p50_ms": p50, "search_p99_ms": p99,
+        "index_bytes_a_message": bytes, "snapshot_bytes_a_page": snapshot,
+    }))
 }
 
 impl Row {
