@@ -42,7 +42,7 @@ impl Default for PagingConfig {
         Self {
             page_size: 8,
             max_active_pages: 16,
-            embedding_model: "all-MiniLM-L6-v2".to_owned(),
+            embedding_model: "local/all-minilm-l6-v2".to_owned(),
             similarity_threshold: 0.2,
             eviction_policy: EvictionPolicy::Hybrid,
             hybrid: HybridWeights::default(),
@@ -165,7 +165,7 @@ pub struct RankWeights {
 
 impl Default for RankWeights {
     fn default() -> Self {
-        Self { keywords: 0.5, page: 0.75, conversation: 0.25, neighbours: 0.2, date: 0.0, speaker: 0.1 }
+        Self { keywords: 0.5, page: 0.75, conversation: 0.25, neighbours: 0.2, date: 0.0, speaker: 0.2 }
     }
 }
 

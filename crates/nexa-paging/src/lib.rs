@@ -17,11 +17,11 @@
 //! same bytes on every node.
 //!
 //! Holds:
-//!   PG-1  at most `max_active_pages` pages are active, whatever comes
-//!   PG-2  what a query finds is the same however many pages are active
-//!   PG-3  a page leaves memory only when its messages are recorded in the log, and never while it is pinned or wanted
-//!   PG-4  the same calls give the same decisions, also if a snapshot was taken and restored in between
-//!   PG-5  a page never crosses a break of its conversation, and a replay makes the same page ids
+//!   CP-1  at most `max_active_pages` pages are active, whatever comes
+//!   CP-2  what a query finds is the same however many pages are active
+//!   CP-3  a page leaves memory only when its messages are recorded in the log, and never while it is pinned or wanted
+//!   CP-4  the same calls give the same decisions, also if a snapshot was taken and restored in between
+//!   CP-5  a page never crosses a break of its conversation, and a replay makes the same page ids
 //!
 //! Not here: storing pages and reading them, making vectors, who may see what.
 
@@ -42,6 +42,7 @@ mod pager;
 mod rank;
 mod recall;
 mod snapshot;
+mod stored;
 mod table;
 mod turnover;
 mod vectors;

@@ -10,7 +10,7 @@ mod common;
 use std::path::Path;
 
 use common::Desk;
-use nexa_paging::{ContextPager, PagingConfig};
+use nexa_paging::{ContextPager, MemoryPage, PagingConfig};
 
 fn config() -> PagingConfig {
     PagingConfig { page_size: 2, max_active_pages: 3, ..PagingConfig::default() }
@@ -28,17 +28,38 @@ fn desk() -> Desk {
     desk
 }
 
-#[test]
-fn a_snapshot_is_read_and_written_as_ever() {
-    let desk = desk();
-    let snapshot = desk.pager.snapshot();
-    let hex: String = snapshot.iter().map(|byte| format!("{byte:02x}")).collect();
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/1-snapshot.hex");
+fn compare(name: &str, bytes: &[u8]) {
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/1-{name}.hex"));
     if std::env::var_os("NEXA_GOLDEN").is_some_and(|add| add == "add") && !path.exists() {
         std::fs::write(&path, format!("{hex}\n")).unwrap();
     }
     let stored = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    assert_eq!(stored.trim(), hex, "what is stored may not change");
+    assert_eq!(stored.trim(), hex, "{name}: what is stored may not change");
+}
+
+#[test]
+fn a_snapshot_is_read_and_written_as_ever() {
+    compare("snapshot", &desk().pager.snapshot());
+}
+
+#[test]
+fn pages_are_read_and_written_as_ever() {
+    let desk = desk();
+    let page = desk.pager.page(desk.sealed[0]).unwrap();
+    compare("messages", &page.body());
+    compare("vectors", &page.vectors_body());
+    let read = |body: &[u8], vectors: &[u8]| MemoryPage::from_stored(common::AGENT, body, vectors);
+    let back = read(&page.body(), &page.vectors_body()).unwrap();
+    assert_eq!((back.id, &back.messages, &back.vectors), (page.id, &page.messages, &page.vectors));
+    assert_eq!(read(&page.body(), &[]).unwrap().vectors, [None, None], "vectors may come later");
+    for cut in 0..page.body().len() {
+        assert!(read(&page.body()[..cut], &[]).is_err(), "{cut}");
+    }
+    let mut newer = page.body();
+    assert_eq!(newer[..3], [0xa2, 0, 1], "the format stands first");
+    newer[2] = 2;
+    assert!(read(&newer, &[]).is_err());
 }
 
 #[test]

@@ -88,7 +88,7 @@ fn does(desk: &mut Desk, what: &Happens) -> String {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// PG-1 and PG-3, after each step.
+    /// CP-1 and CP-3, after each step.
     #[test]
     fn no_more_pages_are_active_than_may_be(config in configs(), all in prop::collection::vec(happens(), 1..80)) {
         let mut desk = Desk::new(config);
@@ -98,7 +98,7 @@ proptest! {
         }
     }
 
-    /// PG-2: the same messages with the same scores, however few pages are active. What decides is what was said, so pins and
+    /// CP-2: the same messages with the same scores, however few pages are active. What decides is what was said, so pins and
     /// pages that come and go change nothing. The desk checks that each text can be had.
     #[test]
     fn paging_costs_nothing(
@@ -132,7 +132,7 @@ proptest! {
         }
     }
 
-    /// PG-4: an agent that moves between any two steps decides as one that stays.
+    /// CP-4: an agent that moves between any two steps decides as one that stays.
     #[test]
     fn a_move_changes_no_decision(config in configs(), all in prop::collection::vec(happens(), 1..60)) {
         let (mut stays, mut moves) = (Desk::new(config.clone()), Desk::new(config.clone()));

@@ -31,7 +31,7 @@ use vectors::Vectors;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const HELP: &str = "\
-usage: nexa-recall-bench SUITE --data FILE [--vectors FILE] [--report FILE]
+usage: nexa-recall-bench SUITE --data FILE [--vectors FILE] [--models DIR] [--report FILE]
 
   retrieval       what is found of the evidence, by messages, pages and days: words, vectors, both, and through the pager
   eviction        how often the pages that are needed are in memory, by policy, beside the best that anybody could do
@@ -39,6 +39,7 @@ usage: nexa-recall-bench SUITE --data FILE [--vectors FILE] [--report FILE]
 
   --data FILE     conversations with questions, in the form of LoCoMo; without it everything is skipped
   --vectors FILE  where vectors of texts are kept from run to run
+  --models DIR    where the weights of the embedded model are (default: where `nexa models pull` puts them)
   --report FILE   also write the tables there, as Markdown
 ";
 
@@ -47,6 +48,7 @@ usage: nexa-recall-bench SUITE --data FILE [--vectors FILE] [--report FILE]
 pub(crate) struct Options {
     data: Option<PathBuf>,
     vectors: Option<PathBuf>,
+    models: Option<PathBuf>,
     report: Option<PathBuf>,
 }
 
@@ -61,6 +63,10 @@ impl Options {
                 }
                 ["--vectors", path, rest @ ..] => {
                     options.vectors = Some(PathBuf::from(path));
+                    rest
+                }
+                ["--models", path, rest @ ..] => {
+                    options.models = Some(PathBuf::from(path));
                     rest
                 }
                 ["--report", path, rest @ ..] => {
@@ -110,7 +116,7 @@ fn main() -> ExitCode {
 
 fn measured(suite: &str, data: &std::path::Path, options: &Options) -> Result<serde_json::Value, String> {
     let talks = locomo::read(data)?;
-    let vectors = Vectors::open(options.vectors.as_deref(), &talks)?;
+    let vectors = Vectors::open(options, &talks)?;
     let (page, figures) = match suite {
         "retrieval" => retrieval::run(&talks, &vectors)?,
         "eviction" => eviction::run(&talks, &vectors)?,

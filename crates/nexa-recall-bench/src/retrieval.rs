@@ -95,6 +95,7 @@ pub(crate) fn run(talks: &[Talk], vectors: &Vectors) -> Result<(String, Value), 
     figures.insert("turns".to_owned(), json!(messages));
     figures.insert("questions".to_owned(), json!(questions));
     figures.insert("has_vectors".to_owned(), json!(vectors.are_complete()));
+    figures.insert("embedding_model".to_owned(), json!(vectors.model()));
     let _ = writeln!(page, "{} conversations, {days} days, {messages} messages, {questions} questions.\n", talks.len());
 
     let default_size = PagingConfig::default().page_size;

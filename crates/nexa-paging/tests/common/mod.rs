@@ -193,14 +193,14 @@ impl Desk {
     pub fn checks(&self) {
         let config = self.pager.config();
         let active: Vec<PageId> = self.pager.table().active().map(|(page, _)| page).collect();
-        assert!(active.len() <= config.max_active_pages, "PG-1: {active:?}");
+        assert!(active.len() <= config.max_active_pages, "CP-1: {active:?}");
         assert!(active.iter().all(|page| self.is_active(*page)), "what is active is in memory");
         assert_eq!(active.len(), self.active().len(), "and nothing else is");
         assert!(self.pager.table().ghosts().len() <= 2 * config.max_active_pages);
         assert!(self.pager.open().len() < config.page_size);
         let recorded = self.pager.table().recorded();
         let stored = self.pager.table().pages().filter(|(_, entry)| !entry.is_active());
-        stored.for_each(|(page, entry)| assert!(entry.last <= recorded, "PG-3: {page}"));
+        stored.for_each(|(page, entry)| assert!(entry.last <= recorded, "CP-3: {page}"));
     }
 }
 
