@@ -1,8 +1,9 @@
 //! Power cuts of a node by itself: its data lies on a disk of its own, whose power goes while everything is at work.
 //!
-//! A cut drops what was not written yet, with the journal or without it (`EXT4_IOC_SHUTDOWN`); the node is killed before it, or
-//! a moment after it, when its writes have begun to fail, or is left to itself, and then it must end with [`STORE_FAILED`]. Then the disk is mounted again, the node starts, and what was
-//! acknowledged must be there at once. The folder that tools write to keeps its power: effects outside are not undone.
+//! A cut drops what was not written yet, with the journal or without it (`EXT4_IOC_SHUTDOWN`). The node is killed before it, or a
+//! moment after it, when its writes have begun to fail; or it is left to itself, and then it must end with [`STORE_FAILED`]. Then the
+//! disk is mounted again, the node starts, and what was acknowledged must be there at once. The folder that tools write to keeps
+//! its power: effects outside are not undone.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
