@@ -166,8 +166,14 @@ impl Nodes {
         }
     }
 
+    /// What the store says of nodes. It was asked a while ago: of a mark that was written meanwhile it says nothing yet, and
+    /// then that one stays.
     pub(super) fn set_marks(&mut self, marks: BTreeMap<NodeId, (Version, Mark)>) {
-        self.marks = marks;
+        for (node, read) in marks {
+            if read.0 > self.mark(&node).0 {
+                self.marks.insert(node, read);
+            }
+        }
     }
 
     /// Those who have rested for long enough are open from now on.
