@@ -65,7 +65,8 @@ pub fn agent(number: u8) -> AgentId {
 /// A page of an agent of workload 1 of the local tenant: its messages from `first` on, four of them.
 pub fn page(agent: AgentId, first: u64, text: &str) -> StoredPage {
     let last = Version(first + 3);
-    let content: [u8; 32] = std::array::from_fn(|place| text.bytes().nth(place).unwrap_or(text.len() as u8));
+    let content: [u8; 32] =
+        std::array::from_fn(|place| text.as_bytes().get(place).copied().unwrap_or(text.len() as u8));
     StoredPage {
         id: PageId::of(agent, Version(first), last, &content),
         tenant: TenantId::local(),

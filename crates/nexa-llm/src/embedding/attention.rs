@@ -6,9 +6,9 @@
 /// Numbers that one head looks at.
 pub(super) const HEAD_WIDTH: usize = 32;
 /// Keys that are compared side by side.
-const KEYS: usize = 16;
-/// Queries that share a walk over the keys.
-const QUERIES: usize = 4;
+const KEYS: usize = HEAD_WIDTH;
+/// Queries that share a walk over keys and values: as many sums as the processor has registers for.
+const QUERIES: usize = 2;
 /// The score of a key that is not there.
 const NO_SCORE: f32 = -1e30;
 
@@ -39,52 +39,58 @@ pub(super) fn attend(rows: &[f32], width: usize, scratch: &mut Scratch, attended
             }
             scratch.values.push(*part(2));
         }
+        let query = |query: usize| -> &[f32; HEAD_WIDTH] {
+            rows[query * 3 * width + head..].first_chunk().expect("heads divide the width")
+        };
+        let (left, right) = scratch.scores.split_at_mut(padded);
         for first in (0..count).step_by(QUERIES) {
-            let query = |query: usize| -> [f32; HEAD_WIDTH] {
-                // Beyond the last one it is computed once more, for nothing.
-                let row = (first + query).min(count - 1);
-                *rows[row * 3 * width + head..].first_chunk().expect("heads divide the width")
-            };
-            let queries: [[f32; HEAD_WIDTH]; QUERIES] = std::array::from_fn(query);
-            let scores = &mut scratch.scores[..QUERIES * padded];
-            score(&queries, &scratch.keys, padded, scores);
-            for (query, scores) in scores.chunks_exact_mut(padded).enumerate().take(count - first) {
+            // Beyond the last one it is computed once more, for nothing.
+            let second = (first + 1).min(count - 1);
+            score([query(first), query(second)], &scratch.keys, [left, right]);
+            let sums = [&mut *left, &mut *right].map(|scores| {
                 scores[count..].fill(NO_SCORE);
-                let sum = raise(scores);
-                let taken = mix(&scores[..count], &scratch.values, 1.0 / sum);
-                attended[(first + query) * width + head..][..HEAD_WIDTH].copy_from_slice(&taken);
+                raise(scores)
+            });
+            let taken = mix([&left[..count], &right[..count]], &scratch.values);
+            for ((query, taken), sum) in [first, second].into_iter().zip(taken).zip(sums) {
+                let into = &mut attended[query * width + head..][..HEAD_WIDTH];
+                into.iter_mut().zip(taken).for_each(|(into, taken)| *into = taken / sum);
             }
         }
     }
 }
 
-/// The products of some queries with all keys.
-fn score(queries: &[[f32; HEAD_WIDTH]; QUERIES], keys: &[f32], padded: usize, scores: &mut [f32]) {
-    for first in (0..padded).step_by(KEYS) {
-        let mut sums = [[0.0_f32; KEYS]; QUERIES];
+/// The products of two queries with all keys.
+fn score(queries: [&[f32; HEAD_WIDTH]; QUERIES], keys: &[f32], scores: [&mut [f32]; QUERIES]) {
+    let [left, right] = scores;
+    let padded = left.len();
+    let chunks = left.as_chunks_mut::<KEYS>().0.iter_mut().zip(right.as_chunks_mut::<KEYS>().0);
+    for (chunk, (left, right)) in chunks.enumerate() {
+        let (mut sums_left, mut sums_right) = ([0.0; KEYS], [0.0; KEYS]);
         for (number, keys) in keys.chunks_exact(padded).enumerate() {
-            let keys: &[f32; KEYS] = keys[first..].first_chunk().expect("keys are padded");
-            for (sums, query) in sums.iter_mut().zip(queries) {
-                for (sum, key) in sums.iter_mut().zip(keys) {
-                    *sum = multiply_add(query[number], *key, *sum);
-                }
-            }
+            let keys = keys[chunk * KEYS..].first_chunk().expect("keys are padded");
+            add(&mut sums_left, queries[0][number], keys);
+            add(&mut sums_right, queries[1][number], keys);
         }
-        for (sums, scores) in sums.iter().zip(scores.chunks_exact_mut(padded)) {
-            scores[first..first + KEYS].copy_from_slice(sums);
-        }
+        (*left, *right) = (sums_left, sums_right);
     }
 }
 
-/// The values, weighted.
-fn mix(weights: &[f32], values: &[[f32; HEAD_WIDTH]], scale: f32) -> [f32; HEAD_WIDTH] {
-    let mut sums = [0.0_f32; HEAD_WIDTH];
-    for (weight, values) in weights.iter().zip(values) {
-        for (sum, value) in sums.iter_mut().zip(values) {
-            *sum = multiply_add(*weight, *value, *sum);
-        }
+/// The values, weighted in two ways.
+fn mix(weights: [&[f32]; QUERIES], values: &[[f32; HEAD_WIDTH]]) -> [[f32; HEAD_WIDTH]; QUERIES] {
+    let (mut left, mut right) = ([0.0; HEAD_WIDTH], [0.0; HEAD_WIDTH]);
+    for ((values, weight_left), weight_right) in values.iter().zip(weights[0]).zip(weights[1]) {
+        add(&mut left, *weight_left, values);
+        add(&mut right, *weight_right, values);
     }
-    sums.map(|sum| sum * scale)
+    [left, right]
+}
+
+#[inline(always)]
+fn add(sums: &mut [f32; KEYS], factor: f32, numbers: &[f32; KEYS]) {
+    for (sum, number) in sums.iter_mut().zip(numbers) {
+        *sum = multiply_add(factor, *number, *sum);
+    }
 }
 
 /// Makes scores into powers of e, the largest of them one, and gives their sum. The scores come padded.

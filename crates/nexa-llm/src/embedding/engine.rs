@@ -4,9 +4,9 @@
 //! Out: a vector of length one for each, in order, and how many pieces were read for them.
 //!
 //! Texts are sorted by length and put into groups of about as many pieces; a group is computed by one thread from the
-//! words to the means, so threads meet only at the end. A group holds no more than [`GROUP_PIECES_MAX`] pieces, or one text.
+//! words to the means, so threads meet only at the end. A group holds no more than [`GROUP_PIECES_MAX`] pieces.
 //!
-//! Memory: the weights, 45 MB; the words of the tokenizer, some 10 MB; while it computes, 5 MB for each thread.
+//! Memory: the weights, 45 MB; the words of the tokenizer, some 10 MB; while it computes, 4 MB for each thread.
 //!
 //! Not here: queues and clocks (`worker`), where the weights come from ([`crate::embedded::weights`]).
 
@@ -22,8 +22,8 @@ use thiserror::Error;
 use super::encoder::{Encoder, PIECES_MAX};
 use super::pieces::{Pieces, PiecesError};
 
-/// Pieces of a group: enough that reading the weights once for them costs nothing.
-pub(super) const GROUP_PIECES_MAX: usize = 384;
+/// Pieces of a group: as many as the longest text has, and enough that reading the weights once for them costs nothing.
+pub(super) const GROUP_PIECES_MAX: usize = PIECES_MAX;
 /// Fewer pieces are not worth another thread.
 const GROUP_PIECES_MIN: usize = 24;
 

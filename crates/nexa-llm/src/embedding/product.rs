@@ -43,10 +43,19 @@ pub(super) struct Scratch {
     /// For each tile of rows, for each pair of inputs, the pair of each row.
     pairs: Vec<[i32; ROWS]>,
     scales: Vec<[f32; ROWS]>,
+    /// Of one row.
+    levels: Vec<u16>,
 }
 
-/// Sums of a tile: one row for each row of it.
-type Sums = [[i32; PANEL]; ROWS];
+/// Some outputs.
+struct Panel<'a> {
+    lanes: &'a [[Lanes; 2]],
+    scales: [f32; PANEL],
+    bias: [f32; PANEL],
+}
+
+/// What a tile gives with a panel: one row for each row of it.
+type Product = [[f32; PANEL]; ROWS];
 
 impl Matrix {
     /// Puts matrices with equally many inputs below each other, each with what is added to its outputs and a factor for both.
@@ -109,15 +118,13 @@ impl Matrix {
         let kernel = Kernel::best();
         for (panel, lanes) in self.lanes.chunks_exact(pairs).enumerate() {
             let first = panel * PANEL;
-            let (scales, bias) = (&self.scales[first..first + PANEL], &self.bias[first..first + PANEL]);
+            let part = |all: &[f32]| -> [f32; PANEL] { *all[first..].first_chunk().expect("panels are whole") };
+            let panel = Panel { lanes, scales: part(&self.scales), bias: part(&self.bias) };
             let tiles = scratch.pairs.chunks_exact(pairs).zip(&scratch.scales);
             for ((tile, row_scales), results) in tiles.zip(results.chunks_mut(ROWS * outputs)) {
-                let sums = kernel.sums(tile, lanes);
-                for ((row, sums), row_scale) in results.chunks_mut(outputs).zip(&sums).zip(row_scales) {
-                    let row = &mut row[first..first + PANEL];
-                    for (((result, sum), scale), bias) in row.iter_mut().zip(sums).zip(scales).zip(bias) {
-                        *result = *sum as f32 * (row_scale * scale) + bias;
-                    }
+                let made = kernel.product(tile, row_scales, &panel);
+                for (row, made) in results.chunks_mut(outputs).zip(&made) {
+                    row[first..first + PANEL].copy_from_slice(made);
                 }
             }
         }
@@ -137,10 +144,11 @@ impl Matrix {
             let (scale, inverse) =
                 if largest > 0.0 { (largest / self.levels, self.levels / largest) } else { (0.0, 0.0) };
             scratch.scales[tile][place] = scale;
-            let (row, _) = row.as_chunks::<2>();
-            for ([even, odd], pairs) in row.iter().zip(&mut scratch.pairs[tile * pairs..(tile + 1) * pairs]) {
-                let level = |number: f32| (number * inverse + ROUNDER).to_bits() & 0xFFFF;
-                pairs[place] = (level(*even) | level(*odd) << 16) as i32;
+            scratch.levels.clear();
+            scratch.levels.extend(row.iter().map(|number| (number * inverse + ROUNDER).to_bits() as u16));
+            let (levels, _) = scratch.levels.as_chunks::<2>();
+            for ([even, odd], pairs) in levels.iter().zip(&mut scratch.pairs[tile * pairs..(tile + 1) * pairs]) {
+                pairs[place] = (u32::from(*even) | u32::from(*odd) << 16) as i32;
             }
         }
     }
@@ -174,13 +182,13 @@ impl Kernel {
         Self::Plain
     }
 
-    /// The sums of products of a tile with a panel.
+    /// What a tile gives with a panel.
     #[inline(always)]
-    fn sums(self, tile: &[[i32; ROWS]], panel: &[[Lanes; 2]]) -> Sums {
+    fn product(self, tile: &[[i32; ROWS]], row_scales: &[f32; ROWS], panel: &Panel<'_>) -> Product {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2(simd) => simd.vectorize(Avx2 { simd, tile, panel }),
-            Self::Plain => plain(tile, panel),
+            Self::Avx2(simd) => simd.vectorize(Avx2 { simd, tile, row_scales, panel }),
+            Self::Plain => plain(tile, row_scales, panel),
         }
     }
 }
@@ -189,18 +197,19 @@ impl Kernel {
 struct Avx2<'a> {
     simd: pulp::x86::V3,
     tile: &'a [[i32; ROWS]],
-    panel: &'a [[Lanes; 2]],
+    row_scales: &'a [f32; ROWS],
+    panel: &'a Panel<'a>,
 }
 
 #[cfg(target_arch = "x86_64")]
 impl pulp::NullaryFnOnce for Avx2<'_> {
-    type Output = Sums;
+    type Output = Product;
 
     #[inline(always)]
-    fn call(self) -> Sums {
+    fn call(self) -> Product {
         let (avx, avx2) = (self.simd.avx, self.simd.avx2);
         let mut sums = [[avx._mm256_setzero_si256(); 2]; ROWS];
-        for (pairs, [left, right]) in self.tile.iter().zip(self.panel) {
+        for (pairs, [left, right]) in self.tile.iter().zip(self.panel.lanes) {
             for row in 0..ROWS {
                 let pair = avx._mm256_set1_epi32(pairs[row]);
                 let [sum_left, sum_right] = &mut sums[row];
@@ -208,14 +217,23 @@ impl pulp::NullaryFnOnce for Avx2<'_> {
                 *sum_right = avx2._mm256_add_epi32(*sum_right, avx2._mm256_madd_epi16(pair, *right));
             }
         }
-        sums.map(pulp::cast)
+        let halves = |numbers: [f32; PANEL]| -> [std::arch::x86_64::__m256; 2] { pulp::cast(numbers) };
+        let (scales, bias) = (halves(self.panel.scales), halves(self.panel.bias));
+        std::array::from_fn(|row| {
+            let row_scale = avx._mm256_set1_ps(self.row_scales[row]);
+            let half = |half: usize| {
+                let scale = avx._mm256_mul_ps(row_scale, scales[half]);
+                avx._mm256_add_ps(avx._mm256_mul_ps(avx._mm256_cvtepi32_ps(sums[row][half]), scale), bias[half])
+            };
+            pulp::cast([half(0), half(1)])
+        })
     }
 }
 
 /// The same without instructions of its own.
-fn plain(tile: &[[i32; ROWS]], panel: &[[Lanes; 2]]) -> Sums {
-    let mut sums = [[0; PANEL]; ROWS];
-    for (pairs, lanes) in tile.iter().zip(panel) {
+fn plain(tile: &[[i32; ROWS]], row_scales: &[f32; ROWS], panel: &Panel<'_>) -> Product {
+    let mut sums = [[0_i32; PANEL]; ROWS];
+    for (pairs, lanes) in tile.iter().zip(panel.lanes) {
         let lanes: [[i16; 16]; 2] = lanes.map(pulp::cast);
         for (sums, pair) in sums.iter_mut().zip(pairs) {
             let (even, odd) = (*pair as i16, (*pair >> 16) as i16);
@@ -225,7 +243,9 @@ fn plain(tile: &[[i32; ROWS]], panel: &[[Lanes; 2]]) -> Sums {
             }
         }
     }
-    sums
+    std::array::from_fn(|row| {
+        std::array::from_fn(|at| sums[row][at] as f32 * (row_scales[row] * panel.scales[at]) + panel.bias[at])
+    })
 }
 
 #[cfg(test)]
@@ -278,7 +298,10 @@ mod tests {
             let panel: Vec<[Lanes; 2]> = (0..pairs).map(|pair| [lane(pair, 0), lane(pair, 1)]).collect();
             // Levels as small as the weights' sums demand of a row.
             let tile: Vec<[i32; ROWS]> = tile.into_iter().map(|pairs| pairs.map(|pair| pair & 0x0FFF_0FFF)).collect();
-            prop_assert_eq!(Kernel::best().sums(&tile, &panel), plain(&tile, &panel));
+            let row_scales = std::array::from_fn(|row| 0.1 + row as f32);
+            let some = |step: usize| std::array::from_fn(|at| ((at * step + salt) % 7) as f32 / 3.0 - 1.0);
+            let panel = Panel { lanes: &panel, scales: some(3), bias: some(5) };
+            prop_assert_eq!(Kernel::best().product(&tile, &row_scales, &panel), plain(&tile, &row_scales, &panel));
         }
     }
 
@@ -293,7 +316,7 @@ mod tests {
             let exact = sign * 3.0 * inputs as f32 + 0.5;
             assert!(results.iter().all(|result| (result - exact).abs() < exact.abs() * 1e-3), "{results:?}");
         }
-        let zero = matrix.times(&vec![0.0; inputs], &mut Scratch::default(), &mut results);
-        assert_eq!((zero, results), ((), vec![0.5; PANEL]));
+        matrix.times(&vec![0.0; inputs], &mut Scratch::default(), &mut results);
+        assert_eq!(results, vec![0.5; PANEL]);
     }
 }

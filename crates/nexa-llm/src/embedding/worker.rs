@@ -1,8 +1,9 @@
 //! The thread that makes vectors, and the queues before it.
 //!
-//! Two queues, each fair by tenant: queries go before what nobody waits for. Work is done in turns of at most
-//! [`TURN_PIECES_MAX`] pieces, some 50 ms, made up of several small calls or of part of a large one; so a query waits for
-//! one turn at most, however much else there is. All cores take part in a turn, and no others in anything here.
+//! Two queues, each fair by tenant: queries go before what nobody waits for. Work is done in turns of some
+//! [`TURN_PIECES_MAX`] pieces for each core, 60 ms on a slow one, made up of several small calls or of part of a large one;
+//! so a query waits for one turn at most, however much else there is. All cores take part in a turn, and no others in
+//! anything here.
 //!
 //! Bounds: [`QUEUE_CALLS_MAX`] calls and [`QUEUE_BYTES_MAX`] bytes of text wait in both queues together; a call beyond that
 //! is refused as busy with a hint when to come again. Whoever stops listening (deadline, cancellation, a dropped future)
