@@ -11,7 +11,7 @@ pub(crate) fn run(file: &str) -> Outcome {
     setup::install(setup::Scope::Build)?;
     process::run("cargo", &["build", "--quiet", "--profile", "fast", "--package", "nexa"])?;
     let nexa = binary("nexa");
-    process::run(&nexa, &["models", "pull"])?;
+    process::run(&nexa, &["models", "pull", "smollm2-135m-instruct"])?;
     let built = started.elapsed();
     let data = root().join("target/demo");
     let data = data.to_string_lossy();

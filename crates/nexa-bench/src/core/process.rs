@@ -58,7 +58,8 @@ pub(crate) fn embedded(
     rounds: &mut Rounds,
 ) -> Result<Result<(), String>, Error> {
     let listed = Command::new(nexa).args(["models", "list", "-o", "json"]).stdin(Stdio::null()).output()?;
-    if !String::from_utf8_lossy(&listed.stdout).contains("\"is_there\":true") {
+    let is_there = |line: &str| line.contains("local/smollm2") && line.contains("\"is_there\":true");
+    if !String::from_utf8_lossy(&listed.stdout).lines().any(is_there) {
         return Ok(Err("the weights are not here; fetch them: nexa models pull".to_owned()));
     }
     for _ in 0..count {
