@@ -162,7 +162,7 @@ impl NamedDate {
 pub(crate) fn month_number(word: &str) -> Option<u32> {
     let word = word.to_ascii_lowercase();
     let is_it = |name: &&str| **name == word || (word.len() == 3 && name.starts_with(word.as_str()) && word != "mar");
-    MONTHS.iter().position(|name| is_it(&name)).map(|place| place as u32 + 1)
+    MONTHS.iter().position(is_it).map(|place| place as u32 + 1)
 }
 
 fn day_number(word: &str) -> Option<u32> {

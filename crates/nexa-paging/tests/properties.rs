@@ -186,7 +186,7 @@ proptest! {
             } else {
                 does(&mut desk, what);
             }
-            for page in desk.sealed[before..].to_vec() {
+            for page in desk.sealed[before..].iter().copied() {
                 let newest: Vec<_> = desk.sealed.iter().rev().take(2).copied().collect();
                 if list.len() == max {
                     list.sort_unstable();

@@ -106,7 +106,7 @@ pub(crate) fn run(talks: &[Talk], vectors: &Vectors) -> Result<(String, Value), 
     for active in ACTIVE_PAGES {
         rows.push((format!("pager_{active}"), paged(talks, vectors, active)?));
     }
-    let unbounded = paged(talks, vectors, messages.max(1).min(nexa_paging::ACTIVE_PAGES_MAX))?;
+    let unbounded = paged(talks, vectors, messages.clamp(1, nexa_paging::ACTIVE_PAGES_MAX))?;
     let lost = rows.iter().filter(|(name, _)| name.starts_with("pager_")).map(|(_, row)| {
         let difference = |level: fn(&Row) -> [f64; 3]| level(&unbounded)[1] - level(row)[1];
         difference(|row| row.messages.at(1)).max(difference(|row| row.returned[1].percent()))

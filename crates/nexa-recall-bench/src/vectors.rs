@@ -28,10 +28,13 @@ const BATCH_TEXTS: usize = 256;
 const BATCH_TIME: Duration = Duration::from_secs(300);
 
 /// Vectors by the hashes of their texts.
+type Known = BTreeMap<[u8; 32], Vec<f32>>;
+
+/// Vectors of one model.
 #[derive(Default)]
 pub(crate) struct Vectors {
     model: String,
-    known: BTreeMap<[u8; 32], Vec<f32>>,
+    known: Known,
     is_complete: bool,
 }
 
@@ -144,7 +147,7 @@ fn texts(talks: &[Talk]) -> impl Iterator<Item = String> {
     })
 }
 
-fn read(bytes: &[u8]) -> Option<(String, BTreeMap<[u8; 32], Vec<f32>>)> {
+fn read(bytes: &[u8]) -> Option<(String, Known)> {
     let end = bytes.iter().position(|byte| *byte == b'\n')?;
     let mut head = std::str::from_utf8(&bytes[..end]).ok()?.strip_prefix("nexa vectors 1 ")?.split(' ');
     let dimensions: usize = head.next()?.parse().ok().filter(|dimensions| *dimensions > 0)?;
