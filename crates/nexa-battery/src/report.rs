@@ -279,7 +279,7 @@ mod tests {
     fn a_run_in_which_nothing_was_played_is_not_good_nor_one_with_a_loss() {
         let skipped = ("a".to_owned(), Verdict::Skipped("no `nft`".to_owned()));
         assert!(!Sum::of(std::slice::from_ref(&skipped), 1.0).is_good());
-        let good = ("b".to_owned(), Verdict::Played(Box::new(Played::default())));
+        let good = ("b".to_owned(), Verdict::Played(Box::default()));
         assert!(Sum::of(&[skipped.clone(), good.clone()], 1.0).is_good());
         let lost = Played {
             violations: vec![Violation::new("P2", "it is not there")],

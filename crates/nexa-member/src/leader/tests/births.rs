@@ -40,7 +40,7 @@ fn ramp(a_beat: [u64; 3]) -> (u64, u64) {
             (asked, refused) = (asked + a_beat[n], refused + a_beat[n] - granted);
             has[n] += granted;
         }
-        levels.copy_from_slice(&told.try_into().unwrap_or_else(|_| vec![0; 3]));
+        levels = told.try_into().unwrap_or([0; 3]);
     }
     (refused, asked)
 }
