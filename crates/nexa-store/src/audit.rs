@@ -21,8 +21,8 @@ use crate::schema;
 
 /// Facts that are folded at once by who catches up.
 const CATCH_UP: usize = 4_096;
-/// How long whoever asks for the root waits for the newest facts to be folded: some folds of a store under load.
-const ROOT_WITHIN: Duration = Duration::from_millis(100);
+/// How long whoever asks for the root waits for the newest facts to be folded: many folds, also on a disk that stalls.
+const ROOT_WITHIN: Duration = Duration::from_secs(1);
 
 /// The position of the newest fact.
 pub(crate) fn newest(connection: &Connection) -> rusqlite::Result<u64> {
