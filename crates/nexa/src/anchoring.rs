@@ -119,10 +119,10 @@ impl Anchoring {
     /// Waits until the log turns out not to be the one that was anchored; gives what to tell the user.
     pub(crate) async fn broken(&self) -> Failure {
         let mut broken = self.broken.clone();
-        let found = match broken.wait_for(Option::is_some).await {
-            Ok(found) => found.clone(),
+        let found = broken.wait_for(Option::is_some).await.ok().map(|found| found.clone());
+        let Some(found) = found else {
             // The task was stopped: it finds nothing any more.
-            Err(_) => std::future::pending().await,
+            return std::future::pending().await;
         };
         let found = found.map_or_else(String::new, |broken| chain(&broken));
         Failure::error(found).hint("the log was changed under this node; `nexa audit verify` says more")

@@ -16,7 +16,7 @@ use crate::chain;
 use crate::config::Project;
 use crate::input;
 use crate::signals::Signals;
-use crate::wiring::{Who, wire};
+use crate::wiring::{Porch, Who, wire};
 
 /// Runs `nexa dev`.
 pub(crate) async fn run(args: &DevArgs, output: Output) -> Result<(), Failure> {
@@ -41,7 +41,8 @@ pub(crate) async fn run(args: &DevArgs, output: Output) -> Result<(), Failure> {
     }
     let mut signals = Signals::heard()?;
     let door = Door::bind(args.metrics.as_deref()).map_err(|error| Failure::usage(chain(&error)))?;
-    let node = wire(&data, &project, &args.models, Who::local(tokens), (&listen, &Cover::Loopback)).await?;
+    let node =
+        wire(&data, &project, &args.models, Who::local(tokens), (&listen, &Cover::Loopback), Porch::build()?).await?;
     let door = door.open(vec![node.probes()]).map_err(|error| Failure::error(chain(&error)))?;
     match output {
         Output::Json => println!("{}", json!({ "grpc": node.address, "metrics": door.url(), "data": data })),

@@ -80,7 +80,11 @@ async fn execute(cli: Cli) -> Result<(), Failure> {
     match &cli.command {
         Command::Dev(args) => dev::run(args, output).await,
         Command::Serve(args) => Box::pin(serve::run(args, output)).await,
-        Command::Run(args) => run::run(args, output, color).await,
+        Command::Run(args) => {
+            // On one of the runtime's threads: from here each thing that is awaited would be a way to another and back.
+            let ended = tokio::spawn(run::run(args.clone(), output, color)).await;
+            ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+        }
         Command::Check(args) => {
             commands::check(args, |folder| Ok(config::Project::find(folder)?.prices()), output, color)
         }

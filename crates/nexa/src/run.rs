@@ -19,13 +19,13 @@ use nexa_types::{Reason, RequestId, TenantId, WorkloadId};
 
 use crate::chain;
 use crate::config::{self, Project};
-use crate::wiring::{Who, wire};
+use crate::wiring::{Porch, Who, wire};
 
 /// The longest path of a Unix socket that every system takes, in bytes.
 const SOCKET_PATH_BYTES_MAX: usize = 100;
 
 /// Runs `nexa run`.
-pub(crate) async fn run(args: &RunArgs, output: Output, color: Color) -> Result<(), Failure> {
+pub(crate) async fn run(args: RunArgs, output: Output, color: Color) -> Result<(), Failure> {
     let module = commands::compile(&args.file)?;
     let name = args.file.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
     let mut submission = Submission::of_module(&module, String::new(), &args.entry, &args.input, name.clone())?;
@@ -36,7 +36,8 @@ pub(crate) async fn run(args: &RunArgs, output: Output, color: Color) -> Result<
     let door = args.metrics.as_deref().map(|address| Door::bind(Some(address))).transpose();
     let door = door.map_err(|error| Failure::usage(chain(&error)))?;
     let socket = Listen::Unix(socket(&data));
-    let node = wire(&data, &project, &args.models, Who::local(None), (&socket, &Cover::Loopback)).await?;
+    let node =
+        wire(&data, &project, &args.models, Who::local(None), (&socket, &Cover::Loopback), Porch::shared()).await?;
     let door =
         door.map(|door| door.open(vec![node.probes()])).transpose().map_err(|error| Failure::error(chain(&error)))?;
     if let Some(door) = &door {
@@ -45,10 +46,11 @@ pub(crate) async fn run(args: &RunArgs, output: Output, color: Color) -> Result<
 
     let work = async {
         let client = Client::connect(&node.address, Options::default()).await?;
-        let hash = commands::put(&client, &module, &name).await?;
-        let identity = [hash.as_str(), &submission.entry, &submission.input_json].join("\n");
+        let identity = [module.hash().to_string().as_str(), &submission.entry, &submission.input_json].join("\n");
+        let (hash, found) =
+            tokio::try_join!(commands::put(&client, &module, &name), find_request(&client, &identity, args.new))?;
         submission.program = v1::workload_service_submit_request::Program::ModuleHash(hash);
-        let (request, goes_on) = find_request(&client, &identity, args.new).await?;
+        let (request, goes_on) = found;
         submission.request_id = uuid::Uuid::from_bytes(*request.as_bytes()).to_string();
         let accepted = submission.send(&client).await?;
         if goes_on && output == Output::Table {

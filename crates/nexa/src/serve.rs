@@ -47,7 +47,7 @@ pub(crate) async fn run(args: &ServeArgs, output: Output) -> Result<(), Failure>
         Place::Alone(data) => {
             let note = format!("by itself; keeps its things in {}", data.display());
             let who = Who { name: settings.name.clone(), tokens };
-            (Serving::Alone(wire(&data, &project, &args.models, who, (&listen, &cover)).await?), note)
+            (Serving::Alone(wire(&data, &project, &args.models, who, (&listen, &cover), Porch::build()?).await?), note)
         }
         Place::Among(place) => {
             let note = format!("one of the cluster `{}`", place.name);

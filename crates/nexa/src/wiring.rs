@@ -36,7 +36,7 @@ use nexa_runtime::{Node, NodeConfig, Ports};
 use nexa_telemetry::Probes;
 use nexa_tools::Builtins;
 use nexa_types::NodeId;
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -71,7 +71,10 @@ pub(crate) struct Wired {
 
 /// Threads of their own for the doors. However many come and are refused, they take no turns from the agents: beside
 /// those who ask, an agent would wait for as many others at every step as there are calls.
-pub(crate) struct Porch(Option<Runtime>);
+pub(crate) struct Porch {
+    threads: Handle,
+    own: Option<Runtime>,
+}
 
 impl Porch {
     /// As many threads as there is use for.
@@ -85,17 +88,24 @@ impl Porch {
             .enable_all()
             .build();
         let runtime = runtime.map_err(|error| Failure::error(format!("the doors get no threads: {error}")))?;
-        Ok(Self(Some(runtime)))
+        Ok(Self { threads: runtime.handle().clone(), own: Some(runtime) })
     }
 
-    fn spawn<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
-        self.0.as_ref().expect("it is taken only when this is dropped").spawn(work)
+    /// The caller's threads, for the door of a node that a command has for itself. Hardly anybody else comes, and each way
+    /// to another thread and back would be a good part of a short run.
+    pub(crate) fn shared() -> Self {
+        Self { threads: Handle::current(), own: None }
+    }
+
+    /// Whether strangers come, who have to be told what there is to ask for.
+    fn is_public(&self) -> bool {
+        self.own.is_some()
     }
 }
 
 impl Drop for Porch {
     fn drop(&mut self) {
-        if let Some(runtime) = self.0.take() {
+        if let Some(runtime) = self.own.take() {
             // Its tasks may hold the store: they are dropped, and nobody waits for them here.
             runtime.shutdown_background();
         }
@@ -123,6 +133,7 @@ pub(crate) async fn wire(
     args: &ModelArgs,
     who: Who,
     (listen, cover): (&Listen, &Cover),
+    porch: Porch,
 ) -> Result<Wired, Failure> {
     let Who { name, tokens } = who;
     let backend = Backend::sqlite(data)?;
@@ -133,8 +144,7 @@ pub(crate) async fn wire(
     let bound = listen.bind_behind(cover).await.map_err(|error| Failure::error(chain(&error)))?;
     let fleet = Lone::new(Arc::new(node.clone()), bound.address());
     let before = Before { tokens: tokens.map(Arc::new), fleet: Arc::new(fleet), neighbours: None };
-    let threads = Arc::new(Porch::build()?);
-    let wired = open(node, backend, &ports, before, bound, threads).await?;
+    let wired = open(node, backend, &ports, before, bound, Arc::new(porch)).await?;
     Ok(Wired { anchoring: Some(anchoring), ..wired })
 }
 
@@ -199,9 +209,9 @@ pub(crate) async fn open(
     }
     let mediator = mediator.build();
     let shutdown = CancellationToken::new();
-    let config = DoorConfig { grace: GRACE, ..DoorConfig::default() };
+    let config = DoorConfig { grace: GRACE, reflection: porch.is_public(), ..DoorConfig::default() };
     let (gateway, stop) = (Gateway::new(mediator, closing.clone()), shutdown.clone());
-    let served = porch.spawn(async move { gateway.serve_at(bound, config, stop).await });
+    let served = porch.threads.spawn(async move { gateway.serve_at(bound, config, stop).await });
     let served = served.await.map_err(|error| Failure::error(chain(&error)))?;
     let (address, door, anchoring) = (served.address, served.done, None);
     Ok(Wired { address, node, backend, anchoring, closing, shutdown, door, _porch: porch })

@@ -7,7 +7,7 @@ use clap::Args;
 use super::{ModelArgs, TraceArgs};
 
 /// `nexa run`
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct RunArgs {
     /// The program.
     pub file: PathBuf,
