@@ -46,6 +46,9 @@ pub(crate) const QUICK: Patience = Patience {
 };
 /// How long a model takes for half of its answers.
 const MODEL_MS: f64 = 800.0;
+/// Requests that the provider takes at once. A node that vanished keeps its slice for two minutes, for that long its requests
+/// may go on: of a few hundred nothing would be left to anybody while a node is killed every few seconds.
+const MODEL_CONCURRENCY: u32 = 50_000;
 const NODES: [&str; 3] = ["n1", "n2", "n3"];
 const ETCDS: [&str; 3] = ["e1", "e2", "e3"];
 const POSTGRES: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 31);
@@ -171,7 +174,7 @@ impl Outside {
     pub(crate) fn settings(&self) -> String {
         let (url, tools) = (self.endpoint.url(), self.tools.display());
         format!(
-            "model = \"sim/any\"\n\n[providers.sim]\nurl = \"{url}\"\nconcurrency = 1000\n\n[tools]\nfiles = \"{tools}\"\nwrite = true\n"
+            "model = \"sim/any\"\n\n[providers.sim]\nurl = \"{url}\"\nconcurrency = {MODEL_CONCURRENCY}\n\n[tools]\nfiles = \"{tools}\"\nwrite = true\n"
         )
     }
 }

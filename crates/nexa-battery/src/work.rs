@@ -34,6 +34,11 @@ const ASK_EVERY: Duration = Duration::from_millis(100);
 /// One of so many jobs is a list, and one is cancelled.
 const LISTS: u64 = 12;
 const CANCELS: u64 = 15;
+/// Workloads that are open at once. While there are as many, clients hold back: a row of faults comes quicker than a slow
+/// machine works off what it is given, and what it then shows is the length of the queue.
+const OPEN_MAX: usize = 250;
+/// Between two looks at how many are open while clients hold back.
+const OPEN_EVERY: Duration = Duration::from_secs(2);
 /// Workloads that are looked for at once after a cut.
 const LOOKED_FOR: usize = 200;
 /// Items of a list.
@@ -225,8 +230,8 @@ impl Work {
         self.noted().calls.push(call);
     }
 
-    /// Submits so many a second, by chance, until it is told to stop, and asks after them; returns when every client has its
-    /// answer or has given up.
+    /// Submits so many a second, by chance and while no more than [`OPEN_MAX`] are open, until it is told to stop, and asks
+    /// after them; returns when every client has its answer or has given up.
     pub(crate) async fn flow(self, rate: f64, stop: CancellationToken) {
         let mut dice = Dice::of(&[self.seed, 73]);
         let (mut clients, mut number) = (JoinSet::new(), 0);
@@ -235,12 +240,23 @@ impl Work {
             tokio::spawn(async move { stop.run_until_cancelled(work.ask()).await })
         };
         while stop.run_until_cancelled(tokio::time::sleep(gap(&mut dice, rate))).await.is_some() {
+            if stop.run_until_cancelled(self.room()).await.is_none() {
+                break;
+            }
             let (work, job) = (self.clone(), Job::of(self.seed, number));
             number += 1;
             clients.spawn(async move { work.see_through(job).await });
         }
         clients.join_all().await;
         let _ = asker.await;
+    }
+
+    /// Waits until there are fewer open workloads than [`OPEN_MAX`], as the list has it.
+    async fn room(&self) {
+        while self.open().len() >= OPEN_MAX {
+            tokio::time::sleep(OPEN_EVERY).await;
+            self.sweep().await;
+        }
     }
 
     async fn see_through(&self, job: Job) {
@@ -365,17 +381,19 @@ impl Work {
         (noted.accepted.len(), noted.ended.len())
     }
 
+    /// Those that were accepted and are not known to have ended.
+    fn open(&self) -> Vec<WorkloadId> {
+        let noted = self.noted();
+        noted.accepted.iter().filter(|workload| !noted.ended.contains_key(workload)).copied().collect()
+    }
+
     /// Waits until all that was accepted has ended, as clients see it; gives those that have not, and how they stand.
     pub(crate) async fn settle(&self, within: Duration) -> Vec<(WorkloadId, Option<Standing>)> {
         let until = Instant::now() + within;
         self.sweep().await;
         loop {
-            let open: Vec<WorkloadId> = {
-                let noted = self.noted();
-                noted.accepted.iter().filter(|workload| !noted.ended.contains_key(workload)).copied().collect()
-            };
             let mut left = Vec::new();
-            for (turn, workload) in open.into_iter().enumerate() {
+            for (turn, workload) in self.open().into_iter().enumerate() {
                 let standing = self.get(&self.doors[turn % self.doors.len()], workload).await;
                 if !matches!(standing, Some(Standing::Ended(_))) {
                     left.push((workload, standing));
