@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use nexa_agent::{Agent, AnswerKey, Answers, Input, OutsideEffect, Step, describe};
-use nexa_event::effect::{Answer, EffectBody, ModelRequest, Purpose, ToolRequest};
+use nexa_event::effect::{Answer, EffectBody, ModelRequest, Purpose, ToolEffect, ToolRequest};
 use nexa_event::fact::{self, AgentEvent, EffectResult, Intent, Program as Runs, Spawned};
 use nexa_types::limits::SLICE_FUEL;
 use nexa_types::{
@@ -363,10 +363,12 @@ impl Stage {
         let (delay, turn) = self.turn(&Target::new("tool", &request.tool));
         let due = self.now.after(delay);
         let (due, result) = if due > wish.deadline {
-            let repeats = request.may_be_repeated();
-            let code = if repeats { RunCode::Timeout } else { RunCode::OutcomeUnknown };
-            let failure = Failure::new(code, "the tool did not answer in time");
-            (wish.deadline, if repeats { EffectResult::Failed(failure) } else { EffectResult::Unknown(failure) })
+            let failure = |code| Failure::new(code, "the tool did not answer in time");
+            let result = match request.effect {
+                ToolEffect::Write => EffectResult::Unknown(failure(RunCode::OutcomeUnknown)),
+                ToolEffect::None | ToolEffect::Read => EffectResult::Failed(failure(RunCode::Timeout)),
+            };
+            (wish.deadline, result)
         } else {
             (due, tool_result(turn))
         };

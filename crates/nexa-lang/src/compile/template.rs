@@ -97,8 +97,18 @@ impl Template {
         self.stmt(StmtKind::If(is_of_run, vec![self.raise(self.load(error))], Vec::new()))
     }
 
-    /// Waits and goes on with the next round of the loop around it, as long as there are waits left.
+    /// Waits and goes on with the next round of the loop around it after a transient error, as long as there are waits left.
     pub(super) fn again_if_transient(&self, waits: &[u64], error: u16, tries: u16) -> Vec<Stmt> {
+        self.again_if(self.is_transient(error), waits, tries)
+    }
+
+    /// Whether the same request may do better a moment later.
+    pub(super) fn is_transient(&self, error: u16) -> Expr {
+        self.made(ExprKind::IsTransient(Box::new(self.load(error))), Ty::Bool)
+    }
+
+    /// Waits and goes on with the next round of the loop around it if that holds, as long as there are waits left.
+    pub(super) fn again_if(&self, is_worth_it: Expr, waits: &[u64], tries: u16) -> Vec<Stmt> {
         if waits.is_empty() {
             return Vec::new();
         }
@@ -110,8 +120,7 @@ impl Template {
         let waits = self.list(waits.iter().map(wait).collect());
         let wait = self.made(ExprKind::Index(Box::new(waits), Box::new(self.int_local(tries))), Ty::Duration);
         let may_try = self.binary(Operator::Lt, self.int_local(tries), self.int(count), Ty::Bool);
-        let is_transient = self.made(ExprKind::IsTransient(Box::new(self.load(error))), Ty::Bool);
-        let again = self.made(ExprKind::And(Box::new(is_transient), Box::new(may_try)), Ty::Bool);
+        let again = self.made(ExprKind::And(Box::new(is_worth_it), Box::new(may_try)), Ty::Bool);
         let then = vec![
             self.stmt(StmtKind::Expr(self.made(ExprKind::Sleep(Box::new(wait)), Ty::Unit))),
             self.stmt(StmtKind::Increment(tries, 1)),

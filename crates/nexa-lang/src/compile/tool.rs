@@ -22,7 +22,7 @@
 //!         value = <call>(q)
 //!         break
 //!     } catch (e) {
-//!         if (e is transient and tries < 2) { sleep(waits[tries]); tries += 1; continue }
+//!         if ((e is transient or e.code == "outcome_unknown") and tries < 2) { sleep(waits[tries]); tries += 1; continue }
 //!         if (e.code == "outcome_unknown" and asked < 3) {
 //!             asked += 1
 //!             // "ask": a person says whether to call again
@@ -36,6 +36,8 @@
 //! if (not <ensures>) { raise contract_violated }
 //! return result
 //! ```
+
+use nexa_event::effect::ToolEffect;
 
 use super::pool::Pool;
 use super::template::Template;
@@ -88,7 +90,7 @@ impl Template {
             body.push(self.store(tries, self.int(0)));
             body.push(self.store(asked, self.int(0)));
             let attempt = vec![self.store(value, call), self.stmt(StmtKind::Break)];
-            let mut handler = self.again_if_transient(&tool.backoff, error, tries);
+            let mut handler = self.again_if(self.is_worth_a_try(tool, error), &tool.backoff, tries);
             handler.extend(self.when_unknown(tool, error, asked, value));
             handler.push(self.raise(self.load(error)));
             let turn = self.stmt(StmtKind::Try(attempt, error, handler));
@@ -97,6 +99,17 @@ impl Template {
         }
         body.extend(self.checked(tool, value, pool));
         body
+    }
+
+    /// Whether the call may be made again without anybody being asked. One that changes something and whose answer was lost may
+    /// have done its work, which does not matter to a tool of which twice is as good as once.
+    fn is_worth_a_try(&self, tool: &Tool, error: u16) -> Expr {
+        let is_transient = self.is_transient(error);
+        if !tool.idempotent || tool.effect != ToolEffect::Write {
+            return is_transient;
+        }
+        let is_unknown = self.has_code(error, "outcome_unknown");
+        self.made(ExprKind::Or(Box::new(is_transient), Box::new(is_unknown)), Ty::Bool)
     }
 
     /// Asks a person.

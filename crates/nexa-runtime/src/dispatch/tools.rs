@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::FutureExt;
-use nexa_event::effect::{Answer, ToolRequest};
+use nexa_event::effect::{Answer, ToolEffect, ToolRequest};
 use nexa_event::fact::EffectResult;
 use nexa_ports::tool::{ToolCall, ToolError};
 use nexa_types::{EffectKey, Failure, RunCode};
@@ -96,23 +96,24 @@ async fn invoke(
     }
 }
 
-/// What an answer means. Where the work may be done and must not be done twice, nobody can say how the call ended.
+/// What an answer means. A failure says that nothing was changed outside; where the tool changes something and may have done so,
+/// nobody can say how the call ended, also of one that may be called twice.
 fn ending(request: &ToolRequest, answer: Result<String, ToolError>) -> EffectResult {
     let failed = |code, message: String| EffectResult::Failed(Failure::new(code, shortened(message)));
-    let may_be_done = !request.may_be_repeated();
-    let open = |code, message: String| {
-        let failure = Failure::new(if may_be_done { RunCode::OutcomeUnknown } else { code }, shortened(message));
-        if may_be_done { EffectResult::Unknown(failure) } else { EffectResult::Failed(failure) }
+    let may_have_changed = request.effect == ToolEffect::Write;
+    let open = |code, message: String| match may_have_changed {
+        true => EffectResult::Unknown(Failure::new(RunCode::OutcomeUnknown, shortened(message))),
+        false => failed(code, message),
     };
     match answer {
         Ok(text) if text.len() > TOOL_RESULT_BYTES_MAX => {
             let (tool, len) = (&request.tool, text.len());
             let most = TOOL_RESULT_BYTES_MAX;
-            failed(RunCode::ToolFailed, format!("`{tool}` gave {len} bytes, more than {most}: ask it for less"))
+            open(RunCode::ToolFailed, format!("`{tool}` gave {len} bytes, more than {most}: ask it for less"))
         }
         Ok(text) => match value(&text) {
             Ok(payload) => EffectResult::Done(Answer::Value(payload)),
-            Err(why) => failed(RunCode::ToolFailed, format!("what `{}` gave is no value: {why}", request.tool)),
+            Err(why) => open(RunCode::ToolFailed, format!("what `{}` gave is no value: {why}", request.tool)),
         },
         Err(error) => {
             debug!(tool = request.tool, %error, "tool call failed");
@@ -141,7 +142,7 @@ fn shortened(mut message: String) -> String {
 
 #[cfg(test)]
 mod tests {
-    use nexa_event::effect::{Risk, ToolEffect, ToolLimits, ToolSource};
+    use nexa_event::effect::{Risk, ToolLimits, ToolSource};
     use nexa_types::Millis;
 
     use super::*;
@@ -182,14 +183,22 @@ mod tests {
     }
 
     #[test]
-    fn only_work_that_must_not_be_done_twice_has_an_unknown_end() {
+    fn a_call_that_changes_something_and_may_have_done_it_has_an_unknown_end_and_no_failure() {
         let lost = || Err(ToolError::Lost("reset".to_owned()));
         let late = || Err(ToolError::Timeout("late".to_owned()));
         assert_eq!(told(&request(ToolEffect::Write, false), lost()), "unknown outcome_unknown");
         assert_eq!(told(&request(ToolEffect::Write, false), late()), "unknown outcome_unknown");
         assert_eq!(told(&request(ToolEffect::Write, false), Err(ToolError::Cancelled)), "unknown outcome_unknown");
-        assert_eq!(told(&request(ToolEffect::Write, true), lost()), "failed unavailable");
+        // Twice may be as good as once; that is no word that it was not done.
+        assert_eq!(told(&request(ToolEffect::Write, true), lost()), "unknown outcome_unknown");
+        assert_eq!(told(&request(ToolEffect::Write, true), late()), "unknown outcome_unknown");
+        assert_eq!(told(&request(ToolEffect::Write, true), Err(ToolError::Cancelled)), "unknown outcome_unknown");
+        // It has answered, and so has done it, whatever its answer is.
+        assert_eq!(told(&request(ToolEffect::Write, true), Ok("no JSON")), "unknown outcome_unknown");
+        let long = format!("\"{}\"", "x".repeat(TOOL_RESULT_BYTES_MAX));
+        assert_eq!(told(&request(ToolEffect::Write, false), Ok(&long)), "unknown outcome_unknown");
         assert_eq!(told(&request(ToolEffect::Read, false), late()), "failed timeout");
+        assert_eq!(told(&request(ToolEffect::None, false), lost()), "failed unavailable");
         let unreached = Err(ToolError::Unavailable("no route".to_owned()));
         assert_eq!(told(&request(ToolEffect::Write, false), unreached), "failed unavailable");
         let denied = Err(ToolError::Denied("beyond".to_owned()));
