@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that unwraps says enough by failing")]
 
-use nexa_sim::cluster::{Bug, Report, Settings, run};
+use nexa_sim::cluster::{Bug, Report, Settings, points, run};
 
 /// Short runs, so that some fit into each test run.
 fn short() -> Settings {
@@ -38,6 +38,24 @@ fn faults_break_nothing() {
         assert_eq!(report.accepted, 8, "seed {seed}");
         assert!(report.kinds.len() >= 3);
     }
+}
+
+/// So many seeds come to every point at which a node dies.
+const POINTS_WITHIN: u64 = 300;
+
+#[test]
+fn nodes_die_before_and_after_each_kind_of_step_and_that_breaks_nothing() {
+    let mut missing = points();
+    assert_eq!(missing.len(), 8);
+    for seed in 0..POINTS_WITHIN {
+        let report = run(seed, &short()).unwrap();
+        sound(&report);
+        missing.retain(|point| !report.points.contains(point));
+        if missing.is_empty() {
+            return;
+        }
+    }
+    panic!("in {POINTS_WITHIN} seeds nobody died {missing:?}");
 }
 
 /// So many seeds from the one that caught a planted bug last: another change may have moved it.

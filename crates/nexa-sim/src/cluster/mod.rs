@@ -8,7 +8,7 @@
 //! who wait wakes them, a `select!` that is not `biased`, the order of a `HashMap` that somebody goes through.
 //!
 //! A run: nodes start; clients submit work all the time ([`load`]), and cancel some of it; agents are told to move; what goes
-//! wrong, and when, is drawn from the seed ([`plan`]); then everything is healed, and the cluster gets time to finish. At the end,
+//! wrong, and when, is drawn from the seed ([`plan`]), also nodes that die exactly before or after something ([`failpoint`]); then everything is healed, and the cluster gets time to finish. At the end,
 //! and at each fact and call on the way:
 //!
 //! | id | what must hold | where |
@@ -36,6 +36,7 @@
 //! Not here: processes, sockets, disks and real clocks (the process tests have these), the doors, tools' adapters, and looks into
 //! memories, which use threads.
 
+mod failpoint;
 mod load;
 mod oracles;
 mod panics;
@@ -45,6 +46,7 @@ mod process;
 mod store;
 mod town;
 mod trace;
+mod wall;
 mod witness;
 mod world;
 
@@ -59,6 +61,7 @@ use nexa_ports::membership::local::LocalCluster;
 use nexa_ports::store::{Rows, Store};
 use nexa_types::{GlobalSeq, Millis, WorkloadId};
 
+use self::failpoint::Reached;
 use self::load::Job;
 use self::people::People;
 use self::process::{BEGIN, Process, VirtualClock, lock};
@@ -129,6 +132,8 @@ pub struct Report {
     pub faults: Vec<String>,
     /// The same by kind.
     pub kinds: Vec<&'static str>,
+    /// Points at which a process died exactly.
+    pub points: Vec<&'static str>,
     /// Workloads that were accepted.
     pub accepted: usize,
     /// Faults that began while an effect was started and had not ended.
@@ -145,6 +150,12 @@ pub struct Report {
     pub violations: Vec<Violation>,
     /// What happened, if it was kept.
     pub lines: Vec<String>,
+}
+
+/// The names of all points at which a process may die exactly.
+#[must_use]
+pub fn points() -> Vec<&'static str> {
+    failpoint::Point::ALL.map(|(point, _)| point.name()).into()
 }
 
 /// Plays a seed.
@@ -173,6 +184,7 @@ async fn play(seed: u64, settings: &Settings) -> Result<Report, String> {
     let put = load::put(&server.memory, clock.now(), settings.bug).await?;
     server.observe().await;
     let world = World::new(clock.clone(), trace.clone(), server.clone(), dice.next(), settings.bug);
+    let reached = Reached::new(trace.clone());
     let land = Land {
         service: LocalCluster::new(clock.clone()),
         network: LocalNetwork::new(clock.clone(), dice.next()),
@@ -181,6 +193,7 @@ async fn play(seed: u64, settings: &Settings) -> Result<Report, String> {
         server: server.clone(),
         world: world.clone(),
         seed,
+        are_clocks_off: settings.has_faults,
         bug: settings.bug,
         people: People {
             clock: clock.clone(),
@@ -190,10 +203,11 @@ async fn play(seed: u64, settings: &Settings) -> Result<Report, String> {
             busy: Arc::default(),
         },
         runs: Arc::default(),
+        reached: reached.clone(),
     };
     let faulty = Millis(settings.seconds * 1_000 * FAULTY_PERCENT / 100);
     let plan = plan::draw(seed, settings.nodes, faulty, settings.has_faults);
-    let (faults, kinds) = (town::shown_plan(&plan), plan.iter().map(|planned| planned.fault.kind()).collect());
+    let (faults, kinds) = (plan::shown_plan(&plan), plan.iter().map(|planned| planned.fault.kind()).collect());
     let mut town = Town::new(land, settings.nodes, plan);
 
     let clients = Clients::start(settings, &mut dice, &clock, &server, put, faulty);
@@ -252,6 +266,7 @@ async fn play(seed: u64, settings: &Settings) -> Result<Report, String> {
         took: Duration::ZERO,
         faults,
         kinds,
+        points: reached.names(),
         accepted: judged.accepted,
         in_flight,
         effects: judged.effects,

@@ -4,7 +4,10 @@ use std::fmt;
 
 use nexa_types::Millis;
 
+use super::failpoint::{Point, Step};
+use super::process::BEGIN;
 use super::store::Weather;
+use super::trace::shown;
 use crate::dice::Dice;
 
 /// Faults of one run.
@@ -15,6 +18,10 @@ const PEOPLE_MAX: u64 = 2;
 const PEOPLE_TAKE: (u64, u64) = (2_000, 14_000);
 /// Times of a bad store in one run, at most, beyond those among the faults.
 const STORE_FAULTS_MAX: u64 = 2;
+/// Points of one run at which a node dies, at most, and how long each is waited for.
+const FAILPOINTS_MAX: u64 = 2;
+/// See [`FAILPOINTS_MAX`].
+const FAILPOINT_TAKES: (u64, u64) = (1_000, 12_000);
 /// Nothing goes wrong before this, so that a run begins with a cluster.
 const CALM_AT_FIRST: Millis = Millis(2_000);
 
@@ -47,6 +54,8 @@ pub(super) enum Fault {
     KillAtStart(Whom),
     /// Its process stands still as it starts its next effect, and has no word of the membership service from before that on.
     PauseAtStart(Whom),
+    /// Its process is gone at that point of its so many-th such step.
+    DieAt(Whom, Point, u64),
     /// Nothing gets from it to another.
     OneWay(Whom, usize),
     /// Nothing gets from it to any other, nor back.
@@ -78,6 +87,7 @@ impl fmt::Display for Fault {
             Self::Pause(whom) => write!(out, "pause {whom}"),
             Self::KillAtStart(whom) => write!(out, "kill {whom} as it starts an effect"),
             Self::PauseAtStart(whom) => write!(out, "pause {whom} as it starts an effect"),
+            Self::DieAt(whom, point, nth) => write!(out, "kill {whom} {point}, the one of number {nth}"),
             Self::OneWay(whom, to) => write!(out, "cut the way from {whom} to n{}", to + 1),
             Self::Alone(whom) => write!(out, "cut {whom} off from all others"),
             Self::Unlisted(whom) => write!(out, "cut {whom} off from the membership service"),
@@ -106,6 +116,7 @@ impl Fault {
             Self::Pause(_) => "pause",
             Self::KillAtStart(_) => "kill at a start",
             Self::PauseAtStart(_) => "pause at a start",
+            Self::DieAt(..) => "failpoint",
             Self::OneWay(..) => "one-way cut",
             Self::Alone(_) => "cut off from nodes",
             Self::Unlisted(_) => "cut off from membership",
@@ -143,12 +154,24 @@ pub(super) fn draw(seed: u64, nodes: usize, end: Millis, has_faults: bool) -> Ve
         let (fault, lasts) = bad_store(&mut dice);
         at_some_time(&mut dice, fault, (lasts, lasts), end)
     }));
+    plan.extend((0..dice.below(FAILPOINTS_MAX + 1)).map(|_| {
+        let fault = failpoint(&mut dice, nodes);
+        at_some_time(&mut dice, fault, FAILPOINT_TAKES, end)
+    }));
     plan.extend((0..dice.below(PEOPLE_MAX + 1)).map(|_| {
         let fault = by_people(&mut dice, nodes);
         at_some_time(&mut dice, fault, PEOPLE_TAKE, end)
     }));
     plan.sort_by_key(|planned| (planned.from, planned.until));
     plan
+}
+
+/// Only a leader comes to where a leader writes.
+fn failpoint(dice: &mut Dice, nodes: usize) -> Fault {
+    let (point, most) = Point::ALL[usize::try_from(dice.below(Point::ALL.len() as u64)).unwrap_or_default()];
+    let node = usize::try_from(dice.below(nodes as u64)).unwrap_or_default();
+    let whom = if point.step == Step::Lead { Whom::Leader } else { Whom::Node(node) };
+    Fault::DieAt(whom, point, dice.between(1, most))
 }
 
 fn by_people(dice: &mut Dice, nodes: usize) -> Fault {
@@ -207,6 +230,15 @@ fn one(dice: &mut Dice, nodes: usize, end: Millis) -> Planned {
     at_some_time(dice, fault, (lasts, lasts), end)
 }
 
+/// A plan, for people.
+pub(super) fn shown_plan(plan: &[Planned]) -> Vec<String> {
+    let line = |planned: &Planned| {
+        let at = |millis: Millis| shown(BEGIN.after(millis)).trim().to_owned();
+        format!("{} s to {} s: {}", at(planned.from), at(planned.until), planned.fault)
+    };
+    plan.iter().map(line).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -220,6 +252,6 @@ mod tests {
             assert!(plan.len() >= 3 && plan.iter().all(|planned| planned.until <= Millis(40_000)));
             kinds.extend(plan.iter().map(|planned| planned.fault.kind()));
         }
-        assert_eq!(kinds.len(), 15, "{kinds:?}");
+        assert_eq!(kinds.len(), 16, "{kinds:?}");
     }
 }

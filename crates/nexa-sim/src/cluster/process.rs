@@ -20,6 +20,8 @@ use nexa_types::{Generation, Millis, NodeId, Timestamp};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use super::failpoint::{Armed, Side, Step};
+
 /// What the clock shows when a simulation begins.
 pub(super) const BEGIN: Timestamp = Timestamp(1_800_000_000_000);
 /// Messages that wait for a process that stands still; as with a full socket, a further one is lost.
@@ -70,20 +72,27 @@ pub(super) enum AtStart {
 }
 
 /// One run of one node. Not a `watch`: that wakes whoever waits in an order that tokio draws.
-#[derive(Debug)]
 pub(super) struct Process {
     /// Another one for each.
     pub(super) number: u64,
     life: Mutex<Life>,
     changed: Notify,
     at_start: Mutex<Option<AtStart>>,
+    /// Where it dies, if that was drawn.
+    pub(super) armed: Mutex<Option<Armed>>,
 }
 
 impl Process {
     pub(super) fn new() -> Arc<Self> {
         static MADE: AtomicU64 = AtomicU64::new(0);
         let number = MADE.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Self { number, life: Mutex::new(Life::Runs), changed: Notify::new(), at_start: Mutex::default() })
+        Arc::new(Self {
+            number,
+            life: Mutex::new(Life::Runs),
+            changed: Notify::new(),
+            at_start: Mutex::default(),
+            armed: Mutex::default(),
+        })
     }
 
     fn is(&self, life: Life) -> bool {
@@ -239,6 +248,11 @@ impl ProcessPeers {
         lock(&self.peers).clone()
     }
 
+    /// One more message is to be sent; see [`Process::steps`].
+    fn steps(&self, service: Service) -> Option<Side> {
+        if service == Service::Heartbeat { None } else { self.process.steps(Step::Message) }
+    }
+
     /// From now on whoever dials it is refused.
     pub(super) fn close(&self) {
         lock(&self.peers).take();
@@ -247,10 +261,17 @@ impl ProcessPeers {
 
 impl Peers for ProcessPeers {
     fn tell(&self, to: &NodeId, class: Class, service: Service, body: Bytes) -> Result<(), NotSent> {
-        match self.peers() {
-            Some(peers) if self.process.runs() => peers.tell(to, class, service, body),
-            _ => Err(NotSent::Gone),
+        let peers = self.peers().filter(|_| self.process.runs()).ok_or(NotSent::Gone)?;
+        let side = self.steps(service);
+        if side == Some(Side::Before) {
+            self.process.dies_here();
+            return Err(NotSent::Gone);
         }
+        peers.tell(to, class, service, body)?;
+        if side == Some(Side::After) {
+            self.process.dies_here();
+        }
+        Ok(())
     }
 
     fn ask(
@@ -265,11 +286,19 @@ impl Peers for ProcessPeers {
         Box::pin(async move {
             self.process.goes_on().await;
             let Some(peers) = self.peers() else { return Err(NotSent::Gone.into()) };
+            let side = self.steps(service);
+            if side == Some(Side::Before) {
+                self.process.dies_here();
+            }
             let answer = tokio::select! {
                 biased;
                 () = self.process.dies() => None,
                 answer = peers.ask(&to, class, service, body, within) => Some(answer),
             };
+            // Whoever was asked has done it by now.
+            if side == Some(Side::After) && matches!(answer, Some(Ok(_))) {
+                self.process.dies_here();
+            }
             drop(peers);
             self.process.goes_on().await;
             answer.unwrap_or(Err(AskError::NoAnswer))

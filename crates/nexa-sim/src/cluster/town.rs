@@ -24,11 +24,13 @@ use nexa_types::{Millis, NodeId, Timestamp};
 use tokio::task::JoinHandle;
 
 use super::Bug;
+use super::failpoint::{Armed, Reached};
 use super::people::People;
 use super::plan::{Fault, Planned, Whom};
 use super::process::{AtStart, BEGIN, Door, Process, ProcessClock, ProcessPeers, VirtualClock, lock};
 use super::store::{ProcessStore, Server, Weather};
-use super::trace::{Trace, shown};
+use super::trace::Trace;
+use super::wall::{Wall, WallClock};
 use super::witness::{Runs, Witness};
 use super::world::{Outside, World};
 
@@ -49,9 +51,18 @@ pub(super) struct Land {
     pub(super) service: LocalCluster,
     pub(super) network: LocalNetwork,
     pub(super) seed: u64,
+    /// Whether clocks of nodes are off.
+    pub(super) are_clocks_off: bool,
     pub(super) bug: Option<Bug>,
     pub(super) people: People,
     pub(super) runs: Arc<Runs>,
+    pub(super) reached: Arc<Reached>,
+}
+
+impl Land {
+    fn wall(&self, node: &NodeId) -> Wall {
+        if self.are_clocks_off { Wall::of(self.seed, node) } else { Wall::default() }
+    }
 }
 
 struct Running {
@@ -126,7 +137,7 @@ impl Town {
         let door = Door::new(process.clone(), relay.clone());
         let peers = ProcessPeers::new(process.clone(), self.land.network.enter(name.clone(), &door));
         let parts = Parts { name: name.clone(), run: spot.runs, process: process.clone(), relay, peers: peers.clone() };
-        self.land.trace.note("start", format_args!("{name}, run {}", spot.runs));
+        self.land.trace.note("start", format_args!("{name}, run {}, clock {}", spot.runs, self.land.wall(&name)));
         let task = tokio::spawn(parts.live(self.land.clone(), slot.clone()));
         spot.run = Some(Run { process, door, peers, slot, task });
     }
@@ -226,6 +237,12 @@ impl Town {
                     service.cut_off(&self.names[node]);
                 }
             }
+            Fault::DieAt(whom, point, left) => {
+                node = self.node_of(whom);
+                if let Some(run) = &self.spots[node].run {
+                    run.process.arm(Some(Armed { point, left, reached: self.land.reached.clone() }));
+                }
+            }
             Fault::OneWay(whom, to) => {
                 node = self.node_of(whom);
                 network.cut(&self.names[node], &self.names[to], true);
@@ -281,6 +298,7 @@ impl Town {
                     run.process.keep_for_start(None);
                 }
             }
+            Fault::DieAt(..) => same.iter().for_each(|run| run.process.arm(None)),
             Fault::Pause(_) | Fault::PauseAtStart(_) => {
                 if let Some(run) = same {
                     run.process.keep_for_start(None);
@@ -439,7 +457,8 @@ impl Parts {
         });
         let number = crate::dice::Dice::of(&[land.seed, run, name.as_str().bytes().map(u64::from).sum()]).next();
         let dice = Arc::new(SeededDice::new(number));
-        let clock: Arc<dyn Clock> = Arc::new(ProcessClock { clock: land.clock.clone(), process });
+        let clock = ProcessClock { clock: land.clock.clone(), process };
+        let clock: Arc<dyn Clock> = Arc::new(WallClock { clock, wall: land.wall(&name) });
         let fence: Arc<dyn Fence> = match land.bug {
             Some(Bug::LeaseFence) => Arc::new(Always),
             _ => Arc::new(Leased(membership.clone())),
@@ -472,13 +491,4 @@ impl Parts {
         let cluster = Cluster::start(config, ports).await?;
         Ok(Running { cluster, node })
     }
-}
-
-/// A plan, for people.
-pub(super) fn shown_plan(plan: &[Planned]) -> Vec<String> {
-    let line = |planned: &Planned| {
-        let at = |millis: Millis| shown(BEGIN.after(millis)).trim().to_owned();
-        format!("{} s to {} s: {}", at(planned.from), at(planned.until), planned.fault)
-    };
-    plan.iter().map(line).collect()
 }

@@ -25,6 +25,7 @@ use nexa_types::*;
 use tokio::sync::oneshot;
 
 use super::Bug;
+use super::failpoint::Step;
 use super::process::{Process, VirtualClock, lock};
 use super::store::Server;
 use super::trace::Trace;
@@ -146,8 +147,12 @@ impl Model for Outside {
     fn ask<'a>(&'a self, call: ModelCall, chunks: &'a dyn Chunks) -> BoxFuture<'a, Result<ModelReply, ModelError>> {
         async move {
             self.process.goes_on().await;
+            let dies = self.process.steps_into(Step::Call).await;
             let _in_flight = self.begins(0);
             self.world.sent(self, call.key, call.attempt, "model");
+            if dies {
+                self.process.dies_here();
+            }
             tokio::select! {
                 biased;
                 () = call.cancel.cancelled() => return Err(ModelError::new(RunCode::Cancelled, "cancelled")),
@@ -183,6 +188,7 @@ impl Tools for Outside {
     fn call(&self, call: ToolCall) -> BoxFuture<'_, Result<String, ToolError>> {
         async move {
             self.process.goes_on().await;
+            let dies = self.process.steps_into(Step::Call).await;
             let _in_flight = self.begins(1);
             self.world.sent(self, call.key, call.attempt, &call.request.args);
             let (answered, answer) = oneshot::channel();
@@ -197,6 +203,9 @@ impl Tools for Outside {
                 world.pause(WAY_MAX).await;
                 let _ = answered.send(());
             });
+            if dies {
+                self.process.dies_here();
+            }
             let answer = tokio::select! {
                 biased;
                 () = call.cancel.cancelled() => Err(ToolError::Cancelled),

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
-use nexa_sim::cluster::Report;
+use nexa_sim::cluster::{Report, points};
 use serde_json::{Value, json};
 
 use super::{Options, Played};
@@ -37,6 +37,7 @@ pub(super) struct Sum {
     faults: u64,
     in_flight: u64,
     kinds: BTreeMap<&'static str, u64>,
+    points: BTreeMap<&'static str, u64>,
     fewest_faults: Option<usize>,
     violations: usize,
     /// Seeds with violations, and those that were played twice and differed.
@@ -61,6 +62,9 @@ impl Sum {
         for kind in &report.kinds {
             *self.kinds.entry(kind).or_default() += 1;
         }
+        for point in &report.points {
+            *self.points.entry(point).or_default() += 1;
+        }
         self.fewest_faults = Some(self.fewest_faults.map_or(report.kinds.len(), |least| least.min(report.kinds.len())));
         self.played_twice += u64::from(is_same.is_some());
         if *is_same == Some(false) {
@@ -71,6 +75,11 @@ impl Sum {
             self.failed.push(failure(options, report));
         }
         self.hash.clone_from(&report.hash);
+    }
+
+    /// How often each point was reached at which a node dies; also those that were not.
+    fn points(&self) -> BTreeMap<&'static str, u64> {
+        points().into_iter().map(|point| (point, self.points.get(point).copied().unwrap_or_default())).collect()
     }
 
     fn reproducible(&self) -> &'static str {
@@ -112,6 +121,7 @@ impl Sum {
             "simulated_s_per_real_s": speed,
             "simulated_s_per_cpu_s": computed.map(|computed| simulated / computed.max(f64::EPSILON)),
             "faults": self.kinds,
+            "failpoints": self.points(),
             "faults_all": self.faults,
             "faults_of_a_seed_at_least": self.fewest_faults,
             "faults_with_effects_in_flight": self.in_flight,
@@ -142,9 +152,12 @@ impl Sum {
             "effects        {} started; tools: {} done, {} of unknown outcome",
             self.effects, self.done, self.unknown
         );
-        let kinds: Vec<String> = self.kinds.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
+        let listed = |counts: &BTreeMap<&'static str, u64>| {
+            counts.iter().map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", ")
+        };
         println!("faults         {}, {} of them with effects in flight", self.faults, self.in_flight);
-        println!("  by kind      {}", kinds.join(", "));
+        println!("  by kind      {}", listed(&self.kinds));
+        println!("  failpoints   {} reached: {}", self.points.values().sum::<u64>(), listed(&self.points()));
         println!("violations     {}", self.violations);
     }
 }

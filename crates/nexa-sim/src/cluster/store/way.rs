@@ -10,6 +10,7 @@ use nexa_ports::leadership::Record;
 use tokio::sync::{oneshot, watch};
 
 use super::*;
+use crate::cluster::failpoint::Step;
 
 /// One process's way to the store.
 pub(in crate::cluster) struct ProcessStore {
@@ -53,21 +54,24 @@ impl ProcessStore {
         &self,
         work: impl FnOnce(Arc<Server>) -> BoxFuture<'static, Result<T, StoreError>> + Send + 'static,
     ) -> BoxFuture<'_, Result<T, StoreError>> {
-        self.write_and(false, work)
+        self.write_and((Step::Commit, false), work)
     }
 
-    /// The same; `starts` says whether an effect is started by it.
+    /// The same, for what is such a step; `starts` says whether an effect is started by it.
     fn write_and<T: Send + 'static>(
         &self,
-        starts: bool,
+        (step, starts): (Step, bool),
         work: impl FnOnce(Arc<Server>) -> BoxFuture<'static, Result<T, StoreError>> + Send + 'static,
     ) -> BoxFuture<'_, Result<T, StoreError>> {
         async move {
             self.process.goes_on().await;
+            let dies = self.process.steps_into(step).await.then(|| self.process.clone());
             let (answered, answer) = oneshot::channel();
             let server = self.server.clone();
             let (fate, there, back) = (server.fate(true), server.delay(), server.delay());
             let late = Millis(server.dice.roll() % LATE_MAX.0);
+            // Who dies once the store has it hears nothing of it anyhow.
+            let fate = if dies.is_some() { Fate::Fine } else { fate };
             tokio::spawn(async move {
                 server.pause(there).await;
                 let answer = match fate {
@@ -76,6 +80,7 @@ impl ProcessStore {
                     Fate::Fine | Fate::Lost => {
                         let answer = work(server.clone()).await;
                         server.observe().await;
+                        dies.iter().for_each(|process| process.dies_here());
                         server.pause(back).await;
                         let _ = answered.send(if fate == Fate::Lost { Err(doubtful()) } else { answer });
                         return;
@@ -106,7 +111,7 @@ impl ProcessStore {
         epoch: Epoch,
         work: impl FnOnce(Arc<Server>) -> BoxFuture<'static, Result<T, LeadError>> + Send + 'static,
     ) -> BoxFuture<'_, Result<T, LeadError>> {
-        let answer = self.write(move |server| {
+        let answer = self.write_and((Step::Lead, false), move |server| {
             async move {
                 let answer = work(server.clone()).await;
                 if answer.is_ok() {
@@ -125,7 +130,8 @@ impl Store for ProcessStore {
         let (count, by) = (batch.len(), self.process.number);
         let starts = |fact: &Fact| matches!(fact, Fact::Agent(AgentEvent::EffectStarted { .. }));
         let starts = batch.iter().any(|append| append.facts.iter().any(starts));
-        let answers = self.write_and(starts, move |server| async move { Ok(server.append(by, batch).await) }.boxed());
+        let answers = self
+            .write_and((Step::Commit, starts), move |server| async move { Ok(server.append(by, batch).await) }.boxed());
         async move {
             match answers.await {
                 Ok(answers) => answers,
