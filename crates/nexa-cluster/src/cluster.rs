@@ -10,7 +10,7 @@
 //! Order at the start: join the membership, make the [`Relay`], start the node with it, then this.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -223,6 +223,7 @@ impl Cluster {
             levels: Mutex::default(),
             leases: OnceLock::new(),
             is_leaving: AtomicBool::new(false),
+            parting: AtomicUsize::new(0),
             lost: CancellationToken::new(),
             failed: CancellationToken::new(),
             outdated: OnceLock::new(),
@@ -420,8 +421,8 @@ impl Cluster {
         }
     }
 
-    /// Leaves in good order: resigns, has its agents move to the others, waits for the answers of calls that they left in
-    /// flight, and gives its lease back; at the latest after `within`. The node itself is to be drained then.
+    /// Leaves in good order: resigns, has its agents move to the others and waits until those have them, and for the answers
+    /// of calls that they left in flight; and gives its lease back; at the latest after `within`. The node itself is to be drained then.
     ///
     /// # Errors
     /// [`MembershipError`] if the lease could not be given back: it ends by itself.
@@ -433,7 +434,7 @@ impl Cluster {
         let has_others = || inner.membership.members().borrow().nodes.len() > 1;
         let is_needed = || {
             let load = inner.host.load();
-            load.agents > 0 || load.carried > 0
+            load.agents > 0 || load.carried > 0 || inner.parting.load(Ordering::Relaxed) > 0
         };
         while is_needed() && has_others() && inner.clock.now() < until {
             inner.clock.wait_until(inner.clock.now().after(LEAVE_PAUSE)).await;

@@ -1,7 +1,7 @@
 //! What the parts of a node among others share, and where messages of other nodes go.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
@@ -73,6 +73,8 @@ pub(crate) struct Inner {
     pub(crate) levels: Mutex<BTreeMap<NodeId, Slice>>,
     pub(crate) leases: OnceLock<Leases>,
     pub(crate) is_leaving: AtomicBool,
+    /// Agents that are given away: until the nodes that they go to have them.
+    pub(crate) parting: AtomicUsize,
     pub(crate) lost: CancellationToken,
     pub(crate) failed: CancellationToken,
     /// What others write and this node does not read; set before `too_old` is told.

@@ -4,6 +4,7 @@
 //! changes nothing, so it is repeated until it is answered.
 
 use std::sync::PoisonError;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use nexa_member::say::{self, Done, Held, Moved, Order};
@@ -45,6 +46,7 @@ pub(crate) async fn obey(inner: &Inner, order: Order) -> Result<Done, Refusal> {
         }
         Order::Release { agent, to, .. } => {
             let seen = trace::migrate(agent, &inner.me, &to);
+            let _parting = Parting::begin(inner);
             let since = inner.clock.now();
             match inner.host.release(agent, to.clone()).await {
                 Ok(released) => {
@@ -66,6 +68,23 @@ pub(crate) async fn obey(inner: &Inner, order: Order) -> Result<Done, Refusal> {
                 }
             }
         }
+    }
+}
+
+/// An agent is given away until this is dropped. A node that leaves waits for that: it is the other's as soon as its row says
+/// so, and nobody but this node tells the other.
+struct Parting<'a>(&'a AtomicUsize);
+
+impl<'a> Parting<'a> {
+    fn begin(inner: &'a Inner) -> Self {
+        inner.parting.fetch_add(1, Ordering::Relaxed);
+        Self(&inner.parting)
+    }
+}
+
+impl Drop for Parting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -23,6 +23,13 @@ fn without_faults_everything_ends_and_nothing_is_unknown() {
     assert!(report.simulated.0 >= 30_000 && report.facts > 200, "{report:?}");
 }
 
+/// The node that leaves gave an agent away and was gone before it had told the new owner, which the leader's patrol found after a
+/// minute.
+#[test]
+fn an_agent_that_a_leaving_node_gives_away_last_goes_on_at_once() {
+    sound(&run(4, &Settings { has_faults: false, ..Settings::default() }).unwrap());
+}
+
 #[test]
 fn a_seed_is_the_same_run_each_time_and_another_seed_another() {
     let hashes: Vec<String> = [7, 7, 8].map(|seed| run(seed, &short()).unwrap().hash).into();
