@@ -8,8 +8,8 @@
 //! who wait wakes them, a `select!` that is not `biased`, the order of a `HashMap` that somebody goes through.
 //!
 //! A run: nodes start; clients submit work all the time ([`load`]), and cancel some of it; agents are told to move; what goes
-//! wrong, and when, is drawn from the seed ([`plan`]), also nodes that die exactly before or after something ([`failpoint`]); then everything is healed, and the cluster gets time to finish. At the end,
-//! and at each fact and call on the way:
+//! wrong, and when, is drawn from the seed ([`plan`]), also nodes that die exactly before or after something ([`failpoint`]); then
+//! everything is healed, and the cluster gets time to finish. At the end, and at each fact and call on the way:
 //!
 //! | id | what must hold | where |
 //! |---|---|---|
