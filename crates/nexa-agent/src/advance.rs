@@ -187,13 +187,18 @@ impl Agent {
 
     fn intend_model(&mut self, seq: Seq, mut request: Box<ModelRequest>, draft: &mut Draft) {
         let unread = self.join_turns(&mut request);
+        let (heard, said) = (self.life.heard.clone(), self.life.said);
+        let conversation = self.converse(&mut request);
         let reserved = self.worst_case(&request);
         if let Err(shortage) = self.life.meter.reserve(&reserved) {
+            // It was not heard by anybody.
+            (self.life.heard, self.life.said) = (heard, said);
             return self.is_short_at(seq, &shortage, draft);
         }
+        draft.bytes += conversation.iter().flat_map(|of| &of.heard).map(|heard| heard.text.len()).sum::<usize>();
         self.take_turns(seq, unread, draft);
         let sources = request.messages.iter().map(|message| message.source).collect();
-        let intent = Intent::Model { model: request.model.clone(), sources, reserved };
+        let intent = Intent::Model { model: request.model.clone(), sources, reserved, conversation };
         let fingerprint = fingerprint(&EffectBody::Model(request));
         draft.facts.push(AgentEvent::EffectIntended { seq, intent, fingerprint });
         let outside = Outside {

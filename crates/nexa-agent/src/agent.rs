@@ -15,6 +15,7 @@ use nexa_vm::vm::Program;
 
 use crate::brain::Brain;
 use crate::children::Families;
+use crate::conversation::Recollection;
 use crate::ledger::{Kind, Pending};
 use crate::mailbox::Mailbox;
 use crate::meter::Meter;
@@ -35,6 +36,10 @@ pub struct Agent {
     pub(crate) foretold: Option<Foretold>,
     /// Decisions that a replay has made again and not yet found in the log.
     pub(crate) expected: VecDeque<AgentEvent>,
+    /// While a replay makes a request again of an agent that remembers: which messages were sent.
+    pub(crate) foretold_sent: Option<Option<Vec<u32>>>,
+    /// The pages of its conversation, once it has outgrown its window. Made anew where the agent comes into memory.
+    pub(crate) recollection: Option<Box<Recollection>>,
 }
 
 /// What changes in an agent's life but its brain.
@@ -93,10 +98,26 @@ pub(crate) struct Life {
     #[n(22)]
     #[cbor(skip_if = "Turns::is_empty")]
     pub(crate) turns: Turns,
+    /// The messages of its last request, by their hashes, if it remembers.
+    #[n(23)]
+    #[cbor(skip_if = "Vec::is_empty")]
+    pub(crate) heard: Vec<u64>,
+    /// The places of the messages of its last request that are sent, if not all are.
+    #[n(24)]
+    pub(crate) sent: Option<Vec<u32>>,
+    /// Messages of its conversation so far, if it remembers.
+    #[n(25)]
+    #[cbor(skip_if = "is_none_said")]
+    pub(crate) said: u32,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the encoder asks so")]
 fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the encoder asks so")]
+fn is_none_said(count: &u32) -> bool {
     *count == 0
 }
 
@@ -127,7 +148,17 @@ impl Agent {
     }
 
     pub(crate) fn assemble(id: AgentId, born: Spawned, brain: Brain, life: Life) -> Self {
-        Self { id, born, brain, life, raised: Epoch::default(), foretold: None, expected: VecDeque::new() }
+        Self {
+            id,
+            born,
+            brain,
+            life,
+            raised: Epoch::default(),
+            foretold: None,
+            expected: VecDeque::new(),
+            foretold_sent: None,
+            recollection: None,
+        }
     }
 
     /// Its id.

@@ -189,6 +189,7 @@ impl Agent {
         let mut body = self.brain.pending()?.body;
         if let EffectBody::Model(request) = &mut body {
             self.life.turns.join(request);
+            self.keep_sent(request);
         }
         let timeout = match &body {
             EffectBody::Model(request) => request.timeout,

@@ -4,7 +4,7 @@
 //! Between two decisions it was perhaps stopped in mid-slice when the next input came, and where it was stopped is
 //! nowhere recorded, nor does anything depend on it.
 
-use nexa_event::fact::{AgentEvent, WaitOn};
+use nexa_event::fact::{AgentEvent, Intent, WaitOn};
 use nexa_types::limits::SLICE_FUEL;
 use nexa_types::{Epoch, Seq, Timestamp, Version};
 
@@ -47,6 +47,16 @@ impl Foretold {
             AgentEvent::WaitBegan { seq, on: WaitOn::Budget, .. } => Self::Settling(*seq),
             _ => Self::Other,
         }
+    }
+}
+
+/// Which messages of its conversation were sent, if the event is a request of an agent that remembers.
+fn sent(event: &AgentEvent) -> Option<Option<Vec<u32>>> {
+    match event {
+        AgentEvent::EffectIntended { intent: Intent::Model { conversation: Some(of), .. }, .. } => {
+            Some(of.sent.clone())
+        }
+        _ => None,
     }
 }
 
@@ -117,8 +127,9 @@ impl Agent {
             self.expected.extend(draft.facts);
         } else {
             self.foretold = Some(Foretold::of(event));
+            self.foretold_sent = sent(event);
             let replayed = self.replay_decision(slices_max, event, version);
-            self.foretold = None;
+            (self.foretold, self.foretold_sent) = (None, None);
             if replayed? == Replayed::More {
                 return Ok(Replayed::More);
             }

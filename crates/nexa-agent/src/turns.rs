@@ -140,6 +140,7 @@ mod tests {
             sampling: Sampling { temperature: 0.0, top_p: 1.0, max_tokens: Tokens(9), seed: None, stop: Vec::new() },
             stream: false,
             cache: false,
+            memory: None,
             timeout: Millis(1),
         }
     }

@@ -10,6 +10,7 @@
 //! [`fingerprint`] in the ledger's intent proves that it is the same.
 
 mod fingerprint;
+mod remembering;
 mod search;
 mod tool;
 
@@ -18,6 +19,9 @@ use minicbor::{CborLen, Decode, Encode};
 use nexa_types::{AgentId, Budget, Millis, Payload, Seq, Spend, Timestamp, Tokens};
 
 use crate::asks::Asks;
+pub use remembering::{
+    Conversation, ConversationScope, Evict, Heard, MAX_PAGES_MAX, PAGE_SIZE_MAX, Remembering, WINDOW_MAX, WINDOW_MIN,
+};
 pub use search::{
     ActionStatistics, ScoreWeights, SearchReply, SearchRequest, SearchSettings, SearchStatistics, Simulation,
 };
@@ -422,6 +426,8 @@ pub struct ModelRequest {
     pub stream: bool,
     /// Whether an earlier answer to the same request will do.
     pub cache: bool,
+    /// How the conversation is remembered, if it is: then what is sent is a part of the messages that fits.
+    pub memory: Option<Remembering>,
     /// The whole request must be answered within this.
     pub timeout: Millis,
 }

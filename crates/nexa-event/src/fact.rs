@@ -12,7 +12,9 @@ use nexa_types::{
 };
 
 use crate::asks::Asks;
-use crate::effect::{Answer, ApprovalRequest, ChildSpec, Join, RecallRequest, Remembered, Risk, Source, ToolEffect};
+use crate::effect::{
+    Answer, ApprovalRequest, ChildSpec, Conversation, Join, RecallRequest, Remembered, Risk, Source, ToolEffect,
+};
 
 /// What an agent runs.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -565,6 +567,9 @@ pub enum Intent {
         /// The most that it may use; reserved until the answer.
         #[n(2)]
         reserved: Spend,
+        /// What was heard and sent, of an agent that remembers. Builds that do not know of memory pass over it.
+        #[n(3)]
+        conversation: Option<Conversation>,
     },
     /// A question to a person.
     #[n(1)]

@@ -11,9 +11,9 @@ use minicbor::{Decode, Encode};
 use nexa_event::asks::{Asks, Gang};
 use nexa_event::codec::{decode, encode};
 use nexa_event::effect::{
-    ActionStatistics, Answer, ApprovalRequest, ChildSpec, Decision, Finish, Join, MemoryScope, ModelReply,
-    RecallRequest, Remembered, Risk, SearchReply, SearchRequest, SearchSettings, SearchStatistics, Source, ToolCall,
-    ToolEffect, Wanted,
+    ActionStatistics, Answer, ApprovalRequest, ChildSpec, Conversation, ConversationScope, Decision, Finish, Heard,
+    Join, MemoryScope, ModelReply, RecallRequest, Remembered, Risk, Role, SearchReply, SearchRequest, SearchSettings,
+    SearchStatistics, Source, ToolCall, ToolEffect, Wanted,
 };
 use nexa_event::envelope::{FORMAT, Fact, Header, TraceContext};
 use nexa_event::fact::{
@@ -297,11 +297,50 @@ fn builds_that_do_not_know_what_agents_ask_for_pass_over_it() {
 fn intents() -> Vec<Intent> {
     let sources = vec![Source::Program, Source::Answer(Seq(1)), Source::Derived];
     all_named(&sources, source, SOURCES);
-    let model = Intent::Model { model: "embedded/smol".into(), sources, reserved: spend() };
+    let model = Intent::Model { model: "embedded/smol".into(), sources, reserved: spend(), conversation: None };
     let samples = vec![model, Intent::Approval(approval())];
     let all: Vec<Intent> = samples.iter().cloned().chain(later_intents()).collect();
     all_named(&all, intent, INTENTS);
     samples
+}
+
+fn conversation() -> Conversation {
+    let heard = |role, text: &str| Heard { role, text: text.into() };
+    Conversation {
+        scope: ConversationScope::Workload,
+        name: "Guide".into(),
+        page_size: 8,
+        heard: vec![heard(Role::User, "hi"), heard(Role::Tool, "{\"n\":1}")],
+        sent: Some(vec![0, 3, 4]),
+        before: 5,
+    }
+}
+
+fn remembered(conversation: Option<Conversation>) -> Intent {
+    Intent::Model { model: "local/small".into(), sources: vec![Source::Program], reserved: spend(), conversation }
+}
+
+/// The intent of a request as builds knew it that did not know of memory.
+#[derive(Debug, PartialEq, Decode)]
+enum IntentBefore {
+    #[n(0)]
+    Model {
+        #[n(0)]
+        model: String,
+        #[n(1)]
+        sources: Vec<Source>,
+        #[n(2)]
+        reserved: Spend,
+    },
+}
+
+#[test]
+fn builds_that_do_not_know_of_memory_pass_over_it() {
+    let (plain, kept) = (encode(&remembered(None)), encode(&remembered(Some(conversation()))));
+    assert!(kept.len() > plain.len());
+    let [plain, kept] = [plain, kept].map(|bytes| decode::<IntentBefore>(&bytes));
+    assert_eq!(plain.expect("it is read"), kept.expect("it is read as well"));
+    assert_eq!(FORMAT, 1, "so it needs no new format");
 }
 
 /// Intents that came after files were numbered. Add at the end.
@@ -405,6 +444,8 @@ fn agent_events() -> Vec<AgentEvent> {
     let spec = ChildSpec { asks: Some(asks()), ..child_spec() };
     let children = vec![ChildBorn { agent: from, spec, granted: budget() }];
     samples.extend([AgentEvent::ChildrenSpawned { seq, join: Join::None, children }, asking(scheduled_list())]);
+    let intent = remembered(Some(conversation()));
+    samples.push(AgentEvent::EffectIntended { seq, intent, fingerprint });
     all_named(&samples, agent_event, AGENT_EVENTS);
     samples
 }

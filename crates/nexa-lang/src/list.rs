@@ -226,6 +226,7 @@ fn agent_of(item: &AgentSpec) -> hir::Agent {
         asks_conditions: false,
         stream: item.stream,
         cache: false,
+        memory: None,
         requires: Vec::new(),
         ensures: Vec::new(),
         contract_locals: 0,

@@ -102,7 +102,7 @@ fn a_mistyped_property_finds_the_one_that_was_meant() {
             2 |     promt: "x"
               |     ^^^^^
               |
-              = note: an agent has `role`, `skills`, `prompt`, `model`, `temperature`, `top_p`, `max_tokens`, `seed`, `stop`, `budget`, `schedule`, `timeout`, `retry`, `repair`, `stream`, `planner`, `fallback`, `cache`, `max_tool_calls`, `tool_choice` and `validate`
+              = note: an agent has `role`, `skills`, `prompt`, `model`, `temperature`, `top_p`, `max_tokens`, `seed`, `stop`, `budget`, `schedule`, `timeout`, `retry`, `repair`, `stream`, `planner`, `fallback`, `cache`, `memory`, `max_tool_calls`, `tool_choice` and `validate`
               = help: did you mean `prompt`?
 
             error[E0403]: `temperature` is 3, and may be from 0 to 2
@@ -364,7 +364,7 @@ fn what_this_release_does_not_have_is_refused_by_name() {
     for (declaration, name) in [
         ("tool t(q: str) -> str { source: builtin(\"x\"), schedule: {} }", "the property `schedule` of a tool"),
         ("agent A uses std.http(hosts: []) { prompt: \"x\" }", "`uses std.http`"),
-        ("agent A { prompt: \"x\", memory: { window: 1 } }", "the property `memory`"),
+        ("agent A { prompt: \"x\", context: \"x\" }", "the property `context`"),
     ] {
         let result = compile_text("main.nx", declaration);
         let messages: Vec<&str> = result.diagnostics.iter().map(|finding| finding.message.as_str()).collect();

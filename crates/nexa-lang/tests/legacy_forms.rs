@@ -91,7 +91,7 @@ const FILES: &[(&str, &str, &str)] = &[
         "E0902",
         "agent A { prompt: \"x\", context: { source: \"fresh\" } }\n",
     ),
-    ("agent A { max_history_turns: 6 }", "E0902", "agent A { memory: { window_turns: 6 } }\n"),
+    ("agent A { max_history_turns: 6 }", "E0902", "agent A { memory: {} }\n"),
     ("agent A { experience: \"e.md\" }", "E0902", "agent A { memory: { seed: \"e.md\" } }\n"),
     ("agent A { memory: \"session\" }", "E0902", "agent A { memory: { scope: \"agent\" } }\n"),
     ("agent A { memory: \"persistent\" }", "E0902", "agent A { memory: { scope: \"tenant\" } }\n"),

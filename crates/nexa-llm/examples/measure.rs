@@ -42,6 +42,7 @@ fn call(system: &str, user: &str, schema: Option<&str>, max_tokens: u64, tempera
             },
             stream: true,
             cache: false,
+            memory: None,
             timeout: Millis(600_000),
         },
         key: EffectKey::of(workload, AgentId::root(workload), Seq(1)),

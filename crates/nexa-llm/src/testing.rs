@@ -30,6 +30,7 @@ pub(crate) fn request(text: &str) -> ModelRequest {
         sampling: Sampling { temperature: 0.7, top_p: 0.9, max_tokens: Tokens(24), seed: Some(1), stop: Vec::new() },
         stream: true,
         cache: false,
+        memory: None,
         timeout: Millis(60_000),
     }
 }

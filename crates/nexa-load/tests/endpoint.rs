@@ -70,6 +70,7 @@ async fn ask(model: &Adapter, seq: u64, text: &str, stream: bool) -> Result<Mode
         sampling: Sampling { temperature: 0.0, top_p: 1.0, max_tokens: Tokens(999), seed: None, stop: Vec::new() },
         stream,
         cache: false,
+        memory: None,
         timeout: Millis(60_000),
     };
     let workload = WorkloadId::of(&TenantId::local(), RequestId::from_bytes([7; 16]));

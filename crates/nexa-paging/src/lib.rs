@@ -22,6 +22,7 @@
 //!   CP-3  a page leaves memory only when its messages are recorded in the log, and never while it is pinned or wanted
 //!   CP-4  the same calls give the same decisions, also if a snapshot was taken and restored in between
 //!   CP-5  a page never crosses a break of its conversation, and a replay makes the same page ids
+//!   CP-6  the pages of a log are the same wherever somebody begins to read it, from where they are held (`writer`)
 //!
 //! Not here: storing pages and reading them, making vectors, who may see what.
 
@@ -42,12 +43,14 @@ mod page;
 mod pager;
 mod rank;
 mod recall;
+mod search;
 mod snapshot;
 mod stored;
 mod table;
 mod turnover;
 mod vectors;
 mod words;
+mod writer;
 
 pub use assemble::{Assembled, Parts, Place, Placed, assemble};
 pub use calendar::{Day, NamedDate};
@@ -63,6 +66,8 @@ pub use page::{Accessed, MemoryPage, Turn};
 pub use pager::{Change, ContextPager};
 pub use rank::{Found, FoundPage, Mode, Ranking, Why};
 pub use recall::{Query, Recall, RecallBudget};
+pub use search::{FoundMessage, OwnedPage, rank_pages};
 pub use table::{GHOSTS_PER_ACTIVE, NEWEST_KEPT, PageEntry, PageTable, Residency};
 pub use turnover::{Access, Leave, LeaveReason, Load, Turnover};
 pub use vectors::{MessageVector, VECTOR_DIMENSIONS_MAX};
+pub use writer::{MESSAGE_PLACES, PageWriter, PlaceInLog, SealedPage, Told};

@@ -3,6 +3,7 @@
 use minicbor::{Decode, Encode};
 use nexa_types::{AgentId, PageId, Timestamp};
 
+use crate::importance::importance;
 use crate::message::MemoryMessage;
 use crate::vectors::{MessageVector, mean};
 
@@ -63,6 +64,14 @@ impl MemoryPage {
             access_count: 0,
             relevance_score: 0.0,
         }
+    }
+}
+
+impl MemoryPage {
+    /// 0 to 1: how much rules hold it to be missed.
+    #[must_use]
+    pub fn importance(&self) -> f32 {
+        f32::from(importance(&self.messages)) / 15.0
     }
 }
 

@@ -60,7 +60,12 @@ fn step(agent: AgentId, version: u64) -> Append {
         tool_calls: Vec::new(),
     };
     let result = EffectResult::Done(Answer::Model(reply));
-    let intent = Intent::Model { model: "embedded/model".into(), sources: vec![], reserved: Spend::default() };
+    let intent = Intent::Model {
+        model: "embedded/model".into(),
+        sources: vec![],
+        reserved: Spend::default(),
+        conversation: None,
+    };
     let facts = vec![
         Fact::Agent(AgentEvent::EffectEnded { seq, result, spend: Spend::default() }),
         Fact::Agent(AgentEvent::EffectIntended { seq: seq.next(), intent, fingerprint: [7; 32] }),

@@ -335,6 +335,7 @@ mod tests {
             sampling: Sampling { temperature: 0.0, top_p: 1.0, max_tokens: Tokens(99), seed: None, stop: Vec::new() },
             stream,
             cache: false,
+            memory: None,
             timeout: Millis(60_000),
         }
     }

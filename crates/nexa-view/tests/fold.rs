@@ -233,7 +233,7 @@ fn born(name: &str, parent: Option<Parent>, program: Program) -> AgentEvent {
 }
 
 fn model() -> Intent {
-    Intent::Model { model: String::new(), sources: vec![], reserved: Spend::default() }
+    Intent::Model { model: String::new(), sources: vec![], reserved: Spend::default(), conversation: None }
 }
 
 fn question() -> Intent {

@@ -2,10 +2,12 @@
 //!
 //! Magic `NXB1`, major.minor version, then sections: constants, types, shapes, functions, agents, requests, entries,
 //! since 1.1 those of kinds, schedules, tools, grants, offers and reuse that say something, debug, since 1.2 the graph if it
-//! says something. The module hash is BLAKE3-256 over all sections but the last two, so neither comments and line numbers nor
+//! says something, and since 1.3 that of memories behind reuse. The module hash is BLAKE3-256 over all sections but the
+//! last two, so neither comments and line numbers nor
 //! what schedulers are told change it; equal source and compiler give equal bytes. A loader accepts an equal major and a lower or equal minor version. A module is written in the lowest version
 //! that can say what is in it.
 
+use nexa_event::effect::Remembering;
 use nexa_types::{Budget, Millis, Tokens};
 
 use crate::value::Shape;
@@ -14,6 +16,7 @@ pub mod build;
 mod decode;
 mod dump;
 mod encode;
+mod memories;
 pub mod outline;
 mod statics;
 pub mod tasks;
@@ -54,6 +57,9 @@ pub struct Module {
     pub offers: Vec<Offer>,
     /// The model requests for which an earlier answer to the same request will do, in ascending order.
     pub cached: Vec<u32>,
+    /// How the conversations are remembered that model requests belong to, in ascending order of the requests. What is not
+    /// listed is not remembered.
+    pub memories: Vec<(u32, Remembering)>,
     /// Names and lines; not part of the hash.
     pub debug: Debug,
     /// What a scheduler may know of it; not part of the hash.

@@ -5,6 +5,7 @@
 mod common;
 
 use expect_test::expect;
+use nexa_event::effect::Remembering;
 use nexa_vm::module::build::{Assembler, ModuleBuilder};
 use nexa_vm::module::{Constant, Kind, LoadError, ModelRequestSpec, Module, Schedule, Type};
 use nexa_vm::op::{Op, RESERVED, word_a, word_ab};
@@ -328,6 +329,9 @@ fn a_tool_is_called_where_it_is_granted() {
         &|module| module.cached = vec![0],
         &|module| module.cached = vec![0, 0],
         &|module| module.cached = vec![1],
+        &|module| module.memories = vec![(0, Remembering::default())],
+        &|module| module.memories = vec![(1, Remembering::default())],
+        &|module| module.memories = vec![(0, Remembering { page_size: 0, ..Remembering::default() })],
         &|module| module.functions[0].pure_ = true,
     ];
     let all: String = changes.iter().map(|change| refused(change) + "\n").collect();
@@ -347,6 +351,9 @@ fn a_tool_is_called_where_it_is_granted() {
         accepted
         E1004: model request 0 is to reuse answers, and does not exist or is met again
         E1004: model request 1 is to reuse answers, and does not exist or is met again
+        accepted
+        E1004: the memory of model request 1 is out of range, or the request does not exist or is met again
+        E1004: the memory of model request 0 is out of range, or the request does not exist or is met again
         E1003: an effect in a function marked pure, in `find` at instruction 2
     "#]]
     .assert_eq(&all);

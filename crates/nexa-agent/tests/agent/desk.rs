@@ -99,6 +99,17 @@ impl Desk {
         Self::with(&[acts.to_vec()], |_| {})
     }
 
+    /// An agent that runs a function of a compiled program.
+    pub(crate) fn of_source(source: &str, entry: &str, args: &[&str]) -> Self {
+        let compiled = nexa_lang::compile_text("main.nx", source);
+        let told = compiled.render(nexa_lang::diagnostic::Colour::Off);
+        let module = compiled.module.expect(&told);
+        let entry = module.entries.iter().find(|one| one.name == entry).expect("an entry of the program").function;
+        let program = Arc::new(Program::new(module).expect("the verifier accepts it"));
+        let first = spawned(fact::Program::Function { module: program.hash(), entry, args: text_of(args) });
+        Self::seated(program, first)
+    }
+
     pub(crate) fn list(items: Vec<ListItem>, on_failure: OnFailure, budget: Budget) -> Self {
         Self::list_of(&[vec![Act::Argument]], items, on_failure, budget)
     }

@@ -6,6 +6,7 @@ mod formats;
 mod life;
 mod list_orders;
 mod lists;
+mod memory;
 mod program;
 mod properties;
 mod tools;

@@ -172,6 +172,7 @@ mod tests {
             sampling,
             stream: true,
             cache: false,
+            memory: None,
             timeout: Millis(1_000),
         }
     }

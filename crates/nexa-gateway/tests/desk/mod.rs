@@ -380,7 +380,12 @@ pub(crate) fn asks_model(seq: u64) -> Vec<AgentEvent> {
     vec![
         AgentEvent::EffectIntended {
             seq: Seq(seq),
-            intent: Intent::Model { model: "local/small".into(), sources: vec![], reserved: Spend::default() },
+            intent: Intent::Model {
+                model: "local/small".into(),
+                sources: vec![],
+                reserved: Spend::default(),
+                conversation: None,
+            },
             fingerprint: [0; 32],
         },
         AgentEvent::EffectStarted { seq: Seq(seq), attempt: 1, epoch: nexa_types::Epoch(1) },

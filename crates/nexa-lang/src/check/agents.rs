@@ -40,12 +40,13 @@ const PROPERTIES: &[&str] = &[
     "planner",
     "fallback",
     "cache",
+    "memory",
     "max_tool_calls",
     "tool_choice",
     "validate",
 ];
 /// Properties of the language that this release does not have.
-const LATER: &[&str] = &["memory", "context"];
+const LATER: &[&str] = &["context"];
 
 /// The defaults that the language gives.
 const TIMEOUT_MS: u64 = 60_000;
@@ -89,6 +90,7 @@ pub(super) fn empty(name: &str, at: At) -> hir::Agent {
         asks_conditions: false,
         stream: false,
         cache: false,
+        memory: None,
         requires: Vec::new(),
         ensures: Vec::new(),
         contract_locals: 0,
@@ -235,6 +237,7 @@ impl Checker<'_> {
             }
             "stream" => agent.stream = self.bool_setting(value, name).unwrap_or(false),
             "cache" => self.cache(agent, value),
+            "memory" => agent.memory = Some(self.memory(value)),
             "schedule" => agent.schedule = self.schedule(value),
             "fallback" => agent.fallback = self.fallback(value),
             "planner" => self.planner(agent, signature, value),

@@ -39,6 +39,7 @@ mod legacy;
 mod literals;
 mod loops;
 mod matches;
+mod memories;
 mod merges;
 mod modules;
 mod operators;

@@ -93,7 +93,7 @@ pub(crate) fn compile(program: &hir::Program, files: &[Lines]) -> Result<Module,
     let mut agents = Vec::new();
     let mut requests = Vec::new();
     let mut offers = Vec::new();
-    let mut cached = Vec::new();
+    let (mut cached, mut memories) = (Vec::new(), Vec::new());
     let mut grants = grants_of(0, &program.functions);
     for (number, agent) in program.agents.iter().enumerate() {
         let at = requests.len() as u32;
@@ -116,6 +116,9 @@ pub(crate) fn compile(program: &hir::Program, files: &[Lines]) -> Result<Module,
         }
         if agent.cache {
             cached.extend(at..requests.len() as u32);
+        }
+        if let Some(memory) = agent.memory {
+            memories.extend((at..requests.len() as u32).map(|request| (request, memory)));
         }
         agents.push(declared(agent, (flows + number) as u32, &mut pool));
     }
@@ -161,6 +164,7 @@ pub(crate) fn compile(program: &hir::Program, files: &[Lines]) -> Result<Module,
         grants,
         offers,
         cached,
+        memories,
         debug,
         graph: crate::project::graph(program),
     };

@@ -11,7 +11,7 @@ mod parts;
 
 use std::rc::Rc;
 
-use nexa_event::effect::{Risk, TestCall, ToolChoice, ToolEffect, ToolLimits, ToolSource};
+use nexa_event::effect::{Remembering, Risk, TestCall, ToolChoice, ToolEffect, ToolLimits, ToolSource};
 use nexa_types::Budget;
 use nexa_vm::module::Schedule;
 use nexa_vm::module::outline::Pinned;
@@ -128,6 +128,8 @@ pub struct Agent {
     pub stream: bool,
     /// Whether an earlier answer to the same request will do.
     pub cache: bool,
+    /// How it remembers its conversation, if it does.
+    pub memory: Option<Remembering>,
     /// What must hold before a model is asked; reads the parameters as locals `0..`.
     pub requires: Vec<Contract>,
     /// What must hold of a result, which is the local after the parameters.

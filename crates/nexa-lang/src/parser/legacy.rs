@@ -317,7 +317,7 @@ impl<'s> Parser<'s> {
         let (text, shown) = (self.slice(name), self.slice(value));
         let whole = Span::new(name.start, value.end);
         let anew = match text {
-            "max_history_turns" => format!("memory: {{ window_turns: {shown} }}"),
+            "max_history_turns" => "memory: {}".to_owned(),
             "experience" => format!("memory: {{ seed: {shown} }}"),
             "tool_call_strategy" => format!("tool_choice: {shown}"),
             "memory" if shown == "\"session\"" => "memory: { scope: \"agent\" }".to_owned(),

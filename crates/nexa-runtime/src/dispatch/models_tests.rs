@@ -140,6 +140,7 @@ fn sending(n: u8, attempt: u32) -> Sending {
             sampling,
             stream: false,
             cache: false,
+            memory: None,
             timeout: Millis(60_000),
         })),
         deadline: Timestamp(61_000),

@@ -3,10 +3,10 @@
 use nexa_types::limits::{CONSTANT_BYTES_MAX, MODULE_BYTES_MAX};
 use nexa_types::{Budget, Millis, ModuleHash, Tokens, UsdMicro};
 
-use super::encode::{GRAPH_MINOR, MAGIC, MINOR_AT, VERSION, hash_of, max, section};
+use super::encode::{GRAPH_MINOR, MAGIC, MEMORY_MINOR, MINOR_AT, VERSION, hash_of, max, section};
 use super::{
-    Agent, Constant, Debug, Entry, EntryParam, Field, Function, ModelRequestSpec, Module, RecordType, Type, outline,
-    statics, tools,
+    Agent, Constant, Debug, Entry, EntryParam, Field, Function, ModelRequestSpec, Module, RecordType, Type, memories,
+    outline, statics, tools,
 };
 use crate::codec::read_shape;
 use crate::verify::VerifyError;
@@ -74,9 +74,15 @@ impl Module {
         let grants = said_section(&mut reader, minor, section::GRANTS, max::FUNCTIONS, tools::read_grant)?;
         let offers = said_section(&mut reader, minor, section::OFFERS, max::REQUESTS, tools::read_offer)?;
         let cached = said_section(&mut reader, minor, section::CACHED, max::REQUESTS, |reader| reader.u32())?;
+        let memories = if minor >= MEMORY_MINOR {
+            said_section(&mut reader, minor, section::MEMORIES, max::REQUESTS, memories::read)?
+        } else {
+            Vec::new()
+        };
         let hashed = bytes.len() - reader.left();
         let debug = in_section(&mut reader, section::DEBUG, read_debug)?;
-        let graph = if minor >= GRAPH_MINOR {
+        let has_graph = minor == GRAPH_MINOR || (minor > GRAPH_MINOR && reader.left() > 0);
+        let graph = if has_graph {
             in_section(&mut reader, section::GRAPH, |reader| outline::read_graph(reader, max::FUNCTIONS))?
         } else {
             outline::Graph::default()
@@ -95,6 +101,7 @@ impl Module {
             grants,
             offers,
             cached,
+            memories,
             debug,
             graph,
         };

@@ -33,6 +33,15 @@ impl Module {
             let agent = self.requests.get(*request as usize).map_or("?", |request| &request.agent);
             let _infallible = writeln!(out, "cache {agent}");
         }
+        for (request, memory) in &self.memories {
+            let agent = self.requests.get(*request as usize).map_or("?", |request| &request.agent);
+            let (scope, evict) = (memory.scope.as_str(), memory.evict.as_str());
+            let _infallible = writeln!(
+                out,
+                "memory {agent}: {scope}, window {}, {} pages of {}, threshold {}, {evict}",
+                memory.window, memory.max_pages, memory.page_size, memory.threshold
+            );
+        }
         if !out.is_empty() {
             out.push('\n');
         }

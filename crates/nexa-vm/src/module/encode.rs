@@ -2,25 +2,28 @@
 //!
 //! `NXB1`, major and minor version as one byte each, then sections in the order of their numbers: a number, a length
 //! (4 bytes), the bytes. Sections since 1.1 are left out when they are empty, and a module without any of them is written
-//! as 1.0. The hash covers everything but debug and graph, behind the version that the module would have without a graph.
+//! as 1.0; one that remembers is 1.3. The hash covers everything but debug and graph, behind the version that the module would have without a graph.
 
 use nexa_types::limits::MODULE_BYTES_MAX;
 use nexa_types::{Budget, ModuleHash};
 
 use super::{
-    Agent, Constant, Debug, Entry, Function, Kind, ModelRequestSpec, Module, RecordType, Type, outline, statics, tools,
+    Agent, Constant, Debug, Entry, Function, Kind, ModelRequestSpec, Module, RecordType, Type, memories, outline,
+    statics, tools,
 };
 use crate::codec::write_shape;
 use crate::wire::Writer;
 
 pub(super) const MAGIC: [u8; 4] = *b"NXB1";
 /// A loader accepts this major version and a lower or equal minor one.
-pub const VERSION: (u8, u8) = (1, 2);
+pub const VERSION: (u8, u8) = (1, 3);
 
 /// Where the minor version stands in the bytes.
 pub(super) const MINOR_AT: usize = MAGIC.len() + 1;
 /// The minor version of modules with a graph.
 pub(super) const GRAPH_MINOR: u8 = 2;
+/// The minor version of modules with a memory. Whether these have a graph, the section says by being there.
+pub(super) const MEMORY_MINOR: u8 = 3;
 
 /// Section numbers; stored and never reused.
 pub(super) mod section {
@@ -38,6 +41,8 @@ pub(super) mod section {
     pub(crate) const GRANTS: u8 = 11;
     pub(crate) const OFFERS: u8 = 12;
     pub(crate) const CACHED: u8 = 13;
+    // Since 1.3, left out if it would say nothing.
+    pub(crate) const MEMORIES: u8 = 14;
     pub(crate) const DEBUG: u8 = 100;
     // Since 1.2, left out if it would say nothing.
     pub(crate) const GRAPH: u8 = 101;
@@ -65,7 +70,7 @@ impl Module {
         let mut writer = self.encode_hashed();
         section(&mut writer, section::DEBUG, |writer| write_debug(writer, &self.debug));
         if !self.graph.is_empty() {
-            writer.bytes[MINOR_AT] = GRAPH_MINOR;
+            writer.bytes[MINOR_AT] = self.minor().max(GRAPH_MINOR);
             section(&mut writer, section::GRAPH, |writer| outline::write_graph(writer, &self.graph));
         }
         writer.bytes
@@ -95,6 +100,7 @@ impl Module {
         said_section(&mut writer, section::GRANTS, &self.grants, tools::write_grant);
         said_section(&mut writer, section::OFFERS, &self.offers, tools::write_offer);
         said_section(&mut writer, section::CACHED, &self.cached, |writer, request| writer.u32(*request));
+        said_section(&mut writer, section::MEMORIES, &self.memories, memories::write);
         writer
     }
 
@@ -102,7 +108,11 @@ impl Module {
     pub(super) fn minor(&self) -> u8 {
         let has_statics = !self.schedules.is_empty() || !self.known_kinds().is_empty();
         let has_tools = !self.tools.is_empty() || !self.grants.is_empty() || !self.offers.is_empty();
-        u8::from(has_statics || has_tools || !self.cached.is_empty())
+        if self.memories.is_empty() {
+            u8::from(has_statics || has_tools || !self.cached.is_empty())
+        } else {
+            MEMORY_MINOR
+        }
     }
 
     /// The functions of whose arguments something is known.

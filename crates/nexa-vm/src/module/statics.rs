@@ -2,6 +2,7 @@
 //!
 //! Both are tables beside the functions, of those only about which there is something to say.
 
+use nexa_event::effect::Remembering;
 use nexa_types::Millis;
 use nexa_types::limits::{HEAP_BYTES_DEFAULT, HEAP_BYTES_MAX};
 
@@ -79,6 +80,13 @@ impl Default for Schedule {
 }
 
 impl Module {
+    /// How the conversation of a model request is remembered, if it is.
+    #[must_use]
+    pub fn memory_of(&self, request: u32) -> Option<Remembering> {
+        let place = self.memories.binary_search_by_key(&request, |(number, _)| *number);
+        place.ok().and_then(|place| self.memories.get(place)).map(|(_, memory)| *memory)
+    }
+
     /// The schedule of a function, as written or by default.
     #[must_use]
     pub fn schedule_of(&self, function: u32) -> Schedule {

@@ -62,6 +62,7 @@ pub(super) fn check(module: &Module) -> Result<(), VerifyError> {
     functions(module)?;
     schedules(module)?;
     cached(module)?;
+    memories(module)?;
     agents(module)?;
     for request in &module.requests {
         known_type(module, request.answer.unwrap_or(0), request.answer.is_some())?;
@@ -196,6 +197,19 @@ fn cached(module: &Module) -> Result<(), VerifyError> {
         if *request < next || *request as usize >= module.requests.len() {
             return Err(range(format!(
                 "model request {request} is to reuse answers, and does not exist or is met again"
+            )));
+        }
+        next = request + 1;
+    }
+    Ok(())
+}
+
+fn memories(module: &Module) -> Result<(), VerifyError> {
+    let mut next = 0;
+    for (request, memory) in &module.memories {
+        if *request < next || *request as usize >= module.requests.len() || !memory.is_sane() {
+            return Err(range(format!(
+                "the memory of model request {request} is out of range, or the request does not exist or is met again"
             )));
         }
         next = request + 1;

@@ -234,6 +234,7 @@ impl Vm {
             },
             stream: word.op == Op::LLMStream,
             cache: module.cached.binary_search(&(word.a as u32)).is_ok(),
+            memory: module.memory_of(word.a as u32),
             timeout: spec.timeout,
         })
     }

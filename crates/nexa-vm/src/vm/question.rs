@@ -93,6 +93,7 @@ impl Vm {
             },
             stream: false,
             cache: false,
+            memory: None,
             timeout: TIMEOUT,
         })
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nexa_event::effect::{Risk, ToolChoice, ToolEffect, ToolLimits, ToolSource};
+use nexa_event::effect::{Evict, Remembering, Risk, ToolChoice, ToolEffect, ToolLimits, ToolSource};
 use nexa_types::{Budget, Millis, Tokens};
 use nexa_vm::Program;
 use nexa_vm::module::build::{Assembler, ModuleBuilder};
@@ -49,6 +49,7 @@ pub(crate) fn all() -> Vec<Case> {
         clones(),
         tools(),
         cached_answers(),
+        remembered_conversation(),
         outlined(),
     ]
 }
@@ -272,6 +273,19 @@ fn cached_answers() -> Case {
     main.a(Op::Const, hello).ab(Op::Call, 1, own).ab(Op::Call, 1, any).op(Op::Return);
     let main = module.add(main);
     case("cached_answers", module, main, vec![], r#""re: re: hello""#)
+}
+
+/// Two agents of which one remembers its conversation.
+fn remembered_conversation() -> Case {
+    let mut module = ModuleBuilder::new();
+    let (own, kept) = (asking(&mut module, "Forgetful"), asking(&mut module, "Keeper"));
+    let memory = Remembering { window: Tokens(512), page_size: 4, evict: Evict::Lru, ..Remembering::default() };
+    module.module.memories.push((1, memory));
+    let hello = module.text("hello");
+    let mut main = Assembler::new("main", 0);
+    main.a(Op::Const, hello).ab(Op::Call, 1, own).ab(Op::Call, 1, kept).op(Op::Return);
+    let main = module.add(main);
+    case("remembered_conversation", module, main, vec![], r#""re: re: hello""#)
 }
 
 /// Three branches of the three kinds; one fails; the results are merged as sections.
