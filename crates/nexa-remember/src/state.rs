@@ -1,0 +1,262 @@
+//! What is in memory: the page writer, pages that the store does not have yet, and pages without vectors.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use nexa_event::envelope::Fact;
+use nexa_paging::{MessageVector, OwnedPage, PageWriter, SealedPage, Told};
+use nexa_ports::pages::{BATCH_PAGES_MAX, PageBatch, Scope, Shard, Shards};
+use nexa_ports::store::Recorded;
+use nexa_types::{AgentId, GlobalSeq, PageId, StreamId, TenantId};
+
+use crate::ALONE;
+use crate::stored::{reach_of, stored};
+use crate::tail::LAG_FACTS_MAX;
+use crate::vectors::UNEMBEDDED_PAGES_MAX;
+
+/// A page that the store does not have as it is here.
+#[derive(Debug, Clone)]
+pub(crate) struct Waiting {
+    pub(crate) page: SealedPage,
+    /// The model of its vectors, if it has some.
+    pub(crate) model: Option<String>,
+    /// Changes with it, so that a batch that was stored meanwhile does not take a newer version along.
+    version: u64,
+}
+
+/// A page that the store has and that may still get vectors.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unembedded {
+    pub(crate) tenant: TenantId,
+    pub(crate) agent: AgentId,
+    pub(crate) page: PageId,
+}
+
+/// A page without vectors.
+pub(crate) enum NextUnembedded {
+    /// It waits to be stored.
+    Here(SealedPage),
+    /// It is to be read.
+    Stored(Unembedded),
+}
+
+/// What a batch was made of.
+pub(crate) struct Taken {
+    pub(crate) batch: PageBatch,
+    pages: Vec<(PageId, u64)>,
+}
+
+pub(crate) struct State {
+    shards: Shards,
+    pub(crate) writer: PageWriter,
+    /// How far the log is folded.
+    pub(crate) folded: GlobalSeq,
+    /// How far each shard is applied.
+    applied: Vec<GlobalSeq>,
+    /// How far each was when it was taken over: pages that were ended by then are there.
+    found: Vec<GlobalSeq>,
+    pub(crate) waiting: BTreeMap<PageId, Waiting>,
+    /// Stored pages that may still get vectors, the oldest first.
+    unembedded: VecDeque<Unembedded>,
+    /// Agents that are not remembered any more: a log that is read again does not bring them back.
+    forgotten: BTreeSet<AgentId>,
+    versions: u64,
+    embeds: bool,
+}
+
+impl State {
+    pub(crate) fn new(shards: Shards) -> Self {
+        Self {
+            shards,
+            writer: PageWriter::default(),
+            folded: GlobalSeq(0),
+            applied: vec![GlobalSeq(0); usize::from(shards.count())],
+            found: vec![GlobalSeq(0); usize::from(shards.count())],
+            waiting: BTreeMap::new(),
+            unembedded: VecDeque::new(),
+            forgotten: BTreeSet::new(),
+            versions: 0,
+            embeds: false,
+        }
+    }
+
+    /// The shards were taken over, and are applied so far: folds from where the least of them is.
+    pub(crate) fn take_over(&mut self, applied: Vec<GlobalSeq>, embeds: bool) {
+        self.folded = applied.iter().copied().min().unwrap_or_default();
+        self.found.clone_from(&applied);
+        (self.applied, self.embeds) = (applied, embeds);
+    }
+
+    /// Folds from the first fact again, and offers all pages again.
+    pub(crate) fn begin_again(&mut self) {
+        self.found.fill(GlobalSeq(0));
+        self.writer = PageWriter::default();
+        self.folded = GlobalSeq(0);
+    }
+
+    /// Folds a fact; gives how many pages it ended.
+    pub(crate) fn fold(&mut self, recorded: &Recorded) -> usize {
+        let (header, position) = (&recorded.envelope.header, recorded.position);
+        let mut count = 0;
+        if let (Fact::Agent(event), StreamId::Agent(agent), Some(workload)) =
+            (&recorded.envelope.fact, &header.stream, recorded.workload)
+        {
+            let (tenant, agent, version, at) = (&header.tenant, *agent, header.version, header.at);
+            let told = Told { position, tenant, workload, agent, version, at, event };
+            for page in self.writer.take(&told) {
+                let is_there = position <= self.found[usize::from(self.shards.of(agent).0)];
+                if !is_there && !self.forgotten.contains(&agent) {
+                    count += 1;
+                    self.wait(page, None);
+                }
+            }
+        }
+        self.folded = position;
+        count
+    }
+
+    fn wait(&mut self, page: SealedPage, model: Option<String>) {
+        self.versions += 1;
+        let (id, version) = (page.page.id, self.versions);
+        self.waiting.insert(id, Waiting { page, model, version });
+    }
+
+    /// What is to be stored: of each shard that has waiting pages a batch, and an empty one of each that is applied far behind.
+    pub(crate) fn batches(&self) -> Vec<Taken> {
+        let mut by_shard: BTreeMap<Shard, Vec<&Waiting>> = BTreeMap::new();
+        for waiting in self.waiting.values() {
+            by_shard.entry(self.shards.of(waiting.page.agent)).or_default().push(waiting);
+        }
+        for shard in self.shards.all() {
+            if self.folded.0.saturating_sub(self.applied[usize::from(shard.0)].0) >= LAG_FACTS_MAX {
+                by_shard.entry(shard).or_default();
+            }
+        }
+        let mut taken = Vec::new();
+        for (shard, pages) in by_shard {
+            let reached = self.writer.held(|agent| self.shards.of(agent) == shard).unwrap_or(self.folded);
+            let reached = reached.max(self.applied[usize::from(shard.0)]);
+            let count = pages.len().div_ceil(BATCH_PAGES_MAX).max(1);
+            for nth in 0..count {
+                let part = pages.iter().skip(nth * BATCH_PAGES_MAX).take(BATCH_PAGES_MAX);
+                // Only with the last one all of them are there.
+                let is_last = nth + 1 == count;
+                let applied = if is_last { reached } else { self.applied[usize::from(shard.0)] };
+                let batch = PageBatch {
+                    shard,
+                    epoch: ALONE,
+                    applied,
+                    pages: part.clone().map(|waiting| stored(&waiting.page, waiting.model.as_deref())).collect(),
+                };
+                taken.push(Taken {
+                    batch,
+                    pages: part.map(|waiting| (waiting.page.page.id, waiting.version)).collect(),
+                });
+            }
+        }
+        taken
+    }
+
+    /// A batch is stored.
+    pub(crate) fn applied(&mut self, taken: &Taken) {
+        let applied = &mut self.applied[usize::from(taken.batch.shard.0)];
+        *applied = taken.batch.applied.max(*applied);
+        for (id, version) in &taken.pages {
+            if self.waiting.get(id).is_some_and(|waiting| waiting.version == *version)
+                && let Some(waiting) = self.waiting.remove(id)
+                && waiting.model.is_none()
+                && self.embeds
+            {
+                if self.unembedded.len() == UNEMBEDDED_PAGES_MAX {
+                    // It is found by its words.
+                    self.unembedded.pop_front();
+                }
+                let SealedPage { tenant, agent, page, .. } = waiting.page;
+                self.unembedded.push_back(Unembedded { tenant, agent, page: page.id });
+            }
+        }
+    }
+
+    /// A batch will be refused for ever.
+    pub(crate) fn give_up(&mut self, taken: &Taken) {
+        for (id, _) in &taken.pages {
+            self.waiting.remove(id);
+        }
+    }
+
+    /// The next page that has no vectors.
+    pub(crate) fn next_unembedded(&mut self) -> Option<NextUnembedded> {
+        let waiting = self.waiting.values().find(|waiting| waiting.model.is_none());
+        let here = waiting.map(|waiting| NextUnembedded::Here(waiting.page.clone()));
+        here.or_else(|| self.unembedded.pop_front().map(NextUnembedded::Stored))
+    }
+
+    /// A page gets its vectors at another time.
+    pub(crate) fn embed_later(&mut self, page: SealedPage) {
+        let SealedPage { tenant, agent, page, .. } = page;
+        let later = Unembedded { tenant, agent, page: page.id };
+        let is_known = self.waiting.contains_key(&later.page) || self.unembedded.contains(&later);
+        if !is_known && self.unembedded.len() < UNEMBEDDED_PAGES_MAX {
+            self.unembedded.push_back(later);
+        }
+    }
+
+    /// Bytes of the texts that wait to be stored.
+    pub(crate) fn waiting_bytes(&self) -> usize {
+        let messages = self.waiting.values().flat_map(|waiting| &waiting.page.page.messages);
+        messages.map(|message| message.text.len()).sum()
+    }
+
+    /// A page has got its vectors, or will have none: then the model is empty.
+    pub(crate) fn embedded(&mut self, page: SealedPage, model: String) {
+        self.unembedded.retain(|other| other.page != page.page.id);
+        if !self.forgotten.contains(&page.agent) {
+            self.wait(page, Some(model));
+        }
+    }
+
+    /// Forgets an agent, also what it says from now on; gives how many pages waited.
+    pub(crate) fn forget(&mut self, agent: AgentId) -> usize {
+        let before = self.waiting.len();
+        self.waiting.retain(|_, waiting| waiting.page.agent != agent);
+        self.unembedded.retain(|page| page.agent != agent);
+        self.forgotten.insert(agent);
+        before - self.waiting.len()
+    }
+
+    /// What a scope may find of what the store does not have: waiting pages, and what is open.
+    pub(crate) fn unstored(&self, scope: &Scope) -> Vec<OwnedPage> {
+        let waiting = self.waiting.values().filter(|waiting| scope.admits(&stored_header(&waiting.page)));
+        let waiting = waiting.map(|waiting| OwnedPage {
+            agent: waiting.page.agent,
+            id: Some(waiting.page.page.id),
+            messages: waiting.page.page.messages.clone(),
+            vectors: waiting.page.page.vectors.clone(),
+        });
+        let open = self.writer.open().filter(|(agent, ..)| !self.forgotten.contains(agent));
+        let open = open.filter(|(agent, tenant, workload, reach, _)| match scope {
+            Scope::Agent(of, only) => of == *tenant && only == agent,
+            Scope::Workload(of, only) => {
+                of == *tenant && only == workload && reach_of(*reach) >= nexa_ports::pages::Reach::Workload
+            }
+            Scope::Tenant(of) => of == *tenant && reach_of(*reach) == nexa_ports::pages::Reach::Tenant,
+        });
+        let open = open.map(|(agent, _, _, _, messages)| OwnedPage {
+            agent,
+            id: None,
+            messages: messages.to_vec(),
+            vectors: Vec::<Option<MessageVector>>::new(),
+        });
+        waiting.chain(open).collect()
+    }
+}
+
+/// A page with nothing but whose it is, for its scope.
+fn stored_header(page: &SealedPage) -> nexa_ports::pages::StoredPage {
+    let nothing = nexa_paging::MemoryPage {
+        messages: Vec::new(),
+        vectors: Vec::new(),
+        embedding: Vec::new(),
+        ..page.page.clone()
+    };
+    stored(&SealedPage { page: nothing, ..page.clone() }, None)
+}

@@ -1,0 +1,215 @@
+//! Follows the log, and stores pages in batches.
+//!
+//! One task. It takes all shards over, folds from where the least of them is applied, and from then on whatever comes. Pages are
+//! stored every [`APPEND_EVERY`], or once [`APPEND_ROWS`] wait: one batch a shard that has some. A shard without any is told its
+//! position only once it is [`LAG_FACTS_MAX`] behind, so that a start does not read the whole log again.
+//!
+//! When the store of pages fails, pages stay in memory and are offered again after a pause; at [`WAITING_PAGES_MAX`] the log is
+//! followed no further until some are stored. When the log cannot be read, it is tried again after a pause.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use nexa_ports::pages::PagesError;
+use nexa_types::{GlobalSeq, Millis, Timestamp};
+use tracing::{debug, error, info, warn};
+
+use crate::{ALONE, Shared, add};
+
+/// How often pages are stored.
+pub const APPEND_EVERY: Millis = Millis(15_000);
+/// Pages that are stored sooner.
+pub const APPEND_ROWS: usize = 512;
+/// Pages in memory after which the log is followed no further.
+pub const WAITING_PAGES_MAX: usize = 16_384;
+/// Bytes of texts in waiting pages that are stored sooner, and after which the log is followed no further.
+pub const APPEND_BYTES: usize = 16 << 20;
+/// See [`APPEND_BYTES`].
+pub const WAITING_BYTES_MAX: usize = 64 << 20;
+/// Facts that a shard without pages may be behind.
+pub const LAG_FACTS_MAX: u64 = 1 << 16;
+/// Facts that are read at once.
+const SCAN_FACTS: usize = 512;
+/// How long facts gather before the next look, unless somebody waits.
+const GATHER: Millis = Millis(100);
+/// The pause after a failure.
+const RETRY_AFTER: Millis = Millis(1_000);
+
+pub(crate) async fn run(shared: Arc<Shared>) {
+    let stop = shared.stop.clone();
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => {}
+        () = follow(&shared) => {}
+    }
+    // What waits is stored if that is quick; the log has it in any case.
+    store_waiting(&shared).await;
+}
+
+async fn follow(shared: &Shared) {
+    let clock = &shared.outside.clock;
+    while let Err(error) = take_over(shared).await {
+        warn!(%error, "pages cannot be written; what is said is not stored until this is over");
+        clock.wait_until(clock.now().after(RETRY_AFTER)).await;
+    }
+    let mut head = shared.outside.store.head();
+    let mut due = clock.now().after(APPEND_EVERY);
+    loop {
+        if !shared.follows.load(Ordering::Acquire) {
+            shared.wanted.notified().await;
+            due = clock.now().after(APPEND_EVERY);
+            continue;
+        }
+        head.mark_unchanged();
+        let is_whole = fold(shared).await;
+        if is_due_now(shared) || clock.now() >= due {
+            store_waiting(shared).await;
+            due = clock.now().after(APPEND_EVERY);
+        }
+        if !is_whole {
+            clock.wait_until(clock.now().after(RETRY_AFTER)).await;
+            continue;
+        }
+        rest(shared, &mut head, due).await;
+    }
+}
+
+/// Waits for news, for a while so that facts gather, or until somebody waits or pages are due.
+async fn rest(shared: &Shared, head: &mut tokio::sync::watch::Receiver<GlobalSeq>, due: Timestamp) {
+    let clock = &shared.outside.clock;
+    tokio::select! {
+        biased;
+        () = shared.wanted.notified() => return,
+        changed = head.changed() => if changed.is_err() {
+            // The store is gone: nothing comes any more.
+            return std::future::pending().await;
+        },
+        () = clock.wait_until(due) => return,
+    }
+    tokio::select! {
+        biased;
+        () = shared.wanted.notified() => {}
+        () = clock.wait_until(clock.now().after(GATHER)) => {}
+    }
+}
+
+async fn take_over(shared: &Shared) -> Result<(), PagesError> {
+    let pages = &shared.outside.pages;
+    let mut applied = Vec::new();
+    for shard in pages.shards().all() {
+        applied.push(pages.take_over(shard, ALONE).await?);
+    }
+    let furthest = applied.iter().copied().max().unwrap_or_default();
+    shared.state().take_over(applied, shared.outside.embedder.is_some());
+    if furthest > GlobalSeq(0) {
+        debug!(%furthest, "there are pages: the log is followed");
+        shared.follows.store(true, Ordering::Release);
+    }
+    Ok(())
+}
+
+/// Folds until there is nothing new. False if it has to be tried again later.
+async fn fold(shared: &Shared) -> bool {
+    loop {
+        let after = shared.state().folded;
+        let facts = match shared.outside.store.scan(None, after, SCAN_FACTS).await {
+            Ok(facts) => facts,
+            Err(error) => {
+                warn!(%error, "the log cannot be read; pages stand still until this is over");
+                return false;
+            }
+        };
+        let mut sealed = 0;
+        let folded = {
+            let mut state = shared.state();
+            // Somebody wants the log read from its beginning.
+            if state.folded != after {
+                continue;
+            }
+            for recorded in &facts {
+                sealed += state.fold(recorded);
+            }
+            state.folded
+        };
+        add(&shared.counters.sealed, sealed);
+        metrics::counter!("nexa_pages_sealed_total").increment(sealed as u64);
+        if sealed > 0 {
+            shared.unembedded.notify_one();
+        }
+        if facts.len() < SCAN_FACTS {
+            shared.folded.send_replace(folded);
+            return true;
+        }
+        if is_due_now(shared) {
+            store_waiting(shared).await;
+        }
+        let (waiting, bytes) = waiting(shared);
+        if waiting >= WAITING_PAGES_MAX || bytes >= WAITING_BYTES_MAX {
+            warn!(waiting, bytes, "too much waits to be stored: the log is followed no further until some of it is");
+            return false;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Pages that wait, and the bytes of their texts.
+fn waiting(shared: &Shared) -> (usize, usize) {
+    let state = shared.state();
+    (state.waiting.len(), state.waiting_bytes())
+}
+
+fn is_due_now(shared: &Shared) -> bool {
+    let (waiting, bytes) = waiting(shared);
+    waiting >= APPEND_ROWS || bytes >= APPEND_BYTES
+}
+
+/// Offers every waiting page to the store.
+async fn store_waiting(shared: &Shared) {
+    let batches = shared.state().batches();
+    let mut left = std::collections::BTreeSet::new();
+    for taken in batches {
+        let (shard, rows) = (taken.batch.shard, taken.batch.pages.len());
+        // The last batch of a shard says that all before it are there.
+        if left.contains(&shard) {
+            continue;
+        }
+        match shared.outside.pages.append(taken.batch.clone()).await {
+            Ok(()) => {
+                shared.state().applied(&taken);
+                add(&shared.counters.batches, 1);
+                add(&shared.counters.rows, rows);
+                metrics::counter!("nexa_pages_batches_total").increment(1);
+                metrics::counter!("nexa_pages_stored_total").increment(rows as u64);
+                shared.unembedded.notify_one();
+            }
+            Err(error) => {
+                left.insert(shard);
+                add(&shared.counters.failures, 1);
+                failed(shared, &taken, &error).await;
+                debug!(shard = shard.0, rows, "pages wait on");
+            }
+        }
+    }
+}
+
+async fn failed(shared: &Shared, taken: &crate::state::Taken, error: &PagesError) {
+    let shard = taken.batch.shard;
+    match error {
+        PagesError::Refused(why) => {
+            error!(
+                shard = shard.0,
+                why, "the store of pages refuses a batch, which is given up: the log has what is in it"
+            );
+            shared.state().give_up(taken);
+        }
+        PagesError::Fenced { .. } | PagesError::Unknown(_) => {
+            info!(shard = shard.0, %error, "the shard is taken over again");
+            if let Err(error) = shared.outside.pages.take_over(shard, ALONE).await {
+                warn!(shard = shard.0, %error, "pages of a shard cannot be written until this is over");
+            }
+        }
+        PagesError::Damaged { .. } | PagesError::Unavailable(_) => {
+            warn!(shard = shard.0, %error, "pages of a shard cannot be written until this is over");
+        }
+    }
+}

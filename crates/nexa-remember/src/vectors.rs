@@ -1,0 +1,111 @@
+//! Makes vectors of messages, when nobody waits for them.
+//!
+//! One task, one call at a time, of [`EMBED_TEXTS`] texts at most; after each it rests as long as the call took, so that vectors
+//! take half of a processor at most. Pages that wait to be stored come first, then stored ones, which are stored again with their
+//! vectors. At [`UNEMBEDDED_PAGES_MAX`] stored pages without vectors the oldest is left to its words.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nexa_paging::{MemoryPage, MessageVector, SealedPage, vector_text};
+use nexa_ports::embedder::{EmbedCall, EmbedError, Embedder, Urgency};
+use nexa_types::Millis;
+use tracing::{debug, warn};
+
+use crate::state::{NextUnembedded, Unembedded};
+use crate::stored::sealed;
+use crate::{Shared, add};
+
+/// Texts of one call.
+pub const EMBED_TEXTS: usize = 32;
+/// Stored pages that may still get vectors.
+pub const UNEMBEDDED_PAGES_MAX: usize = 4_096;
+/// Bytes of a text that a vector is made of: more than models read.
+const TEXT_BYTES_MAX: usize = 8 << 10;
+/// How long one call may take.
+const CALL_MAX: Duration = Duration::from_secs(60);
+/// How long vectors are left alone when there is no embedder, and when it has no time.
+const ABSENT_PAUSE: Millis = Millis(60_000);
+const BUSY_PAUSE: Millis = Millis(2_000);
+
+pub(crate) async fn run(shared: Arc<Shared>) {
+    let Some(embedder) = shared.outside.embedder.clone() else { return };
+    let stop = shared.stop.clone();
+    let work = async {
+        loop {
+            let next = shared.state().next_unembedded();
+            match next {
+                Some(next) => {
+                    let page = match next {
+                        NextUnembedded::Here(page) => Some(page),
+                        NextUnembedded::Stored(which) => read(&shared, which).await,
+                    };
+                    // Gone, or not readable: it is found by its words, if at all.
+                    let Some(page) = page else { continue };
+                    let pause = embed(&shared, &*embedder, page).await;
+                    shared.outside.clock.wait_until(shared.outside.clock.now().after(pause)).await;
+                }
+                None => shared.unembedded.notified().await,
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => {}
+        () = work => {}
+    }
+}
+
+async fn read(shared: &Shared, which: Unembedded) -> Option<SealedPage> {
+    let Unembedded { tenant, agent, page } = which;
+    let found = shared.outside.pages.read(tenant, agent, vec![page]).await;
+    let found = found.inspect_err(|error| debug!(%page, %error, "a page without vectors cannot be read")).ok()?;
+    found.first().and_then(sealed)
+}
+
+/// Gives a page its vectors; says how long to rest.
+async fn embed(shared: &Shared, embedder: &dyn Embedder, sealed: SealedPage) -> Millis {
+    let (began, mut vectors) = (Instant::now(), Vec::new());
+    for part in sealed.page.messages.chunks(EMBED_TEXTS) {
+        let texts = part.iter().map(|message| cut(&vector_text(message)).into()).collect();
+        let call = EmbedCall {
+            texts,
+            tenant: sealed.tenant.clone(),
+            urgency: Urgency::Background,
+            deadline: CALL_MAX,
+            cancel: shared.stop.child_token(),
+        };
+        match embedder.embed(call).await {
+            Ok(made) => vectors.extend(made.vectors.iter().map(|vector| MessageVector::new(vector.numbers()))),
+            Err(error) => return failed(shared, sealed, &error),
+        }
+    }
+    add(&shared.counters.embedded, vectors.len());
+    metrics::counter!("nexa_pages_embedded_total").increment(vectors.len() as u64);
+    let page = MemoryPage::new(sealed.agent, sealed.page.messages.clone(), vectors);
+    shared.state().embedded(SealedPage { page, ..sealed }, embedder.model().to_owned());
+    Millis(u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX))
+}
+
+fn failed(shared: &Shared, sealed: SealedPage, error: &EmbedError) -> Millis {
+    debug!(page = %sealed.page.id, %error, "a page has no vectors yet");
+    match error {
+        EmbedError::Absent(_) => {
+            shared.state().embed_later(sealed);
+            ABSENT_PAUSE
+        }
+        EmbedError::Refused(_) | EmbedError::Invalid(_) => {
+            warn!(page = %sealed.page.id, %error, "a page stays without vectors");
+            shared.state().embedded(sealed, String::new());
+            Millis(0)
+        }
+        _ => {
+            shared.state().embed_later(sealed);
+            BUSY_PAUSE
+        }
+    }
+}
+
+fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(TEXT_BYTES_MAX)]
+}

@@ -1,0 +1,392 @@
+//! What agents remember, over a log and a store of pages in memory.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use nexa_event::effect::{Answer, Conversation, ConversationScope, Finish, Heard, ModelReply, Role};
+use nexa_event::envelope::Fact;
+use nexa_event::fact::{AgentEvent, EffectResult, Intent, Program, Spawned, WorkloadEvent};
+use nexa_paging::Mode;
+use nexa_ports::clock::SimClock;
+use nexa_ports::embedder::{EmbedCall, EmbedError, Embedded, Embedder, HashedWords};
+use nexa_ports::memory::MemoryStore;
+use nexa_ports::pages::{
+    Compacted, Done, Hit, MemoryPages, PageBatch, PageQuery, PageStore, PagesError, Scope, Shard, Shards, StoredPage,
+};
+use nexa_ports::store::{Append, Birth, Guard, RowChange, Stamp, Store};
+use nexa_remember::{APPEND_EVERY, APPEND_ROWS, Asked, Outside, Remembrance};
+use nexa_types::{
+    AgentId, AgentState, Budget, Epoch, GlobalSeq, ModuleHash, NodeId, Outcome, PageId, Payload, PrincipalId,
+    RequestId, Seq, Spend, StreamId, TenantId, Timestamp, Tokens, Version, WorkloadId,
+};
+
+const SIZE: u32 = 4;
+
+fn tenant(name: &str) -> TenantId {
+    TenantId::new(name).unwrap()
+}
+
+/// A log that agents talk into.
+struct Desk {
+    store: Arc<MemoryStore>,
+    pages: Arc<Failing>,
+    clock: Arc<SimClock>,
+}
+
+/// An agent that talks.
+struct Talker {
+    tenant: TenantId,
+    agent: AgentId,
+    scope: ConversationScope,
+    version: u64,
+    said: u32,
+}
+
+/// Pages that fail while they are told to.
+struct Failing {
+    pages: MemoryPages,
+    fails: AtomicBool,
+}
+
+impl PageStore for Failing {
+    fn shards(&self) -> Shards {
+        self.pages.shards()
+    }
+    fn take_over(&self, shard: Shard, epoch: Epoch) -> Done<'_, GlobalSeq> {
+        self.pages.take_over(shard, epoch)
+    }
+    fn append(&self, batch: PageBatch) -> Done<'_, ()> {
+        if self.fails.load(Ordering::SeqCst) {
+            return Box::pin(async { Err(PagesError::Unavailable("told to".into())) });
+        }
+        self.pages.append(batch)
+    }
+    fn read(&self, tenant: TenantId, agent: AgentId, ids: Vec<PageId>) -> Done<'_, Vec<StoredPage>> {
+        self.pages.read(tenant, agent, ids)
+    }
+    fn scan(&self, tenant: TenantId, agent: AgentId, from: Version, pages_max: usize) -> Done<'_, Vec<StoredPage>> {
+        self.pages.scan(tenant, agent, from, pages_max)
+    }
+    fn search(&self, scope: Scope, query: PageQuery) -> Done<'_, Vec<Hit>> {
+        self.pages.search(scope, query)
+    }
+    fn delete_agent(&self, epoch: Epoch, tenant: TenantId, agent: AgentId) -> Done<'_, usize> {
+        self.pages.delete_agent(epoch, tenant, agent)
+    }
+    fn delete_tenant(&self, shard: Shard, epoch: Epoch, tenant: TenantId) -> Done<'_, usize> {
+        self.pages.delete_tenant(shard, epoch, tenant)
+    }
+    fn compact(&self, shard: Shard, epoch: Epoch) -> Done<'_, Compacted> {
+        self.pages.compact(shard, epoch)
+    }
+}
+
+impl Desk {
+    fn new() -> Self {
+        let pages = Failing { pages: MemoryPages::new(Shards::new(4).unwrap()), fails: AtomicBool::new(false) };
+        let clock = Arc::new(SimClock::new(Timestamp(1_000)));
+        Self { store: Arc::new(MemoryStore::default()), pages: Arc::new(pages), clock }
+    }
+
+    fn start(&self, embedder: Option<Arc<dyn Embedder>>) -> Remembrance {
+        Remembrance::start(Outside {
+            store: self.store.clone(),
+            pages: self.pages.clone(),
+            embedder,
+            clock: self.clock.clone(),
+        })
+    }
+
+    fn stamp(tenant: &TenantId) -> Stamp {
+        let principal = PrincipalId::new("user:ada").unwrap();
+        Stamp { at: Timestamp(1_000), tenant: tenant.clone(), principal, trace: None }
+    }
+
+    /// An agent of a workload of its own, unless it is the number of another's.
+    async fn born(&self, name: &str, workload: u8, scope: ConversationScope) -> Talker {
+        let (tenant, workload) = (tenant(name), WorkloadId::from_bytes([workload; 16]));
+        let agent = AgentId::root(workload);
+        let program =
+            Program::Function { module: ModuleHash::from_bytes([1; 32]), entry: 0, args: Payload::new(vec![0x80]) };
+        let spawned = Spawned {
+            workload,
+            name: "A".into(),
+            parent: None,
+            program,
+            budget: Budget::default(),
+            deadline: None,
+            seed: 1,
+            depth: 0,
+            priority: 1,
+            asks: None,
+        };
+        let submitted = WorkloadEvent::Submitted {
+            request: RequestId::from_bytes([1; 16]),
+            request_hash: [0; 32],
+            name: "w".into(),
+            root: agent,
+            budget: Budget::default(),
+            priority: 1,
+        };
+        let node = Some(NodeId::new("n1").unwrap());
+        let first = Fact::Agent(AgentEvent::Spawned(spawned));
+        let append = Append {
+            stream: StreamId::Workload(workload),
+            guard: Guard::Version,
+            expected: Version(0),
+            stamp: Self::stamp(&tenant),
+            facts: vec![Fact::Workload(submitted)],
+            row: None,
+            takes: Vec::new(),
+            posts: Vec::new(),
+            births: vec![Birth { agent, workload, node, priority: 1, first }],
+            also: None,
+        };
+        self.store.append(vec![append]).await.pop().unwrap().unwrap();
+        Talker { tenant, agent, scope, version: 1, said: 0 }
+    }
+
+    async fn append(&self, who: &mut Talker, events: Vec<AgentEvent>, state: AgentState) {
+        let count = events.len() as u64;
+        let append = Append {
+            stream: StreamId::Agent(who.agent),
+            guard: Guard::Owner(Epoch(1)),
+            expected: Version(who.version),
+            stamp: Self::stamp(&who.tenant),
+            facts: events.into_iter().map(Fact::Agent).collect(),
+            row: Some(RowChange { state, due: None }),
+            takes: Vec::new(),
+            posts: Vec::new(),
+            births: Vec::new(),
+            also: None,
+        };
+        self.store.append(vec![append]).await.pop().unwrap().unwrap();
+        who.version += count;
+    }
+
+    /// Somebody says something to the agent, and it answers.
+    async fn turn(&self, who: &mut Talker, question: &str, answer: &str) {
+        let seq = Seq(u64::from(who.said) + 1);
+        let conversation = Some(Conversation {
+            scope: who.scope,
+            name: "Guide".into(),
+            page_size: SIZE,
+            heard: vec![Heard { role: Role::User, text: question.into() }],
+            sent: None,
+            before: who.said,
+        });
+        who.said += 2;
+        let intent =
+            Intent::Model { model: String::new(), sources: Vec::new(), reserved: Spend::default(), conversation };
+        let reply = ModelReply {
+            text: answer.into(),
+            finish: Finish::Stop,
+            model: String::new(),
+            spend: Spend::default(),
+            tokens_left_out: Tokens(0),
+            tool_calls: Vec::new(),
+        };
+        let result = EffectResult::Done(Answer::Model(reply));
+        let events = vec![
+            AgentEvent::EffectIntended { seq, intent, fingerprint: [0; 32] },
+            AgentEvent::EffectEnded { seq, result, spend: Spend::default() },
+        ];
+        self.append(who, events, AgentState::Running).await;
+    }
+
+    async fn ends(&self, who: &mut Talker) {
+        let ended = AgentEvent::Ended { outcome: Outcome::Ok(Payload::new(vec![0xf6])), spend: Spend::default() };
+        self.append(who, vec![ended], AgentState::Succeeded).await;
+    }
+
+    /// Lets time pass until so many pages are stored, or for ever.
+    async fn until_stored(&self, remembrance: &Remembrance, rows: u64) {
+        for _ in 0..10_000 {
+            if remembrance.standing().rows >= rows {
+                return;
+            }
+            self.clock.advance(APPEND_EVERY);
+            tokio::task::yield_now().await;
+        }
+        panic!("{rows} pages should have been stored: {:?}", remembrance.standing());
+    }
+}
+
+fn own(who: &Talker) -> Scope {
+    Scope::Agent(who.tenant.clone(), who.agent)
+}
+
+async fn found(remembrance: &Remembrance, scope: Scope, query: &str) -> Vec<String> {
+    let asked = Asked { scope, query: query.into(), messages: 3, tokens: None };
+    remembrance.recall(asked).await.unwrap().messages.into_iter().map(|found| found.message.text).collect()
+}
+
+#[tokio::test]
+async fn what_was_said_a_moment_ago_is_found_with_where_it_is_from() {
+    let desk = Desk::new();
+    let remembrance = desk.start(None);
+    let mut who = desk.born("t", 1, ConversationScope::Agent).await;
+    desk.turn(&mut who, "when does the train leave", "at nine").await;
+    desk.turn(&mut who, "what do we eat", "soup").await;
+    desk.turn(&mut who, "who drives", "Ada drives the bus").await;
+    let asked = Asked { scope: own(&who), query: "which train".into(), messages: 2, tokens: None };
+    let recalled = remembrance.recall(asked).await.unwrap();
+    let [first, second] = &recalled.messages[..] else { panic!("two were asked for") };
+    assert_eq!((first.message.text.as_str(), first.message.role), ("when does the train leave", Role::User));
+    assert_eq!((second.message.text.as_str(), second.message.speaker.as_str()), ("at nine", "Guide"));
+    assert!(first.page.is_some() && recalled.mode == Some(Mode::Keywords));
+    assert_eq!(nexa_paging::PlaceInLog::of(first.message.seq).version, Version(2));
+    assert_eq!(recalled.seen, *desk.store.head().borrow());
+    assert_eq!(found(&remembrance, own(&who), "bus").await[0], "Ada drives the bus", "although its page is open");
+}
+
+#[tokio::test]
+async fn nothing_of_another_tenant_or_beyond_the_scope_is_found() {
+    let desk = Desk::new();
+    let remembrance = desk.start(None);
+    let (mut own_only, mut shared) =
+        (desk.born("t", 1, ConversationScope::Agent).await, desk.born("t", 2, ConversationScope::Tenant).await);
+    let mut other = desk.born("other", 3, ConversationScope::Tenant).await;
+    for (who, text) in [(&mut own_only, "mine"), (&mut shared, "ours"), (&mut other, "theirs")] {
+        desk.turn(who, &format!("the secret is {text}"), "noted").await;
+        desk.turn(who, "so", "so").await;
+    }
+    let of = |name: &str| Scope::Tenant(tenant(name));
+    for stored in [false, true] {
+        if stored {
+            desk.until_stored(&remembrance, 3).await;
+        }
+        let secret = |text: &str| format!("the secret is {text}");
+        let all = |texts: Vec<String>| texts.into_iter().filter(|text| text.contains("secret")).collect::<Vec<_>>();
+        assert_eq!(all(found(&remembrance, of("t"), "secret").await), [secret("ours")], "stored: {stored}");
+        assert_eq!(all(found(&remembrance, of("other"), "secret").await), [secret("theirs")]);
+        assert_eq!(all(found(&remembrance, own(&own_only), "secret").await), [secret("mine")]);
+        let foreign = Scope::Agent(tenant("other"), own_only.agent);
+        assert!(found(&remembrance, foreign, "secret").await.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn pages_are_stored_after_a_while_and_a_restart_goes_on_from_there() {
+    let desk = Desk::new();
+    let remembrance = desk.start(None);
+    let mut who = desk.born("t", 1, ConversationScope::Agent).await;
+    for nth in 0..5 {
+        desk.turn(&mut who, &format!("question {nth}"), &format!("answer {nth}")).await;
+    }
+    assert_eq!(found(&remembrance, own(&who), "answer 4").await[0], "answer 4");
+    desk.until_stored(&remembrance, 2).await;
+    let (pages, _) = remembrance.pages(&who.tenant, who.agent, Version(0), 9).await.unwrap();
+    let shape = |pages: &[nexa_remember::PageLine]| {
+        pages.iter().map(|page| (page.messages, page.stored, page.id.is_none())).collect::<Vec<_>>()
+    };
+    assert_eq!(shape(&pages), [(4, true, false), (4, true, false), (2, false, true)]);
+    remembrance.stop(Duration::from_secs(5)).await;
+
+    let again = desk.start(None);
+    assert_eq!(found(&again, own(&who), "answer 4").await[0], "answer 4", "what was open is open again");
+    desk.turn(&mut who, "question 5", "answer 5").await;
+    desk.ends(&mut who).await;
+    let (pages, _) = again.pages(&who.tenant, who.agent, Version(0), 9).await.unwrap();
+    assert_eq!(shape(&pages), [(4, true, false), (4, true, false), (4, false, false)]);
+    assert_eq!(again.standing().sealed, 1, "the others were not made again");
+    let (messages, next) = again.messages(&who.tenant, who.agent, Version(0)).await.unwrap();
+    assert_eq!((messages.len(), next), (12, None));
+    assert_eq!(messages[11].message.text, "answer 5");
+}
+
+#[tokio::test]
+async fn pages_that_cannot_be_stored_are_found_and_stored_later() {
+    let desk = Desk::new();
+    let remembrance = desk.start(None);
+    desk.pages.fails.store(true, Ordering::SeqCst);
+    let mut who = desk.born("t", 1, ConversationScope::Agent).await;
+    desk.turn(&mut who, "where is the key", "under the mat").await;
+    desk.turn(&mut who, "so", "so").await;
+    assert_eq!(found(&remembrance, own(&who), "key").await[0], "where is the key");
+    while remembrance.standing().failures == 0 {
+        desk.clock.advance(APPEND_EVERY);
+        tokio::task::yield_now().await;
+    }
+    assert_eq!((remembrance.standing().waiting, remembrance.standing().rows), (1, 0));
+    assert_eq!(found(&remembrance, own(&who), "key").await[0], "where is the key");
+    desk.pages.fails.store(false, Ordering::SeqCst);
+    desk.until_stored(&remembrance, 1).await;
+    assert_eq!(found(&remembrance, own(&who), "key").await[0], "where is the key");
+}
+
+#[tokio::test]
+async fn what_was_forgotten_is_not_found_also_when_the_log_is_read_again() {
+    let desk = Desk::new();
+    let remembrance = desk.start(None);
+    let mut who = desk.born("t", 1, ConversationScope::Agent).await;
+    let mut other = desk.born("t", 2, ConversationScope::Agent).await;
+    for _ in 0..3 {
+        desk.turn(&mut who, "the code is 4711", "noted").await;
+        desk.turn(&mut other, "the code is 42", "noted").await;
+    }
+    let foreign = remembrance.forget(&tenant("other"), who.agent).await.unwrap();
+    assert_eq!((foreign, found(&remembrance, own(&who), "code").await.is_empty()), (0, false));
+    assert!(remembrance.forget(&who.tenant, who.agent).await.unwrap() > 0);
+    assert!(found(&remembrance, own(&who), "code").await.is_empty());
+    remembrance.rebuild().await.unwrap();
+    assert!(found(&remembrance, own(&who), "code").await.is_empty());
+    assert!(!found(&remembrance, own(&other), "code").await.is_empty(), "nobody else is forgotten");
+    assert_eq!(remembrance.forget(&who.tenant, who.agent).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn vectors_come_later_and_find_what_words_do_not() {
+    let desk = Desk::new();
+    let remembrance = desk.start(Some(Arc::new(HashedWords::new(64))));
+    let mut who = desk.born("t", 1, ConversationScope::Agent).await;
+    desk.turn(&mut who, "the ferry crosses at dawn", "yes").await;
+    desk.turn(&mut who, "bread and butter", "fine").await;
+    let _ = found(&remembrance, own(&who), "ferry").await;
+    desk.until_stored(&remembrance, 1).await;
+    while remembrance.pages(&who.tenant, who.agent, Version(0), 9).await.unwrap().0[0].embedded < SIZE {
+        desk.clock.advance(APPEND_EVERY);
+        tokio::task::yield_now().await;
+    }
+    let asked = Asked { scope: own(&who), query: "ferry at dawn".into(), messages: 1, tokens: None };
+    let recalled = remembrance.recall(asked).await.unwrap();
+    assert_eq!(recalled.mode, Some(Mode::Hybrid));
+    assert!(recalled.messages[0].why.cosine.is_some_and(|cosine| cosine > 0.5), "{:?}", recalled.messages[0].why);
+}
+
+/// Never answers.
+struct Silent;
+
+impl Embedder for Silent {
+    fn model(&self) -> &'static str {
+        "test/silent"
+    }
+    fn dimension(&self) -> usize {
+        8
+    }
+    fn embed(&self, _: EmbedCall) -> futures::future::BoxFuture<'_, Result<Embedded, EmbedError>> {
+        Box::pin(async { Err(EmbedError::Absent("no weights".into())) })
+    }
+}
+
+#[tokio::test]
+async fn without_weights_words_are_enough_and_many_pages_go_at_once() {
+    let desk = Desk::new();
+    let remembrance = desk.start(Some(Arc::new(Silent)));
+    let mut who = desk.born("t", 1, ConversationScope::Agent).await;
+    for nth in 0..APPEND_ROWS * 2 {
+        desk.turn(&mut who, &format!("fact number {nth}"), "noted").await;
+    }
+    assert_eq!(found(&remembrance, own(&who), "number 700").await[0], "fact number 700");
+    for _ in 0..10_000 {
+        if remembrance.standing().rows >= APPEND_ROWS as u64 {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    assert!(remembrance.standing().rows >= APPEND_ROWS as u64, "no time has passed: {:?}", remembrance.standing());
+    assert_eq!(found(&remembrance, own(&who), "number 700").await[0], "fact number 700");
+}
