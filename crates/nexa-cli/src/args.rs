@@ -6,6 +6,7 @@
 mod audit;
 mod cluster;
 mod load;
+mod memory;
 mod program;
 
 use std::num::NonZeroU64;
@@ -19,6 +20,7 @@ pub use cluster::{
     RebalanceArgs, ServeArgs,
 };
 pub use load::{LoadArgs, LoadShape};
+pub use memory::{MemoryAction, MemoryArgs, OfAgent, PagesArgs, RebuildArgs, RecallArgs, RecallFrom};
 pub use program::{CheckArgs, ExplainArgs, FmtArgs, GraphArgs, InputArgs, RunArgs, TestArgs};
 
 /// Runs teams of LLM agents that survive crashes without losing or repeating work.
@@ -128,6 +130,15 @@ pub enum Command {
     Plan(PlanArgs),
     /// Print the history of a workload, or search all history.
     Logs(LogsArgs),
+    /// Find what an agent, or those beside it, said and heard.
+    ///
+    /// An agent remembers if its declaration has `memory: {}`. Words are searched, and meaning where there are vectors (`nexa
+    /// models pull`); every message says which agent, which fact of its history and which page it is from, and why it was found.
+    #[command(after_help = memory::RECALL_EXAMPLES)]
+    Recall(RecallArgs),
+    /// Look after what an agent remembers: count it, list its pages, export it, forget it.
+    #[command(after_help = memory::MEMORY_EXAMPLES)]
+    Memory(MemoryArgs),
     /// Cancel a workload and everything that it has in flight.
     Cancel(CancelArgs),
     /// Send a message to an agent.

@@ -22,11 +22,12 @@ pub mod window;
 
 use std::sync::Arc;
 
-use futures::Stream;
+use futures::{Stream, StreamExt as _};
 use nexa_proto::v1;
 use nexa_proto::v1::agent_service_client::AgentServiceClient;
 use nexa_proto::v1::approval_service_client::ApprovalServiceClient;
 use nexa_proto::v1::cluster_service_client::ClusterServiceClient;
+use nexa_proto::v1::context_service_client::ContextServiceClient;
 use nexa_proto::v1::history_service_client::HistoryServiceClient;
 use nexa_proto::v1::program_service_client::ProgramServiceClient;
 use nexa_proto::v1::workload_service_client::WorkloadServiceClient;
@@ -165,6 +166,16 @@ rpcs! {
     approvals = ApprovalServiceClient.list(ApprovalServiceListRequest) -> ApprovalServiceListResponse;
     /// Answers an approval. An empty request id is filled in.
     answer = ApprovalServiceClient.answer(ApprovalServiceAnswerRequest) -> ApprovalServiceAnswerResponse, request_id;
+    /// Finds messages that agents remember, the best first.
+    recall = ContextServiceClient.recall(ContextServiceRecallRequest) -> ContextServiceRecallResponse;
+    /// Lists pages of what an agent remembers.
+    memory_pages = ContextServiceClient.list_pages(ContextServiceListPagesRequest) -> ContextServiceListPagesResponse;
+    /// Tells what an agent remembers, in numbers.
+    memory_stats = ContextServiceClient.stats(ContextServiceStatsRequest) -> ContextServiceStatsResponse;
+    /// Forgets what an agent remembers.
+    forget_memory = ContextServiceClient.forget(ContextServiceForgetRequest) -> ContextServiceForgetResponse;
+    /// Has the pages made again from the log. For operators.
+    rebuild_memory = ContextServiceClient.rebuild(ContextServiceRebuildRequest) -> ContextServiceRebuildResponse;
     /// Searches what was said and done, one page.
     search = HistoryServiceClient.search(HistoryServiceSearchRequest) -> HistoryServiceSearchResponse;
 }
@@ -231,6 +242,23 @@ impl Client {
         &self,
     ) -> Result<impl Stream<Item = Result<Vec<v1::Node>, ClientError>> + Send + use<>, ClientError> {
         watch::nodes(self.clone()).await
+    }
+
+    /// Everything that an agent remembers, part by part in the order in which it was said. A stream that breaks is not gone on
+    /// with: ask for all of it again.
+    ///
+    /// # Errors
+    /// [`ClientError`] if the server refuses, or is away.
+    pub async fn export_memory(
+        &self,
+        agent_id: &str,
+    ) -> Result<impl Stream<Item = Result<Vec<v1::RememberedMessage>, ClientError>> + Send + use<>, ClientError> {
+        let mut client = ContextServiceClient::new(self.door().1)
+            .max_decoding_message_size(nexa_proto::MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(nexa_proto::MESSAGE_BYTES_MAX);
+        let request = self.dressed(v1::ContextServiceExportRequest { agent_id: agent_id.to_owned() }, None);
+        let parts = client.export(request).await.map_err(ClientError::from)?.into_inner();
+        Ok(parts.map(|part| part.map(|part| part.messages).map_err(ClientError::from)))
     }
 
     /// A request with the token, and what is known of its attempt if there is a deadline.

@@ -31,6 +31,7 @@ use crate::anchoring::{Anchoring, ClusterLog};
 use crate::backend::Backend;
 use crate::chain;
 use crate::config::Project;
+use crate::remembering;
 use crate::wiring::{self, Before, Porch, Wired};
 
 /// How long calls under way have to end once the agents have left.
@@ -132,7 +133,9 @@ pub(crate) async fn join(joining: Joining<'_>) -> Result<Among, Failure> {
     match come_in(&joining, card, relay, &links, config, &ports).await {
         Ok((cluster, node)) => {
             let seen = Arc::new(Seen(cluster.clone()));
-            let before = Before { tokens: joining.tokens, fleet: seen, neighbours: Some(cluster.neighbours()) };
+            let remembrance = remembering::start(joining.project, None, &ports)?;
+            let neighbours = Some(cluster.neighbours());
+            let before = Before { tokens: joining.tokens, fleet: seen, neighbours, remembrance };
             let wired = wiring::open(node, joining.backend, &ports, before, joining.door, joining.porch).await?;
             let clock = Arc::clone(&ports.clock);
             let anchoring = log.map(|log| Anchoring::of_leader(log, cluster.id().clone(), generation, clock));

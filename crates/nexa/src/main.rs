@@ -21,6 +21,7 @@ mod input;
 mod load;
 mod models;
 mod nofile;
+mod remembering;
 mod run;
 mod serve;
 mod signals;
@@ -99,6 +100,8 @@ async fn execute(cli: Cli) -> Result<(), Failure> {
         Command::Plan(args) => commands::plan(args, output).await,
         Command::Ps(args) => commands::ps(args, output).await,
         Command::Logs(args) => commands::logs(args, output).await,
+        Command::Recall(args) => commands::recall(args, output).await,
+        Command::Memory(args) => commands::memory(args, output).await,
         Command::Cancel(args) => commands::cancel(args, output).await,
         Command::Send(args) => commands::send(args, output).await,
         Command::Approve(args) => commands::approve(args, output).await,

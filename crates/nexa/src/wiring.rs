@@ -31,6 +31,7 @@ use nexa_ports::dice::SystemDice;
 use nexa_ports::embedder::Embedder;
 use nexa_ports::model::Model;
 use nexa_ports::neighbours::{Alone, Neighbours};
+use nexa_remember::Remembrance;
 use nexa_runtime::fence::Always;
 use nexa_runtime::{Node, NodeConfig, Ports};
 use nexa_telemetry::Probes;
@@ -45,6 +46,7 @@ use crate::anchoring::Anchoring;
 use crate::backend::Backend;
 use crate::chain;
 use crate::config::{self, Embedding, Project, Provider};
+use crate::remembering;
 
 /// A script's memory of which turns it used, in the data folder.
 const SCRIPT_JOURNAL: &str = "script.journal";
@@ -62,6 +64,7 @@ pub(crate) struct Wired {
     backend: Backend,
     /// Ended after the node.
     anchoring: Option<Anchoring>,
+    remembrance: Remembrance,
     closing: CancellationToken,
     shutdown: CancellationToken,
     door: JoinHandle<Result<(), tonic::transport::Error>>,
@@ -143,7 +146,8 @@ pub(crate) async fn wire(
     let node = start(node_config(name, project)?, ports.clone()).await?;
     let bound = listen.bind_behind(cover).await.map_err(|error| Failure::error(chain(&error)))?;
     let fleet = Lone::new(Arc::new(node.clone()), bound.address());
-    let before = Before { tokens: tokens.map(Arc::new), fleet: Arc::new(fleet), neighbours: None };
+    let remembrance = remembering::start(project, args.models_dir.as_deref(), &ports)?;
+    let before = Before { tokens: tokens.map(Arc::new), fleet: Arc::new(fleet), neighbours: None, remembrance };
     let wired = open(node, backend, &ports, before, bound, Arc::new(porch)).await?;
     Ok(Wired { anchoring: Some(anchoring), ..wired })
 }
@@ -156,6 +160,8 @@ pub(crate) struct Before {
     pub(crate) fleet: Arc<dyn Fleet>,
     /// The other nodes, if it is one among others.
     pub(crate) neighbours: Option<Arc<dyn Neighbours>>,
+    /// What agents remember.
+    pub(crate) remembrance: Remembrance,
 }
 
 /// What a node without others has to do with the outside.
@@ -193,11 +199,12 @@ pub(crate) async fn open(
     bound: Bound,
     porch: Arc<Porch>,
 ) -> Result<Wired, Failure> {
-    let Before { tokens, fleet, neighbours } = before;
+    let Before { tokens, fleet, neighbours, remembrance } = before;
     let host: Arc<dyn Host> = Arc::new(node.clone());
     let (clock, dice) = (&ports.clock, &ports.dice);
     let (store, views) = (Arc::clone(&backend.store), Arc::clone(&backend.views));
-    let mut handlers = Handlers::new(store, views, Arc::clone(&host), Arc::clone(clock)).fleet(fleet);
+    let handlers = Handlers::new(store, views, Arc::clone(&host), Arc::clone(clock)).fleet(fleet);
+    let mut handlers = handlers.remembering(remembrance.clone());
     if let Some(neighbours) = neighbours {
         handlers = handlers.among(neighbours);
     }
@@ -214,7 +221,7 @@ pub(crate) async fn open(
     let served = porch.threads.spawn(async move { gateway.serve_at(bound, config, stop).await });
     let served = served.await.map_err(|error| Failure::error(chain(&error)))?;
     let (address, door, anchoring) = (served.address, served.done, None);
-    Ok(Wired { address, node, backend, anchoring, closing, shutdown, door, _porch: porch })
+    Ok(Wired { address, node, backend, anchoring, remembrance, closing, shutdown, door, _porch: porch })
 }
 
 impl Wired {
@@ -268,6 +275,7 @@ impl Wired {
         self.node.drain(grace).await;
         // A door that fails while it closes is closed.
         let _ = self.door.await;
+        self.remembrance.stop(grace).await;
         if let Some(anchoring) = self.anchoring {
             anchoring.stop().await;
         }

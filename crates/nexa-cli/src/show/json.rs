@@ -10,7 +10,8 @@ fn value(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()))
 }
 
-fn time(time: Option<&prost_types::Timestamp>) -> Value {
+/// A moment, in milliseconds since 1970.
+pub fn time(time: Option<&prost_types::Timestamp>) -> Value {
     time.map_or(Value::Null, |time| json!(words::millis(time)))
 }
 

@@ -225,7 +225,9 @@ fn brings_work(message: &Message) -> bool {
             | Command::Cordon(_)
             | Command::Drain(_)
             | Command::Rebalance(_)
-            | Command::RaiseFormat(_),
+            | Command::RaiseFormat(_)
+            | Command::Forget(_)
+            | Command::Rebuild(_),
         )
         | Message::Query(_) => false,
     }

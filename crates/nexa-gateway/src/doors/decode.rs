@@ -15,14 +15,14 @@ use crate::mediator as m;
 /// The priority of a workload that has none.
 const PRIORITY_DEFAULT: u8 = 128;
 
-type Decoded<T> = Result<T, Refusal>;
+pub(super) type Decoded<T> = Result<T, Refusal>;
 
 fn request_id(text: &str) -> Decoded<RequestId> {
     convert::request_id(text)
         .ok_or_else(|| Refusal::field("request_id", "is not a UUID").hint("make a new UUID for each new request"))
 }
 
-fn id<T: FromStr<Err = IdError>>(field: &str, text: &str) -> Decoded<T> {
+pub(super) fn id<T: FromStr<Err = IdError>>(field: &str, text: &str) -> Decoded<T> {
     text.parse().map_err(|error: IdError| Refusal::field(field, format!("expected {}", error.expected)))
 }
 
@@ -35,7 +35,7 @@ fn page(size: i32, token: String) -> Decoded<Page> {
     Ok(Page { size: size.min(PAGE_ITEMS_MAX), token: (!token.is_empty()).then_some(token) })
 }
 
-fn unknown(field: &str, number: i32) -> Refusal {
+pub(super) fn unknown(field: &str, number: i32) -> Refusal {
     Refusal::field(field, format!("{number} is no value of it"))
 }
 

@@ -3,6 +3,7 @@
 //! A door decodes a request into a command or query, asks the mediator, and encodes the reply; it decides nothing. Every
 //! limit of the transport is set here, because the transport itself sets none: see [`DoorConfig`].
 
+mod context;
 mod decode;
 mod encode;
 mod keeper;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use nexa_proto::v1::agent_service_server::AgentServiceServer;
 use nexa_proto::v1::approval_service_server::ApprovalServiceServer;
 use nexa_proto::v1::cluster_service_server::ClusterServiceServer;
+use nexa_proto::v1::context_service_server::ContextServiceServer;
 use nexa_proto::v1::history_service_server::HistoryServiceServer;
 use nexa_proto::v1::program_service_server::ProgramServiceServer;
 use nexa_proto::v1::workload_service_server::WorkloadServiceServer;
@@ -184,7 +186,7 @@ impl Gateway {
         }
         add!(
             ProgramServiceServer WorkloadServiceServer AgentServiceServer ApprovalServiceServer HistoryServiceServer
-            ClusterServiceServer
+            ClusterServiceServer ContextServiceServer
         );
     }
 }

@@ -23,7 +23,7 @@ impl Door {
         Self { mediator }
     }
 
-    async fn ask<M, A: Ask>(
+    pub(super) async fn ask<M, A: Ask>(
         &self,
         request: Request<M>,
         decode: fn(M) -> Result<A, Refusal>,
@@ -85,7 +85,7 @@ fn page<T, M>(listed: Listed<T>, encode: impl Fn(T) -> M) -> (Vec<M>, String, u6
     (listed.items.into_iter().map(encode).collect(), listed.next.unwrap_or_default(), listed.applied_seq.0)
 }
 
-type FrameStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+pub(super) type FrameStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 #[async_trait]
 impl v1::program_service_server::ProgramService for Door {

@@ -12,6 +12,7 @@ mod approvals;
 mod compile;
 mod input;
 mod list;
+mod memory;
 mod nodes;
 mod plan;
 mod programs;
@@ -28,6 +29,7 @@ use nexa_ports::neighbours::Neighbours;
 use nexa_ports::store::{Stamp, Store, StoreError};
 use nexa_ports::view::{ViewError, Views};
 use nexa_proto::refusal::Refusal;
+use nexa_remember::Remembrance;
 use nexa_runtime::ProgramError;
 use nexa_runtime::trace;
 use nexa_types::{AgentId, GlobalSeq, NodeId, Reason, TenantId};
@@ -60,6 +62,8 @@ pub struct Handlers {
     /// The other nodes of its cluster; `None` if it runs alone.
     neighbours: Option<Arc<dyn Neighbours>>,
     clock: Arc<dyn Clock>,
+    /// What agents remember; `None` where nobody keeps it.
+    remembrance: Option<Remembrance>,
     compiler: Arc<Compiler>,
     watches: Arc<Semaphore>,
     closing: CancellationToken,
@@ -95,6 +99,7 @@ impl Handlers {
             host,
             neighbours: None,
             clock,
+            remembrance: None,
             compiler: Arc::new(Compiler::new()),
             watches: Arc::new(Semaphore::new(WATCHES_MAX)),
             closing: CancellationToken::new(),
@@ -114,6 +119,13 @@ impl Handlers {
     #[must_use]
     pub fn among(mut self, neighbours: Arc<dyn Neighbours>) -> Self {
         self.neighbours = Some(neighbours);
+        self
+    }
+
+    /// The same for a node that keeps what agents remember.
+    #[must_use]
+    pub fn remembering(mut self, remembrance: Remembrance) -> Self {
+        self.remembrance = Some(remembrance);
         self
     }
 
@@ -185,6 +197,8 @@ impl Handlers {
             Command::Drain(drain) => self.drain(drain).await.map(Reply::Draining),
             Command::Rebalance(_) => self.rebalance().await.map(Reply::Rebalanced),
             Command::RaiseFormat(raise) => self.raise_format(by, raise).await.map(Reply::FormatRaised),
+            Command::Forget(forget) => self.forget(by, forget).await.map(Reply::Forgotten),
+            Command::Rebuild(_) => self.rebuild().await.map(Reply::Rebuilt),
         }
     }
 
@@ -205,6 +219,10 @@ impl Handlers {
             Query::ListNodes(_) => self.list_nodes().await.map(Reply::Nodes),
             Query::WatchNodes(_) => self.watch_nodes().map(Reply::NodeLists),
             Query::ListFormats(_) => self.list_formats().await.map(Reply::Formats),
+            Query::Recall(recall) => self.recall(by, recall).await.map(Reply::Recollected),
+            Query::ListPages(list) => self.list_pages(by, list).await.map(Reply::Pages),
+            Query::MemoryStats(stats) => self.memory_stats(by, stats).await.map(Reply::MemoryStats),
+            Query::ExportMemory(export) => self.export_memory(by, export).await.map(Reply::Exported),
         }
     }
 

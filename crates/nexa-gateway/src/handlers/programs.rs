@@ -44,6 +44,7 @@ impl Handlers {
 
     /// Keeps a module and loads it.
     pub(super) async fn keep_module(&self, by: &By, module: &Module, name: &str) -> Result<Arc<Program>, Refusal> {
+        self.follow_memory(module);
         let stamp = self.stamp(by);
         self.host.put_program(by.tenant(), module, name, stamp).await.map_err(program_refusal)
     }

@@ -133,6 +133,7 @@ impl Handlers {
             }
             What::Kept { module, entry, input } => {
                 let program = self.host.program(by.tenant(), module).await.map_err(program_refusal)?;
+                self.follow_memory(program.module());
                 function(&program, &entry, &input)
             }
             What::List { agents, on_failure } => {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use nexa_event::fact::OnFailure;
 use nexa_lang::AgentSpec;
+use nexa_paging::FoundMessage;
 use nexa_ports::view::{HistoryHit, Listed, Page};
 use nexa_types::{
     AgentId, AgentState, Budget, EffectKey, GlobalSeq, ModuleHash, NodeId, RequestId, Seq, WorkloadId, WorkloadState,
@@ -16,6 +17,8 @@ use nexa_view::{AgentView, ApprovalView, ProgramView, WorkloadView};
 
 use crate::fleet::{FormatsView, NodeView};
 
+use super::memory::{ExportMemory, Forget, ListPages, MemoryStats, PagesListed, Rebuild, Recall, Recollected, Stats};
+use super::operating::{Cordon, Drain, ListFormats, ListNodes, Migrate, RaiseFormat, Rebalance, WatchNodes};
 use super::reply::{AgentSnapshot, Frames, Planned, ProgramInfo, ProgramPut, Submitted};
 
 /// Something to do or to tell.
@@ -92,6 +95,10 @@ messages! {
         Rebalance -> Rebalanced(()),
         /// Write a newer format.
         RaiseFormat -> FormatRaised(()),
+        /// Forget what an agent remembers.
+        Forget -> Forgotten(u64),
+        /// Make pages again from the log.
+        Rebuild -> Rebuilt(GlobalSeq),
     }
     Query {
         /// What a kept program offers.
@@ -124,6 +131,14 @@ messages! {
         WatchNodes -> NodeLists(Frames<Vec<NodeView>>),
         /// The formats of what is stored.
         ListFormats -> Formats(FormatsView),
+        /// Messages that agents remember, by a query.
+        Recall -> Recollected(Recollected),
+        /// Pages of an agent.
+        ListPages -> Pages(PagesListed),
+        /// What an agent remembers, in numbers.
+        MemoryStats -> MemoryStats(Stats),
+        /// All that an agent remembers.
+        ExportMemory -> Exported(Frames<Vec<FoundMessage>>),
     }
 }
 
@@ -152,6 +167,7 @@ impl Message {
                     | Command::Drain(_)
                     | Command::Rebalance(_)
                     | Command::RaiseFormat(_)
+                    | Command::Rebuild(_)
             ),
             Self::Query(query) => {
                 matches!(query, Query::ListNodes(_) | Query::WatchNodes(_) | Query::ListFormats(_))
@@ -173,7 +189,9 @@ impl Message {
                 | Command::Cordon(_)
                 | Command::Drain(_)
                 | Command::Rebalance(_)
-                | Command::RaiseFormat(_) => None,
+                | Command::RaiseFormat(_)
+                | Command::Forget(_)
+                | Command::Rebuild(_) => None,
             },
         }
     }
@@ -448,51 +466,3 @@ pub struct SearchHistory {
     /// Not before the read model has seen this.
     pub min_seq: GlobalSeq,
 }
-
-/// Move an agent to another node while it runs.
-#[derive(Debug, Clone)]
-pub struct Migrate {
-    /// Which.
-    pub agent: AgentId,
-    /// Where to; without it, wherever there is most room.
-    pub to: Option<NodeId>,
-}
-
-/// Keep new agents away from a node.
-#[derive(Debug, Clone)]
-pub struct Cordon {
-    /// Which.
-    pub node: NodeId,
-    /// Let them come again instead.
-    pub undo: bool,
-}
-
-/// Move every agent of a node away, and keep new ones from it.
-#[derive(Debug, Clone)]
-pub struct Drain {
-    /// Which.
-    pub node: NodeId,
-}
-
-/// Even out the load of the nodes now.
-#[derive(Debug, Clone)]
-pub struct Rebalance;
-
-/// Write a newer format.
-#[derive(Debug, Clone)]
-pub struct RaiseFormat {
-    /// Which.
-    pub format: u16,
-}
-
-/// The nodes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ListNodes;
-
-/// The nodes, as they change.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WatchNodes;
-
-/// The formats of what is stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ListFormats;

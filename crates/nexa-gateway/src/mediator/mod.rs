@@ -17,7 +17,9 @@
 
 mod chain;
 mod layers;
+mod memory;
 mod message;
+mod operating;
 mod reply;
 #[cfg(test)]
 mod tests;
@@ -37,7 +39,9 @@ use crate::admission::{Admission, Entrance, Porter};
 pub use chain::{Layer, Next};
 pub use layers::tokens::{Access, TokenError, Tokens};
 pub(crate) use layers::{around, go_on, identify};
+pub use memory::*;
 pub use message::*;
+pub use operating::*;
 pub use reply::*;
 
 /// Where the layers of this crate stand.

@@ -18,6 +18,8 @@ const REASON_CHARS_MAX: usize = 1_024;
 const NOTE_CHARS_MAX: usize = 4_096;
 /// The words of a search, in bytes.
 const QUERY_BYTES_MAX: usize = 1_024;
+/// The query of a recall, in bytes.
+const RECALL_QUERY_BYTES_MAX: usize = nexa_ports::pages::QUERY_BYTES_MAX;
 
 pub(in crate::mediator) fn validate() -> Layer {
     around(
@@ -67,12 +69,20 @@ impl Wrong {
                     self.say("query", "has no words".to_owned());
                 }
             }
+            Message::Query(Query::Recall(recall)) => {
+                self.bytes("query", recall.query.len(), RECALL_QUERY_BYTES_MAX);
+                if recall.query.trim().is_empty() {
+                    self.say("query", "has no words".to_owned());
+                }
+            }
             Message::Command(
                 Command::Migrate(_)
                 | Command::Cordon(_)
                 | Command::Drain(_)
                 | Command::Rebalance(_)
-                | Command::RaiseFormat(_),
+                | Command::RaiseFormat(_)
+                | Command::Forget(_)
+                | Command::Rebuild(_),
             )
             | Message::Query(
                 Query::GetProgram(_)
@@ -88,7 +98,10 @@ impl Wrong {
                 | Query::ListApprovals(_)
                 | Query::ListNodes(_)
                 | Query::WatchNodes(_)
-                | Query::ListFormats(_),
+                | Query::ListFormats(_)
+                | Query::ListPages(_)
+                | Query::MemoryStats(_)
+                | Query::ExportMemory(_),
             ) => {}
         }
     }
