@@ -162,6 +162,11 @@ impl PageWriter {
             since: None,
         });
         let mut sealed = Vec::new();
+        if let Some((_, number, asked)) = talk.awaited.take() {
+            // Nobody waits for that answer any more.
+            let place = PlaceInLog { version: told.version, number: 0 };
+            sealed.extend(talk.say(told, asked, number, place, (Role::Assistant, String::new(), "")));
+        }
         for (number, heard) in (0..).zip(&of.heard) {
             let place = PlaceInLog { version: told.version, number };
             let said = (heard.role, String::new(), heard.text.as_str());
@@ -175,20 +180,14 @@ impl PageWriter {
         let Some(talk) = self.talks.get_mut(&told.agent) else { return Vec::new() };
         let Some((_, number, asked)) = talk.awaited.filter(|(awaited, ..)| *awaited == seq) else { return Vec::new() };
         talk.awaited = None;
-        let mut sealed = Vec::new();
-        if let EffectResult::Done(Answer::Model(reply)) = result {
-            let place = PlaceInLog { version: told.version, number: 0 };
-            let text = spoken(reply);
-            let said = (Role::Assistant, talk.name.clone(), &*text);
-            sealed.extend(talk.say(told, asked, number, place, said));
-        }
-        if (number + 1).is_multiple_of(talk.page_size) {
-            sealed.extend(talk.seal(told.agent, told.position));
-        } else {
-            // The page goes on behind this place also if it is empty, and its agent is known from the question on only.
-            talk.since.get_or_insert(asked);
-        }
-        sealed
+        let text = match result {
+            EffectResult::Done(Answer::Model(reply)) => spoken(reply),
+            // Its place stays empty.
+            _ => "".into(),
+        };
+        let place = PlaceInLog { version: told.version, number: 0 };
+        let said = (Role::Assistant, talk.name.clone(), &*text);
+        talk.say(told, asked, number, place, said)
     }
 }
 
@@ -219,18 +218,21 @@ impl Talk {
             sealed.extend(self.seal(told.agent, told.position));
             self.page = page;
         }
-        if self.left_out == Some(page) || text.is_empty() {
+        if self.left_out == Some(page) {
             return sealed;
         }
-        let room = PAGE_TEXT_BYTES_MAX / self.page_size as usize;
-        let text = &text[..text.floor_char_boundary(room)];
-        let tokens = u32::try_from(text.len().div_ceil(TOKEN_BYTES)).unwrap_or(u32::MAX);
+        // Also if nothing was said: whoever begins to read behind it would leave this page out.
         self.since.get_or_insert(asked);
-        let (seq, text, at) = (place.packed(), text.to_owned(), told.at);
-        self.open.push(MemoryMessage { seq, role, speaker, text, at, tokens });
-        let is_last = (number + 1).is_multiple_of(self.page_size);
+        if !text.is_empty() {
+            let room = PAGE_TEXT_BYTES_MAX / self.page_size as usize;
+            let text = text[..text.floor_char_boundary(room)].to_owned();
+            let tokens = u32::try_from(text.len().div_ceil(TOKEN_BYTES)).unwrap_or(u32::MAX);
+            self.open.push(MemoryMessage { seq: place.packed(), role, speaker, text, at: told.at, tokens });
+        }
         // An answer that is waited for is the next one, and never of a page before.
-        sealed.extend(if is_last { self.seal(told.agent, told.position) } else { None });
+        if (number + 1).is_multiple_of(self.page_size) {
+            sealed.extend(self.seal(told.agent, told.position));
+        }
         sealed
     }
 

@@ -264,8 +264,12 @@ mod tests {
         let long = format!("a\n{}", "b ".repeat(80));
         let messages = vec![message("Guide", "the train leaves at 9", None), message("", &long, Some(0.5))];
         let found = v1::ContextServiceRecallResponse { messages, mode: 3, pages: 2, seen_seq: 9 };
-        expect![[r#""#]].assert_eq(&recalled(&found));
-        expect![[r#""#]].assert_eq(&remembered(&found.messages[0]).to_string());
+        expect![[r#"
+            SCORE  WHY         FROM     WHO    TEXT
+            1.23   words 1.00  a-1:7.1  Guide  the train leaves at 9
+            1.23   near 0.50   a-1:7.1  user   a b b b b b b b b b b b b b b b b b b b b b b b b b b b b b b b b b b b b b b b b b b b b b b b b b …
+        "#]].assert_eq(&recalled(&found));
+        expect![[r#"{"role":"user","speaker":"Guide","text":"the train leaves at 9","at":null,"tokens":3,"agent_id":"a-1","page_id":"p-2","version":7,"number":1,"score":1.234,"keywords":1.0,"cosine":null,"page":0.5,"neighbours":0.25,"conversation":1.0}"#]].assert_eq(&remembered(&found.messages[0]).to_string());
     }
 
     #[test]
@@ -281,7 +285,13 @@ mod tests {
             stored,
             ..v1::MemoryPage::default()
         };
-        expect![[r#""#]].assert_eq(&page_table(&[page("p-1", true), page("p-2", false), page("", false)]));
+        expect![[r#"
+            PAGE    FACTS  LAST  MESSAGES  TOKENS  VECTORS  BYTES
+            p-1     3-12         8         160     8        2048
+            p-2     3-12         8         160     0        -
+            (open)  3-12         8         160     0        -
+        "#]]
+        .assert_eq(&page_table(&[page("p-1", true), page("p-2", false), page("", false)]));
         let stats = v1::ContextServiceStatsResponse {
             pages: 2,
             messages: 17,
@@ -294,7 +304,14 @@ mod tests {
             node_stored: 12,
             node_recalls: 3,
         };
-        expect![[r#""#]].assert_eq(&stats_lines(&stats));
-        expect![[r#""#]].assert_eq(&stats_json("a-1", &stats).to_string());
+        expect![[r#"
+            pages     2 (1 not stored yet)
+            messages  17 (8 with vectors)
+            tokens    about 320
+            bytes     2048
+            the node  4 pages wait, 12 stored, 3 queries; the log is read up to 99
+        "#]]
+        .assert_eq(&stats_lines(&stats));
+        expect![[r#"{"agent_id":"a-1","pages":2,"messages":17,"tokens":320,"bytes":2048,"embedded":8,"unstored":1,"node_waiting":4,"node_folded_seq":99,"node_stored":12,"node_recalls":3}"#]].assert_eq(&stats_json("a-1", &stats).to_string());
     }
 }
