@@ -41,6 +41,8 @@ const OPEN_MAX: usize = 250;
 const OPEN_EVERY: Duration = Duration::from_secs(2);
 /// Workloads that are looked for at once after a cut.
 const LOOKED_FOR: usize = 200;
+/// How long an item of a list may take, and each agent of the program: faults, and not their sum on a slow machine.
+const ITEM_WITHIN: Duration = Duration::from_secs(600);
 /// Items of a list.
 const ITEMS: usize = 6;
 
@@ -113,6 +115,7 @@ impl Job {
                 .map(|before| format!("i{before}"))
                 .collect(),
             retry_max: Some(6),
+            timeout_ms: Some(ITEM_WITHIN.as_millis() as u64),
             ..v1::AgentSpec::default()
         };
         v1::AgentList { agents: (0..ITEMS).map(item).collect(), on_failure: v1::OnFailure::FailFast.into() }
