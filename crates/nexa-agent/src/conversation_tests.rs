@@ -1,3 +1,5 @@
+#![allow(clippy::unwrap_used, reason = "a test that unwraps says enough by failing")]
+
 use nexa_event::effect::ToolCall;
 use nexa_types::Seq;
 use proptest::prelude::*;

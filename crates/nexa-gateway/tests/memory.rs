@@ -1,6 +1,8 @@
 //! An agent that remembers, the whole way: a program with `memory` on a real node, a conversation of six hundred turns of which the
 //! model is shown a window, pages made of the log, and what a client finds there through a real door.
 
+#![allow(clippy::unwrap_used, reason = "a test that unwraps says enough by failing")]
+
 mod desk;
 
 use std::sync::{Arc, Mutex};

@@ -157,7 +157,7 @@ impl PageWriter {
             page_size,
             open: Vec::new(),
             page: of.before / page_size,
-            left_out: (of.before % page_size != 0).then_some(of.before / page_size),
+            left_out: (!of.before.is_multiple_of(page_size)).then_some(of.before / page_size),
             awaited: None,
             since: None,
         });

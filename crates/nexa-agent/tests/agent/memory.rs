@@ -1,5 +1,7 @@
 //! Agents that remember: what of a long conversation is sent, and what the log has of it.
 
+#![allow(clippy::unwrap_used, reason = "a test that unwraps says enough by failing")]
+
 use nexa_event::effect::{Conversation, EffectBody, Message, Role};
 use nexa_event::fact::{AgentEvent, Intent};
 
