@@ -302,8 +302,11 @@ impl Remembrance {
     /// # Errors
     /// [`RememberError::Behind`] if it takes longer than a caller waits: it goes on.
     pub async fn rebuild(&self) -> Result<GlobalSeq, RememberError> {
-        self.shared.state().begin_again();
-        self.shared.folded.send_replace(GlobalSeq(0));
+        {
+            let mut state = self.shared.state();
+            state.begin_again();
+            self.shared.folded.send_replace(GlobalSeq(0));
+        }
         self.caught_up().await
     }
 

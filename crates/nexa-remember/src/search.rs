@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nexa_paging::{FoundMessage, Mode, OwnedPage, PagingConfig, Query, RecallBudget, Why, rank_pages};
 use nexa_ports::embedder::{EmbedCall, UnitVector, Urgency};
@@ -25,7 +25,6 @@ pub const WIDE_PAGES_MAX: usize = 256;
 const VECTOR_WAIT: Duration = Duration::from_secs(2);
 
 pub(crate) async fn recall(shared: &Arc<Shared>, asked: Asked, seen: GlobalSeq) -> Result<Recalled, RememberError> {
-    let began = Instant::now();
     let Asked { scope, query, messages, tokens } = asked;
     let vector = vector_of(shared, &scope, &query).await;
     let model = shared.outside.embedder.as_ref().map(|embedder| embedder.model().to_owned());
@@ -49,8 +48,6 @@ pub(crate) async fn recall(shared: &Arc<Shared>, asked: Asked, seen: GlobalSeq) 
     let ranked = tokio::task::spawn_blocking(rank).await;
     let (messages, mode) = ranked.map_err(|error| RememberError::Broken(error.to_string()))?;
     add(&shared.counters.recalls, 1);
-    metrics::counter!("nexa_recalls_total").increment(1);
-    metrics::histogram!("nexa_recall_seconds").record(began.elapsed().as_secs_f64());
     Ok(Recalled { messages, mode, seen, pages: count })
 }
 

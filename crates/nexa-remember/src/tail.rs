@@ -119,8 +119,8 @@ async fn fold(shared: &Shared) -> bool {
                 return false;
             }
         };
-        let mut sealed = 0;
-        let folded = {
+        let (mut sealed, is_last) = (0, facts.len() < SCAN_FACTS);
+        {
             let mut state = shared.state();
             // Somebody wants the log read from its beginning.
             if state.folded != after {
@@ -129,15 +129,16 @@ async fn fold(shared: &Shared) -> bool {
             for recorded in &facts {
                 sealed += state.fold(recorded);
             }
-            state.folded
-        };
+            // Under the lock: whoever has the log read again must not be told of the reading before.
+            if is_last {
+                shared.folded.send_replace(state.folded);
+            }
+        }
         add(&shared.counters.sealed, sealed);
-        metrics::counter!("nexa_pages_sealed_total").increment(sealed as u64);
         if sealed > 0 {
             shared.unembedded.notify_one();
         }
-        if facts.len() < SCAN_FACTS {
-            shared.folded.send_replace(folded);
+        if is_last {
             return true;
         }
         if is_due_now(shared) {
@@ -178,8 +179,6 @@ async fn store_waiting(shared: &Shared) {
                 shared.state().applied(&taken);
                 add(&shared.counters.batches, 1);
                 add(&shared.counters.rows, rows);
-                metrics::counter!("nexa_pages_batches_total").increment(1);
-                metrics::counter!("nexa_pages_stored_total").increment(rows as u64);
                 shared.unembedded.notify_one();
             }
             Err(error) => {

@@ -81,7 +81,6 @@ async fn embed(shared: &Shared, embedder: &dyn Embedder, sealed: SealedPage) -> 
         }
     }
     add(&shared.counters.embedded, vectors.len());
-    metrics::counter!("nexa_pages_embedded_total").increment(vectors.len() as u64);
     let page = MemoryPage::new(sealed.agent, sealed.page.messages.clone(), vectors);
     shared.state().embedded(SealedPage { page, ..sealed }, embedder.model().to_owned());
     Millis(u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX))

@@ -1,5 +1,7 @@
 //! `nexa recall` and `nexa memory`: what agents remember.
 
+use std::io::Write as _;
+
 use futures::StreamExt as _;
 use nexa_client::Client;
 use nexa_proto::v1;
@@ -64,9 +66,13 @@ pub async fn memory(args: &MemoryArgs, output: Output) -> Result<(), Failure> {
             let mut parts = super::connect(server).await?.export_memory(agent).await?;
             while let Some(part) = parts.next().await {
                 for message in part? {
-                    match output {
-                        Output::Json => println!("{}", remembered(&message)),
-                        Output::Table => println!("{}: {}", who(&message), message.text),
+                    let line = match output {
+                        Output::Json => remembered(&message).to_string(),
+                        Output::Table => format!("{}: {}", who(&message), message.text),
+                    };
+                    // Whoever reads it may have enough.
+                    if writeln!(std::io::stdout(), "{line}").is_err() {
+                        return Ok(());
                     }
                 }
             }
