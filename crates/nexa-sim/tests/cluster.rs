@@ -30,6 +30,12 @@ fn an_agent_that_a_leaving_node_gives_away_last_goes_on_at_once() {
     sound(&run(4, &Settings { has_faults: false, ..Settings::default() }).unwrap());
 }
 
+/// A step that was in doubt was refused for its version, because its first try had come to the store just before the second.
+#[test]
+fn steps_that_the_store_takes_late_do_not_quarantine_their_agent() {
+    sound(&run(50_414, &Settings { nodes: 5, workloads: 24, ..Settings::default() }).unwrap());
+}
+
 #[test]
 fn a_seed_is_the_same_run_each_time_and_another_seed_another() {
     let hashes: Vec<String> = [7, 7, 8].map(|seed| run(seed, &short()).unwrap().hash).into();

@@ -3,7 +3,8 @@
 //!   accepted            act
 //!   stale epoch         the row has a right of this node, as after a cancel: read everything again; else another owner
 //!                       has it: stop
-//!   version conflict    somebody wrote what this agent does not know: read everything again, once; then quarantine
+//!   version conflict    somebody wrote what this agent does not know: read everything again, once; then quarantine. Of a step
+//!                       that may be on its way already it is likely the step itself: look whether it was stored
 //!   away, full, lost    keep the step, pause, look whether it was stored after all, and only else append it again
 
 use nexa_agent::{Input, OutsideEffect, Step};
@@ -11,7 +12,7 @@ use nexa_event::asks::Asks;
 use nexa_event::effect::EffectBody;
 use nexa_event::envelope::Fact;
 use nexa_event::fact::{self, WorkloadEvent};
-use nexa_ports::store::{Append, AppendError, Birth, Guard, Post, RowChange, Stamp, StoreError};
+use nexa_ports::store::{Append, AppendError, Birth, Guard, Post, RowChange, Rows, Stamp, StoreError};
 use nexa_types::planted::{Bug, planted};
 use nexa_types::{AgentId, EffectKey, Epoch, InputId, NodeId, Outcome, Seq, StreamId, Timestamp, Version};
 use tracing::{debug, warn};
@@ -20,6 +21,7 @@ use super::{AgentActor, Body, Loaded, births, hear};
 use crate::begin::is_work;
 use crate::bounded::Fault;
 use crate::config::Counters;
+use crate::dispatch::Hint;
 use crate::dispatch::models::{Sending, Work};
 use crate::dispatch::slots::Reserve;
 use crate::fence::FENCE_RETRY;
@@ -34,7 +36,7 @@ use crate::trace;
 pub(super) struct Kept {
     append: Option<Append>,
     acts: Acts,
-    /// When the store was asked last, as the fence counts.
+    /// When the store was asked by the append that may have been taken in, the first of several, as the fence counts.
     asked: Option<Timestamp>,
 }
 
@@ -234,12 +236,15 @@ impl AgentActor {
     /// Stores a kept step and acts on it.
     pub(super) async fn record(&self, body: &mut Body, loaded: &mut Loaded, mut kept: Kept) -> Result<Became, Fault> {
         let Some(append) = &kept.append else { return Ok(self.act(loaded, kept, &[])) };
+        let says_something = !append.facts.is_empty();
         Counters::count(&self.core.counters.appends);
-        kept.asked = Some(self.core.fence.now());
+        let asked = Some(self.core.fence.now());
+        let in_doubt = kept.asked;
+        kept.asked = in_doubt.or(asked);
         if planted(Bug::ActBeforeCommit)
             && let Some(effect) = kept.acts.send.take()
         {
-            self.send(loaded, effect, kept.asked);
+            self.send(loaded, effect, asked);
         }
         // Before, so that no child is left to nobody if this incarnation dies in between.
         if !planted(Bug::BornNotKept) {
@@ -250,9 +255,7 @@ impl AgentActor {
             Some(Ok(appended)) => {
                 body.is_well();
                 loaded.version = appended.version;
-                if planted(Bug::TicketFromAnswer) {
-                    kept.asked = Some(self.core.fence.now());
-                }
+                kept.asked = if planted(Bug::TicketFromAnswer) { Some(self.core.fence.now()) } else { asked };
                 return Ok(self.act(loaded, kept, &appended.elsewhere));
             }
             Some(Err(error)) if is_taken_for_success(&error) => {
@@ -263,11 +266,15 @@ impl AgentActor {
                 kept.append = kept.append.map(|append| Append { guard: Guard::Owner(current), ..append });
                 return Box::pin(self.record(body, loaded, kept)).await;
             }
+            // Of an earlier append of this step nobody knew, and it came to the store just before this one.
+            Some(Err(AppendError::VersionConflict { .. })) if in_doubt.is_some() && says_something => {
+                return Ok(self.find(body, loaded, kept).await?.err().unwrap_or(Became::Outdated));
+            }
             Some(Err(error)) => error,
             None => AppendError::Store(StoreError::Ambiguous { detail: "the store gave no answer".into() }),
         };
         if !matches!(error, AppendError::Store(_)) {
-            kept.acts.born.iter().for_each(|child| self.core.ownership.forget(*child, Epoch(1)));
+            self.were_they_born(&kept.acts.born, in_doubt.is_some()).await;
         }
         match (After::of(&error), error) {
             (After::Look(current), error) => {
@@ -297,10 +304,18 @@ impl AgentActor {
     /// After a pause: what the store may have kept all the same must not be stored twice, and what it did not keep
     /// must not be acted on.
     pub(super) async fn record_again(&self, body: &mut Body, loaded: &mut Loaded, kept: Kept) -> Result<Became, Fault> {
-        let wanted = kept.append.as_ref().map(|append| append.facts.as_slice()).unwrap_or_default();
-        if wanted.is_empty() {
+        if kept.append.as_ref().is_none_or(|append| append.facts.is_empty()) {
             return self.record(body, loaded, kept).await;
         }
+        match self.find(body, loaded, kept).await? {
+            Ok(kept) => self.record(body, loaded, kept).await,
+            Err(became) => Ok(became),
+        }
+    }
+
+    /// Looks whether a step was stored, and acts on it if so; gives it back if it was not.
+    async fn find(&self, body: &mut Body, loaded: &mut Loaded, kept: Kept) -> Result<Result<Kept, Became>, Fault> {
+        let wanted = kept.append.as_ref().map(|append| append.facts.as_slice()).unwrap_or_default();
         let stream = StreamId::Agent(self.seat.agent);
         let found = match self.core.store.read(stream, loaded.version, wanted.len()).await {
             Ok(found) => found,
@@ -308,24 +323,44 @@ impl AgentActor {
             Err(error) => {
                 self.pause(body, &error);
                 body.kept = Some(kept);
-                return Ok(Became::Paused);
+                return Ok(Err(Became::Paused));
             }
         };
         let facts = found.iter().map(|recorded| (&recorded.envelope.fact, recorded.envelope.header.epoch));
-        match (resume::after_doubt(facts, wanted, loaded.agent.epoch()), found.last()) {
-            (Doubt::Append, _) => self.record(body, loaded, kept).await,
+        Ok(match (resume::after_doubt(facts, wanted, loaded.agent.epoch()), found.last()) {
+            (Doubt::Append, _) => Ok(kept),
             (_, Some(last)) if planted(Bug::AppendTwice) => {
                 let expected = last.envelope.header.version;
                 let append = kept.append.map(|append| Append { expected, ..append });
-                self.record(body, loaded, Kept { append, ..kept }).await
+                Ok(Kept { append, ..kept })
             }
             (Doubt::Act, Some(last)) => {
                 body.is_well();
                 loaded.version = last.envelope.header.version;
                 let elsewhere = self.core.owners_elsewhere(&kept.acts.posted).await;
-                Ok(self.act(loaded, kept, &elsewhere))
+                Err(self.act(loaded, kept, &elsewhere))
             }
-            (Doubt::Act | Doubt::ReadAgain, _) => Ok(Became::Outdated),
+            (Doubt::Act | Doubt::ReadAgain, _) => Err(Became::Outdated),
+        })
+    }
+
+    /// A step was refused: its children were not born, unless an append of it in doubt was stored before. Those are this node's,
+    /// and nobody else would call them.
+    async fn were_they_born(&self, children: &[AgentId], in_doubt: bool) {
+        if children.is_empty() {
+            return;
+        }
+        let rows = match in_doubt {
+            true => self.core.store.rows(Rows::Agents(children.to_vec()), None, children.len()).await,
+            false => Ok(Vec::new()),
+        };
+        for child in children {
+            // While the store does not say, they count as born: who is not is found to be nobody.
+            if rows.as_ref().map_or(true, |rows| rows.iter().any(|row| row.agent == *child && self.core.owns(row))) {
+                self.core.hint(*child, Hint::Inbox);
+            } else {
+                self.core.ownership.forget(*child, Epoch(1));
+            }
         }
     }
 
