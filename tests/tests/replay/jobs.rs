@@ -85,6 +85,29 @@ pub(crate) const JOBS: &[Job] = &[
         succeeds: false,
     },
     Job {
+        file: "diary/diary.nx",
+        name: "a reader of more days than it is shown at once",
+        input: r#"{"question":"When did we meet the heron?","days":45}"#,
+        script: r#"
+            script Reader => [
+                call(entry, { number: 1 }), call(entry, { number: 2 }), call(entry, { number: 3 }), call(entry, { number: 4 }),
+                call(entry, { number: 5 }), call(entry, { number: 6 }), call(entry, { number: 7 }), call(entry, { number: 8 }),
+                call(entry, { number: 9 }), call(entry, { number: 10 }), call(entry, { number: 11 }), call(entry, { number: 12 }),
+                call(entry, { number: 13 }), call(entry, { number: 14 }), call(entry, { number: 15 }), call(entry, { number: 16 }),
+                call(entry, { number: 17 }), call(entry, { number: 18 }), call(entry, { number: 19 }), call(entry, { number: 20 }),
+                call(entry, { number: 21 }), call(entry, { number: 22 }), call(entry, { number: 23 }), call(entry, { number: 24 }),
+                call(entry, { number: 25 }), call(entry, { number: 26 }), call(entry, { number: 27 }), call(entry, { number: 28 }),
+                call(entry, { number: 29 }), call(entry, { number: 30 }), call(entry, { number: 31 }), call(entry, { number: 32 }),
+                call(entry, { number: 33 }), call(entry, { number: 34 }), call(entry, { number: 35 }), call(entry, { number: 36 }),
+                call(entry, { number: 37 }), call(entry, { number: 38 }), call(entry, { number: 39 }), call(entry, { number: 40 }),
+                call(entry, { number: 41 }), call(entry, { number: 42 }), call(entry, { number: 43 }), call(entry, { number: 44 }),
+                call(entry, { number: 45 }),
+                "On day 5 and every fifth after it."]
+        "#,
+        approves: true,
+        succeeds: true,
+    },
+    Job {
         file: "batch/batch.nx",
         name: "a label that comes at the second try",
         input: r#"{"items":["apple"]}"#,
