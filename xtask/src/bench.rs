@@ -1,6 +1,7 @@
 //! The benches, by the name of their suite. Built for release, run one at a time, the figures on the last line as JSON.
 
 use crate::process::{self, Outcome, target_dir};
+use crate::test::APART;
 
 /// The suites that `nexa-bench` has.
 const SUITES: &[&str] = &["cluster", "core", "language"];
@@ -9,7 +10,7 @@ const SUITES: &[&str] = &["cluster", "core", "language"];
 pub(crate) fn run(suite: &str, options: &[&str]) -> Outcome {
     if !SUITES.contains(&suite) {
         return Err(format!(
-            "there is no suite `{suite}`; there are: {}, eviction, retrieval, scheduler",
+            "there is no suite `{suite}`; there are: {}, context, eviction, retrieval, scheduler",
             SUITES.join(", ")
         ));
     }
@@ -35,4 +36,14 @@ pub(crate) fn recall(suite: &str, options: &[&str]) -> Outcome {
     process::run("cargo", &["build", "--quiet", "--release", "--package", "nexa-recall-bench"])?;
     let args: Vec<&str> = std::iter::once(suite).chain(options.iter().copied()).collect();
     process::run(target_dir().join("release/nexa-recall-bench"), &args)
+}
+
+/// Measures the store of context pages; see `crates/nexa-pages/examples/context.rs`.
+pub(crate) fn context(options: &[&str]) -> Outcome {
+    // Build results lie on a disk, which cannot be said of the folder for temporary files.
+    let folder = target_dir().join("bench");
+    std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    let folder = folder.to_string_lossy();
+    let run = ["run", "--quiet", "--release", "--manifest-path", APART, "--example", "context", "--"];
+    process::run("cargo", &[&run[..], &["--folder", &folder], options].concat())
 }

@@ -36,9 +36,10 @@ usage: cargo xtask COMMAND
   test            format, tidy, lints, unit and process tests
   test --quick    the same without lints and without tests of whole processes
   test --slow     tests that take too long for that, optimised: a million gangs
+  test --apart    lints and tests of nexa-pages, whose libraries take longer to build than all the rest
   bench NAME [OPTION…]
-                  build for release and measure: cluster, core, eviction, language, retrieval, scheduler; the last line is
-                  one JSON object
+                  build for release and measure: cluster, context, core, eviction, language, retrieval, scheduler; the last
+                  line is one JSON object
   plan-sim DIR [--nodes N,…] [--seeds N] [-o table|json] [--report FILE]
                   play the workflow traces of a folder (WfFormat) on modelled clusters, beside HEFT
   prove [--short|--nightly] [--lane NAME]… [--page FILE]
@@ -64,10 +65,12 @@ fn main() -> ExitCode {
         ["test"] => test::run(test::Tier::Full),
         ["test", "--quick"] => test::run(test::Tier::Quick),
         ["test", "--slow"] => test::run(test::Tier::Slow),
+        ["test", "--apart"] => test::run(test::Tier::Apart),
         ["fuzz", target, options @ ..] => fuzz::run(target, options),
         ["prove", "--bugs", options @ ..] => bugs::run(options),
         ["plan-sim", options @ ..] => sim::plan(options),
         ["bench", "scheduler", options @ ..] => sim::bench(options),
+        ["bench", "context", options @ ..] => bench::context(options),
         ["bench", suite @ ("retrieval" | "eviction"), options @ ..] => bench::recall(suite, options),
         ["bench", suite, options @ ..] => bench::run(suite, options),
         ["prove", options @ ..] => prove::run(options),

@@ -14,10 +14,15 @@ pub(crate) enum Tier {
     Full,
     /// What takes too long for that: tests that are marked `#[ignore]`, optimised.
     Slow,
+    /// The package that is a workspace of its own.
+    Apart,
 }
 
+/// A package whose libraries take longer to build than all the rest together.
+pub(crate) const APART: &str = "crates/nexa-pages/Cargo.toml";
+
 /// Packages whose ignored tests are slow ones. Elsewhere, ignored tests are parts of others, which start them.
-const SLOW: &[&str] = &["nexa-battery", "nexa-model", "nexa-sched", "nexa-tests"];
+const SLOW: &[&str] = &["nexa-battery", "nexa-model", "nexa-sched", "nexa-sim", "nexa-tests"];
 
 /// Runs the tests of a tier.
 pub(crate) fn run(tier: Tier) -> Outcome {
@@ -30,6 +35,12 @@ pub(crate) fn run(tier: Tier) -> Outcome {
         run_with("cargo", &["build", "--release", "--package", "nexa"], &[lto])?;
         let nexa = target_dir().join("release/nexa");
         return run_with("cargo", &args, &[lto, ("NEXA_BIN", &nexa.to_string_lossy())]);
+    }
+    if tier == Tier::Apart {
+        let apart = ["--manifest-path", APART, "--profile", "fast", "--all-targets"];
+        process::run("cargo", &["fmt", "--manifest-path", APART, "--check"])?;
+        process::run("cargo", &[&["clippy", "--quiet"][..], &apart, &["--", "-D", "warnings"]].concat())?;
+        return process::run("cargo", &[&["test"][..], &apart].concat());
     }
     setup::install(setup::Scope::Tests)?;
     process::run("cargo", &["fmt", "--all", "--check"])?;

@@ -26,7 +26,7 @@ const LAYERS: &[&[&str]] = &[
         "nexa-harness",
     ],
     &["nexa-ports"],
-    &["nexa-store", "nexa-postgres", "nexa-etcd", "nexa-llm", "nexa-tools"],
+    &["nexa-store", "nexa-postgres", "nexa-etcd", "nexa-llm", "nexa-tools", "nexa-pages"],
     &["nexa-audit", "nexa-remember", "nexa-runtime", "nexa-cluster"],
     &["nexa-gateway", "nexa-client", "nexa-load", "nexa-telemetry", "nexa-cli"],
     &["nexa"],

@@ -49,6 +49,14 @@ impl UnitVector {
         Some(Self(numbers.into()))
     }
 
+    /// A vector as it was stored, to the last bit; `None` unless its length is one ([`LENGTH_TOLERANCE`]).
+    #[must_use]
+    pub fn stored(numbers: Vec<f32>) -> Option<Self> {
+        let squares: f64 = numbers.iter().map(|number| f64::from(*number) * f64::from(*number)).sum();
+        let is_unit = (squares.sqrt() - 1.0).abs() <= f64::from(LENGTH_TOLERANCE);
+        if is_unit { Some(Self(numbers.into())) } else { None }
+    }
+
     /// The numbers.
     pub fn numbers(&self) -> &[f32] {
         &self.0
