@@ -13,7 +13,7 @@ use nexa_ports::clock::Clock;
 use nexa_ports::dice::Dice;
 use nexa_ports::formats::{Unreadable, Writing};
 use nexa_ports::leadership::{Leadership, Record};
-use nexa_ports::membership::{Members, Membership, NodeCard, Standing};
+use nexa_ports::membership::{Leader, Members, Membership, NodeCard, Standing};
 use nexa_ports::neighbours::Carried;
 use nexa_ports::store::{Store, StoreError};
 use nexa_runtime::bounded::{Address, Lane};
@@ -301,18 +301,26 @@ impl Inner {
         Ok(records.into_iter().filter_map(mark).collect())
     }
 
-    /// Stops leading, and stands again a little later.
+    /// Stops leading, and stands again a little later, when the membership service has heard of it: whoever stands before that
+    /// has never resigned, is still the leader by the list, and does nothing.
     pub(crate) fn step_down(self: &Arc<Self>, why: &'static str) {
         warn!(node = %self.me, why, "steps down");
         self.membership.campaign(false);
         let inner = self.clone();
         self.runtime.spawn(async move {
+            let mut members = inner.membership.members();
+            let is_me = |leader: &Leader| leader.node == inner.me && leader.generation == inner.generation;
+            let stands_back = async {
+                inner.clock.wait_until(inner.clock.now().after(STAND_BACK)).await;
+                members.wait_for(|list| !list.leader.as_ref().is_some_and(is_me)).await.is_ok()
+            };
             tokio::select! {
                 biased;
-                () = inner.clock.wait_until(inner.clock.now().after(STAND_BACK)) => {}
-                () = inner.stop.cancelled() => return,
+                is_heard = stands_back => {
+                    inner.membership.campaign(is_heard && inner.may_lead && !inner.is_leaving());
+                }
+                () = inner.stop.cancelled() => {}
             }
-            inner.membership.campaign(inner.may_lead && !inner.is_leaving());
         });
     }
 

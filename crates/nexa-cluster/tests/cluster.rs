@@ -20,7 +20,7 @@ use nexa_ports::dice::SystemDice;
 use nexa_ports::formats::{Floor, Formats, Writing};
 use nexa_ports::membership::NodeCard;
 use nexa_ports::membership::local::LocalCluster;
-use nexa_ports::store::{AgentRow, Rows};
+use nexa_ports::store::{AgentRow, Rows, StoreError};
 use nexa_runtime::fence::Leased;
 use nexa_runtime::{Live, LiveKind, LivePiece, Node, NodeConfig, Ports, programs};
 use nexa_types::*;
@@ -316,6 +316,31 @@ async fn when_the_leader_is_killed_another_leads_and_places() {
     town.desk.model.hold(false);
     town.all_end_well(&workloads).await;
     town.all_end_well(&more).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_stepped_down_unheard_is_followed_by_one_that_leads() {
+    let clock = Arc::new(Quick(Instant::now()));
+    let mut town = Town::empty(Desk { clock: clock.clone(), ..Desk::new(FakeModel::echo(1)) });
+    for name in ["a", "b"] {
+        town.start(name).await;
+    }
+    town.settle(2).await;
+    // The store is not told of the next leader, which gives up while it cannot say so, and stands again before it can.
+    let refuses = || town.desk.memory.fail_next(StoreError::Unavailable { detail: "a test".into() });
+    refuses();
+    town.service.depose().unwrap();
+    until("a leader that cannot work", async || town.leader().is_none()).await;
+    town.service.set_away(true);
+    let long_enough = clock.now().after(Limits::default().stuck_after).after(Millis(3_000));
+    until("it to have given up", async || {
+        refuses();
+        clock.now() >= long_enough
+    })
+    .await;
+    assert_eq!(town.leader(), None);
+    town.service.set_away(false);
+    until("one that leads", async || town.leader().is_some()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

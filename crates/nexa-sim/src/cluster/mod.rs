@@ -28,6 +28,7 @@
 //! | MB-2 | no lease is ended by others while its process is there; once faults stop, each node is a member | `town` |
 //! | MD-1 | no node has more calls in flight than its lanes have room for | `world` |
 //! | P15 | where nothing goes wrong, no call is unknown, also while nodes leave and come | `oracles` |
+//! | LV-2 | once faults stop, the cluster obeys the people again | `people` |
 //! | LV-1 | where nothing goes wrong, each workload ends in about the time that its naps and calls take | `oracles` |
 //!
 //! A failing seed prints its faults, the property, and the command that plays it again. Whether the simulation would notice is
@@ -79,7 +80,7 @@ pub use nexa_history::Violation;
 const TICK: Millis = Millis(50);
 /// Between two looks whether all is done.
 const LOOK: Millis = Millis(500);
-/// How long a cluster may take to finish once everything is healed.
+/// How long a run may go on beyond its time, for a cluster that does not finish though nothing goes wrong any more.
 const SETTLE_MAX: Millis = Millis(120_000);
 /// Of a run, the part in which things go wrong, in percent.
 const FAULTY_PERCENT: u64 = 70;
@@ -212,8 +213,10 @@ async fn play(seed: u64, settings: &Settings) -> Result<Report, String> {
 
     let clients = Clients::start(settings, &mut dice, &clock, &server, put, faulty);
     let mut heard = 0;
-    let (end, mut healed_at, mut quiet_since) = (BEGIN.after(Millis(settings.seconds * 1_000)), None, None);
-    loop {
+    let end = BEGIN.after(Millis(settings.seconds * 1_000));
+    let latest = end.after(SETTLE_MAX);
+    let mut quiet_since = None;
+    while clock.now() < latest && trace.is_sound() {
         town.tick();
         let accepted = clients.accepted.load(Ordering::Relaxed);
         if accepted > heard && dice.below(2) == 0 {
@@ -224,17 +227,13 @@ async fn play(seed: u64, settings: &Settings) -> Result<Report, String> {
             town.migrate(dice.next()).await;
         }
         let now = clock.now();
-        if !trace.is_sound() {
-            break;
-        }
         if town.is_healed() && now >= BEGIN.after(faulty) {
-            let healed_at = *healed_at.get_or_insert(now);
             let is_whole = accepted == clients.jobs.len() && town.away().is_empty();
             let is_done = is_whole && has_ended(&server, &clients.jobs).await;
             let since = if is_done { Some(quiet_since.unwrap_or(now)) } else { None };
             quiet_since = since;
             let is_quiet = since.is_some_and(|since| now.since(since) >= QUIET);
-            if (is_quiet && now >= end) || now.since(healed_at) >= SETTLE_MAX {
+            if is_quiet && now >= end {
                 break;
             }
             clock.wait_until(now.after(LOOK)).await;
@@ -248,6 +247,9 @@ async fn play(seed: u64, settings: &Settings) -> Result<Report, String> {
     let accepted = (clients.taken_in(), cancels);
     let finished = trace.is_sound();
     if finished {
+        for (name, wanted) in town.wanted() {
+            trace.violated("LV-2", format!("nobody had {name} {wanted}, and nothing is wrong any more"));
+        }
         for name in town.away() {
             trace.violated("MB-2", format!("{name} is no member, and nothing is wrong any more"));
         }

@@ -1,7 +1,7 @@
 //! What people do to a simulated cluster: they have a node take nothing new, or move away what it has, or leave and come back.
 //! An order is given again until somebody obeys it, and taken back when its time is over, also after that if need be.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -32,14 +32,16 @@ pub(super) struct People {
     pub(super) server: Arc<Server>,
     /// Whom they can ask.
     pub(super) clusters: Arc<Mutex<BTreeMap<NodeId, Cluster>>>,
-    /// Nodes of which something is wanted, or not taken back yet: one thing at a time.
-    pub(super) busy: Arc<Mutex<BTreeSet<NodeId>>>,
+    /// Nodes of which something is wanted, or not taken back yet, and what: one thing at a time.
+    pub(super) busy: Arc<Mutex<BTreeMap<NodeId, &'static str>>>,
 }
 
 impl People {
     /// Has a node take nothing new, or also move away what it has, until then.
     pub(super) fn shut(&self, node: NodeId, drains: bool, until: Timestamp) {
-        if !lock(&self.busy).insert(node.clone()) {
+        if !self
+            .want(&node, if drains { "drain, and take new work again" } else { "be cordoned, and take new work again" })
+        {
             return;
         }
         let people = self.clone();
@@ -61,7 +63,7 @@ impl People {
 
     /// Has a node leave in good order, as one does that is told to stop; `over` tells whoever looks after its process.
     pub(super) fn leave(&self, name: NodeId, cluster: Cluster, node: Node, over: impl FnOnce() + Send + 'static) {
-        if !lock(&self.busy).insert(name.clone()) {
+        if !self.want(&name, "leave") {
             return;
         }
         lock(&self.clusters).remove(&name);
@@ -77,6 +79,16 @@ impl People {
             let _ = tokio::time::timeout(2 * (LEAVE_WITHIN + DRAIN_WITHIN), leaves).await;
             lock(&people.busy).remove(&name);
         });
+    }
+
+    /// Whether that may be wanted of it now.
+    fn want(&self, node: &NodeId, what: &'static str) -> bool {
+        let mut busy = lock(&self.busy);
+        let is_free = !busy.contains_key(node);
+        if is_free {
+            busy.insert(node.clone(), what);
+        }
+        is_free
     }
 
     /// Gives an order to whoever answers; whether it was obeyed.

@@ -184,6 +184,11 @@ impl Town {
         self.next.is_none() && self.active.is_empty() && lock(&self.land.people.busy).is_empty()
     }
 
+    /// What people still want, of which node.
+    pub(super) fn wanted(&self) -> Vec<(NodeId, &'static str)> {
+        lock(&self.land.people.busy).iter().map(|(name, wanted)| (name.clone(), *wanted)).collect()
+    }
+
     fn leader(&self) -> Option<usize> {
         let leads = |spot: &Spot| {
             let run = spot.run.as_ref()?;
