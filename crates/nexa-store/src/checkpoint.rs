@@ -4,6 +4,7 @@
 //! catches up by itself, so that the log could never start over; the writer therefore copies the short rest between
 //! two commits, once the thread has done the bulk.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -11,6 +12,8 @@ use std::thread::JoinHandle;
 
 use rusqlite::Connection;
 use tracing::warn;
+
+use crate::open::connect;
 
 /// The log is copied when it has more pages than this: 16 MiB of 4 KiB pages.
 const LOG_PAGES_MAX: u64 = 4_096;
@@ -36,22 +39,30 @@ impl Handle {
     }
 }
 
-/// Starts the thread. It ends when the handle is dropped.
-pub(crate) fn start(connection: Connection) -> std::io::Result<(Handle, JoinHandle<()>)> {
+/// Starts the thread for the file at this path, of which it opens a connection when the log is long for the first time. It ends
+/// when the handle is dropped.
+pub(crate) fn start(path: &Path) -> std::io::Result<(Handle, JoinHandle<()>)> {
     let (wake, woken) = sync_channel(1);
     let bulk_done = Arc::new(AtomicBool::new(false));
-    let done = Arc::clone(&bulk_done);
-    let thread = std::thread::Builder::new()
-        .name("nexa-store-checkpoint".into())
-        .spawn(move || work(connection, woken, done))?;
+    let (done, path) = (Arc::clone(&bulk_done), path.to_owned());
+    let thread =
+        std::thread::Builder::new().name("nexa-store-checkpoint".into()).spawn(move || work(&path, woken, done))?;
     Ok((Handle { wake, bulk_done }, thread))
 }
 
-fn work(connection: Connection, woken: Receiver<()>, bulk_done: Arc<AtomicBool>) {
+fn work(path: &Path, woken: Receiver<()>, bulk_done: Arc<AtomicBool>) {
+    let mut opened = None;
     while woken.recv().is_ok() {
-        if copy_log(&connection) {
-            bulk_done.store(true, Ordering::Release);
+        let connection = opened.take().map_or_else(|| connect(path), Ok);
+        match &connection {
+            Ok(connection) => {
+                if copy_log(connection) {
+                    bulk_done.store(true, Ordering::Release);
+                }
+            }
+            Err(error) => not_copied(error),
         }
+        opened = connection.ok();
     }
 }
 
@@ -60,11 +71,15 @@ fn copy_log(connection: &Connection) -> bool {
     match connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
         Ok(()) => true,
         Err(error) => {
-            // The log still has everything: it only grows until the next try.
-            warn!(%error, "the write-ahead log could not be copied into the database file");
+            not_copied(&error);
             false
         }
     }
+}
+
+/// The log still has everything: it only grows until the next try.
+fn not_copied(error: &rusqlite::Error) {
+    warn!(%error, "the write-ahead log could not be copied into the database file");
 }
 
 /// Empties a long log before the writer's connection is closed, so that the next start has little to read. A short

@@ -162,7 +162,7 @@ impl SqliteStore {
             return Err(OpenError::Lost { path, told: told.unsigned_abs(), found: newest });
         }
         let thread = |source| OpenError::Io { doing: "start a thread for", path: path.clone(), source };
-        let (checkpoints, checkpointer) = checkpoint::start(connect(&path).map_err(sqlite)?).map_err(thread)?;
+        let (checkpoints, checkpointer) = checkpoint::start(&path).map_err(thread)?;
         let head_sender = watch::Sender::new(GlobalSeq(newest));
         let head = head_sender.subscribe();
         let store_id = schema::store_id(&connection).map_err(|source| sorted(&path, source))?;
@@ -296,7 +296,9 @@ pub(crate) fn check_file(path: &Path) -> Result<(Connection, i64), OpenError> {
 }
 
 /// Makes the file under another name and gives it its own when it is complete and durable: a power cut leaves either
-/// nothing or all of it. Two syncs instead of SQLite's seventeen, each of which may take milliseconds.
+/// nothing or all of it. One sync instead of SQLite's seventeen, each of which may take milliseconds: the name is durable with
+/// the first commit, before which nothing is acknowledged. A process's first sync of a log also syncs the directory, whoever
+/// made the log (`UNIXFILE_DIRSYNC` in SQLite's `os_unix.c`).
 fn make_file(path: &Path) -> Result<(), OpenError> {
     let draft = path.with_extension("db.new");
     for suffix in ["", "-wal", "-shm", "-journal"] {
@@ -313,15 +315,15 @@ fn make_file(path: &Path) -> Result<(), OpenError> {
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft).map_err(io("create"))?;
     let filled = Connection::open(&draft).and_then(|mut connection| {
         connection.pragma_update(None, "synchronous", "OFF")?;
-        connection.pragma_update(None, "journal_mode", "WAL")?;
+        // Each page is written once, and the file is made for a log only when it is complete.
+        connection.pragma_update(None, "journal_mode", "MEMORY")?;
         schema::create(&mut connection, FORMAT)?;
-        // Copies the log into the file and removes it.
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        // Takes away the log, which has one page.
         connection.close().map_err(|(_, error)| error)
     });
     filled.map_err(|source| sorted(path, source))?;
-    file.sync_all().and_then(|()| std::fs::rename(&draft, path)).map_err(io("create"))?;
-    let directory = path.parent().unwrap_or(Path::new("."));
-    File::open(directory).and_then(|directory| directory.sync_all()).map_err(io("sync the directory of"))
+    file.sync_all().and_then(|()| std::fs::rename(&draft, path)).map_err(io("create"))
 }
 
 /// A connection to a file that exists.

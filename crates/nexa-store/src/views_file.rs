@@ -93,13 +93,14 @@ pub(crate) fn make(path: &Path, store_id: &str) -> rusqlite::Result<Connection> 
     let mut views = connect(path)?;
     // A power cut now leaves a damaged file, which is made again.
     views.pragma_update(None, "synchronous", "OFF")?;
-    views.pragma_update(None, "journal_mode", "WAL")?;
+    views.pragma_update(None, "journal_mode", "MEMORY")?;
     let change = views.transaction()?;
     change.execute_batch(TABLES)?;
     for (key, value) in [("version", VIEWS_VERSION.to_string().as_str()), ("store_id", store_id), ("applied", "0")] {
         change.execute("INSERT INTO meta (key, value) VALUES (?1, ?2)", [key, value])?;
     }
     change.commit()?;
+    views.pragma_update(None, "journal_mode", "WAL")?;
     relax(&views)?;
     Ok(views)
 }
