@@ -220,15 +220,25 @@ pub enum Scope {
 }
 
 impl Scope {
+    /// Whose data it is.
+    pub fn tenant(&self) -> &TenantId {
+        let (Self::Agent(tenant, _) | Self::Workload(tenant, _) | Self::Tenant(tenant)) = self;
+        tenant
+    }
+
     /// Whether a page may be found (PG-4).
     pub fn admits(&self, page: &StoredPage) -> bool {
-        match self {
-            Self::Agent(tenant, agent) => page.tenant == *tenant && page.agent == *agent,
-            Self::Workload(tenant, workload) => {
-                page.tenant == *tenant && page.workload == *workload && page.reach >= Reach::Workload
+        self.admits_of(&page.tenant, page.workload, page.agent, page.reach)
+    }
+
+    /// The same of what is no stored page yet.
+    pub fn admits_of(&self, tenant: &TenantId, workload: WorkloadId, agent: AgentId, reach: Reach) -> bool {
+        tenant == self.tenant()
+            && match self {
+                Self::Agent(_, only) => agent == *only,
+                Self::Workload(_, only) => workload == *only && reach >= Reach::Workload,
+                Self::Tenant(_) => reach == Reach::Tenant,
             }
-            Self::Tenant(tenant) => page.tenant == *tenant && page.reach == Reach::Tenant,
-        }
     }
 }
 

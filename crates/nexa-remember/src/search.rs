@@ -53,10 +53,9 @@ pub(crate) async fn recall(shared: &Arc<Shared>, asked: Asked, seen: GlobalSeq) 
 
 async fn vector_of(shared: &Shared, scope: &Scope, query: &str) -> Option<UnitVector> {
     let embedder = shared.outside.embedder.as_ref()?;
-    let (Scope::Agent(tenant, _) | Scope::Workload(tenant, _) | Scope::Tenant(tenant)) = scope;
     let call = EmbedCall {
         texts: vec![query.into()],
-        tenant: tenant.clone(),
+        tenant: scope.tenant().clone(),
         urgency: Urgency::Query,
         deadline: VECTOR_WAIT,
         cancel: shared.stop.child_token(),
@@ -95,8 +94,7 @@ async fn best_of(
     query: &str,
     near: Option<PageVector>,
 ) -> Result<Vec<StoredPage>, RememberError> {
-    let (Scope::Agent(tenant, _) | Scope::Workload(tenant, _) | Scope::Tenant(tenant)) = &scope;
-    let tenant = tenant.clone();
+    let tenant = scope.tenant().clone();
     let query = PageQuery { words: Some(query.to_owned()), near, best: WIDE_PAGES_MAX };
     let mut by_agent: BTreeMap<AgentId, Vec<PageId>> = BTreeMap::new();
     for hit in shared.outside.pages.search(scope, query).await? {

@@ -225,38 +225,22 @@ impl State {
 
     /// What a scope may find of what the store does not have: waiting pages, and what is open.
     pub(crate) fn unstored(&self, scope: &Scope) -> Vec<OwnedPage> {
-        let waiting = self.waiting.values().filter(|waiting| scope.admits(&stored_header(&waiting.page)));
-        let waiting = waiting.map(|waiting| OwnedPage {
-            agent: waiting.page.agent,
-            id: Some(waiting.page.page.id),
-            messages: waiting.page.page.messages.clone(),
-            vectors: waiting.page.page.vectors.clone(),
+        let waiting = self.waiting.values().map(|waiting| &waiting.page);
+        let waiting =
+            waiting.filter(|page| scope.admits_of(&page.tenant, page.workload, page.agent, reach_of(page.scope)));
+        let waiting = waiting.map(|SealedPage { agent, page, .. }| OwnedPage {
+            agent: *agent,
+            id: Some(page.id),
+            messages: page.messages.clone(),
+            vectors: page.vectors.clone(),
         });
-        let open = self.writer.open().filter(|(agent, ..)| !self.forgotten.contains(agent));
-        let open = open.filter(|(agent, tenant, workload, reach, _)| match scope {
-            Scope::Agent(of, only) => of == *tenant && only == agent,
-            Scope::Workload(of, only) => {
-                of == *tenant && only == workload && reach_of(*reach) >= nexa_ports::pages::Reach::Workload
-            }
-            Scope::Tenant(of) => of == *tenant && reach_of(*reach) == nexa_ports::pages::Reach::Tenant,
+        let open = self.writer.open().filter(|(agent, tenant, workload, of, _)| {
+            !self.forgotten.contains(agent) && scope.admits_of(tenant, *workload, *agent, reach_of(*of))
         });
-        let open = open.map(|(agent, _, _, _, messages)| OwnedPage {
-            agent,
-            id: None,
-            messages: messages.to_vec(),
-            vectors: Vec::<Option<MessageVector>>::new(),
+        let open = open.map(|(agent, .., messages)| {
+            let vectors = Vec::<Option<MessageVector>>::new();
+            OwnedPage { agent, id: None, messages: messages.to_vec(), vectors }
         });
         waiting.chain(open).collect()
     }
-}
-
-/// A page with nothing but whose it is, for its scope.
-fn stored_header(page: &SealedPage) -> nexa_ports::pages::StoredPage {
-    let nothing = nexa_paging::MemoryPage {
-        messages: Vec::new(),
-        vectors: Vec::new(),
-        embedding: Vec::new(),
-        ..page.page.clone()
-    };
-    stored(&SealedPage { page: nothing, ..page.clone() }, None)
 }
