@@ -13,10 +13,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use nexa_event::effect::{Conversation, Evict, Heard, Message, ModelRequest, Remembering, Role, Source};
-use nexa_paging::{
-    ContextPager, EvictionPolicy, MemoryMessage, PagingConfig, Parts, Place, Query, RecallBudget, assemble,
-};
+use nexa_event::effect::{Conversation, Heard, Message, ModelRequest, Remembering, Role, Source};
+use nexa_paging::{ContextPager, MemoryMessage, PagingConfig, Parts, Place, Query, RecallBudget, assemble};
 use nexa_types::{AgentId, PageId, Timestamp, Tokens, Version};
 
 use crate::agent::Agent;
@@ -138,12 +136,7 @@ impl Recollection {
             max_active_pages: memory.max_pages as usize,
             embedding_model: String::new(),
             similarity_threshold: memory.threshold as f32,
-            eviction_policy: match memory.evict {
-                Evict::Lru => EvictionPolicy::Lru,
-                Evict::Lfu => EvictionPolicy::Lfu,
-                Evict::Relevance => EvictionPolicy::Relevance,
-                Evict::Hybrid => EvictionPolicy::Hybrid,
-            },
+            eviction_policy: memory.evict,
             ..PagingConfig::default()
         };
         // A verified module has no other settings.

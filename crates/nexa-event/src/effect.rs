@@ -20,7 +20,8 @@ use nexa_types::{AgentId, Budget, Millis, Payload, Seq, Spend, Timestamp, Tokens
 
 use crate::asks::Asks;
 pub use remembering::{
-    Conversation, ConversationScope, Evict, Heard, MAX_PAGES_MAX, PAGE_SIZE_MAX, Remembering, WINDOW_MAX, WINDOW_MIN,
+    Conversation, ConversationScope, EvictionPolicy, Heard, MAX_PAGES_MAX, PAGE_SIZE_MAX, Remembering, WINDOW_MAX,
+    WINDOW_MIN,
 };
 pub use search::{
     ActionStatistics, ScoreWeights, SearchReply, SearchRequest, SearchSettings, SearchStatistics, Simulation,

@@ -1,13 +1,14 @@
 //! What can be set about paging.
 
-use minicbor::{Decode, Encode};
+pub use nexa_event::effect::EvictionPolicy;
+use nexa_event::effect::{MAX_PAGES_MAX, PAGE_SIZE_MAX};
 
 use crate::error::ConfigError;
 
 /// The most messages of a page.
-pub const PAGE_MESSAGES_MAX: usize = 64;
+pub const PAGE_MESSAGES_MAX: usize = PAGE_SIZE_MAX as usize;
 /// The most active pages of an agent.
-pub const ACTIVE_PAGES_MAX: usize = 4_096;
+pub const ACTIVE_PAGES_MAX: usize = MAX_PAGES_MAX as usize;
 /// The name of an embedding model, in bytes.
 pub const EMBEDDING_MODEL_BYTES_MAX: usize = 256;
 /// The greatest of all weights.
@@ -26,7 +27,7 @@ pub struct PagingConfig {
     /// A page of which no message is so near to the query (cosine, -1 to 1) is found by words only. It never holds against a
     /// page that has one of the query's words.
     pub similarity_threshold: f32,
-    /// Which page leaves when another comes.
+    /// Which page leaves when another comes: always the one that is least worth keeping, see [`crate::keep`].
     pub eviction_policy: EvictionPolicy,
     /// What the policy [`EvictionPolicy::Hybrid`] weighs.
     pub hybrid: HybridWeights,
@@ -103,25 +104,6 @@ impl PagingConfig {
             most => most.min(self.max_active_pages),
         }
     }
-}
-
-/// Which active page leaves when there are too many: always the one that is least worth keeping, see [`crate::keep`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
-#[cbor(index_only)]
-pub enum EvictionPolicy {
-    /// The one that was used longest ago.
-    #[n(0)]
-    Lru,
-    /// The one that is used most seldom, use fading.
-    #[n(1)]
-    Lfu,
-    /// The one that has least to do with the last turns.
-    #[n(2)]
-    Relevance,
-    /// All of that, weighed.
-    #[default]
-    #[n(3)]
-    Hybrid,
 }
 
 /// `relevance·r + recency·2^(−Δ/16) + frequency·f + importance·i − size·s`, each of the five between 0 and 1.

@@ -65,9 +65,7 @@ impl MemoryPage {
             relevance_score: 0.0,
         }
     }
-}
 
-impl MemoryPage {
     /// 0 to 1: how much rules hold it to be missed.
     #[must_use]
     pub fn importance(&self) -> f32 {

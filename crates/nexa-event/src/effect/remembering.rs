@@ -9,18 +9,18 @@ use nexa_types::Tokens;
 
 use super::Role;
 
-/// Whose memory a conversation is part of.
+/// Who may find what was said in a conversation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Encode, Decode, CborLen)]
 #[cbor(index_only)]
 pub enum ConversationScope {
-    /// The agent's own, until it ends.
+    /// The agent itself.
     #[default]
     #[n(0)]
     Agent,
-    /// That of all runs of the same declaration in one workload.
+    /// All agents of its workload.
     #[n(1)]
     Workload,
-    /// That of all runs of the same declaration for one tenant.
+    /// All agents of its tenant.
     #[n(2)]
     Tenant,
 }
@@ -43,7 +43,7 @@ impl ConversationScope {
 /// Which page leaves when another comes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Encode, Decode, CborLen)]
 #[cbor(index_only)]
-pub enum Evict {
+pub enum EvictionPolicy {
     /// The one that was used longest ago.
     #[n(0)]
     Lru,
@@ -59,7 +59,7 @@ pub enum Evict {
     Hybrid,
 }
 
-impl Evict {
+impl EvictionPolicy {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Lru, Self::Lfu, Self::Relevance, Self::Hybrid];
 
@@ -87,7 +87,7 @@ pub const WINDOW_MAX: u64 = 1_000_000;
 /// What a declaration says about memory.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Remembering {
-    /// Whose memory the conversation is part of.
+    /// Who may find what was said.
     pub scope: ConversationScope,
     /// What is sent to the model at most, estimated in tokens.
     pub window: Tokens,
@@ -98,7 +98,7 @@ pub struct Remembering {
     /// A page of which no message is so near to the query is found by its words only.
     pub threshold: f64,
     /// Which page leaves when another comes.
-    pub evict: Evict,
+    pub evict: EvictionPolicy,
 }
 
 impl Default for Remembering {
@@ -109,7 +109,7 @@ impl Default for Remembering {
             page_size: 8,
             max_pages: 8,
             threshold: 0.2,
-            evict: Evict::Hybrid,
+            evict: EvictionPolicy::Hybrid,
         }
     }
 }
@@ -139,10 +139,10 @@ pub struct Heard {
 /// What the log has of a request in a conversation that is remembered.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Conversation {
-    /// Whose memory it is part of.
+    /// Who may find it.
     #[n(0)]
     pub scope: ConversationScope,
-    /// The agent as declared, whose conversation goes on where the scope is wider than one agent.
+    /// The agent as declared: the speaker of its answers.
     #[n(1)]
     pub name: String,
     /// Messages of a page.

@@ -6,7 +6,9 @@
 //!
 //! Each setting has a default, so `memory: {}` is enough.
 
-use nexa_event::effect::{ConversationScope, Evict, MAX_PAGES_MAX, PAGE_SIZE_MAX, Remembering, WINDOW_MAX, WINDOW_MIN};
+use nexa_event::effect::{
+    ConversationScope, EvictionPolicy, MAX_PAGES_MAX, PAGE_SIZE_MAX, Remembering, WINDOW_MAX, WINDOW_MIN,
+};
 use nexa_types::Tokens;
 
 use super::Checker;
@@ -25,7 +27,7 @@ impl Checker<'_> {
                 "scope" => {
                     memory.scope = self.word_of(&value, &name, &ConversationScope::ALL, ConversationScope::as_str)
                 }
-                "evict" => memory.evict = self.word_of(&value, &name, &Evict::ALL, Evict::as_str),
+                "evict" => memory.evict = self.word_of(&value, &name, &EvictionPolicy::ALL, EvictionPolicy::as_str),
                 "threshold" => {
                     memory.threshold = self.float_setting(&value, &name, -1.0..=1.0).unwrap_or(memory.threshold);
                 }

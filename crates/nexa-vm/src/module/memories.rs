@@ -1,6 +1,6 @@
 //! Which model requests belong to a conversation that is remembered, and how: a table beside the requests.
 
-use nexa_event::effect::{ConversationScope, Evict, Remembering};
+use nexa_event::effect::{ConversationScope, EvictionPolicy, Remembering};
 use nexa_types::Tokens;
 
 use crate::wire::{Reader, WireError, Writer};
@@ -17,10 +17,10 @@ pub(super) fn write(writer: &mut Writer, (request, memory): &(u32, Remembering))
     writer.u32(memory.max_pages);
     writer.f64(memory.threshold);
     writer.u8(match memory.evict {
-        Evict::Lru => 0,
-        Evict::Lfu => 1,
-        Evict::Relevance => 2,
-        Evict::Hybrid => 3,
+        EvictionPolicy::Lru => 0,
+        EvictionPolicy::Lfu => 1,
+        EvictionPolicy::Relevance => 2,
+        EvictionPolicy::Hybrid => 3,
     });
 }
 
@@ -35,10 +35,10 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<(u32, Remembering), WireEr
     let (window, page_size, max_pages) = (Tokens(reader.u64()?), reader.u32()?, reader.u32()?);
     let threshold = reader.f64()?;
     let evict = match reader.u8()? {
-        0 => Evict::Lru,
-        1 => Evict::Lfu,
-        2 => Evict::Relevance,
-        3 => Evict::Hybrid,
+        0 => EvictionPolicy::Lru,
+        1 => EvictionPolicy::Lfu,
+        2 => EvictionPolicy::Relevance,
+        3 => EvictionPolicy::Hybrid,
         _ => return Err(reader.bad("which page leaves")),
     };
     Ok((request, Remembering { scope, window, page_size, max_pages, threshold, evict }))

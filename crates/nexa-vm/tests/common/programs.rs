@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nexa_event::effect::{Evict, Remembering, Risk, ToolChoice, ToolEffect, ToolLimits, ToolSource};
+use nexa_event::effect::{EvictionPolicy, Remembering, Risk, ToolChoice, ToolEffect, ToolLimits, ToolSource};
 use nexa_types::{Budget, Millis, Tokens};
 use nexa_vm::Program;
 use nexa_vm::module::build::{Assembler, ModuleBuilder};
@@ -279,7 +279,8 @@ fn cached_answers() -> Case {
 fn remembered_conversation() -> Case {
     let mut module = ModuleBuilder::new();
     let (own, kept) = (asking(&mut module, "Forgetful"), asking(&mut module, "Keeper"));
-    let memory = Remembering { window: Tokens(512), page_size: 4, evict: Evict::Lru, ..Remembering::default() };
+    let memory =
+        Remembering { window: Tokens(512), page_size: 4, evict: EvictionPolicy::Lru, ..Remembering::default() };
     module.module.memories.push((1, memory));
     let hello = module.text("hello");
     let mut main = Assembler::new("main", 0);
