@@ -89,7 +89,7 @@ pub(crate) struct Life {
     pub(crate) grace: Option<Timestamp>,
     /// How often branches of other agents were adopted.
     #[n(16)]
-    #[cbor(skip_if = "is_zero")]
+    #[cbor(skip_if = "is_default")]
     pub(crate) adoptions: u64,
     /// Its program has ended with this, and it waits for detached branches.
     #[n(17)]
@@ -107,18 +107,12 @@ pub(crate) struct Life {
     pub(crate) sent: Option<Vec<u32>>,
     /// Messages of its conversation so far, if it remembers.
     #[n(25)]
-    #[cbor(skip_if = "is_none_said")]
+    #[cbor(skip_if = "is_default")]
     pub(crate) said: u32,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the encoder asks so")]
-fn is_zero(count: &u64) -> bool {
-    *count == 0
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the encoder asks so")]
-fn is_none_said(count: &u32) -> bool {
-    *count == 0
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// Why an agent cannot be brought to life here.
