@@ -20,7 +20,8 @@
 //! Holds:
 //!   RM-1  an answer shows every message that the log had when it was asked, or the call is refused as behind
 //!   RM-2  nothing of one tenant is in an answer to another
-//!   RM-3  a page is in the store or in memory from the fact that ended it, whatever fails
+//!   RM-3  a page is in the store or in memory from the fact that ended it, whatever fails; but for one that the store will never
+//!         take, which an error names
 //!   RM-4  what was forgotten is in no answer from then on
 //!
 //! Not here: which fact is part of which page and what is ranked how (nexa-paging), who may ask (nexa-gateway).
@@ -44,11 +45,11 @@ use nexa_ports::embedder::Embedder;
 use nexa_ports::pages::{PageStore, PagesError, Scope};
 use nexa_ports::store::{Store, StoreError};
 use nexa_types::{AgentId, Epoch, GlobalSeq, Millis, PageId, TenantId, Timestamp, Version};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use search::{PAGES_RANKED_MAX, WIDE_PAGES_MAX};
+pub use search::{PAGES_RANKED_MAX, RANKED_BYTES_MAX, RECALLS_AT_ONCE, WIDE_PAGES_MAX};
 use state::State;
 pub use tail::{APPEND_BYTES, APPEND_EVERY, APPEND_ROWS, LAG_FACTS_MAX, WAITING_BYTES_MAX, WAITING_PAGES_MAX};
 pub use vectors::{EMBED_TEXTS, UNEMBEDDED_PAGES_MAX};
@@ -195,6 +196,8 @@ pub(crate) struct Shared {
     wanted: Notify,
     /// There are messages without vectors.
     unembedded: Notify,
+    /// Turns of queries.
+    recalls: Semaphore,
     counters: Counters,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -219,6 +222,7 @@ impl Remembrance {
             follows: AtomicBool::new(false),
             wanted: Notify::new(),
             unembedded: Notify::new(),
+            recalls: Semaphore::new(RECALLS_AT_ONCE),
             counters: Counters::default(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -253,8 +257,8 @@ impl Remembrance {
         search::recall(&self.shared, asked, seen).await
     }
 
-    /// Pages of an agent in the order of their messages, from one place on; at most `pages_max` stored ones, and with the last
-    /// of these those that wait and what is open.
+    /// Pages of an agent in the order of their messages, stored or not, from one place on; at most `pages_max`. And where to go
+    /// on.
     ///
     /// # Errors
     /// [`RememberError`].

@@ -1,10 +1,10 @@
 //! Reads pages: what a query finds, which there are, what they say.
 //!
-//! An agent's own pages are all ranked, up to [`PAGES_RANKED_MAX`]; of an agent with more, and of a workload or a tenant, the store
+//! An agent's own pages are all ranked, up to [`PAGES_RANKED_MAX`] and [`RANKED_BYTES_MAX`]; of an agent with more, and of a workload or a tenant, the store
 //! names the best [`WIDE_PAGES_MAX`] by words and as many by nearness, and these are ranked in the same way. What the store does
 //! not have yet is always among what is ranked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,16 +19,23 @@ use crate::{Asked, PageLine, Recalled, RememberError, Shared, add};
 
 /// Pages of one agent that are all ranked.
 pub const PAGES_RANKED_MAX: usize = 2_048;
+/// Bytes of such pages.
+pub const RANKED_BYTES_MAX: usize = 64 << 20;
+/// Queries that read and rank pages at once. Further ones wait for as long as their callers do.
+pub const RECALLS_AT_ONCE: usize = 8;
 /// Pages of a wider scope that are ranked, found by words; and as many found by nearness.
 pub const WIDE_PAGES_MAX: usize = 256;
 /// How long a query waits for its vector. Then: words only.
 const VECTOR_WAIT: Duration = Duration::from_secs(2);
+/// Pages that an export reads at once.
+const EXPORT_PAGES: usize = 64;
 
 pub(crate) async fn recall(shared: &Arc<Shared>, asked: Asked, seen: GlobalSeq) -> Result<Recalled, RememberError> {
     let Asked { scope, query, messages, tokens } = asked;
     let vector = vector_of(shared, &scope, &query).await;
     let model = shared.outside.embedder.as_ref().map(|embedder| embedder.model().to_owned());
     let near = model.clone().zip(vector.clone()).map(|(model, vector)| PageVector { model, vector });
+    let _turn = shared.recalls.acquire().await.expect("nobody closes it");
     // First what waits: a page that is stored meanwhile is then met twice, and not missed.
     let mut pages = shared.state().unstored(&scope);
     let stored = match &scope {
@@ -71,17 +78,18 @@ async fn vector_of(shared: &Shared, scope: &Scope, query: &str) -> Option<UnitVe
 
 /// All stored pages of an agent; `None` if there are too many.
 async fn all_of(shared: &Shared, tenant: &TenantId, agent: AgentId) -> Result<Option<Vec<StoredPage>>, RememberError> {
-    let (mut all, mut from) = (Vec::new(), Version(0));
+    let (mut all, mut from, mut bytes) = (Vec::new(), Version(0), 0);
     loop {
         let some = shared.outside.pages.scan(tenant.clone(), agent, from, ANSWER_PAGES_MAX).await?;
         let Some(last) = some.last() else { return Ok(Some(all)) };
         from = behind(last);
         let is_last = some.len() < ANSWER_PAGES_MAX;
+        bytes += some.iter().map(StoredPage::bytes).sum::<usize>();
         all.extend(some);
         if is_last {
             return Ok(Some(all));
         }
-        if all.len() >= PAGES_RANKED_MAX {
+        if all.len() >= PAGES_RANKED_MAX || bytes >= RANKED_BYTES_MAX {
             return Ok(None);
         }
     }
@@ -109,13 +117,41 @@ async fn best_of(
     Ok(found)
 }
 
-/// What is not stored of an agent from one place on, in order.
-fn unstored_of(shared: &Shared, tenant: &TenantId, agent: AgentId, from: Version) -> Vec<OwnedPage> {
-    let mut pages = shared.state().unstored(&Scope::Agent(tenant.clone(), agent));
+/// Pages of an agent that begin one after the other.
+struct Stretch {
+    stored: Vec<StoredPage>,
+    /// What the store did not have, or has by now.
+    unstored: Vec<OwnedPage>,
+    /// Where the next one begins, if there is more.
+    next: Option<Version>,
+}
+
+/// Pages of an agent from one place on; at most so many, unless several begin at one message. What waits may be before what is
+/// stored: batches may fail.
+async fn stretch(
+    shared: &Shared,
+    tenant: &TenantId,
+    agent: AgentId,
+    from: Version,
+    pages_max: usize,
+) -> Result<Stretch, RememberError> {
+    let pages_max = pages_max.clamp(1, ANSWER_PAGES_MAX);
     let first = |page: &OwnedPage| page.messages.first().map(|message| message.seq);
-    pages.retain(|page| first(page).is_some_and(|first| first >= from));
-    pages.sort_by_key(first);
-    pages
+    // First what waits: a page that is stored meanwhile is then met twice, and not missed.
+    let mut unstored = shared.state().unstored(&Scope::Agent(tenant.clone(), agent));
+    unstored.retain(|page| first(page) >= Some(from));
+    let mut stored = shared.outside.pages.scan(tenant.clone(), agent, from, pages_max).await?;
+    let mut next = (stored.len() >= pages_max).then(|| stored.last().map(behind)).flatten();
+    let firsts = stored.iter().map(|page| page.first).chain(unstored.iter().filter_map(first));
+    let firsts: BTreeSet<Version> = firsts.collect();
+    if let Some(beyond) = firsts.into_iter().nth(pages_max) {
+        next = Some(next.map_or(beyond, |next| next.min(beyond)));
+    }
+    if let Some(next) = next {
+        stored.retain(|page| page.first < next);
+        unstored.retain(|page| first(page) < Some(next));
+    }
+    Ok(Stretch { stored, unstored, next })
 }
 
 pub(crate) async fn pages(
@@ -125,17 +161,14 @@ pub(crate) async fn pages(
     from: Version,
     pages_max: usize,
 ) -> Result<(Vec<PageLine>, Option<Version>), RememberError> {
-    let pages_max = pages_max.clamp(1, ANSWER_PAGES_MAX);
-    let unstored = unstored_of(shared, tenant, agent, from);
-    let stored = shared.outside.pages.scan(tenant.clone(), agent, from, pages_max).await?;
-    let next = (stored.len() >= pages_max).then(|| stored.last().map(behind)).flatten();
-    let mut lines: Vec<PageLine> = stored.iter().map(line).collect();
-    if next.is_none() {
-        let known: std::collections::BTreeSet<_> = lines.iter().filter_map(|line| line.id).collect();
-        let is_new = |page: &&OwnedPage| page.id.is_none_or(|id| !known.contains(&id));
-        lines.extend(unstored.iter().filter(is_new).filter_map(waiting_line));
-        lines.sort_by_key(|line| (line.first, line.id.is_none()));
-    }
+    let Stretch { stored, unstored, next } = stretch(shared, tenant, agent, from, pages_max).await?;
+    let known: BTreeSet<PageId> = stored.iter().map(|page| page.id).collect();
+    let is_new = |page: &&OwnedPage| page.id.is_none_or(|id| !known.contains(&id));
+    let unstored = unstored.iter().filter(is_new).filter_map(waiting_line);
+    let mut lines: Vec<PageLine> = stored.iter().map(line).chain(unstored).collect();
+    lines.sort_by_key(|line| (line.first, line.id.is_none()));
+    // What was open may have become a page meanwhile.
+    lines.dedup_by(|line, before| line.id.is_none() && line.first <= before.last);
     Ok((lines, next))
 }
 
@@ -176,13 +209,8 @@ pub(crate) async fn messages(
     agent: AgentId,
     from: Version,
 ) -> Result<(Vec<FoundMessage>, Option<Version>), RememberError> {
-    let unstored = unstored_of(shared, tenant, agent, from);
-    let stored = shared.outside.pages.scan(tenant.clone(), agent, from, EXPORT_PAGES).await?;
-    let next = (stored.len() >= EXPORT_PAGES).then(|| stored.last().map(behind)).flatten();
-    let mut pages: Vec<OwnedPage> = stored.iter().filter_map(|page| owned(page, None)).collect();
-    if next.is_none() {
-        pages.extend(unstored);
-    }
+    let Stretch { stored, unstored, next } = stretch(shared, tenant, agent, from, EXPORT_PAGES).await?;
+    let pages = stored.iter().filter_map(|page| owned(page, None)).chain(unstored);
     let mut by_place: BTreeMap<Version, FoundMessage> = BTreeMap::new();
     for page in pages {
         for message in page.messages {
@@ -192,6 +220,3 @@ pub(crate) async fn messages(
     }
     Ok((by_place.into_values().collect(), next))
 }
-
-/// Stored pages that an export reads at once.
-const EXPORT_PAGES: usize = 64;
