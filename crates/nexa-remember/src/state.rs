@@ -6,7 +6,7 @@ use nexa_event::envelope::Fact;
 use nexa_paging::{MessageVector, OwnedPage, PageWriter, SealedPage, Told};
 use nexa_ports::pages::{BATCH_PAGES_MAX, PageBatch, Scope, Shard, Shards};
 use nexa_ports::store::Recorded;
-use nexa_types::{AgentId, GlobalSeq, PageId, StreamId, TenantId};
+use nexa_types::{AgentId, GlobalSeq, PageId, StreamId, TenantId, Timestamp};
 
 use crate::ALONE;
 use crate::stored::{reach_of, stored};
@@ -61,6 +61,8 @@ pub(crate) struct State {
     forgotten: BTreeSet<AgentId>,
     versions: u64,
     embeds: bool,
+    /// Not before this pages are offered for their number: the store has failed.
+    pub(crate) retry_at: Timestamp,
 }
 
 impl State {
@@ -76,6 +78,7 @@ impl State {
             forgotten: BTreeSet::new(),
             versions: 0,
             embeds: false,
+            retry_at: Timestamp(0),
         }
     }
 
@@ -176,7 +179,20 @@ impl State {
         }
     }
 
-    /// A batch will be refused for ever.
+    /// A batch that will be refused for ever, in two; as it is if it has one page or none. Only with the second all are there.
+    pub(crate) fn halves(&self, mut taken: Taken) -> Result<[Taken; 2], Taken> {
+        if taken.pages.len() < 2 {
+            return Err(taken);
+        }
+        let half = taken.pages.len() / 2;
+        let PageBatch { shard, epoch, applied, .. } = taken.batch;
+        let rest = PageBatch { shard, epoch, applied, pages: taken.batch.pages.split_off(half) };
+        let second = Taken { batch: rest, pages: taken.pages.split_off(half) };
+        taken.batch.applied = self.applied[usize::from(shard.0)];
+        Ok([taken, second])
+    }
+
+    /// A page will be refused for ever.
     pub(crate) fn give_up(&mut self, taken: &Taken) {
         for (id, _) in &taken.pages {
             self.waiting.remove(id);

@@ -3,7 +3,7 @@
 use nexa_event::effect::ConversationScope;
 use nexa_paging::{MemoryPage, OwnedPage, SealedPage, keyword_text};
 use nexa_ports::embedder::UnitVector;
-use nexa_ports::pages::{PageKind, PageVector, Reach, StoredPage};
+use nexa_ports::pages::{PAGE_BYTES_MAX, PageKind, PageVector, Reach, StoredPage};
 use nexa_types::GlobalSeq;
 
 pub(crate) fn reach_of(scope: ConversationScope) -> Reach {
@@ -14,7 +14,7 @@ pub(crate) fn reach_of(scope: ConversationScope) -> Reach {
     }
 }
 
-/// A page as it is stored, with vectors if a model is named that made them.
+/// A page as it is stored, with vectors if a model is named that made them and there is room for them.
 pub(crate) fn stored(sealed: &SealedPage, model: Option<&str>) -> StoredPage {
     let SealedPage { page, .. } = sealed;
     let (first, last) = (page.messages.first(), page.messages.last());
@@ -24,7 +24,7 @@ pub(crate) fn stored(sealed: &SealedPage, model: Option<&str>) -> StoredPage {
     });
     let text: Vec<String> = page.messages.iter().map(keyword_text).collect();
     let tokens = page.messages.iter().fold(0u32, |sum, message| sum.saturating_add(message.tokens));
-    StoredPage {
+    let mut stored = StoredPage {
         id: page.id,
         tenant: sealed.tenant.clone(),
         workload: sealed.workload,
@@ -43,7 +43,12 @@ pub(crate) fn stored(sealed: &SealedPage, model: Option<&str>) -> StoredPage {
         message_vectors: if vector.is_some() { page.vectors_body() } else { Vec::new() },
         vector,
         importance: page.importance(),
+    };
+    if stored.bytes() > PAGE_BYTES_MAX {
+        // It is found by its words.
+        (stored.vector, stored.message_vectors) = (None, Vec::new());
     }
+    stored
 }
 
 /// A page that was stored; `None` if its bytes are not those of its id, or none that this build reads. Vectors of another
@@ -76,4 +81,43 @@ pub(crate) fn sealed(page: &StoredPage) -> Option<SealedPage> {
         scope,
         page: MemoryPage::new(page.agent, messages, Vec::new()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use nexa_event::effect::Role;
+    use nexa_paging::{MemoryMessage, MessageVector, VECTOR_DIMENSIONS_MAX};
+    use nexa_types::{AgentId, TenantId, Timestamp, Version, WorkloadId};
+
+    use super::*;
+
+    fn page(text_bytes: usize) -> SealedPage {
+        let agent = AgentId::from_bytes([1; 16]);
+        let message = |seq| MemoryMessage {
+            seq: Version(seq),
+            role: Role::User,
+            speaker: String::new(),
+            text: "x".repeat(text_bytes),
+            at: Timestamp(0),
+            tokens: 1,
+        };
+        let vector = MessageVector::new(&[1.0; VECTOR_DIMENSIONS_MAX]);
+        SealedPage {
+            position: GlobalSeq(1),
+            tenant: TenantId::local(),
+            workload: WorkloadId::from_bytes([1; 16]),
+            agent,
+            scope: ConversationScope::Agent,
+            page: MemoryPage::new(agent, (1..=64).map(message).collect(), vec![vector; 64]),
+        }
+    }
+
+    #[test]
+    fn a_page_that_is_too_large_with_its_vectors_is_stored_without_them() {
+        let small = stored(&page(100), Some("m"));
+        assert!(small.vector.is_some() && !small.message_vectors.is_empty() && small.bytes() <= PAGE_BYTES_MAX);
+        let large = stored(&page(7_000), Some("m"));
+        assert!(large.vector.is_none() && large.message_vectors.is_empty());
+        assert!(large.bytes() <= PAGE_BYTES_MAX, "{}", large.bytes());
+    }
 }

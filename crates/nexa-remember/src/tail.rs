@@ -5,12 +5,14 @@
 //! position only once it is [`LAG_FACTS_MAX`] behind, so that a start does not read the whole log again.
 //!
 //! When the store of pages fails, pages stay in memory and are offered again after a pause; at [`WAITING_PAGES_MAX`] the log is
-//! followed no further until some are stored. When the log cannot be read, it is tried again after a pause.
+//! followed no further until some are stored. Of a batch that it refuses, every page is offered but the one that is refused by
+//! itself. When the log cannot be read, it is tried again after a pause.
 
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use nexa_ports::pages::PagesError;
+use nexa_ports::pages::{PagesError, Shard};
 use nexa_types::{GlobalSeq, Millis, Timestamp};
 use tracing::{debug, error, info, warn};
 
@@ -111,6 +113,14 @@ async fn take_over(shared: &Shared) -> Result<(), PagesError> {
 /// Folds until there is nothing new. False if it has to be tried again later.
 async fn fold(shared: &Shared) -> bool {
     loop {
+        if is_due_now(shared) {
+            store_waiting(shared).await;
+        }
+        let (waiting, bytes) = waiting(shared);
+        if waiting >= WAITING_PAGES_MAX || bytes >= WAITING_BYTES_MAX {
+            warn!(waiting, bytes, "too much waits to be stored: the log is followed no further until some of it is");
+            return false;
+        }
         let after = shared.state().folded;
         let facts = match shared.outside.store.scan(None, after, SCAN_FACTS).await {
             Ok(facts) => facts,
@@ -130,9 +140,7 @@ async fn fold(shared: &Shared) -> bool {
                 sealed += state.fold(recorded);
             }
             // Under the lock: whoever has the log read again must not be told of the reading before.
-            if is_last {
-                shared.folded.send_replace(state.folded);
-            }
+            shared.folded.send_replace(state.folded);
         }
         add(&shared.counters.sealed, sealed);
         if sealed > 0 {
@@ -140,14 +148,6 @@ async fn fold(shared: &Shared) -> bool {
         }
         if is_last {
             return true;
-        }
-        if is_due_now(shared) {
-            store_waiting(shared).await;
-        }
-        let (waiting, bytes) = waiting(shared);
-        if waiting >= WAITING_PAGES_MAX || bytes >= WAITING_BYTES_MAX {
-            warn!(waiting, bytes, "too much waits to be stored: the log is followed no further until some of it is");
-            return false;
         }
         tokio::task::yield_now().await;
     }
@@ -159,16 +159,17 @@ fn waiting(shared: &Shared) -> (usize, usize) {
     (state.waiting.len(), state.waiting_bytes())
 }
 
+/// Whether so much waits that it is stored at once, unless that has failed a moment ago.
 fn is_due_now(shared: &Shared) -> bool {
     let (waiting, bytes) = waiting(shared);
-    waiting >= APPEND_ROWS || bytes >= APPEND_BYTES
+    (waiting >= APPEND_ROWS || bytes >= APPEND_BYTES) && shared.outside.clock.now() >= shared.state().retry_at
 }
 
 /// Offers every waiting page to the store.
 async fn store_waiting(shared: &Shared) {
-    let batches = shared.state().batches();
-    let mut left = std::collections::BTreeSet::new();
-    for taken in batches {
+    let mut batches = VecDeque::from(shared.state().batches());
+    let mut left = BTreeSet::new();
+    while let Some(taken) = batches.pop_front() {
         let (shard, rows) = (taken.batch.shard, taken.batch.pages.len());
         // The last batch of a shard says that all before it are there.
         if left.contains(&shard) {
@@ -181,33 +182,41 @@ async fn store_waiting(shared: &Shared) {
                 add(&shared.counters.rows, rows);
                 shared.unembedded.notify_one();
             }
+            Err(PagesError::Refused(why)) => {
+                add(&shared.counters.failures, 1);
+                let mut state = shared.state();
+                match state.halves(taken) {
+                    Ok([first, second]) => {
+                        batches.push_front(second);
+                        batches.push_front(first);
+                    }
+                    Err(taken) => {
+                        let page = taken.batch.pages.first().map(|page| page.id.to_string());
+                        error!(shard = shard.0, page, why, "a page that the store refuses is given up; the log has it");
+                        state.give_up(&taken);
+                    }
+                }
+            }
             Err(error) => {
                 left.insert(shard);
                 add(&shared.counters.failures, 1);
-                failed(shared, &taken, &error).await;
+                shared.state().retry_at = shared.outside.clock.now().after(RETRY_AFTER);
+                failed(shared, shard, &error).await;
                 debug!(shard = shard.0, rows, "pages wait on");
             }
         }
     }
 }
 
-async fn failed(shared: &Shared, taken: &crate::state::Taken, error: &PagesError) {
-    let shard = taken.batch.shard;
+async fn failed(shared: &Shared, shard: Shard, error: &PagesError) {
     match error {
-        PagesError::Refused(why) => {
-            error!(
-                shard = shard.0,
-                why, "the store of pages refuses a batch, which is given up: the log has what is in it"
-            );
-            shared.state().give_up(taken);
-        }
         PagesError::Fenced { .. } | PagesError::Unknown(_) => {
             info!(shard = shard.0, %error, "the shard is taken over again");
             if let Err(error) = shared.outside.pages.take_over(shard, ALONE).await {
                 warn!(shard = shard.0, %error, "pages of a shard cannot be written until this is over");
             }
         }
-        PagesError::Damaged { .. } | PagesError::Unavailable(_) => {
+        PagesError::Damaged { .. } | PagesError::Unavailable(_) | PagesError::Refused(_) => {
             warn!(shard = shard.0, %error, "pages of a shard cannot be written until this is over");
         }
     }

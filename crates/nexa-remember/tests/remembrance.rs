@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use nexa_event::effect::{Answer, Conversation, ConversationScope, Finish, Heard, ModelReply, Role};
@@ -14,12 +14,13 @@ use nexa_ports::clock::SimClock;
 use nexa_ports::embedder::{EmbedCall, EmbedError, Embedded, Embedder, HashedWords};
 use nexa_ports::memory::MemoryStore;
 use nexa_ports::pages::{
-    Compacted, Done, Hit, MemoryPages, PageBatch, PageQuery, PageStore, PagesError, Scope, Shard, Shards, StoredPage,
+    BATCH_PAGES_MAX, Compacted, Done, Hit, MemoryPages, PageBatch, PageQuery, PageStore, PagesError, Scope, Shard,
+    Shards, StoredPage,
 };
 use nexa_ports::store::{Append, Birth, Guard, RowChange, Stamp, Store};
-use nexa_remember::{APPEND_EVERY, APPEND_ROWS, Asked, Outside, Remembrance};
+use nexa_remember::{APPEND_EVERY, APPEND_ROWS, Asked, Outside, RememberError, Remembrance, WAITING_PAGES_MAX};
 use nexa_types::{
-    AgentId, AgentState, Budget, Epoch, GlobalSeq, ModuleHash, NodeId, Outcome, PageId, Payload, PrincipalId,
+    AgentId, AgentState, Budget, Epoch, GlobalSeq, Millis, ModuleHash, NodeId, Outcome, PageId, Payload, PrincipalId,
     RequestId, Seq, Spend, StreamId, TenantId, Timestamp, Tokens, Version, WorkloadId,
 };
 
@@ -41,6 +42,8 @@ struct Talker {
     tenant: TenantId,
     agent: AgentId,
     scope: ConversationScope,
+    /// Messages of a page.
+    size: u32,
     version: u64,
     said: u32,
 }
@@ -49,7 +52,12 @@ struct Talker {
 struct Failing {
     pages: MemoryPages,
     fails: AtomicBool,
+    /// Batches that are taken before all others fail.
+    takes: AtomicUsize,
 }
+
+/// A word that no page may have that is to be stored.
+const UNSPEAKABLE: &str = "unspeakable";
 
 impl PageStore for Failing {
     fn shards(&self) -> Shards {
@@ -62,7 +70,13 @@ impl PageStore for Failing {
         if self.fails.load(Ordering::SeqCst) {
             return Box::pin(async { Err(PagesError::Unavailable("told to".into())) });
         }
-        self.pages.append(batch)
+        if batch.pages.iter().any(|page| page.text.contains(UNSPEAKABLE)) {
+            return Box::pin(async { Err(PagesError::Refused(format!("somebody says {UNSPEAKABLE}"))) });
+        }
+        match self.takes.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)) {
+            Ok(_) => self.pages.append(batch),
+            Err(_) => Box::pin(async { Err(PagesError::Unavailable("these were enough".into())) }),
+        }
     }
     fn read(&self, tenant: TenantId, agent: AgentId, ids: Vec<PageId>) -> Done<'_, Vec<StoredPage>> {
         self.pages.read(tenant, agent, ids)
@@ -86,7 +100,8 @@ impl PageStore for Failing {
 
 impl Desk {
     fn new() -> Self {
-        let pages = Failing { pages: MemoryPages::new(Shards::new(4).unwrap()), fails: AtomicBool::new(false) };
+        let pages = MemoryPages::new(Shards::new(4).unwrap());
+        let pages = Failing { pages, fails: AtomicBool::new(false), takes: AtomicUsize::new(usize::MAX) };
         let clock = Arc::new(SimClock::new(Timestamp(1_000)));
         Self { store: Arc::new(MemoryStore::default()), pages: Arc::new(pages), clock }
     }
@@ -146,7 +161,7 @@ impl Desk {
             also: None,
         };
         self.store.append(vec![append]).await.pop().unwrap().unwrap();
-        Talker { tenant, agent, scope, version: 1, said: 0 }
+        Talker { tenant, agent, scope, size: SIZE, version: 1, said: 0 }
     }
 
     async fn append(&self, who: &mut Talker, events: Vec<AgentEvent>, state: AgentState) {
@@ -173,7 +188,7 @@ impl Desk {
         let conversation = Some(Conversation {
             scope: who.scope,
             name: "Guide".into(),
-            page_size: SIZE,
+            page_size: who.size,
             heard: vec![Heard { role: Role::User, text: question.into() }],
             sent: None,
             before: who.said,
@@ -316,6 +331,87 @@ async fn pages_that_cannot_be_stored_are_found_and_stored_later() {
     desk.pages.fails.store(false, Ordering::SeqCst);
     desk.until_stored(&remembrance, 1).await;
     assert_eq!(found(&remembrance, own(&who), "key").await[0], "where is the key");
+}
+
+#[tokio::test]
+async fn a_page_that_is_refused_takes_no_other_along() {
+    let desk = Desk::new();
+    let remembrance = desk.start(None);
+    let mut who = desk.born("t", 1, ConversationScope::Agent).await;
+    for question in ["where is the key", "so", UNSPEAKABLE, "so", "where is the door", "so"] {
+        desk.turn(&mut who, question, "noted").await;
+    }
+    assert_eq!(found(&remembrance, own(&who), "key").await[0], "where is the key");
+    desk.until_stored(&remembrance, 2).await;
+    assert_eq!(found(&remembrance, own(&who), "key").await[0], "where is the key");
+    assert_eq!(found(&remembrance, own(&who), "door").await[0], "where is the door");
+    let (pages, _) = remembrance.pages(&who.tenant, who.agent, Version(0), 9).await.unwrap();
+    assert_eq!(pages.iter().map(|page| (page.messages, page.stored)).collect::<Vec<_>>(), [(4, true), (4, true)]);
+}
+
+#[tokio::test]
+async fn pages_that_wait_between_stored_ones_are_listed_and_exported_too() {
+    const PAGES: usize = BATCH_PAGES_MAX + 40;
+    let desk = Desk::new();
+    let remembrance = desk.start(None);
+    desk.pages.fails.store(true, Ordering::SeqCst);
+    let mut who = desk.born("t", 1, ConversationScope::Agent).await;
+    for nth in 0..PAGES * 2 {
+        desk.turn(&mut who, &format!("fact number {nth}"), "noted").await;
+    }
+    assert_eq!(found(&remembrance, own(&who), "number 700").await[0], "fact number 700");
+    desk.pages.takes.store(1, Ordering::SeqCst);
+    desk.pages.fails.store(false, Ordering::SeqCst);
+    desk.until_stored(&remembrance, BATCH_PAGES_MAX as u64).await;
+    assert_eq!(remembrance.standing().waiting, 40);
+
+    let (mut pages, mut from) = (Vec::new(), Some(Version(0)));
+    while let Some(begin) = from {
+        let (some, next) = remembrance.pages(&who.tenant, who.agent, begin, 100).await.unwrap();
+        assert!(some.len() <= 100, "{} pages of one answer", some.len());
+        pages.extend(some);
+        from = next;
+    }
+    assert_eq!((pages.len(), pages.iter().filter(|page| page.stored).count()), (PAGES, BATCH_PAGES_MAX));
+    assert!(pages.is_sorted_by(|page, next| page.last < next.first));
+    let (mut messages, mut from) = (Vec::new(), Some(Version(0)));
+    while let Some(begin) = from {
+        let (some, next) = remembrance.messages(&who.tenant, who.agent, begin).await.unwrap();
+        messages.extend(some);
+        from = next;
+    }
+    assert_eq!(messages.len(), PAGES * 4);
+    assert!(messages.is_sorted_by(|message, next| message.message.seq < next.message.seq));
+}
+
+#[tokio::test]
+async fn no_more_waits_than_may_while_the_store_is_away() {
+    let desk = Desk::new();
+    let remembrance = desk.start(None);
+    desk.pages.fails.store(true, Ordering::SeqCst);
+    let mut who = Talker { size: 1, ..desk.born("t", 1, ConversationScope::Agent).await };
+    for nth in 0..WAITING_PAGES_MAX / 2 {
+        desk.turn(&mut who, &format!("fact number {nth}"), "noted").await;
+    }
+    assert_eq!(found(&remembrance, own(&who), "number 700").await.len(), 3);
+    assert_eq!(remembrance.standing().waiting, WAITING_PAGES_MAX as u64);
+    desk.turn(&mut who, "one too many", "noted").await;
+    let asked = Asked { scope: own(&who), query: "many".into(), messages: 1, tokens: None };
+    let passes = async {
+        loop {
+            desk.clock.advance(Millis(10));
+            tokio::task::yield_now().await;
+        }
+    };
+    let refused = tokio::select! {
+        refused = remembrance.recall(asked) => refused.unwrap_err(),
+        () = passes => unreachable!("time has no end"),
+    };
+    assert!(matches!(refused, RememberError::Behind { .. }), "{refused}");
+    assert_eq!(remembrance.standing().waiting, WAITING_PAGES_MAX as u64);
+    desk.pages.fails.store(false, Ordering::SeqCst);
+    desk.until_stored(&remembrance, WAITING_PAGES_MAX as u64 + 2).await;
+    assert_eq!(found(&remembrance, own(&who), "many").await[0], "one too many");
 }
 
 #[tokio::test]
