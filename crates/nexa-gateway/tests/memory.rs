@@ -33,7 +33,7 @@ flow entry(number: int) -> str { return "Day #{number}: we saw animal#{number * 
 agent Reader(question: str) -> str uses entry {
     role: "You read a diary.", prompt: "Read all of it, then answer."
     max_tool_calls: 1_000, retry: { max: 0 }
-    memory: { window: 1_500, page_size: 8, max_pages: 8 }
+    memory: { scope: "tenant", window: 1_500, page_size: 8, max_pages: 8 }
 }
 flow main(question: str) -> str { return Reader.run(question) }
 "#;
@@ -219,8 +219,12 @@ async fn six_hundred_turns_are_remembered_a_window_is_sent_and_a_client_finds_wh
     let rebuild = bob.rebuild_memory(v1::ContextServiceRebuildRequest {}).await.unwrap_err();
     assert_eq!(rebuild.reason(), Some(Reason::PermissionDenied), "it is for operators");
     let (others, _) = read_nothing(&bob).await;
-    let wide = v1::ContextServiceRecallRequest { reach: v1::RecallReach::Tenant.into(), ..recall(&others, "town250") };
-    assert!(bob.recall(wide).await.unwrap().messages.is_empty());
+    let wide = |agent: &str| v1::ContextServiceRecallRequest {
+        reach: v1::RecallReach::Tenant.into(),
+        ..recall(agent, "Who was near town250?")
+    };
+    assert_eq!(ada.recall(wide(&agent)).await.unwrap().messages[0].text, best.text, "her tenant shares it");
+    assert!(bob.recall(wide(&others)).await.unwrap().messages.is_empty());
 
     // And what is forgotten is gone.
     assert_eq!(ada.forget_memory(forget.clone()).await.unwrap().pages, stats.pages);

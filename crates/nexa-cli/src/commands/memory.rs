@@ -109,7 +109,6 @@ async fn pages(client: &Client, agent: &str, limit: usize) -> Result<Vec<v1::Mem
             break;
         }
     }
-    pages.truncate(limit);
     Ok(pages)
 }
 

@@ -2,6 +2,7 @@
 
 use futures::StreamExt;
 use nexa_paging::{FoundMessage, Mode, PlaceInLog};
+use nexa_ports::pages::Reach;
 use nexa_ports::view::{PAGE_ITEMS_DEFAULT, PAGE_ITEMS_MAX};
 use nexa_proto::convert::timestamp;
 use nexa_proto::refusal::Refusal;
@@ -29,9 +30,9 @@ fn count(field: &str, count: i32, default: usize, max: usize) -> Decoded<usize> 
 
 fn recall(message: v1::ContextServiceRecallRequest) -> Decoded<m::Recall> {
     let reach = match v1::RecallReach::try_from(message.reach) {
-        Ok(v1::RecallReach::Unspecified | v1::RecallReach::Agent) => m::Reach::Agent,
-        Ok(v1::RecallReach::Workload) => m::Reach::Workload,
-        Ok(v1::RecallReach::Tenant) => m::Reach::Tenant,
+        Ok(v1::RecallReach::Unspecified | v1::RecallReach::Agent) => Reach::Agent,
+        Ok(v1::RecallReach::Workload) => Reach::Workload,
+        Ok(v1::RecallReach::Tenant) => Reach::Tenant,
         Err(_) => return Err(unknown("reach", message.reach)),
     };
     Ok(m::Recall {

@@ -5,16 +5,14 @@
 
 use futures::stream;
 use nexa_paging::FoundMessage;
-use nexa_ports::pages::{ANSWER_PAGES_MAX, PagesError, Scope};
+use nexa_ports::pages::{ANSWER_PAGES_MAX, PagesError, Reach, Scope};
 use nexa_proto::refusal::Refusal;
 use nexa_remember::{Asked, Recalled, RememberError, Remembrance};
 use nexa_types::{GlobalSeq, Reason, Version};
 use nexa_vm::module::Module;
 
 use super::{By, Handlers, overloaded, store_refusal};
-use crate::mediator::{
-    ExportMemory, Forget, Frames, ListPages, MemoryStats, PagesListed, Reach, Recall, Recollected, Stats,
-};
+use crate::mediator::{ExportMemory, Forget, Frames, ListPages, MemoryStats, PagesListed, Recall, Recollected, Stats};
 
 impl Handlers {
     /// Follows the log from when there is a program that remembers.
@@ -78,17 +76,15 @@ impl Handlers {
         export: ExportMemory,
     ) -> Result<Frames<Vec<FoundMessage>>, Refusal> {
         let row = self.own_agent(by, export.agent).await?;
-        let remembrance = self.remembrance()?.clone();
+        let state = (self.clone(), row, Some(Version(0)), self.may_stream()?);
         // One part in memory at a time: the next one is read when the one before is on its way.
-        let parts = stream::try_unfold(Some(Version(0)), move |from| {
-            let (remembrance, tenant, agent) = (remembrance.clone(), row.tenant.clone(), row.agent);
-            async move {
-                let Some(from) = from else { return Ok(None) };
-                let part = remembrance.messages(&tenant, agent, from).await.map_err(refusal)?;
-                Ok::<_, Refusal>(Some(part))
-            }
-        });
-        Ok(Frames::new(parts))
+        Ok(Frames::new(stream::try_unfold(state, |(handlers, row, from, permit)| async move {
+            let Some(from) = from else { return Ok(None) };
+            handlers.still_open()?;
+            let part = handlers.remembrance()?.messages(&row.tenant, row.agent, from).await;
+            let (messages, next) = part.map_err(refusal)?;
+            Ok(Some((messages, (handlers, row, next, permit))))
+        })))
     }
 
     /// Idempotent: what is forgotten is forgotten.

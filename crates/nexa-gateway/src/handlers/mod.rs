@@ -34,7 +34,7 @@ use nexa_runtime::ProgramError;
 use nexa_runtime::trace;
 use nexa_types::{AgentId, GlobalSeq, NodeId, Reason, TenantId};
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tower::util::{BoxCloneSyncService, service_fn};
 use tracing::Span;
@@ -45,8 +45,8 @@ use crate::host::Host;
 use crate::mediator::{Call, Command, Identity, Message, Next, Query, Reply};
 use compile::Compiler;
 
-/// Watches that one door shows at once. Then: OVERLOADED.
-pub const WATCHES_MAX: usize = 1_024;
+/// Watches and exports that one door has open at once. Then: OVERLOADED.
+pub const STREAMS_MAX: usize = 1_024;
 /// How long a list waits for `min_seq`. Then: OVERLOADED, with a time to come back.
 const VIEW_WAIT_MAX: Duration = Duration::from_secs(5);
 /// When to come back after a refusal for want of room.
@@ -65,7 +65,7 @@ pub struct Handlers {
     /// What agents remember; `None` where nobody keeps it.
     remembrance: Option<Remembrance>,
     compiler: Arc<Compiler>,
-    watches: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
     closing: CancellationToken,
     /// Where commands are carried out.
     home: Option<Handle>,
@@ -101,7 +101,7 @@ impl Handlers {
             clock,
             remembrance: None,
             compiler: Arc::new(Compiler::new()),
-            watches: Arc::new(Semaphore::new(WATCHES_MAX)),
+            streams: Arc::new(Semaphore::new(STREAMS_MAX)),
             closing: CancellationToken::new(),
             home: Handle::try_current().ok(),
         }
@@ -129,7 +129,7 @@ impl Handlers {
         self
     }
 
-    /// Cancel it to take no new work and to end all watches.
+    /// Cancel it to take no new work and to end all streams.
     pub fn closing(&self) -> &CancellationToken {
         &self.closing
     }
@@ -252,6 +252,13 @@ impl Handlers {
             return Err(Refusal::new(Reason::Draining, "the node is stopping").hint("try another node, or later"));
         }
         Ok(())
+    }
+
+    /// The right to be one of the streams that are open here, watches and exports; refused once the door closes.
+    fn may_stream(&self) -> Result<OwnedSemaphorePermit, Refusal> {
+        self.still_open()?;
+        let permit = self.streams.clone().try_acquire_owned();
+        permit.map_err(|_| overloaded(format!("{STREAMS_MAX} watches and exports are open already")))
     }
 
     /// Says to the owners of agents that there is something to do. Only hints: what there is to do is in the store.

@@ -65,12 +65,7 @@ impl Handlers {
 
     /// A list at once, then one whenever something has changed between two looks.
     pub(super) fn watch_nodes(&self) -> Result<Frames<Vec<NodeView>>, Refusal> {
-        self.still_open()?;
-        let permit = self
-            .watches
-            .clone()
-            .try_acquire_owned()
-            .map_err(|_| overloaded(format!("{} watches are open already", super::WATCHES_MAX)))?;
+        let permit = self.may_stream()?;
         let state = (self.clone(), None::<Vec<NodeView>>, permit);
         Ok(Frames::new(stream::try_unfold(state, |(handlers, mut last, permit)| async move {
             loop {

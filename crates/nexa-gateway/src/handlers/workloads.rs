@@ -5,7 +5,7 @@ use nexa_proto::refusal::Refusal;
 use nexa_types::{AgentState, Reason, StreamId, Version, WorkloadId, WorkloadState};
 use nexa_view::WorkloadView;
 
-use super::{By, Handlers, overloaded, store_refusal, view_refusal};
+use super::{By, Handlers, store_refusal, view_refusal};
 use crate::mediator::{Cancel, Frames, GetWorkload, WatchFrom, WatchWorkload};
 use crate::standing::Standings;
 use crate::watch::{self, Plan, Subject};
@@ -84,12 +84,7 @@ impl Handlers {
         chunks: bool,
         first: Recorded,
     ) -> Result<Frames, Refusal> {
-        self.still_open()?;
-        let permit = self
-            .watches
-            .clone()
-            .try_acquire_owned()
-            .map_err(|_| overloaded(format!("{} watches are open already", super::WATCHES_MAX)))?;
+        let permit = self.may_stream()?;
         let live = chunks.then(|| self.host.live().subscribe(subject.workload()));
         let (store, closing) = (self.store.clone(), self.closing.clone());
         watch::start(Plan { store, subject, from, live, first, closing, permit }).await

@@ -1,27 +1,16 @@
 //! Messages about what agents remember, and what they are answered with.
 
 use nexa_paging::{FoundMessage, Mode};
+use nexa_ports::pages::Reach;
 use nexa_remember::{PageLine, Standing};
 use nexa_types::{AgentId, GlobalSeq, Version};
-
-/// How widely to look, seen from an agent.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Reach {
-    /// What it said and heard itself.
-    #[default]
-    Agent,
-    /// What agents of its workload share.
-    Workload,
-    /// What agents of its tenant share.
-    Tenant,
-}
 
 /// Messages that agents remember, by a query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recall {
     /// From which agent to look.
     pub agent: AgentId,
-    /// How widely.
+    /// How widely, seen from it.
     pub reach: Reach,
     /// In words.
     pub query: String,

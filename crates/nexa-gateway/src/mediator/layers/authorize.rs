@@ -21,7 +21,7 @@ pub(in crate::mediator) fn authorize() -> Layer {
                 (Some(identity), message) if message.is_for_operators() && identity.access != Access::Operator => {
                     let message = format!("`{}` may not `{}`", identity.principal, message.name());
                     Err(Refusal::new(Reason::PermissionDenied, message)
-                        .hint("nodes are for operators: use a token whose access is `operator`"))
+                        .hint("this is for operators: use a token whose access is `operator`"))
                 }
                 (Some(identity), Message::Command(_)) if identity.access == Access::Read => {
                     let message = format!("`{}` may not `{}`", identity.principal, call.message.name());
