@@ -17,7 +17,7 @@ fn it_says_what_it_can_do_and_refuses_what_it_does_not_know() {
 }
 
 #[test]
-#[ignore = "two minutes of real faults on real processes"]
+#[ignore = "takes two minutes of real faults on real processes: cargo xtask test --slow"]
 fn a_kill_a_cut_and_a_loss_of_power_lose_nothing_and_nothing_is_left_behind() {
     let is_root = std::fs::metadata("/proc/self").is_ok_and(|it| std::os::unix::fs::MetadataExt::uid(&it) == 0);
     if !is_root {
