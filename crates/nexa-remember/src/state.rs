@@ -31,6 +31,12 @@ pub(crate) struct Unembedded {
     pub(crate) page: PageId,
 }
 
+impl Unembedded {
+    pub(crate) fn of(page: SealedPage) -> Self {
+        Self { tenant: page.tenant, agent: page.agent, page: page.page.id }
+    }
+}
+
 /// A page without vectors.
 pub(crate) enum NextUnembedded {
     /// It waits to be stored.
@@ -173,8 +179,7 @@ impl State {
                     // It is found by its words.
                     self.unembedded.pop_front();
                 }
-                let SealedPage { tenant, agent, page, .. } = waiting.page;
-                self.unembedded.push_back(Unembedded { tenant, agent, page: page.id });
+                self.unembedded.push_back(Unembedded::of(waiting.page));
             }
         }
     }
@@ -207,9 +212,7 @@ impl State {
     }
 
     /// A page gets its vectors at another time.
-    pub(crate) fn embed_later(&mut self, page: SealedPage) {
-        let SealedPage { tenant, agent, page, .. } = page;
-        let later = Unembedded { tenant, agent, page: page.id };
+    pub(crate) fn embed_later(&mut self, later: Unembedded) {
         let is_known = self.waiting.contains_key(&later.page) || self.unembedded.contains(&later);
         if !is_known && self.unembedded.len() < UNEMBEDDED_PAGES_MAX {
             self.unembedded.push_back(later);

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use nexa_paging::{MemoryPage, MessageVector, SealedPage, vector_text};
 use nexa_ports::embedder::{EmbedCall, EmbedError, Embedder, Urgency};
+use nexa_ports::pages::PagesError;
 use nexa_types::Millis;
 use tracing::{debug, warn};
 
@@ -24,7 +25,7 @@ pub const UNEMBEDDED_PAGES_MAX: usize = 4_096;
 const TEXT_BYTES_MAX: usize = 8 << 10;
 /// How long one call may take.
 const CALL_MAX: Duration = Duration::from_secs(60);
-/// How long vectors are left alone when there is no embedder, and when it has no time.
+/// How long vectors are left alone when there is no embedder, and when it has no time or pages cannot be read.
 const ABSENT_PAUSE: Millis = Millis(60_000);
 const BUSY_PAUSE: Millis = Millis(2_000);
 
@@ -34,19 +35,19 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     let work = async {
         loop {
             let next = shared.state().next_unembedded();
-            match next {
-                Some(next) => {
-                    let page = match next {
-                        NextUnembedded::Here(page) => Some(page),
-                        NextUnembedded::Stored(which) => read(&shared, which).await,
-                    };
-                    // Gone, or not readable: it is found by its words, if at all.
-                    let Some(page) = page else { continue };
-                    let pause = embed(&shared, &*embedder, page).await;
-                    shared.outside.clock.wait_until(shared.outside.clock.now().after(pause)).await;
+            let pause = match next {
+                Some(NextUnembedded::Here(page)) => embed(&shared, &*embedder, page).await,
+                Some(NextUnembedded::Stored(which)) => match read(&shared, which).await {
+                    Ok(Some(page)) => embed(&shared, &*embedder, page).await,
+                    Ok(None) => continue,
+                    Err(pause) => pause,
+                },
+                None => {
+                    shared.unembedded.notified().await;
+                    continue;
                 }
-                None => shared.unembedded.notified().await,
-            }
+            };
+            shared.outside.clock.wait_until(shared.outside.clock.now().after(pause)).await;
         }
     };
     tokio::select! {
@@ -56,11 +57,22 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     }
 }
 
-async fn read(shared: &Shared, which: Unembedded) -> Option<SealedPage> {
-    let Unembedded { tenant, agent, page } = which;
-    let found = shared.outside.pages.read(tenant, agent, vec![page]).await;
-    let found = found.inspect_err(|error| debug!(%page, %error, "a page without vectors cannot be read")).ok()?;
-    found.first().and_then(sealed)
+/// A stored page; `None` if it is gone or damaged: it is found by its words then, if at all. While the store is away, how long
+/// to rest.
+async fn read(shared: &Shared, which: Unembedded) -> Result<Option<SealedPage>, Millis> {
+    let Unembedded { tenant, agent, page } = which.clone();
+    match shared.outside.pages.read(tenant, agent, vec![page]).await {
+        Ok(found) => Ok(found.first().and_then(sealed)),
+        Err(error @ (PagesError::Damaged { .. } | PagesError::Refused(_))) => {
+            debug!(%page, %error, "a page stays without vectors");
+            Ok(None)
+        }
+        Err(error) => {
+            debug!(%page, %error, "a page has no vectors yet");
+            shared.state().embed_later(which);
+            Err(BUSY_PAUSE)
+        }
+    }
 }
 
 /// Gives a page its vectors; says how long to rest.
@@ -90,7 +102,7 @@ fn failed(shared: &Shared, sealed: SealedPage, error: &EmbedError) -> Millis {
     debug!(page = %sealed.page.id, %error, "a page has no vectors yet");
     match error {
         EmbedError::Absent(_) => {
-            shared.state().embed_later(sealed);
+            shared.state().embed_later(Unembedded::of(sealed));
             ABSENT_PAUSE
         }
         EmbedError::Refused(_) | EmbedError::Invalid(_) => {
@@ -99,7 +111,7 @@ fn failed(shared: &Shared, sealed: SealedPage, error: &EmbedError) -> Millis {
             Millis(0)
         }
         _ => {
-            shared.state().embed_later(sealed);
+            shared.state().embed_later(Unembedded::of(sealed));
             BUSY_PAUSE
         }
     }

@@ -52,6 +52,8 @@ struct Talker {
 struct Failing {
     pages: MemoryPages,
     fails: AtomicBool,
+    /// Whether no page can be read by its id.
+    is_unreadable: AtomicBool,
     /// Batches that are taken before all others fail.
     takes: AtomicUsize,
 }
@@ -79,6 +81,9 @@ impl PageStore for Failing {
         }
     }
     fn read(&self, tenant: TenantId, agent: AgentId, ids: Vec<PageId>) -> Done<'_, Vec<StoredPage>> {
+        if self.is_unreadable.load(Ordering::SeqCst) {
+            return Box::pin(async { Err(PagesError::Unavailable("told to".into())) });
+        }
         self.pages.read(tenant, agent, ids)
     }
     fn scan(&self, tenant: TenantId, agent: AgentId, from: Version, pages_max: usize) -> Done<'_, Vec<StoredPage>> {
@@ -101,7 +106,8 @@ impl PageStore for Failing {
 impl Desk {
     fn new() -> Self {
         let pages = MemoryPages::new(Shards::new(4).unwrap());
-        let pages = Failing { pages, fails: AtomicBool::new(false), takes: AtomicUsize::new(usize::MAX) };
+        let (fails, is_unreadable) = (AtomicBool::new(false), AtomicBool::new(false));
+        let pages = Failing { pages, fails, is_unreadable, takes: AtomicUsize::new(usize::MAX) };
         let clock = Arc::new(SimClock::new(Timestamp(1_000)));
         Self { store: Arc::new(MemoryStore::default()), pages: Arc::new(pages), clock }
     }
@@ -451,6 +457,54 @@ async fn vectors_come_later_and_find_what_words_do_not() {
     let recalled = remembrance.recall(asked).await.unwrap();
     assert_eq!(recalled.mode, Some(Mode::Hybrid));
     assert!(recalled.messages[0].why.cosine.is_some_and(|cosine| cosine > 0.5), "{:?}", recalled.messages[0].why);
+}
+
+/// Has its weights once it is told.
+struct Late {
+    words: HashedWords,
+    is_there: AtomicBool,
+}
+
+impl Embedder for Late {
+    fn model(&self) -> &str {
+        self.words.model()
+    }
+    fn dimension(&self) -> usize {
+        self.words.dimension()
+    }
+    fn embed(&self, call: EmbedCall) -> futures::future::BoxFuture<'_, Result<Embedded, EmbedError>> {
+        match self.is_there.load(Ordering::SeqCst) {
+            true => self.words.embed(call),
+            false => Box::pin(async { Err(EmbedError::Absent("no weights".into())) }),
+        }
+    }
+}
+
+#[tokio::test]
+async fn pages_that_cannot_be_read_for_a_while_get_their_vectors_later() {
+    let desk = Desk::new();
+    let embedder = Arc::new(Late { words: HashedWords::new(64), is_there: AtomicBool::new(false) });
+    let remembrance = desk.start(Some(embedder.clone()));
+    let mut who = desk.born("t", 1, ConversationScope::Agent).await;
+    desk.turn(&mut who, "the ferry crosses at dawn", "yes").await;
+    desk.turn(&mut who, "bread and butter", "fine").await;
+    let _ = found(&remembrance, own(&who), "ferry").await;
+    desk.until_stored(&remembrance, 1).await;
+    desk.pages.is_unreadable.store(true, Ordering::SeqCst);
+    embedder.is_there.store(true, Ordering::SeqCst);
+    for _ in 0..100 {
+        desk.clock.advance(APPEND_EVERY);
+        tokio::task::yield_now().await;
+    }
+    desk.pages.is_unreadable.store(false, Ordering::SeqCst);
+    for _ in 0..10_000 {
+        if remembrance.standing().embedded >= u64::from(SIZE) {
+            return;
+        }
+        desk.clock.advance(APPEND_EVERY);
+        tokio::task::yield_now().await;
+    }
+    panic!("it should have its vectors: {:?}", remembrance.standing());
 }
 
 /// Never answers.
