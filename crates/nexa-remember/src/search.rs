@@ -1,8 +1,8 @@
 //! Reads pages: what a query finds, which there are, what they say.
 //!
-//! An agent's own pages are all ranked, up to [`PAGES_RANKED_MAX`] and [`RANKED_BYTES_MAX`]; of an agent with more, and of a workload or a tenant, the store
-//! names the best [`WIDE_PAGES_MAX`] by words and as many by nearness, and these are ranked in the same way. What the store does
-//! not have yet is always among what is ranked.
+//! An agent's own pages are all ranked, up to [`PAGES_RANKED_MAX`] and [`RANKED_BYTES_MAX`]; of an agent with more, and of a
+//! workload or a tenant, the store names the best [`WIDE_PAGES_MAX`] by words and as many by nearness, and these are ranked in
+//! the same way. What the store does not have yet is always among what is ranked.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
