@@ -76,8 +76,14 @@ fn main() -> ExitCode {
             "--pages" => number().map(|number| size.pages = number),
             "--active" => number().map(|number| size.active = number),
             "--seed" => number().map(|number| size.seed = number),
-            "--folder" => Some(folder = Some(PathBuf::from(value))),
-            "--models" => Some(models = Some(PathBuf::from(value))),
+            "--folder" => {
+                folder = Some(PathBuf::from(value));
+                Some(())
+            }
+            "--models" => {
+                models = Some(PathBuf::from(value));
+                Some(())
+            }
             _ => None,
         };
         if taken.is_none() {
