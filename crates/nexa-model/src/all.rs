@@ -40,6 +40,7 @@ fn small() -> Vec<(&'static str, Subject)> {
         ("ownership", ownership(ownership::Bounds::SMALL, None)),
         ("ledger", ledger(ledger::Bounds::SMALL, None)),
         ("ledger of what may be called twice", ledger(twice, None)),
+        ("migration", ledger(ledger::Bounds::MOVING_SMALL, None)),
     ]
 }
 
@@ -48,6 +49,7 @@ fn large() -> Vec<(&'static str, Subject)> {
     vec![
         ("ledger, larger", ledger(ledger::Bounds::LARGE, None)),
         ("ledger of what may be called twice, larger", ledger(twice, None)),
+        ("migration, larger", ledger(ledger::Bounds::MOVING_LARGE, None)),
         ("ownership, larger", ownership(ownership::Bounds::LARGE, None)),
     ]
 }
@@ -59,8 +61,12 @@ fn plants() -> Vec<(&'static str, Subject)> {
         let bounds = ownership::Bounds { faults: if is_late { 2 } else { 1 }, ..ownership::Bounds::SMALL };
         (name, ownership(bounds, Some(plant)))
     });
-    let of_calls =
-        ledger::Plant::ALL.into_iter().map(|(name, plant)| (name, ledger(ledger::Bounds::SMALL, Some(plant))));
+    let of_calls = ledger::Plant::ALL.into_iter().map(|(name, plant)| {
+        let is_of_moves =
+            matches!(plant, ledger::Plant::OfferOnce | ledger::Plant::NoMourning | ledger::Plant::NoCarrier);
+        let bounds = if is_of_moves { ledger::Bounds::MOVING_SMALL } else { ledger::Bounds::SMALL };
+        (name, ledger(bounds, Some(plant)))
+    });
     of_nodes.chain(of_calls).collect()
 }
 

@@ -25,6 +25,11 @@ usage: nexa-model MODEL [OPTIONS]
     --epochs N           how often the agent may be given to somebody (default: 4)
     --idempotent         its tool may be called twice under the same key
 
+  migration              the same of an agent that moves while it lives, and waits for a message
+    --faults N           how often anything goes wrong (default: 2)
+    --epochs N           how often the agent may be given to somebody (default: 4)
+    --moves N            how often it is told to move (default: 2)
+
   all                    every model within its small bounds, whether each rule that is left out is missed, and every
                          model within its larger bounds, for as long as there is time: what was not seen is said
     --small              the small bounds only
@@ -41,6 +46,7 @@ usage: nexa-model MODEL [OPTIONS]
 struct Options {
     ownership: Ownership,
     ledger: Ledger,
+    migration: Ledger,
     effort: Effort,
     is_small: bool,
     is_text: bool,
@@ -62,6 +68,7 @@ impl Options {
         let mut options = Self {
             ownership: Ownership { bounds: ownership::Bounds::LARGE, plant: None },
             ledger: Ledger { bounds: ledger::Bounds::LARGE, plant: None },
+            migration: Ledger { bounds: ledger::Bounds::MOVING_LARGE, plant: None },
             effort: Effort { threads: 2, within: Duration::from_secs(3_600) },
             is_small: false,
             is_text: true,
@@ -70,10 +77,12 @@ impl Options {
         let mut words = words.iter().copied();
         while let Some(word) = words.next() {
             let (of_nodes, of_ledger) = (&mut options.ownership.bounds, &mut options.ledger.bounds);
+            let of_moves = &mut options.migration.bounds;
             match word {
                 "--idempotent" => of_ledger.is_idempotent = true,
                 "--small" => {
                     (*of_nodes, *of_ledger) = (ownership::Bounds::SMALL, ledger::Bounds::SMALL);
+                    *of_moves = ledger::Bounds::MOVING_SMALL;
                     options.is_small = true;
                 }
                 _ => {
@@ -87,9 +96,14 @@ impl Options {
                         ("ownership", "--plant") => options.ownership.plant = planted(&ownership::Plant::ALL, value)?,
                         ("ledger", "--epochs") => of_ledger.epochs = number(word, value)?,
                         ("ledger", "--plant") => options.ledger.plant = planted(&ledger::Plant::ALL, value)?,
-                        ("ownership" | "ledger", "--faults") => {
+                        ("migration", "--epochs") => of_moves.epochs = number(word, value)?,
+                        ("migration", "--moves") => {
+                            of_moves.moves = u8::try_from(number(word, value)?).unwrap_or(u8::MAX);
+                        }
+                        ("migration", "--plant") => options.migration.plant = planted(&ledger::Plant::ALL, value)?,
+                        ("ownership" | "ledger" | "migration", "--faults") => {
                             let faults = u8::try_from(number(word, value)?).unwrap_or(u8::MAX);
-                            (of_nodes.faults, of_ledger.faults) = (faults, faults);
+                            (of_nodes.faults, of_ledger.faults, of_moves.faults) = (faults, faults, faults);
                         }
                         (_, "--threads") => options.effort.threads = few()?.max(1),
                         (_, "--within") => options.effort.within = Duration::from_secs(number(word, value)?),
@@ -126,6 +140,7 @@ fn main() -> ExitCode {
     let holds = match *model {
         "ownership" => options.show(&check("ownership", options.ownership, options.effort)),
         "ledger" => options.show(&check("ledger", options.ledger, options.effort)),
+        "migration" => options.show(&check("migration", options.migration, options.effort)),
         "all" => all::look(&options),
         _ => return usage("there is no such model"),
     };

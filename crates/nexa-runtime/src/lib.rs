@@ -52,9 +52,11 @@ pub use agent::RECALLS_MAX;
 pub use bounded::Overloaded;
 pub use config::{NodeConfig, NodeLoad, NodeStats};
 pub use dispatch::slices::{Slices, SlicesReport, budget_of};
+#[cfg(feature = "model")]
+pub use dispatch::slots::flights;
 pub use live::{Live, LiveHub, LiveKind, LivePiece, LiveReceiver, LiveSaid};
 pub use memory::MemoryPressure;
-pub use moving::{Carrier, Given, LEFT_FOR, RELEASE_WAIT, ReleaseError, Released};
+pub use moving::{Address, Carrier, Given, LEFT_FOR, RELEASE_WAIT, ReleaseError, Released};
 pub use newborn::Newborn;
 pub use node::{Node, Ports, StartError};
 pub use ownership::Rights;

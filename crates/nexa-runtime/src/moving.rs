@@ -278,6 +278,27 @@ async fn claim(
     Err(ReleaseError::Stopped)
 }
 
+/// Whom a carried answer is offered to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// Nobody: its agent has ended.
+    Nobody,
+    /// The node that the agent went to from here, or that it went on to from there.
+    Node(NodeId),
+}
+
+impl Address {
+    /// By the agent's row, if that was read, and the node that was offered it before.
+    #[must_use]
+    pub fn of(row: Option<&AgentRow>, before: &NodeId, here: &NodeId) -> Self {
+        match row {
+            Some(row) if row.state.is_terminal() => Self::Nobody,
+            Some(row) => Self::Node(row.node.clone().filter(|node| node != here).unwrap_or_else(|| before.clone())),
+            None => Self::Node(before.clone()),
+        }
+    }
+}
+
 /// Offers the answers of carried effects to the nodes that have their agents. Runs until the node stops.
 pub(crate) async fn deliver(core: Arc<Core>) {
     loop {
@@ -299,16 +320,12 @@ pub(crate) async fn deliver(core: Arc<Core>) {
 
 impl Core {
     fn offer(&self, agent: AgentId, row: Option<&AgentRow>, offer: Offer) {
-        let Offer { to, finished, offered, .. } = offer;
-        let mut to = to;
-        if let Some(row) = row {
-            if row.state.is_terminal() {
-                return self.models.is_recorded(agent, finished.key);
-            }
-            if let Some(node) = row.node.as_ref().filter(|node| **node != to && **node != self.config.node) {
-                self.models.redirect(agent, finished.key, node.clone());
-                to = node.clone();
-            }
+        let Offer { to: before, finished, offered, .. } = offer;
+        let Address::Node(to) = Address::of(row, &before, &self.config.node) else {
+            return self.models.is_recorded(agent, finished.key);
+        };
+        if to != before {
+            self.models.redirect(agent, finished.key, to.clone());
         }
         debug!(%agent, %to, offered, "answer of a carried effect is offered");
         let crate::dispatch::slots::Finished { key, seq, attempt, result, spend } = finished;

@@ -6,7 +6,8 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use nexa_agent::{Agent, Input, OutsideEffect};
 use nexa_event::fact::{self, AgentEvent, Spawned};
-use nexa_types::{AgentId, Budget, EffectKey, Epoch, Seq, Timestamp, Version, WorkloadId};
+use nexa_runtime::resume;
+use nexa_types::{AgentId, Budget, EffectKey, Epoch, InputId, NodeId, Seq, Timestamp, Version, WorkloadId};
 use nexa_vm::codec;
 use nexa_vm::value::Value;
 use nexa_vm::vm::Program;
@@ -21,6 +22,7 @@ tool pay(what: str) -> str { source: builtin("sink.pay"), risk: "low", effect: "
 
 flow main() -> str uses pay {
     let paid = try pay("once")
+    RECEIVE
     return match paid { ok(_) => "paid", err(error) => error.code }
 }
 "#;
@@ -34,6 +36,12 @@ pub(super) struct Job {
     program: Arc<Program>,
     first: Spawned,
     known: Mutex<Known>,
+    said: Mutex<HashMap<Frozen<Vec<u8>>, Says>>,
+}
+
+/// Its id.
+pub(super) fn agent() -> AgentId {
+    AgentId::root(WorkloadId::from_bytes([1; 16]))
 }
 
 /// What came of a step.
@@ -43,6 +51,8 @@ pub(super) struct Made {
     pub(super) facts: Vec<Frozen<AgentEvent>>,
     pub(super) wish: Option<Seq>,
     pub(super) more: bool,
+    /// Whether its message is dealt with by that.
+    pub(super) takes: bool,
 }
 
 /// What an agent says of itself.
@@ -69,14 +79,17 @@ impl From<OutsideEffect> for Sending {
 }
 
 impl Job {
-    /// By whether its tool may be called twice.
-    pub(super) fn of(is_idempotent: bool) -> &'static Self {
-        static JOBS: LazyLock<[Job; 2]> = LazyLock::new(|| [false, true].map(Job::new));
-        &JOBS[usize::from(is_idempotent)]
+    /// By whether its tool may be called twice, and whether it waits for a message.
+    pub(super) fn of(is_idempotent: bool, receives: bool) -> &'static Self {
+        static JOBS: LazyLock<[[Job; 2]; 2]> = LazyLock::new(|| {
+            [false, true].map(|is_idempotent| [false, true].map(|mail| Job::new(is_idempotent, mail)))
+        });
+        &JOBS[usize::from(is_idempotent)][usize::from(receives)]
     }
 
-    fn new(is_idempotent: bool) -> Self {
+    fn new(is_idempotent: bool, receives: bool) -> Self {
         let text = PROGRAM.replace("IDEMPOTENT", if is_idempotent { "true" } else { "false" });
+        let text = text.replace("RECEIVE", if receives { "let word: str = receive()" } else { "" });
         let module = nexa_lang::compile_text("ledger.nx", &text).module.expect("the text above compiles");
         let entry = module.entries.iter().find(|entry| entry.name == "main").expect("it has a main").function;
         let program = Arc::new(Program::new(module).expect("the compiler's modules are verified"));
@@ -93,11 +106,7 @@ impl Job {
             priority: 100,
             asks: None,
         };
-        Self { program, first, known: Mutex::default() }
-    }
-
-    pub(super) fn agent(&self) -> AgentId {
-        AgentId::root(self.first.workload)
+        Self { program, first, known: Mutex::default(), said: Mutex::default() }
     }
 
     fn thaw(&self, bytes: &[u8]) -> Agent {
@@ -126,6 +135,7 @@ impl Job {
                 facts: step.facts.into_iter().map(Frozen::new).collect(),
                 wish: step.wish.map(|wish| wish.seq),
                 more: step.more,
+                takes: !step.takes.is_empty(),
             }
         })
     }
@@ -134,7 +144,7 @@ impl Job {
     pub(super) fn start_effect(&self, agent: &Frozen<Vec<u8>>, seq: Seq) -> Made {
         self.once(agent, format!("start {seq}"), |agent| {
             let facts = agent.start_effect(seq).into_iter().map(Frozen::new).collect();
-            Made { agent: Frozen::new(agent.snapshot()), facts, wish: None, more: false }
+            Made { agent: Frozen::new(agent.snapshot()), facts, wish: None, more: false, takes: false }
         })
     }
 
@@ -149,18 +159,36 @@ impl Job {
     }
 
     pub(super) fn says(&self, agent: &Frozen<Vec<u8>>) -> Says {
-        let agent = self.thaw(agent);
-        Says { epoch: agent.epoch(), version: agent.version(), sent: agent.sent() }
+        let lock = || self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(says) = lock().get(agent) {
+            return *says;
+        }
+        let thawed = self.thaw(agent);
+        let says = Says { epoch: thawed.epoch(), version: thawed.version(), sent: thawed.sent() };
+        lock().insert(agent.clone(), says);
+        says
     }
 
     /// What it hears first under a row's epoch, after it was read.
-    pub(super) fn first_input(&self, agent: &Frozen<Vec<u8>>, row: Epoch, node: &nexa_types::NodeId) -> Input {
-        nexa_runtime::resume::first_input(&self.thaw(agent), row, node, || None)
+    pub(super) fn first_input(
+        &self,
+        agent: &Frozen<Vec<u8>>,
+        row: Epoch,
+        node: &NodeId,
+        carried: Option<NodeId>,
+    ) -> Input {
+        resume::first_input(&self.thaw(agent), row, node, || carried)
+    }
+
+    /// The message that it waits for, as its inbox has it.
+    pub(super) fn mail(&self) -> Input {
+        let value = codec::encode(&Value::Str("word".into()));
+        Input::Inbox(InputId::credit(agent(), 1), fact::Input::Message { from: "somebody".to_owned(), value })
     }
 
     /// Reads it from its stream; nothing if that cannot be gone on with.
     pub(super) fn read<'a>(&self, log: impl Iterator<Item = &'a AgentEvent>) -> Option<Frozen<Vec<u8>>> {
-        let mut agent = Agent::born(self.agent(), &self.first, Arc::clone(&self.program)).ok()?;
+        let mut agent = Agent::born(agent(), &self.first, Arc::clone(&self.program)).ok()?;
         for event in log {
             agent.replay(event, NOW).ok()?;
         }

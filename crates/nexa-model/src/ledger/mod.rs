@@ -8,8 +8,16 @@
 //!   - what follows from a refused append, and from one in doubt: `nexa_runtime::resume::{After, after_doubt}`
 //!   - rights: `nexa_runtime::Rights`; what the store accepts: `Guard::admits`, `Place::judge`
 //!
-//! Modelled: the order of an actor, decide, reserve, record, act, with one append at a time; the store's log; what is in flight at
-//! a process, by the rule that an attempt is sent once; the outside world, which counts what it has done by key.
+//!   - what is in flight at a node: the table of its dispatcher, with all that goes on for agents that move
+//!     (`nexa_runtime::flights`); whom a carried answer is offered to: `nexa_runtime::Address`; what a node takes up:
+//!     `Given::is_meant_by`
+//!
+//! Modelled: the order of an actor, decide, reserve, record, act, with one append at a time; the store's log and the agent's
+//! inbox with one message; letters between nodes, in any order; the outside world, which counts what it has done by key.
+//!
+//! With [`Bounds::moves`] the agent moves while it lives, as the runtime's `moving` has it: it leaves memory between two steps, its
+//! row is changed, what it has in flight goes on where it was sent, and the answer is offered to whoever has the agent, until that
+//! says that it is recorded. Of that, a change of the row of which nobody knows is not here (`nexa-runtime/tests/migration.rs`).
 //!
 //! Leases are left out on purpose: an owner may be replaced at any moment and send at any later one. What holds here holds by the
 //! store and the ledger alone.
@@ -20,9 +28,11 @@
 //! The store's fence by epoch is not needed for what holds here, nor is the rule by which an unsent start is known: an append must
 //! also fit the version, and a takeover gives up what was unsent. So neither is among the planted faults; see `ownership`.
 //!
-//! Not here: who is given an agent (see `ownership`), and calls that go on elsewhere (see `migration`).
+//! Not here: who is given an agent (see `ownership`).
 
+mod actor;
 mod mind;
+mod moving;
 mod world;
 
 use stateright::{Model, Property};
@@ -40,15 +50,24 @@ pub enum Plant {
     TrustDoubt,
     /// An agent acts by the right of whoever took it over while it was read.
     Outrun,
+    /// A carried answer is forgotten once it was offered.
+    OfferOnce,
+    /// Nobody hears that a node is gone that carried an answer.
+    NoMourning,
+    /// Who gives an agent away does not say what goes on for it.
+    NoCarrier,
 }
 
 impl Plant {
     /// All of them, by the names that people type.
-    pub const ALL: [(&'static str, Self); 4] = [
+    pub const ALL: [(&'static str, Self); 7] = [
         ("send-first", Self::SendFirst),
         ("repeat", Self::Repeat),
         ("trust-doubt", Self::TrustDoubt),
         ("outrun", Self::Outrun),
+        ("offer-once", Self::OfferOnce),
+        ("no-mourning", Self::NoMourning),
+        ("no-carrier", Self::NoCarrier),
     ];
 }
 
@@ -61,13 +80,19 @@ pub struct Bounds {
     pub epochs: u64,
     /// Whether its tool may be called twice under the same key.
     pub is_idempotent: bool,
+    /// How often it is told to move. An agent that may move also waits for a message.
+    pub moves: u8,
 }
 
 impl Bounds {
     /// Small enough for each test run.
-    pub const SMALL: Self = Self { faults: 2, epochs: 3, is_idempotent: false };
+    pub const SMALL: Self = Self { faults: 2, epochs: 3, is_idempotent: false, moves: 0 };
     /// For a longer look.
-    pub const LARGE: Self = Self { faults: 3, epochs: 4, is_idempotent: false };
+    pub const LARGE: Self = Self { faults: 3, epochs: 4, is_idempotent: false, moves: 0 };
+    /// The same of an agent that moves, small enough for each test run.
+    pub const MOVING_SMALL: Self = Self { faults: 1, epochs: 3, is_idempotent: false, moves: 1 };
+    /// And for a longer look.
+    pub const MOVING_LARGE: Self = Self { faults: 2, epochs: 4, is_idempotent: false, moves: 2 };
 }
 
 /// The model.
@@ -108,6 +133,16 @@ pub enum Action {
     Panic(usize),
     /// A process dies.
     Crash(usize),
+    /// A process is told to give its agent to the next.
+    Release(usize),
+    /// A process offers the answer of a call that it carries.
+    Offer(usize),
+    /// A letter between processes arrives.
+    Bring(usize),
+    /// It gets lost.
+    Drop(usize),
+    /// A process hears that another is gone.
+    Mourn(usize, usize),
 }
 
 impl Model for Ledger {
@@ -115,7 +150,7 @@ impl Model for Ledger {
     type Action = Action;
 
     fn init_states(&self) -> Vec<World> {
-        vec![World::new()]
+        vec![World::new(&self.bounds, self.plant)]
     }
 
     fn actions(&self, world: &World, actions: &mut Vec<Action>) {
@@ -124,7 +159,7 @@ impl Model for Ledger {
 
     fn next_state(&self, world: &World, action: Action) -> Option<World> {
         let mut next = world.clone();
-        next.act(&self.bounds, self.plant, action);
+        next.act(self.plant, action);
         Some(next)
     }
 
@@ -141,6 +176,9 @@ impl Model for Ledger {
             Property::always("nothing that is unknown is started again", |_, world: &World| {
                 !world.has_retried_unknown()
             }),
+            Property::always("P15: where nothing has gone wrong nothing is unknown", |_, world: &World| {
+                world.faults > 0 || !world.is_unknown()
+            }),
             Property::always("AG-1: nothing is started twice under a key, epoch and attempt", |_, world: &World| {
                 !world.has_started_twice()
             }),
@@ -151,6 +189,13 @@ impl Model for Ledger {
                 !world.has("cannot be read")
             }),
             Property::always("at rest the agent has ended, or has no process", |_, world: &World| !world.is_stuck()),
+            Property::always("a message is recorded once, and not lost", |_, world: &World| {
+                world.received() <= 1 && (world.received() == 1) == (world.mail == Some(false))
+            }),
+            Property::sometimes(
+                "the answer of a call follows its agent, or none moves",
+                |model: &Self, world: &World| model.bounds.moves == 0 || world.has("followed"),
+            ),
             Property::sometimes("all is done", |_, world: &World| world.has_ended() && world.most_done() == 1),
             Property::sometimes("a call is unknown and was done", |_, world: &World| {
                 world.is_unknown() && world.most_done() > 0

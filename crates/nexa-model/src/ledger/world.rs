@@ -1,48 +1,53 @@
 //! The store's log, the processes with their actors, what is in flight, and the outside world that counts.
 
-mod actor;
-
 use std::collections::{BTreeMap, BTreeSet};
 
 use nexa_agent::Input;
+use nexa_event::effect::Answer;
 use nexa_event::fact::{AgentEvent, EffectResult};
 use nexa_ports::store::{AgentHead, AppendError, Guard, Place};
 use nexa_runtime::Rights;
-use nexa_types::{EffectKey, Epoch, NodeId, Seq, Version};
+use nexa_runtime::flights::{Flights, Op};
+use nexa_types::{EffectKey, Epoch, Failure, NodeId, RunCode, Seq, Version};
+use nexa_vm::codec;
+use nexa_vm::value::Value;
 
-use super::mind::{Job, Sending};
+use super::mind::{Job, NOW, Sending, agent};
+use super::moving::Letter;
 use super::{Action, Bounds, Plant};
 use crate::frozen::Frozen;
 
 /// Processes.
-const PROCESSES: usize = 2;
+pub(super) const PROCESSES: usize = 2;
 
-fn node(process: usize) -> NodeId {
+pub(super) fn node(process: usize) -> NodeId {
     NodeId::new(["n1", "n2"][process]).expect("a good name")
 }
 
 /// A fact in the log, and under which epoch it was appended.
-type Recorded = (Frozen<AgentEvent>, Epoch);
+pub(super) type Recorded = (Frozen<AgentEvent>, Epoch);
 
 /// What is to be stored.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Append {
-    epoch: Epoch,
-    expected: Version,
-    facts: Vec<Frozen<AgentEvent>>,
+pub(super) struct Append {
+    pub(super) epoch: Epoch,
+    pub(super) expected: Version,
+    pub(super) facts: Vec<Frozen<AgentEvent>>,
+    /// Whether the message in its inbox is dealt with.
+    pub(super) takes: bool,
 }
 
 /// A decided step until it is recorded and acted on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Kept {
-    append: Append,
-    send: Option<Sending>,
-    settled: Option<EffectKey>,
+pub(super) struct Kept {
+    pub(super) append: Append,
+    pub(super) send: Option<Sending>,
+    pub(super) settled: Option<EffectKey>,
 }
 
 /// How far an actor is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Seat {
+pub(super) enum Seat {
     /// Not in memory.
     Empty,
     /// Nor can it be read.
@@ -57,81 +62,103 @@ enum Seat {
     Answered(Mind, Kept, Result<Version, AppendErrorKind>),
     /// Nobody knows what the store did.
     Doubt(Mind, Kept),
+    /// It has left memory, to go to that process.
+    Leaving(usize),
+    /// Its row says so, under that epoch.
+    Parted(usize, Epoch),
 }
 
 /// What an append was refused for, as far as an actor looks at it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum AppendErrorKind {
+pub(super) enum AppendErrorKind {
     Stale,
     Conflict,
 }
 
 /// An agent in memory.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Mind {
-    agent: Frozen<Vec<u8>>,
+pub(super) struct Mind {
+    pub(super) agent: Frozen<Vec<u8>>,
     /// How long its stream is, as far as it knows.
-    version: Version,
-    first: Option<Frozen<Input>>,
-    wish: Option<Seq>,
-    lost: Option<Sending>,
-    more: bool,
-}
-
-/// What is in flight at a process, or has ended and is not recorded.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Flight {
-    sent: Sending,
-    result: Option<Ending>,
+    pub(super) version: Version,
+    pub(super) first: Option<Frozen<Input>>,
+    pub(super) wish: Option<Seq>,
+    pub(super) lost: Option<Sending>,
+    pub(super) more: bool,
+    /// Whether there is a message in its inbox, as far as it knows.
+    pub(super) mail: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-enum Ending {
+pub(super) enum Ending {
     Done,
     Failed,
     Unknown,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Process {
-    is_up: bool,
-    rights: Rights,
-    seat: Seat,
-    flights: BTreeMap<EffectKey, Flight>,
+pub(super) struct Process {
+    pub(super) is_up: bool,
+    pub(super) rights: Rights,
+    pub(super) seat: Seat,
+    pub(super) flights: Flights,
+    /// Who has died and was not heard to be gone.
+    pub(super) mourns: BTreeSet<usize>,
+    /// How often it has offered what it carries.
+    pub(super) offered: u8,
+}
+
+impl Process {
+    fn new(process: usize, is_up: bool) -> Self {
+        Self {
+            is_up,
+            rights: Rights::new(true),
+            seat: Seat::Empty,
+            flights: Flights::new(node(process), agent()),
+            mourns: BTreeSet::new(),
+            offered: 0,
+        }
+    }
 }
 
 /// A call outside: it goes on when its process is dead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-struct Call {
-    of: usize,
-    key: EffectKey,
-    attempt: u32,
+pub(super) struct Call {
+    pub(super) of: usize,
+    pub(super) key: EffectKey,
+    pub(super) seq: Seq,
+    pub(super) attempt: u32,
     /// What the outside world has made of it; its answer is on the way.
-    became: Option<Ending>,
+    pub(super) became: Option<Ending>,
 }
 
 /// Everything at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct World {
-    owner: usize,
-    epoch: Epoch,
-    log: Vec<Recorded>,
-    processes: Vec<Process>,
-    requests: Vec<(usize, Append)>,
-    calls: Vec<Call>,
+    pub(super) owner: usize,
+    pub(super) epoch: Epoch,
+    pub(super) log: Vec<Recorded>,
+    pub(super) processes: Vec<Process>,
+    pub(super) requests: Vec<(usize, Append)>,
+    pub(super) calls: Vec<Call>,
     /// How often each key was done.
-    done: BTreeMap<EffectKey, u32>,
-    faults: u8,
-    seen: BTreeSet<&'static str>,
+    pub(super) done: BTreeMap<EffectKey, u32>,
+    pub(super) letters: Vec<Frozen<Letter>>,
+    /// Whether there is a message for the agent, or was.
+    pub(super) mail: Option<bool>,
+    pub(super) moves: u8,
+    pub(super) faults: u8,
+    /// Which program: whether its tool may be called twice, and whether it waits for a message.
+    job: (bool, bool),
+    pub(super) seen: BTreeSet<&'static str>,
 }
 
 impl World {
     /// The agent was given to the first process, and has not begun.
-    pub(super) fn new() -> Self {
-        let process =
-            |_| Process { is_up: true, rights: Rights::new(true), seat: Seat::Empty, flights: BTreeMap::new() };
-        let mut processes: Vec<Process> = (0..PROCESSES).map(process).collect();
-        processes[0].rights.given(Job::of(false).agent(), Epoch(1));
+    pub(super) fn new(bounds: &Bounds, plant: Option<Plant>) -> Self {
+        let mut processes: Vec<Process> = (0..PROCESSES).map(|process| Process::new(process, true)).collect();
+        processes[0].rights.given(agent(), Epoch(1));
+        let receives = bounds.moves > 0;
         Self {
             owner: 0,
             epoch: Epoch(1),
@@ -140,16 +167,24 @@ impl World {
             requests: Vec::new(),
             calls: Vec::new(),
             done: BTreeMap::new(),
+            letters: Vec::new(),
+            mail: receives.then_some(true),
+            moves: 0,
             faults: 0,
+            job: (bounds.is_idempotent || plant == Some(Plant::Repeat), receives),
             seen: BTreeSet::new(),
         }
+    }
+
+    pub(super) fn job(&self) -> &'static Job {
+        Job::of(self.job.0, self.job.1)
     }
 
     pub(super) fn has(&self, what: &str) -> bool {
         self.seen.contains(what)
     }
 
-    fn events(&self) -> impl Iterator<Item = &AgentEvent> {
+    pub(super) fn events(&self) -> impl Iterator<Item = &AgentEvent> {
         self.log.iter().map(|(event, _)| &**event)
     }
 
@@ -200,18 +235,32 @@ impl World {
         })
     }
 
+    /// How often its message is recorded.
+    pub(super) fn received(&self) -> usize {
+        self.events().filter(|event| matches!(event, AgentEvent::MessageReceived { .. })).count()
+    }
+
+    /// Whether the owner has the agent and knows it.
+    fn is_held(&self) -> bool {
+        let owner = &self.processes[self.owner];
+        owner.is_up && owner.rights.covers(agent(), self.epoch, false)
+    }
+
     /// Whether nothing can happen but a new placement, and the owner that is up has not brought the agent to its end.
     pub(super) fn is_stuck(&self) -> bool {
-        let is_at_rest =
-            self.requests.is_empty() && self.calls.is_empty() && (0..PROCESSES).all(|process| !self.has_next(process));
-        is_at_rest && self.processes[self.owner].is_up && !self.has_ended()
+        let is_at_rest = self.requests.is_empty()
+            && self.calls.is_empty()
+            && self.letters.is_empty()
+            && self.processes.iter().all(|process| process.mourns.is_empty())
+            && (0..PROCESSES).all(|process| !self.has_next(process) && !self.may_offer(process));
+        is_at_rest && self.is_held() && !self.has_ended()
     }
 
     /// What may happen next.
     pub(super) fn actions(&self, bounds: &Bounds, actions: &mut Vec<Action>) {
         let may_fail = self.faults < bounds.faults;
-        let owner_is_up = self.processes[self.owner].is_up;
-        if self.epoch.0 < bounds.epochs && !self.has_ended() && (may_fail || !owner_is_up) {
+        let is_lost = !self.is_held() && self.letters.is_empty();
+        if self.epoch.0 < bounds.epochs && !self.has_ended() && (may_fail || is_lost) {
             actions.extend((0..PROCESSES).map(Action::Place));
         }
         for (index, process) in self.processes.iter().enumerate().filter(|(_, process)| process.is_up) {
@@ -225,9 +274,17 @@ impl World {
                     actions.push(Action::ActHeldBack(index));
                 }
             }
+            if self.may_release(bounds, index) {
+                actions.push(Action::Release(index));
+            }
+            if self.may_offer(index) {
+                actions.push(Action::Offer(index));
+            }
+            actions.extend(process.mourns.iter().map(|gone| Action::Mourn(index, *gone)));
             if may_fail {
                 actions.push(Action::Crash(index));
-                if !matches!(process.seat, Seat::Empty | Seat::Broken) {
+                let is_in_memory = !matches!(process.seat, Seat::Empty | Seat::Broken);
+                if is_in_memory && !matches!(process.seat, Seat::Leaving(_) | Seat::Parted(..)) {
                     actions.push(Action::Panic(index));
                 }
             }
@@ -239,6 +296,12 @@ impl World {
                 if self.processes[*of].is_up {
                     actions.push(Action::StoreBlind(index));
                 }
+            }
+        }
+        for index in 0..self.letters.len() {
+            actions.push(Action::Bring(index));
+            if may_fail {
+                actions.push(Action::Drop(index));
             }
         }
         for (index, call) in self.calls.iter().enumerate() {
@@ -254,30 +317,30 @@ impl World {
         }
     }
 
-    fn has_next(&self, process: usize) -> bool {
-        let Process { is_up, rights, seat, flights } = &self.processes[process];
+    pub(super) fn has_next(&self, process: usize) -> bool {
+        let Process { is_up, rights, seat, flights, .. } = &self.processes[process];
         *is_up
             && match seat {
-                Seat::Empty => rights.epoch(Job::of(false).agent()).is_some() && !self.has_ended(),
+                Seat::Empty => rights.epoch(agent()).is_some() && !self.has_ended(),
                 Seat::Idle(mind) => {
-                    let has_ended = flights.values().any(|flight| flight.result.is_some());
-                    mind.first.is_some() || has_ended || mind.more || mind.wish.is_some() || mind.lost.is_some()
+                    let has_input = mind.first.is_some() || flights.finished().is_some() || self.hears_mail(mind);
+                    let has_work = mind.more || mind.wish.is_some() || mind.lost.is_some();
+                    has_input || has_work || self.gives_up(process, mind)
                 }
-                Seat::Reading(_) | Seat::Answered(..) | Seat::Doubt(..) => true,
+                Seat::Reading(_) | Seat::Answered(..) | Seat::Doubt(..) | Seat::Leaving(_) | Seat::Parted(..) => true,
                 Seat::Broken | Seat::Asking(..) => false,
             }
     }
 
     /// Makes it happen.
-    pub(super) fn act(&mut self, bounds: &Bounds, plant: Option<Plant>, action: Action) {
-        let job = Job::of(bounds.is_idempotent || plant == Some(Plant::Repeat));
+    pub(super) fn act(&mut self, plant: Option<Plant>, action: Action) {
         match action {
-            Action::Place(to) => self.place(job, to),
-            Action::Act(process) => self.next(job, process, plant, true, false),
-            Action::ActWithoutSlot(process) => self.next(job, process, plant, false, false),
+            Action::Place(to) => self.place(to),
+            Action::Act(process) => self.next(process, plant, true, false),
+            Action::ActWithoutSlot(process) => self.next(process, plant, false, false),
             Action::ActHeldBack(process) => {
                 self.faults += 1;
-                self.next(job, process, plant, true, true);
+                self.next(process, plant, true, true);
             }
             Action::Store(index) => self.store(index, true),
             Action::StoreBlind(index) => {
@@ -314,21 +377,41 @@ impl World {
             }
             Action::Crash(process) => {
                 self.faults += 1;
-                let rights = Rights::new(true);
-                self.processes[process] = Process { is_up: false, rights, seat: Seat::Empty, flights: BTreeMap::new() };
+                self.processes[process] = Process::new(process, false);
+                for other in (0..PROCESSES).filter(|other| *other != process && plant != Some(Plant::NoMourning)) {
+                    self.processes[other].mourns.insert(process);
+                }
+            }
+            Action::Release(process) => {
+                self.moves += 1;
+                self.processes[process].seat = Seat::Leaving((process + 1) % PROCESSES);
+            }
+            Action::Offer(process) => self.offer(process, plant),
+            Action::Bring(index) => {
+                let letter = self.letters.remove(index);
+                self.bring(&letter);
+            }
+            Action::Drop(index) => {
+                self.faults += 1;
+                self.letters.remove(index);
+            }
+            Action::Mourn(process, gone) => {
+                self.processes[process].mourns.remove(&gone);
+                self.processes[process].flights.apply(Op::Gone(node(gone)), NOW);
             }
         }
     }
 
     /// The row is changed, and the new owner is told. A dead process is started for it.
-    fn place(&mut self, job: &Job, to: usize) {
-        self.faults += u8::from(self.processes[self.owner].is_up);
-        let wish = Place { agent: job.agent(), from: self.epoch, node: node(to) };
+    fn place(&mut self, to: usize) {
+        self.faults += u8::from(self.is_held() || !self.letters.is_empty());
+        let wish = Place { agent: agent(), from: self.epoch, node: node(to) };
         let Ok(epoch) = wish.judge(self.epoch, false) else { return };
         (self.epoch, self.owner) = (epoch, to);
         let process = &mut self.processes[to];
         process.is_up = true;
-        process.rights.given(job.agent(), epoch);
+        process.rights.given(agent(), epoch);
+        process.flights.apply(Op::TakeUp(None), NOW);
         // What is in memory is of an earlier right. An actor that waits for the store finds that out by its answer.
         if matches!(process.seat, Seat::Idle(_) | Seat::Reading(_)) {
             process.seat = Seat::Empty;
@@ -336,9 +419,13 @@ impl World {
     }
 
     fn answered(&mut self, call: Call, ending: Option<Ending>) {
-        let flight = self.processes[call.of].flights.get_mut(&call.key);
-        if let Some(flight) = flight.filter(|flight| flight.sent.attempt == call.attempt) {
-            flight.result = ending;
+        let result = match ending {
+            Some(Ending::Done) => EffectResult::Done(Answer::Value(codec::encode(&Value::Str("paid".into())))),
+            Some(Ending::Failed) => EffectResult::Failed(Failure::new(RunCode::Unavailable, "it refused")),
+            _ => EffectResult::Unknown(Failure::new(RunCode::Unavailable, "its answer was lost")),
+        };
+        if self.processes[call.of].is_up {
+            self.processes[call.of].flights.apply(Op::End(call.key, call.seq, call.attempt, result), NOW);
         }
     }
 
@@ -349,6 +436,9 @@ impl World {
         let answer = match Guard::Owner(append.epoch).admits(append.expected, head) {
             Ok(()) => {
                 self.log.extend(append.facts.iter().map(|fact| (fact.clone(), append.epoch)));
+                if append.takes {
+                    self.mail = Some(false);
+                }
                 Ok(Version(self.log.len() as u64 + 1))
             }
             Err(AppendError::StaleEpoch { .. }) => Err(AppendErrorKind::Stale),

@@ -19,7 +19,7 @@
 //! Within a half second everything comes in any order; whatever takes longer is trouble. Trouble is bounded by
 //! [`Bounds::faults`] and ends at [`Bounds::calm_at`], so that at [`Bounds::ends_at`] everything must be in order.
 //!
-//! Not here: cancels, moves for balance (see `migration`), and what the ledger makes of an effect that was sent (see `ledger`).
+//! Not here: cancels, moves for balance, and what the ledger makes of an effect that was sent (see `ledger`).
 
 mod process;
 mod world;

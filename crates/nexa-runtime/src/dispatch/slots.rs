@@ -14,6 +14,8 @@
 //! A change looks at its own lane only, and takes O(log n) of those who wait there and for each who gets through.
 
 pub(crate) mod carry;
+#[cfg(feature = "model")]
+pub mod flights;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

@@ -1,0 +1,40 @@
+//! Every state of an agent that moves with a call in flight and a message in its inbox, and a fault.
+
+use nexa_model::ledger::{Bounds, Ledger, Plant};
+use nexa_model::{Effort, Report, check};
+
+fn look(plant: Option<Plant>, bounds: Bounds) -> Report {
+    check("migration", Ledger { bounds, plant }, Effort::default())
+}
+
+#[test]
+fn an_agent_that_moves_loses_no_answer_and_no_message_and_calls_nothing_twice() {
+    let report = look(None, Bounds::MOVING_SMALL);
+    assert!(report.holds(), "{report}");
+    assert!(report.states > 1_000, "the world was too quiet: {report}");
+}
+
+#[test]
+#[ignore = "takes minutes: cargo test --release -p nexa-model -- --ignored"]
+fn an_agent_that_moves_twice_loses_nothing_whatever_goes_wrong_twice() {
+    let report = look(None, Bounds::MOVING_LARGE);
+    assert!(report.holds(), "{report}");
+}
+
+#[test]
+fn a_carrier_that_forgets_what_it_has_offered_is_noticed() {
+    let report = look(Some(Plant::OfferOnce), Bounds::MOVING_SMALL);
+    assert!(report.broken().any(|property| property.name.contains("at rest")), "{report}");
+}
+
+#[test]
+fn a_carrier_whose_end_nobody_hears_of_is_noticed() {
+    let report = look(Some(Plant::NoMourning), Bounds::MOVING_SMALL);
+    assert!(report.broken().any(|property| property.name.contains("at rest")), "{report}");
+}
+
+#[test]
+fn a_node_that_gives_an_agent_away_and_does_not_say_what_goes_on_for_it_is_noticed() {
+    let report = look(Some(Plant::NoCarrier), Bounds::MOVING_SMALL);
+    assert!(report.broken().any(|property| property.name.contains("P15")), "{report}");
+}
