@@ -246,6 +246,12 @@ impl World {
         owner.is_up && owner.rights.covers(agent(), self.epoch, false)
     }
 
+    /// Whether nobody has the agent or is about to hear of it.
+    fn is_lost(&self) -> bool {
+        let is_parting = |process: &Process| process.is_up && matches!(process.seat, Seat::Parted(..));
+        !self.is_held() && self.letters.is_empty() && !self.processes.iter().any(is_parting)
+    }
+
     /// Whether nothing can happen but a new placement, and the owner that is up has not brought the agent to its end.
     pub(super) fn is_stuck(&self) -> bool {
         let is_at_rest = self.requests.is_empty()
@@ -259,8 +265,7 @@ impl World {
     /// What may happen next.
     pub(super) fn actions(&self, bounds: &Bounds, actions: &mut Vec<Action>) {
         let may_fail = self.faults < bounds.faults;
-        let is_lost = !self.is_held() && self.letters.is_empty();
-        if self.epoch.0 < bounds.epochs && !self.has_ended() && (may_fail || is_lost) {
+        if self.epoch.0 < bounds.epochs && !self.has_ended() && (may_fail || self.is_lost()) {
             actions.extend((0..PROCESSES).map(Action::Place));
         }
         for (index, process) in self.processes.iter().enumerate().filter(|(_, process)| process.is_up) {
@@ -404,7 +409,7 @@ impl World {
 
     /// The row is changed, and the new owner is told. A dead process is started for it.
     fn place(&mut self, to: usize) {
-        self.faults += u8::from(self.is_held() || !self.letters.is_empty());
+        self.faults += u8::from(!self.is_lost());
         let wish = Place { agent: agent(), from: self.epoch, node: node(to) };
         let Ok(epoch) = wish.judge(self.epoch, false) else { return };
         (self.epoch, self.owner) = (epoch, to);
