@@ -24,6 +24,8 @@ use crate::say::{Adopted, Command, Held, Load};
 
 /// Marks that wait to be written; a further one is refused.
 const MARKS_MAX: usize = 256;
+/// Agents of which it is remembered where they may have been placed; of a further one the patrol finds it.
+const DOUBTED_MAX: usize = 65_536;
 /// After something that did not work.
 const RETRY_PAUSE: Millis = Millis(500);
 /// A new leader places nothing for so long unless all that are not silent were heard: else the first would get everything.
@@ -77,6 +79,8 @@ pub(super) struct Term {
     hold: Hold,
     reads: Reads,
     batch: Option<Batch>,
+    /// Where agents were placed of which nobody knows whether the store has taken that in, until it answers a later try.
+    doubted: BTreeMap<AgentId, BTreeSet<NodeId>>,
     /// Of each node that is asked what it lacks, the page it is asked about.
     checking: BTreeMap<NodeId, Vec<Row>>,
     absent: Absent,
@@ -108,6 +112,7 @@ impl Term {
             hold: Hold::new(now),
             reads: Reads::new(now),
             batch: None,
+            doubted: BTreeMap::new(),
             checking: BTreeMap::new(),
             absent: Absent::default(),
             told: Told::default(),
@@ -311,8 +316,11 @@ impl Term {
             self.place_at = now.after(RETRY_PAUSE);
             for (wish, node, generation) in batch.wishes {
                 self.nodes.not_given(&node, generation);
+                // If it was placed after all, its node does not know. It may also be placed after that was looked at.
+                if self.doubted.len() < DOUBTED_MAX {
+                    self.doubted.entry(wish.agent).or_default().insert(node.clone());
+                }
                 self.queue.add(wish);
-                // If it was placed after all, its node does not know.
                 self.reads.begin(Aim::Check(node), now);
             }
             return;
@@ -322,6 +330,7 @@ impl Term {
         for ((wish, node, generation), answer) in batch.wishes.into_iter().zip(answers) {
             let is_there = self.nodes.seats.get(&node).is_some_and(|seat| seat.facts.generation == generation)
                 || planted(Bug::RunForgotten);
+            let doubted = self.doubted.remove(&wish.agent).unwrap_or_default();
             match answer {
                 Ok(from) if is_there => {
                     by_node.entry(node).or_insert((generation, Vec::new())).1.push(Wish { from, ..wish });
@@ -330,8 +339,13 @@ impl Term {
                 Ok(from) => self.queue.add(Wish { from, ..wish }),
                 Err(_) => {
                     self.nodes.not_given(&node, generation);
-                    // Who it belongs to now, if to anybody, the next look tells.
+                    // Who it belongs to now, if to anybody, the next look tells; or an earlier try of this leader was late.
                     self.reads.hint(now);
+                    for node in doubted {
+                        if !self.reads.begin(Aim::Check(node.clone()), now) {
+                            self.absent.put_off(&node, now);
+                        }
+                    }
                 }
             }
         }

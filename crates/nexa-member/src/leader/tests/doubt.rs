@@ -60,6 +60,65 @@ fn an_agent_that_its_owner_lacks_is_found_also_if_the_store_is_just_asked_to_pla
     assert!(at < 4_000, "it waited until {at}");
 }
 
+/// Found by the simulation, `nexa-sim cluster --seed 50275 --nodes 5 --workloads 24`. Nobody knows whether the store has placed it;
+/// its node is asked, and the row does not name it yet. Then the store does take the placing in, and refuses the second try. The
+/// owner was never told, and it was left for the patrol.
+#[test]
+fn an_agent_that_the_store_has_placed_late_is_asked_for_when_a_later_try_is_refused() {
+    let (mut leader, mut owner) = (Leader::new(Limits::default()), None::<NodeId>);
+    let (mut first, mut told) = (None, None);
+    let mut inputs = std::collections::VecDeque::from([
+        Input::Members([(node("a"), facts(1, 10))].into()),
+        Input::Heard { node: node("a"), generation: Generation(1), load: Load::default(), adopted: Adopted::default() },
+        Input::Elected(Epoch(7)),
+    ]);
+    for now in (0..6_000).step_by(100) {
+        inputs.push_back(Input::Tick);
+        while let Some(input) = inputs.pop_front() {
+            for output in leader.step(input, Timestamp(now), 0) {
+                match output {
+                    Output::Lead(epoch) => inputs.push_back(Input::Leading(epoch, true)),
+                    Output::ReadMarks(epoch) => inputs.push_back(Input::Marks(epoch, Some(BTreeMap::new()))),
+                    Output::Read { number, which, .. } => {
+                        let is_wanted = match which {
+                            Which::Live => true,
+                            Which::Unplaced => owner.is_none(),
+                            Which::Of(node) | Which::Left(node) => owner == Some(node),
+                        };
+                        let row = Row { node: owner.clone(), ..row(1, None, u64::from(owner.is_some()), 1) };
+                        inputs.push_back(Input::Rows(number, Some(is_wanted.then_some(row).into_iter().collect())));
+                    }
+                    Output::Place { number, wishes, .. } => {
+                        let (_, from, to) = wishes[0].clone();
+                        let answer = match &first {
+                            None => {
+                                first = Some(to);
+                                None
+                            }
+                            // What nobody knew of is taken in just before this.
+                            Some(first) if owner.is_none() => {
+                                owner = Some(first.clone());
+                                Some(vec![Err(from.next())])
+                            }
+                            Some(_) => Some(vec![Ok(from.next())]),
+                        };
+                        inputs.push_back(Input::Placed(number, answer));
+                    }
+                    Output::Check { node, agents, .. } => {
+                        let missing = agents.into_iter().map(|held| held.agent).collect();
+                        inputs.push_back(Input::Checked { node, missing: Some(missing) });
+                    }
+                    Output::Tell { agents, .. } => told = Some((agents, now)),
+                    _ => {}
+                }
+            }
+        }
+    }
+    let (agents, at) = told.expect("its owner is told");
+    assert_eq!(agents, [(agent(1), Epoch(2))]);
+    assert!(at < 4_000, "it waited until {at}");
+}
+
 /// Found by the model of ownership, with one fault. An earlier leader placed an agent on a node that died; the store took that in
 /// after the node's next run had looked for what is its own. Its row names the node, and nobody has it: it was left for the patrol.
 #[test]
