@@ -99,6 +99,15 @@ impl Brain {
         matches!(self, Self::Vm(_))
     }
 
+    /// The number of its next effect, if it may have one.
+    pub(crate) fn next(&self) -> Option<Seq> {
+        match self {
+            Self::Vm(vm) => Some(vm.next_seq()),
+            Self::List(list) => Some(list.next()),
+            Self::Broken(_) | Self::Gone => None,
+        }
+    }
+
     /// The request that it waits for.
     pub(crate) fn pending(&self) -> Option<EffectRequest> {
         match self {

@@ -176,6 +176,14 @@ impl Agent {
         Some((self.effect_key(outside.seq), outside.attempt, outside.started?))
     }
 
+    /// Whether an attempt of an effect is later than all that is known here: another owner has gone on with the agent since.
+    pub fn is_ahead(&self, seq: Seq, attempt: u32) -> bool {
+        match self.outside() {
+            Some(outside) if outside.seq == seq => attempt > outside.attempt,
+            _ => self.brain.next().is_some_and(|next| seq >= next),
+        }
+    }
+
     /// The look into a memory that waits for its answer, and its attempt.
     pub fn recall(&self) -> Option<(Seq, u32, RecallRequest)> {
         let outside = self.outside().filter(|outside| outside.kind == Kind::Memory && outside.started.is_some())?;

@@ -85,6 +85,8 @@ pub(crate) struct Inner {
 /// What was heard and noticed last.
 #[derive(Default)]
 pub(crate) struct Seen {
+    /// Who is there: of whom that was there before and is not, it was said that they are gone.
+    pub(crate) members: Arc<Members>,
     pub(crate) beats: BTreeMap<NodeId, (Generation, Heartbeat)>,
     pub(crate) look: Look,
     /// What the leader's actor was told of each node, and when.
@@ -137,7 +139,7 @@ impl Inner {
     }
 
     /// Takes in a list of members.
-    pub(crate) fn take_in(&self, list: &Members) {
+    pub(crate) fn take_in(&self, list: &Arc<Members>) {
         let now = self.clock.now();
         let runs: BTreeMap<NodeId, Generation> =
             list.nodes.iter().map(|(node, member)| (node.clone(), member.generation)).collect();
@@ -146,11 +148,14 @@ impl Inner {
         let met: Vec<(NodeId, Generation, String)> =
             (list.nodes.values()).map(|it| (it.card.id.clone(), it.generation, it.card.link.clone())).collect();
         self.peers.meet(&met);
-        let gone: Vec<NodeId> = {
+        let gone = {
             let mut seen = lock(&self.seen);
-            let gone = seen.beats.iter().filter(|(node, (generation, _))| runs.get(*node) != Some(generation));
-            let gone: Vec<NodeId> = gone.map(|(node, _)| node.clone()).collect();
-            gone.iter().for_each(|node| drop(seen.beats.remove(node)));
+            let before = seen.members.nodes.iter().map(|(node, member)| (node, member.generation));
+            // Also one that was in no list that was seen. One that is in none yet is not gone.
+            let heard = seen.beats.iter().map(|(node, (generation, _))| (node, *generation));
+            let is_gone = |(node, generation): &(&NodeId, Generation)| list.is_over(node, *generation);
+            let gone: BTreeSet<NodeId> = before.chain(heard).filter(is_gone).map(|(node, _)| node.clone()).collect();
+            seen.beats.retain(|node, (generation, _)| !list.is_over(node, *generation));
             gone
         };
         for node in gone.iter().filter(|node| **node != self.me) {
@@ -161,8 +166,10 @@ impl Inner {
         for input in leader::inputs_of(list, &self.me, self.generation) {
             self.tell_leader(Lane::Control, input);
         }
+        let mut seen = lock(&self.seen);
+        seen.members = list.clone();
         // Of those who are new to it, it has heard nothing, whatever it was told.
-        lock(&self.seen).told.clear();
+        seen.told.clear();
     }
 
     /// Tells the leader's actor what it must hear of.

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use nexa_member::say::{self, Done, Held, Moved, Order};
+use nexa_ports::membership::Members;
 use nexa_runtime::{Carrier, Given, Released, trace};
 use nexa_types::{AgentId, Millis, NodeId};
 use tracing::{debug, warn};
@@ -48,10 +49,12 @@ pub(crate) async fn obey(inner: &Inner, order: Order) -> Result<Done, Refusal> {
             let seen = trace::migrate(agent, &inner.me, &to);
             let _parting = Parting::begin(inner);
             let since = inner.clock.now();
+            // Read before: what is still awaited of a run in it then was not heard to be over.
+            let members = crate::inner::lock(&inner.seen).members.clone();
             match inner.host.release(agent, to.clone()).await {
                 Ok(released) => {
                     trace::follows(&seen, released.trace);
-                    if bring(inner, agent, &to, released).await {
+                    if bring(inner, &members, agent, &to, released).await {
                         inner.counters.moved(Some(inner.clock.now().since(since)));
                     } else {
                         // It is the other node's all the same, and is found there.
@@ -100,9 +103,13 @@ async fn adopt(inner: &Inner, given: Vec<Given>) -> Result<(), Refusal> {
 }
 
 /// Tells a node of an agent that has moved to it, until it has taken it up; says whether it has.
-async fn bring(inner: &Inner, agent: AgentId, to: &NodeId, released: Released) -> bool {
+async fn bring(inner: &Inner, members: &Members, agent: AgentId, to: &NodeId, released: Released) -> bool {
     let Released { epoch, carrier, trace } = released;
-    let carrier = carrier.map(|Carrier { node, key, attempt, deadline }| say::Carrier { node, key, attempt, deadline });
+    let carrier = carrier.map(|Carrier { node, key, attempt, deadline }| {
+        let other = || members.nodes.get(&node).map(|member| member.generation);
+        let run = if node == inner.me { Some(inner.generation) } else { other() };
+        say::Carrier { node, key, attempt, deadline, run }
+    });
     let until = inner.clock.now().after(MOVED_FOR);
     let run = || inner.membership.members().borrow().nodes.get(to).map(|member| member.generation);
     let Some(first) = run() else { return false };
@@ -122,12 +129,26 @@ async fn bring(inner: &Inner, agent: AgentId, to: &NodeId, released: Released) -
     false
 }
 
-/// An agent has moved here.
+/// An agent has moved here. Who is known to be gone brings no answer, and is not waited for: whoever gave the agent away may
+/// not have heard of it.
 pub(crate) async fn take_up(inner: &Inner, moved: Moved) -> Result<(), Refusal> {
     let Moved { agent, epoch, carrier, run, trace } = moved;
     if run != inner.generation {
         return Err(Refusal::new(Why::NotFound, "that run of the node is over"));
     }
-    let carrier = carrier.map(|say::Carrier { node, key, attempt, deadline }| Carrier { node, key, attempt, deadline });
-    adopt(inner, vec![Given { agent, epoch, carrier, trace }]).await
+    let is_over = |carrier: &say::Carrier| {
+        let members = inner.membership.members();
+        let members = members.borrow();
+        carrier.run.is_some_and(|run| members.is_over(&carrier.node, run))
+    };
+    let said = carrier.filter(|carrier| !is_over(carrier));
+    let carrier = said.clone();
+    let carrier =
+        carrier.map(|say::Carrier { node, key, attempt, deadline, .. }| Carrier { node, key, attempt, deadline });
+    adopt(inner, vec![Given { agent, epoch, carrier, trace }]).await?;
+    // It may have gone while the agent's row was read, when nothing was awaited of it yet.
+    if let Some(carrier) = said.filter(is_over) {
+        inner.host.gone(&carrier.node);
+    }
+    Ok(())
 }

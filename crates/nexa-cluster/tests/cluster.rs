@@ -11,16 +11,17 @@ use std::time::{Duration, Instant};
 use futures::future::BoxFuture;
 use nexa_cluster::formats::{FormatsError, agree};
 use nexa_cluster::local::{Faults, LocalNetwork, LocalPeers};
+use nexa_cluster::peers::{Class, Peers, Service};
 use nexa_cluster::{Cluster, ClusterConfig, ClusterError, ClusterPorts, Heart, Relay};
 use nexa_member::floor::WAIT;
 use nexa_member::leader::{Limits, Mark};
-use nexa_member::say::Refused;
+use nexa_member::say::{self, Carrier, Moved, Refused};
 use nexa_ports::clock::Clock;
 use nexa_ports::dice::SystemDice;
 use nexa_ports::formats::{Floor, Formats, Writing};
 use nexa_ports::membership::NodeCard;
 use nexa_ports::membership::local::LocalCluster;
-use nexa_ports::store::{AgentRow, Rows, StoreError};
+use nexa_ports::store::{AgentRow, Place, Rows, StoreError};
 use nexa_runtime::fence::Leased;
 use nexa_runtime::{Live, LiveKind, LivePiece, Node, NodeConfig, Ports, programs};
 use nexa_types::*;
@@ -98,8 +99,8 @@ impl Town {
         .await;
     }
 
-    async fn start(&mut self, name: &str) {
-        let card = NodeCard {
+    fn card(&self, name: &str) -> NodeCard {
+        NodeCard {
             id: id(name),
             door: String::new(),
             link: String::new(),
@@ -109,7 +110,11 @@ impl Town {
             agents_max: 10_000,
             build: String::new(),
             formats: (self.reads.oldest, self.reads.newest),
-        };
+        }
+    }
+
+    async fn start(&mut self, name: &str) {
+        let card = self.card(name);
         let membership = self.service.member();
         membership.join(card.clone()).await.unwrap();
         let relay = Relay::new();
@@ -433,6 +438,31 @@ async fn agents_migrate_where_they_are_told_and_a_leaving_node_leaves_none_behin
     until("it to be gone", async || count().await == 2).await;
     town.all_end_well(&workloads).await;
     assert_eq!(town.desk.model.asked_count(), 60, "no call was made again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_comes_does_not_wait_for_a_carrier_that_its_new_node_knows_to_be_gone() {
+    let town = Town::new(FakeModel::echo(2), &["a", "b"]).await;
+    town.desk.model.hold(true);
+    let workload = town.submit(0..1).await[0];
+    town.all_wait_for_the_model(&[workload]).await;
+    let row = town.desk.store.row(AgentId::root(workload)).await.unwrap().unwrap();
+    let (agent, from, old) = (row.agent, row.epoch, row.node.unwrap());
+    let new = if old == id("a") { "b" } else { "a" };
+    // A node that comes and goes: it is not in the list, and the list is late enough to have it.
+    let gone = town.service.member();
+    let run = gone.join(town.card("c")).await.unwrap();
+    gone.leave().await.unwrap();
+    let epoch = town.desk.store.place(vec![Place { agent, from, node: id(new) }]).await.unwrap().remove(0).unwrap();
+    let (key, deadline) = (EffectKey::of(workload, agent, Seq(1)), Timestamp(u64::MAX / 2));
+    let carrier = Carrier { node: id("c"), key, attempt: 1, deadline, run: Some(run) };
+    let of = town.cluster(new).generation();
+    let moved = say::write(&Moved { agent, epoch, carrier: Some(carrier), run: of, trace: None });
+    let peers = &town.nodes[old.as_str()].2;
+    peers.ask(&id(new), Class::Work, Service::Moving, moved.into(), Duration::from_secs(5)).await.unwrap();
+    soon("the call to be made again", town.desk.model.was_asked(2)).await;
+    town.desk.model.hold(false);
+    town.all_end_well(&[workload]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

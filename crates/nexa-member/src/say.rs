@@ -227,6 +227,9 @@ pub struct Carrier {
     /// Nobody waits for the answer after this.
     #[n(3)]
     pub deadline: Timestamp,
+    /// Which run of the node, if the sender knows.
+    #[n(4)]
+    pub run: Option<Generation>,
 }
 
 /// An agent that has moved to the receiver. Said by who had it, until it is answered.
@@ -434,6 +437,7 @@ mod tests {
             key: EffectKey::from_bytes([9; 32]),
             attempt: 1,
             deadline: Timestamp(6),
+            run: None,
         };
         let moved = |trace| Moved {
             agent: agent(1),

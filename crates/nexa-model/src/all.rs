@@ -62,9 +62,7 @@ fn plants() -> Vec<(&'static str, Subject)> {
         (name, ownership(bounds, Some(plant)))
     });
     let of_calls = ledger::Plant::ALL.into_iter().map(|(name, plant)| {
-        let is_of_moves =
-            matches!(plant, ledger::Plant::OfferOnce | ledger::Plant::NoMourning | ledger::Plant::NoCarrier);
-        let bounds = if is_of_moves { ledger::Bounds::MOVING_SMALL } else { ledger::Bounds::SMALL };
+        let bounds = if plant.is_of_moves() { ledger::Bounds::MOVING_SMALL } else { ledger::Bounds::SMALL };
         (name, ledger(bounds, Some(plant)))
     });
     of_nodes.chain(of_calls).collect()

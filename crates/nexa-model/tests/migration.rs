@@ -38,3 +38,15 @@ fn a_node_that_gives_an_agent_away_and_does_not_say_what_goes_on_for_it_is_notic
     let report = look(Some(Plant::NoCarrier), Bounds::MOVING_SMALL);
     assert!(report.broken().any(|property| property.name.contains("P15")), "{report}");
 }
+
+#[test]
+fn a_node_that_waits_for_a_carrier_that_it_knows_to_be_gone_is_noticed() {
+    let report = look(Some(Plant::AwaitTheDead), Bounds::MOVING_SMALL);
+    assert!(report.broken().any(|property| property.name.contains("at rest")), "{report}");
+}
+
+#[test]
+fn an_earlier_owner_that_takes_the_answer_to_what_a_later_one_has_sent_is_noticed() {
+    let report = look(Some(Plant::SettleUnknown), Bounds::MOVING_SMALL);
+    assert!(report.broken().any(|property| property.name.contains("at rest")), "{report}");
+}

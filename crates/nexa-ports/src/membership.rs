@@ -10,6 +10,7 @@
 //!   MB-4  [`Standing::valid_until`] is never later than the moment at which others may learn that the lease has ended
 //!   MB-5  what a receiver sees is a whole list that stood at some moment; it may miss lists, and never goes back
 //!   MB-6  who asks for the run of a node ([`Membership::run_of`]) hears of each that had joined before, unless its lease has ended
+//!   MB-7  generations and revisions of lists are of one count: a list as late as a run has it, unless its lease has ended
 //!
 //! MB-4 speaks of leases that end by silence: whoever ends another's lease ([`Membership::end_lease`]) knows that there is nobody
 //! left who could rely on it.
@@ -95,6 +96,14 @@ pub struct Members {
     pub nodes: BTreeMap<NodeId, Member>,
     /// The elected one, if there is one.
     pub leader: Option<Leader>,
+}
+
+impl Members {
+    /// Whether that run of a node, which had joined, is known to be over: this list is late enough to have it, and has it not.
+    #[must_use]
+    pub fn is_over(&self, node: &NodeId, run: Generation) -> bool {
+        self.revision >= run.0 && self.nodes.get(node).is_none_or(|member| member.generation != run)
+    }
 }
 
 /// How long this node's own lease counts.

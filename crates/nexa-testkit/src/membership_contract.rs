@@ -134,7 +134,7 @@ pub async fn who_joins_is_seen_whole_and_is_gone_when_it_leaves(cluster: Cluster
     until(&mut standing, SOON, "it stands outside", |standing| valid_until(*standing).is_none()).await;
 }
 
-/// MB-1.
+/// MB-1, MB-7.
 pub async fn each_run_of_a_name_has_a_greater_generation(cluster: Cluster) {
     let (a, mut latest) = cluster.joined("a").await;
     for _ in 0..3 {
@@ -145,6 +145,12 @@ pub async fn each_run_of_a_name_has_a_greater_generation(cluster: Cluster) {
     }
     let again = a.join(card("a")).await.expect("whoever joins anew gives up its own earlier run");
     assert!(again > latest);
+    // MB-7.
+    let watcher = (cluster.member)();
+    let list = until(&mut watcher.members(), SOON, "a list as late as the run", |list| list.revision >= again.0).await;
+    assert_eq!(list.nodes.get(&node("a")).map(|member| member.generation), Some(again));
+    assert!(list.is_over(&node("a"), latest) && !list.is_over(&node("a"), again), "{list:?}");
+    assert!(!list.is_over(&node("late"), Generation(list.revision + 1)), "who is not there yet is not over");
     a.leave().await.expect("reachable");
     let (b, other) = cluster.joined("a").await;
     assert!(other > again, "also from another process");

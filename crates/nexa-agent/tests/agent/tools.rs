@@ -2,7 +2,7 @@
 
 use expect_test::expect;
 use nexa_event::fact::{AgentEvent, EffectResult};
-use nexa_types::{Failure, RunCode, Spend};
+use nexa_types::{Failure, RunCode, Seq, Spend};
 
 use crate::desk::Desk;
 use crate::program::Act;
@@ -100,6 +100,20 @@ fn the_late_answer_of_a_lost_call_changes_nothing() {
         ended ok
         => succeeded
     "#]]);
+}
+
+#[test]
+fn an_attempt_that_was_not_started_here_is_ahead_and_one_that_was_is_not() {
+    let mut desk = Desk::agent(&[Act::TryCall(true), Act::TryCall(true)]);
+    let ahead =
+        |desk: &Desk| [(1, 1), (1, 2), (2, 1)].map(|(seq, attempt)| desk.root().agent.is_ahead(Seq(seq), attempt));
+    assert_eq!(ahead(&desk), [true, true, true]);
+    desk.starts();
+    assert_eq!(ahead(&desk), [false, true, true]);
+    desk.taken_over();
+    assert_eq!(ahead(&desk), [false, false, true]);
+    desk.tool_gives("done");
+    assert_eq!(ahead(&desk), [false, false, false]);
 }
 
 #[test]

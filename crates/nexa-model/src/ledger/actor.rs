@@ -80,6 +80,11 @@ impl World {
                 mind.lost = None;
             }
             self.hear(job, index, mind, (*first).clone(), None, (plant, has_slot));
+        } else if let Some(Carried { key, .. }) =
+            finished.as_ref().filter(|it| self.is_turned_away(job, index, &mind, it, plant))
+        {
+            self.processes[index].flights.apply(Op::TurnAway(*key), NOW);
+            self.processes[index].seat = Seat::Idle(mind);
         } else if let Some(Carried { key, seq, attempt, result, spend, .. }) = finished {
             mind.lost.take_if(|lost| lost.seq == seq);
             let input = Input::EffectEnded { seq, attempt, result, spend };
@@ -104,6 +109,13 @@ impl World {
         } else {
             self.processes[index].seat = Seat::Idle(mind);
         }
+    }
+
+    /// Whether an answer is to what another owner has sent after this one was read.
+    fn is_turned_away(&self, job: &Job, index: usize, mind: &Mind, answer: &Carried, plant: Option<Plant>) -> bool {
+        let is_offered =
+            self.processes[index].flights.carrier(answer.key).is_some_and(|carrier| *carrier != node(index));
+        is_offered && job.is_ahead(&mind.agent, answer.seq, answer.attempt) && plant != Some(Plant::SettleUnknown)
     }
 
     fn hear(

@@ -153,6 +153,11 @@ impl Job {
         self.thaw(agent).wish(NOW).map(Sending::from)
     }
 
+    /// Whether an attempt is later than all that it knows of.
+    pub(super) fn is_ahead(&self, agent: &Frozen<Vec<u8>>, seq: Seq, attempt: u32) -> bool {
+        self.thaw(agent).is_ahead(seq, attempt)
+    }
+
     /// What is started and has not ended.
     pub(super) fn in_flight(&self, agent: &Frozen<Vec<u8>>) -> Option<Sending> {
         self.thaw(agent).in_flight(NOW).map(Sending::from)

@@ -54,21 +54,33 @@ pub enum Plant {
     OfferOnce,
     /// Nobody hears that a node is gone that carried an answer.
     NoMourning,
+    /// Who takes an agent up waits for the answer of a carrier that is known to be gone.
+    AwaitTheDead,
+    /// An owner that has not heard of its end takes the answer to what a later one has sent for its own.
+    SettleUnknown,
     /// Who gives an agent away does not say what goes on for it.
     NoCarrier,
 }
 
 impl Plant {
     /// All of them, by the names that people type.
-    pub const ALL: [(&'static str, Self); 7] = [
+    pub const ALL: [(&'static str, Self); 9] = [
         ("send-first", Self::SendFirst),
         ("repeat", Self::Repeat),
         ("trust-doubt", Self::TrustDoubt),
         ("outrun", Self::Outrun),
         ("offer-once", Self::OfferOnce),
         ("no-mourning", Self::NoMourning),
+        ("await-the-dead", Self::AwaitTheDead),
+        ("settle-unknown", Self::SettleUnknown),
         ("no-carrier", Self::NoCarrier),
     ];
+
+    /// Whether only who moves would miss it.
+    #[must_use]
+    pub fn is_of_moves(self) -> bool {
+        matches!(self, Self::OfferOnce | Self::NoMourning | Self::AwaitTheDead | Self::SettleUnknown | Self::NoCarrier)
+    }
 }
 
 /// How large a world.

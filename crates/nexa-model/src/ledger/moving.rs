@@ -17,8 +17,8 @@ const OFFERS_MAX: u8 = 3;
 /// What processes say to each other.
 #[derive(Debug, Clone)]
 pub(super) enum Letter {
-    /// That an agent has moved.
-    Moved { from: usize, to: usize, given: Given },
+    /// That an agent has moved, and which run of its carrier goes on for it.
+    Moved { from: usize, to: usize, given: Given, run: u64 },
     /// The answer of a call that was carried.
     Answer { from: usize, to: usize, answer: Carried },
     /// That it is recorded.
@@ -65,7 +65,25 @@ impl World {
         let carrier = self.processes[process].flights.apply(Op::HandOver(node(to)), NOW).carrier;
         let carrier = carrier.filter(|_| plant != Some(Plant::NoCarrier));
         self.processes[process].offered = 0;
-        self.say(Letter::Moved { from: process, to, given: Given { agent: agent(), epoch, carrier, trace: None } });
+        let by = carrier.as_ref().and_then(|carrier| index(&carrier.node));
+        let run = by.map_or(0, |by| self.listed(process, by));
+        self.say(Letter::Moved {
+            from: process,
+            to,
+            given: Given { agent: agent(), epoch, carrier, trace: None },
+            run,
+        });
+    }
+
+    /// The run of a process that another's list of members has.
+    fn listed(&self, process: usize, of: usize) -> u64 {
+        self.processes[process].mourns.get(&of).copied().unwrap_or(self.processes[of].run)
+    }
+
+    /// Whether a process knows that a run of another is over; as `Members::is_over`.
+    fn knows_over(&self, process: usize, of: usize, run: u64) -> bool {
+        let has_heard = !self.processes[process].mourns.contains_key(&of);
+        has_heard && (self.processes[of].run != run || !self.processes[of].is_up)
     }
 
     fn say(&mut self, letter: Letter) {
@@ -132,13 +150,17 @@ impl World {
     }
 
     /// A letter arrives. Who is not there gets none.
-    pub(super) fn bring(&mut self, letter: &Letter) {
+    pub(super) fn bring(&mut self, letter: &Letter, plant: Option<Plant>) {
         let row = self.row();
         match letter {
-            Letter::Moved { from, to, given } if self.processes[*to].is_up => {
+            Letter::Moved { from, to, given, run } if self.processes[*to].is_up => {
+                // As `nexa-cluster`'s `orders::take_up`.
+                let is_over = |by: usize| self.knows_over(*to, by, *run) && plant != Some(Plant::AwaitTheDead);
+                let carrier = given.carrier.clone();
+                let carrier = carrier.filter(|carrier| !index(&carrier.node).is_some_and(is_over));
                 let process = &mut self.processes[*to];
                 if given.is_meant_by(&row, &node(*to)) && process.rights.given(agent(), given.epoch) {
-                    process.flights.apply(Op::TakeUp(given.carrier.clone()), NOW);
+                    process.flights.apply(Op::TakeUp(carrier), NOW);
                     if matches!(process.seat, Seat::Idle(_) | Seat::Reading(_)) {
                         process.seat = Seat::Empty;
                     }

@@ -99,23 +99,26 @@ pub(super) enum Ending {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Process {
     pub(super) is_up: bool,
+    /// Which run of it.
+    pub(super) run: u64,
     pub(super) rights: Rights,
     pub(super) seat: Seat,
     pub(super) flights: Flights,
-    /// Who has died and was not heard to be gone.
-    pub(super) mourns: BTreeSet<usize>,
+    /// Who has died and was not heard to be gone, and the run of it that is still in this one's list.
+    pub(super) mourns: BTreeMap<usize, u64>,
     /// How often it has offered what it carries.
     pub(super) offered: u8,
 }
 
 impl Process {
-    fn new(process: usize, is_up: bool) -> Self {
+    fn new(process: usize, is_up: bool, run: u64) -> Self {
         Self {
             is_up,
+            run,
             rights: Rights::new(true),
             seat: Seat::Empty,
             flights: Flights::new(node(process), agent()),
-            mourns: BTreeSet::new(),
+            mourns: BTreeMap::new(),
             offered: 0,
         }
     }
@@ -156,7 +159,7 @@ pub struct World {
 impl World {
     /// The agent was given to the first process, and has not begun.
     pub(super) fn new(bounds: &Bounds, plant: Option<Plant>) -> Self {
-        let mut processes: Vec<Process> = (0..PROCESSES).map(|process| Process::new(process, true)).collect();
+        let mut processes: Vec<Process> = (0..PROCESSES).map(|process| Process::new(process, true, 0)).collect();
         processes[0].rights.given(agent(), Epoch(1));
         let receives = bounds.moves > 0;
         Self {
@@ -285,7 +288,7 @@ impl World {
             if self.may_offer(index) {
                 actions.push(Action::Offer(index));
             }
-            actions.extend(process.mourns.iter().map(|gone| Action::Mourn(index, *gone)));
+            actions.extend(process.mourns.keys().map(|gone| Action::Mourn(index, *gone)));
             if may_fail {
                 actions.push(Action::Crash(index));
                 let is_in_memory = !matches!(process.seat, Seat::Empty | Seat::Broken);
@@ -382,9 +385,10 @@ impl World {
             }
             Action::Crash(process) => {
                 self.faults += 1;
-                self.processes[process] = Process::new(process, false);
+                let run = self.processes[process].run;
+                self.processes[process] = Process::new(process, false, run);
                 for other in (0..PROCESSES).filter(|other| *other != process && plant != Some(Plant::NoMourning)) {
-                    self.processes[other].mourns.insert(process);
+                    self.processes[other].mourns.entry(process).or_insert(run);
                 }
             }
             Action::Release(process) => {
@@ -394,7 +398,7 @@ impl World {
             Action::Offer(process) => self.offer(process, plant),
             Action::Bring(index) => {
                 let letter = self.letters.remove(index);
-                self.bring(&letter);
+                self.bring(&letter, plant);
             }
             Action::Drop(index) => {
                 self.faults += 1;
@@ -414,6 +418,7 @@ impl World {
         let Ok(epoch) = wish.judge(self.epoch, false) else { return };
         (self.epoch, self.owner) = (epoch, to);
         let process = &mut self.processes[to];
+        process.run += u64::from(!process.is_up);
         process.is_up = true;
         process.rights.given(agent(), epoch);
         process.flights.apply(Op::TakeUp(None), NOW);

@@ -407,6 +407,13 @@ impl AgentActor {
     /// Decides, and records what was decided. `None` if the node stops meanwhile.
     async fn take(&self, body: &mut Body, mut loaded: Box<Loaded>, next: Next) -> Result<Taken, Fault> {
         let kept = match next {
+            // An owner of long ago that has not heard so cannot say what it is worth, nor that it is recorded.
+            Next::Hear(Input::EffectEnded { seq, attempt, .. }, Some(key))
+                if loaded.agent.is_ahead(seq, attempt) && self.core.models.turn_away(self.seat.agent, key) =>
+            {
+                debug!(agent = %self.seat.agent, %seq, attempt, "an answer to what another owner has sent is left to its carrier");
+                return Ok(Some((loaded, Became::Done)));
+            }
             Next::Hear(input, settled) => {
                 loaded.lost.take_if(|lost| match &input {
                     Input::TakeOver { .. } => true,

@@ -49,3 +49,19 @@ fn an_agent_that_is_back_waits_for_nothing_that_is_not_said() {
     slots.take_up(id(1), None);
     assert!(slots.carries(id(1), key(1)));
 }
+
+#[test]
+fn an_answer_that_is_turned_away_is_not_told_to_be_recorded_and_may_be_offered_again() {
+    let mut slots = Slots::new(ModelLimits { reservations_max: 4, held_results_max: 1 });
+    slots.take_up(id(2), Some(expected(2, 1, Timestamp(100))));
+    for agent in [1, 2] {
+        for _ in 0..2 {
+            assert!(slots.is_offered(&node("n2"), id(agent), ended(agent, 1)));
+            assert!(slots.turn_away(id(agent), key(agent)));
+            assert!(!slots.turn_away(id(agent), key(agent)) && slots.finished(id(agent)).next().is_none());
+        }
+    }
+    assert_eq!((slots.take_recorded(), slots.load(Timestamp(0)).held), (vec![], 0));
+    assert!(!slots.carries(id(1), key(1)) && slots.carries(id(2), key(2)), "what is awaited is so still");
+    assert_eq!(slots.round(Timestamp(100).after(CARRY_GRACE)).given_up, [id(2)]);
+}

@@ -29,6 +29,12 @@ impl Models {
         self.with_slots(|slots, _| slots.is_offered(from, agent, finished))
     }
 
+    /// An answer that has come says nothing to the agent as it is known here: forgotten, so that its carrier offers it again.
+    /// Whether it came from a carrier.
+    pub(crate) fn turn_away(&self, agent: AgentId, key: EffectKey) -> bool {
+        self.with_slots(|slots, _| slots.turn_away(agent, key))
+    }
+
     /// The answer of a carried effect is recorded by its agent's node, or not wanted there.
     pub(crate) fn is_recorded(&self, agent: AgentId, key: EffectKey) {
         self.change(|slots, now| slots.is_recorded(agent, key, now));

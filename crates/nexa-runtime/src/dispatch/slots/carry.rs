@@ -193,6 +193,24 @@ impl Slots {
         true
     }
 
+    /// Forgets an answer that was offered, and tells nobody: it is offered again, and awaited if it was. Whether there was one.
+    pub(in crate::dispatch) fn turn_away(&mut self, agent: AgentId, key: EffectKey) -> bool {
+        let place = (agent, key);
+        let Some(flight) = self.flights.get_mut(&place) else { return false };
+        if !matches!(flight.route, Route::Awaited(_)) || flight.finished.is_none() {
+            return false;
+        }
+        if flight.turn == 0 {
+            self.drop_flight(place);
+        } else {
+            flight.finished = None;
+            let over = flight.deadline.after(CARRY_GRACE);
+            self.held -= 1;
+            self.watch(place, Some(over));
+        }
+        true
+    }
+
     /// The agent's new node has the answer of a carried effect, or does not want it. Gives who has got a slot by that.
     pub(in crate::dispatch) fn is_recorded(&mut self, agent: AgentId, key: EffectKey, now: Timestamp) -> Vec<AgentId> {
         let place = (agent, key);

@@ -39,6 +39,8 @@ pub enum Op {
     TakeUp(Option<Carrier>),
     /// An answer has come from the node that carries it.
     Offered(NodeId, Carried),
+    /// That answer is turned away.
+    TurnAway(EffectKey),
     /// The agent's node has recorded an answer that is carried here.
     Recorded(EffectKey),
     /// A node is gone.
@@ -231,6 +233,7 @@ impl Table {
                 let finished = Finished { key, seq, attempt, result, spend };
                 came.was_taken = self.slots.is_offered(&from, agent, finished);
             }
+            Op::TurnAway(key) => drop(self.slots.turn_away(agent, key)),
             Op::Recorded(key) => drop(self.slots.is_recorded(agent, key, now)),
             Op::Gone(node) => drop(self.slots.carrier_is_gone(&node)),
             Op::Round => {
