@@ -49,6 +49,7 @@ fn large() -> Vec<(&'static str, Subject)> {
     vec![
         ("ledger, larger", ledger(ledger::Bounds::LARGE, None)),
         ("ledger of what may be called twice, larger", ledger(twice, None)),
+        ("migration, twice", ledger(ledger::Bounds::MOVING_TWICE, None)),
         ("migration, larger", ledger(ledger::Bounds::MOVING_LARGE, None)),
         ("ownership, larger", ownership(ownership::Bounds::LARGE, None)),
     ]

@@ -27,8 +27,8 @@ usage: nexa-model MODEL [OPTIONS]
 
   migration              the same of an agent that moves while it lives, and waits for a message
     --faults N           how often anything goes wrong (default: 2)
-    --epochs N           how often the agent may be given to somebody (default: 4)
-    --moves N            how often it is told to move (default: 2)
+    --epochs N           how often the agent may be given to somebody (default: 3)
+    --moves N            how often it is told to move (default: 1)
 
   all                    every model within its small bounds, whether each rule that is left out is missed, and every
                          model within its larger bounds, for as long as there is time: what was not seen is said

@@ -103,8 +103,10 @@ impl Bounds {
     pub const LARGE: Self = Self { faults: 3, epochs: 4, is_idempotent: false, moves: 0 };
     /// The same of an agent that moves, small enough for each test run.
     pub const MOVING_SMALL: Self = Self { faults: 1, epochs: 3, is_idempotent: false, moves: 1 };
-    /// And for a longer look.
-    pub const MOVING_LARGE: Self = Self { faults: 2, epochs: 4, is_idempotent: false, moves: 2 };
+    /// And for a longer look: one that moves twice.
+    pub const MOVING_TWICE: Self = Self { faults: 1, epochs: 4, is_idempotent: false, moves: 2 };
+    /// One for which two things go wrong.
+    pub const MOVING_LARGE: Self = Self { faults: 2, epochs: 3, is_idempotent: false, moves: 1 };
 }
 
 /// The model.
