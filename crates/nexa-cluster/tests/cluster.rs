@@ -278,6 +278,8 @@ async fn the_agents_of_a_killed_node_go_on_elsewhere() {
     town.desk.model.hold(true);
     let workloads = town.submit(0..240).await;
     town.all_wait_for_the_model(&workloads).await;
+    // What a start was recorded of may not have been sent yet, and would be missing below.
+    until("the model to be asked", async || town.desk.model.asked_count() == 240).await;
     let leader = town.leader().unwrap();
     let victim = ["a", "b", "c"].into_iter().find(|name| **name != leader).unwrap();
     let lost = town.owners(&workloads).await[victim];
