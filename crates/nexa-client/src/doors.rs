@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use nexa_types::Reason;
 use tonic::Code;
-use tonic::transport::Channel;
 
+use crate::way::Way;
 use crate::{Address, ClientError};
 
 /// Addresses that a client takes.
@@ -87,23 +87,20 @@ pub(crate) fn addresses(text: &str) -> Result<Vec<Address>, ClientError> {
 }
 
 /// A connection to each, and the first that answered.
-pub(crate) async fn connect(
-    addresses: &[Address],
-    authority: Option<&str>,
-) -> Result<(Vec<Channel>, usize), ClientError> {
+pub(crate) async fn connect(addresses: &[Address], authority: Option<&str>) -> Result<(Vec<Way>, usize), ClientError> {
     let mut failure = None;
     for (first, address) in addresses.iter().enumerate() {
-        let channel = match address.connect(authority).await {
-            Ok(channel) => channel,
+        let way = match address.connect(authority).await {
+            Ok(channel) => Way::from(channel),
             Err(error) => {
                 failure.get_or_insert(error);
                 continue;
             }
         };
-        let others = addresses.iter().map(|address| address.connect_later(authority));
-        let mut channels = others.collect::<Result<Vec<Channel>, _>>()?;
-        channels[first] = channel;
-        return Ok((channels, first));
+        let others = addresses.iter().map(|address| address.connect_later(authority).map(Way::from));
+        let mut ways = others.collect::<Result<Vec<Way>, _>>()?;
+        ways[first] = way;
+        return Ok((ways, first));
     }
     let failure =
         failure.unwrap_or_else(|| ClientError::Address { address: String::new(), why: "there is none".to_owned() });

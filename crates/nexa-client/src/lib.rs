@@ -18,8 +18,10 @@ pub mod error;
 pub mod retry;
 pub mod throttle;
 pub mod watch;
+mod way;
 pub mod window;
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use futures::{Stream, StreamExt as _};
@@ -31,13 +33,16 @@ use nexa_proto::v1::context_service_client::ContextServiceClient;
 use nexa_proto::v1::history_service_client::HistoryServiceClient;
 use nexa_proto::v1::program_service_client::ProgramServiceClient;
 use nexa_proto::v1::workload_service_client::WorkloadServiceClient;
+use tonic::body::Body;
+use tonic::codegen::Service;
+use tonic::codegen::http::{Request, Response};
 use tonic::metadata::{Ascii, MetadataValue};
-use tonic::transport::Channel;
 use uuid::Uuid;
 
 use doors::Turn;
 use retry::{Attempt, Budget};
 use throttle::Throttle;
+use way::Way;
 
 pub use endpoint::Address;
 pub use error::ClientError;
@@ -66,7 +71,7 @@ pub struct Options {
 /// A connection that many tasks may share. Cheap to clone.
 #[derive(Clone)]
 pub struct Client {
-    channels: Arc<[Channel]>,
+    ways: Arc<[Way]>,
     turn: Arc<Turn>,
     token: Option<MetadataValue<Ascii>>,
     traceparent: Option<MetadataValue<Ascii>>,
@@ -107,7 +112,7 @@ macro_rules! rpcs {
                     let named: Option<MetadataValue<Ascii>> = None $(.or(request.$id.parse().ok()))?;
                     let named = named.filter(|_| brings_work);
                     retry::call(self.patience, &self.budget, throttle, &self.turn, |attempt| {
-                        let mut client = $client::new(self.channels[attempt.door].clone())
+                        let mut client = $client::new(self.ways[attempt.door].clone())
                             .max_decoding_message_size(nexa_proto::MESSAGE_BYTES_MAX)
                             .max_encoding_message_size(nexa_proto::MESSAGE_BYTES_MAX);
                         let mut request = self.dressed(request.clone(), Some(attempt));
@@ -190,7 +195,24 @@ impl Client {
     /// connect timeout.
     pub async fn connect(address: &str, options: Options) -> Result<Self, ClientError> {
         let addresses = doors::addresses(address)?;
-        let (channels, first) = doors::connect(&addresses, options.authority.as_deref()).await?;
+        let (ways, first) = doors::connect(&addresses, options.authority.as_deref()).await?;
+        Self::new(ways, first, options)
+    }
+
+    /// A client of a door in the same process. Its calls are answered where they are made, without a connection, and otherwise
+    /// as they would be over one; an answer that waits does so with its caller.
+    ///
+    /// # Errors
+    /// [`ClientError::Token`] if [`Options::token`] cannot be sent.
+    pub fn beside<S>(door: S, options: Options) -> Result<Self, ClientError>
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
+        S::Future: Send + 'static,
+    {
+        Self::new(vec![Way::to(door)], 0, options)
+    }
+
+    fn new(ways: Vec<Way>, first: usize, options: Options) -> Result<Self, ClientError> {
         let token = match options.token {
             None => None,
             Some(token) => Some(format!("Bearer {token}").parse().map_err(|_| ClientError::Token)?),
@@ -200,9 +222,9 @@ impl Client {
             Throttling::Off => None,
         };
         let traceparent = options.traceparent.and_then(|text| text.trim().parse().ok());
-        let turn = Arc::new(Turn::new(channels.len(), first));
+        let turn = Arc::new(Turn::new(ways.len(), first));
         Ok(Self {
-            channels: channels.into(),
+            ways: ways.into(),
             turn,
             token,
             traceparent,
@@ -218,10 +240,10 @@ impl Client {
         self.turn.sent_again()
     }
 
-    /// The connection to the door whose turn it is, and which one that is.
-    fn door(&self) -> (usize, Channel) {
+    /// The way to the door whose turn it is, and which one that is.
+    fn door(&self) -> (usize, Way) {
         let door = self.turn.current();
-        (door, self.channels[door].clone())
+        (door, self.ways[door].clone())
     }
 
     /// Follows a workload to its end, see [`watch`].

@@ -16,10 +16,10 @@ use nexa_proto::v1;
 use nexa_proto::v1::cluster_service_client::ClusterServiceClient;
 use nexa_proto::v1::watch_frame::Frame;
 use tokio::time::sleep;
-use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 
 use crate::doors::is_of_the_door;
+use crate::way::Way;
 use crate::{Client, ClientError};
 
 /// Where a watch starts.
@@ -73,10 +73,10 @@ impl Tries {
     }
 
     /// Where to open it.
-    fn channel(&mut self) -> Channel {
-        let (door, channel) = self.client.door();
+    fn way(&mut self) -> Way {
+        let (door, way) = self.client.door();
         self.door = door;
-        channel
+        way
     }
 
     fn bore_fruit(&mut self) {
@@ -164,20 +164,20 @@ impl State {
             From::Start => (Vec::new(), true),
             From::Cursor(cursor) => (cursor.clone(), false),
         };
-        let channel = self.tries.channel();
+        let way = self.tries.way();
         let chunks = self.chunks;
         Ok(match &self.subject {
             Subject::Workload(id) => {
                 let request = v1::WorkloadServiceWatchRequest { workload_id: id.clone(), cursor, from_start, chunks };
                 let mut client =
-                    crate::WorkloadServiceClient::new(channel).max_decoding_message_size(nexa_proto::MESSAGE_BYTES_MAX);
+                    crate::WorkloadServiceClient::new(way).max_decoding_message_size(nexa_proto::MESSAGE_BYTES_MAX);
                 let frames = client.watch(self.tries.client.dressed(request, None)).await?.into_inner();
                 Box::pin(frames.map(|frame| Ok(frame?.frame.unwrap_or_default())))
             }
             Subject::Agent(id) => {
                 let request = v1::AgentServiceWatchRequest { agent_id: id.clone(), cursor, from_start, chunks };
                 let mut client =
-                    crate::AgentServiceClient::new(channel).max_decoding_message_size(nexa_proto::MESSAGE_BYTES_MAX);
+                    crate::AgentServiceClient::new(way).max_decoding_message_size(nexa_proto::MESSAGE_BYTES_MAX);
                 let frames = client.watch(self.tries.client.dressed(request, None)).await?.into_inner();
                 Box::pin(frames.map(|frame| Ok(frame?.frame.unwrap_or_default())))
             }
@@ -230,9 +230,9 @@ pub(crate) async fn nodes(
 
 async fn open_nodes(tries: &mut Tries) -> Result<Lists, ClientError> {
     loop {
-        let channel = tries.channel();
+        let way = tries.way();
         let request = tries.client.dressed(v1::ClusterServiceWatchRequest {}, None);
-        let mut client = ClusterServiceClient::new(channel).max_decoding_message_size(nexa_proto::MESSAGE_BYTES_MAX);
+        let mut client = ClusterServiceClient::new(way).max_decoding_message_size(nexa_proto::MESSAGE_BYTES_MAX);
         match client.watch(request).await {
             Ok(opened) => return Ok(opened.into_inner()),
             Err(status) => {

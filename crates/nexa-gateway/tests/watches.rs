@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use desk::{Desk, Workload, asks_model, connect, emits, frames, model_answers, next, reason, started, word};
 use futures::StreamExt;
-use nexa_client::From;
+use nexa_client::{Client, From, Options};
 use nexa_gateway::doors::DoorConfig;
 use nexa_ports::memory::MemoryStore;
 use nexa_proto::v1;
@@ -23,6 +23,20 @@ async fn told(desk: &Desk) -> Workload {
     desk.writes(workload.root, vec![emits(2, "first"), emits(3, "second")]).await;
     desk.ends(workload, "done").await;
     workload
+}
+
+#[tokio::test]
+async fn who_is_in_the_same_process_is_answered_as_over_a_connection() {
+    let desk = Desk::open().await;
+    let id = told(&desk).await.id.to_string();
+    let beside = Client::beside(desk.beside.clone(), Options::default()).expect("no token");
+    let watch = async |client: &Client| frames(client.watch_workload(id.clone(), From::Start, false)).await;
+    assert_eq!(watch(&beside).await, watch(&desk.client).await);
+    let get = |workload_id: &str| v1::WorkloadServiceGetRequest { workload_id: workload_id.to_owned() };
+    assert_eq!(beside.workload(get(&id)).await.expect("found"), desk.client.workload(get(&id)).await.expect("found"));
+    for wrong in ["w-00000000000000000000000000000000", "no id"] {
+        assert_eq!(reason(beside.workload(get(wrong)).await), reason(desk.client.workload(get(wrong)).await));
+    }
 }
 
 fn events(frames: Vec<Frame>) -> Vec<v1::WatchEvent> {

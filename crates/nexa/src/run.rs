@@ -1,7 +1,7 @@
 //! `nexa run`: a program to its end, on a node inside this process.
 //!
-//! The node is reached as any server is, over a Unix socket in the data folder, so `nexa ps` and `nexa approve` work on
-//! it from another terminal.
+//! The node listens as any server does, on a Unix socket in the data folder, so `nexa ps` and `nexa approve` work on it from
+//! another terminal. This command asks at the same door, without a connection to its own process.
 //!
 //! The same program with the same input has request ids that are derived from both and a number. The first number whose
 //! workload has not ended, or does not exist, is the one to run: that is how a killed run is found again.
@@ -45,7 +45,7 @@ pub(crate) async fn run(args: RunArgs, output: Output, color: Color) -> Result<(
     }
 
     let work = async {
-        let client = Client::connect(&node.address, Options::default()).await?;
+        let client = Client::beside(node.beside.clone(), Options::default())?;
         let identity = [module.hash().to_string().as_str(), &submission.entry, &submission.input_json].join("\n");
         let (hash, found) =
             tokio::try_join!(commands::put(&client, &module, &name), find_request(&client, &identity, args.new))?;

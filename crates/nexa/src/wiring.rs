@@ -15,7 +15,7 @@ use std::time::Duration;
 use nexa_cli::args::ModelArgs;
 use nexa_cli::failure::{Exit, Failure};
 use nexa_gateway::admission::{Admission, AdmitLimits};
-use nexa_gateway::doors::{Bound, Cover, DoorConfig, Gateway, Listen};
+use nexa_gateway::doors::{Bound, Cover, DoorConfig, Gateway, Listen, Served};
 use nexa_gateway::fleet::{Fleet, Lone};
 use nexa_gateway::handlers::Handlers;
 use nexa_gateway::host::Host;
@@ -40,6 +40,7 @@ use nexa_types::NodeId;
 use tokio::runtime::{Handle, Runtime};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
 
 use crate::STACK_BYTES;
 use crate::anchoring::Anchoring;
@@ -60,6 +61,8 @@ const PROCESSORS_PER_DOOR_THREAD: usize = 4;
 pub(crate) struct Wired {
     /// How to reach it, as `--server` takes it.
     pub(crate) address: String,
+    /// Its door, for who is in the same process.
+    pub(crate) beside: Routes,
     node: Node,
     backend: Backend,
     /// Ended after the node.
@@ -220,8 +223,9 @@ pub(crate) async fn open(
     let (gateway, stop) = (Gateway::new(mediator, closing.clone()), shutdown.clone());
     let served = porch.threads.spawn(async move { gateway.serve_at(bound, config, stop).await });
     let served = served.await.map_err(|error| Failure::error(chain(&error)))?;
-    let (address, door, anchoring) = (served.address, served.done, None);
-    Ok(Wired { address, node, backend, anchoring, remembrance, closing, shutdown, door, _porch: porch })
+    let Served { address, beside, done: door } = served;
+    let anchoring = None;
+    Ok(Wired { address, beside, node, backend, anchoring, remembrance, closing, shutdown, door, _porch: porch })
 }
 
 impl Wired {

@@ -94,6 +94,9 @@ pub struct Gateway {
 pub struct Served {
     /// Where it listens, as a client wants to be told: `http://127.0.0.1:7331` or `unix:/run/nexa.sock`.
     pub address: String,
+    /// The door for who is in the same process: what is asked here comes over no connection, and has none of its limits. It is open
+    /// also when the door has closed.
+    pub beside: Routes,
     /// Ends when the door has closed.
     pub done: JoinHandle<Result<(), tonic::transport::Error>>,
 }
@@ -134,6 +137,9 @@ impl Gateway {
         if config.reflection {
             routes.add_service(reflection());
         }
+        let router = routes.routes().into_axum_router();
+        let routes = Routes::from(router.layer(Keeper::new(&config, self.mediator.porter().cloned())));
+        let beside = routes.clone();
         let mut server = Server::builder();
         if let Some(tls) = tls {
             server = server.tls_config(tls).expect("it was tried when the place was taken");
@@ -145,9 +151,7 @@ impl Gateway {
             .http2_keepalive_timeout(Some(config.keepalive_timeout))
             // Not with a grace: tonic then cuts the connection at its end, and asks nobody before.
             .max_connection_age(config.connection_age_max)
-            .add_routes(Routes::from(
-                routes.routes().into_axum_router().layer(Keeper::new(&config, self.mediator.porter().cloned())),
-            ));
+            .add_routes(routes);
         let (closing, grace) = (self.closing.clone(), config.grace);
         let stop = shutdown.clone();
         let closed = async move {
@@ -171,7 +175,7 @@ impl Gateway {
                 () = cut => Ok(()),
             }
         });
-        Served { address, done }
+        Served { address, beside, done }
     }
 
     fn add_services(&self, routes: &mut tonic::service::RoutesBuilder, config: &DoorConfig) {

@@ -33,6 +33,7 @@ use nexa_vm::value::Value;
 use nexa_vm::vm::Program;
 use nexa_vm::{codec, module};
 use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
 
 /// Longer than anything here takes, and shorter than patience.
 pub(crate) const SOON: Duration = Duration::from_secs(60);
@@ -141,6 +142,8 @@ pub(crate) struct Desk {
     pub(crate) host: Arc<StillHost>,
     pub(crate) client: Client,
     pub(crate) address: String,
+    /// The door, without a connection.
+    pub(crate) beside: Routes,
     /// Behind the door, for further ones.
     pub(crate) gateway: Gateway,
     pub(crate) shutdown: CancellationToken,
@@ -248,7 +251,7 @@ impl Desk {
         let listen = listen.parse().expect("a good address");
         let served = gateway.serve(&listen, config, shutdown.clone()).await.expect("a free port");
         let client = connect(&served.address, None).await;
-        Self { store, host, client, address: served.address, gateway, shutdown }
+        Self { store, host, client, address: served.address, beside: served.beside, gateway, shutdown }
     }
 
     /// Puts the program and submits it.
