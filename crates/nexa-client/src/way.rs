@@ -11,11 +11,13 @@ use tonic::codegen::http::{Request, Response};
 use tonic::codegen::{BoxFuture, Service, StdError};
 use tonic::transport::Channel;
 
+type Answer = BoxFuture<Response<Body>, StdError>;
+
 /// A way to one door. Cheap to clone.
 #[derive(Clone)]
 pub(crate) enum Way {
     Connection(Channel),
-    Call(Arc<dyn Fn(Request<Body>) -> BoxFuture<Response<Body>, StdError> + Send + Sync>),
+    Call(Arc<dyn Fn(Request<Body>) -> Answer + Send + Sync>),
 }
 
 impl Way {
@@ -53,7 +55,7 @@ impl fmt::Debug for Way {
 impl Service<Request<Body>> for Way {
     type Response = Response<Body>;
     type Error = StdError;
-    type Future = BoxFuture<Response<Body>, StdError>;
+    type Future = Answer;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), StdError>> {
         if let Self::Connection(channel) = self {
@@ -62,7 +64,7 @@ impl Service<Request<Body>> for Way {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    fn call(&mut self, request: Request<Body>) -> Answer {
         match self {
             Self::Connection(channel) => {
                 let answer = channel.call(request);
