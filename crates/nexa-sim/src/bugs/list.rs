@@ -160,7 +160,7 @@ pub const PLANTS: &[Plant] = &[
         (Bug::HintsStayHome, "hints-stay-home"),
         "agents on other nodes are not told of their mail",
         "etcd-client#17: a watch is a hint, and it is lost",
-        (Calm, 6),
+        (Calm, 30),
     ),
     plant(
         (Bug::CarriedDropped, "carried-dropped"),
@@ -184,7 +184,7 @@ pub const PLANTS: &[Plant] = &[
         (Bug::SweepBlind, "sweep-blind"),
         "the sweep does not look into the inboxes of who waits",
         "golem#3766: nothing reconciles from what is observed",
-        (Faults, 7),
+        (Faults, 19),
     ),
     plant(
         (Bug::SlotsOverrun, "slots-overrun"),
@@ -283,7 +283,7 @@ pub const PLANTS: &[Plant] = &[
         (Bug::RunForgotten, "run-forgotten"),
         "agents that were given to a run that is over are told to nobody",
         "LE-6; orleans#8242: a directory that differs from what is there",
-        (Leader, 6),
+        (Leader, 51),
     ),
     plant(
         (Bug::DeposedGoesOn, "deposed-goes-on"),
