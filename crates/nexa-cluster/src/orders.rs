@@ -142,9 +142,8 @@ pub(crate) async fn take_up(inner: &Inner, moved: Moved) -> Result<(), Refusal> 
         carrier.run.is_some_and(|run| members.is_over(&carrier.node, run))
     };
     let said = carrier.filter(|carrier| !is_over(carrier));
-    let carrier = said.clone();
     let carrier =
-        carrier.map(|say::Carrier { node, key, attempt, deadline, .. }| Carrier { node, key, attempt, deadline });
+        said.clone().map(|say::Carrier { node, key, attempt, deadline, .. }| Carrier { node, key, attempt, deadline });
     adopt(inner, vec![Given { agent, epoch, carrier, trace }]).await?;
     // It may have gone while the agent's row was read, when nothing was awaited of it yet.
     if let Some(carrier) = said.filter(is_over) {

@@ -20,7 +20,7 @@ fn a_call_that_changes_something_is_made_once_or_is_unknown() {
 }
 
 #[test]
-#[ignore = "takes minutes: cargo test --release -p nexa-model -- --ignored"]
+#[ignore = "takes minutes: cargo xtask test --slow"]
 fn a_call_that_changes_something_is_made_once_or_is_unknown_whatever_goes_wrong_thrice() {
     let report = look(None, Bounds::LARGE);
     assert!(report.holds(), "{report}");
@@ -56,7 +56,7 @@ fn a_call_that_may_be_repeated_is_unknown_when_a_later_try_is_refused_and_an_ear
 }
 
 #[test]
-#[ignore = "takes minutes: cargo test --release -p nexa-model -- --ignored"]
+#[ignore = "takes minutes: cargo xtask test --slow"]
 fn a_call_that_may_be_repeated_is_done_or_unknown_whatever_goes_wrong_thrice() {
     let report = look(None, Bounds { is_idempotent: true, ..Bounds::LARGE });
     assert!(report.holds(), "{report}");

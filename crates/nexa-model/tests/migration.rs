@@ -15,7 +15,7 @@ fn an_agent_that_moves_loses_no_answer_and_no_message_and_calls_nothing_twice() 
 }
 
 #[test]
-#[ignore = "takes minutes: cargo test --release -p nexa-model -- --ignored"]
+#[ignore = "takes minutes: cargo xtask test --slow"]
 fn an_agent_that_moves_twice_or_for_which_two_things_go_wrong_loses_nothing() {
     for bounds in [Bounds::MOVING_TWICE, Bounds::MOVING_LARGE] {
         let report = look(None, bounds);

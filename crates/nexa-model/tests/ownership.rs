@@ -20,7 +20,7 @@ fn an_agent_has_one_owner_whatever_goes_wrong_once() {
 }
 
 #[test]
-#[ignore = "takes minutes: cargo test --release -p nexa-model -- --ignored"]
+#[ignore = "takes minutes: cargo xtask test --slow"]
 fn an_agent_has_one_owner_whatever_goes_wrong_twice() {
     let report = look(None, Bounds::LARGE);
     assert!(report.holds(), "{report}");
@@ -69,7 +69,7 @@ fn a_leader_that_gives_away_what_a_new_run_has_because_its_news_are_old_is_notic
 }
 
 #[test]
-#[ignore = "takes a minute: cargo test --release -p nexa-model -- --ignored"]
+#[ignore = "takes a minute: cargo xtask test --slow"]
 fn a_new_run_keeps_what_it_has_taken_over_from_a_leader_that_has_not_heard_of_it() {
     let report = look(None, Bounds { faults: 2, ..Bounds::SMALL });
     assert!(report.holds(), "{report}");

@@ -57,7 +57,7 @@ fn faults_break_nothing() {
 const POINTS_WITHIN: u64 = 300;
 
 #[test]
-#[ignore = "takes minutes: cargo test --release -p nexa-sim -- --ignored"]
+#[ignore = "takes minutes: cargo xtask test --slow"]
 fn nodes_die_before_and_after_each_kind_of_step_and_that_breaks_nothing() {
     let mut missing = points();
     assert_eq!(missing.len(), 8);
