@@ -16,7 +16,7 @@ fn load(args: &[&str]) -> Value {
 
 #[track_caller]
 fn all_went_right(figures: &Value) {
-    for name in ["lost", "wrong", "repeated_effects", "not_accepted"] {
+    for name in ["lost", "wrong", "repeated_effects", "violations", "not_accepted"] {
         assert_eq!(figures[name], 0, "{name}: {figures}");
     }
     assert!(figures["all_running_s"].as_f64().is_some_and(|seconds| seconds > 0.0), "{figures}");
@@ -38,6 +38,7 @@ fn three_hundred_agents_are_all_right_and_asked_for_once() {
 fn a_kill_at_half_time_loses_nothing_and_repeats_nothing() {
     let figures = load(&["--agents", "300", "--latency-ms", "1500", "--kill-at", "50%"]);
     all_went_right(&figures);
+    assert!(figures["histories"].as_u64().is_some_and(|read| read > 0), "{figures}");
     assert_eq!((&figures["kills"], &figures["steps"]), (&1.into(), &300.into()));
     let share = figures["ended_at_kill"].as_f64().expect("it was killed");
     assert!((0.1..0.95).contains(&share), "{figures}");
@@ -56,6 +57,21 @@ fn every_shape_has_the_output_that_it_must_have() {
         all_went_right(&figures);
         assert_eq!(figures["shape"], shape);
     }
+}
+
+#[test]
+fn every_history_is_checked_and_written_where_that_is_wanted() {
+    let desk = Desk::new();
+    let file = desk.path("histories/all.jsonl");
+    let args = ["--agents", "40", "--shape", "layers", "--latency-ms", "30", "--errors", "0.1"];
+    let figures = load(&[&args[..], &["--history", file.to_str().expect("a plain path")]].concat());
+    all_went_right(&figures);
+    assert_eq!(figures["histories"], figures["workloads"]);
+    let written = std::fs::read_to_string(file).expect("the histories are there");
+    let lines: Vec<Value> = written.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let of = |name: &str, value: &str| lines.iter().filter(|line| line[name] == value).count();
+    assert_eq!((of("op", "submit"), of("fact", "submitted"), of("fact", "workload_ended")), (1, 1, 1));
+    assert_eq!((of("fact", "spawned"), of("fact", "agent_ended")), (41, 41));
 }
 
 #[test]

@@ -218,8 +218,14 @@ async fn trouble(
     Ok(faults)
 }
 
-/// The whole log of a town.
-async fn read(town: &Town) -> Result<Vec<Logged>, String> {
+/// A whole log, and how its workloads ended.
+pub(crate) struct Log {
+    facts: Vec<Logged>,
+    outcomes: BTreeMap<WorkloadId, Outcome>,
+}
+
+/// That of a town.
+async fn read(town: &Town) -> Result<Log, String> {
     let failed = |error: &dyn std::fmt::Display| format!("the log cannot be read: {error}");
     let name = NodeId::new("battery").map_err(|error| failed(&error))?;
     let store = PostgresStore::connect(Settings::new(&*town.store, name)).await.map_err(|error| failed(&error))?;
@@ -229,20 +235,27 @@ async fn read(town: &Town) -> Result<Vec<Logged>, String> {
 }
 
 /// The whole log, as a store reads it.
-pub(crate) async fn scan(store: &dyn Store) -> Result<Vec<Logged>, String> {
-    let (mut log, mut after) = (Vec::new(), GlobalSeq(0));
+pub(crate) async fn scan(store: &dyn Store) -> Result<Log, String> {
+    let (mut log, mut after) = (Log { facts: Vec::new(), outcomes: BTreeMap::new() }, GlobalSeq(0));
     loop {
         let page = store.scan(None, after, PAGE).await.map_err(|error| format!("the log cannot be read: {error}"))?;
         let Some(last) = page.last() else { return Ok(log) };
         after = last.position;
-        log.extend(page.iter().map(|fact| Logged::of(fact.position, fact.workload, &fact.envelope)));
+        for fact in &page {
+            log.facts.push(Logged::of(fact.position, fact.workload, &fact.envelope));
+            if let (Fact::Workload(WorkloadEvent::Ended { outcome, .. }), Some(workload)) =
+                (&fact.envelope.fact, fact.workload)
+            {
+                log.outcomes.insert(workload, outcome.clone());
+            }
+        }
     }
 }
 
 /// By what a run is judged, beside what clients were told.
 pub(crate) struct Evidence<'a> {
     /// The whole log.
-    pub(crate) log: Vec<Logged>,
+    pub(crate) log: Log,
     /// Who has counted.
     pub(crate) outside: &'a Outside,
     /// Who has ended without being asked to.
@@ -261,7 +274,7 @@ pub(crate) fn judge(
     folder: &Path,
     played: &mut Played,
 ) -> Result<(), String> {
-    let Evidence { log, outside, ended } = evidence;
+    let Evidence { log: Log { facts: log, outcomes }, outside, ended } = evidence;
     let (calls, jobs, refused) = work.told();
     let sink = outside.sink.done()?;
     let sent = |key: nexa_types::EffectKey| outside.endpoint.key(&key.to_string()).sent;
@@ -276,9 +289,8 @@ pub(crate) fn judge(
     ]
     .concat();
     let counted = effects::Words::of(&sink);
-    for fact in &log {
-        let (What::WorkloadEnded(outcome), Some(workload)) = (&fact.what, fact.workload) else { continue };
-        let Some(job) = jobs.get(&workload) else { continue };
+    for (workload, outcome) in &outcomes {
+        let Some(job) = jobs.get(workload) else { continue };
         match job.words(outcome, &outside.profile.answer(&job.asks())) {
             Ok(words) => found.extend(counted.check(&words, may_repeat)),
             Err(why) => found.push(Violation::new("P2", format!("{workload} ended wrongly: {why}"))),

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use nexa_client::{Client, ClientError};
 use nexa_history::{Call, Operation, Standing, Told};
 use nexa_load::dice::Dice;
-use nexa_load::observe;
+use nexa_load::observe::{self, standing};
 use nexa_proto::v1;
 use nexa_proto::v1::workload_service_submit_request::Program;
 use nexa_types::{Outcome, Reason, RequestId, TenantId, WorkloadId};
@@ -491,13 +491,4 @@ fn may_pass(error: &ClientError) -> bool {
     let of_faults = [Reason::DeadlineExceeded, Reason::DataCorrupt, Reason::DiskFull, Reason::Internal];
     let is_of_fault = error.reason().is_some_and(|reason| of_faults.contains(&reason));
     error.is_transient() || error.is_unreachable() || is_of_fault
-}
-
-fn standing(state: v1::WorkloadState) -> Standing {
-    match state {
-        v1::WorkloadState::Unspecified | v1::WorkloadState::Submitted | v1::WorkloadState::Running => Standing::Live,
-        v1::WorkloadState::Succeeded => Standing::Ended("succeeded"),
-        v1::WorkloadState::Failed => Standing::Ended("failed"),
-        v1::WorkloadState::Cancelled => Standing::Ended("cancelled"),
-    }
 }

@@ -45,7 +45,7 @@ fn fact(fact: &Logged) -> Value {
     let (name, more) = match &fact.what {
         What::Submitted => ("submitted", Value::Null),
         What::CancelRequested => ("cancel_requested", Value::Null),
-        What::WorkloadEnded(outcome) => ("workload_ended", json!(matches!(outcome, nexa_types::Outcome::Ok(_)))),
+        What::WorkloadEnded(is_well) => ("workload_ended", json!(is_well)),
         What::Spawned { name, .. } => ("spawned", json!(name)),
         What::Owned(node) => ("owned", json!(node)),
         What::Intended(key, _) => ("intended", json!(key.to_string())),

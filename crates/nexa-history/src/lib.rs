@@ -17,7 +17,8 @@
 //!
 //! A history is written as one line of JSON each: [`json::lines`]. An operation without an answer is unknown, never failed.
 //!
-//! Not here: how any of it is come by, which differs between a simulation (`nexa-sim`) and processes (`nexa-battery`).
+//! Not here: how any of it is come by, which differs between a simulation (`nexa-sim`), processes under faults
+//! (`nexa-battery`) and a load (`nexa-load`).
 
 pub mod clients;
 pub mod edges;

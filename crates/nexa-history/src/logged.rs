@@ -3,7 +3,7 @@
 use nexa_event::effect::Answer;
 use nexa_event::envelope::{Envelope, Fact};
 use nexa_event::fact::{AgentEvent, EffectResult, Intent, Program, WorkloadEvent};
-use nexa_types::{AgentId, EffectKey, Epoch, GlobalSeq, Outcome, StreamId, Timestamp, Version, WorkloadId};
+use nexa_types::{AgentId, EffectKey, Epoch, GlobalSeq, StreamId, Timestamp, Version, WorkloadId};
 
 /// How an effect ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,8 +36,8 @@ pub enum What {
     Submitted,
     /// Its end is wanted.
     CancelRequested,
-    /// A workload has ended.
-    WorkloadEnded(Outcome),
+    /// A workload has ended; whether well.
+    WorkloadEnded(bool),
     /// An agent exists: its name, its parent, and of the coordinator of a list what comes after what.
     Spawned {
         /// Its name.
@@ -110,7 +110,7 @@ fn what(stream: &StreamId, workload: Option<WorkloadId>, fact: &Fact) -> What {
     let event = match fact {
         Fact::Workload(WorkloadEvent::Submitted { .. }) => return What::Submitted,
         Fact::Workload(WorkloadEvent::CancelRequested { .. }) => return What::CancelRequested,
-        Fact::Workload(WorkloadEvent::Ended { outcome, .. }) => return What::WorkloadEnded(outcome.clone()),
+        Fact::Workload(WorkloadEvent::Ended { outcome, .. }) => return What::WorkloadEnded(outcome.is_ok()),
         Fact::Agent(event) => event,
         _ => return What::Other,
     };
@@ -148,7 +148,7 @@ fn what(stream: &StreamId, workload: Option<WorkloadId>, fact: &Fact) -> What {
         AgentEvent::ChildrenSpawned { children, .. } => {
             What::Children(children.iter().map(|born| born.agent).collect())
         }
-        AgentEvent::Ended { outcome, .. } => What::AgentEnded(matches!(outcome, Outcome::Ok(_))),
+        AgentEvent::Ended { outcome, .. } => What::AgentEnded(outcome.is_ok()),
         _ => What::Other,
     }
 }

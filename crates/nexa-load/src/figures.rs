@@ -29,6 +29,10 @@ pub struct Figures {
     pub repeated_effects: u64,
     /// Attempts above the first: calls that were in flight when the node was killed.
     pub reissued_model_calls: u64,
+    /// Histories that were read and checked: of what may have been sent twice or ran at a kill, or of everything.
+    pub histories: usize,
+    /// What was found in them that must not happen.
+    pub violations: usize,
     /// From when a workload was to be submitted until its first step: its first request reached the endpoint, or, of
     /// sleepers, its first agent began.
     pub submit_to_first_step_p99_ms: Option<f64>,
@@ -115,6 +119,7 @@ impl Figures {
         self.lost == 0
             && self.wrong == 0
             && self.repeated_effects == 0
+            && self.violations == 0
             && self.not_accepted == 0
             && self.requests_failed.unwrap_or(0) == 0
     }

@@ -8,7 +8,8 @@
 //! - [`shape`]: what is submitted, and what must come out of it.
 //! - [`drive`]: the open loop that submits.
 //! - [`crew`], [`node`], [`servers`], [`sample`]: the processes of nodes, of what a cluster of them needs, and what they use.
-//! - [`observe`]: how the server says things stand: sweeps over its lists, and histories.
+//! - [`observe`]: how the server says things stand: sweeps over its lists.
+//! - [`history`]: what happened, fact by fact, for the checkers that simulations and the battery of faults use too.
 //! - [`shares`]: how much of a limited key was used, and how evenly by tenants.
 //! - [`run`]: all of it in order; `judge` compares.
 //! - [`report`], [`chart`]: a page and a picture of what came of it.
@@ -22,6 +23,7 @@ pub mod dice;
 pub mod drive;
 pub mod endpoint;
 pub mod figures;
+pub mod history;
 pub mod node;
 pub mod observe;
 pub mod overload;

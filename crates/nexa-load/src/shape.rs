@@ -278,6 +278,16 @@ impl Plan {
         v1::AgentList { agents, on_failure: v1::OnFailure::FailFast.into() }
     }
 
+    /// The items of a workload that is a list, each with the indices of those that it comes after.
+    pub fn items(&self, workload: usize) -> Vec<(String, Vec<u32>)> {
+        if self.shape != Shape::Layers {
+            return Vec::new();
+        }
+        let list = self.list(workload);
+        let after = |tag| self.after(&list, tag).into_iter().map(|above| (above - list.start) as u32).collect();
+        list.clone().map(|tag| (format!("n{tag}"), after(tag))).collect()
+    }
+
     fn list_output(&self, workload: usize) -> Map<String, Value> {
         let list = self.list(workload);
         let mut answers = Map::new();

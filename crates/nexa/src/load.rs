@@ -190,6 +190,7 @@ fn settings(args: &LoadArgs, shape: Shape) -> Result<Settings, Failure> {
         },
         port: args.port,
         patience: Duration::from_secs(args.patience_s.max(1)),
+        history: args.history.clone(),
     })
 }
 

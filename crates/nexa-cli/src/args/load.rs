@@ -133,6 +133,11 @@ pub struct LoadArgs {
     /// Write a report to FILE.md with charts in FILE.svg, and both as one page to FILE.html.
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
+    /// Read the history of every workload, check it, and write it: a line of JSON for each fact and each question of a client.
+    ///
+    /// Without it only those are read and checked in which something may have been sent twice.
+    #[arg(long, value_name = "FILE")]
+    pub history: Option<PathBuf>,
     /// The port of the simulated endpoint. Default: any free one.
     #[arg(long, default_value_t = 0)]
     pub port: u16,

@@ -3,16 +3,30 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
+use futures::{StreamExt, stream};
+use nexa_history::{Call, Fault, Logged, Operation, Told};
 use nexa_proto::v1;
+use nexa_types::Timestamp;
 
 use super::{Course, Load, Outcome};
 use crate::LoadError;
 use crate::drive::Submitted;
 use crate::figures::{Figures, Times, rounded};
+use crate::history::{self, Record};
 use crate::observe::{self, Seen};
 use crate::sample::{self, Sample};
 use crate::shape::Shape;
 use crate::shares;
+
+/// Histories that are read at once; a server lets more than a thousand watches wait.
+const AT_ONCE: usize = 32;
+
+/// What is known of a workload.
+#[derive(Default)]
+struct History {
+    facts: Vec<Logged>,
+    calls: Vec<Call>,
+}
 
 impl Load {
     /// Compares what came out with what must have.
@@ -54,9 +68,7 @@ impl Load {
             }
             let value = match seen.value_json {
                 Some(value) => value,
-                None => {
-                    observe::whole(&self.clients[self.plan.tenant(workload)], id).await?.value_json.unwrap_or_default()
-                }
+                None => self.ask(workload, id).await?.value_json.unwrap_or_default(),
             };
             if !self.plan.is_right(workload, &value) {
                 figures.wrong += 1;
@@ -115,41 +127,53 @@ impl Load {
         // When everything has ended, every effect that was sent is recorded as ended.
         figures.steps = if figures.lost == 0 { totals.keys } else { totals.answered };
 
-        let id_of = |workload: usize| {
-            let id = rows.get(workload).and_then(|row| row.accepted.as_ref()).map(|(_, id)| id.clone());
-            id.map(|id| (self.plan.tenant(workload), id))
-        };
+        let id_of = |workload: usize| Some(&rows.get(workload)?.accepted.as_ref()?.1);
         let again = self.endpoint.sent_again();
-        let mut suspects: Vec<(usize, String)> = again
-            .iter()
-            .filter_map(|(_, key)| key.tag)
-            .filter_map(|tag| id_of(self.plan.workload_of_tag(tag as usize)))
-            .collect();
+        let mut wanted: BTreeSet<usize> =
+            again.iter().filter_map(|(_, key)| key.tag).map(|tag| self.plan.workload_of_tag(tag as usize)).collect();
         if let Some(kill) = &course.killed {
             // What had ended before was not in flight.
-            let before: BTreeSet<&String> =
-                course.seen.iter().filter(|(_, seen)| self.ended_before(seen, kill.at)).map(|(id, _)| id).collect();
-            suspects.extend((0..rows.len()).filter_map(id_of).filter(|(_, id)| !before.contains(id)));
+            let before = |id: &String| course.seen.get(id).is_some_and(|seen| self.ended_before(seen, kill.at));
+            wanted.extend((0..rows.len()).filter(|workload| id_of(*workload).is_some_and(|id| !before(id))));
         }
-        suspects.sort_unstable();
-        suspects.dedup();
-        suspects.retain(|(_, id)| course.seen.get(id).is_some_and(Seen::has_ended));
+        if self.settings.history.is_some() {
+            wanted.extend(0..rows.len());
+        }
+        let ended = |id: &String| course.seen.get(id).is_some_and(Seen::has_ended);
+        let readable = wanted.into_iter().filter(|workload| id_of(*workload).is_some_and(ended));
+        let mut histories =
+            stream::iter(readable).map(|workload| self.history(workload, rows)).buffer_unordered(AT_ONCE);
+
+        let mut record = self.settings.history.as_deref().map(Record::create).transpose()?;
         let mut unexplained: u64 = again.iter().map(|(_, key)| u64::from(key.sent - 1)).sum();
-        let killed = course.killed.as_ref().and_then(|kill| Some((kill.what.node.clone()?, self.began + kill.at)));
+        let killed = course.killed.as_ref().and_then(|kill| Some((kill.what.node.as_ref()?, self.timestamp(kill.at))));
         let mut failovers = Times::default();
-        for (tenant, client) in self.clients.iter().enumerate() {
-            let of_tenant = suspects.iter().filter(|(of, _)| *of == tenant).map(|(_, id)| id.clone()).collect();
-            let histories = observe::histories(client, of_tenant, killed.clone()).await?;
-            for resumed in histories.iter().flat_map(|history| &history.resumed) {
-                let killed_at = killed.as_ref().map_or(self.began, |(_, at)| *at);
-                failovers.add(resumed.duration_since(killed_at).unwrap_or_default());
+        while let Some(history) = histories.next().await {
+            let History { facts, calls } = history?;
+            figures.histories += 1;
+            for violation in history::check(&facts, &calls, &|key| self.endpoint.key(&key.to_string()).sent) {
+                figures.violations += 1;
+                figures.first_failure.get_or_insert(violation.to_string());
             }
-            for effect in histories.into_iter().flat_map(|history| history.attempts) {
-                let again = u64::from(self.endpoint.key(&effect.key).sent.saturating_sub(1));
-                let recorded = u64::from(effect.attempts.saturating_sub(1));
+            if let Some(record) = &mut record {
+                record.add(&calls, &[], &facts)?;
+            }
+            if let Some((node, at)) = &killed {
+                let resumed = history::resumed(&facts, node, *at).into_iter();
+                resumed.for_each(|resumed| failovers.add(Duration::from_millis(resumed.0.saturating_sub(at.0))));
+            }
+            for (key, attempts) in history::attempts(&facts) {
+                let again = u64::from(self.endpoint.key(&key.to_string()).sent.saturating_sub(1));
+                let recorded = u64::from(attempts.saturating_sub(1));
                 figures.reissued_model_calls += recorded;
                 unexplained -= again.min(recorded).min(unexplained);
             }
+        }
+        if let (Some(record), Some(kill)) = (&mut record, &course.killed) {
+            let victim = kill.what.node.clone().unwrap_or_else(|| "the node".to_owned());
+            let began = self.timestamp(kill.at).0;
+            let healed = began + kill.what.restart.map_or(0, |restart| restart.as_millis() as u64);
+            record.add(&[], &[Fault { kind: "kill".to_owned(), victim, began, healed }], &[])?;
         }
         figures.repeated_effects = unexplained;
         figures.failed_over = failovers.len();
@@ -157,6 +181,20 @@ impl Load {
         (figures.failover_p50_s, figures.failover_p90_s) = (seconds(0.5), seconds(0.9));
         figures.failover_max_s = seconds(1.0);
         Ok(())
+    }
+
+    /// The history of a workload that was accepted and has ended, and what clients asked about it.
+    async fn history(&self, workload: usize, rows: &[Submitted]) -> Result<History, LoadError> {
+        let row = &rows[workload];
+        let Some((at, id)) = &row.accepted else { return Ok(History::default()) };
+        let Ok(parsed) = id.parse() else { return Ok(History::default()) };
+        let client = &self.clients[self.plan.tenant(workload)];
+        let facts = history::read(client, parsed, self.plan.items(workload)).await?;
+        let (invoked, returned) = (row.sent.as_micros() as u64, at.as_micros() as u64);
+        let submit = Call { operation: Operation::Submit, workload: parsed, invoked, returned, told: Told::Ok(None) };
+        let mut calls = vec![submit];
+        calls.extend(self.asked_about(parsed));
+        Ok(History { facts, calls })
     }
 
     /// When the first step of each workload was, and of the last one.
@@ -203,6 +241,12 @@ impl Load {
 
     fn ended_before(&self, seen: &Seen, at: Duration) -> bool {
         seen.ended_at.is_some_and(|ended| self.since_start(ended) < at)
+    }
+
+    /// A moment of the load as the log has it.
+    fn timestamp(&self, at: Duration) -> Timestamp {
+        let since = (self.began + at).duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Timestamp(since.as_millis() as u64)
     }
 
     fn since_start(&self, at: SystemTime) -> Duration {

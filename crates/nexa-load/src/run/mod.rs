@@ -5,7 +5,8 @@
 //!    at most [`HOLD_MAX`].
 //! 3. The lists are swept, rarely as long as the endpoint's counts say that it cannot be over yet; at the wanted share a
 //!    node is killed; one by itself is started again. Or nodes are restarted one after the other, see [`rolling`].
-//! 4. Outputs are compared, histories read, and everything is stopped.
+//! 4. Outputs are compared, histories read and checked, and everything is stopped. Histories are read where something may
+//!    have been sent twice: of what ran when a node was killed, and of keys that the endpoint saw more than once; or all.
 //!
 //! It ends without the rest if nothing changes for [`Settings::patience`].
 
@@ -18,13 +19,15 @@ pub use crate::crew::Server;
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use futures::{StreamExt, stream};
 use nexa_client::{Client, Options, Patience, Throttling};
+use nexa_history::{Call, Operation, Told};
 use nexa_proto::v1;
+use nexa_types::WorkloadId;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -34,7 +37,7 @@ use crate::drive::{Arrivals, Board, Driver};
 use crate::endpoint::limits::KeyLimits;
 use crate::endpoint::{Config, Endpoint};
 use crate::figures::{Figures, Times, rounded};
-use crate::observe::{self, Seen};
+use crate::observe::{self, Seen, standing};
 use crate::sample::{Sample, sample};
 use crate::shape::{Plan, Shape};
 use crate::shares;
@@ -59,6 +62,8 @@ const PROBES: usize = 100;
 const PROBE_PATIENCE: Duration = Duration::from_millis(150);
 /// Of them at once.
 const PROBES_AT_ONCE: usize = 16;
+/// The most questions about one workload that its history keeps; the first ones.
+const ASKED_MAX: usize = 1_000;
 /// How long a node may take to let its agents go at the end of a load: there is nobody left to move, or nobody to move to.
 const END_GRACE: Duration = Duration::from_secs(5);
 /// Syncs that are measured before the run.
@@ -96,6 +101,8 @@ pub struct Settings {
     pub port: u16,
     /// How long nothing may change.
     pub patience: Duration,
+    /// Where the histories of all workloads go; they are all read then.
+    pub history: Option<PathBuf>,
 }
 
 /// What a load leaves behind: the figures, and what charts are drawn from.
@@ -164,7 +171,9 @@ pub async fn run(settings: Settings, stop: CancellationToken, told: &dyn Fn(&str
     let result = match found {
         Ok((clients, submitters)) => {
             let (start, began) = (Instant::now(), SystemTime::now());
-            let mut load = Load { settings, plan, endpoint, clients, submitters, first_token, stop, start, began };
+            let asked = Mutex::default();
+            let mut load =
+                Load { settings, plan, endpoint, clients, submitters, first_token, stop, start, began, asked };
             load.carry_out(&mut crew, fsync, told).await
         }
         Err(error) => Err(error),
@@ -237,6 +246,8 @@ struct Load {
     stop: CancellationToken,
     start: Instant,
     began: SystemTime,
+    /// What clients asked about workloads.
+    asked: Mutex<BTreeMap<WorkloadId, Vec<Call>>>,
 }
 
 /// What was seen while it ran.
@@ -432,7 +443,7 @@ impl Load {
         let asked = stream::iter(probed).map(|(workload, id)| async move {
             let agents = self.plan.agents_of(workload);
             let Some(id) = id else { return Ok((0.0, agents)) };
-            let seen = observe::whole(&self.clients[self.plan.tenant(workload)], &id).await?;
+            let seen = self.ask(workload, &id).await?;
             let ended = if seen.has_ended() { agents } else { (seen.agents_ended as f64).min(agents) };
             // Where the agents of a workload come one after the other, what counts is that it has ended.
             let counts = seen.has_ended() || !matches!(self.plan.shape, Shape::Independent | Shape::Pipelines);
@@ -445,6 +456,26 @@ impl Load {
             (ended, all) = (ended + of_it, all + agents);
         }
         Ok(ended / f64::max(all, 1.0))
+    }
+
+    /// Asks how a workload stands. What was said goes into its history.
+    async fn ask(&self, workload: usize, id: &str) -> Result<Seen, LoadError> {
+        let invoked = self.start.elapsed().as_micros() as u64;
+        let seen = observe::whole(&self.clients[self.plan.tenant(workload)], id).await?;
+        if let Ok(workload) = id.parse() {
+            let (returned, told) = (self.start.elapsed().as_micros() as u64, Told::Ok(Some(standing(seen.state))));
+            let call = Call { operation: Operation::Get, workload, invoked, returned, told };
+            let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+            let of_it = asked.entry(workload).or_default();
+            if of_it.len() < ASKED_MAX {
+                of_it.push(call);
+            }
+        }
+        Ok(seen)
+    }
+
+    fn asked_about(&self, workload: WorkloadId) -> Vec<Call> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).remove(&workload).unwrap_or_default()
     }
 
     fn all_have_ended(&self, board: &Board, seen: &BTreeMap<String, Seen>) -> bool {
