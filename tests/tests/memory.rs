@@ -80,4 +80,18 @@ fn what_an_agent_said_and_heard_is_found_counted_exported_and_forgotten() {
     assert_eq!(house.objects(&["memory", "forget", &agent])[0]["forgotten_pages"], 1);
     assert!(house.objects(&["recall", &agent, "heron"]).is_empty());
     assert!(house.objects(&["memory", "export", &agent]).is_empty());
+
+    // Whoever looks finds who wanted it.
+    let told = house.objects(&["logs", "--search", "forgotten"]);
+    let told = told.iter().find(|hit| hit["kind"] == "agent_forgotten").expect("history has it");
+    let by = told["snippet"].as_str().is_some_and(|text| text.contains("as local asked"));
+    assert!(told["agent_id"] == agent.as_str() && by, "{told}");
+
+    // Also by who starts on the log, and who reads it again.
+    house.server.process.kill();
+    house.server = server(&house.desk);
+    assert!(house.objects(&["recall", &agent, "heron"]).is_empty());
+    house.types(&["memory", "rebuild"]);
+    assert!(house.objects(&["memory", "export", &agent]).is_empty());
+    assert_eq!(house.objects(&["memory", "forget", &agent])[0]["forgotten_pages"], 0);
 }

@@ -13,6 +13,9 @@ use serde_json::Value;
 
 /// Longer than it takes from the announcement of a format until it is written: a wait of ten seconds, and looks around it.
 const LONGER_THAN_IT_TAKES: Duration = Duration::from_secs(15);
+/// What this build writes, and what the later one can.
+const THIS: u16 = Formats::THIS_BUILD.newest;
+const NEXT: u16 = THIS + 1;
 /// Asks a person, and goes on in another step.
 const PROGRAM: &str = r#"
 flow main(text: str) -> str {
@@ -27,7 +30,7 @@ flow main(text: str) -> str {
 fn stored(url: &str) -> BTreeSet<u16> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     runtime.expect("a runtime").block_on(async {
-        let writing = Writing::oldest(Formats { oldest: 1, newest: 2 });
+        let writing = Writing::oldest(Formats { oldest: 1, newest: NEXT });
         let settings = Settings { writing, ..Settings::new(url, NodeId::new("test").expect("a name")) };
         let store = PostgresStore::connect(settings).await.expect("it is there");
         let (mut formats, mut after) = (BTreeSet::new(), GlobalSeq(0));
@@ -94,9 +97,9 @@ fn an_upgrade_can_be_undone_until_an_operator_has_the_new_format_written_and_the
     assert!(builds.len() == 2 && builds.iter().any(|build| build.contains("next")), "{builds:?}");
     let mut workloads: Vec<_> =
         (0..9).map(|number| submit([&a, &b, &c][number % 3], &format!("early {number}"))).collect();
-    let (code, told) = desk.run(&["formats", "raise", "--to", "2", "--server", &b.address]).bad();
-    assert!(code == 1 && told.contains("node a reads formats up to 1"), "{code}: {told}");
-    assert_eq!(json(desk, &b, &["formats", "raise"])[0]["format"], 1);
+    let (code, told) = desk.run(&["formats", "raise", "--to", &NEXT.to_string(), "--server", &b.address]).bad();
+    assert!(code == 1 && told.contains(&format!("node a reads formats up to {THIS}")), "{code}: {told}");
+    assert_eq!(json(desk, &b, &["formats", "raise"])[0]["format"], THIS);
 
     // One after the other becomes new, and nothing new is written for that.
     goes(a);
@@ -117,7 +120,7 @@ fn an_upgrade_can_be_undone_until_an_operator_has_the_new_format_written_and_the
     goes(b);
     let b = cluster.serve_from(&next, "b", &[]);
     settled(desk, &c, 3);
-    assert_eq!(stored(&url), BTreeSet::from([1]), "nothing that an old node does not read");
+    assert_eq!(stored(&url), BTreeSet::from([THIS]), "nothing that an old node does not read");
 
     // Somebody says that it is to stay, as the page about clusters has it.
     let page = std::fs::read_to_string(root().join("docs/cluster.md")).expect("the page can be read");
@@ -133,7 +136,7 @@ fn an_upgrade_can_be_undone_until_an_operator_has_the_new_format_written_and_the
     // The other nodes hear of it within moments.
     wait_until("the new format to be stored", || {
         workloads.push(submit(&b, &format!("late {}", workloads.len())));
-        stored(&url).contains(&2)
+        stored(&url).contains(&NEXT)
     });
 
     // Agents that have both in their histories end as they must.
@@ -151,7 +154,8 @@ fn an_upgrade_can_be_undone_until_an_operator_has_the_new_format_written_and_the
     let mut old = cluster.start("a", &[]);
     assert_eq!(old.wait().code(), Some(1), "{}", old.rest_of_err());
     let told = old.rest_of_err();
-    assert!(told.contains("format 2") && told.contains("up to 1") && told.contains("upgrade this build"), "{told}");
+    let (newer, known) = (format!("format {NEXT}"), format!("up to {THIS}"));
+    assert!(told.contains(&newer) && told.contains(&known) && told.contains("upgrade this build"), "{told}");
     settled(desk, &b, 2);
 }
 

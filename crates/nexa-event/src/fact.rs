@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use minicbor::{Decode, Encode};
 use nexa_types::{
     AgentId, Budget, EffectKey, Epoch, Failure, InputId, Millis, ModuleHash, NodeId, Outcome, Payload, RequestId,
-    RunCode, Seq, Spend, Timestamp, WorkloadId,
+    RunCode, Seq, Spend, Timestamp, Version, WorkloadId,
 };
 
 use crate::asks::Asks;
@@ -691,6 +691,17 @@ pub enum ClusterEvent {
         /// The name that people see; the newest one of a name is what the name means.
         #[n(2)]
         name: String,
+    },
+    /// Somebody wants an agent's conversations not to be remembered, as far as they had come. Here and not in the agent's
+    /// stream, because that belongs to its owner and nothing follows its end. Since format 2.
+    #[n(1)]
+    AgentForgotten {
+        /// Whose.
+        #[n(0)]
+        agent: AgentId,
+        /// The last fact of its stream that counts; what it says later is remembered.
+        #[n(1)]
+        up_to: Version,
     },
 }
 

@@ -4,11 +4,19 @@
 //! never written again. So that nodes of two releases can work side by side, none may write what another does not read yet: all
 //! write in the cluster's *floor*, which an operator raises once every member reads more. What a format means is in
 //! [`crate::codec`] and in the golden files of each.
+//!
+//! | format | what is new in it |
+//! |---|---|
+//! | 1 | |
+//! | 2 | a tenant's stream says of agents that they are forgotten ([`FORGETTING`]) |
 
 use minicbor::{Decode, Encode};
 
 use crate::codec::{self, DecodeError};
 use crate::envelope::FORMAT;
+
+/// The first format with [`crate::fact::ClusterEvent::AgentForgotten`]. Who writes that asks first what is written.
+pub const FORGETTING: u16 = 2;
 
 /// The formats that a build reads, and can write: from the oldest to the newest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! Stored bytes of every kind, kept for ever: whatever was written by an earlier build must be read by this one.
 //!
-//! A file in `golden/` is named by its format and what is in it. It is never changed; a new variant gets a new file,
+//! A file in `golden/` is named by the format since which there is such a thing, and what is in it. It is never changed; a new variant gets a new file,
 //! which `NEXA_GOLDEN=add cargo test -p nexa-event --test golden` writes.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,17 +9,18 @@ use std::path::PathBuf;
 
 use minicbor::{Decode, Encode};
 use nexa_event::asks::{Asks, Gang};
-use nexa_event::codec::{decode, encode};
+use nexa_event::codec::{DecodeError, decode, encode};
 use nexa_event::effect::{
     ActionStatistics, Answer, ApprovalRequest, ChildSpec, Conversation, ConversationScope, Decision, Finish, Heard,
     Join, MemoryScope, ModelReply, RecallRequest, Remembered, Risk, Role, SearchReply, SearchRequest, SearchSettings,
     SearchStatistics, Source, ToolCall, ToolEffect, Wanted,
 };
-use nexa_event::envelope::{FORMAT, Fact, Header, TraceContext};
+use nexa_event::envelope::{self, FORMAT, Fact, Header, Link, TraceContext};
 use nexa_event::fact::{
     AgentEvent, ChildBorn, ClusterEvent, EffectResult, Input, Intent, ItemSchedule, ListItem, OnFailure, Parent,
     Program, Spawned, WaitOn, WorkloadEvent,
 };
+use nexa_event::formats::{FORGETTING, Formats};
 use nexa_event::inbox;
 use nexa_types::{
     AgentId, BlobHash, Budget, EffectKey, Epoch, Failure, InputId, Millis, ModuleHash, NodeId, Outcome, Payload,
@@ -45,7 +46,7 @@ variants! {
         Interrupted, Detached, Adopted, Concluded, DetachedFailed,
     }
     workload_event(WorkloadEvent) in WORKLOAD_EVENTS { Submitted, CancelRequested, Ended }
-    cluster_event(ClusterEvent) in CLUSTER_EVENTS { ProgramPut }
+    cluster_event(ClusterEvent) in CLUSTER_EVENTS { ProgramPut, AgentForgotten }
     fact(Fact) in FACTS { Agent, Workload, Cluster }
     input(Input) in INPUTS { ChildEnded, Answered, Message, Cancel, Passed, Credit, Detached }
     program(Program) in PROGRAMS { Function, List }
@@ -291,7 +292,6 @@ fn builds_that_do_not_know_what_agents_ask_for_pass_over_it() {
     assert!(asking.len() > plain.len());
     let [plain, asking] = [plain, asking].map(|bytes| decode::<SpawnedBefore>(&bytes));
     assert_eq!(plain.expect("it is read"), asking.expect("it is read as well"));
-    assert_eq!(FORMAT, 1, "so it needs no new format");
 }
 
 fn intents() -> Vec<Intent> {
@@ -340,7 +340,6 @@ fn builds_that_do_not_know_of_memory_pass_over_it() {
     assert!(kept.len() > plain.len());
     let [plain, kept] = [plain, kept].map(|bytes| decode::<IntentBefore>(&bytes));
     assert_eq!(plain.expect("it is read"), kept.expect("it is read as well"));
-    assert_eq!(FORMAT, 1, "so it needs no new format");
 }
 
 /// Intents that came after files were numbered. Add at the end.
@@ -469,9 +468,38 @@ fn workload_events() -> Vec<WorkloadEvent> {
 
 fn cluster_events() -> Vec<ClusterEvent> {
     let (module, blob) = (ModuleHash::from_bytes([2; 32]), BlobHash::from_bytes([6; 32]));
-    let samples = vec![ClusterEvent::ProgramPut { module, blob, name: "review".into() }];
+    let samples = vec![ClusterEvent::ProgramPut { module, blob, name: "review".into() }, forgotten()];
     all_named(&samples, cluster_event, CLUSTER_EVENTS);
     samples
+}
+
+fn forgotten() -> ClusterEvent {
+    ClusterEvent::AgentForgotten { agent: agent(), up_to: Version(12) }
+}
+
+/// What concerns a tenant as builds knew it that read format 1.
+#[derive(Debug, PartialEq, Decode)]
+enum ClusterEventBefore {
+    #[n(0)]
+    ProgramPut {
+        #[n(2)]
+        name: String,
+    },
+}
+
+#[test]
+fn builds_of_format_1_say_that_they_are_older_than_what_says_that_an_agent_is_forgotten() {
+    let put = cluster_events().remove(0);
+    assert_eq!(decode(&encode(&put)), Ok(ClusterEventBefore::ProgramPut { name: "review".into() }));
+    assert!(decode::<ClusterEventBefore>(&encode(&forgotten())).is_err(), "so it needs a new format");
+    let header = Header { format: FORGETTING, ..headers().pop().expect("that of a tenant is the last") };
+    let sealed = envelope::seal(Link::START, &header, &Fact::Cluster(forgotten()));
+    let opened = |newest| {
+        let reads = Formats { oldest: 1, newest };
+        envelope::open_of(reads, Link::START, &sealed.header, &sealed.payload, sealed.link)
+    };
+    assert_eq!(opened(1), Err(DecodeError::NewerFormat { found: 2, known: 1 }));
+    assert_eq!(opened(FORMAT).map(|envelope| envelope.fact), Ok(Fact::Cluster(forgotten())));
 }
 
 fn inputs() -> Vec<Input> {
@@ -532,7 +560,6 @@ fn builds_that_do_not_know_of_traces_in_inboxes_pass_over_them() {
         // What those builds do with what waits in an inbox.
         assert_eq!(decode::<Input>(&traced), Ok(input));
     }
-    assert_eq!(FORMAT, 1, "so it needs no new format");
 }
 
 fn headers() -> Vec<Header> {
@@ -571,6 +598,14 @@ fn search() -> (SearchRequest, SearchReply) {
     (request, SearchReply { action: payload("a"), statistics })
 }
 
+/// The format since which there is something of this name.
+fn since(name: &str) -> u16 {
+    match name {
+        "AgentForgotten" => FORGETTING,
+        _ => 1,
+    }
+}
+
 /// Compares samples with their files, which are numbered by their order among those of the same name.
 fn check<T>(kind: &str, samples: &[T], name: fn(&T) -> &'static str, used: &mut BTreeSet<String>)
 where
@@ -581,7 +616,7 @@ where
     for sample in samples {
         let count = counts.entry(name(sample)).or_insert(0);
         *count += 1;
-        let file = format!("1-{kind}-{}-{count}.hex", name(sample));
+        let file = format!("{}-{kind}-{}-{count}.hex", since(name(sample)), name(sample));
         let path = directory.join(&file);
         let written: String = encode(sample).iter().map(|byte| format!("{byte:02x}")).collect();
         if !path.exists() && std::env::var_os("NEXA_GOLDEN").is_some_and(|wish| wish == "add") {
@@ -603,7 +638,7 @@ where
 
 #[test]
 fn what_earlier_builds_wrote_is_read_and_written_the_same() {
-    assert_eq!(FORMAT, 1, "a new format keeps these files and gets files of its own");
+    assert_eq!(FORMAT, 2, "a new format keeps these files and gets files of its own");
     let mut used = BTreeSet::new();
     let facts: Vec<Fact> = (agent_events().into_iter().map(Fact::Agent))
         .chain(workload_events().into_iter().map(Fact::Workload))

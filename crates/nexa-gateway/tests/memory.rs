@@ -17,6 +17,7 @@ use nexa_gateway::handlers::Handlers;
 use nexa_gateway::mediator::{Access, Identity, Mediator, Tokens as Bearers};
 use nexa_ports::clock::{Clock, SystemClock};
 use nexa_ports::dice::SeededDice;
+use nexa_ports::formats::{Formats, Writing};
 use nexa_ports::memory::MemoryStore;
 use nexa_ports::model::{Chunks, LaneLimits, Model, ModelCall, ModelError};
 use nexa_ports::pages::{MemoryPages, Shards};
@@ -103,7 +104,9 @@ impl House {
         };
         let node = Node::start(NodeConfig::new(NodeId::new("n1").unwrap()), ports).await.expect("the node starts");
         let pages = Arc::new(MemoryPages::new(Shards::new(4).unwrap()));
-        let outside = Outside { store: store.clone(), pages, embedder: None, clock: clock.clone() };
+        let writing = Writing::oldest(Formats::THIS_BUILD);
+        writing.raise(Formats::THIS_BUILD.newest).expect("it reads that");
+        let outside = Outside { store: store.clone(), pages, embedder: None, clock: clock.clone(), writing };
         let remembrance = Remembrance::start(outside);
         let handlers = Handlers::new(store, views, Arc::new(node.clone()), clock.clone());
         let handlers = handlers.remembering(remembrance.clone());

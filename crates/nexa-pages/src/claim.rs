@@ -6,10 +6,14 @@
 //! nobody reads. It cannot write a claim of its own either: the number after the one it knows is taken.
 
 use minicbor::{Decode, Encode};
-use nexa_types::{AgentId, Epoch, GlobalSeq};
+use nexa_types::{AgentId, Epoch, GlobalSeq, Version};
+
+use crate::rows::Key;
 
 /// Begins each claim; the last byte is the format.
 const MAGIC: &[u8; 8] = b"nexapgc1";
+/// Begins one with [`Claim::gone_up_to`], which must not be passed over.
+const MAGIC_2: &[u8; 8] = b"nexapgc2";
 const HASH_BYTES: usize = 32;
 
 /// A version of a dataset that never changes again.
@@ -37,6 +41,17 @@ pub(crate) struct Retired {
     pub(crate) at_ms: u64,
 }
 
+/// An agent whose pages are gone for good, up to those that begin at a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct GoneUpTo {
+    /// The agent.
+    #[n(0)]
+    pub(crate) agent: AgentId,
+    /// The message.
+    #[n(1)]
+    pub(crate) up_to: Version,
+}
+
 /// What counts in a shard.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode)]
 pub(crate) struct Claim {
@@ -55,18 +70,21 @@ pub(crate) struct Claim {
     /// The part that is appended to under this claim; the newest version of it counts.
     #[n(4)]
     pub(crate) open: String,
-    /// Agents whose pages are gone for good, sorted.
+    /// Agents all of whose pages are gone for good, sorted.
     #[n(5)]
     pub(crate) gone: Vec<AgentId>,
     /// What does not count any more.
     #[n(6)]
     pub(crate) retired: Vec<Retired>,
+    /// Agents some of whose pages are gone for good, sorted. Since format 2.
+    #[n(7)]
+    pub(crate) gone_up_to: Option<Vec<GoneUpTo>>,
 }
 
 impl Claim {
     /// As it is stored.
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut bytes = MAGIC.to_vec();
+        let mut bytes = if self.gone_up_to.is_some() { MAGIC_2 } else { MAGIC }.to_vec();
         minicbor::encode(self, &mut bytes).expect("writing to memory cannot fail");
         let hash = blake3::hash(&bytes);
         bytes.extend_from_slice(hash.as_bytes());
@@ -81,14 +99,38 @@ impl Claim {
         if blake3::hash(body).as_bytes() != hash {
             return Err(damaged("has another checksum than was written"));
         }
-        let body = body.strip_prefix(MAGIC).ok_or_else(|| damaged("is of a format that this version cannot read"))?;
+        let body = body.strip_prefix(MAGIC).or_else(|| body.strip_prefix(MAGIC_2));
+        let body = body.ok_or_else(|| damaged("is of a format that this version cannot read"))?;
         let claim: Self = minicbor::decode(body).map_err(|error| damaged(&error.to_string()))?;
         if claim.number == number { Ok(claim) } else { Err(damaged("is another one's")) }
     }
 
-    /// Whether an agent's pages are gone for good.
-    pub(crate) fn is_gone(&self, agent: AgentId) -> bool {
-        self.gone.binary_search(&agent).is_ok()
+    /// Up to which message an agent's pages are gone for good, if some are.
+    pub(crate) fn gone_up_to(&self, agent: AgentId) -> Option<Version> {
+        if self.gone.binary_search(&agent).is_ok() {
+            return Some(Version(u64::MAX));
+        }
+        let some = self.gone_up_to.as_deref().unwrap_or_default();
+        some.binary_search_by_key(&agent, |gone| gone.agent).ok().map(|at| some[at].up_to)
+    }
+
+    /// Whether a page is gone for good.
+    pub(crate) fn is_gone(&self, agent: AgentId, first: Version) -> bool {
+        self.gone_up_to(agent).is_some_and(|up_to| first <= up_to)
+    }
+
+    /// The same of what is known of a row.
+    pub(crate) fn has_deleted(&self, key: &Key) -> bool {
+        self.is_gone(key.agent, key.first)
+    }
+
+    /// An agent's pages are gone from here on, up to those that begin at a message.
+    pub(crate) fn delete_up_to(&mut self, agent: AgentId, up_to: Version) {
+        let some = self.gone_up_to.get_or_insert_default();
+        match some.binary_search_by_key(&agent, |gone| gone.agent) {
+            Ok(at) => some[at].up_to = up_to.max(some[at].up_to),
+            Err(at) => some.insert(at, GoneUpTo { agent, up_to }),
+        }
     }
 
     /// A name for a part that a claim of the next number will have. The number comes first: once there is a claim of that
@@ -126,6 +168,7 @@ mod tests {
             open: Claim::part_name(7, Epoch(3)),
             gone: vec![AgentId::from_bytes([1; 16]), AgentId::from_bytes([2; 16])],
             retired: vec![Retired { part: Claim::part_name(1, Epoch(1)), at_ms: 5 }],
+            gone_up_to: None,
         }
     }
 
@@ -134,6 +177,19 @@ mod tests {
         let claim = claim();
         assert_eq!(Claim::decode(&claim.encode(), 7), Ok(claim.clone()));
         assert_eq!(Claim::number_in(&claim.open), Some(7));
+    }
+
+    #[test]
+    fn agents_are_gone_as_far_as_they_were_deleted_and_builds_of_format_1_do_not_pass_over_it() {
+        let (mut claim, some) = (claim(), AgentId::from_bytes([9; 16]));
+        for (agent, up_to) in [(some, 7), (AgentId::from_bytes([3; 16]), 1), (some, 5)] {
+            claim.delete_up_to(agent, Version(up_to));
+        }
+        let is_gone = |first| claim.is_gone(some, Version(first));
+        assert_eq!([1, 7, 8].map(is_gone), [true, true, false], "it never goes back");
+        assert!(claim.is_gone(AgentId::from_bytes([1; 16]), Version(99)), "all of another's");
+        assert!(claim.encode().starts_with(MAGIC_2));
+        assert_eq!(Claim::decode(&claim.encode(), 7), Ok(claim));
     }
 
     /// What a version of this stored is read by all later ones.

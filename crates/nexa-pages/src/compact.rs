@@ -42,7 +42,8 @@ impl Writing<'_> {
         let seen = Arc::clone(&self.seen);
         let rows_before = seen.rows();
         let keys = self.store.keys(&seen).await.map_err(of)?;
-        let kept = tokio::task::spawn_blocking(move || kept(keys)).await;
+        let claim = seen.claim.clone();
+        let kept = tokio::task::spawn_blocking(move || kept(&claim, keys)).await;
         let mut kept = kept.map_err(|error| PagesError::Unavailable(error.to_string()))?;
         let merged = merged(&seen, &kept);
         if merged.is_empty() {
@@ -99,8 +100,8 @@ impl Writing<'_> {
 }
 
 /// The rows that stay, in the order of a part.
-fn kept(keys: Vec<(Key, Spot)>) -> Vec<Kept> {
-    let counted = judge(&keys.iter().map(|(key, _)| key).collect::<Vec<_>>());
+fn kept(claim: &Claim, keys: Vec<(Key, Spot)>) -> Vec<Kept> {
+    let counted = judge(claim, &keys.iter().map(|(key, _)| key).collect::<Vec<_>>());
     let hollow: HashSet<usize> = counted.hollow.into_iter().collect();
     let pages: HashSet<usize> = counted.pages.into_iter().collect();
     let mut kept: Vec<Kept> = keys

@@ -1,11 +1,12 @@
 //! Which rows count, as `nexa_ports::pages` says (PG-2, PG-5): of rows under one id, that of the highest epoch; and no page
-//! that another of its agent supersedes.
+//! that another of its agent supersedes, or that was deleted.
 
 use std::collections::{HashMap, HashSet};
 
 use nexa_ports::pages::{PageKind, Reach, Scope};
 use nexa_types::{AgentId, PageId};
 
+use crate::claim::Claim;
 use crate::rows::Key;
 
 /// Of rows in the order in which they were written, by their places: those that count, and those that must stay all the same
@@ -18,8 +19,8 @@ pub(crate) struct Counted {
     pub(crate) hollow: Vec<usize>,
 }
 
-/// Judges rows; all of an agent must be there.
-pub(crate) fn judge(keys: &[&Key]) -> Counted {
+/// Judges rows by a claim; all of an agent must be there.
+pub(crate) fn judge(claim: &Claim, keys: &[&Key]) -> Counted {
     let mut newest: HashMap<PageId, usize> = HashMap::with_capacity(keys.len());
     for (at, key) in keys.iter().enumerate() {
         let known = newest.entry(key.id).or_insert(at);
@@ -35,7 +36,8 @@ pub(crate) fn judge(keys: &[&Key]) -> Counted {
         if newest.get(&key.id) != Some(&at) {
             continue;
         }
-        if key.kind != PageKind::Tombstone && !gone.contains(&(key.id, key.agent)) {
+        let is_there = !gone.contains(&(key.id, key.agent)) && !claim.has_deleted(key);
+        if key.kind != PageKind::Tombstone && is_there {
             counted.pages.push(at);
         } else if key.supersedes.is_some() {
             counted.hollow.push(at);

@@ -257,10 +257,10 @@ impl PageStore for LancePages {
         .boxed()
     }
 
-    fn delete_agent(&self, epoch: Epoch, tenant: TenantId, agent: AgentId) -> Done<'_, usize> {
+    fn delete_agent(&self, epoch: Epoch, tenant: TenantId, agent: AgentId, up_to: Version) -> Done<'_, usize> {
         async move {
             let store = self.store(self.shards.of(agent))?;
-            spawned(async move { store.writing(epoch).await?.delete_agent(&tenant, agent).await }).await
+            spawned(async move { store.writing(epoch).await?.delete_agent(&tenant, agent, up_to).await }).await
         }
         .boxed()
     }

@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use futures::stream::{StreamExt, TryStreamExt};
 use nexa_ports::pages::{Reach, Shard, StoredPage};
-use nexa_types::{AgentId, PageId};
+use nexa_types::{AgentId, PageId, Version};
 
+use crate::claim::Claim;
 use crate::compact::ranges;
 use crate::counts::judge;
 use crate::folder::Stamp;
@@ -59,6 +60,8 @@ pub(crate) type Memory = moka::sync::Cache<Of, Held>;
 pub(crate) struct AgentRows {
     places: Vec<Place>,
     rows: Vec<Arc<Row>>,
+    /// Up to where they were gone for good.
+    gone_up_to: Option<Version>,
     /// Those that count, in the order of their messages.
     pub(crate) pages: Vec<Arc<Row>>,
 }
@@ -90,9 +93,9 @@ impl Held {
 impl ShardStore {
     /// An agent's rows.
     pub(crate) async fn agent(&self, seen: &Seen, memory: &Memory, agent: AgentId) -> Result<Arc<AgentRows>, Trouble> {
-        let places = seen.places_of(agent);
+        let (places, gone_up_to) = (seen.places_of(agent), seen.claim.gone_up_to(agent));
         let known = match memory.get(&Of::Agent(agent)) {
-            Some(Held::Agent(known)) if known.places == places => return Ok(known),
+            Some(Held::Agent(known)) if known.places == places && known.gone_up_to == gone_up_to => return Ok(known),
             Some(Held::Agent(known)) if places.starts_with(&known.places) => known,
             _ => Arc::default(),
         };
@@ -105,12 +108,13 @@ impl ShardStore {
             .buffered(READS_AT_ONCE)
             .try_concat()
             .await?;
+        let claim = seen.claim.clone();
         let read = tokio::task::spawn_blocking(move || {
             let rows: Vec<Arc<Row>> = known.rows.iter().cloned().chain(new).collect();
-            let counted = judge(&rows.iter().map(|row| &row.key).collect::<Vec<_>>());
+            let counted = judge(&claim, &rows.iter().map(|row| &row.key).collect::<Vec<_>>());
             let mut pages: Vec<Arc<Row>> = counted.pages.into_iter().map(|at| Arc::clone(&rows[at])).collect();
             pages.sort_by_key(|row| (row.key.first, row.key.id));
-            Arc::new(AgentRows { places, rows, pages })
+            Arc::new(AgentRows { places, rows, gone_up_to, pages })
         });
         let read = read.await.map_err(|error| Trouble::Damaged(error.to_string()))?;
         if read.rows.iter().any(|row| row.key.agent != agent) {
@@ -153,7 +157,7 @@ impl ShardStore {
         Ok(pages)
     }
 
-    /// The keys of all rows but those of agents that are gone for good, in the order they were written.
+    /// The keys of all rows but those of agents all of whose pages are gone for good, in the order they were written.
     pub(crate) async fn keys(&self, seen: &Seen) -> Result<Vec<(Key, Spot)>, Trouble> {
         let mut all = Vec::new();
         for (at, part) in seen.parts.iter().enumerate() {
@@ -161,7 +165,7 @@ impl ShardStore {
                 let keys = fragment_keys(part, fragment.id, fragment.rows).await?;
                 let spot = |row| Spot { part: at, fragment: fragment.id, row };
                 let keys = keys.into_iter().zip(0..).map(|(key, row)| (key, spot(row)));
-                all.extend(keys.filter(|(key, _)| !seen.claim.is_gone(key.agent)));
+                all.extend(keys.filter(|(key, _)| !seen.claim.is_gone(key.agent, Version(u64::MAX))));
             }
         }
         Ok(all)
@@ -189,9 +193,9 @@ impl ShardStore {
                 fragments.push((Arc::clone(part), fragment.id, keys));
             }
         }
-        let gone = seen.claim.gone.clone();
+        let claim = seen.claim.clone();
         let chosen = tokio::task::spawn_blocking(move || {
-            let chosen = shared_rows(&fragments, &gone);
+            let chosen = shared_rows(&fragments, &claim);
             (fragments, chosen)
         });
         let (fragments, chosen) = chosen.await.map_err(|error| Trouble::Damaged(error.to_string()))?;
@@ -213,15 +217,14 @@ impl ShardStore {
 }
 
 /// Of each fragment, the rows that count and that others than their agents may find.
-fn shared_rows(fragments: &[FragmentKeys], gone: &[AgentId]) -> Vec<Vec<u32>> {
+fn shared_rows(fragments: &[FragmentKeys], claim: &Claim) -> Vec<Vec<u32>> {
     let all = fragments
         .iter()
         .enumerate()
         .flat_map(|(at, (_, _, keys))| keys.iter().zip(0_u32..).map(move |(key, row)| (key, (at, row))));
-    let (keys, spots): (Vec<&Key>, Vec<(usize, u32)>) =
-        all.filter(|(key, _)| gone.binary_search(&key.agent).is_err()).unzip();
+    let (keys, spots): (Vec<&Key>, Vec<(usize, u32)>) = all.unzip();
     let mut chosen = vec![Vec::new(); fragments.len()];
-    let mut pages = judge(&keys).pages;
+    let mut pages = judge(claim, &keys).pages;
     pages.retain(|at| keys[*at].reach >= Reach::Workload);
     for at in pages {
         let (fragment, row) = spots[at];

@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex};
 
 use nexa_ports::pages::Shard;
-use nexa_types::{AgentId, GlobalSeq};
+use nexa_types::{AgentId, GlobalSeq, Version};
 
 use crate::claim::Claim;
 use crate::folder::{Folder, Stamp};
@@ -28,9 +28,9 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    /// Where an agent's rows are, in the order they were written; nowhere, if its pages are gone for good.
+    /// Where an agent's rows are, in the order they were written; nowhere, if all of its pages are gone for good.
     pub(crate) fn places_of(&self, agent: AgentId) -> Vec<Place> {
-        if self.claim.is_gone(agent) {
+        if self.claim.is_gone(agent, Version(u64::MAX)) {
             return Vec::new();
         }
         self.parts.iter().flat_map(|part| part.places_of(agent)).collect()

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use nexa_ports::pages::{PageBatch, PagesError, Shard, StoredPage};
-use nexa_types::{AgentId, Epoch, GlobalSeq, TenantId};
+use nexa_types::{AgentId, Epoch, GlobalSeq, TenantId, Version};
 use tracing::warn;
 
 use crate::Settings;
@@ -105,6 +105,7 @@ impl ShardStore {
             sealed: vec![],
             open: String::new(),
             gone: last.gone,
+            gone_up_to: last.gone_up_to,
             retired,
             number,
         };
@@ -195,7 +196,11 @@ impl Writing<'_> {
         let applied = self.seen.applied.max(batch.applied);
         let epoch = batch.epoch;
         let claim = &self.seen.claim;
-        let pages = batch.pages.into_iter().filter(|page| !claim.is_gone(page.agent));
+        // Of what is gone, only that it supersedes something is kept.
+        let pages = batch.pages.into_iter().filter_map(|page| match claim.is_gone(page.agent, page.first) {
+            true => page.supersedes.map(|_| page.hollow()),
+            false => Some(page),
+        });
         let rows: Vec<(Epoch, StoredPage)> = pages.map(|page| (epoch, page)).collect();
         if rows.is_empty() {
             if applied == self.seen.applied {
@@ -244,9 +249,14 @@ impl Writing<'_> {
         Ok(())
     }
 
-    /// Deletes an agent's pages.
-    pub(crate) async fn delete_agent(&mut self, tenant: &TenantId, agent: AgentId) -> Result<usize, PagesError> {
-        if self.seen.claim.is_gone(agent) {
+    /// Deletes an agent's pages up to those that begin at a message.
+    pub(crate) async fn delete_agent(
+        &mut self,
+        tenant: &TenantId,
+        agent: AgentId,
+        up_to: Version,
+    ) -> Result<usize, PagesError> {
+        if self.seen.claim.is_gone(agent, up_to) {
             return Ok(0);
         }
         let mut keys = Vec::new();
@@ -259,8 +269,11 @@ impl Writing<'_> {
         if keys.iter().any(|key| key.tenant != *tenant) {
             return Ok(0);
         }
-        let count = judge(&keys.iter().collect::<Vec<_>>()).pages.len();
-        self.forget(BTreeSet::from([agent])).await?;
+        let pages = judge(&self.seen.claim, &keys.iter().collect::<Vec<_>>()).pages;
+        let count = pages.into_iter().filter(|at| keys[*at].first <= up_to).count();
+        let mut next = self.next();
+        next.delete_up_to(agent, up_to);
+        self.claim(next).await?;
         Ok(count)
     }
 
@@ -268,21 +281,23 @@ impl Writing<'_> {
     pub(crate) async fn delete_tenant(&mut self, tenant: &TenantId) -> Result<usize, PagesError> {
         let keys = self.store.keys(&self.seen).await.map_err(|trouble| trouble.of(self.store.shard))?;
         let keys: Vec<_> = keys.iter().map(|(key, _)| key).collect();
-        let count = judge(&keys).pages.into_iter().filter(|at| keys[*at].tenant == *tenant).count();
+        let pages = judge(&self.seen.claim, &keys).pages;
+        let count = pages.into_iter().filter(|at| keys[*at].tenant == *tenant).count();
         let agents: BTreeSet<AgentId> = keys.iter().filter(|key| key.tenant == *tenant).map(|key| key.agent).collect();
         if !agents.is_empty() {
-            self.forget(agents).await?;
+            let mut next = self.next();
+            next.gone.extend(agents);
+            next.gone.sort_unstable();
+            next.gone.dedup();
+            self.claim(next).await?;
         }
         Ok(count)
     }
 
-    async fn forget(&mut self, agents: BTreeSet<AgentId>) -> Result<(), PagesError> {
-        let mut next = Claim { applied: self.seen.applied, ..self.seen.claim.clone() };
-        next.retired = self.store.retired(&next.retired, std::iter::empty());
-        next.gone.extend(agents);
-        next.gone.sort_unstable();
-        next.gone.dedup();
-        self.claim(next).await
+    /// A claim that says what the one in force does.
+    fn next(&self) -> Claim {
+        let retired = self.store.retired(&self.seen.claim.retired, std::iter::empty());
+        Claim { applied: self.seen.applied, retired, ..self.seen.claim.clone() }
     }
 
     /// Puts a claim into force.

@@ -56,7 +56,7 @@ async fn a_writer_that_is_overtaken_in_the_midst_of_a_write_changes_nothing() {
         match turn {
             0 => assert_eq!(writing.append(batch(epoch, 99, vec![zombie.clone()])).await, Err(fenced)),
             1 => assert_eq!(writing.compact().await, Err(fenced)),
-            _ => assert_eq!(writing.delete_agent(&TenantId::local(), agent(1)).await, Err(fenced)),
+            _ => assert_eq!(writing.delete_agent(&TenantId::local(), agent(1), Version(1)).await, Err(fenced)),
         }
         drop(writing);
         let after = page(agent(1), 50 + 4 * turn, &format!("after {turn}"));
@@ -198,7 +198,7 @@ async fn what_was_deleted_is_off_the_disk_after_a_compaction() {
     for number in 1..=4 {
         assert!(is_on_disk(folder.path(), &secret(number)[..24]), "{number} is written");
     }
-    assert_eq!(pages.delete_agent(Epoch(1), TenantId::local(), agent(1)).await, Ok(1));
+    assert_eq!(pages.delete_agent(Epoch(1), TenantId::local(), agent(1), Version(1)).await, Ok(1));
     assert_eq!(pages.delete_tenant(SHARD, Epoch(1), other).await, Ok(1));
     let tombstone = StoredPage { kind: PageKind::Tombstone, supersedes: Some(superseded.id), ..page(agent(2), 1, "") };
     pages.append(batch(1, 2, vec![tombstone])).await.expect("it is stored");
@@ -249,7 +249,7 @@ async fn a_damaged_shard_is_dropped_and_written_again() {
         let pages = filled(folder.path()).await;
         let gone = page(agent(7), 1, "of one that was deleted");
         pages.append(batch(1, 3, vec![gone.clone()])).await.expect("it is stored");
-        assert_eq!(pages.delete_agent(Epoch(1), TenantId::local(), agent(7)).await, Ok(1));
+        assert_eq!(pages.delete_agent(Epoch(1), TenantId::local(), agent(7), Version(1)).await, Ok(1));
         let whole = answers(folder.path()).await.expect("it is whole");
         let files: Vec<PathBuf> = files(&folder.path().join("shards"));
         let Some(path) = files.get(turn / 2) else { break };

@@ -38,7 +38,8 @@ enum Step {
     TakeOver,
     /// The writer before the last take-over writes once more.
     Zombie(Said),
-    DeleteAgent(u8),
+    /// An agent's pages, up to those that begin at a place.
+    DeleteAgent(u8, u64),
     DeleteTenant(u8),
     Compact(u16),
     Position,
@@ -65,7 +66,7 @@ fn step() -> impl Strategy<Value = Step> {
         10 => vec(said(), 1..6).prop_map(Step::Append),
         2 => Just(Step::TakeOver),
         1 => said().prop_map(Step::Zombie),
-        1 => (0..AGENTS).prop_map(Step::DeleteAgent),
+        2 => (0..AGENTS, 0..6_u64).prop_map(|(agent, place)| Step::DeleteAgent(agent, place)),
         1 => (0..2_u8).prop_map(Step::DeleteTenant),
         3 => (0..SHARDS).prop_map(Step::Compact),
         1 => Just(Step::Position),
@@ -177,11 +178,12 @@ impl Pair {
                     assert!(self.before.compact(shard, early).await.is_err());
                 }
             }
-            Step::DeleteAgent(number) => {
+            Step::DeleteAgent(number, place) => {
+                let up_to = Version(1 + 4 * place);
                 for tenant in [tenant_of(number + 1), tenant_of(number)] {
-                    let ours = self.lance.delete_agent(epoch, tenant.clone(), agent_of(number)).await;
+                    let ours = self.lance.delete_agent(epoch, tenant.clone(), agent_of(number), up_to).await;
                     // The twin forgets whose an agent was whose pages it deleted; nothing can be seen of that.
-                    assert_eq!(ours, self.twin.delete_agent(epoch, tenant, agent_of(number)).await);
+                    assert_eq!(ours, self.twin.delete_agent(epoch, tenant, agent_of(number), up_to).await);
                     if self.pages.iter().all(|page| page.agent != agent_of(number)) {
                         break;
                     }

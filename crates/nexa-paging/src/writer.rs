@@ -42,6 +42,12 @@ pub struct PlaceInLog {
 }
 
 impl PlaceInLog {
+    /// The last one of a fact.
+    #[must_use]
+    pub fn last_of(version: Version) -> Self {
+        Self { version, number: (MESSAGE_PLACES - 1) as u32 }
+    }
+
     /// As one number, by which messages are in order.
     #[must_use]
     pub fn packed(self) -> Version {
@@ -129,6 +135,15 @@ impl PageWriter {
                 talk.and_then(|mut talk| talk.seal(told.agent, told.position)).into_iter().collect()
             }
             _ => Vec::new(),
+        }
+    }
+
+    /// Leaves out what an agent has said up to a fact of its stream, as far as it is open: the page will have what is left of
+    /// it. Told where the log tells it, so that whoever reads the log again leaves out the same.
+    pub fn forget(&mut self, agent: AgentId, up_to: Version) {
+        if let Some(talk) = self.talks.get_mut(&agent) {
+            // `since` stays: whoever begins to read behind what is left out here would leave out the whole page.
+            talk.open.retain(|message| PlaceInLog::of(message.seq).version > up_to);
         }
     }
 

@@ -10,7 +10,8 @@ const SIZE: u32 = 4;
 /// A log of agents that hear and answer.
 #[derive(Default)]
 struct Log {
-    facts: Vec<(AgentId, Version, AgentEvent)>,
+    /// Without an event: the agent is forgotten up to there.
+    facts: Vec<(AgentId, Version, Option<AgentEvent>)>,
     said: BTreeMap<AgentId, (u64, u32)>,
 }
 
@@ -22,7 +23,13 @@ impl Log {
     fn push(&mut self, agent: AgentId, event: AgentEvent) {
         let version = &mut self.said.entry(agent).or_default().0;
         *version += 1;
-        self.facts.push((agent, Version(*version), event));
+        self.facts.push((agent, Version(*version), Some(event)));
+    }
+
+    /// All that an agent has said so far.
+    fn forget(&mut self, who: u8) {
+        let version = self.said.get(&agent(who)).map_or(0, |said| said.0);
+        self.facts.push((agent(who), Version(version), None));
     }
 
     /// A request that heard so many messages, and its answer, if one came.
@@ -63,6 +70,10 @@ impl Log {
         let tenant = TenantId::new("t").unwrap();
         let mut sealed = Vec::new();
         for (place, (agent, version, event)) in self.facts.iter().enumerate().take(upto).skip(after) {
+            let Some(event) = event else {
+                writer.forget(*agent, *version);
+                continue;
+            };
             sealed.extend(writer.take(&Told {
                 position: GlobalSeq(place as u64 + 1),
                 tenant: &tenant,
@@ -127,6 +138,39 @@ fn a_text_beyond_its_share_of_a_page_is_cut_between_letters() {
     assert!((room - 1..=room).contains(&log.pages()[0][0].len()));
 }
 
+#[test]
+fn what_is_forgotten_is_in_no_page_that_ends_later_and_what_is_said_then_is() {
+    let mut log = Log::default();
+    log.turn(1, 1, Some("the code is 4711"));
+    log.turn(2, 1, Some("the code is 42"));
+    log.forget(1);
+    log.turn(1, 1, Some("which code"));
+    log.turn(2, 1, Some("so"));
+    log.forget(1);
+    log.end(1);
+    let who = agent(1);
+    assert_eq!(log.pages()[0], [format!("heard 2 of {who}"), "which code".into()]);
+    assert_eq!(
+        (log.pages().len(), log.pages()[1].len()),
+        (2, 4),
+        "what ended before is a page, which others leave out"
+    );
+}
+
+#[test]
+fn a_page_that_was_forgotten_in_part_is_made_by_whoever_begins_again() {
+    let mut log = Log::default();
+    log.turn(1, 1, Some("the code is 4711"));
+    log.forget(1);
+    log.turn(1, 0, Some("which code"));
+    log.turn(1, 2, Some("so"));
+    log.end(1);
+    for cut in 0..log.facts.len() {
+        let [both, whole] = restarted(&log, cut);
+        assert_eq!(both, whole, "from {cut}");
+    }
+}
+
 /// What whoever begins again where it is held, `cut` facts behind the beginning, has in all; and what one has who reads on.
 fn restarted(log: &Log, cut: usize) -> [std::collections::BTreeSet<nexa_types::PageId>; 2] {
     let mut first = PageWriter::default();
@@ -167,12 +211,15 @@ proptest! {
     /// CP-6: whoever begins again where it is held makes the pages that are new since then, and no others.
     #[test]
     fn a_restart_makes_the_same_pages(
-        turns in proptest::collection::vec((1u8..4, 0usize..6, weighted(0.8), weighted(0.1)), 1..40),
+        turns in proptest::collection::vec((1u8..4, 0usize..6, weighted(0.8), weighted(0.1), weighted(0.1)), 1..40),
         cut in 0usize..80,
     ) {
         let mut log = Log::default();
         let mut ended = std::collections::BTreeSet::new();
-        for (who, heard, is_answered, ends) in turns {
+        for (who, heard, is_answered, ends, forgets) in turns {
+            if forgets {
+                log.forget(who);
+            }
             if !ended.contains(&who) {
                 log.turn(who, heard, is_answered.then_some("so"));
                 if ends {

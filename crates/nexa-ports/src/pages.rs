@@ -9,8 +9,8 @@
 //!   PG-2  a page that was appended several times is one page; of versions that differ, that of the highest epoch counts
 //!   PG-3  once a shard was taken over under an epoch, nothing that is written under an earlier one is ever read
 //!   PG-4  nothing of one tenant is in an answer to another, and a search finds nothing outside of its scope
-//!   PG-5  what a page supersedes is gone from all answers at once and for good, as are the pages of an agent that was
-//!         deleted, whatever a replay appends
+//!   PG-5  what a page supersedes is gone from all answers at once and for good, as are the pages of an agent up to where they
+//!         were deleted, whatever a replay appends
 //!   PG-6  the position that a shard is applied up to is that of a batch whose pages are all there, and never goes back
 //!   PG-7  compaction changes no answer
 //!
@@ -332,8 +332,9 @@ pub trait PageStore: Send + Sync {
     /// The best pages of a scope: first by score of words, then by cosine, then by id.
     fn search(&self, scope: Scope, query: PageQuery) -> Done<'_, Vec<Hit>>;
 
-    /// Deletes an agent's pages for good; gives how many there were.
-    fn delete_agent(&self, epoch: Epoch, tenant: TenantId, agent: AgentId) -> Done<'_, usize>;
+    /// Deletes for good the pages of an agent that begin at a message or before it; gives how many there were. What begins later
+    /// is stored as ever.
+    fn delete_agent(&self, epoch: Epoch, tenant: TenantId, agent: AgentId, up_to: Version) -> Done<'_, usize>;
 
     /// Deletes the pages of all agents of a tenant in one shard for good; gives how many there were.
     fn delete_tenant(&self, shard: Shard, epoch: Epoch, tenant: TenantId) -> Done<'_, usize>;

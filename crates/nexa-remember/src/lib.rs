@@ -9,7 +9,8 @@
 //! ```
 //!
 //! The log is the truth: whatever is lost here is made again from it. A page is found as soon as the log has its messages,
-//! before it is stored and before it has vectors.
+//! before it is stored and before it has vectors. What is to be forgotten is told by the log as well, in the stream of the
+//! agent's tenant: so every node forgets it, and whoever reads the log again (`forget`).
 //!
 //! Agents that do not remember cost nothing: the log is followed from when the first program that remembers is seen, somebody
 //! asks, or pages are found in the store.
@@ -22,13 +23,15 @@
 //!   RM-2  nothing of one tenant is in an answer to another
 //!   RM-3  a page is in the store or in memory from the fact that ended it, whatever fails; but for one that the store will never
 //!         take, which an error names
-//!   RM-4  what was forgotten is in no answer from then on
+//!   RM-4  what an agent had said when it was forgotten is in no answer from then on, whatever is lost, read again or embedded
+//!         meanwhile; what it says later is
 //!
 //! Not here: which fact is part of which page and what is ranked how (nexa-paging), who may ask (nexa-gateway).
 
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that unwraps says enough by failing"))]
 
+mod forget;
 mod search;
 mod state;
 mod stored;
@@ -37,13 +40,14 @@ mod vectors;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nexa_paging::{FoundMessage, Mode};
 use nexa_ports::clock::Clock;
 use nexa_ports::embedder::Embedder;
+use nexa_ports::formats::Writing;
 use nexa_ports::pages::{PageStore, PagesError, Scope};
-use nexa_ports::store::{Store, StoreError};
+use nexa_ports::store::{Stamp, Store, StoreError};
 use nexa_types::{AgentId, Epoch, GlobalSeq, Millis, PageId, TenantId, Timestamp, Version};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -56,6 +60,8 @@ pub use vectors::{EMBED_TEXTS, UNEMBEDDED_PAGES_MAX};
 
 /// The writer of a store that nobody else has open.
 const ALONE: Epoch = Epoch(1);
+/// What answering a query took, until there was an answer.
+pub const RECALL_SECONDS: &str = "nexa_recall_seconds";
 /// How long a call waits until the log is folded as far as it was when it was asked. Then: behind.
 const FOLD_WAIT: Millis = Millis(5_000);
 
@@ -70,6 +76,8 @@ pub struct Outside {
     pub embedder: Option<Arc<dyn Embedder>>,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// In which format the log is written: since [`nexa_event::formats::FORGETTING`] it can tell what is to be forgotten.
+    pub writing: Writing,
 }
 
 /// Why there is no answer.
@@ -89,6 +97,15 @@ pub enum RememberError {
     /// The log cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// What is to be forgotten cannot be told in the format that is written.
+    #[error(
+        "the log is written in format {written}, which cannot say that an agent is forgotten: that begins with format {}",
+        nexa_event::formats::FORGETTING
+    )]
+    Unwritten {
+        /// The format.
+        written: u16,
+    },
     /// A search ended without an answer.
     #[error("the search met a bug: {0}")]
     Broken(String),
@@ -150,8 +167,14 @@ pub struct PageLine {
 pub struct Standing {
     /// How far the log is folded.
     pub folded: GlobalSeq,
+    /// Facts that the log has and that are not folded; none before it is followed.
+    pub lag_facts: u64,
+    /// For how long that has been so, in milliseconds.
+    pub lag_ms: u64,
     /// Pages that wait to be stored.
     pub waiting: u64,
+    /// Bytes of the texts in them.
+    pub waiting_bytes: u64,
     /// Pages that were made.
     pub sealed: u64,
     /// Batches that were stored.
@@ -162,6 +185,8 @@ pub struct Standing {
     pub embedded: u64,
     /// Answers.
     pub recalls: u64,
+    /// Pages that were ranked for them.
+    pub ranked: u64,
     /// Times that the store refused or lost a batch, which is then offered again.
     pub failures: u64,
 }
@@ -173,6 +198,7 @@ pub(crate) struct Counters {
     pub(crate) rows: AtomicU64,
     pub(crate) embedded: AtomicU64,
     pub(crate) recalls: AtomicU64,
+    pub(crate) ranked: AtomicU64,
     pub(crate) failures: AtomicU64,
 }
 
@@ -253,8 +279,11 @@ impl Remembrance {
     /// # Errors
     /// [`RememberError`].
     pub async fn recall(&self, asked: Asked) -> Result<Recalled, RememberError> {
+        let began = Instant::now();
         let seen = self.caught_up().await?;
-        search::recall(&self.shared, asked, seen).await
+        let recalled = search::recall(&self.shared, asked, seen).await?;
+        metrics::histogram!(RECALL_SECONDS).record(began.elapsed());
+        Ok(recalled)
     }
 
     /// Pages of an agent in the order of their messages, stored or not, from one place on; at most `pages_max`. And where to go
@@ -287,17 +316,15 @@ impl Remembrance {
         search::messages(&self.shared, tenant, agent, from).await
     }
 
-    /// Forgets an agent for good, also what it says later; gives how many pages there were. The log keeps what it has.
+    /// Has all nodes forget for good what an agent of the stamp's tenant has said so far, on behalf of the stamp's principal;
+    /// gives how many pages there were, as far as they can be read. Nothing is written if there is nothing to forget. What it
+    /// says later is remembered, and the log keeps what it has.
     ///
     /// # Errors
-    /// [`RememberError`]; then nothing is forgotten, or all of it after another call.
-    pub async fn forget(&self, tenant: &TenantId, agent: AgentId) -> Result<usize, RememberError> {
-        self.caught_up().await?;
-        if self.shared.outside.store.row(agent).await?.is_none_or(|row| row.tenant != *tenant) {
-            return Ok(0);
-        }
-        let deleted = self.shared.outside.pages.delete_agent(ALONE, tenant.clone(), agent).await?;
-        Ok(deleted + self.shared.state().forget(agent))
+    /// [`RememberError`]. With [`RememberError::Behind`] the log may tell it all the same, and then it is forgotten as soon as
+    /// that is read.
+    pub async fn forget(&self, agent: AgentId, stamp: Stamp) -> Result<usize, RememberError> {
+        forget::forget(self, agent, stamp).await
     }
 
     /// Reads the log again from its first fact, and waits until that is done. Pages that are there stay; those that were lost
@@ -317,16 +344,24 @@ impl Remembrance {
     /// How it is doing.
     #[must_use]
     pub fn standing(&self) -> Standing {
-        let counters = &self.shared.counters;
+        let Shared { outside, counters, .. } = &*self.shared;
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let (head, now) = (*outside.store.head().borrow(), outside.clock.now());
+        let state = self.shared.state();
+        let follows = self.shared.follows.load(Ordering::Acquire);
+        let lag_facts = if follows { head.0.saturating_sub(state.folded.0) } else { 0 };
         Standing {
-            folded: *self.shared.folded.borrow(),
-            waiting: self.shared.state().waiting.len() as u64,
+            folded: state.folded,
+            lag_facts,
+            lag_ms: if lag_facts > 0 { now.0.saturating_sub(state.whole_at.0) } else { 0 },
+            waiting: state.waiting.len() as u64,
+            waiting_bytes: state.waiting_bytes() as u64,
             sealed: count(&counters.sealed),
             batches: count(&counters.batches),
             rows: count(&counters.rows),
             embedded: count(&counters.embedded),
             recalls: count(&counters.recalls),
+            ranked: count(&counters.ranked),
             failures: count(&counters.failures),
         }
     }
@@ -334,6 +369,11 @@ impl Remembrance {
     /// Waits until everything is folded that the log has now (RM-1).
     async fn caught_up(&self) -> Result<GlobalSeq, RememberError> {
         let wanted = *self.shared.outside.store.head().borrow();
+        self.folded_to(wanted).await
+    }
+
+    /// Waits until everything up to a position is folded.
+    async fn folded_to(&self, wanted: GlobalSeq) -> Result<GlobalSeq, RememberError> {
         self.follow();
         let mut folded = self.shared.folded.subscribe();
         let clock = &self.shared.outside.clock;

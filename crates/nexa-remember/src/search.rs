@@ -45,6 +45,7 @@ pub(crate) async fn recall(shared: &Arc<Shared>, asked: Asked, seen: GlobalSeq) 
         },
         _ => best_of(shared, scope.clone(), &query, near).await?,
     };
+    let stored = shared.state().left(stored);
     pages.extend(stored.iter().filter_map(|page| owned(page, model.as_deref())));
     let count = pages.len();
     let rank = move || {
@@ -55,6 +56,7 @@ pub(crate) async fn recall(shared: &Arc<Shared>, asked: Asked, seen: GlobalSeq) 
     let ranked = tokio::task::spawn_blocking(rank).await;
     let (messages, mode) = ranked.map_err(|error| RememberError::Broken(error.to_string()))?;
     add(&shared.counters.recalls, 1);
+    add(&shared.counters.ranked, count);
     Ok(Recalled { messages, mode, seen, pages: count })
 }
 
@@ -140,8 +142,9 @@ async fn stretch(
     // First what waits: a page that is stored meanwhile is then met twice, and not missed.
     let mut unstored = shared.state().unstored(&Scope::Agent(tenant.clone(), agent));
     unstored.retain(|page| first(page) >= Some(from));
-    let mut stored = shared.outside.pages.scan(tenant.clone(), agent, from, pages_max).await?;
+    let stored = shared.outside.pages.scan(tenant.clone(), agent, from, pages_max).await?;
     let mut next = (stored.len() >= pages_max).then(|| stored.last().map(behind)).flatten();
+    let mut stored = shared.state().left(stored);
     let firsts = stored.iter().map(|page| page.first).chain(unstored.iter().filter_map(first));
     let firsts: BTreeSet<Version> = firsts.collect();
     if let Some(beyond) = firsts.into_iter().nth(pages_max) {

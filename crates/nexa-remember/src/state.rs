@@ -1,12 +1,13 @@
 //! What is in memory: the page writer, pages that the store does not have yet, and pages without vectors.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use nexa_event::envelope::Fact;
-use nexa_paging::{MessageVector, OwnedPage, PageWriter, SealedPage, Told};
-use nexa_ports::pages::{BATCH_PAGES_MAX, PageBatch, Scope, Shard, Shards};
+use nexa_event::fact::ClusterEvent;
+use nexa_paging::{MessageVector, OwnedPage, PageWriter, PlaceInLog, SealedPage, Told};
+use nexa_ports::pages::{BATCH_PAGES_MAX, PageBatch, Scope, Shard, Shards, StoredPage};
 use nexa_ports::store::Recorded;
-use nexa_types::{AgentId, GlobalSeq, PageId, StreamId, TenantId, Timestamp};
+use nexa_types::{AgentId, GlobalSeq, PageId, StreamId, TenantId, Timestamp, Version};
 
 use crate::ALONE;
 use crate::stored::{reach_of, stored};
@@ -45,6 +46,17 @@ pub(crate) enum NextUnembedded {
     Stored(Unembedded),
 }
 
+/// Pages that the store is to delete.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Deletion {
+    pub(crate) tenant: TenantId,
+    pub(crate) agent: AgentId,
+    /// Those that begin at this message or before it.
+    pub(crate) up_to: Version,
+    /// The fact that tells it, or the first of several.
+    position: GlobalSeq,
+}
+
 /// What a batch was made of.
 pub(crate) struct Taken {
     pub(crate) batch: PageBatch,
@@ -63,10 +75,15 @@ pub(crate) struct State {
     pub(crate) waiting: BTreeMap<PageId, Waiting>,
     /// Stored pages that may still get vectors, the oldest first.
     unembedded: VecDeque<Unembedded>,
-    /// Agents that are not remembered any more: a log that is read again does not bring them back.
-    forgotten: BTreeSet<AgentId>,
+    /// Up to which message agents are forgotten, as far as the log told it since the start: whoever holds a page of before
+    /// that, to give it vectors, does not bring it back. 24 bytes each; the store keeps as much of each.
+    forgotten: BTreeMap<AgentId, Version>,
+    /// What the store has not deleted yet.
+    deletions: BTreeMap<AgentId, Deletion>,
     versions: u64,
     embeds: bool,
+    /// When everything that the log had was folded last.
+    pub(crate) whole_at: Timestamp,
     /// Not before this pages are offered for their number: the store has failed.
     pub(crate) retry_at: Timestamp,
 }
@@ -81,9 +98,11 @@ impl State {
             found: vec![GlobalSeq(0); usize::from(shards.count())],
             waiting: BTreeMap::new(),
             unembedded: VecDeque::new(),
-            forgotten: BTreeSet::new(),
+            forgotten: BTreeMap::new(),
+            deletions: BTreeMap::new(),
             versions: 0,
             embeds: false,
+            whole_at: Timestamp(0),
             retry_at: Timestamp(0),
         }
     }
@@ -106,21 +125,72 @@ impl State {
     pub(crate) fn fold(&mut self, recorded: &Recorded) -> usize {
         let (header, position) = (&recorded.envelope.header, recorded.position);
         let mut count = 0;
-        if let (Fact::Agent(event), StreamId::Agent(agent), Some(workload)) =
-            (&recorded.envelope.fact, &header.stream, recorded.workload)
-        {
-            let (tenant, agent, version, at) = (&header.tenant, *agent, header.version, header.at);
-            let told = Told { position, tenant, workload, agent, version, at, event };
-            for page in self.writer.take(&told) {
-                let is_there = position <= self.found[usize::from(self.shards.of(agent).0)];
-                if !is_there && !self.forgotten.contains(&agent) {
-                    count += 1;
-                    self.wait(page, None);
+        match (&recorded.envelope.fact, &header.stream, recorded.workload) {
+            (Fact::Agent(event), StreamId::Agent(agent), Some(workload)) => {
+                let (tenant, agent, version, at) = (&header.tenant, *agent, header.version, header.at);
+                let told = Told { position, tenant, workload, agent, version, at, event };
+                for page in self.writer.take(&told) {
+                    if !self.is_there(position, agent) && !self.is_gone(&page) {
+                        count += 1;
+                        self.wait(page, None);
+                    }
                 }
             }
+            (Fact::Cluster(ClusterEvent::AgentForgotten { agent, up_to }), StreamId::Cluster(tenant), _) => {
+                self.forget(position, tenant, *agent, *up_to);
+            }
+            _ => {}
         }
         self.folded = position;
         count
+    }
+
+    /// Whether the store has what follows from a fact about an agent.
+    fn is_there(&self, position: GlobalSeq, agent: AgentId) -> bool {
+        position <= self.found[usize::from(self.shards.of(agent).0)]
+    }
+
+    /// The log tells that an agent is forgotten up to a fact of its stream. A page that was ended between that fact and this
+    /// one, and has messages of before, goes whole.
+    fn forget(&mut self, position: GlobalSeq, tenant: &TenantId, agent: AgentId, up_to: Version) {
+        self.writer.forget(agent, up_to);
+        let up_to = PlaceInLog::last_of(up_to).packed();
+        let known = self.forgotten.entry(agent).or_insert(up_to);
+        *known = up_to.max(*known);
+        let up_to = *known;
+        self.waiting.retain(|_, waiting| waiting.page.agent != agent || first_of(&waiting.page) > up_to);
+        if !self.is_there(position, agent) {
+            let tenant = tenant.clone();
+            let new = Deletion { tenant, agent, up_to, position };
+            self.deletions.entry(agent).and_modify(|deletion| deletion.up_to = up_to).or_insert(new);
+        }
+    }
+
+    /// Whether the log has told that a page is forgotten.
+    fn is_gone(&self, page: &SealedPage) -> bool {
+        self.is_forgotten(page.agent, first_of(page))
+    }
+
+    fn is_forgotten(&self, agent: AgentId, first: Version) -> bool {
+        self.forgotten.get(&agent).is_some_and(|up_to| first <= *up_to)
+    }
+
+    /// Of what the store gave, what it need not have deleted by now.
+    pub(crate) fn left(&self, mut pages: Vec<StoredPage>) -> Vec<StoredPage> {
+        pages.retain(|page| !self.is_forgotten(page.agent, page.first));
+        pages
+    }
+
+    /// What the store is to delete.
+    pub(crate) fn deletions(&self) -> Vec<Deletion> {
+        self.deletions.values().cloned().collect()
+    }
+
+    /// The store has deleted something.
+    pub(crate) fn deleted(&mut self, deletion: &Deletion) {
+        if self.deletions.get(&deletion.agent).is_some_and(|known| known.up_to == deletion.up_to) {
+            self.deletions.remove(&deletion.agent);
+        }
     }
 
     fn wait(&mut self, page: SealedPage, model: Option<String>) {
@@ -143,6 +213,10 @@ impl State {
         let mut taken = Vec::new();
         for (shard, pages) in by_shard {
             let reached = self.writer.held(|agent| self.shards.of(agent) == shard).unwrap_or(self.folded);
+            // What is not deleted is told again to whoever goes on from there.
+            let deletions = self.deletions.values().filter(|deletion| self.shards.of(deletion.agent) == shard);
+            let undeleted = deletions.map(|deletion| GlobalSeq(deletion.position.0.saturating_sub(1))).min();
+            let reached = undeleted.map_or(reached, |undeleted| reached.min(undeleted));
             let reached = reached.max(self.applied[usize::from(shard.0)]);
             let count = pages.len().div_ceil(BATCH_PAGES_MAX).max(1);
             for nth in 0..count {
@@ -228,18 +302,9 @@ impl State {
     /// A page has got its vectors, or will have none: then the model is empty.
     pub(crate) fn embedded(&mut self, page: SealedPage, model: String) {
         self.unembedded.retain(|other| other.page != page.page.id);
-        if !self.forgotten.contains(&page.agent) {
+        if !self.is_gone(&page) {
             self.wait(page, Some(model));
         }
-    }
-
-    /// Forgets an agent, also what it says from now on; gives how many pages waited.
-    pub(crate) fn forget(&mut self, agent: AgentId) -> usize {
-        let before = self.waiting.len();
-        self.waiting.retain(|_, waiting| waiting.page.agent != agent);
-        self.unembedded.retain(|page| page.agent != agent);
-        self.forgotten.insert(agent);
-        before - self.waiting.len()
     }
 
     /// What a scope may find of what the store does not have: waiting pages, and what is open.
@@ -253,13 +318,19 @@ impl State {
             messages: page.messages.clone(),
             vectors: page.vectors.clone(),
         });
-        let open = self.writer.open().filter(|(agent, tenant, workload, of, _)| {
-            !self.forgotten.contains(agent) && scope.admits_of(tenant, *workload, *agent, reach_of(*of))
-        });
+        let open = self
+            .writer
+            .open()
+            .filter(|(agent, tenant, workload, of, _)| scope.admits_of(tenant, *workload, *agent, reach_of(*of)));
         let open = open.map(|(agent, .., messages)| {
             let vectors = Vec::<Option<MessageVector>>::new();
             OwnedPage { agent, id: None, messages: messages.to_vec(), vectors }
         });
         waiting.chain(open).collect()
     }
+}
+
+/// Where a page begins.
+fn first_of(page: &SealedPage) -> Version {
+    page.page.messages.first().map_or(Version(u64::MAX), |message| message.seq)
 }

@@ -4,6 +4,9 @@
 //! stored every [`APPEND_EVERY`], or once [`APPEND_ROWS`] wait: one batch a shard that has some. A shard without any is told its
 //! position only once it is [`LAG_FACTS_MAX`] behind, so that a start does not read the whole log again.
 //!
+//! What the log tells to be forgotten is deleted before anything is stored, and no shard is told of a position behind it until
+//! that is done: so it is told again to whoever goes on from there.
+//!
 //! When the store of pages fails, pages stay in memory and are offered again after a pause; at [`WAITING_PAGES_MAX`] the log is
 //! followed no further until some are stored. Of a batch that it refuses, every page is offered but the one that is refused by
 //! itself. When the log cannot be read, it is tried again after a pause.
@@ -16,6 +19,7 @@ use nexa_ports::pages::{PagesError, Shard};
 use nexa_types::{GlobalSeq, Millis, Timestamp};
 use tracing::{debug, error, info, warn};
 
+use crate::state::Deletion;
 use crate::{ALONE, Shared, add};
 
 /// How often pages are stored.
@@ -54,11 +58,13 @@ async fn follow(shared: &Shared) {
         warn!(%error, "pages cannot be written; what is said is not stored until this is over");
         clock.wait_until(clock.now().after(RETRY_AFTER)).await;
     }
+    shared.state().whole_at = clock.now();
     let mut head = shared.outside.store.head();
     let mut due = clock.now().after(APPEND_EVERY);
     loop {
         if !shared.follows.load(Ordering::Acquire) {
             shared.wanted.notified().await;
+            shared.state().whole_at = clock.now();
             due = clock.now().after(APPEND_EVERY);
             continue;
         }
@@ -147,6 +153,7 @@ async fn fold(shared: &Shared) -> bool {
             shared.unembedded.notify_one();
         }
         if is_last {
+            shared.state().whole_at = shared.outside.clock.now();
             return true;
         }
         tokio::task::yield_now().await;
@@ -159,14 +166,35 @@ fn waiting(shared: &Shared) -> (usize, usize) {
     (state.waiting.len(), state.waiting_bytes())
 }
 
-/// Whether so much waits that it is stored at once, unless that has failed a moment ago.
+/// Whether so much waits that it is stored at once, or something is to be deleted, unless that has failed a moment ago.
 fn is_due_now(shared: &Shared) -> bool {
     let (waiting, bytes) = waiting(shared);
-    (waiting >= APPEND_ROWS || bytes >= APPEND_BYTES) && shared.outside.clock.now() >= shared.state().retry_at
+    let is_due = waiting >= APPEND_ROWS || bytes >= APPEND_BYTES || !shared.state().deletions().is_empty();
+    is_due && shared.outside.clock.now() >= shared.state().retry_at
+}
+
+/// Has the store delete what the log tells to be forgotten.
+async fn delete_forgotten(shared: &Shared) {
+    let deletions = shared.state().deletions();
+    for deletion in deletions {
+        let Deletion { tenant, agent, up_to, .. } = deletion.clone();
+        match shared.outside.pages.delete_agent(ALONE, tenant, agent, up_to).await {
+            Ok(pages) => {
+                debug!(%agent, pages, "pages of an agent that is forgotten are deleted");
+                shared.state().deleted(&deletion);
+            }
+            Err(error) => {
+                add(&shared.counters.failures, 1);
+                shared.state().retry_at = shared.outside.clock.now().after(RETRY_AFTER);
+                failed(shared, shared.outside.pages.shards().of(agent), &error).await;
+            }
+        }
+    }
 }
 
 /// Offers every waiting page to the store.
 async fn store_waiting(shared: &Shared) {
+    delete_forgotten(shared).await;
     let mut batches = VecDeque::from(shared.state().batches());
     let mut left = BTreeSet::new();
     while let Some(taken) = batches.pop_front() {

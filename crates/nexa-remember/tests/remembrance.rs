@@ -203,26 +203,6 @@ async fn no_more_waits_than_may_while_the_store_is_away() {
 }
 
 #[tokio::test]
-async fn what_was_forgotten_is_not_found_also_when_the_log_is_read_again() {
-    let desk = Desk::new();
-    let remembrance = desk.start(None);
-    let mut who = desk.born("t", 1, ConversationScope::Agent).await;
-    let mut other = desk.born("t", 2, ConversationScope::Agent).await;
-    for _ in 0..3 {
-        desk.turn(&mut who, "the code is 4711", "noted").await;
-        desk.turn(&mut other, "the code is 42", "noted").await;
-    }
-    let foreign = remembrance.forget(&tenant("other"), who.agent).await.unwrap();
-    assert_eq!((foreign, found(&remembrance, own(&who), "code").await.is_empty()), (0, false));
-    assert!(remembrance.forget(&who.tenant, who.agent).await.unwrap() > 0);
-    assert!(found(&remembrance, own(&who), "code").await.is_empty());
-    remembrance.rebuild().await.unwrap();
-    assert!(found(&remembrance, own(&who), "code").await.is_empty());
-    assert!(!found(&remembrance, own(&other), "code").await.is_empty(), "nobody else is forgotten");
-    assert_eq!(remembrance.forget(&who.tenant, who.agent).await.unwrap(), 0);
-}
-
-#[tokio::test]
 async fn vectors_come_later_and_find_what_words_do_not() {
     let desk = Desk::new();
     let remembrance = desk.start(Some(Arc::new(HashedWords::new(64))));

@@ -270,10 +270,10 @@ fn open_file(path: &Path, options: &Options) -> Result<Connection, OpenError> {
         make_file(path)?;
     }
     let fail = |source| sorted(path, source);
-    let (mut connection, schema) = check_file(path)?;
-    if schema < SCHEMA_VERSION {
-        schema::upgrade(&mut connection, schema).map_err(fail)?;
-        info!(path = %path.display(), from = schema, to = SCHEMA_VERSION, "the store was brought up to date");
+    let (mut connection, schema, format) = check_file(path)?;
+    if schema < SCHEMA_VERSION || format < i64::from(FORMAT) {
+        schema::upgrade(&mut connection, schema, FORMAT).map_err(fail)?;
+        info!(path = %path.display(), schema, format, "the store of an earlier build was brought up to date");
     }
     connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB).map_err(fail)?;
     if let Some(pages) = options.pages_max {
@@ -282,8 +282,8 @@ fn open_file(path: &Path, options: &Options) -> Result<Connection, OpenError> {
     Ok(connection)
 }
 
-/// A connection to a file that exists and is one that this build knows, and its schema.
-pub(crate) fn check_file(path: &Path) -> Result<(Connection, i64), OpenError> {
+/// A connection to a file that exists and is one that this build knows, its schema and its format.
+pub(crate) fn check_file(path: &Path) -> Result<(Connection, i64, i64), OpenError> {
     let fail = |source| sorted(path, source);
     let connection = connect(path).map_err(fail)?;
     let newer = |what, found, known| OpenError::Newer { path: path.to_owned(), what, found, known };
@@ -291,7 +291,7 @@ pub(crate) fn check_file(path: &Path) -> Result<(Connection, i64), OpenError> {
         Found::Foreign => Err(OpenError::Foreign { path: path.to_owned() }),
         Found::Ours { schema, .. } if schema > SCHEMA_VERSION => Err(newer("schema", schema, SCHEMA_VERSION)),
         Found::Ours { format, .. } if format > i64::from(FORMAT) => Err(newer("format", format, i64::from(FORMAT))),
-        Found::Ours { schema, .. } => Ok((connection, schema)),
+        Found::Ours { schema, format } => Ok((connection, schema, format)),
     }
 }
 

@@ -172,12 +172,14 @@ pub(crate) fn create(connection: &mut Connection, format: u16) -> rusqlite::Resu
     change.commit()
 }
 
-/// Brings an older file up to date, in one transaction.
-pub(crate) fn upgrade(connection: &mut Connection, from: i64) -> rusqlite::Result<()> {
+/// Brings an older file up to date, in one transaction: its tables, and the format that a build must read which opens it.
+pub(crate) fn upgrade(connection: &mut Connection, from: i64, format: u16) -> rusqlite::Result<()> {
     let change = connection.transaction()?;
     let taken = usize::try_from(from - 1).unwrap_or(usize::MAX);
     STEPS.iter().skip(taken).try_for_each(|step| change.execute_batch(step))?;
-    change.execute("UPDATE meta SET value = ?1 WHERE key = 'schema_version'", [SCHEMA_VERSION.to_string()])?;
+    for (key, value) in [("schema_version", SCHEMA_VERSION.to_string()), ("format_floor", format.to_string())] {
+        change.execute("UPDATE meta SET value = ?2 WHERE key = ?1", [key, &value])?;
+    }
     change.commit()
 }
 

@@ -184,6 +184,22 @@ fn a_file_of_an_earlier_schema_is_brought_up_to_date_with_all_that_is_in_it() {
 }
 
 #[test]
+fn a_file_of_an_earlier_format_says_that_it_is_written_in_a_newer_one_from_then_on() {
+    let directory = directory();
+    drop(open(&directory));
+    sql(&directory, "UPDATE meta SET value = '1' WHERE key = 'format_floor'");
+    drop(SqliteLog::open(directory.path()).expect("who only looks changes nothing"));
+    let floor = || -> String {
+        let connection = Connection::open(directory.path().join("nexa.db")).expect("open");
+        let asked = "SELECT value FROM meta WHERE key = 'format_floor'";
+        connection.query_row(asked, [], |row| row.get(0)).expect("it says so")
+    };
+    assert_eq!(floor(), "1");
+    drop(open(&directory));
+    assert_eq!(floor(), "2", "so that no earlier build opens it and then meets what it cannot read");
+}
+
+#[test]
 fn a_file_that_is_not_ours_is_refused_with_a_reason() {
     let newer = directory();
     drop(open(&newer));
@@ -196,7 +212,7 @@ fn a_file_that_is_not_ours_is_refused_with_a_reason() {
     let format = directory();
     drop(open(&format));
     sql(&format, "UPDATE meta SET value = '7' WHERE key = 'format_floor'");
-    assert!(refused(&format).contains("(format 7, this build knows up to 1)"));
+    assert!(refused(&format).contains("(format 7, this build knows up to 2)"));
 
     let foreign = directory();
     sql(&foreign, "CREATE TABLE recipes (name TEXT)");

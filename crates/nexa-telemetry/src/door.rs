@@ -9,6 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use nexa_cluster::ClusterStats;
+use nexa_remember::Standing;
 use nexa_runtime::NodeStats;
 use tokio::runtime::Handle;
 
@@ -62,6 +63,8 @@ pub struct Probes {
     pub cluster: Option<Box<dyn Fn() -> ClusterStats + Send + Sync>>,
     /// How it is doing.
     pub stats: Box<dyn Fn() -> NodeStats + Send + Sync>,
+    /// How it is doing with what its agents remember.
+    pub remembering: Box<dyn Fn() -> Standing + Send + Sync>,
     /// Why the store takes no writes, if it takes none.
     pub store_trouble: Box<dyn Fn() -> Option<String> + Send + Sync>,
     /// The runtime that the node is on.

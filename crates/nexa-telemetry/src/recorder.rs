@@ -51,6 +51,7 @@ impl Recorder {
             let labels = node.name.iter().filter(|_| nodes.len() > 1).map(|name| Label::new("node", name.clone()));
             let labels: Vec<Label> = labels.collect();
             figures::put_node(&(node.stats)(), &labels);
+            figures::put_remembering(&(node.remembering)(), &labels);
             if let Some(cluster) = &node.cluster {
                 figures::put_cluster(&cluster(), &labels);
             }

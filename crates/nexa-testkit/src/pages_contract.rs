@@ -37,7 +37,7 @@ pub async fn run_all<P: Place>(make: impl AsyncFn() -> P) {
     nobody_writes_without_taking_over(&make().await).await;
     the_position_is_that_of_the_last_batch(&make().await).await;
     what_is_superseded_is_gone_for_good(&make().await).await;
-    a_deleted_agent_stays_deleted(&make().await).await;
+    what_an_agent_said_stays_deleted_and_what_it_says_later_is_kept(&make().await).await;
     a_deleted_tenant_leaves_the_others_alone(&make().await).await;
     a_search_finds_nothing_outside_of_its_scope(&make().await).await;
     words_find_pages_that_have_them(&make().await).await;
@@ -226,7 +226,7 @@ pub async fn a_later_writer_fences_an_earlier_one(place: &impl Place) {
     // Whether it hears of it or not: nobody reads what it writes now.
     let zombie = early.append(batch(shard, 3, 9, vec![page(agent(1), 5, "of a zombie")])).await;
     assert!(matches!(zombie, Ok(()) | Err(PagesError::Fenced { .. } | PagesError::Unknown(_))), "{zombie:?}");
-    let _ = early.delete_agent(Epoch(3), TenantId::local(), agent(1)).await;
+    let _ = early.delete_agent(Epoch(3), TenantId::local(), agent(1), Version(99)).await;
     let _ = early.compact(shard, Epoch(3)).await;
     late.append(batch(shard, 4, 8, vec![page(agent(1), 9, "after")])).await.expect("it is stored");
     for handle in [&late, &place.open().await] {
@@ -249,7 +249,7 @@ pub async fn nobody_writes_without_taking_over(place: &impl Place) {
     let early = pages.append(batch(shard, 3, 1, vec![])).await;
     assert_eq!(early, Err(PagesError::Fenced { given: Epoch(3), current: Epoch(2) }));
     assert!(pages.compact(shard, Epoch(1)).await.is_err());
-    assert!(pages.delete_agent(Epoch(1), TenantId::local(), agent(1)).await.is_err());
+    assert!(pages.delete_agent(Epoch(1), TenantId::local(), agent(1), Version(99)).await.is_err());
     assert_eq!(scanned(&pages, agent(1)).await, vec![]);
 }
 
@@ -298,25 +298,37 @@ pub async fn what_is_superseded_is_gone_for_good(place: &impl Place) {
 }
 
 /// PG-5, of agents.
-pub async fn a_deleted_agent_stays_deleted(place: &impl Place) {
+pub async fn what_an_agent_said_stays_deleted_and_what_it_says_later_is_kept(place: &impl Place) {
     let pages = place.open().await;
-    let one = page(agent(1), 1, "the secret fox");
+    let (one, two) = (page(agent(1), 1, "the secret fox"), page(agent(1), 5, "the secret den of the fox"));
+    let shared = StoredPage { reach: Reach::Tenant, ..page(agent(1), 9, "the shared fox") };
     let other = page(agent(2), 1, "the other fox");
-    filled(&pages, &[one.clone(), other.clone()]).await;
+    filled(&pages, &[one.clone(), two.clone(), other.clone()]).await;
     let shard = pages.shards().of(agent(1));
-    assert_eq!(pages.delete_agent(Epoch(1), tenant("other"), agent(1)).await, Ok(0), "it is not that tenant's");
-    assert_eq!(scanned(&pages, agent(1)).await.len(), 1);
-    assert_eq!(pages.delete_agent(Epoch(1), TenantId::local(), agent(1)).await, Ok(1));
-    assert_eq!(pages.delete_agent(Epoch(1), TenantId::local(), agent(1)).await, Ok(0), "there is nothing left");
-    pages.append(batch(shard, 1, 9, vec![one.clone()])).await.expect("a replay");
+    // What was looked at before is not answered from memory afterwards.
+    assert_eq!(scanned(&pages, agent(1)).await.len(), 2);
+    let delete = async |tenant, up_to| pages.delete_agent(Epoch(1), tenant, agent(1), Version(up_to)).await;
+    assert_eq!(delete(tenant("other"), 7).await, Ok(0), "it is not that tenant's");
+    assert_eq!(scanned(&pages, agent(1)).await.len(), 2);
+    assert_eq!(delete(TenantId::local(), 4).await, Ok(1));
+    assert_eq!(scanned(&pages, agent(1)).await, std::slice::from_ref(&two));
+    assert_eq!(delete(TenantId::local(), 7).await, Ok(1));
+    assert_eq!(delete(TenantId::local(), 7).await, Ok(0), "there is nothing left");
+    assert_eq!(delete(TenantId::local(), 3).await, Ok(0), "it never goes back");
+    let all = vec![one.clone(), two.clone(), shared.clone()];
+    pages.append(batch(shard, 1, 9, all.clone())).await.expect("a replay, and more");
     pages.compact(shard, Epoch(1)).await.expect("compacted");
-    pages.append(batch(shard, 1, 9, vec![one.clone()])).await.expect("a replay");
+    pages.append(batch(shard, 1, 9, all)).await.expect("a replay");
     let later = place.open().await;
     take(&later, agent(1), 2).await;
     for handle in [&later, &place.open().await] {
-        assert_eq!(scanned(handle, agent(1)).await, vec![]);
-        assert!(found(handle, of(agent(1)), "fox").await.is_empty());
-        assert_eq!(handle.read(TenantId::local(), agent(1), vec![one.id]).await, Ok(vec![]));
+        assert_eq!(scanned(handle, agent(1)).await, std::slice::from_ref(&shared));
+        assert_eq!(found(handle, of(agent(1)), "fox").await, [shared.id]);
+        assert_eq!(found(handle, Scope::Tenant(TenantId::local()), "fox").await, [shared.id]);
+        assert_eq!(
+            handle.read(TenantId::local(), agent(1), vec![one.id, two.id, shared.id]).await,
+            Ok(vec![shared.clone()])
+        );
         assert_eq!(scanned(handle, agent(2)).await.len(), 1);
     }
 }

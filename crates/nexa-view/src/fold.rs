@@ -115,7 +115,8 @@ pub fn fold<S: Shelf>(shelf: &mut S, seen: &Seen<'_>) -> Result<(), S::Error> {
             fold_workload(shelf, *workload, seen)
         }
         (StreamId::Cluster(tenant), Fact::Cluster(event)) => {
-            let ClusterEvent::ProgramPut { module, name, .. } = event;
+            // What is remembered of agents is no view: see `nexa-remember`.
+            let ClusterEvent::ProgramPut { module, name, .. } = event else { return Ok(()) };
             let before = match shelf.load(&Key::Program(tenant.clone(), name.clone(), *module))? {
                 Some(View::Program(view)) => Some(view),
                 _ => None,

@@ -24,7 +24,7 @@ pub struct HistoryLine {
     pub tenant: TenantId,
     /// The workload that it belongs to.
     pub workload: Option<WorkloadId>,
-    /// The agent whose stream it is in.
+    /// The agent that it is about.
     pub agent: Option<AgentId>,
     /// What happened, in one word.
     pub kind: String,
@@ -43,9 +43,16 @@ pub fn line(seen: &Seen<'_>) -> Option<HistoryLine> {
         }
         Fact::Workload(WorkloadEvent::Ended { outcome: Outcome::Ok(_), .. }) => return None,
         Fact::Cluster(ClusterEvent::ProgramPut { name, .. }) => ("program_put", name.clone()),
+        Fact::Cluster(ClusterEvent::AgentForgotten { agent, .. }) => {
+            ("agent_forgotten", format!("{agent} is forgotten, as {} asked", seen.envelope.header.principal))
+        }
     };
     let header = &seen.envelope.header;
-    let agent = if let StreamId::Agent(agent) = header.stream { Some(agent) } else { None };
+    let agent = match (&header.stream, &seen.envelope.fact) {
+        (StreamId::Agent(agent), _) => Some(*agent),
+        (_, Fact::Cluster(ClusterEvent::AgentForgotten { agent, .. })) => Some(*agent),
+        _ => None,
+    };
     let text = shortened(text);
     let (workload, kind) = (seen.workload, kind.to_owned());
     Some(HistoryLine {

@@ -35,7 +35,7 @@ pub struct ProgramView {
 impl ProgramView {
     /// The view after one more fact of its tenant.
     pub(crate) fn apply(before: Option<Self>, event: &ClusterEvent, seen: &Seen<'_>) -> Option<Self> {
-        let ClusterEvent::ProgramPut { module, blob, name } = event;
+        let ClusterEvent::ProgramPut { module, blob, name } = event else { return before };
         match before {
             Some(view) if view.applied >= seen.position => Some(view),
             _ => Some(Self {

@@ -474,6 +474,18 @@ fn what_is_stored_after_a_workload_has_ended_does_not_come_back_into_its_memory(
 }
 
 #[test]
+fn history_says_who_had_an_agent_forgotten_and_no_view_changes() {
+    let mut desk = Desk::default();
+    let forgotten = ClusterEvent::AgentForgotten { agent: root(), up_to: Version(7) };
+    desk.tell(StreamId::Cluster(TenantId::local()), Fact::Cluster(forgotten), 0);
+    assert!(desk.views.is_empty());
+    let [line] = &desk.lines[..] else { panic!("{:?}", desk.lines) };
+    assert_eq!((line.kind.as_str(), line.agent, line.workload), ("agent_forgotten", Some(root()), None));
+    assert_eq!(line.text, format!("{} is forgotten, as local asked", root()));
+    desk.folds_again_to_the_same();
+}
+
+#[test]
 fn a_program_has_one_entry_a_name() {
     let mut desk = Desk::default();
     let put = |name: &str, byte| {

@@ -133,7 +133,7 @@ pub(crate) async fn join(joining: Joining<'_>) -> Result<Among, Failure> {
     match come_in(&joining, card, relay, &links, config, &ports).await {
         Ok((cluster, node)) => {
             let seen = Arc::new(Seen(cluster.clone()));
-            let remembrance = remembering::start(joining.project, None, &ports)?;
+            let remembrance = remembering::start(joining.project, None, &ports, &joining.backend.writing)?;
             let neighbours = Some(cluster.neighbours());
             let before = Before { tokens: joining.tokens, fleet: seen, neighbours, remembrance };
             let wired = wiring::open(node, joining.backend, &ports, before, joining.door, joining.porch).await?;

@@ -149,7 +149,7 @@ pub(crate) async fn wire(
     let node = start(node_config(name, project)?, ports.clone()).await?;
     let bound = listen.bind_behind(cover).await.map_err(|error| Failure::error(chain(&error)))?;
     let fleet = Lone::new(Arc::new(node.clone()), bound.address());
-    let remembrance = remembering::start(project, args.models_dir.as_deref(), &ports)?;
+    let remembrance = remembering::start(project, args.models_dir.as_deref(), &ports, &backend.writing)?;
     let before = Before { tokens: tokens.map(Arc::new), fleet: Arc::new(fleet), neighbours: None, remembrance };
     let wired = open(node, backend, &ports, before, bound, Arc::new(porch)).await?;
     Ok(Wired { anchoring: Some(anchoring), ..wired })
@@ -232,10 +232,12 @@ impl Wired {
     /// What monitors may ask. They hold on to the node: close their door after `stop`, and before the process ends.
     pub(crate) fn probes(&self) -> Probes {
         let (node, trouble) = (self.node.clone(), Arc::clone(&self.backend.trouble));
+        let remembrance = self.remembrance.clone();
         Probes {
             name: None,
             cluster: None,
             stats: Box::new(move || node.stats()),
+            remembering: Box::new(move || remembrance.standing()),
             store_trouble: Box::new(move || trouble()),
             runtime: tokio::runtime::Handle::current(),
         }

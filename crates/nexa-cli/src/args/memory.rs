@@ -16,7 +16,7 @@ Examples:
   nexa memory stats AGENT              how much it remembers, and how much of that is stored
   nexa memory pages AGENT              its pages, in the order in which they were said
   nexa memory export AGENT -o json     every message, one JSON object a line
-  nexa memory forget AGENT             its pages are gone for good; the log keeps its history
+  nexa memory forget AGENT             what it said so far is gone for good; the log keeps its history
   nexa memory rebuild                  read the log again: pages that were lost come back";
 
 /// `nexa recall`
@@ -68,7 +68,7 @@ pub enum MemoryAction {
     Pages(PagesArgs),
     /// Print everything that an agent remembers, in the order in which it was said.
     Export(OfAgent),
-    /// Forget an agent for good: its pages, and what it says later. Its history in the log stays.
+    /// Forget for good what an agent has said so far, on every node. Its history in the log stays.
     Forget(OfAgent),
     /// Make pages again from the log, on the node that answers. For operators.
     Rebuild(RebuildArgs),

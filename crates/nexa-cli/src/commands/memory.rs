@@ -82,7 +82,7 @@ pub async fn memory(args: &MemoryArgs, output: Output) -> Result<(), Failure> {
             let pages = super::connect(server).await?.forget_memory(request).await?.pages;
             match output {
                 Output::Json => println!("{}", json!({ "agent_id": agent, "forgotten_pages": pages })),
-                Output::Table => println!("{agent} is forgotten, with {pages} pages"),
+                Output::Table => println!("what {agent} said is forgotten, with {pages} pages"),
             }
         }
         MemoryAction::Rebuild(RebuildArgs { server }) => {

@@ -87,10 +87,10 @@ impl Handlers {
         })))
     }
 
-    /// Idempotent: what is forgotten is forgotten.
+    /// Idempotent: of what is forgotten, nothing is left to forget.
     pub(super) async fn forget(&self, by: &By, forget: Forget) -> Result<u64, Refusal> {
         let row = self.own_agent(by, forget.agent).await?;
-        let pages = self.remembrance()?.forget(&row.tenant, row.agent).await.map_err(refusal)?;
+        let pages = self.remembrance()?.forget(row.agent, self.stamp(by)).await.map_err(refusal)?;
         Ok(pages as u64)
     }
 
@@ -105,6 +105,9 @@ fn refusal(error: RememberError) -> Refusal {
         RememberError::Behind { .. } => overloaded(message),
         RememberError::Store(error) => store_refusal(error),
         RememberError::Broken(_) => Refusal::new(Reason::Internal, message),
+        RememberError::Unwritten { .. } => {
+            Refusal::new(Reason::Unread, message).hint("once every node reads it: nexa formats raise")
+        }
         RememberError::Pages(error) => match error {
             PagesError::Unavailable(_) | PagesError::Unknown(_) | PagesError::Fenced { .. } => {
                 Refusal::new(Reason::StoreUnavailable, message).hint("ask again a little later")

@@ -26,8 +26,8 @@ struct ShardState {
     applied: GlobalSeq,
     /// As they were appended, with the epoch of their batch.
     rows: Vec<(Epoch, StoredPage)>,
-    /// Agents whose pages are gone for good.
-    gone: BTreeSet<AgentId>,
+    /// Agents whose pages are gone for good, up to those that begin here.
+    gone: BTreeMap<AgentId, Version>,
 }
 
 impl MemoryPages {
@@ -83,20 +83,30 @@ impl ShardState {
         let gone: BTreeSet<(PageId, AgentId)> =
             newest.values().filter_map(|(page, _)| Some((page.supersedes?, page.agent))).collect();
         let is_there = |page: &StoredPage| {
-            page.kind != PageKind::Tombstone
-                && !gone.contains(&(page.id, page.agent))
-                && !self.gone.contains(&page.agent)
+            page.kind != PageKind::Tombstone && !gone.contains(&(page.id, page.agent)) && !self.is_gone(page)
         };
         newest.into_iter().filter(|(_, (page, _))| is_there(page)).map(|(id, (page, _))| (id, page)).collect()
     }
 
-    fn delete(&mut self, is_meant: impl Fn(&StoredPage) -> bool) -> usize {
-        let meant: Vec<PageId> =
-            self.pages().into_iter().filter(|(_, page)| is_meant(page)).map(|(id, _)| id).collect();
-        self.gone.extend(self.rows.iter().filter(|(_, page)| is_meant(page)).map(|(_, page)| page.agent));
-        let Self { rows, gone, .. } = self;
-        rows.retain(|(_, page)| !gone.contains(&page.agent));
-        meant.len()
+    fn is_gone(&self, page: &StoredPage) -> bool {
+        self.gone.get(&page.agent).is_some_and(|up_to| page.first <= *up_to)
+    }
+
+    /// Deletes the pages of agents up to those that begin there.
+    fn delete(&mut self, agents: &BTreeSet<AgentId>, up_to: Version) -> usize {
+        let is_meant = |page: &&&StoredPage| agents.contains(&page.agent) && page.first <= up_to;
+        let count = self.pages().values().filter(is_meant).count();
+        for agent in agents {
+            let gone = self.gone.entry(*agent).or_insert(up_to);
+            *gone = up_to.max(*gone);
+        }
+        let rows = std::mem::take(&mut self.rows).into_iter();
+        // What a page superseded stays gone without it.
+        let left = rows.filter(|(_, page)| !self.is_gone(page) || page.supersedes.is_some());
+        self.rows = left
+            .map(|(epoch, page)| if self.is_gone(&page) { (epoch, page.hollow()) } else { (epoch, page) })
+            .collect();
+        count
     }
 }
 
@@ -180,20 +190,19 @@ impl PageStore for MemoryPages {
         ready(Ok(hits))
     }
 
-    fn delete_agent(&self, epoch: Epoch, tenant: TenantId, agent: AgentId) -> Done<'_, usize> {
+    fn delete_agent(&self, epoch: Epoch, tenant: TenantId, agent: AgentId, up_to: Version) -> Done<'_, usize> {
         ready(self.written(self.shards.of(agent), epoch, |state| {
             let others = state.rows.iter().any(|(_, page)| page.agent == agent && page.tenant != tenant);
-            if others {
-                return 0;
-            }
-            let count = state.delete(|page| page.agent == agent);
-            state.gone.insert(agent);
-            count
+            if others { 0 } else { state.delete(&BTreeSet::from([agent]), up_to) }
         }))
     }
 
     fn delete_tenant(&self, shard: Shard, epoch: Epoch, tenant: TenantId) -> Done<'_, usize> {
-        ready(self.written(shard, epoch, |state| state.delete(|page| page.tenant == tenant)))
+        ready(self.written(shard, epoch, |state| {
+            let theirs = state.rows.iter().filter(|(_, page)| page.tenant == tenant);
+            let agents = theirs.map(|(_, page)| page.agent).collect();
+            state.delete(&agents, Version(u64::MAX))
+        }))
     }
 
     fn compact(&self, shard: Shard, epoch: Epoch) -> Done<'_, Compacted> {

@@ -1,5 +1,7 @@
 //! A log that agents talk into, and a store of pages that fails when it is told to.
 
+#![allow(dead_code, reason = "each file of tests uses some of it")]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -8,6 +10,7 @@ use nexa_event::envelope::Fact;
 use nexa_event::fact::{AgentEvent, EffectResult, Intent, Program, Spawned, WorkloadEvent};
 use nexa_ports::clock::SimClock;
 use nexa_ports::embedder::Embedder;
+use nexa_ports::formats::{Formats, Writing};
 use nexa_ports::memory::MemoryStore;
 use nexa_ports::pages::{
     Compacted, Done, Hit, MemoryPages, PageBatch, PageQuery, PageStore, PagesError, Scope, Shard, Shards, StoredPage,
@@ -30,6 +33,7 @@ pub(crate) struct Desk {
     pub(crate) store: Arc<MemoryStore>,
     pub(crate) pages: Arc<Failing>,
     pub(crate) clock: Arc<SimClock>,
+    pub(crate) writing: Writing,
 }
 
 /// An agent that talks.
@@ -47,6 +51,8 @@ pub(crate) struct Talker {
 pub(crate) struct Failing {
     pages: MemoryPages,
     pub(crate) fails: AtomicBool,
+    /// Whether nothing can be deleted.
+    pub(crate) keeps: AtomicBool,
     /// Whether no page can be read by its id.
     pub(crate) is_unreadable: AtomicBool,
     /// Batches that are taken before all others fail.
@@ -87,8 +93,11 @@ impl PageStore for Failing {
     fn search(&self, scope: Scope, query: PageQuery) -> Done<'_, Vec<Hit>> {
         self.pages.search(scope, query)
     }
-    fn delete_agent(&self, epoch: Epoch, tenant: TenantId, agent: AgentId) -> Done<'_, usize> {
-        self.pages.delete_agent(epoch, tenant, agent)
+    fn delete_agent(&self, epoch: Epoch, tenant: TenantId, agent: AgentId, up_to: Version) -> Done<'_, usize> {
+        if self.fails.load(Ordering::SeqCst) || self.keeps.load(Ordering::SeqCst) {
+            return Box::pin(async { Err(PagesError::Unavailable("told to".into())) });
+        }
+        self.pages.delete_agent(epoch, tenant, agent, up_to)
     }
     fn delete_tenant(&self, shard: Shard, epoch: Epoch, tenant: TenantId) -> Done<'_, usize> {
         self.pages.delete_tenant(shard, epoch, tenant)
@@ -98,13 +107,26 @@ impl PageStore for Failing {
     }
 }
 
+impl Failing {
+    fn empty() -> Arc<Self> {
+        let pages = MemoryPages::new(Shards::new(4).unwrap());
+        let [fails, keeps, is_unreadable] = [false; 3].map(AtomicBool::new);
+        Arc::new(Self { pages, fails, keeps, is_unreadable, takes: AtomicUsize::new(usize::MAX) })
+    }
+}
+
 impl Desk {
     pub(crate) fn new() -> Self {
-        let pages = MemoryPages::new(Shards::new(4).unwrap());
-        let (fails, is_unreadable) = (AtomicBool::new(false), AtomicBool::new(false));
-        let pages = Failing { pages, fails, is_unreadable, takes: AtomicUsize::new(usize::MAX) };
         let clock = Arc::new(SimClock::new(Timestamp(1_000)));
-        Self { store: Arc::new(MemoryStore::default()), pages: Arc::new(pages), clock }
+        let writing = Writing::oldest(Formats::THIS_BUILD);
+        writing.raise(Formats::THIS_BUILD.newest).unwrap();
+        Self { store: Arc::new(MemoryStore::default()), pages: Failing::empty(), clock, writing }
+    }
+
+    /// The same log on another node, which has pages of its own.
+    pub(crate) fn neighbour(&self) -> Self {
+        let (store, clock) = (self.store.clone(), self.clock.clone());
+        Self { store, pages: Failing::empty(), clock, writing: self.writing.clone() }
     }
 
     pub(crate) fn start(&self, embedder: Option<Arc<dyn Embedder>>) -> Remembrance {
@@ -113,10 +135,11 @@ impl Desk {
             pages: self.pages.clone(),
             embedder,
             clock: self.clock.clone(),
+            writing: self.writing.clone(),
         })
     }
 
-    fn stamp(tenant: &TenantId) -> Stamp {
+    pub(crate) fn stamp(tenant: &TenantId) -> Stamp {
         let principal = PrincipalId::new("user:ada").unwrap();
         Stamp { at: Timestamp(1_000), tenant: tenant.clone(), principal, trace: None }
     }

@@ -2,6 +2,7 @@
 //! with what is served.
 
 mod cluster;
+mod remembering;
 
 use metrics::{Label, counter, gauge};
 use nexa_runtime::genai::metric;
@@ -9,6 +10,8 @@ use nexa_runtime::{MemoryPressure, NodeStats};
 
 pub(crate) use cluster::put as put_cluster;
 pub use cluster::{CLUSTER, CLUSTER_HISTOGRAMS, ClusterFigure};
+pub(crate) use remembering::put as put_remembering;
+pub use remembering::{REMEMBERING, RememberingFigure};
 
 /// How a figure behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -199,11 +202,13 @@ pub const HISTOGRAMS: &[HistogramFigure] = &[
     histogram(metric::TIME_TO_FIRST_CHUNK, MODELS, "How long the first piece of a streamed answer took."),
     histogram(metric::TOKEN_USAGE, TOKENS, "Tokens of a call, read (input) or written (output)."),
     histogram(metric::TOOL_DURATION, MODELS, "What a call of a tool took; failures by their code."),
+    histogram(nexa_remember::RECALL_SECONDS, WAITS, "What finding what an agent remembers took."),
 ];
 
 /// Every figure.
 pub fn all() -> impl Iterator<Item = Figure> {
     let node = NODE.iter().map(|known| known.figure);
+    let node = node.chain(REMEMBERING.iter().map(|known| known.figure));
     let alone = node.chain(PROCESS.iter().copied()).chain(HISTOGRAMS.iter().map(|known| known.figure));
     alone.chain(cluster::all())
 }
