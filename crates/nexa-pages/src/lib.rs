@@ -21,7 +21,7 @@
 //! whole, by the shard's writer, once no claim names them.
 //!
 //! **Nothing is answered that was not written**: each row has checksums, each claim has one, and whatever does not match is
-//! [`PagesError::Damaged`], to be written again from the log ([`LancePages::drop_pages`]).
+//! [`PagesError::Damaged`], to be written again from the log ([`PageStore::drop_pages`]).
 
 mod claim;
 mod compact;
@@ -104,18 +104,6 @@ impl LancePages {
         let store = |shard| Arc::new(ShardStore::new(Arc::clone(&folder), shard, settings.clone()));
         let stores = Arc::new(shards.all().map(store).collect());
         Ok(Self { shards, stores, memory: reading::memory(settings.memory_bytes) })
-    }
-
-    /// Forgets all pages of a shard and makes the caller its writer, whatever state it is in: the way out of
-    /// [`PagesError::Damaged`]. The shard is applied up to nothing then, and the log is written into it again. Which agents
-    /// were deleted is kept.
-    ///
-    /// # Errors
-    /// [`PagesError::Fenced`] if the shard was taken over under a later epoch; [`PagesError::Unavailable`] and
-    /// [`PagesError::Unknown`] as of every write.
-    pub async fn drop_pages(&self, shard: Shard, epoch: Epoch) -> Result<(), PagesError> {
-        let store = self.store(shard)?;
-        spawned(async move { store.drop_pages(epoch).await }).await
     }
 
     /// What is kept in memory to answer from, in bytes.
@@ -214,6 +202,14 @@ impl PageStore for LancePages {
         async move {
             let store = self.store(shard)?;
             spawned(async move { store.take_over(epoch).await }).await
+        }
+        .boxed()
+    }
+
+    fn drop_pages(&self, shard: Shard, epoch: Epoch) -> Done<'_, ()> {
+        async move {
+            let store = self.store(shard)?;
+            spawned(async move { store.drop_pages(epoch).await }).await
         }
         .boxed()
     }

@@ -13,6 +13,7 @@
 //!         were deleted, whatever a replay appends
 //!   PG-6  the position that a shard is applied up to is that of a batch whose pages are all there, and never goes back
 //!   PG-7  compaction changes no answer
+//!   PG-8  a shard that was dropped is applied up to nothing, has no pages, and takes them again; what was deleted stays so
 //!
 //! Not here: which page is worth finding ([`Hit`] has two scores, and ranking is `nexa-paging`'s), and what is in a body.
 
@@ -318,6 +319,11 @@ pub trait PageStore: Send + Sync {
     /// Makes the caller the writer of a shard under an epoch that the log gave it, and says up to which position the shard is
     /// applied. Under the same epoch again it reads anew what is there.
     fn take_over(&self, shard: Shard, epoch: Epoch) -> Done<'_, GlobalSeq>;
+
+    /// Forgets all pages of a shard and makes the caller its writer, whatever state it is in: the way out of
+    /// [`PagesError::Damaged`]. The shard is applied up to nothing then, and the log is to be written into it again. Which
+    /// agents were deleted is kept.
+    fn drop_pages(&self, shard: Shard, epoch: Epoch) -> Done<'_, ()>;
 
     /// Adds a batch, all of it or none. An empty one moves the position.
     fn append(&self, batch: PageBatch) -> Done<'_, ()>;

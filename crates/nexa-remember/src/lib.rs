@@ -12,11 +12,14 @@
 //! before it is stored and before it has vectors. What is to be forgotten is told by the log as well, in the stream of the
 //! agent's tenant: so every node forgets it, and whoever reads the log again (`forget`).
 //!
-//! Agents that do not remember cost nothing: the log is followed from when the first program that remembers is seen, somebody
-//! asks, or pages are found in the store.
+//! Agents that do not remember cost nothing: the log is followed, and the store touched, from when the first program that
+//! remembers is seen, somebody asks, or whoever started this says so ([`Remembrance::follow`]).
 //!
-//! One process writes all shards of its own store, under an epoch that does not change: the store is in its memory, or in its
-//! data folder, which nobody else has open. A store that several nodes share would need an owner for each shard.
+//! One process writes all shards of its own store: it is in its memory, or in its data folder. Its epoch is later than those of
+//! processes that had the folder before, so that one of them that still runs writes nothing any more. A store that several
+//! nodes share would need an owner for each shard.
+//!
+//! A shard that cannot be read, because its files are damaged, is emptied and written again from the log, without being asked.
 //!
 //! Holds:
 //!   RM-1  an answer shows every message that the log had when it was asked, or the call is refused as behind
@@ -48,7 +51,7 @@ use nexa_ports::embedder::Embedder;
 use nexa_ports::formats::Writing;
 use nexa_ports::pages::{PageStore, PagesError, Scope};
 use nexa_ports::store::{Stamp, Store, StoreError};
-use nexa_types::{AgentId, Epoch, GlobalSeq, Millis, PageId, TenantId, Timestamp, Version};
+use nexa_types::{AgentId, GlobalSeq, Millis, PageId, TenantId, Timestamp, Version};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -58,8 +61,6 @@ use state::State;
 pub use tail::{APPEND_BYTES, APPEND_EVERY, APPEND_ROWS, LAG_FACTS_MAX, WAITING_BYTES_MAX, WAITING_PAGES_MAX};
 pub use vectors::{EMBED_TEXTS, UNEMBEDDED_PAGES_MAX};
 
-/// The writer of a store that nobody else has open.
-const ALONE: Epoch = Epoch(1);
 /// What answering a query took, until there was an answer.
 pub const RECALL_SECONDS: &str = "nexa_recall_seconds";
 /// How long a call waits until the log is folded as far as it was when it was asked. Then: behind.
@@ -189,6 +190,8 @@ pub struct Standing {
     pub ranked: u64,
     /// Times that the store refused or lost a batch, which is then offered again.
     pub failures: u64,
+    /// Shards that were damaged, and emptied to be written again.
+    pub emptied: u64,
 }
 
 #[derive(Debug, Default)]
@@ -200,6 +203,7 @@ pub(crate) struct Counters {
     pub(crate) recalls: AtomicU64,
     pub(crate) ranked: AtomicU64,
     pub(crate) failures: AtomicU64,
+    pub(crate) emptied: AtomicU64,
 }
 
 pub(crate) fn add(counter: &AtomicU64, more: usize) {
@@ -281,7 +285,7 @@ impl Remembrance {
     pub async fn recall(&self, asked: Asked) -> Result<Recalled, RememberError> {
         let began = Instant::now();
         let seen = self.caught_up().await?;
-        let recalled = search::recall(&self.shared, asked, seen).await?;
+        let recalled = self.noticed(search::recall(&self.shared, asked, seen).await)?;
         metrics::histogram!(RECALL_SECONDS).record(began.elapsed());
         Ok(recalled)
     }
@@ -299,7 +303,7 @@ impl Remembrance {
         pages_max: usize,
     ) -> Result<(Vec<PageLine>, Option<Version>), RememberError> {
         self.caught_up().await?;
-        search::pages(&self.shared, tenant, agent, from, pages_max).await
+        self.noticed(search::pages(&self.shared, tenant, agent, from, pages_max).await)
     }
 
     /// Messages of an agent as they are remembered, from one place on, and where to go on.
@@ -313,7 +317,7 @@ impl Remembrance {
         from: Version,
     ) -> Result<(Vec<FoundMessage>, Option<Version>), RememberError> {
         self.caught_up().await?;
-        search::messages(&self.shared, tenant, agent, from).await
+        self.noticed(search::messages(&self.shared, tenant, agent, from).await)
     }
 
     /// Has all nodes forget for good what an agent of the stamp's tenant has said so far, on behalf of the stamp's principal;
@@ -363,7 +367,17 @@ impl Remembrance {
             recalls: count(&counters.recalls),
             ranked: count(&counters.ranked),
             failures: count(&counters.failures),
+            emptied: count(&counters.emptied),
         }
+    }
+
+    /// Has a shard written again that turns out to be damaged while it is read.
+    fn noticed<T>(&self, answer: Result<T, RememberError>) -> Result<T, RememberError> {
+        if let Err(RememberError::Pages(PagesError::Damaged { shard, .. })) = &answer {
+            self.shared.state().damaged.insert(*shard);
+            self.shared.wanted.notify_one();
+        }
+        answer
     }
 
     /// Waits until everything is folded that the log has now (RM-1).

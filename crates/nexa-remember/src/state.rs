@@ -1,15 +1,14 @@
 //! What is in memory: the page writer, pages that the store does not have yet, and pages without vectors.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use nexa_event::envelope::Fact;
 use nexa_event::fact::ClusterEvent;
 use nexa_paging::{MessageVector, OwnedPage, PageWriter, PlaceInLog, SealedPage, Told};
 use nexa_ports::pages::{BATCH_PAGES_MAX, PageBatch, Scope, Shard, Shards, StoredPage};
 use nexa_ports::store::Recorded;
-use nexa_types::{AgentId, GlobalSeq, PageId, StreamId, TenantId, Timestamp, Version};
+use nexa_types::{AgentId, Epoch, GlobalSeq, PageId, StreamId, TenantId, Timestamp, Version};
 
-use crate::ALONE;
 use crate::stored::{reach_of, stored};
 use crate::tail::LAG_FACTS_MAX;
 use crate::vectors::UNEMBEDDED_PAGES_MAX;
@@ -65,6 +64,10 @@ pub(crate) struct Taken {
 
 pub(crate) struct State {
     shards: Shards,
+    /// Under which all shards are written; 0 before they were taken over.
+    pub(crate) epoch: Epoch,
+    /// Shards that were found to be damaged.
+    pub(crate) damaged: BTreeSet<Shard>,
     pub(crate) writer: PageWriter,
     /// How far the log is folded.
     pub(crate) folded: GlobalSeq,
@@ -92,6 +95,8 @@ impl State {
     pub(crate) fn new(shards: Shards) -> Self {
         Self {
             shards,
+            epoch: Epoch(0),
+            damaged: BTreeSet::new(),
             writer: PageWriter::default(),
             folded: GlobalSeq(0),
             applied: vec![GlobalSeq(0); usize::from(shards.count())],
@@ -108,7 +113,8 @@ impl State {
     }
 
     /// The shards were taken over, and are applied so far: folds from where the least of them is.
-    pub(crate) fn take_over(&mut self, applied: Vec<GlobalSeq>, embeds: bool) {
+    pub(crate) fn take_over(&mut self, epoch: Epoch, applied: Vec<GlobalSeq>, embeds: bool) {
+        self.epoch = epoch;
         self.folded = applied.iter().copied().min().unwrap_or_default();
         self.found.clone_from(&applied);
         (self.applied, self.embeds) = (applied, embeds);
@@ -117,6 +123,14 @@ impl State {
     /// Folds from the first fact again, and offers all pages again.
     pub(crate) fn begin_again(&mut self) {
         self.found.fill(GlobalSeq(0));
+        self.writer = PageWriter::default();
+        self.folded = GlobalSeq(0);
+    }
+
+    /// A shard has lost its pages: folds from the first fact again, for it alone.
+    pub(crate) fn begin_again_for(&mut self, shard: Shard) {
+        self.applied[usize::from(shard.0)] = GlobalSeq(0);
+        self.found.clone_from(&self.applied);
         self.writer = PageWriter::default();
         self.folded = GlobalSeq(0);
     }
@@ -226,7 +240,7 @@ impl State {
                 let applied = if is_last { reached } else { self.applied[usize::from(shard.0)] };
                 let batch = PageBatch {
                     shard,
-                    epoch: ALONE,
+                    epoch: self.epoch,
                     applied,
                     pages: part.clone().map(|waiting| stored(&waiting.page, waiting.model.as_deref())).collect(),
                 };

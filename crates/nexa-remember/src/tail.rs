@@ -1,11 +1,14 @@
 //! Follows the log, and stores pages in batches.
 //!
-//! One task. It takes all shards over, folds from where the least of them is applied, and from then on whatever comes. Pages are
+//! One task. As soon as the log is to be followed it takes all shards over, folds from where the least of them is applied, and
+//! from then on whatever comes. Pages are
 //! stored every [`APPEND_EVERY`], or once [`APPEND_ROWS`] wait: one batch a shard that has some. A shard without any is told its
 //! position only once it is [`LAG_FACTS_MAX`] behind, so that a start does not read the whole log again.
 //!
 //! What the log tells to be forgotten is deleted before anything is stored, and no shard is told of a position behind it until
 //! that is done: so it is told again to whoever goes on from there.
+//!
+//! A shard that is damaged is emptied, and the log is folded again from its first fact, for that shard alone.
 //!
 //! When the store of pages fails, pages stay in memory and are offered again after a pause; at [`WAITING_PAGES_MAX`] the log is
 //! followed no further until some are stored. Of a batch that it refuses, every page is offered but the one that is refused by
@@ -16,11 +19,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use nexa_ports::pages::{PagesError, Shard};
-use nexa_types::{GlobalSeq, Millis, Timestamp};
+use nexa_types::{Epoch, GlobalSeq, Millis, Timestamp};
 use tracing::{debug, error, info, warn};
 
 use crate::state::Deletion;
-use crate::{ALONE, Shared, add};
+use crate::{Shared, add};
 
 /// How often pages are stored.
 pub const APPEND_EVERY: Millis = Millis(15_000);
@@ -54,6 +57,9 @@ pub(crate) async fn run(shared: Arc<Shared>) {
 
 async fn follow(shared: &Shared) {
     let clock = &shared.outside.clock;
+    while !shared.follows.load(Ordering::Acquire) {
+        shared.wanted.notified().await;
+    }
     while let Err(error) = take_over(shared).await {
         warn!(%error, "pages cannot be written; what is said is not stored until this is over");
         clock.wait_until(clock.now().after(RETRY_AFTER)).await;
@@ -62,12 +68,7 @@ async fn follow(shared: &Shared) {
     let mut head = shared.outside.store.head();
     let mut due = clock.now().after(APPEND_EVERY);
     loop {
-        if !shared.follows.load(Ordering::Acquire) {
-            shared.wanted.notified().await;
-            shared.state().whole_at = clock.now();
-            due = clock.now().after(APPEND_EVERY);
-            continue;
-        }
+        rewrite_damaged(shared).await;
         head.mark_unchanged();
         let is_whole = fold(shared).await;
         if is_due_now(shared) || clock.now() >= due {
@@ -101,19 +102,64 @@ async fn rest(shared: &Shared, head: &mut tokio::sync::watch::Receiver<GlobalSeq
     }
 }
 
+/// Takes all shards over under one epoch, later than any before: by the clock or, where that has gone back, by the store.
 async fn take_over(shared: &Shared) -> Result<(), PagesError> {
+    let mut epoch = Epoch(shared.outside.clock.now().0.max(1));
+    loop {
+        match take_over_under(shared, epoch).await {
+            Ok(applied) => {
+                shared.state().take_over(epoch, applied, shared.outside.embedder.is_some());
+                return Ok(());
+            }
+            Err(PagesError::Fenced { current, .. }) if current >= epoch => epoch = Epoch(current.0 + 1),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Takes all shards over, and empties those that are damaged; gives how far each is applied.
+async fn take_over_under(shared: &Shared, epoch: Epoch) -> Result<Vec<GlobalSeq>, PagesError> {
     let pages = &shared.outside.pages;
     let mut applied = Vec::new();
     for shard in pages.shards().all() {
-        applied.push(pages.take_over(shard, ALONE).await?);
+        applied.push(match pages.take_over(shard, epoch).await {
+            Err(error @ PagesError::Damaged { .. }) => {
+                empty(shared, shard, epoch, &error.to_string()).await?;
+                GlobalSeq(0)
+            }
+            taken => taken?,
+        });
     }
-    let furthest = applied.iter().copied().max().unwrap_or_default();
-    shared.state().take_over(applied, shared.outside.embedder.is_some());
-    if furthest > GlobalSeq(0) {
-        debug!(%furthest, "there are pages: the log is followed");
-        shared.follows.store(true, Ordering::Release);
-    }
+    Ok(applied)
+}
+
+async fn empty(shared: &Shared, shard: Shard, epoch: Epoch, why: &str) -> Result<(), PagesError> {
+    shared.outside.pages.drop_pages(shard, epoch).await?;
+    add(&shared.counters.emptied, 1);
+    error!(shard = shard.0, why, "a damaged shard is emptied; its pages are made again from the log");
     Ok(())
+}
+
+/// Empties shards that were found to be damaged, and has the log folded again for them.
+async fn rewrite_damaged(shared: &Shared) {
+    let (damaged, epoch) = {
+        let mut state = shared.state();
+        (std::mem::take(&mut state.damaged), state.epoch)
+    };
+    for shard in damaged {
+        match empty(shared, shard, epoch, "found while it was read or written").await {
+            Ok(()) => {
+                let mut state = shared.state();
+                state.begin_again_for(shard);
+                // Under the lock, as in `fold`.
+                shared.folded.send_replace(state.folded);
+            }
+            Err(error) => {
+                warn!(shard = shard.0, %error, "a damaged shard cannot be emptied until this is over");
+                shared.state().damaged.insert(shard);
+            }
+        }
+    }
 }
 
 /// Folds until there is nothing new. False if it has to be tried again later.
@@ -178,7 +224,8 @@ async fn delete_forgotten(shared: &Shared) {
     let deletions = shared.state().deletions();
     for deletion in deletions {
         let Deletion { tenant, agent, up_to, .. } = deletion.clone();
-        match shared.outside.pages.delete_agent(ALONE, tenant, agent, up_to).await {
+        let epoch = shared.state().epoch;
+        match shared.outside.pages.delete_agent(epoch, tenant, agent, up_to).await {
             Ok(pages) => {
                 debug!(%agent, pages, "pages of an agent that is forgotten are deleted");
                 shared.state().deleted(&deletion);
@@ -240,11 +287,17 @@ async fn failed(shared: &Shared, shard: Shard, error: &PagesError) {
     match error {
         PagesError::Fenced { .. } | PagesError::Unknown(_) => {
             info!(shard = shard.0, %error, "the shard is taken over again");
-            if let Err(error) = shared.outside.pages.take_over(shard, ALONE).await {
+            let epoch = shared.state().epoch;
+            if let Err(error) = shared.outside.pages.take_over(shard, epoch).await {
                 warn!(shard = shard.0, %error, "pages of a shard cannot be written until this is over");
             }
         }
-        PagesError::Damaged { .. } | PagesError::Unavailable(_) | PagesError::Refused(_) => {
+        PagesError::Damaged { shard, .. } => {
+            warn!(shard = shard.0, %error, "a shard is damaged");
+            shared.state().damaged.insert(*shard);
+            shared.wanted.notify_one();
+        }
+        PagesError::Unavailable(_) | PagesError::Refused(_) => {
             warn!(shard = shard.0, %error, "pages of a shard cannot be written until this is over");
         }
     }

@@ -57,13 +57,17 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     }
 }
 
-/// A stored page; `None` if it is gone or damaged: it is found by its words then, if at all. While the store is away, how long
+/// A stored page; `None` if it is gone, or damaged and therefore made again. While the store is away, how long
 /// to rest.
 async fn read(shared: &Shared, which: Unembedded) -> Result<Option<SealedPage>, Millis> {
     let Unembedded { tenant, agent, page } = which.clone();
     match shared.outside.pages.read(tenant, agent, vec![page]).await {
         Ok(found) => Ok(found.first().and_then(sealed)),
         Err(error @ (PagesError::Damaged { .. } | PagesError::Refused(_))) => {
+            if let PagesError::Damaged { shard, .. } = error {
+                shared.state().damaged.insert(shard);
+                shared.wanted.notify_one();
+            }
             debug!(%page, %error, "a page stays without vectors");
             Ok(None)
         }

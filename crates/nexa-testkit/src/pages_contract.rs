@@ -44,6 +44,7 @@ pub async fn run_all<P: Place>(make: impl AsyncFn() -> P) {
     nearness_is_exact_among_few_pages(&make().await).await;
     a_vector_that_comes_later_is_found_then(&make().await).await;
     compaction_changes_no_answer(&make().await).await;
+    a_dropped_shard_takes_its_pages_again(&make().await).await;
     what_is_too_large_is_refused_whole(&make().await).await;
 }
 
@@ -493,6 +494,30 @@ pub async fn compaction_changes_no_answer(place: &impl Place) {
     assert_eq!(again.rows_after, compacted.rows_after, "there is nothing left to drop");
     pages.append(batch(shard, 1, 20, vec![page(agent(1), 60, "one more")])).await.expect("writing goes on");
     assert_eq!(scanned(&pages, agent(1)).await.len(), 10);
+}
+
+/// PG-8.
+pub async fn a_dropped_shard_takes_its_pages_again(place: &impl Place) {
+    let pages = place.open().await;
+    let (gone, kept) = (page(agent(1), 1, "the secret fox"), page(agent(1), 5, "the shared fox"));
+    let shard = pages.shards().of(agent(1));
+    take(&pages, agent(1), 2).await;
+    pages.append(batch(shard, 2, 7, vec![gone.clone(), kept.clone()])).await.expect("appended");
+    assert_eq!(pages.delete_agent(Epoch(2), TenantId::local(), agent(1), Version(4)).await, Ok(1));
+    let fenced = pages.drop_pages(shard, Epoch(1)).await;
+    assert_eq!(fenced, Err(PagesError::Fenced { given: Epoch(1), current: Epoch(2) }));
+    assert_eq!(scanned(&pages, agent(1)).await, std::slice::from_ref(&kept));
+    pages.drop_pages(shard, Epoch(3)).await.expect("dropped");
+    assert_eq!(scanned(&pages, agent(1)).await, vec![]);
+    let stale = pages.append(batch(shard, 2, 8, vec![kept.clone()])).await;
+    assert_eq!(stale, Err(PagesError::Fenced { given: Epoch(2), current: Epoch(3) }));
+    let later = place.open().await;
+    assert_eq!(take(&later, agent(1), 3).await.1, GlobalSeq(0));
+    assert_eq!(scanned(&later, agent(1)).await, vec![]);
+    later.append(batch(shard, 3, 7, vec![gone, kept.clone()])).await.expect("written again");
+    for handle in [&later, &place.open().await] {
+        assert_eq!(scanned(handle, agent(1)).await, std::slice::from_ref(&kept), "what was deleted stays so");
+    }
 }
 
 /// The limits of the port.

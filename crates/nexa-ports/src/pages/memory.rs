@@ -129,6 +129,17 @@ impl PageStore for MemoryPages {
         }))
     }
 
+    fn drop_pages(&self, shard: Shard, epoch: Epoch) -> Done<'_, ()> {
+        ready(self.shard(shard, |state| {
+            if epoch < state.epoch || epoch == Epoch(0) {
+                return Err(PagesError::Fenced { given: epoch, current: state.epoch });
+            }
+            (state.epoch, state.applied) = (epoch, GlobalSeq(0));
+            state.rows.clear();
+            Ok(())
+        }))
+    }
+
     fn append(&self, batch: PageBatch) -> Done<'_, ()> {
         ready(batch.check(self.shards).and_then(|()| {
             self.written(batch.shard, batch.epoch, |state| {

@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "each file of tests uses some of it")]
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use nexa_event::effect::{Answer, Conversation, ConversationScope, Finish, Heard, ModelReply, Role};
@@ -55,6 +55,8 @@ pub(crate) struct Failing {
     pub(crate) keeps: AtomicBool,
     /// Whether no page can be read by its id.
     pub(crate) is_unreadable: AtomicBool,
+    /// Shards that are damaged until they are dropped.
+    pub(crate) damaged: Mutex<Vec<Shard>>,
     /// Batches that are taken before all others fail.
     pub(crate) takes: AtomicUsize,
 }
@@ -67,9 +69,19 @@ impl PageStore for Failing {
         self.pages.shards()
     }
     fn take_over(&self, shard: Shard, epoch: Epoch) -> Done<'_, GlobalSeq> {
+        if let Some(damaged) = self.damage(shard) {
+            return damaged;
+        }
         self.pages.take_over(shard, epoch)
     }
+    fn drop_pages(&self, shard: Shard, epoch: Epoch) -> Done<'_, ()> {
+        self.damaged.lock().unwrap().retain(|damaged| *damaged != shard);
+        self.pages.drop_pages(shard, epoch)
+    }
     fn append(&self, batch: PageBatch) -> Done<'_, ()> {
+        if let Some(damaged) = self.damage(batch.shard) {
+            return damaged;
+        }
         if self.fails.load(Ordering::SeqCst) {
             return Box::pin(async { Err(PagesError::Unavailable("told to".into())) });
         }
@@ -88,6 +100,9 @@ impl PageStore for Failing {
         self.pages.read(tenant, agent, ids)
     }
     fn scan(&self, tenant: TenantId, agent: AgentId, from: Version, pages_max: usize) -> Done<'_, Vec<StoredPage>> {
+        if let Some(damaged) = self.damage(self.pages.shards().of(agent)) {
+            return damaged;
+        }
         self.pages.scan(tenant, agent, from, pages_max)
     }
     fn search(&self, scope: Scope, query: PageQuery) -> Done<'_, Vec<Hit>> {
@@ -111,7 +126,19 @@ impl Failing {
     fn empty() -> Arc<Self> {
         let pages = MemoryPages::new(Shards::new(4).unwrap());
         let [fails, keeps, is_unreadable] = [false; 3].map(AtomicBool::new);
-        Arc::new(Self { pages, fails, keeps, is_unreadable, takes: AtomicUsize::new(usize::MAX) })
+        let (damaged, takes) = (Mutex::default(), AtomicUsize::new(usize::MAX));
+        Arc::new(Self { pages, fails, keeps, is_unreadable, damaged, takes })
+    }
+
+    /// The shard of an agent cannot be read any more.
+    pub(crate) fn break_shard_of(&self, agent: AgentId) {
+        self.damaged.lock().unwrap().push(self.pages.shards().of(agent));
+    }
+
+    fn damage<T: Send>(&self, shard: Shard) -> Option<Done<'static, T>> {
+        let is_damaged = self.damaged.lock().unwrap().contains(&shard);
+        let what = "told to".to_owned();
+        is_damaged.then(|| Box::pin(async move { Err(PagesError::Damaged { shard, what }) }) as Done<'static, T>)
     }
 }
 
@@ -127,6 +154,12 @@ impl Desk {
     pub(crate) fn neighbour(&self) -> Self {
         let (store, clock) = (self.store.clone(), self.clock.clone());
         Self { store, pages: Failing::empty(), clock, writing: self.writing.clone() }
+    }
+
+    /// The same log and the same pages, for another process.
+    pub(crate) fn same(&self) -> Self {
+        let (store, pages) = (self.store.clone(), self.pages.clone());
+        Self { store, pages, clock: self.clock.clone(), writing: self.writing.clone() }
     }
 
     pub(crate) fn start(&self, embedder: Option<Arc<dyn Embedder>>) -> Remembrance {

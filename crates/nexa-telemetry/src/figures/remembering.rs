@@ -41,6 +41,9 @@ pub const REMEMBERING: &[RememberingFigure] = &[
     of("nexa_pages_failures_total", Kind::Counter, "Times that the store of pages took no change.", |standing| {
         standing.failures as f64
     }),
+    of("nexa_pages_shards_emptied_total", Kind::Counter, "Damaged shards that were written again.", |standing| {
+        standing.emptied as f64
+    }),
     of("nexa_pages_embedded_total", Kind::Counter, "Messages in pages that have got a vector.", |standing| {
         standing.embedded as f64
     }),
