@@ -1,7 +1,9 @@
 //! An agent that remembers, as a person sees it: a program is run on a server, and the command line finds what was said, also after
 //! the server was killed.
 
-use nexa_tests::{Desk, Server};
+use std::path::{Path, PathBuf};
+
+use nexa_tests::{Desk, Server, wait_until};
 use serde_json::{Value, json};
 
 /// The diary's reader asks for three days and answers.
@@ -94,4 +96,53 @@ fn what_an_agent_said_and_heard_is_found_counted_exported_and_forgotten() {
     house.types(&["memory", "rebuild"]);
     assert!(house.objects(&["memory", "export", &agent]).is_empty());
     assert_eq!(house.objects(&["memory", "forget", &agent])[0]["forgotten_pages"], 0);
+}
+
+/// Of a build that keeps pages on disk, as `cargo xtask test --apart` makes it.
+#[test]
+fn pages_on_disk_outlive_their_node_and_are_written_again_where_they_are_damaged() {
+    if std::env::var_os("NEXA_TEST_LANCE").is_none() {
+        eprintln!("skipped: this build keeps pages in memory; `cargo xtask test --apart` has one that does not");
+        return;
+    }
+    let mut house = House::open();
+    let folder = house.desk.path("data/pages/shards");
+    assert!(!folder.exists(), "nobody has remembered anything");
+    let agent = house.reads();
+    let finds = |house: &House| {
+        let out = house.desk.run(&["recall", &agent, "heron", "-k", "1", "--server", &house.server.address]);
+        out.status.success() && out.out.contains("heron")
+    };
+    assert!(finds(&house));
+    // What waits is stored when a node ends in good order.
+    house.server.process.signal("TERM");
+    assert!(house.server.process.wait().success());
+    let files = files_below(&folder);
+    assert!(files.iter().any(|file| file.extension().is_some_and(|kind| kind == "lance")), "{files:?}");
+    house.server = server(&house.desk);
+    assert!(finds(&house));
+    assert_eq!(house.objects(&["memory", "pages", &agent])[0]["stored"], true);
+    assert!(!house.server.process.said_so_far().contains("is emptied"));
+
+    // Whatever becomes of its files, the log has what was said.
+    house.server.process.kill();
+    for file in files_below(&folder) {
+        let mut bytes = std::fs::read(&file).expect("it is readable");
+        bytes.iter_mut().for_each(|byte| *byte ^= 0x55);
+        std::fs::write(&file, bytes).expect("it can be written to");
+    }
+    house.server = server(&house.desk);
+    wait_until("what was said to be found again", || finds(&house));
+    assert!(house.server.process.said_so_far().contains("is emptied"));
+    house.types(&["memory", "forget", &agent]);
+    house.server.process.signal("TERM");
+    assert!(house.server.process.wait().success());
+    house.server = server(&house.desk);
+    assert!(house.objects(&["recall", &agent, "heron"]).is_empty());
+    assert!(!house.server.process.said_so_far().contains("is emptied"), "what was written again can be read");
+}
+
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).expect("it is there").map(|entry| entry.expect("it is readable").path());
+    entries.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect()
 }

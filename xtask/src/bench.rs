@@ -44,6 +44,6 @@ pub(crate) fn context(options: &[&str]) -> Outcome {
     let folder = target_dir().join("bench");
     std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let folder = folder.to_string_lossy();
-    let run = ["run", "--quiet", "--release", "--manifest-path", APART, "--example", "context", "--"];
+    let run = ["run", "--quiet", "--release", "--package", APART, "--example", "context", "--"];
     process::run("cargo", &[&run[..], &["--folder", &folder], options].concat())
 }

@@ -36,7 +36,7 @@ usage: cargo xtask COMMAND
   test            format, tidy, lints, unit and process tests
   test --quick    the same without lints and without tests of whole processes
   test --slow     tests that take too long for that, optimised: a million gangs
-  test --apart    lints and tests of nexa-pages, whose libraries take longer to build than all the rest
+  test --apart    lints and tests of what keeps pages in Lance, which takes as long to build as all the rest
   bench NAME [OPTION…]
                   build for release and measure: cluster, context, core, eviction, language, retrieval, scheduler; the last
                   line is one JSON object

@@ -14,12 +14,14 @@ pub(crate) enum Tier {
     Full,
     /// What takes too long for that: tests that are marked `#[ignore]`, optimised.
     Slow,
-    /// The package that is a workspace of its own.
+    /// What needs Lance.
     Apart,
 }
 
-/// A package whose libraries take longer to build than all the rest together.
-pub(crate) const APART: &str = "crates/nexa-pages/Cargo.toml";
+/// A package whose libraries take as long to build as all the rest together.
+pub(crate) const APART: &str = "nexa-pages";
+/// All the others.
+const OTHERS: [&str; 3] = ["--workspace", "--exclude", APART];
 
 /// Packages whose ignored tests are slow ones. Elsewhere, ignored tests are parts of others, which start them.
 const SLOW: &[&str] = &["nexa-battery", "nexa-model", "nexa-sched", "nexa-sim", "nexa-tests"];
@@ -37,10 +39,15 @@ pub(crate) fn run(tier: Tier) -> Outcome {
         return run_with("cargo", &args, &[lto, ("NEXA_BIN", &nexa.to_string_lossy())]);
     }
     if tier == Tier::Apart {
-        let apart = ["--manifest-path", APART, "--profile", "fast", "--all-targets"];
-        process::run("cargo", &["fmt", "--manifest-path", APART, "--check"])?;
-        process::run("cargo", &[&["clippy", "--quiet"][..], &apart, &["--", "-D", "warnings"]].concat())?;
-        return process::run("cargo", &[&["test"][..], &apart].concat());
+        // What keeps pages, the binary with it, and the tests of agents that remember.
+        let built = ["--package", APART, "--package", "nexa", "--package", "nexa-tests", "--features", "nexa/lance"];
+        let built = [&["--profile", "fast"][..], &built].concat();
+        process::run("cargo", &[&["clippy", "--quiet"][..], &built, &["--", "-D", "warnings"]].concat())?;
+        process::run("cargo", &[&["build", "--quiet"][..], &built, &["--bin", "nexa", "--test", "memory"]].concat())?;
+        process::run("cargo", &["test", "--profile", "fast", "--package", APART, "--all-targets"])?;
+        let nexa = binary("nexa");
+        let env = [("NEXA_BIN", &*nexa.to_string_lossy()), ("NEXA_TEST_LANCE", "1")];
+        return run_with("cargo", &[&["test"][..], &built, &["--test", "memory"]].concat(), &env);
     }
     setup::install(setup::Scope::Tests)?;
     process::run("cargo", &["fmt", "--all", "--check"])?;
@@ -48,15 +55,15 @@ pub(crate) fn run(tier: Tier) -> Outcome {
     if tier == Tier::Quick {
         return process::run(
             "cargo",
-            &["test", "--quiet", "--profile", "fast", "--workspace", "--exclude", "nexa-tests"],
+            &[&["test", "--quiet", "--profile", "fast"][..], &OTHERS, &["--exclude", "nexa-tests"]].concat(),
         );
     }
     process::run(
         "cargo",
-        &["clippy", "--quiet", "--profile", "fast", "--workspace", "--all-targets", "--", "-D", "warnings"],
+        &[&["clippy", "--quiet", "--profile", "fast"][..], &OTHERS, &["--all-targets", "--", "-D", "warnings"]].concat(),
     )?;
     // The binaries are built with the features of the tests, so that nothing is built twice: with a test beside them.
-    let build = ["build", "--quiet", "--profile", "fast", "--workspace"];
+    let build = [&["build", "--quiet", "--profile", "fast"][..], &OTHERS].concat();
     let (nexa, next) = (binary("nexa"), binary("nexa-next"));
     // First what stands in for the next release, which is then replaced by this one. They differ in one crate only.
     let stand_in = ["--bin", "nexa", "--test", "rolling", "--features", "nexa/next-format"];
@@ -77,7 +84,7 @@ pub(crate) fn run(tier: Tier) -> Outcome {
         ("NEXA_TEST_PYTHON", python.to_string_lossy().into_owned()),
     ];
     let env: Vec<(&str, &str)> = env.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    run_with("cargo", &["test", "--profile", "fast", "--workspace"], &env)
+    run_with("cargo", &[&["test", "--profile", "fast"][..], &OTHERS].concat(), &env)
 }
 
 /// A Python with the generated client's packages, in the target directory.

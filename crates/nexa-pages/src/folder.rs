@@ -30,6 +30,8 @@ use crate::trouble::Trouble;
 const SCHEME: &str = "file-object-store";
 /// What says how many shards there are.
 const FORMAT_FILE: &str = "pages.nexa";
+/// What is made for the first writer.
+const SHARDS_FOLDER: &str = "shards";
 const FORMAT: &str = "nexa pages 1, shards ";
 /// No index of Lance is used, so nothing is in this cache.
 const INDEX_CACHE_BYTES: usize = 1 << 20;
@@ -87,6 +89,11 @@ impl Folder {
             self.root.display(),
             wanted.trim()
         )))
+    }
+
+    /// Whether any shard was ever written to.
+    pub(crate) fn has_shards(&self) -> bool {
+        self.root.join(SHARDS_FOLDER).is_dir()
     }
 
     /// The caches that every dataset shares.
@@ -242,11 +249,11 @@ fn make_folder(root: &Path) -> std::io::Result<PathBuf> {
 }
 
 fn claims_of(shard: Shard) -> String {
-    format!("shards/{:04}/claims", shard.0)
+    format!("{SHARDS_FOLDER}/{:04}/claims", shard.0)
 }
 
 fn parts_of(shard: Shard) -> String {
-    format!("shards/{:04}/parts", shard.0)
+    format!("{SHARDS_FOLDER}/{:04}/parts", shard.0)
 }
 
 fn claim_number(name: &str) -> Option<u64> {

@@ -106,6 +106,12 @@ impl LancePages {
         Ok(Self { shards, stores, memory: reading::memory(settings.memory_bytes) })
     }
 
+    /// Whether anybody ever wrote here.
+    #[must_use]
+    pub fn has_some(&self) -> bool {
+        self.stores.first().is_some_and(|store| store.folder.has_shards())
+    }
+
     /// What is kept in memory to answer from, in bytes.
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {

@@ -19,7 +19,8 @@
 //! processes that had the folder before, so that one of them that still runs writes nothing any more. A store that several
 //! nodes share would need an owner for each shard.
 //!
-//! A shard that cannot be read, because its files are damaged, is emptied and written again from the log, without being asked.
+//! A shard that cannot be read, because its files are damaged, is emptied and written again from the log, without being asked; so
+//! is one that is ahead of the log, as after a copy of that was put back.
 //!
 //! Holds:
 //!   RM-1  an answer shows every message that the log had when it was asked, or the call is refused as behind
@@ -190,7 +191,7 @@ pub struct Standing {
     pub ranked: u64,
     /// Times that the store refused or lost a batch, which is then offered again.
     pub failures: u64,
-    /// Shards that were damaged, and emptied to be written again.
+    /// Shards that were damaged or ahead of the log, and emptied to be written again.
     pub emptied: u64,
 }
 

@@ -117,14 +117,19 @@ async fn take_over(shared: &Shared) -> Result<(), PagesError> {
     }
 }
 
-/// Takes all shards over, and empties those that are damaged; gives how far each is applied.
+/// Takes all shards over, and empties those that are damaged, or ahead of the log: they are of another one, or of what was lost
+/// when a copy of it was put back. Gives how far each is applied.
 async fn take_over_under(shared: &Shared, epoch: Epoch) -> Result<Vec<GlobalSeq>, PagesError> {
-    let pages = &shared.outside.pages;
+    let (pages, head) = (&shared.outside.pages, *shared.outside.store.head().borrow());
     let mut applied = Vec::new();
     for shard in pages.shards().all() {
         applied.push(match pages.take_over(shard, epoch).await {
             Err(error @ PagesError::Damaged { .. }) => {
                 empty(shared, shard, epoch, &error.to_string()).await?;
+                GlobalSeq(0)
+            }
+            Ok(position) if position > head => {
+                empty(shared, shard, epoch, "its pages are of facts that the log does not have").await?;
                 GlobalSeq(0)
             }
             taken => taken?,
@@ -136,7 +141,7 @@ async fn take_over_under(shared: &Shared, epoch: Epoch) -> Result<Vec<GlobalSeq>
 async fn empty(shared: &Shared, shard: Shard, epoch: Epoch, why: &str) -> Result<(), PagesError> {
     shared.outside.pages.drop_pages(shard, epoch).await?;
     add(&shared.counters.emptied, 1);
-    error!(shard = shard.0, why, "a damaged shard is emptied; its pages are made again from the log");
+    error!(shard = shard.0, why, "a shard is emptied; its pages are made again from the log");
     Ok(())
 }
 

@@ -86,6 +86,25 @@ async fn a_shard_that_is_damaged_at_a_start_is_written_again() {
 }
 
 #[tokio::test]
+async fn pages_of_facts_that_the_log_does_not_have_are_made_anew() {
+    let desk = Desk::new();
+    let remembrance = desk.start(None);
+    let who = talker(&desk, &[]).await;
+    assert_eq!(asked(&remembrance, &who).await, Ok("answer 1".to_owned()));
+    desk.until_stored(&remembrance, 2).await;
+    remembrance.stop(std::time::Duration::from_secs(5)).await;
+
+    // An older copy of the log was put back, in which somebody has said less.
+    let older = Desk { store: Arc::default(), ..desk.same() };
+    let mut same = older.born("t", 1, ConversationScope::Agent).await;
+    older.turn(&mut same, "question 0", "answer 0").await;
+    let again = older.start(None);
+    assert_eq!(asked(&again, &same).await, Ok("answer 0".to_owned()));
+    let (pages, _) = again.pages(&same.tenant, same.agent, nexa_types::Version(0), 9).await.unwrap();
+    assert_eq!(pages.iter().map(|page| page.messages).sum::<u32>(), 2);
+}
+
+#[tokio::test]
 async fn a_process_writes_after_one_before_it_also_if_the_clock_has_gone_back() {
     let desk = Desk::new();
     let earlier = desk.start(None);

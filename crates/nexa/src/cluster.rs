@@ -133,7 +133,8 @@ pub(crate) async fn join(joining: Joining<'_>) -> Result<Among, Failure> {
     match come_in(&joining, card, relay, &links, config, &ports).await {
         Ok((cluster, node)) => {
             let seen = Arc::new(Seen(cluster.clone()));
-            let remembrance = remembering::start(joining.project, None, &ports, &joining.backend.writing)?;
+            let of = remembering::Of { node: &joining.name, data: None, models: None };
+            let remembrance = remembering::start(of, joining.project, &ports, &joining.backend.writing).await?;
             let neighbours = Some(cluster.neighbours());
             let before = Before { tokens: joining.tokens, fleet: seen, neighbours, remembrance };
             let wired = wiring::open(node, joining.backend, &ports, before, joining.door, joining.porch).await?;

@@ -42,6 +42,9 @@ pub(crate) struct Project {
     /// What makes vectors of texts.
     #[serde(default)]
     embedding: EmbeddingSettings,
+    /// Where pages of what agents remember are kept.
+    #[serde(default)]
+    pub(crate) pages: PageSettings,
     /// What the process may take.
     #[serde(default)]
     pub(crate) node: NodeSettings,
@@ -71,6 +74,22 @@ impl NodeSettings {
     /// The same in bytes.
     pub(crate) fn memory_max(&self) -> Option<u64> {
         self.memory_mib.map(|mib| mib.get().saturating_mul(1 << 20))
+    }
+}
+
+/// Where pages of what agents remember are kept.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PageSettings {
+    /// A folder in which every node has one of its own, by its name, relative to `nexa.toml`. Without it a node by itself has
+    /// them in its data folder, and one of a cluster in memory.
+    pub(crate) folder: Option<PathBuf>,
+}
+
+impl PageSettings {
+    /// The same as seen from elsewhere than `nexa.toml`.
+    fn below(self, folder: &Path) -> Self {
+        Self { folder: self.folder.map(|pages| folder.join(pages)) }
     }
 }
 
@@ -227,6 +246,7 @@ impl Project {
         if let Some(folder) = file.parent() {
             project.tools = project.tools.below(folder);
             project.cluster = project.cluster.below(folder);
+            project.pages = project.pages.below(folder);
         }
         Ok(project)
     }

@@ -1,9 +1,11 @@
 //! What agents remember, on this node: here it is chosen where pages are kept.
 //!
-//! At present in memory: a restart makes them again from the log, as soon as somebody asks or an agent remembers. Each node of a
-//! cluster has all of them, for each follows the log by itself; what is forgotten is told by the log as well. A store on disk goes in the place of [`MemoryPages`].
+//! A build with the feature `lance` keeps them on disk: a node by itself in its data folder, one of a cluster where `[pages]` in
+//! nexa.toml says. Otherwise they are in memory, and a restart makes them again from the log, as soon as somebody asks or an
+//! agent remembers. Each node of a cluster has all of them, for each follows the log by itself; what is forgotten is told by the
+//! log as well.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nexa_cli::failure::Failure;
@@ -11,30 +13,74 @@ use nexa_ports::formats::Writing;
 use nexa_ports::pages::{MemoryPages, PageStore, Shards};
 use nexa_remember::{Outside, Remembrance};
 use nexa_runtime::Ports;
+use nexa_types::NodeId;
 
 use crate::config::Project;
 use crate::wiring;
 
 /// Parts of all pages: as many for ever as a store was made with.
-const SHARDS: Shards = Shards::new(64).expect("it is within what there can be");
+const SHARDS: Shards = Shards::new(16).expect("it is within what there can be");
+/// The folder of pages in the data folder of a node by itself.
+const FOLDER: &str = "pages";
+
+/// Whose pages are kept.
+pub(crate) struct Of<'a> {
+    /// The node.
+    pub(crate) node: &'a NodeId,
+    /// Its data folder, if it has one.
+    pub(crate) data: Option<&'a Path>,
+    /// Where embedded models are.
+    pub(crate) models: Option<&'a Path>,
+}
 
 /// Begins to keep what agents remember.
-pub(crate) fn start(
+pub(crate) async fn start(
+    of: Of<'_>,
     project: &Project,
-    models: Option<&Path>,
     ports: &Ports,
     writing: &Writing,
 ) -> Result<Remembrance, Failure> {
-    Ok(Remembrance::start(Outside {
+    let named = project.pages.folder.as_ref().map(|folder| folder.join(of.node.as_str()));
+    let kept = match named.or_else(|| of.data.map(|data| data.join(FOLDER))) {
+        Some(folder) => on_disk(folder, project).await?,
+        None => Kept { pages: Arc::new(MemoryPages::new(SHARDS)), has_some: false },
+    };
+    let remembrance = Remembrance::start(Outside {
         store: Arc::clone(&ports.store),
-        pages: pages(),
-        embedder: wiring::embedder(project, models)?,
+        pages: kept.pages,
+        embedder: wiring::embedder(project, of.models)?,
         clock: Arc::clone(&ports.clock),
         writing: writing.clone(),
-    }))
+    });
+    if kept.has_some {
+        // So that whoever asks first does not wait for what was said since.
+        remembrance.follow();
+    }
+    Ok(remembrance)
 }
 
-/// Where pages are kept.
-fn pages() -> Arc<dyn PageStore> {
-    Arc::new(MemoryPages::new(SHARDS))
+struct Kept {
+    pages: Arc<dyn PageStore>,
+    /// Whether they were written to before.
+    has_some: bool,
+}
+
+#[cfg(feature = "lance")]
+async fn on_disk(folder: PathBuf, _: &Project) -> Result<Kept, Failure> {
+    let at = folder.to_string_lossy();
+    let pages = nexa_pages::LancePages::open(&at, SHARDS, nexa_pages::Settings::default()).await;
+    let pages = pages.map_err(|error| {
+        Failure::error(format!("pages of what agents remember cannot be kept in {at}: {error}"))
+            .hint("they are made from the log: the folder may be moved away, and another is filled")
+    })?;
+    Ok(Kept { has_some: pages.has_some(), pages: Arc::new(pages) })
+}
+
+#[cfg(not(feature = "lance"))]
+async fn on_disk(_: PathBuf, project: &Project) -> Result<Kept, Failure> {
+    if project.pages.folder.is_some() {
+        return Err(Failure::error("`folder` under `[pages]` in nexa.toml: this build keeps pages in memory only")
+            .hint("leave it out, or build nexa with `--features lance`"));
+    }
+    Ok(Kept { pages: Arc::new(MemoryPages::new(SHARDS)), has_some: false })
 }

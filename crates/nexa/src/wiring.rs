@@ -146,10 +146,12 @@ pub(crate) async fn wire(
     let ports = ports(&backend, project, Arc::new(router(Some(data), project, args)?))?;
     // Before anything is done with it.
     let anchoring = Anchoring::beside(data, Arc::clone(&backend.audit), Arc::clone(&ports.clock)).await?;
+    let node_name = name.clone();
     let node = start(node_config(name, project)?, ports.clone()).await?;
     let bound = listen.bind_behind(cover).await.map_err(|error| Failure::error(chain(&error)))?;
     let fleet = Lone::new(Arc::new(node.clone()), bound.address());
-    let remembrance = remembering::start(project, args.models_dir.as_deref(), &ports, &backend.writing)?;
+    let of = remembering::Of { node: &node_name, data: Some(data), models: args.models_dir.as_deref() };
+    let remembrance = remembering::start(of, project, &ports, &backend.writing).await?;
     let before = Before { tokens: tokens.map(Arc::new), fleet: Arc::new(fleet), neighbours: None, remembrance };
     let wired = open(node, backend, &ports, before, bound, Arc::new(porch)).await?;
     Ok(Wired { anchoring: Some(anchoring), ..wired })
