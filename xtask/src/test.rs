@@ -60,7 +60,8 @@ pub(crate) fn run(tier: Tier) -> Outcome {
     }
     process::run(
         "cargo",
-        &[&["clippy", "--quiet", "--profile", "fast"][..], &OTHERS, &["--all-targets", "--", "-D", "warnings"]].concat(),
+        &[&["clippy", "--quiet", "--profile", "fast"][..], &OTHERS, &["--all-targets", "--", "-D", "warnings"]]
+            .concat(),
     )?;
     // The binaries are built with the features of the tests, so that nothing is built twice: with a test beside them.
     let build = [&["build", "--quiet", "--profile", "fast"][..], &OTHERS].concat();

@@ -112,8 +112,9 @@ fn refusal(error: RememberError) -> Refusal {
             PagesError::Unavailable(_) | PagesError::Unknown(_) | PagesError::Fenced { .. } => {
                 Refusal::new(Reason::StoreUnavailable, message).hint("ask again a little later")
             }
-            PagesError::Damaged { .. } => Refusal::new(Reason::StoreUnavailable, message)
-                .hint("that is being done: ask again a little later"),
+            PagesError::Damaged { .. } => {
+                Refusal::new(Reason::StoreUnavailable, message).hint("that is being done: ask again a little later")
+            }
             PagesError::Refused(_) => Refusal::new(Reason::InvalidArgument, message),
         },
     }

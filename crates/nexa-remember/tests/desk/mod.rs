@@ -2,8 +2,8 @@
 
 #![allow(dead_code, reason = "each file of tests uses some of it")]
 
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use nexa_event::effect::{Answer, Conversation, ConversationScope, Finish, Heard, ModelReply, Role};
 use nexa_event::envelope::Fact;
