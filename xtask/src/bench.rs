@@ -1,6 +1,7 @@
 //! The benches, by the name of their suite. Built for release, run one at a time, the figures on the last line as JSON.
 
 use crate::process::{self, Outcome, target_dir};
+use crate::start;
 use crate::test::APART;
 
 /// The suites that `nexa-bench` has.
@@ -26,6 +27,13 @@ pub(crate) fn run(suite: &str, options: &[&str]) -> Outcome {
     if suite == "core" {
         // Build results lie on a disk, which cannot be said of the folder for temporary files.
         args.extend(["--folder", &folder]);
+        match start::found(&release.join("nexa")) {
+            Ok((found, named)) if found * 10 < named * 9 => {
+                eprintln!("bench: {found} of {named} functions of a start are where they were: cargo xtask start-order")
+            }
+            Ok(_) => {}
+            Err(error) => eprintln!("bench: whether functions of a start lie side by side is not known: {error}"),
+        }
     }
     args.extend(options);
     process::run(release.join("nexa-bench"), &args)

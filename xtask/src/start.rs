@@ -3,8 +3,8 @@
 //! The system maps the sixteen pages around each that is touched. A start runs five megabytes of functions; scattered over
 //! the program they have it map eighteen. `crates/nexa/start.order` names them, `crates/nexa/build.rs` hands the names to
 //! the linker, and this writes them anew: names of functions carry hashes of what their crate depends on, so the list
-//! ages with each new version of a dependency. A name that no longer exists is ignored; `start_peak_mib` of
-//! `cargo xtask bench core` says when it is time.
+//! ages with each new version of a dependency. A name that no longer exists is ignored; `cargo xtask bench core` says how many
+//! do, and `start_peak_mib` what that costs.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -12,6 +12,8 @@ use std::process::{Command, Stdio};
 
 use crate::process::{self, Outcome, is_on_path, root, target_dir};
 
+/// Where the names are.
+const LIST: &str = "crates/nexa/start.order";
 /// What is started: as little as can be.
 const PROGRAM: &str = "flow main(n: int) -> int { return n + 1 }\n";
 /// The first makes its data, the second finds them.
@@ -47,7 +49,7 @@ pub(crate) fn order() -> Outcome {
     names.sort_unstable();
     let mut text = names.join("\n");
     text.push('\n');
-    let list = root().join("crates/nexa/start.order");
+    let list = root().join(LIST);
     std::fs::write(&list, text).map_err(|error| failed("write the list", error))?;
     println!("{} functions run in a start: {}", names.len(), list.display());
     Ok(())
@@ -59,6 +61,14 @@ fn function(line: &str) -> Option<&str> {
     let rest = line.strip_prefix("fn=(").or_else(|| line.strip_prefix("cfn=("))?;
     let (_, name) = rest.split_once(") ")?;
     Some(name.split_once('\'').map_or(name, |(name, _)| name))
+}
+
+/// How many of the functions that are named a program has, and how many are named: fewer over time.
+pub(crate) fn found(program: &Path) -> Outcome<(usize, usize)> {
+    let list = root().join(LIST);
+    let names = std::fs::read_to_string(&list).map_err(|error| format!("{}: {error}", list.display()))?;
+    let own = defined(program)?;
+    Ok((names.lines().filter(|name| own.contains(*name)).count(), names.lines().count()))
 }
 
 /// The functions that a program brings itself.
