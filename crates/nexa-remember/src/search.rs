@@ -45,7 +45,12 @@ pub(crate) async fn recall(shared: &Arc<Shared>, asked: Asked, seen: GlobalSeq) 
         },
         _ => best_of(shared, scope.clone(), &query, near).await?,
     };
-    let stored = shared.state().left(stored);
+    let stored = {
+        let mut state = shared.state();
+        state.embed_found(&stored, model.as_deref());
+        state.left(stored)
+    };
+    shared.unembedded.notify_one();
     pages.extend(stored.iter().filter_map(|page| owned(page, model.as_deref())));
     let count = pages.len();
     let rank = move || {

@@ -13,6 +13,9 @@ use crate::stored::{reach_of, stored};
 use crate::tail::LAG_FACTS_MAX;
 use crate::vectors::UNEMBEDDED_PAGES_MAX;
 
+/// While so many stored pages wait for vectors, what queries read does not wait, too.
+const FOUND_WHILE_UNEMBEDDED_MAX: usize = 1_024;
+
 /// A page that the store does not have as it is here.
 #[derive(Debug, Clone)]
 pub(crate) struct Waiting {
@@ -78,6 +81,8 @@ pub(crate) struct State {
     pub(crate) waiting: BTreeMap<PageId, Waiting>,
     /// Stored pages that may still get vectors, the oldest first.
     unembedded: VecDeque<Unembedded>,
+    /// Pages that a query has read and that had no vectors.
+    found_without: BTreeSet<PageId>,
     /// Up to which message agents are forgotten, as far as the log told it since the start: whoever holds a page of before
     /// that, to give it vectors, does not bring it back. 24 bytes each; the store keeps as much of each.
     forgotten: BTreeMap<AgentId, Version>,
@@ -103,6 +108,7 @@ impl State {
             found: vec![GlobalSeq(0); usize::from(shards.count())],
             waiting: BTreeMap::new(),
             unembedded: VecDeque::new(),
+            found_without: BTreeSet::new(),
             forgotten: BTreeMap::new(),
             deletions: BTreeMap::new(),
             versions: 0,
@@ -304,6 +310,23 @@ impl State {
         let is_known = self.waiting.contains_key(&later.page) || self.unembedded.contains(&later);
         if !is_known && self.unembedded.len() < UNEMBEDDED_PAGES_MAX {
             self.unembedded.push_back(later);
+        }
+    }
+
+    /// What a query has read gets vectors if it has none of this model: it was stored without, by a process that has ended since
+    /// or under another model. Each page once, for some never get any.
+    pub(crate) fn embed_found(&mut self, pages: &[StoredPage], model: Option<&str>) {
+        if !self.embeds || self.unembedded.len() >= FOUND_WHILE_UNEMBEDDED_MAX {
+            return;
+        }
+        let model_of = |page: &StoredPage| page.vector.as_ref().map(|vector| vector.model.clone());
+        for page in pages.iter().filter(|page| model_of(page).as_deref() != model) {
+            if self.found_without.len() >= UNEMBEDDED_PAGES_MAX {
+                self.found_without.clear();
+            }
+            if self.found_without.insert(page.id) {
+                self.embed_later(Unembedded { tenant: page.tenant.clone(), agent: page.agent, page: page.id });
+            }
         }
     }
 

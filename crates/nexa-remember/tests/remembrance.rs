@@ -221,6 +221,27 @@ async fn vectors_come_later_and_find_what_words_do_not() {
     assert!(recalled.messages[0].why.cosine.is_some_and(|cosine| cosine > 0.5), "{:?}", recalled.messages[0].why);
 }
 
+#[tokio::test]
+async fn pages_that_were_stored_without_vectors_get_them_once_a_query_reads_them() {
+    let desk = Desk::new();
+    let without = desk.start(None);
+    let mut who = desk.born("t", 1, ConversationScope::Agent).await;
+    desk.turn(&mut who, "the ferry crosses at dawn", "yes").await;
+    desk.turn(&mut who, "bread and butter", "fine").await;
+    let _ = found(&without, own(&who), "ferry").await;
+    desk.until_stored(&without, 1).await;
+    without.stop(Duration::from_secs(5)).await;
+
+    let remembrance = desk.start(Some(Arc::new(HashedWords::new(64))));
+    let asked = || Asked { scope: own(&who), query: "ferry at dawn".into(), messages: 1, tokens: None };
+    assert_eq!(remembrance.recall(asked()).await.unwrap().mode, Some(Mode::Keywords));
+    while remembrance.pages(&who.tenant, who.agent, Version(0), 9).await.unwrap().0[0].embedded < SIZE {
+        desk.clock.advance(APPEND_EVERY);
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(remembrance.recall(asked()).await.unwrap().mode, Some(Mode::Hybrid));
+}
+
 /// Has its weights once it is told.
 struct Late {
     words: HashedWords,
