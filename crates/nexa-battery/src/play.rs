@@ -11,12 +11,14 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use nexa_event::envelope::Fact;
+use nexa_event::fact::WorkloadEvent;
 use nexa_history::effects::{self, Counts};
 use nexa_history::{Call, Fault, Logged, Told, Violation, What, clients, edges, json, streams};
 use nexa_load::dice::Dice;
 use nexa_ports::store::Store;
 use nexa_postgres::{PostgresStore, Settings};
-use nexa_types::{GlobalSeq, NodeId};
+use nexa_types::{GlobalSeq, NodeId, Outcome, WorkloadId};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 

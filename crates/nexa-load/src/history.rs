@@ -41,7 +41,7 @@ pub async fn read(client: &Client, workload: WorkloadId, items: Items) -> Result
     let all = async {
         while let Some(frame) = frames.next().await {
             let Frame::Event(event) = frame.map_err(failed)? else { continue };
-            facts.extend(logged(workload, &items, facts.len() as u64 + 1, event));
+            facts.extend(logged(workload, &items, facts.len() as u64 + 1, *event));
         }
         Ok(())
     };

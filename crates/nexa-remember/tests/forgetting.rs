@@ -212,9 +212,11 @@ async fn a_shard_goes_no_further_than_what_it_has_not_deleted() {
         }
         assert!(!knows(&remembrance, &who, SECRET).await);
     };
+    // The clock stood there when the shards were taken over.
+    const EPOCH: Epoch = Epoch(1_000);
     let applied = async || {
         let shard = desk.pages.shards().of(who.agent);
-        desk.pages.take_over(shard, Epoch(1)).await.unwrap()
+        desk.pages.take_over(shard, EPOCH).await.unwrap()
     };
     others(2..40).await;
     desk.until_stored(&remembrance, 2 + 38).await;

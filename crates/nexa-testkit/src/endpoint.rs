@@ -22,7 +22,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use futures::stream;
-use nexa_llm::script::{Say, Script, Seating};
+use nexa_llm::script::{Say, Script, Seating, Turn};
 use nexa_llm::tools::call_id;
 use nexa_types::{EffectKey, RunCode};
 use serde_json::{Value, json};
@@ -56,8 +56,13 @@ pub struct Endpoint {
     server: JoinHandle<()>,
 }
 
+enum Answers {
+    Script(Script),
+    By(fn(&Value) -> Turn),
+}
+
 struct Shared {
-    script: Script,
+    answers: Answers,
     state: Mutex<Seen>,
     /// How many requests have come; tests wait on it.
     count: watch::Sender<usize>,
@@ -79,9 +84,22 @@ impl Endpoint {
     /// # Errors
     /// What binding met.
     pub async fn start(script: Script) -> std::io::Result<Self> {
+        Self::answering(Answers::Script(script)).await
+    }
+
+    /// The same with answers that are a function of the request's body: where many agents have one name, a list of turns
+    /// knows nothing of which of them asks.
+    ///
+    /// # Errors
+    /// What binding met.
+    pub async fn start_by(answer: fn(&Value) -> Turn) -> std::io::Result<Self> {
+        Self::answering(Answers::By(answer)).await
+    }
+
+    async fn answering(answers: Answers) -> std::io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
-        let shared = Arc::new(Shared { script, state: Mutex::default(), count: watch::Sender::new(0) });
+        let shared = Arc::new(Shared { answers, state: Mutex::default(), count: watch::Sender::new(0) });
         let router = Router::new().route("/v1/chat/completions", post(complete)).with_state(Arc::clone(&shared));
         let server = tokio::spawn(async move {
             // It ends with the test; an error of the listener shows as requests that fail.
@@ -162,7 +180,11 @@ async fn complete(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: B
         }
         seen.requests.entry(key).or_insert_with(|| (agent.clone(), 0)).1 += 1;
         let fault = if seen.faults.is_empty() { Fault::None } else { seen.faults.remove(0) };
-        (shared.script.next_turn(&mut seen.seating, &agent, key).cloned(), fault)
+        let turn = match &shared.answers {
+            Answers::Script(script) => script.next_turn(&mut seen.seating, &agent, key).cloned(),
+            Answers::By(answer) => Ok(answer(&request)),
+        };
+        (turn, fault)
     };
     shared.count.send_modify(|count| *count += 1);
     match fault {
