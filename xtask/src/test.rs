@@ -39,15 +39,7 @@ pub(crate) fn run(tier: Tier) -> Outcome {
         return run_with("cargo", &args, &[lto, ("NEXA_BIN", &nexa.to_string_lossy())]);
     }
     if tier == Tier::Apart {
-        // What keeps pages, the binary with it, and the tests of agents that remember.
-        let built = ["--package", APART, "--package", "nexa", "--package", "nexa-tests", "--features", "nexa/lance"];
-        let built = [&["--profile", "fast"][..], &built].concat();
-        process::run("cargo", &[&["clippy", "--quiet"][..], &built, &["--", "-D", "warnings"]].concat())?;
-        process::run("cargo", &[&["build", "--quiet"][..], &built, &["--bin", "nexa", "--test", "memory"]].concat())?;
-        process::run("cargo", &["test", "--profile", "fast", "--package", APART, "--all-targets"])?;
-        let nexa = binary("nexa");
-        let env = [("NEXA_BIN", &*nexa.to_string_lossy()), ("NEXA_TEST_LANCE", "1")];
-        return run_with("cargo", &[&["test"][..], &built, &["--test", "memory"]].concat(), &env);
+        return apart();
     }
     setup::install(setup::Scope::Tests)?;
     process::run("cargo", &["fmt", "--all", "--check"])?;
@@ -86,6 +78,21 @@ pub(crate) fn run(tier: Tier) -> Outcome {
     ];
     let env: Vec<(&str, &str)> = env.iter().map(|(name, value)| (*name, value.as_str())).collect();
     run_with("cargo", &[&["test", "--profile", "fast"][..], &OTHERS].concat(), &env)
+}
+
+/// Tests what keeps pages, the binary that has it, and agents that remember. The packages are the same each time, so that they
+/// share features and nothing is built twice.
+fn apart() -> Outcome {
+    setup::install(setup::Scope::Tests)?;
+    let built = ["--package", APART, "--package", "nexa", "--package", "nexa-tests", "--features", "nexa/lance"];
+    let built = [&["--profile", "fast"][..], &built].concat();
+    let tests = ["contract", "kills", "model", "power", "memory", "remembering"].map(|name| ["--test", name]).concat();
+    let all = [&["--lib", "--bins", "--examples"][..], &built, &tests].concat();
+    process::run("cargo", &[&["clippy", "--quiet"][..], &all, &["--", "-D", "warnings"]].concat())?;
+    process::run("cargo", &[&["build", "--quiet"][..], &all].concat())?;
+    let nexa = binary("nexa");
+    let env = [("NEXA_BIN", &*nexa.to_string_lossy()), ("NEXA_TEST_LANCE", "1")];
+    run_with("cargo", &[&["test", "--lib"][..], &built, &tests].concat(), &env)
 }
 
 /// A Python with the generated client's packages, in the target directory.
