@@ -117,10 +117,13 @@ fn a_node_is_lost(agents: usize) {
     let endpoint = runtime.block_on(Endpoint::start_by(answer)).expect("loopback has a free port");
     let mut cluster = Cluster::new(database.database(), etcd.endpoint(), &["a", "b", "c"]);
     // Vectors come when there is time for them, and then there are other scores.
-    let settings = format!(
+    let mut settings = format!(
         "model = \"sim/any\"\n\n[providers.sim]\nurl = \"{}\"\nconcurrency = 64\n\n[embedding]\nmodel = \"none\"\n",
         endpoint.url()
     );
+    if std::env::var_os("NEXA_TEST_LANCE").is_some() {
+        settings.push_str("\n[pages]\nfolder = \"pages\"\n");
+    }
     cluster.desk.write("nexa.toml", &settings);
     cluster.folder = cluster.desk.path("");
     cluster.variables.push(("SIM_API_KEY", "any".to_owned()));
