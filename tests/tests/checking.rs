@@ -253,7 +253,7 @@ fn costs_have_the_prices_of_the_project() {
               |
             1 | modle = "x/y"
               | ^^^^^
-            unknown field `modle`, expected one of `model`, `providers`, `embedding`, `node`, `scheduler`, `tenants`, `tools`, `cluster`
+            unknown field `modle`, expected one of `model`, `providers`, `embedding`, `pages`, `node`, `scheduler`, `tenants`, `tools`, `cluster`
 
         "#]],
     );
