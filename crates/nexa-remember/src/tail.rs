@@ -41,6 +41,8 @@ pub const LAG_FACTS_MAX: u64 = 1 << 16;
 const SCAN_FACTS: usize = 512;
 /// How long facts gather before the next look, unless somebody waits.
 const GATHER: Millis = Millis(100);
+/// Epochs that are tried before a pause: another process may be taking over at the same time.
+const TAKE_OVERS_MAX: usize = 4;
 /// The pause after a failure.
 const RETRY_AFTER: Millis = Millis(1_000);
 
@@ -105,13 +107,17 @@ async fn rest(shared: &Shared, head: &mut tokio::sync::watch::Receiver<GlobalSeq
 /// Takes all shards over under one epoch, later than any before: by the clock or, where that has gone back, by the store.
 async fn take_over(shared: &Shared) -> Result<(), PagesError> {
     let mut epoch = Epoch(shared.outside.clock.now().0.max(1));
+    let mut tries = 1;
     loop {
         match take_over_under(shared, epoch).await {
             Ok(applied) => {
                 shared.state().take_over(epoch, applied, shared.outside.embedder.is_some());
                 return Ok(());
             }
-            Err(PagesError::Fenced { current, .. }) if current >= epoch => epoch = Epoch(current.0 + 1),
+            Err(PagesError::Fenced { current, .. }) if tries < TAKE_OVERS_MAX => {
+                epoch = Epoch(current.0.saturating_add(1));
+                tries += 1;
+            }
             Err(error) => return Err(error),
         }
     }
