@@ -152,8 +152,6 @@ impl SqliteStore {
         make_directory(directory)?;
         let lock = take_lock(directory)?;
         let path = directory.join("nexa.db");
-        let views_path = directory.join("views.db");
-        let tables = if is_there(&path) { None } else { Some(make_files(&path, &views_path)?) };
         let connection = open_file(&path, &options)?;
 
         let sqlite = |source| OpenError::Sqlite { path: path.clone(), source };
@@ -168,22 +166,19 @@ impl SqliteStore {
         let head_sender = watch::Sender::new(GlobalSeq(newest));
         let head = head_sender.subscribe();
         let store_id = schema::store_id(&connection).map_err(|source| sorted(&path, source))?;
+        let views_path = directory.join("views.db");
         let found = GlobalSeq(newest);
-        let folded = match tables {
-            Some(tables) => tables.finish(&store_id),
-            None => match views_file::seen(&views_path, &store_id).filter(|seen| *seen > found) {
-                Some(seen) => return Err(OpenError::Ended { path, seen, found }),
-                None => views_file::open_or_make(&views_path, &store_id, found),
-            },
-        };
-        let folded = folded.map_err(|source| sorted(&views_path, source))?;
+        if let Some(seen) = views_file::seen(&views_path, &store_id).filter(|seen| *seen > found) {
+            return Err(OpenError::Ended { path, seen, found });
+        }
         let indexer = Indexer::open(&connection, options.run_facts.unwrap_or(RUN_FACTS));
         let indexer = indexer.map_err(|source| sorted(&path, source))?;
         let recent = indexer.recent();
         let facts = projector::Facts { connection: connect(&path).map_err(sqlite)?, recent: recent.clone() };
         let views = Arc::new(Readers::new(&views_path));
-        let (projector, projecting) = projector::start(facts, folded, &views_path, &store_id, Arc::clone(&views))
-            .map_err(|source| sorted(&views_path, source))?;
+        let (projector, projecting) =
+            projector::start(facts, &views_path, &store_id, GlobalSeq(newest), Arc::clone(&views))
+                .map_err(|source| sorted(&views_path, source))?;
         let listeners = writer::Listeners { head: head_sender, projector: projector.wake(), checkpoints };
         let (queue, writing) = writer::start(connection, newest, indexer, listeners).map_err(thread)?;
         Ok(Self {
@@ -269,27 +264,11 @@ fn sorted(path: &Path, source: rusqlite::Error) -> OpenError {
     }
 }
 
-/// Whether there is a file with something in it.
-fn is_there(path: &Path) -> bool {
-    std::fs::metadata(path).is_ok_and(|file| file.len() > 0)
-}
-
-/// Makes the file of a store and the tables of its read models beside each other: either takes milliseconds of a processor,
-/// and a short run has hardly more to do.
-fn make_files(path: &Path, views_path: &Path) -> Result<views_file::Tables, OpenError> {
-    std::thread::scope(|scope| {
-        let tables = std::thread::Builder::new()
-            .name("nexa-store-tables".into())
-            .spawn_scoped(scope, || views_file::make_tables(views_path))
-            .map_err(|source| OpenError::Io { doing: "start a thread for", path: views_path.to_owned(), source })?;
-        make_file(path)?;
-        let tables = tables.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        tables.map_err(|source| sorted(views_path, source))
-    })
-}
-
 /// Opens the file for writing, after a look at whether it may be written at all.
 fn open_file(path: &Path, options: &Options) -> Result<Connection, OpenError> {
+    if std::fs::metadata(path).map_or(0, |file| file.len()) == 0 {
+        make_file(path)?;
+    }
     let fail = |source| sorted(path, source);
     let (mut connection, schema, format) = check_file(path)?;
     if schema < SCHEMA_VERSION || format < i64::from(FORMAT) {

@@ -36,7 +36,7 @@ use crate::memories;
 use crate::read;
 use crate::readers::Readers;
 use crate::trouble::refusal;
-use crate::views_file::{FORGET, make, read_applied, read_root, write_root};
+use crate::views_file::{FORGET, make, open_or_make, read_applied, read_root, write_root};
 
 /// Facts of one transaction.
 const BATCH_FACTS: usize = 512;
@@ -178,14 +178,15 @@ impl Halt {
     }
 }
 
-/// Starts the thread, on the `views.db` at this path of the store with this id.
+/// Opens or makes `views.db` for the store with this id, and starts the thread.
 pub(crate) fn start(
     facts: Facts,
-    views: Connection,
     path: &Path,
     store_id: &str,
+    newest: GlobalSeq,
     readers: Arc<Readers>,
 ) -> rusqlite::Result<(Handle, std::io::Result<JoinHandle<()>>)> {
+    let views = open_or_make(path, store_id, newest)?;
     let applied = watch::Sender::new(read_applied(&views)?);
     let root = watch::Sender::new(read_root(&views)?);
     let (wake, woken) = sync_channel(1);

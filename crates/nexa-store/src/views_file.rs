@@ -82,14 +82,6 @@ pub(crate) fn open_or_make(path: &Path, store_id: &str, newest: GlobalSeq) -> ru
 
 /// Makes the file, in place of whatever is there. Nobody else may have it open.
 pub(crate) fn make(path: &Path, store_id: &str) -> rusqlite::Result<Connection> {
-    make_tables(path)?.finish(store_id)
-}
-
-/// A file that has its tables, and is of no store as yet: whoever finds it makes it again.
-pub(crate) struct Tables(Connection);
-
-/// Begins to make the file, as far as that can be done while its store is being made.
-pub(crate) fn make_tables(path: &Path) -> rusqlite::Result<Tables> {
     for suffix in ["", "-wal", "-shm"] {
         let mut file = path.as_os_str().to_owned();
         file.push(suffix);
@@ -104,24 +96,13 @@ pub(crate) fn make_tables(path: &Path) -> rusqlite::Result<Tables> {
     views.pragma_update(None, "journal_mode", "MEMORY")?;
     let change = views.transaction()?;
     change.execute_batch(TABLES)?;
-    change.commit()?;
-    Ok(Tables(views))
-}
-
-impl Tables {
-    /// Says whose they are, and that they have seen nothing.
-    pub(crate) fn finish(self, store_id: &str) -> rusqlite::Result<Connection> {
-        let Self(mut views) = self;
-        let change = views.transaction()?;
-        for (key, value) in [("version", VIEWS_VERSION.to_string().as_str()), ("store_id", store_id), ("applied", "0")]
-        {
-            change.execute("INSERT INTO meta (key, value) VALUES (?1, ?2)", [key, value])?;
-        }
-        change.commit()?;
-        views.pragma_update(None, "journal_mode", "WAL")?;
-        relax(&views)?;
-        Ok(views)
+    for (key, value) in [("version", VIEWS_VERSION.to_string().as_str()), ("store_id", store_id), ("applied", "0")] {
+        change.execute("INSERT INTO meta (key, value) VALUES (?1, ?2)", [key, value])?;
     }
+    change.commit()?;
+    views.pragma_update(None, "journal_mode", "WAL")?;
+    relax(&views)?;
+    Ok(views)
 }
 
 /// How many facts the read models of this store have seen; `None` where the file cannot tell.
@@ -150,12 +131,9 @@ fn usable(path: &Path, store_id: &str, newest: GlobalSeq) -> rusqlite::Result<Op
     };
     let ours = value("version")?.as_deref() == Some(VIEWS_VERSION.to_string().as_str())
         && value("store_id")?.as_deref() == Some(store_id);
-    if !ours {
-        return Ok(None);
-    }
     let seen = read_applied(&views)?;
     relax(&views)?;
-    Ok((seen <= newest).then_some(views))
+    Ok((ours && seen <= newest).then_some(views))
 }
 
 /// Commits need not be durable one by one, and SQLite may tidy up the log by itself.
@@ -186,20 +164,4 @@ pub(crate) fn write_root(views: &Connection, root: &Root) -> rusqlite::Result<()
         .prepare_cached("INSERT INTO meta (key, value) VALUES ('root', ?1) ON CONFLICT (key) DO UPDATE SET value = ?1")?
         .execute([hex(&codec::encode(root))])?;
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// What a process leaves that ends while it makes a store.
-    #[test]
-    fn tables_of_no_store_as_yet_are_no_damage_and_are_made_again() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("views.db");
-        drop(make_tables(&path).expect("tables"));
-        assert!(usable(&path, "a store", GlobalSeq(0)).expect("no damage").is_none());
-        open_or_make(&path, "a store", GlobalSeq(0)).expect("made again");
-        assert!(usable(&path, "a store", GlobalSeq(0)).expect("no damage").is_some());
-    }
 }
