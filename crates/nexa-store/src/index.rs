@@ -325,7 +325,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::schema;
+    use crate::image;
 
     fn workload(number: u8) -> WorkloadId {
         WorkloadId::from_bytes([number; 16])
@@ -390,10 +390,9 @@ mod tests {
         ) {
             let folder = tempfile::tempdir().expect("a folder");
             let path = folder.path().join("nexa.db");
-            let mut writer = Connection::open(&path).expect("a file");
-            writer.pragma_update(None, "journal_mode", "WAL").expect("set");
+            std::fs::write(&path, image::log("of a test", 1)).expect("written");
+            let writer = Connection::open(&path).expect("a file");
             writer.pragma_update(None, "synchronous", "OFF").expect("set");
-            schema::create(&mut writer, 1).expect("tables");
             let mut indexer = Indexer::open(&writer, run).expect("open");
             let (early, late) = (Connection::open(&path).expect("again"), Connection::open(&path).expect("again"));
             let (mut newest, mut versions) = (0, [0; 4]);

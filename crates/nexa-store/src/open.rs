@@ -20,9 +20,10 @@ use tracing::info;
 
 use crate::index::{Indexer, RUN_FACTS, Recent};
 use crate::readers::{Readers, STATEMENTS_MAX};
-use crate::schema::{self, Found, SCHEMA_VERSION};
+use crate::schema::{self, Found};
+use crate::tables::SCHEMA_VERSION;
 use crate::trouble::{Trouble, trouble};
-use crate::{audit, checkpoint, projector, views_file, writer};
+use crate::{audit, checkpoint, image, projector, views_file, writer};
 
 /// How long a connection waits for another one of this process, as during a checkpoint.
 const BUSY_WAIT: Duration = Duration::from_secs(5);
@@ -296,34 +297,18 @@ pub(crate) fn check_file(path: &Path) -> Result<(Connection, i64, i64), OpenErro
 }
 
 /// Makes the file under another name and gives it its own when it is complete and durable: a power cut leaves either
-/// nothing or all of it. One sync instead of SQLite's seventeen, each of which may take milliseconds: the name is durable with
-/// the first commit, before which nothing is acknowledged. A process's first sync of a log also syncs the directory, whoever
-/// made the log (`UNIXFILE_DIRSYNC` in SQLite's `os_unix.c`).
+/// nothing or all of it. The name is durable with the first commit, before which nothing is acknowledged: a process's first
+/// sync of a log also syncs the directory, whoever made the log (`UNIXFILE_DIRSYNC` in SQLite's `os_unix.c`).
 fn make_file(path: &Path) -> Result<(), OpenError> {
     let draft = path.with_extension("db.new");
-    for suffix in ["", "-wal", "-shm", "-journal"] {
-        let mut file = draft.clone().into_os_string();
-        file.push(suffix);
-        // What an earlier try left; what cannot be removed shows below.
-        let _ = std::fs::remove_file(file);
-    }
-    let io = |doing| {
-        let path = path.to_owned();
-        move |source| OpenError::Io { doing, path, source }
-    };
-    // Made here and not by SQLite, for its permissions.
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft).map_err(io("create"))?;
-    let filled = Connection::open(&draft).and_then(|mut connection| {
-        connection.pragma_update(None, "synchronous", "OFF")?;
-        // Each page is written once, and the file is made for a log only when it is complete.
-        connection.pragma_update(None, "journal_mode", "MEMORY")?;
-        schema::create(&mut connection, FORMAT)?;
-        connection.pragma_update(None, "journal_mode", "WAL")?;
-        // Takes away the log, which has one page.
-        connection.close().map_err(|(_, error)| error)
-    });
-    filled.map_err(|source| sorted(path, source))?;
-    file.sync_all().and_then(|()| std::fs::rename(&draft, path)).map_err(io("create"))
+    let io = |source| OpenError::Io { doing: "create", path: path.to_owned(), source };
+    let bytes = image::log(&image::new_store_id().map_err(io)?, FORMAT);
+    // Whatever an earlier try left is written over.
+    let mut options = OpenOptions::new();
+    let file = options.write(true).create(true).truncate(true).mode(0o600).open(&draft);
+    file.and_then(|mut file| file.write_all(&bytes).and_then(|()| file.sync_all()))
+        .and_then(|()| std::fs::rename(&draft, path))
+        .map_err(io)
 }
 
 /// A connection to a file that exists.

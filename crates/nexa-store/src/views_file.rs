@@ -4,58 +4,22 @@
 //! Its commits are not synced one by one, since all of it can be folded again.
 
 use std::fs::OpenOptions;
+use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use nexa_event::codec;
 use nexa_event::root::Root;
 use nexa_types::GlobalSeq;
+use rusqlite::ffi::{SQLITE_FULL, SQLITE_IOERR};
 use rusqlite::{Connection, OptionalExtension};
 use tracing::warn;
 
 use crate::column::{hex, unhex};
+use crate::image;
 use crate::open::connect;
+use crate::tables::VIEWS_VERSION;
 use crate::trouble::{Trouble, trouble};
-
-/// Grows with every change of the tables or of what the folds mean; the file is then made again.
-const VIEWS_VERSION: i64 = 2;
-
-const TABLES: &str = "
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID, STRICT;
-CREATE TABLE workloads (
-    id BLOB PRIMARY KEY, tenant TEXT NOT NULL, seq INTEGER NOT NULL, state TEXT NOT NULL, body BLOB NOT NULL
-) STRICT;
-CREATE INDEX workloads_by_tenant ON workloads (tenant, seq);
-CREATE TABLE agents (
-    id BLOB PRIMARY KEY, tenant TEXT NOT NULL, workload BLOB NOT NULL, seq INTEGER NOT NULL, state TEXT NOT NULL,
-    body BLOB NOT NULL
-) STRICT;
-CREATE INDEX agents_by_tenant ON agents (tenant, seq);
-CREATE INDEX agents_by_workload ON agents (workload, seq);
-CREATE TABLE approvals (
-    id BLOB PRIMARY KEY, tenant TEXT NOT NULL, workload BLOB NOT NULL, seq INTEGER NOT NULL, open INTEGER NOT NULL,
-    body BLOB NOT NULL
-) STRICT;
-CREATE INDEX approvals_by_tenant ON approvals (tenant, seq);
-CREATE INDEX approvals_open ON approvals (tenant, seq) WHERE open = 1;
-CREATE TABLE programs (
-    tenant TEXT NOT NULL, name TEXT NOT NULL, module BLOB NOT NULL, seq INTEGER NOT NULL, body BLOB NOT NULL,
-    PRIMARY KEY (tenant, name, module)
-) STRICT;
-CREATE INDEX programs_by_tenant ON programs (tenant, seq);
-CREATE TABLE memories (
-    tenant TEXT NOT NULL, workload BLOB NOT NULL, key TEXT NOT NULL, seq INTEGER NOT NULL, value BLOB NOT NULL,
-    PRIMARY KEY (tenant, workload, key)
-) STRICT;
-CREATE INDEX memories_by_age ON memories (tenant, workload, seq);
-CREATE TABLE history (
-    position INTEGER PRIMARY KEY, at INTEGER NOT NULL, tenant TEXT NOT NULL, workload BLOB, agent BLOB,
-    kind TEXT NOT NULL, text TEXT NOT NULL
-) STRICT;
-CREATE VIRTUAL TABLE history_words USING fts5 (
-    text, content = 'history', content_rowid = 'position', tokenize = 'unicode61 remove_diacritics 0'
-);
-";
 
 /// Empties the tables.
 pub(crate) const FORGET: &str = "
@@ -88,21 +52,18 @@ pub(crate) fn make(path: &Path, store_id: &str) -> rusqlite::Result<Connection> 
         // What is not there need not be removed; what cannot be removed shows below.
         let _ = std::fs::remove_file(PathBuf::from(file));
     }
-    // Made here and not by SQLite, for its permissions; a failure shows when it is opened.
-    let _ = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
-    let mut views = connect(path)?;
     // A power cut now leaves a damaged file, which is made again.
-    views.pragma_update(None, "synchronous", "OFF")?;
-    views.pragma_update(None, "journal_mode", "MEMORY")?;
-    let change = views.transaction()?;
-    change.execute_batch(TABLES)?;
-    for (key, value) in [("version", VIEWS_VERSION.to_string().as_str()), ("store_id", store_id), ("applied", "0")] {
-        change.execute("INSERT INTO meta (key, value) VALUES (?1, ?2)", [key, value])?;
-    }
-    change.commit()?;
-    views.pragma_update(None, "journal_mode", "WAL")?;
+    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
+    file.and_then(|mut file| file.write_all(&image::views(store_id))).map_err(unwritten)?;
+    let views = connect(path)?;
     relax(&views)?;
     Ok(views)
+}
+
+/// A failure of the file system, as SQLite would have told it.
+fn unwritten(error: std::io::Error) -> rusqlite::Error {
+    let code = if error.kind() == std::io::ErrorKind::StorageFull { SQLITE_FULL } else { SQLITE_IOERR };
+    rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), Some(error.to_string()))
 }
 
 /// How many facts the read models of this store have seen; `None` where the file cannot tell.
