@@ -99,9 +99,9 @@ impl Agent {
             return None;
         }
         let is_known = |of: &Recollection| hashes.starts_with(&of.known);
-        let mut recollection = match self.recollection.take().filter(|of| is_known(of)) {
+        let mut recollection = match self.recollection.take_if(|of| is_known(of)) {
             Some(of) => of,
-            None => Box::new(Recollection::new(self.id, memory)?),
+            None => Box::new(Recollection::new(self.id, memory, self.paging())?),
         };
         let sent = recollection.choose(messages, hashes, system, memory.window);
         self.recollection = Some(recollection);
@@ -130,7 +130,7 @@ fn told(message: &Message) -> Option<Message> {
 }
 
 impl Recollection {
-    fn new(agent: AgentId, memory: &Remembering) -> Option<Self> {
+    fn new(agent: AgentId, memory: &Remembering, counts: PagingCounts) -> Option<Self> {
         let config = PagingConfig {
             page_size: memory.page_size as usize,
             max_active_pages: memory.max_pages as usize,
@@ -141,7 +141,7 @@ impl Recollection {
         };
         // A verified module has no other settings.
         let pager = ContextPager::new(agent, config).ok()?;
-        Some(Self { pager, known: Vec::new(), counts: PagingCounts::default() })
+        Some(Self { pager, known: Vec::new(), counts })
     }
 
     fn choose(&mut self, messages: &[Message], hashes: &[u64], system: usize, window: Tokens) -> Option<Vec<u32>> {

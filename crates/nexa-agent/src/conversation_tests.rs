@@ -17,7 +17,7 @@ fn memory(window: u64, max_pages: u32) -> Remembering {
 /// The places that are sent of a conversation whose first message is the system's.
 fn sent(messages: &[Message], memory: &Remembering) -> Vec<u32> {
     let hashes: Vec<u64> = messages.iter().map(hash).collect();
-    let mut recollection = Recollection::new(AgentId::from_bytes([1; 16]), memory).unwrap();
+    let mut recollection = Recollection::new(AgentId::from_bytes([1; 16]), memory, PagingCounts::default()).unwrap();
     recollection.choose(messages, &hashes, 1, memory.window).unwrap_or_else(|| least(messages, 1))
 }
 
@@ -81,7 +81,7 @@ proptest! {
         let mut messages = vec![said(Role::System, "s")];
         messages.extend(words.iter().map(|word| said(Role::User, &long(&format!("word{word}")))));
         let memory = memory(300, max_pages);
-        let mut grown = Recollection::new(AgentId::from_bytes([1; 16]), &memory).unwrap();
+        let mut grown = Recollection::new(AgentId::from_bytes([1; 16]), &memory, PagingCounts::default()).unwrap();
         for len in 4..=messages.len() {
             let part = &messages[..len];
             let hashes: Vec<u64> = part.iter().map(hash).collect();

@@ -194,6 +194,7 @@ async fn six_hundred_turns_are_remembered_a_window_is_sent_and_a_client_finds_wh
     let stats = ada.memory_stats(v1::ContextServiceStatsRequest { agent_id: agent.clone() }).await.unwrap();
     assert_eq!(stats.messages, 2 * ENTRIES as u64 + 2, "the question, calls and results, and the answer");
     assert_eq!(stats.pages, stats.messages.div_ceil(8));
+    assert_eq!((stats.node_waiting, stats.node_recalls), (None, None), "what all tenants do is for operators");
 
     // Page by page, and all of it.
     let (mut pages, mut page_token) = (Vec::new(), String::new());

@@ -2,7 +2,7 @@
 //!
 //! An agent's own pages are all ranked, up to [`PAGES_RANKED_MAX`] and [`RANKED_BYTES_MAX`]; of an agent with more, and of a
 //! workload or a tenant, the store names the best [`WIDE_PAGES_MAX`] by words and as many by nearness, and these are ranked in
-//! the same way. What the store does not have yet is always among what is ranked.
+//! the same way, as far as the bytes go. What the store does not have yet is always among what is ranked.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -25,6 +25,8 @@ pub const RANKED_BYTES_MAX: usize = 64 << 20;
 pub const RECALLS_AT_ONCE: usize = 8;
 /// Pages of a wider scope that are ranked, found by words; and as many found by nearness.
 pub const WIDE_PAGES_MAX: usize = 256;
+/// Those of them that are read together.
+const WIDE_PAGES_AT_ONCE: usize = 64;
 /// How long a query waits for its vector. Then: words only.
 const VECTOR_WAIT: Duration = Duration::from_secs(2);
 /// Pages that an export reads at once.
@@ -111,14 +113,21 @@ async fn best_of(
 ) -> Result<Vec<StoredPage>, RememberError> {
     let tenant = scope.tenant().clone();
     let query = PageQuery { words: Some(query.to_owned()), near, best: WIDE_PAGES_MAX };
-    let mut by_agent: BTreeMap<AgentId, Vec<PageId>> = BTreeMap::new();
-    for hit in shared.outside.pages.search(scope, query).await? {
-        by_agent.entry(hit.agent).or_default().push(hit.id);
-    }
-    let mut found = Vec::new();
-    for (agent, ids) in by_agent {
-        for part in ids.chunks(ANSWER_PAGES_MAX) {
-            found.extend(shared.outside.pages.read(tenant.clone(), agent, part.to_vec()).await?);
+    let hits = shared.outside.pages.search(scope, query).await?;
+    let (mut found, mut bytes) = (Vec::new(), 0);
+    // The best by words come first, and what is only near last.
+    for some in hits.chunks(WIDE_PAGES_AT_ONCE) {
+        let mut by_agent: BTreeMap<AgentId, Vec<PageId>> = BTreeMap::new();
+        for hit in some {
+            by_agent.entry(hit.agent).or_default().push(hit.id);
+        }
+        for (agent, ids) in by_agent {
+            let read = shared.outside.pages.read(tenant.clone(), agent, ids).await?;
+            bytes += read.iter().map(StoredPage::bytes).sum::<usize>();
+            found.extend(read);
+        }
+        if bytes >= RANKED_BYTES_MAX {
+            break;
         }
     }
     Ok(found)

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use nexa_agent::PagingCounts;
 use nexa_sched::{ProviderBudget, SchedulerConfig};
 use nexa_types::{Millis, NodeId, TenantId};
 
@@ -167,6 +168,14 @@ pub struct NodeStats {
     pub restarts: u64,
     /// Agents that were quarantined.
     pub quarantined: u64,
+    /// Requests to models for which an agent's conversation was searched, because it has outgrown its window.
+    pub context_recalls: u64,
+    /// Pages of conversations that such a request needed and that were active.
+    pub page_hits: u64,
+    /// Pages that it needed and that had to be read.
+    pub page_faults: u64,
+    /// Active pages that left for others.
+    pub page_evictions: u64,
     /// Whether the node stops and takes no new work.
     pub is_draining: bool,
     /// Whether a service of the node was given up; the process should end.
@@ -214,11 +223,29 @@ pub(crate) struct Counters {
     pub(crate) steps: AtomicU64,
     pub(crate) appends: AtomicU64,
     pub(crate) quarantined: AtomicU64,
+    pub(crate) context_recalls: AtomicU64,
+    pub(crate) page_hits: AtomicU64,
+    pub(crate) page_faults: AtomicU64,
+    pub(crate) page_evictions: AtomicU64,
 }
 
 impl Counters {
     pub(crate) fn count(counter: &AtomicU64) {
         counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts what paging did for an agent between two moments.
+    pub(crate) fn count_paging(&self, before: PagingCounts, after: PagingCounts) {
+        if before == after {
+            return;
+        }
+        let add = |counter: &AtomicU64, before: u64, after: u64| {
+            counter.fetch_add(after.saturating_sub(before), Ordering::Relaxed);
+        };
+        add(&self.context_recalls, before.recalls, after.recalls);
+        add(&self.page_hits, before.hits, after.hits);
+        add(&self.page_faults, before.faults, after.faults);
+        add(&self.page_evictions, before.evictions, after.evictions);
     }
 
     pub(crate) fn read(counter: &AtomicU64) -> u64 {

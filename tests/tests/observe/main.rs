@@ -157,6 +157,41 @@ fn documented(prefixes: &[&str]) -> BTreeSet<String> {
     rows.filter(|name| prefixes.iter().any(|prefix| name.starts_with(prefix))).collect()
 }
 
+/// Reads days of a diary, more than it is shown at a time.
+const DIARY: &str = r#"
+flow day(number: int) -> str {
+    return "Day #{number}: rain in the morning, and we met the heron by the mill. Walked #{number * 3 % 17} miles home."
+}
+agent Reader(question: str) -> str uses day {
+    prompt: "Read every day with the tool `day`, and answer."
+    max_tool_calls: 60
+    memory: { window: 600, page_size: 2, max_pages: 2 }
+}
+"#;
+
+#[test]
+fn paging_of_a_conversation_is_counted() {
+    let desk = Desk::new();
+    let days: String = (1..=40).map(|number| format!("call(day, {{ number: {number} }}), ")).collect();
+    let script = desk.write("script.nx", &format!("script Reader => [{days}\"Twice.\"]"));
+    let program = desk.write("diary.nx", DIARY);
+    let (script, program) = (script.to_str().expect("a plain path"), program.to_str().expect("a plain path"));
+    let server = desk.dev(&["--script", script, "--metrics", "127.0.0.1:0"]);
+    let input = r#"{"question": "When did we meet the heron?"}"#;
+    let args = ["submit", program, "--entry", "Reader", "--input", input, "--watch", "--server", &server.address];
+    let said = desk.run(&args).good();
+    assert!(said.contains("Twice."), "{said}");
+    let metrics = server.ready["metrics"].as_str().expect("the object has the address of metrics");
+    let figures = Figures::parse(&page(metrics, "/metrics").1);
+    let of = |name: &str| figures.sum(name, "");
+    let recalls = of("nexa_context_recalls_total");
+    assert!(recalls > 20.0 && recalls < of("nexa_model_calls_total"), "not while all of it fits: {recalls}");
+    assert!(of("nexa_page_faults_total") > 0.0, "there are more pages than may be active");
+    assert!(of("nexa_page_hits_total") > 0.0);
+    let evictions = of("nexa_page_evictions_total");
+    assert!(evictions > 10.0, "each page comes and two stay: {evictions}");
+}
+
 #[test]
 fn a_node_serves_every_figure_that_is_documented_and_they_agree_with_what_was_done() {
     let stage = Stage::open(&[]);

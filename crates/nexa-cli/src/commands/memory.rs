@@ -1,5 +1,6 @@
 //! `nexa recall` and `nexa memory`: what agents remember.
 
+use std::fmt::Write as _;
 use std::io::Write as _;
 
 use futures::StreamExt as _;
@@ -219,20 +220,21 @@ fn stats_json(agent: &str, stats: &v1::ContextServiceStatsResponse) -> Value {
 }
 
 fn stats_lines(stats: &v1::ContextServiceStatsResponse) -> String {
-    format!(
-        "pages     {} ({} not stored yet)\nmessages  {} ({} with vectors)\ntokens    about {}\nbytes     {}\n\
-         the node  {} pages wait, {} stored, {} queries; the log is read up to {}\n",
-        stats.pages,
-        stats.unstored,
-        stats.messages,
-        stats.embedded,
-        stats.tokens,
-        stats.bytes,
-        stats.node_waiting,
-        stats.node_stored,
-        stats.node_recalls,
-        stats.node_folded_seq,
-    )
+    let mut lines = format!(
+        "pages     {} ({} not stored yet)\nmessages  {} ({} with vectors)\ntokens    about {}\nbytes     {}\n",
+        stats.pages, stats.unstored, stats.messages, stats.embedded, stats.tokens, stats.bytes,
+    );
+    // Told to operators.
+    if let Some(waiting) = stats.node_waiting {
+        let _ = writeln!(
+            lines,
+            "the node  {waiting} pages wait, {} stored, {} queries; the log is read up to {}",
+            stats.node_stored(),
+            stats.node_recalls(),
+            stats.node_folded_seq(),
+        );
+    }
+    lines
 }
 
 #[cfg(test)]
@@ -304,10 +306,10 @@ mod tests {
             bytes: 2_048,
             embedded: 8,
             unstored: 1,
-            node_waiting: 4,
-            node_folded_seq: 99,
-            node_stored: 12,
-            node_recalls: 3,
+            node_waiting: Some(4),
+            node_folded_seq: Some(99),
+            node_stored: Some(12),
+            node_recalls: Some(3),
         };
         expect![[r#"
             pages     2 (1 not stored yet)
@@ -317,6 +319,8 @@ mod tests {
             the node  4 pages wait, 12 stored, 3 queries; the log is read up to 99
         "#]]
         .assert_eq(&stats_lines(&stats));
+        let of_a_tenant = v1::ContextServiceStatsResponse { node_waiting: None, ..stats };
+        assert!(!stats_lines(&of_a_tenant).contains("the node"));
         expect![[r#"{"agent_id":"a-1","pages":2,"messages":17,"tokens":320,"bytes":2048,"embedded":8,"unstored":1,"node_waiting":4,"node_folded_seq":99,"node_stored":12,"node_recalls":3}"#]].assert_eq(&stats_json("a-1", &stats).to_string());
     }
 }

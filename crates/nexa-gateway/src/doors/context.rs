@@ -176,10 +176,10 @@ impl v1::context_service_server::ContextService for Door {
             bytes: sum.bytes,
             embedded: sum.embedded,
             unstored: sum.unstored,
-            node_waiting: sum.node.waiting,
-            node_folded_seq: sum.node.folded.0,
-            node_stored: sum.node.rows,
-            node_recalls: sum.node.recalls,
+            node_waiting: sum.node.map(|node| node.waiting),
+            node_folded_seq: sum.node.map(|node| node.folded.0),
+            node_stored: sum.node.map(|node| node.rows),
+            node_recalls: sum.node.map(|node| node.recalls),
         }))
     }
 

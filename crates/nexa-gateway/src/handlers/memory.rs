@@ -12,7 +12,9 @@ use nexa_types::{GlobalSeq, Reason, Version};
 use nexa_vm::module::Module;
 
 use super::{By, Handlers, overloaded, store_refusal};
-use crate::mediator::{ExportMemory, Forget, Frames, ListPages, MemoryStats, PagesListed, Recall, Recollected, Stats};
+use crate::mediator::{
+    Access, ExportMemory, Forget, Frames, ListPages, MemoryStats, PagesListed, Recall, Recollected, Stats,
+};
 
 impl Handlers {
     /// Follows the log from when there is a program that remembers.
@@ -65,7 +67,10 @@ impl Handlers {
             }
             match next {
                 Some(next) => from = next,
-                None => return Ok(Stats { node: remembrance.standing(), ..sum }),
+                None => {
+                    let is_operator = by.identity.access == Access::Operator;
+                    return Ok(Stats { node: is_operator.then(|| remembrance.standing()), ..sum });
+                }
             }
         }
     }

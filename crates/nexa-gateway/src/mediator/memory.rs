@@ -93,6 +93,6 @@ pub struct Stats {
     pub embedded: u64,
     /// Pages that are not stored yet.
     pub unstored: u64,
-    /// How the node is doing.
-    pub node: Standing,
+    /// How the node is doing with those of all tenants, for operators.
+    pub node: Option<Standing>,
 }

@@ -16,7 +16,14 @@ pub(super) type Stepped = (Box<Loaded>, Step, Timestamp);
 
 impl AgentActor {
     /// Takes a step: at once, and in turn with all others who compute if that does not end it.
-    pub(super) async fn compute(&self, mut loaded: Box<Loaded>, input: Input) -> Result<Stepped, Dropped> {
+    pub(super) async fn compute(&self, loaded: Box<Loaded>, input: Input) -> Result<Stepped, Dropped> {
+        let before = loaded.agent.paging();
+        let stepped = self.step(loaded, input).await?;
+        self.core.counters.count_paging(before, stepped.0.agent.paging());
+        Ok(stepped)
+    }
+
+    async fn step(&self, mut loaded: Box<Loaded>, input: Input) -> Result<Stepped, Dropped> {
         if matches!(input, Input::Continue) && loaded.more {
             return self.go_on(loaded, None).await;
         }

@@ -48,6 +48,10 @@ impl Core {
             faults: Counters::read(&supervised.faults),
             restarts: Counters::read(&supervised.restarts),
             quarantined: Counters::read(&self.counters.quarantined),
+            context_recalls: Counters::read(&self.counters.context_recalls),
+            page_hits: Counters::read(&self.counters.page_hits),
+            page_faults: Counters::read(&self.counters.page_faults),
+            page_evictions: Counters::read(&self.counters.page_evictions),
             is_draining: self.residency.is_draining() || self.stop.is_cancelled(),
             has_failed: self.failed.is_cancelled(),
         }

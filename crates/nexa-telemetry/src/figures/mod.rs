@@ -138,6 +138,10 @@ node_figures! {
     faults Counter "nexa_faults_total" "Agent actors that gave up with an error.";
     restarts Counter "nexa_restarts_total" "Restarts of agent actors and services.";
     quarantined Counter "nexa_quarantined_total" "Agents that were quarantined.";
+    context_recalls Counter "nexa_context_recalls_total" "Requests to models for which an agent's conversation was searched.";
+    page_hits Counter "nexa_page_hits_total" "Pages of conversations that such a request needed and that were active.";
+    page_faults Counter "nexa_page_faults_total" "Pages that it needed and that had to be read.";
+    page_evictions Counter "nexa_page_evictions_total" "Active pages that left for others.";
     is_draining Gauge "nexa_node_draining" "1 while the node stops and takes no new work.";
     has_failed Gauge "nexa_node_failed" "1 once a service of the node was given up: the process should end.";
 }
