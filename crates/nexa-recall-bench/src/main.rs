@@ -8,22 +8,30 @@
 //! answer them. Their licence forbids us to bring them along. Without data, nothing is measured: that is *skipped* and said,
 //! and no figure comes of it.
 //!
+//! The study of eviction also takes a conversation that an agent had (`--recorded FILE`), as `nexa memory export` prints it.
+//!
 //! No model answers questions here. What is measured is whether the evidence is found, so a figure is exact and the same each
 //! time.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that unwraps says enough by failing"))]
 
+mod baselines;
+mod compare;
 mod eviction;
 mod locomo;
 mod measure;
+mod recorded;
 mod replay;
 mod retrieval;
+mod trace;
 mod tune;
 mod vectors;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use nexa_types::Tokens;
+use serde_json::{Value, json};
 use vectors::Vectors;
 
 /// The allocator of the `nexa` binary.
@@ -32,6 +40,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const HELP: &str = "\
 usage: nexa-recall-bench SUITE --data FILE [--vectors FILE] [--models DIR] [--report FILE]
+       nexa-recall-bench eviction [--data FILE …] --recorded FILE [--window TOKENS] [--report FILE]
 
   retrieval       what is found of the evidence, by messages, pages and days: words, vectors, both, and through the pager
   eviction        how often the pages that are needed are in memory, by policy, beside the best that anybody could do
@@ -41,6 +50,8 @@ usage: nexa-recall-bench SUITE --data FILE [--vectors FILE] [--models DIR] [--re
   --vectors FILE  where vectors of texts are kept from run to run
   --models DIR    where the weights of the embedded model are (default: where `nexa models pull` puts them)
   --report FILE   also write the tables there, as Markdown
+  --recorded FILE for eviction: also a conversation that an agent had, as `nexa memory export AGENT -o json` prints it
+  --window TOKENS the window of that agent (default: that of a declaration that sets none)
 ";
 
 /// What is given on the command line.
@@ -50,6 +61,8 @@ pub(crate) struct Options {
     vectors: Option<PathBuf>,
     models: Option<PathBuf>,
     report: Option<PathBuf>,
+    recorded: Option<PathBuf>,
+    window: Option<Tokens>,
 }
 
 impl Options {
@@ -73,6 +86,14 @@ impl Options {
                     options.report = Some(PathBuf::from(path));
                     rest
                 }
+                ["--recorded", path, rest @ ..] => {
+                    options.recorded = Some(PathBuf::from(path));
+                    rest
+                }
+                ["--window", tokens, rest @ ..] => {
+                    options.window = Some(Tokens(tokens.parse().ok()?));
+                    rest
+                }
                 [] => return Some(options),
                 _ => return None,
             };
@@ -89,20 +110,20 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         [suite @ ("retrieval" | "eviction" | "tune"), rest @ ..] => match Options::parse(rest) {
-            Some(options) => (*suite, options),
-            None => return usage(),
+            Some(options) if *suite == "eviction" || options.recorded.is_none() => (*suite, options),
+            _ => return usage(),
         },
         _ => return usage(),
     };
-    let Some(data) = options.data.as_ref().filter(|data| data.is_file()) else {
-        match &options.data {
-            Some(data) => eprintln!("{suite}: SKIPPED, there is no file {}", data.display()),
-            None => eprintln!("{suite}: SKIPPED, no conversations are given: --data FILE"),
-        }
+    if options.data.is_none() && options.recorded.is_none() {
+        eprintln!("{suite}: SKIPPED, no conversations are given: --data FILE");
+    }
+    let [has_data, has_recorded] = [&options.data, &options.recorded].map(|file| is_there(suite, file.as_deref()));
+    if !has_data && !has_recorded {
         println!("{{\"suite\":\"{suite}\",\"skipped\":true}}");
         return ExitCode::SUCCESS;
-    };
-    match measured(suite, data, &options) {
+    }
+    match measured(suite, &options, has_data, has_recorded) {
         Ok(json) => {
             println!("{json}");
             ExitCode::SUCCESS
@@ -114,14 +135,32 @@ fn main() -> ExitCode {
     }
 }
 
-fn measured(suite: &str, data: &std::path::Path, options: &Options) -> Result<serde_json::Value, String> {
-    let talks = locomo::read(data)?;
-    let vectors = Vectors::open(options, &talks)?;
-    let (page, figures) = match suite {
-        "retrieval" => retrieval::run(&talks, &vectors)?,
-        "eviction" => eviction::run(&talks, &vectors)?,
-        _ => tune::run(&talks, &vectors)?,
-    };
+/// Whether a file is given and there. One that is not there is said.
+fn is_there(suite: &str, file: Option<&Path>) -> bool {
+    let is_there = file.is_some_and(Path::is_file);
+    if let Some(file) = file.filter(|_| !is_there) {
+        eprintln!("{suite}: SKIPPED, there is no file {}", file.display());
+    }
+    is_there
+}
+
+fn measured(suite: &str, options: &Options, has_data: bool, has_recorded: bool) -> Result<Value, String> {
+    let (mut page, mut figures) = (String::new(), json!({ "suite": suite }));
+    if let Some(data) = options.data.as_ref().filter(|_| has_data) {
+        let talks = locomo::read(data)?;
+        let vectors = Vectors::open(options, &talks)?;
+        (page, figures) = match suite {
+            "retrieval" => retrieval::run(&talks, &vectors)?,
+            "eviction" => eviction::run(&talks, &vectors)?,
+            _ => tune::run(&talks, &vectors)?,
+        };
+    }
+    if let Some(recorded) = options.recorded.as_ref().filter(|_| has_recorded) {
+        if has_data {
+            page.push('\n');
+        }
+        figures["recorded"] = recorded::run(&recorded::read(recorded)?, options.window, &mut page)?;
+    }
     eprintln!("{page}");
     if let Some(report) = &options.report {
         std::fs::write(report, page).map_err(|error| format!("cannot write {}: {error}", report.display()))?;

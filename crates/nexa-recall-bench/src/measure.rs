@@ -101,6 +101,11 @@ impl Returned {
         self.tokens += other.tokens;
     }
 
+    /// Whether nothing was counted.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.questions == 0
+    }
+
     /// Any, mean recall and all, in percent.
     pub(crate) fn percent(&self) -> [f64; 3] {
         self.found.map(|sum| 100.0 * sum / f64::from(self.questions.max(1)))

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use nexa_paging::{
     Change, ContextPager, MemoryMessage, Mode, PagingConfig, PagingError, Query, Recall, RecallBudget, vector_text,
 };
-use nexa_types::{PageId, Timestamp, Version};
+use nexa_types::{AgentId, PageId, Timestamp, Version};
 
 use crate::locomo::{Question, Talk};
 use crate::vectors::Vectors;
@@ -24,6 +24,8 @@ pub(crate) struct Answer {
     /// Messages that were returned, the best first.
     pub found: Vec<Version>,
     pub tokens: u64,
+    /// Sealed pages that they are in, each once, that with the best message first.
+    pub needed: Vec<PageId>,
     /// Pages that had to be read.
     pub faults: usize,
     /// Pages with evidence that were active when it was asked, and how many there are.
@@ -33,8 +35,8 @@ pub(crate) struct Answer {
 }
 
 impl<'d> Replay<'d> {
-    pub(crate) fn new(talk: &Talk, config: PagingConfig, vectors: &'d Vectors) -> Result<Self, String> {
-        let pager = ContextPager::new(talk.agent, config).map_err(|error| error.to_string())?;
+    pub(crate) fn new(agent: AgentId, config: PagingConfig, vectors: &'d Vectors) -> Result<Self, String> {
+        let pager = ContextPager::new(agent, config).map_err(|error| error.to_string())?;
         Ok(Self { pager, store: BTreeMap::new(), page_of: BTreeMap::new(), vectors })
     }
 
@@ -45,7 +47,7 @@ impl<'d> Replay<'d> {
         vectors: &'d Vectors,
         mut at_break: impl FnMut(&mut Self, usize) -> Result<(), String>,
     ) -> Result<Self, String> {
-        let mut replay = Self::new(talk, config, vectors)?;
+        let mut replay = Self::new(talk.agent, config, vectors)?;
         let mut said = 0;
         for end in &talk.breaks {
             for message in &talk.messages[said..*end] {
@@ -60,7 +62,7 @@ impl<'d> Replay<'d> {
         Ok(replay)
     }
 
-    fn say(&mut self, message: &MemoryMessage) -> Result<(), PagingError> {
+    pub(crate) fn say(&mut self, message: &MemoryMessage) -> Result<(), PagingError> {
         self.pager.recorded(message.seq);
         let changes = self.pager.add(message.clone())?;
         self.keep(changes);
@@ -108,8 +110,11 @@ impl<'d> Replay<'d> {
             recall.messages.iter().map(|found| self.pager.message(found, &read)).collect();
         let texts = texts.ok_or("a message that was found is neither in memory nor in a page that was read")?;
         let tokens = texts.iter().map(|message| u64::from(message.tokens)).sum();
-        let found = texts.iter().map(|message| message.seq).collect();
+        let found: Vec<Version> = texts.iter().map(|message| message.seq).collect();
+        let mut seen = BTreeSet::new();
+        let pages = found.iter().filter_map(|seq| self.page_of.get(seq).copied());
+        let needed = pages.filter(|page| seen.insert(*page)).collect();
         self.pager.carry_out(&recall, &query, &read, at).map_err(|error| error.to_string())?;
-        Ok(Answer { found, tokens, faults: read.len(), active: [active, gold.len()], took })
+        Ok(Answer { found, tokens, needed, faults: read.len(), active: [active, gold.len()], took })
     }
 }
