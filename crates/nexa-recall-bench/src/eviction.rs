@@ -15,7 +15,7 @@ use crate::trace::{Figures, Step, Trace};
 use crate::vectors::Vectors;
 
 /// Active pages that are measured.
-const ACTIVE_PAGES: [usize; 3] = [4, 16, 64];
+const ACTIVE_PAGES: [usize; 4] = [4, 8, 16, 64];
 
 /// Measures all policies; gives a page for people and one object.
 pub(crate) fn run(talks: &[Talk], vectors: &Vectors) -> Result<(String, Value), String> {
