@@ -20,6 +20,8 @@ pub(crate) enum Tier {
 
 /// A package whose libraries take as long to build as all the rest together.
 pub(crate) const APART: &str = "nexa-pages";
+/// A server of S3 that its tests start, as a module of Go.
+const MINIO: &str = "github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c";
 /// All the others.
 const OTHERS: [&str; 3] = ["--workspace", "--exclude", APART];
 
@@ -84,15 +86,35 @@ pub(crate) fn run(tier: Tier) -> Outcome {
 /// share features and nothing is built twice.
 fn apart() -> Outcome {
     setup::install(setup::Scope::Tests)?;
-    let built = ["--package", APART, "--package", "nexa", "--package", "nexa-tests", "--features", "nexa/lance"];
+    let built = ["--package", APART, "--package", "nexa", "--package", "nexa-tests", "--features", "nexa/s3"];
     let built = [&["--profile", "fast"][..], &built].concat();
-    let tests = ["contract", "kills", "model", "power", "memory", "remembering"].map(|name| ["--test", name]).concat();
+    let tests = ["bucket", "contract", "kills", "model", "power", "memory", "remembering"]
+        .map(|name| ["--test", name])
+        .concat();
     let all = [&["--lib", "--bins", "--examples"][..], &built, &tests].concat();
     process::run("cargo", &[&["clippy", "--quiet"][..], &all, &["--", "-D", "warnings"]].concat())?;
     process::run("cargo", &[&["build", "--quiet"][..], &all].concat())?;
     let nexa = binary("nexa");
-    let env = [("NEXA_BIN", &*nexa.to_string_lossy()), ("NEXA_TEST_LANCE", "1")];
+    let mut env = vec![("NEXA_BIN", nexa.to_string_lossy().into_owned()), ("NEXA_TEST_LANCE", "1".to_owned())];
+    // Without it, tests of buckets say that they are skipped.
+    match minio() {
+        Ok(minio) => env.push(("NEXA_TEST_MINIO", minio.to_string_lossy().into_owned())),
+        Err(error) if std::env::var_os("CI").is_some() => return Err(error),
+        Err(error) => eprintln!("test: {error}; tests of buckets will be skipped"),
+    }
+    let env: Vec<(&str, &str)> = env.iter().map(|(name, value)| (*name, value.as_str())).collect();
     run_with("cargo", &[&["test", "--lib"][..], &built, &tests].concat(), &env)
+}
+
+/// MinIO, in the target directory. Its build takes some minutes, once.
+fn minio() -> Outcome<PathBuf> {
+    let bin = target_dir().join("minio").join(MINIO.rsplit('@').next().unwrap_or_default());
+    let bin = std::path::absolute(&bin).map_err(|error| format!("{}: {error}", bin.display()))?;
+    let minio = bin.join("minio");
+    if !minio.is_file() {
+        run_with("go", &["install", MINIO], &[("GOBIN", &*bin.to_string_lossy()), ("GOFLAGS", "-mod=mod")])?;
+    }
+    Ok(minio)
 }
 
 /// A Python with the generated client's packages, in the target directory.

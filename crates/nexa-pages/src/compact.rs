@@ -75,7 +75,7 @@ impl Writing<'_> {
             return Ok(None);
         }
         let name = Claim::part_name(seen.claim.number + 1, seen.claim.epoch);
-        let mut part = Part::create(&self.store.folder, self.store.shard, &name).await?;
+        let mut part = Part::create(&self.store.storage, self.store.shard, &name).await?;
         let (mut rest, count) = (kept.as_slice(), kept.len());
         while !rest.is_empty() {
             let mut bytes = 0;
@@ -89,7 +89,7 @@ impl Writing<'_> {
             let encoded = tokio::task::spawn_blocking(move || rows::encode(&rows)).await;
             let encoded = encoded.map_err(|error| error.to_string()).and_then(|encoded| encoded);
             let encoded = encoded.map_err(Trouble::Damaged)?;
-            part = part.append(&self.store.folder, encoded, seen.applied, seen.claim.epoch).await?;
+            part = part.append(&self.store.storage, encoded, seen.applied, seen.claim.epoch).await?;
             rest = next;
         }
         if part.rows() != count {

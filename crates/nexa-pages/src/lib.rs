@@ -1,13 +1,14 @@
-//! Context pages in Lance datasets in a folder: the adapter of `nexa_ports::pages`.
+//! Context pages in Lance datasets, in a folder or a bucket: the adapter of `nexa_ports::pages`.
 //!
 //! ```text
 //! take_over ──► claim 7: epoch 4 · sealed: A at version 12, B at 3 · open: C        a small file, written once
-//! append    ──► C: one fragment a batch, one commit, fsync
+//! append    ──► C: one fragment a batch, one commit, durable
 //! compact   ──► D = what counts of B and C; claim 8: sealed: A at 12, D at 2 · open: E
 //! read      ──► the claim of the highest number, then the rows of A, D, E
 //! ```
 //!
-//! - `folder`: where everything is, and how it becomes durable. `claim`: who writes a shard and what counts in it.
+//! - `storage`: where everything is, and what it is called. `folder`, `bucket`: how it becomes durable there.
+//! - `claim`: who writes a shard and what counts in it.
 //! - `part`: one dataset at one version, and who is where in it; `rows`: pages as rows, with their checksums.
 //! - `seen`: what a handle knows of a shard. `shard`, `compact`: its writer.
 //! - `reading`, `counts`, `search`: what counts, what is kept in memory, and how it is found.
@@ -23,6 +24,8 @@
 //! **Nothing is answered that was not written**: each row has checksums, each claim has one, and whatever does not match is
 //! [`PagesError::Damaged`], to be written again from the log ([`PageStore::drop_pages`]).
 
+#[cfg(feature = "s3")]
+mod bucket;
 mod claim;
 mod compact;
 mod counts;
@@ -33,8 +36,11 @@ mod rows;
 mod search;
 mod seen;
 mod shard;
+mod storage;
 mod trouble;
 
+#[cfg(all(test, feature = "s3"))]
+mod bucket_tests;
 #[cfg(test)]
 mod tests;
 
@@ -49,11 +55,13 @@ use nexa_ports::pages::{
 };
 use nexa_types::{AgentId, Epoch, GlobalSeq, PageId, TenantId, Version};
 
-use crate::folder::Folder;
+#[cfg(feature = "s3")]
+pub use crate::bucket::Access;
 use crate::reading::Memory;
 use crate::search::Row;
 use crate::seen::Seen;
 use crate::shard::ShardStore;
+use crate::storage::Storage;
 use crate::trouble::Trouble;
 
 /// Shards that one search looks at at once.
@@ -64,14 +72,18 @@ const TRIES_MAX: usize = 4;
 /// How a store is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// Whether what is acknowledged survives a power cut. Without it a batch is stored some milliseconds sooner; for tests.
+    /// Whether what is acknowledged in a folder survives a power cut. Without it a batch is stored some milliseconds sooner; for
+    /// tests.
     pub fsync: bool,
     /// What is kept in memory to answer from, in bytes: rows of agents and shards that were asked about.
     pub memory_bytes: u64,
     /// What Lance keeps of its files' metadata, in bytes.
     pub lance_cache_bytes: usize,
-    /// How long what a compaction replaced stays on the disk, for those who still read it.
+    /// How long what a compaction replaced stays there, for those who still read it.
     pub retired_kept: Duration,
+    /// How a bucket is reached, beside what the environment says.
+    #[cfg(feature = "s3")]
+    pub access: Access,
 }
 
 impl Default for Settings {
@@ -81,11 +93,13 @@ impl Default for Settings {
             memory_bytes: 256 << 20,
             lance_cache_bytes: 64 << 20,
             retired_kept: Duration::from_secs(600),
+            #[cfg(feature = "s3")]
+            access: Access::default(),
         }
     }
 }
 
-/// Pages in a folder. Clones are handles to the same ones, and share what is kept in memory; a process needs one.
+/// Pages in a folder or a bucket. Clones are handles to the same ones, and share what is kept in memory; a process needs one.
 #[derive(Clone)]
 pub struct LancePages {
     shards: Shards,
@@ -94,22 +108,26 @@ pub struct LancePages {
 }
 
 impl LancePages {
-    /// Opens a folder, by path or by a URL that begins with `file://`; a new one if it is not there.
+    /// Opens a folder, by path or by a URL that begins with `file://`; a new one if it is not there. With the feature `s3`
+    /// also a bucket that is there, by a URL like `s3://bucket/prefix`.
     ///
     /// # Errors
-    /// [`PagesError::Refused`] for another scheme, or if the folder holds another number of shards;
-    /// [`PagesError::Unavailable`] if the folder cannot be read or made.
+    /// [`PagesError::Refused`] for another scheme, if there is another number of shards, or if a bucket's store lets two
+    /// write the same name; [`PagesError::Unavailable`] if the place cannot be read or made.
     pub async fn open(at: &str, shards: Shards, settings: Settings) -> Result<Self, PagesError> {
-        let folder = Arc::new(Folder::open(at, shards, &settings).await?);
-        let store = |shard| Arc::new(ShardStore::new(Arc::clone(&folder), shard, settings.clone()));
+        let storage = Arc::new(Storage::open(at, shards, &settings).await?);
+        let store = |shard| Arc::new(ShardStore::new(Arc::clone(&storage), shard, settings.clone()));
         let stores = Arc::new(shards.all().map(store).collect());
         Ok(Self { shards, stores, memory: reading::memory(settings.memory_bytes) })
     }
 
     /// Whether anybody ever wrote here.
-    #[must_use]
-    pub fn has_some(&self) -> bool {
-        self.stores.first().is_some_and(|store| store.folder.has_shards())
+    ///
+    /// # Errors
+    /// [`PagesError::Unavailable`] if the place cannot be read.
+    pub async fn has_some(&self) -> Result<bool, PagesError> {
+        let store = self.store(Shard(0))?;
+        store.storage.has_shards().await.map_err(|trouble| trouble.of(store.shard))
     }
 
     /// What is kept in memory to answer from, in bytes.

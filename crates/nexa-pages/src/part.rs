@@ -20,8 +20,8 @@ use nexa_ports::pages::Shard;
 use nexa_types::{AgentId, GlobalSeq};
 
 use crate::claim::Sealed;
-use crate::folder::Folder;
 use crate::rows;
+use crate::storage::Storage;
 use crate::trouble::Trouble;
 
 /// Rows that are decoded at once.
@@ -85,9 +85,10 @@ impl Fragment {
 
 impl Part {
     /// Makes a dataset without rows.
-    pub(crate) async fn create(folder: &Folder, shard: Shard, name: &str) -> Result<Self, Trouble> {
-        let url = folder.part_url(shard, name);
-        let params = WriteParams { mode: WriteMode::Create, session: Some(folder.session()), ..WriteParams::default() };
+    pub(crate) async fn create(storage: &Storage, shard: Shard, name: &str) -> Result<Self, Trouble> {
+        let url = storage.part_url(shard, name);
+        let params =
+            WriteParams { mode: WriteMode::Create, session: Some(storage.session()), ..WriteParams::default() };
         let empty = vec![RecordBatch::new_empty(rows::schema())];
         let dataset =
             guarded(async { Ok(InsertBuilder::new(url.as_str()).with_params(&params).execute(empty).await?) }).await?;
@@ -101,13 +102,13 @@ impl Part {
 
     /// Opens a dataset at a version, or the newest. What is known of an earlier version is used.
     pub(crate) async fn open(
-        folder: &Folder,
+        storage: &Storage,
         shard: Shard,
         name: &str,
         version: Option<u64>,
         known: Option<&Self>,
     ) -> Result<Self, Trouble> {
-        let mut builder = DatasetBuilder::from_uri(folder.part_url(shard, name)).with_session(folder.session());
+        let mut builder = DatasetBuilder::from_uri(storage.part_url(shard, name)).with_session(storage.session());
         if let Some(version) = version {
             builder = builder.with_version(version);
         }
@@ -166,7 +167,7 @@ impl Part {
     /// Appends rows, sorted as [`rows::sort`] does, as one fragment; gives the part with it.
     pub(crate) async fn append(
         &self,
-        folder: &Folder,
+        storage: &Storage,
         batch: RecordBatch,
         applied: GlobalSeq,
         epoch: nexa_types::Epoch,
@@ -178,7 +179,7 @@ impl Part {
         let properties = [(STATE, state), (EPOCH, epoch.0.to_string())].map(|(name, value)| (name.to_owned(), value));
         let params = WriteParams {
             mode: WriteMode::Append,
-            session: Some(folder.session()),
+            session: Some(storage.session()),
             transaction_properties: Some(Arc::new(HashMap::from(properties))),
             skip_auto_cleanup: true,
             ..WriteParams::default()

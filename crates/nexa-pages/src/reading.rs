@@ -14,12 +14,12 @@ use nexa_types::{AgentId, PageId, Version};
 use crate::claim::Claim;
 use crate::compact::ranges;
 use crate::counts::judge;
-use crate::folder::Stamp;
 use crate::part::{Part, Place};
 use crate::rows::{self, Found, Key};
 use crate::search::Row;
 use crate::seen::Seen;
 use crate::shard::ShardStore;
+use crate::storage::Stamp;
 use crate::trouble::Trouble;
 
 /// Fragments that one question reads at once.

@@ -9,8 +9,8 @@ use nexa_ports::pages::Shard;
 use nexa_types::{AgentId, GlobalSeq, Version};
 
 use crate::claim::Claim;
-use crate::folder::{Folder, Stamp};
 use crate::part::{Part, Place};
+use crate::storage::{Stamp, Storage};
 use crate::trouble::Trouble;
 
 /// How often a shard is read again that others compact meanwhile.
@@ -50,7 +50,7 @@ impl Seen {
 
 /// A shard as one handle sees it.
 pub(crate) struct View {
-    folder: Arc<Folder>,
+    storage: Arc<Storage>,
     shard: Shard,
     seen: Mutex<Arc<Seen>>,
     /// Held while it is read, so that it is read once.
@@ -58,8 +58,8 @@ pub(crate) struct View {
 }
 
 impl View {
-    pub(crate) fn new(folder: Arc<Folder>, shard: Shard) -> Self {
-        Self { folder, shard, seen: Mutex::default(), loading: tokio::sync::Mutex::default() }
+    pub(crate) fn new(storage: Arc<Storage>, shard: Shard) -> Self {
+        Self { storage, shard, seen: Mutex::default(), loading: tokio::sync::Mutex::default() }
     }
 
     fn seen(&self) -> Arc<Seen> {
@@ -88,18 +88,18 @@ impl View {
     /// Whether nothing was written since.
     pub(crate) async fn is_new(&self, seen: &Seen) -> Result<bool, Trouble> {
         let open = (seen.claim.number > 0).then_some(seen.claim.open.as_str());
-        Ok(self.folder.stamp(self.shard, open).await? == seen.stamp)
+        Ok(self.storage.stamp(self.shard, open).await? == seen.stamp)
     }
 
     /// Reads the newest claim, without the parts; the empty one if there is none.
     pub(crate) async fn newest_claim(&self) -> Result<Claim, Trouble> {
         for _ in 0..LOADS_MAX {
-            let number = self.folder.stamp(self.shard, None).await?.claim;
+            let number = self.storage.stamp(self.shard, None).await?.claim;
             if number == 0 {
                 return Ok(Claim::default());
             }
             // It may be gone again because there are newer ones.
-            if let Some(bytes) = self.folder.claim(self.shard, number).await? {
+            if let Some(bytes) = self.storage.claim(self.shard, number).await? {
                 return Claim::decode(&bytes, number).map_err(Trouble::Damaged);
             }
         }
@@ -117,7 +117,7 @@ impl View {
                 }
                 Err((claim, other)) => {
                     trouble = other;
-                    let is_same = self.folder.stamp(self.shard, None).await?.claim == claim;
+                    let is_same = self.storage.stamp(self.shard, None).await?.claim == claim;
                     if is_same || matches!(trouble, Trouble::Unreachable(_)) {
                         break;
                     }
@@ -141,7 +141,7 @@ impl View {
                 Some(part) => Arc::clone(part),
                 None => {
                     let known = known.map(|part| &**part);
-                    let part = Part::open(&self.folder, self.shard, &sealed.part, Some(sealed.version), known);
+                    let part = Part::open(&self.storage, self.shard, &sealed.part, Some(sealed.version), known);
                     let part = part.await.map_err(named)?;
                     if part.rows() as u64 != sealed.rows {
                         let what = format!("{} has {} rows instead of {}", sealed.part, part.rows(), sealed.rows);
@@ -152,7 +152,7 @@ impl View {
             });
         }
         let open =
-            Part::open(&self.folder, self.shard, &claim.open, None, known(&claim.open).map(|part| &**part)).await;
+            Part::open(&self.storage, self.shard, &claim.open, None, known(&claim.open).map(|part| &**part)).await;
         let open = open.map_err(named)?;
         let applied = open.applied().await.map_err(named)?.unwrap_or_default().max(claim.applied);
         let stamp = Stamp { claim: number, version: open.version };

@@ -1,7 +1,8 @@
 //! The writer of one shard: takes it over, appends, deletes. Everything here runs under one lock a shard.
 //!
 //! A commit whose outcome is not known ends the right to write: whoever wants to go on takes the shard over again, under the
-//! same epoch, and reads what is there.
+//! same epoch, and reads what is there. That writes a claim of its own, so that the commit, should it still be on its way to a
+//! store far away, comes too late for anybody to read it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,40 +14,62 @@ use tracing::warn;
 use crate::Settings;
 use crate::claim::{Claim, Retired, Sealed};
 use crate::counts::judge;
-use crate::folder::{Folder, now_ms};
 use crate::part::Part;
 use crate::rows;
 use crate::seen::{Seen, View};
+use crate::storage::{Storage, now_ms};
 use crate::trouble::Trouble;
 
 /// How often a take-over begins again because another was faster.
 const TAKES_MAX: usize = 8;
 /// Fragments of the part that is appended to; with so many the shard is compacted.
 const FRAGMENTS_MAX: usize = 64;
+/// Parts of a shard, as each take-over leaves one; with so many it is compacted as well.
+const PARTS_MAX: usize = 32;
 /// Claims that are kept: readers may be about to read one that was the newest just now.
 const CLAIMS_KEPT: usize = 4;
 
 /// One shard.
 pub(crate) struct ShardStore {
     pub(crate) shard: Shard,
-    pub(crate) folder: Arc<Folder>,
+    pub(crate) storage: Arc<Storage>,
     pub(crate) settings: Settings,
     pub(crate) view: View,
-    /// Under which epoch this handle took the shard over, 0 if it did not. Held by whoever writes.
-    mine: tokio::sync::Mutex<Epoch>,
+    /// Held by whoever writes.
+    mine: tokio::sync::Mutex<Mine>,
+}
+
+/// What a handle has of a shard.
+#[derive(Debug, Clone, Copy, Default)]
+struct Mine {
+    /// Under which epoch this handle took the shard over, 0 if it did not.
+    epoch: Epoch,
+    /// Whether something that it wrote may still come.
+    doubts: bool,
+}
+
+impl Mine {
+    fn under(epoch: Epoch) -> Self {
+        Self { epoch, doubts: false }
+    }
+
+    /// The right to write ends, until the shard is taken over again.
+    fn end(&mut self, doubts: bool) {
+        *self = Self { epoch: Epoch(0), doubts: self.doubts || doubts };
+    }
 }
 
 /// The right to write a shard, for the time of one operation.
 pub(crate) struct Writing<'a> {
     pub(crate) store: &'a ShardStore,
     pub(crate) seen: Arc<Seen>,
-    mine: tokio::sync::MutexGuard<'a, Epoch>,
+    mine: tokio::sync::MutexGuard<'a, Mine>,
 }
 
 impl ShardStore {
-    pub(crate) fn new(folder: Arc<Folder>, shard: Shard, settings: Settings) -> Self {
-        let view = View::new(Arc::clone(&folder), shard);
-        Self { shard, folder, settings, view, mine: tokio::sync::Mutex::default() }
+    pub(crate) fn new(storage: Arc<Storage>, shard: Shard, settings: Settings) -> Self {
+        let view = View::new(Arc::clone(&storage), shard);
+        Self { shard, storage, settings, view, mine: tokio::sync::Mutex::default() }
     }
 
     /// Makes this handle the writer.
@@ -58,17 +81,20 @@ impl ShardStore {
             if epoch < current || epoch == Epoch(0) {
                 return Err(PagesError::Fenced { given: epoch, current });
             }
-            *mine = Epoch(0);
-            if epoch == current {
-                *mine = epoch;
+            mine.end(false);
+            if epoch == current && !mine.doubts {
+                *mine = Mine::under(epoch);
                 return Ok(seen.applied);
             }
             let empty = seen.parts.last().filter(|open| open.rows() == 0).map(|open| open.name.to_string());
             let retired = self.retired(&seen.claim.retired, empty.into_iter());
             let (sealed, open) = (sealed(&seen), String::new());
             let next = Claim { epoch, applied: seen.applied, sealed, open, retired, ..seen.claim.clone() };
-            if let Some(seen) = self.claim(&seen, next).await? {
-                *mine = epoch;
+            let claimed = self.claim(&seen, next).await;
+            // Also this one may still come, and is then taken over from as well.
+            mine.doubts |= claimed.is_err();
+            if let Some(seen) = claimed? {
+                *mine = Mine::under(epoch);
                 return Ok(seen.applied);
             }
         }
@@ -80,10 +106,10 @@ impl ShardStore {
     pub(crate) async fn drop_pages(&self, epoch: Epoch) -> Result<(), PagesError> {
         let mut mine = self.mine.lock().await;
         let of = |trouble: Trouble| trouble.of(self.shard);
-        let numbers = self.folder.claims(self.shard).await.map_err(of)?;
+        let numbers = self.storage.claims(self.shard).await.map_err(of)?;
         let mut last = None;
         for number in &numbers {
-            let bytes = self.folder.claim(self.shard, *number).await.map_err(of)?.unwrap_or_default();
+            let bytes = self.storage.claim(self.shard, *number).await.map_err(of)?.unwrap_or_default();
             match Claim::decode(&bytes, *number) {
                 Ok(claim) => {
                     last = Some(claim);
@@ -109,10 +135,10 @@ impl ShardStore {
             retired,
             number,
         };
-        *mine = Epoch(0);
+        mine.end(true);
         let empty = Seen { claim: Claim { number, ..Claim::default() }, ..Seen::default() };
         match self.claim(&empty, next).await? {
-            Some(_) => *mine = epoch,
+            Some(_) => *mine = Mine::under(epoch),
             None => return Err(PagesError::Unknown("another took the shard over".to_owned())),
         }
         Ok(())
@@ -123,7 +149,7 @@ impl ShardStore {
         let mine = self.mine.lock().await;
         let seen = self.view.now().await.map_err(|trouble| trouble.of(self.shard))?;
         let current = seen.claim.epoch;
-        if epoch == Epoch(0) || current != epoch || *mine != epoch {
+        if epoch == Epoch(0) || current != epoch || mine.epoch != epoch {
             return Err(PagesError::Fenced { given: epoch, current });
         }
         Ok(Writing { store: self, seen, mine })
@@ -137,12 +163,12 @@ impl ShardStore {
         let is_new = next.open.is_empty();
         if is_new {
             next.open = Claim::part_name(number, next.epoch);
-            let made = Part::create(&self.folder, self.shard, &next.open).await;
+            let made = Part::create(&self.storage, self.shard, &next.open).await;
             made.map_err(|trouble| PagesError::Unavailable(trouble.to_string()))?;
         }
-        let put = self.folder.put_claim(self.shard, number, next.encode()).await;
+        let put = self.storage.put_claim(self.shard, number, next.encode()).await;
         if !put.map_err(|trouble| PagesError::Unknown(trouble.to_string()))? {
-            if is_new && let Err(trouble) = self.folder.remove_part(self.shard, &next.open).await {
+            if is_new && let Err(trouble) = self.storage.remove_part(self.shard, &next.open).await {
                 warn!(shard = self.shard.0, %trouble, "a part that nobody knows is still there");
             }
             return Ok(None);
@@ -156,15 +182,15 @@ impl ShardStore {
     /// Removes parts that nobody reads any more, and old claims.
     async fn sweep(&self, claim: &Claim) {
         let swept = async {
-            for part in self.folder.parts(self.shard).await? {
+            for part in self.storage.parts(self.shard).await? {
                 // One of a later number may be about to count.
                 let is_past = Claim::number_in(&part).is_some_and(|number| number <= claim.number);
                 if is_past && !claim.knows(&part) {
-                    self.folder.remove_part(self.shard, &part).await?;
+                    self.storage.remove_part(self.shard, &part).await?;
                 }
             }
-            for number in self.folder.claims(self.shard).await?.into_iter().skip(CLAIMS_KEPT) {
-                self.folder.remove_claim(self.shard, number).await?;
+            for number in self.storage.claims(self.shard).await?.into_iter().skip(CLAIMS_KEPT) {
+                self.storage.remove_claim(self.shard, number).await?;
             }
             Ok::<_, Trouble>(())
         };
@@ -216,7 +242,7 @@ impl Writing<'_> {
         let encoded = encoded.await.map_err(|error| error.to_string()).and_then(|encoded| encoded);
         let encoded = encoded.map_err(PagesError::Unavailable)?;
         let open = self.open()?;
-        let part = match open.append(&self.store.folder, encoded, applied, epoch).await {
+        let part = match open.append(&self.store.storage, encoded, applied, epoch).await {
             Ok(part) => part,
             Err(trouble) => return Err(self.unknown(trouble.to_string())),
         };
@@ -226,7 +252,7 @@ impl Writing<'_> {
         seen.parts.pop();
         seen.parts.push(Arc::new(part));
         // Whoever took the shard over meanwhile may or may not have seen this commit.
-        let newest = match self.store.folder.stamp(self.store.shard, None).await {
+        let newest = match self.store.storage.stamp(self.store.shard, None).await {
             Ok(stamp) if stamp.claim == seen.claim.number => Ok(self.seen.claim.clone()),
             Ok(_) => self.store.view.newest_claim().await,
             Err(trouble) => Err(trouble),
@@ -234,13 +260,14 @@ impl Writing<'_> {
         match newest {
             Ok(newest) if newest.number == seen.claim.number => {}
             Ok(newest) if newest.epoch > epoch => {
-                *self.mine = Epoch(0);
+                self.mine.end(false);
                 return Err(PagesError::Fenced { given: epoch, current: newest.epoch });
             }
             Ok(_) => return Err(self.unknown("another wrote under the same epoch".to_owned())),
             Err(trouble) => return Err(self.unknown(trouble.to_string())),
         }
-        let is_due = seen.parts.last().is_some_and(|open| open.fragments.len() >= FRAGMENTS_MAX);
+        let is_long = seen.parts.last().is_some_and(|open| open.fragments.len() >= FRAGMENTS_MAX);
+        let is_due = is_long || seen.parts.len() >= PARTS_MAX;
         self.store.view.set(seen.clone());
         self.seen = Arc::new(seen);
         if is_due && let Err(error) = self.compact().await {
@@ -306,14 +333,14 @@ impl Writing<'_> {
             Ok(Some(seen)) => self.seen = seen,
             Ok(None) => {
                 let newest = self.store.view.newest_claim().await.map_err(|trouble| trouble.of(self.store.shard))?;
-                let given = *self.mine;
+                let given = self.mine.epoch;
                 if newest.epoch > given {
                     return Err(PagesError::Fenced { given, current: newest.epoch });
                 }
                 return Err(self.unknown("another wrote under the same epoch".to_owned()));
             }
             Err(error) => {
-                *self.mine = Epoch(0);
+                self.mine.end(true);
                 return Err(error);
             }
         }
@@ -326,8 +353,9 @@ impl Writing<'_> {
         open.ok_or_else(|| PagesError::Unavailable("the shard was never taken over".to_owned()))
     }
 
-    fn unknown(&mut self, what: String) -> PagesError {
-        *self.mine = Epoch(0);
+    /// Ends the right to write, since it is not known what was written.
+    pub(crate) fn unknown(&mut self, what: String) -> PagesError {
+        self.mine.end(true);
         PagesError::Unknown(what)
     }
 }

@@ -9,30 +9,30 @@ use nexa_testkit::pages_contract::{agent, near, page};
 
 use super::*;
 
-const SHARD: Shard = Shard(0);
+pub(crate) const SHARD: Shard = Shard(0);
 
-fn one_shard() -> Shards {
+pub(crate) fn one_shard() -> Shards {
     Shards::new(1).expect("a good number")
 }
 
-async fn opened(folder: &Path, settings: &Settings) -> LancePages {
+pub(crate) async fn opened(folder: &Path, settings: &Settings) -> LancePages {
     LancePages::open(&folder.to_string_lossy(), one_shard(), settings.clone()).await.expect("open")
 }
 
-fn quick() -> Settings {
+pub(crate) fn quick() -> Settings {
     Settings { fsync: false, ..Settings::default() }
 }
 
-fn batch(epoch: u64, applied: u64, pages: Vec<StoredPage>) -> PageBatch {
+pub(crate) fn batch(epoch: u64, applied: u64, pages: Vec<StoredPage>) -> PageBatch {
     PageBatch { shard: SHARD, epoch: Epoch(epoch), applied: GlobalSeq(applied), pages }
 }
 
-async fn texts(pages: &LancePages) -> BTreeSet<String> {
+pub(crate) async fn texts(pages: &LancePages) -> BTreeSet<String> {
     let all = pages.scan(TenantId::local(), agent(1), Version(0), ANSWER_PAGES_MAX).await.expect("a scan");
     all.into_iter().map(|page| page.text).collect()
 }
 
-fn set(texts: &[&str]) -> BTreeSet<String> {
+pub(crate) fn set(texts: &[&str]) -> BTreeSet<String> {
     texts.iter().map(|text| (*text).to_owned()).collect()
 }
 
@@ -40,7 +40,11 @@ fn set(texts: &[&str]) -> BTreeSet<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_writer_that_is_overtaken_in_the_midst_of_a_write_changes_nothing() {
     let folder = tempfile::tempdir().expect("a temporary directory");
-    let (early, late) = (opened(folder.path(), &quick()).await, opened(folder.path(), &quick()).await);
+    is_overtaken(folder.path(), &quick()).await;
+}
+
+pub(crate) async fn is_overtaken(at: &Path, settings: &Settings) {
+    let (early, late) = (opened(at, settings).await, opened(at, settings).await);
     let before = |number: u64| page(agent(1), 1 + 4 * number, &format!("before {number}"));
     early.take_over(SHARD, Epoch(3)).await.expect("nobody was there before");
     early.append(batch(3, 7, vec![before(0), before(1)])).await.expect("it is stored");
@@ -62,7 +66,7 @@ async fn a_writer_that_is_overtaken_in_the_midst_of_a_write_changes_nothing() {
         let after = page(agent(1), 50 + 4 * turn, &format!("after {turn}"));
         next.append(batch(epoch + 1, 8 + turn, vec![after.clone()])).await.expect("the new writer goes on");
         kept.insert(after.text);
-        for handle in [&early, &late, &opened(folder.path(), &quick()).await] {
+        for handle in [&early, &late, &opened(at, settings).await] {
             assert_eq!(texts(handle).await, kept, "in turn {turn}");
         }
     }
@@ -76,9 +80,13 @@ async fn a_writer_that_is_overtaken_in_the_midst_of_a_write_changes_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_takers_at_the_same_time_the_latest_epoch_stays() {
     let folder = tempfile::tempdir().expect("a temporary directory");
+    take_at_the_same_time(folder.path(), &quick()).await;
+}
+
+pub(crate) async fn take_at_the_same_time(at: &Path, settings: &Settings) {
     let mut takers = Vec::new();
     for epoch in 1..=6 {
-        let pages = opened(folder.path(), &quick()).await;
+        let pages = opened(at, settings).await;
         takers.push(tokio::spawn(async move {
             let taken = pages.take_over(SHARD, Epoch(epoch)).await;
             let written = pages.append(batch(epoch, epoch, vec![page(agent(1), epoch, &epoch.to_string())])).await;
@@ -95,7 +103,7 @@ async fn of_takers_at_the_same_time_the_latest_epoch_stays() {
             acknowledged.insert(epoch.to_string());
         }
     }
-    let read = texts(&opened(folder.path(), &quick()).await).await;
+    let read = texts(&opened(at, settings).await).await;
     assert!(read.contains("6") && read.is_subset(&acknowledged), "{read:?} of {acknowledged:?}");
 }
 
@@ -103,15 +111,19 @@ async fn of_takers_at_the_same_time_the_latest_epoch_stays() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_an_unfinished_compaction_left_goes_with_the_next_claim() {
     let folder = tempfile::tempdir().expect("a temporary directory");
-    let settings = Settings { retired_kept: Duration::ZERO, ..quick() };
-    let pages = opened(folder.path(), &settings).await;
+    is_tidied(folder.path(), &quick()).await;
+}
+
+pub(crate) async fn is_tidied(at: &Path, settings: &Settings) {
+    let settings = Settings { retired_kept: Duration::ZERO, ..settings.clone() };
+    let pages = opened(at, &settings).await;
     pages.take_over(SHARD, Epoch(1)).await.expect("nobody was there before");
     pages.append(batch(1, 1, vec![page(agent(1), 1, "kept")])).await.expect("it is stored");
     let store = &pages.stores[0];
     let orphan = claim::Claim::part_name(2, Epoch(1));
-    part::Part::create(&store.folder, SHARD, &orphan).await.expect("made");
+    part::Part::create(&store.storage, SHARD, &orphan).await.expect("made");
     pages.compact(SHARD, Epoch(1)).await.expect("compacted");
-    let parts = store.folder.parts(SHARD).await.expect("listed");
+    let parts = store.storage.parts(SHARD).await.expect("listed");
     assert!(!parts.contains(&orphan) && parts.len() == 2, "{parts:?}");
     assert_eq!(texts(&pages).await, set(&["kept"]));
 }
@@ -120,7 +132,11 @@ async fn what_an_unfinished_compaction_left_goes_with_the_next_claim() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_small_batches_are_compacted_by_themselves() {
     let folder = tempfile::tempdir().expect("a temporary directory");
-    let pages = opened(folder.path(), &quick()).await;
+    are_compacted(folder.path(), &quick()).await;
+}
+
+pub(crate) async fn are_compacted(at: &Path, settings: &Settings) {
+    let pages = opened(at, settings).await;
     pages.take_over(SHARD, Epoch(1)).await.expect("nobody was there before");
     for number in 1..=70 {
         pages.append(batch(1, number, vec![page(agent(1), number, &number.to_string())])).await.expect("it is stored");
@@ -129,6 +145,20 @@ async fn many_small_batches_are_compacted_by_themselves() {
     let fragments: Vec<usize> = seen.parts.iter().map(|part| part.fragments.len()).collect();
     assert_eq!(fragments, [1, 6]);
     assert_eq!(texts(&pages).await.len(), 70);
+}
+
+/// Each take-over leaves a part, however short; also a shard whose writers never last is compacted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shard_that_is_taken_over_again_and_again_has_few_parts() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let pages = opened(folder.path(), &quick()).await;
+    for epoch in 1..=40 {
+        pages.take_over(SHARD, Epoch(epoch)).await.expect("a later epoch");
+        pages.append(batch(epoch, epoch, vec![page(agent(1), epoch, &epoch.to_string())])).await.expect("it is stored");
+    }
+    let seen = pages.stores[0].view.now().await.expect("seen");
+    assert!(seen.parts.len() < 16, "{} parts", seen.parts.len());
+    assert_eq!(texts(&pages).await.len(), 40);
 }
 
 fn files(folder: &Path) -> Vec<PathBuf> {
@@ -275,9 +305,14 @@ async fn a_damaged_shard_is_dropped_and_written_again() {
 }
 
 #[tokio::test]
-async fn pages_are_kept_in_folders_and_nowhere_else() {
+async fn pages_are_kept_where_it_is_known_what_is_durable_and_nowhere_else() {
     let open = async |at: &str| LancePages::open(at, one_shard(), quick()).await.map(drop);
-    for elsewhere in ["s3://bucket/pages", "gs://bucket", "memory://", "nexa://x", "s3+ddb://x", ""] {
+    #[cfg(not(feature = "s3"))]
+    {
+        let Err(PagesError::Refused(why)) = open("s3://bucket/pages").await else { panic!("a bucket was taken") };
+        assert!(why.contains("feature `s3`"), "{why}");
+    }
+    for elsewhere in ["gs://bucket", "S3://bucket", "s3a://bucket/pages", "memory://", "nexa://x", "s3+ddb://x", ""] {
         let refused = open(elsewhere).await;
         assert!(matches!(refused, Err(PagesError::Refused(_))), "{elsewhere}: {refused:?}");
     }
@@ -293,6 +328,38 @@ async fn pages_are_kept_in_folders_and_nowhere_else() {
     pages.take_over(SHARD, Epoch(1)).await.expect("nobody was there before");
     pages.append(batch(1, 1, vec![page(agent(1), 1, "here")])).await.expect("it is stored");
     assert_eq!(texts(&opened(&at, &quick()).await).await, set(&["here"]));
+}
+
+/// A commit that nobody saw end may still be on its way to a store far away. It must not come after what is written next.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_does_not_know_how_a_write_ended_goes_on_where_it_cannot_come() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    comes_too_late(folder.path(), &quick()).await;
+}
+
+pub(crate) async fn comes_too_late(at: &Path, settings: &Settings) {
+    let pages = opened(at, settings).await;
+    pages.take_over(SHARD, Epoch(1)).await.expect("nobody was there before");
+    pages.append(batch(1, 1, vec![page(agent(1), 1, "before")])).await.expect("it is stored");
+    let store = &pages.stores[0];
+    let open = Arc::clone(store.view.now().await.expect("seen").parts.last().expect("an open part"));
+    let number = store.view.now().await.expect("seen").claim.number;
+    store.writing(Epoch(1)).await.expect("it is the writer").unknown("a lost answer".to_owned());
+    let fenced = pages.append(batch(1, 2, vec![page(agent(1), 5, "too early")])).await;
+    assert!(matches!(fenced, Err(PagesError::Fenced { .. })), "{fenced:?}");
+    assert_eq!(pages.take_over(SHARD, Epoch(1)).await, Ok(GlobalSeq(1)));
+    let late = rows::encode(&[(Epoch(1), page(agent(1), 5, "late"))]).expect("rows");
+    open.append(&store.storage, late, GlobalSeq(9), Epoch(1)).await.expect("it arrives");
+    pages.append(batch(1, 2, vec![page(agent(1), 9, "after")])).await.expect("it is stored");
+    for handle in [&pages, &opened(at, settings).await] {
+        assert_eq!(texts(handle).await, set(&["before", "after"]));
+    }
+    assert_eq!(opened(at, settings).await.take_over(SHARD, Epoch(2)).await, Ok(GlobalSeq(2)));
+    let now = pages.stores[0].view.now().await.expect("seen").claim.number;
+    assert_eq!(now, number + 2, "one claim for the doubt, one for the epoch");
+    // Who has no doubts writes nothing.
+    assert_eq!(opened(at, settings).await.take_over(SHARD, Epoch(2)).await, Ok(GlobalSeq(2)));
+    assert_eq!(pages.stores[0].view.now().await.expect("seen").claim.number, now);
 }
 
 /// The dimension of vectors is nothing that a shard is made for.

@@ -6,6 +6,12 @@ use std::io::{Error as IoError, ErrorKind};
 use lance::Error as LanceError;
 use nexa_ports::pages::{PagesError, Shard};
 
+/// How the client of a bucket names itself in errors: of the network, and of a server that is not well.
+const BUCKET: &str = "S3";
+/// The same in one of a read behind the end of what is there, which is no trouble of the network.
+#[cfg(feature = "s3")]
+pub(crate) const SHORT: &str = "S3, an object that is too short";
+
 /// What went wrong.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Trouble {
@@ -15,7 +21,7 @@ pub(crate) enum Trouble {
     /// What is there is not what was written.
     #[error("{0}")]
     Damaged(String),
-    /// The disk does not answer.
+    /// The disk or the bucket does not answer.
     #[error("{0}")]
     Unreachable(String),
 }
@@ -33,7 +39,8 @@ impl Trouble {
 impl From<LanceError> for Trouble {
     fn from(error: LanceError) -> Self {
         let said = error.to_string();
-        // A file that cannot be decoded makes the strangest errors, so all is damage that the system did not report.
+        // A file that cannot be decoded makes the strangest errors, so all is damage that neither the system nor the network
+        // reported.
         match io_error(&error) {
             Some(ErrorKind::NotFound) => Self::Lost(said),
             Some(_) => Self::Unreachable(said),
@@ -45,7 +52,7 @@ impl From<LanceError> for Trouble {
     }
 }
 
-/// What the system said, if it was the system.
+/// What the system or the network said, if it was one of these.
 fn io_error(error: &LanceError) -> Option<ErrorKind> {
     let mut next: Option<&(dyn StdError + 'static)> = Some(error);
     while let Some(error) = next {
@@ -54,8 +61,13 @@ fn io_error(error: &LanceError) -> Option<ErrorKind> {
         {
             return Some(io.kind());
         }
-        if let Some(object_store::Error::NotFound { .. }) = error.downcast_ref::<object_store::Error>() {
-            return Some(ErrorKind::NotFound);
+        match error.downcast_ref::<object_store::Error>() {
+            Some(object_store::Error::NotFound { .. }) => return Some(ErrorKind::NotFound),
+            Some(object_store::Error::Generic { store: BUCKET, .. }) => return Some(ErrorKind::Other),
+            Some(object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. }) => {
+                return Some(ErrorKind::PermissionDenied);
+            }
+            _ => {}
         }
         next = error.source();
     }

@@ -53,3 +53,52 @@ async fn pages_in_one_shard_keep_the_contract_without_rest() {
 async fn pages_without_memory_keep_the_contract() {
     keeps_the_contract(2, Settings { fsync: false, memory_bytes: 0, ..Settings::default() }).await;
 }
+
+/// The same in a bucket of a real server.
+#[cfg(feature = "s3")]
+mod in_a_bucket {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use nexa_pages::Access;
+    use nexa_testkit::minio::Server;
+
+    use super::*;
+
+    struct InBucket {
+        at: String,
+        shards: u16,
+        settings: Settings,
+    }
+
+    impl Place for InBucket {
+        fn open(&self) -> BoxFuture<'_, AnyPages> {
+            async {
+                let shards = Shards::new(self.shards).expect("a good number");
+                let pages = LancePages::open(&self.at, shards, self.settings.clone()).await.expect("open");
+                Arc::new(pages) as AnyPages
+            }
+            .boxed()
+        }
+    }
+
+    async fn keeps_the_contract(shards: u16, settings: Settings) {
+        let Some(server) = Server::start() else { return };
+        let settings = Settings { access: Access::of(server.access()), ..settings };
+        let places = AtomicUsize::new(0);
+        run_all(async || {
+            let at = server.url(&format!("a place/of Ümläut/{}", places.fetch_add(1, Ordering::Relaxed)));
+            InBucket { at, shards, settings: settings.clone() }
+        })
+        .await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn pages_in_a_bucket_keep_the_contract() {
+        keeps_the_contract(4, Settings::default()).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn pages_in_one_shard_of_a_bucket_keep_the_contract_without_rest() {
+        keeps_the_contract(1, Settings { retired_kept: Duration::ZERO, memory_bytes: 0, ..Settings::default() }).await;
+    }
+}

@@ -112,7 +112,7 @@ fn page_of(said: Said) -> StoredPage {
 }
 
 struct Pair {
-    folder: tempfile::TempDir,
+    at: String,
     settings: Settings,
     lance: LancePages,
     before: LancePages,
@@ -127,13 +127,12 @@ fn shards() -> Shards {
 }
 
 impl Pair {
-    async fn new(kept: Duration, memory_bytes: u64) -> Self {
-        let folder = tempfile::tempdir().expect("a temporary directory");
-        let settings = Settings { fsync: false, retired_kept: kept, memory_bytes, ..Settings::default() };
-        let lance = opened(&folder, &settings).await;
+    async fn new(at: &str, settings: Settings) -> Self {
+        let lance = opened(at, &settings).await;
         let before = lance.clone();
         let twin = MemoryPages::new(shards());
-        let mut pair = Self { folder, settings, lance, before, twin, epoch: 0, applied: 0, pages: vec![] };
+        let at = at.to_owned();
+        let mut pair = Self { at, settings, lance, before, twin, epoch: 0, applied: 0, pages: vec![] };
         pair.take_over().await;
         pair
     }
@@ -165,7 +164,7 @@ impl Pair {
             Step::Append(said) => self.append(said.into_iter().map(page_of).collect()).await,
             Step::Position => self.append(vec![]).await,
             Step::TakeOver => {
-                self.before = std::mem::replace(&mut self.lance, opened(&self.folder, &self.settings).await);
+                self.before = std::mem::replace(&mut self.lance, opened(&self.at, &self.settings).await);
                 self.take_over().await;
             }
             Step::Zombie(said) => {
@@ -202,7 +201,7 @@ impl Pair {
                 assert_eq!(again.rows_after, compacted.rows_after, "there is nothing left to drop");
             }
             Step::Reopen => {
-                self.lance = opened(&self.folder, &self.settings).await;
+                self.lance = opened(&self.at, &self.settings).await;
                 for shard in shards().all() {
                     let taken = (self.lance.take_over(shard, epoch).await, self.twin.take_over(shard, epoch).await);
                     assert_eq!(taken.0, taken.1);
@@ -212,7 +211,7 @@ impl Pair {
     }
 
     async fn compare(&self, words: u8) {
-        let fresh = opened(&self.folder, &self.settings).await;
+        let fresh = opened(&self.at, &self.settings).await;
         let ids: BTreeSet<PageId> = self.pages.iter().map(|page| page.id).collect();
         let ids: Vec<PageId> = ids.into_iter().collect();
         for (name, lance) in [("the writer", &self.lance), ("the writer before", &self.before), ("another", &fresh)] {
@@ -249,8 +248,34 @@ fn scopes() -> Vec<Scope> {
     agents.chain(tenants).chain(workloads).collect()
 }
 
-async fn opened(folder: &tempfile::TempDir, settings: &Settings) -> LancePages {
-    LancePages::open(&folder.path().to_string_lossy(), shards(), settings.clone()).await.expect("open")
+async fn opened(at: &str, settings: &Settings) -> LancePages {
+    LancePages::open(at, shards(), settings.clone()).await.expect("open")
+}
+
+/// Settings that a history is played under.
+fn settings() -> impl Strategy<Value = Settings> {
+    let kept = prop_oneof![Just(Duration::ZERO), Just(Duration::from_secs(600))];
+    (kept, prop_oneof![Just(0), Just(64 << 20)])
+        .prop_map(|(retired_kept, memory_bytes)| quick(retired_kept, memory_bytes))
+}
+
+fn quick(retired_kept: Duration, memory_bytes: u64) -> Settings {
+    Settings { fsync: false, retired_kept, memory_bytes, ..Settings::default() }
+}
+
+/// Plays a history in an empty place, and compares every few steps and in the end.
+fn plays(at: &str, settings: Settings, steps: Vec<Step>) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("runtime");
+    runtime.block_on(async {
+        let mut pair = Pair::new(at, settings).await;
+        for (number, step) in steps.into_iter().enumerate() {
+            pair.play(step).await;
+            if number % 4 == 3 {
+                pair.compare(number as u8).await;
+            }
+        }
+        pair.compare(0).await;
+    });
 }
 
 /// Histories of one run of the test, which takes some seconds for each; `PROPTEST_CASES` says another number.
@@ -265,33 +290,48 @@ proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn answers_are_those_of_the_twin(
-        steps in vec(step(), 1..24),
-        kept in prop_oneof![Just(Duration::ZERO), Just(Duration::from_secs(600))],
-        memory in prop_oneof![Just(0), Just(64 << 20)],
-    ) {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("runtime");
-        runtime.block_on(async {
-            let mut pair = Pair::new(kept, memory).await;
-            for (number, step) in steps.into_iter().enumerate() {
-                pair.play(step).await;
-                if number % 4 == 3 {
-                    pair.compare(number as u8).await;
-                }
-            }
-            pair.compare(0).await;
-        });
+    fn answers_are_those_of_the_twin(steps in vec(step(), 1..24), settings in settings()) {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        plays(&folder.path().to_string_lossy(), settings, steps);
     }
+}
+
+/// The same in a bucket of a real server.
+#[cfg(feature = "s3")]
+#[test]
+fn answers_from_a_bucket_are_those_of_the_twin() {
+    let Some(server) = nexa_testkit::minio::Server::start() else { return };
+    let places = std::sync::atomic::AtomicUsize::new(0);
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig { failure_persistence: None, ..config() });
+    let played = runner.run(&(vec(step(), 1..24), settings()), |(steps, settings)| {
+        let at = server.url(&places.fetch_add(1, std::sync::atomic::Ordering::Relaxed).to_string());
+        plays(&at, Settings { access: nexa_pages::Access::of(server.access()), ..settings }, steps);
+        Ok(())
+    });
+    played.unwrap();
 }
 
 /// Readers ask without a break while a writer appends and compacts, and what it replaces goes at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_reads_while_a_shard_is_compacted_misses_nothing() {
-    let mut pair = Pair::new(Duration::ZERO, 0).await;
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    misses_nothing(&folder.path().to_string_lossy(), quick(Duration::ZERO, 0)).await;
+}
+
+#[cfg(feature = "s3")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_reads_while_a_shard_in_a_bucket_is_compacted_misses_nothing() {
+    let Some(server) = nexa_testkit::minio::Server::start() else { return };
+    let settings = Settings { access: nexa_pages::Access::of(server.access()), ..quick(Duration::ZERO, 0) };
+    misses_nothing(&server.url("pages"), settings).await;
+}
+
+async fn misses_nothing(at: &str, settings: Settings) {
+    let mut pair = Pair::new(at, settings).await;
     let number = 0;
     let said = |place| Said { agent: number, place, words: 1, reach: 2, kind: 2, supersedes: None, has_vector: true };
     pair.append(vec![page_of(said(0))]).await;
-    let reader = Arc::new(opened(&pair.folder, &pair.settings).await);
+    let reader = Arc::new(opened(&pair.at, &pair.settings).await);
     let done = tokio_util::sync::CancellationToken::new();
     let asking = tokio::spawn({
         let done = done.clone();

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use nexa_pages::Settings;
 use support::{Worker, judge, works_until_it_is_killed};
 use tempfile::TempDir;
 
@@ -84,13 +85,13 @@ fn helper_works_until_it_is_killed() {
 /// A cut in the midst of work; what is left is judged.
 async fn cut(disk: &Disk, cut: u64, fsync: bool) -> Result<(), String> {
     let folder = disk.at.join("pages");
-    let mut worker = Worker::start("helper_works_until_it_is_killed", &folder, 2 * cut + 1, fsync);
+    let mut worker = Worker::start("helper_works_until_it_is_killed", text(&folder), 2 * cut + 1, fsync, &[]);
     assert!(worker.acks(4 + (cut as usize * 3) % 13), "it works until the cut");
     disk.cut(if cut.is_multiple_of(2) { 2 } else { 1 })?;
     // What it says from here on, it says of writes that were over before the cut, or must not say.
     let acked = worker.kill();
     disk.remount()?;
-    judge(folder, &acked, 2 * cut + 2).await
+    judge(text(&folder), Settings::default(), &acked, 2 * cut + 2).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -242,7 +242,7 @@ fn program() -> Option<PathBuf> {
 }
 
 /// A port of this machine that nobody uses at the moment.
-fn free_port() -> SocketAddr {
+pub(crate) fn free_port() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("this machine has a free port");
     listener.local_addr().expect("a bound listener has an address")
 }

@@ -1,5 +1,5 @@
 //! Fixtures for tests: what every store, leadership, membership, embedder and store of pages must hold, a simulated model endpoint, and servers of
-//! PostgreSQL and etcd.
+//! PostgreSQL, etcd and S3.
 
 pub mod audit_contract;
 pub mod embedder_contract;
@@ -8,6 +8,7 @@ pub mod endpoint;
 pub mod etcd;
 pub mod leadership_contract;
 pub mod membership_contract;
+pub mod minio;
 pub mod pages_contract;
 pub mod postgres;
 pub mod store_contract;

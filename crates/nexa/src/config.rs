@@ -2,6 +2,7 @@
 
 pub(crate) mod cluster;
 mod embedding;
+mod pages;
 
 use std::collections::BTreeMap;
 use std::num::{NonZeroU8, NonZeroU64, NonZeroUsize};
@@ -18,6 +19,7 @@ use serde::Deserialize;
 use cluster::ClusterSettings;
 pub(crate) use embedding::Embedding;
 use embedding::EmbeddingSettings;
+use pages::PageSettings;
 
 /// The model of agents that name none.
 pub(crate) const MODEL_DEFAULT: &str = "local/smollm2-135m-instruct";
@@ -74,22 +76,6 @@ impl NodeSettings {
     /// The same in bytes.
     pub(crate) fn memory_max(&self) -> Option<u64> {
         self.memory_mib.map(|mib| mib.get().saturating_mul(1 << 20))
-    }
-}
-
-/// Where pages of what agents remember are kept.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct PageSettings {
-    /// A folder in which every node has one of its own, by its name, relative to `nexa.toml`. Without it a node by itself has
-    /// them in its data folder, and one of a cluster in memory.
-    pub(crate) folder: Option<PathBuf>,
-}
-
-impl PageSettings {
-    /// The same as seen from elsewhere than `nexa.toml`.
-    fn below(self, folder: &Path) -> Self {
-        Self { folder: self.folder.map(|pages| folder.join(pages)) }
     }
 }
 

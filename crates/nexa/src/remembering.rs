@@ -1,11 +1,11 @@
 //! What agents remember, on this node: here it is chosen where pages are kept.
 //!
 //! A build with the feature `lance` keeps them on disk: a node by itself in its data folder, one of a cluster where `[pages]` in
-//! nexa.toml says. Otherwise they are in memory, and a restart makes them again from the log, as soon as somebody asks or an
+//! nexa.toml says; with the feature `s3` that may be a bucket. Otherwise they are in memory, and a restart makes them again from the log, as soon as somebody asks or an
 //! agent remembers. Each node of a cluster has all of them, for each follows the log by itself; what is forgotten is told by the
 //! log as well.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use nexa_cli::failure::Failure;
@@ -40,9 +40,10 @@ pub(crate) async fn start(
     ports: &Ports,
     writing: &Writing,
 ) -> Result<Remembrance, Failure> {
-    let named = project.pages.folder.as_ref().map(|folder| folder.join(of.node.as_str()));
-    let kept = match named.or_else(|| of.data.map(|data| data.join(FOLDER))) {
-        Some(folder) => on_disk(folder, project).await?,
+    let named = project.pages.of(of.node);
+    let own = || of.data.map(|data| data.join(FOLDER).to_string_lossy().into_owned());
+    let kept = match named.or_else(own) {
+        Some(at) => stored(&at, project).await?,
         None => Kept { pages: Arc::new(MemoryPages::new(SHARDS)), has_some: false },
     };
     let remembrance = Remembrance::start(Outside {
@@ -66,21 +67,24 @@ struct Kept {
 }
 
 #[cfg(feature = "lance")]
-async fn on_disk(folder: PathBuf, _: &Project) -> Result<Kept, Failure> {
-    let at = folder.to_string_lossy();
-    let pages = nexa_pages::LancePages::open(&at, SHARDS, nexa_pages::Settings::default()).await;
-    let pages = pages.map_err(|error| {
-        Failure::error(format!("pages of what agents remember cannot be kept in {at}: {error}"))
-            .hint("they are made from the log: the folder may be moved away, and another is filled")
-    })?;
-    Ok(Kept { has_some: pages.has_some(), pages: Arc::new(pages) })
+async fn stored(at: &str, _: &Project) -> Result<Kept, Failure> {
+    let failure = |error: nexa_ports::pages::PagesError| {
+        let hint = match (at.starts_with("s3://"), cfg!(feature = "s3")) {
+            (false, _) => "they are made from the log: the folder may be moved away, and another is filled",
+            (true, true) => "AWS_ENDPOINT_URL, AWS_REGION and credentials are what the environment of the node says",
+            (true, false) => "name a folder, or build nexa with `--features s3`",
+        };
+        Failure::error(format!("pages of what agents remember cannot be kept in {at}: {error}")).hint(hint)
+    };
+    let pages = nexa_pages::LancePages::open(at, SHARDS, nexa_pages::Settings::default()).await.map_err(failure)?;
+    Ok(Kept { has_some: pages.has_some().await.map_err(failure)?, pages: Arc::new(pages) })
 }
 
 #[cfg(not(feature = "lance"))]
-async fn on_disk(_: PathBuf, project: &Project) -> Result<Kept, Failure> {
+async fn stored(_: &str, project: &Project) -> Result<Kept, Failure> {
     if project.pages.folder.is_some() {
         return Err(Failure::error("`folder` under `[pages]` in nexa.toml: this build keeps pages in memory only")
-            .hint("leave it out, or build nexa with `--features lance`"));
+            .hint("leave it out, or build nexa with `--features lance`, for s3:// with `--features s3`"));
     }
     Ok(Kept { pages: Arc::new(MemoryPages::new(SHARDS)), has_some: false })
 }

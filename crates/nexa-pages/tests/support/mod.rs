@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use nexa_pages::{LancePages, Settings};
@@ -55,7 +54,7 @@ pub(crate) fn works_until_it_is_killed() {
     let settings = Settings { fsync: setting("NEXA_TEST_FSYNC") == "true", ..Settings::default() };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("runtime");
     runtime.block_on(async {
-        let pages = LancePages::open(&setting("NEXA_TEST_FOLDER"), shards(), settings).await.expect("open");
+        let pages = LancePages::open(&setting("NEXA_TEST_PLACE"), shards(), settings).await.expect("open");
         futures::future::join_all(shards().all().map(|shard| writes(pages.clone(), shard, epoch))).await;
     });
 }
@@ -69,10 +68,11 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn start(test: &str, folder: &Path, epoch: u64, fsync: bool) -> Self {
+    pub(crate) fn start(test: &str, at: &str, epoch: u64, fsync: bool, env: &[(String, String)]) -> Self {
         let mut child = Command::new(std::env::current_exe().expect("a test has a program"))
             .args(["--exact", test, "--ignored", "--nocapture"])
-            .env("NEXA_TEST_FOLDER", folder)
+            .envs(env.iter().map(|(name, value)| (name, value)))
+            .env("NEXA_TEST_PLACE", at)
             .env("NEXA_TEST_EPOCH", epoch.to_string())
             .env("NEXA_TEST_FSYNC", fsync.to_string())
             .stdout(Stdio::piped())
@@ -121,10 +121,10 @@ impl Worker {
     }
 }
 
-/// Whether a folder has all that was acknowledged, whole, and nothing half. Takes the shards over.
-pub(crate) async fn judge(folder: PathBuf, acked: &BTreeMap<u16, u64>, epoch: u64) -> Result<(), String> {
+/// Whether a place has all that was acknowledged, whole, and nothing half. Takes the shards over.
+pub(crate) async fn judge(at: &str, settings: Settings, acked: &BTreeMap<u16, u64>, epoch: u64) -> Result<(), String> {
     let said = |error: nexa_ports::pages::PagesError| error.to_string();
-    let pages = LancePages::open(&folder.to_string_lossy(), shards(), Settings::default()).await.map_err(said)?;
+    let pages = LancePages::open(at, shards(), settings).await.map_err(said)?;
     for shard in shards().all() {
         let applied = pages.take_over(shard, Epoch(epoch)).await.map_err(said)?.0;
         let promised = acked.get(&shard.0).copied().unwrap_or_default();
