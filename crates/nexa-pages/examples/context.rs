@@ -31,7 +31,21 @@ const DIMENSION: usize = 384;
 /// Words of a page, as those of a page of eight messages.
 const WORDS: usize = 160;
 /// Different words.
-const VOCABULARY: u64 = 20_000;
+const VOCABULARY: usize = PIECES.len() * PIECES.len();
+/// Words that everybody knows.
+const PIECES: [&str; 141] = [
+    "apple", "arm", "army", "bag", "ball", "band", "bank", "bar", "base", "bath", "bear", "bed", "bell", "belt",
+    "bird", "blood", "boat", "body", "bone", "book", "border", "bottle", "bowl", "box", "boy", "branch", "bread",
+    "breath", "brick", "bridge", "brother", "brush", "bus", "cake", "camp", "car", "card", "cat", "chain", "chair",
+    "cheese", "chest", "child", "church", "city", "clock", "cloth", "cloud", "coat", "coffee", "corn", "cow", "crown",
+    "cup", "dance", "desk", "dog", "door", "dress", "dust", "ear", "earth", "egg", "eye", "face", "farm", "father",
+    "field", "film", "fire", "fish", "flag", "floor", "flower", "foot", "forest", "fork", "friend", "fruit", "garden",
+    "gate", "gift", "girl", "glass", "gold", "grass", "gun", "hair", "hall", "hand", "harbor", "hat", "heart", "hill",
+    "home", "horse", "hospital", "house", "ice", "iron", "island", "job", "king", "kitchen", "knee", "lake", "lamp",
+    "land", "leaf", "leg", "letter", "light", "lion", "market", "meat", "milk", "moon", "mother", "mountain", "mouth",
+    "neck", "night", "nose", "ocean", "paper", "park", "pen", "phone", "plane", "plant", "rain", "river", "road",
+    "rock", "roof", "room", "salt", "sand", "sea", "ship", "shirt",
+];
 /// Topics that vectors lie around.
 const TOPICS: u64 = 400;
 /// One page of so many is shared with the tenant.
@@ -171,10 +185,12 @@ impl World {
         AgentId::from_bytes(std::array::from_fn(|at| if at < 8 { a[at] } else { b[at - 8] }))
     }
 
-    /// A word; the first are as frequent as those of a language are.
+    /// A word; the first are as frequent as those of a language are. The rare ones are two in one, so that the embedder, which
+    /// takes a text to pieces that it knows, has as much to do with them as with those of a language.
     fn word(dice: &mut Dice) -> String {
-        let rank = ((VOCABULARY as f64).powf(dice.unit()) as u64).min(VOCABULARY - 1);
-        format!("w{:x}", mixed(rank) >> 40)
+        let rank = ((VOCABULARY as f64).powf(dice.unit()) as usize).min(VOCABULARY - 1);
+        let word = |at: usize| PIECES.get(at % PIECES.len()).copied().unwrap_or_default();
+        if rank < PIECES.len() { word(rank).to_owned() } else { word(rank / PIECES.len()).to_owned() + word(rank) }
     }
 
     fn text(&self, agent: u64, page: u64) -> String {
