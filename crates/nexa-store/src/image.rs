@@ -34,7 +34,7 @@ pub(crate) fn views(store_id: &str) -> Vec<u8> {
     file
 }
 
-/// Puts the value of a key where none is yet. An id that is no id of a store stays unset, and the file is nobody's.
+/// Puts the value of a key where none is yet; one of another length than its room is left out.
 fn fill(file: &mut [u8], key: &str, unset: &str, value: &str) {
     let row = [key.as_bytes(), unset.as_bytes()].concat();
     let place = file.windows(row.len()).position(|bytes| bytes == row);
