@@ -15,7 +15,8 @@ use sqlx::{PgConnection, Row};
 
 use crate::column::{count, counter, damaged, link};
 use crate::open::PostgresStore;
-use crate::read::{self, Answer, limited};
+use crate::read::{Answer, limited};
+use crate::scan::{self, Streams};
 
 /// Facts that are folded at once by who catches up.
 const CATCH_UP: usize = 4_096;
@@ -126,7 +127,11 @@ impl Audit for PostgresStore {
         Box::pin(async move {
             let facts = self
                 .readers
-                .read(move |connection| Box::pin(read::scan_linked(connection, reads, None, after, limit)))
+                .read(move |connection| {
+                    Box::pin(async move {
+                        scan::scan_linked(connection, reads, None, after, limit, &mut Streams::default()).await
+                    })
+                })
                 .await?;
             let entry = |(fact, link): (Recorded, nexa_event::envelope::Link)| {
                 let header = fact.envelope.header;

@@ -14,7 +14,8 @@
 //!   errors mean.
 //! - `writer`: group commit. `batch`: the judgement, in memory; `known`: rows that need not be read for it. `write`,
 //!   `sql/functions.sql`: how it is stored.
-//! - `command`, `leadership`: the other writes. `read`: every question, with the checks that no damaged byte is handed out.
+//! - `command`, `leadership`: the other writes. `read`, `scan`: every question, with the checks that no damaged byte is handed
+//!   out.
 //! - `audit`: the log as auditors see it, and its root.
 //! - `follow`: the head. `projector`, `shelf`: who folds facts, and what a batch of them changes; `views`, `memories`,
 //!   `sql/views.sql`: read models.
@@ -50,6 +51,7 @@ mod open;
 mod pool;
 mod projector;
 mod read;
+mod scan;
 mod schema;
 mod shelf;
 mod store;

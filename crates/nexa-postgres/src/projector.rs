@@ -26,7 +26,7 @@ use crate::audit;
 use crate::column::{count, counter};
 use crate::dial::{Dial, Open, Role};
 use crate::follow::{Eager, Models};
-use crate::read;
+use crate::scan::{self, Streams};
 use crate::schema::{VIEWS_VERSION, empty_views, remake_views};
 use crate::shelf::{self, Loaded};
 use crate::trouble::Fault;
@@ -79,8 +79,18 @@ struct Right {
     open: Open,
     number: i64,
     views: Loaded,
+    streams: Streams,
     /// What the table said after the latest batch.
     applied: u64,
+}
+
+impl Right {
+    /// Goes on after another fact than the latest one, and relies on nothing that was read before.
+    fn start_at(&mut self, applied: u64) {
+        self.views.clear();
+        self.streams.forget();
+        self.applied = applied;
+    }
 }
 
 /// What a round came to.
@@ -165,7 +175,9 @@ impl Projector {
             Ok::<_, Fault>(Some((row.try_get(0)?, counter(row.try_get(1)?)?)))
         };
         match self.dial.within(asking).await? {
-            Some((number, applied)) => Ok(Some(Right { open, number, views: Loaded::new(), applied })),
+            Some((number, applied)) => {
+                Ok(Some(Right { open, number, views: Loaded::new(), streams: Streams::default(), applied }))
+            }
             None => {
                 self.watch_holder(&mut open).await?;
                 *kept = Some(open);
@@ -254,8 +266,7 @@ impl Projector {
         }
         if applied != right.applied {
             // A batch whose commit was in doubt, or tables that were made again.
-            right.views.clear();
-            right.applied = applied;
+            right.start_at(applied);
         }
         if format < VIEWS_VERSION || asked > made || applied > self.head.borrow().0 && self.is_beyond(right).await? {
             dial.within(forget(right, format < VIEWS_VERSION, asked)).await?;
@@ -272,7 +283,8 @@ impl Projector {
             }
             root = on;
         }
-        let scanning = read::scan_linked(&mut right.open.connection, self.reads, None, GlobalSeq(applied), self.batch);
+        let (connection, streams) = (&mut right.open.connection, &mut right.streams);
+        let scanning = scan::scan_linked(connection, self.reads, None, GlobalSeq(applied), self.batch, streams);
         let facts = dial.within(scanning).await?;
         let is_all = facts.len() < self.batch;
         let mut links = Vec::with_capacity(facts.len());
@@ -368,7 +380,6 @@ async fn forget(right: &mut Right, remake: bool, asked: i64) -> Result<(), Fault
         }
     }
     change.commit().await?;
-    right.views.clear();
-    right.applied = 0;
+    right.start_at(0);
     Ok(())
 }

@@ -1,12 +1,10 @@
-//! Every question to the store, each in one statement and so of one moment, with the checks that damage is reported and never
-//! handed out.
+//! Every question to the store but the scan of facts ([`crate::scan`]), each in one statement and so of one moment, with the
+//! checks that damage is reported and never handed out.
 //!
 //! Holds:
 //!   PR-1  a fact is only returned after its link was computed again from its bytes and the link before it
 //!   PR-2  a stream without gap is returned, up to the version and the link that its row says
 //!   PR-3  snapshots and blobs are returned only with the right hash
-
-use std::collections::BTreeMap;
 
 use nexa_event::codec::DecodeError;
 use nexa_event::envelope::{self, Link};
@@ -33,14 +31,14 @@ pub(crate) fn limited(limit: usize) -> i64 {
 }
 
 /// A row of `events` as it lies there, its blob fetched.
-struct Stored {
-    position: u64,
-    stream: Vec<u8>,
-    version: u64,
-    workload: Option<WorkloadId>,
+pub(crate) struct Stored {
+    pub(crate) position: u64,
+    pub(crate) stream: Vec<u8>,
+    pub(crate) version: u64,
+    pub(crate) workload: Option<WorkloadId>,
     header: Vec<u8>,
     payload: Option<Vec<u8>>,
-    link: Link,
+    pub(crate) link: Link,
 }
 
 /// The columns of [`Stored::from_row`], of `events AS e`. Few facts have their bytes in a blob, so a join would look for nothing
@@ -52,9 +50,10 @@ macro_rules! event_columns {
               ELSE (SELECT b.bytes FROM blobs AS b WHERE b.tenant = e.tenant AND b.hash = e.blob) END, e.link"
     };
 }
+pub(crate) use event_columns;
 
 impl Stored {
-    fn from_row(row: &PgRow) -> Answer<Self> {
+    pub(crate) fn from_row(row: &PgRow) -> Answer<Self> {
         let workload: Option<&[u8]> = row.try_get(3)?;
         let bad = || damaged("a fact", "its workload does not have 16 bytes");
         Ok(Self {
@@ -68,12 +67,12 @@ impl Stored {
         })
     }
 
-    fn place(&self) -> String {
+    pub(crate) fn place(&self) -> String {
         format!("the fact at position {}", self.position)
     }
 
     /// Checks the fact against the link before it.
-    fn open(self, before: Link, reads: Formats) -> Answer<Recorded> {
+    pub(crate) fn open(self, before: Link, reads: Formats) -> Answer<Recorded> {
         let place = self.place();
         let payload = self.payload.ok_or_else(|| damaged(&place, "its payload is missing"))?;
         let opened =
@@ -174,101 +173,6 @@ fn checked(
         return Err(broken("its facts are not those that its row says").into());
     }
     Ok(facts)
-}
-
-/// What of each fact's stream came before, for the first of it on a page.
-macro_rules! scan_from {
-    ($condition:literal) => {
-        concat!(
-            "SELECT ",
-            event_columns!(),
-            ",
-             CASE WHEN e.version > 1 AND NOT e.follows
-                  THEN (SELECT p.link FROM events AS p WHERE p.stream = e.stream AND p.version = e.version - 1) END,
-             CASE WHEN NOT e.follows AND get_byte(e.stream, 0) = 97
-                  THEN (SELECT a.workload FROM agents AS a WHERE a.agent = substring(e.stream FROM 2)) END
-             FROM (SELECT x.*, coalesce(lag(x.version) OVER (PARTITION BY x.stream ORDER BY x.position) = x.version - 1, false)
-                       AS follows
-                   FROM (SELECT * FROM events WHERE ",
-            $condition,
-            " ORDER BY position LIMIT $2) AS x) AS e
-             ORDER BY e.position"
-        )
-    };
-}
-
-/// See `Store::scan`.
-pub(crate) async fn scan(
-    connection: &mut PgConnection,
-    reads: Formats,
-    workload: Option<WorkloadId>,
-    after: GlobalSeq,
-    limit: usize,
-) -> Answer<Vec<Recorded>> {
-    let facts = scan_linked(connection, reads, workload, after, limit).await?;
-    Ok(facts.into_iter().map(|(fact, _)| fact).collect())
-}
-
-/// The same with each fact's link.
-pub(crate) async fn scan_linked(
-    connection: &mut PgConnection,
-    reads: Formats,
-    workload: Option<WorkloadId>,
-    after: GlobalSeq,
-    limit: usize,
-) -> Answer<Vec<(Recorded, Link)>> {
-    let after = count(after.0);
-    let rows = match &workload {
-        None => sqlx::query(scan_from!("position > $1")).bind(after).bind(limited(limit)),
-        Some(workload) => sqlx::query(scan_from!("workload = $3 AND position > $1"))
-            .bind(after)
-            .bind(limited(limit))
-            .bind(workload.as_bytes().as_slice()),
-    };
-    let rows = rows.fetch_all(connection).await?;
-    let mut streams: BTreeMap<Vec<u8>, Before> = BTreeMap::new();
-    let mut facts = Vec::with_capacity(rows.len());
-    for (expected, row) in (after.unsigned_abs() + 1..).zip(rows) {
-        let stored = Stored::from_row(&row)?;
-        if workload.is_none() && stored.position != expected {
-            return Err(damaged(&format!("position {expected}"), "a fact is missing").into());
-        }
-        let before = match streams.get(&stored.stream) {
-            Some(before) if before.version + 1 == stored.version => *before,
-            _ => {
-                let told: Option<&[u8]> = row.try_get(7)?;
-                let before = match (stored.version, told) {
-                    (..=1, _) => Link::START,
-                    (_, Some(told)) => link(told)?,
-                    (_, None) => {
-                        return Err(damaged(&stored.place(), "the fact before it in its stream is missing").into());
-                    }
-                };
-                let owner: Option<&[u8]> = row.try_get(8)?;
-                let workload = match stored.stream.split_first() {
-                    Some((b'w', id)) => WorkloadId::from_slice(id),
-                    _ => owner.and_then(WorkloadId::from_slice),
-                };
-                Before { version: 0, link: before, workload }
-            }
-        };
-        if stored.workload != before.workload {
-            return Err(damaged(&stored.place(), "it is filed under another workload than its stream").into());
-        }
-        let link = stored.link;
-        let now = Before { version: stored.version, link, ..before };
-        streams.insert(stored.stream.clone(), now);
-        facts.push((stored.open(before.link, reads)?, link));
-    }
-    Ok(facts)
-}
-
-/// What is known of a stream while facts of many are read.
-#[derive(Clone, Copy)]
-struct Before {
-    version: u64,
-    link: Link,
-    workload: Option<WorkloadId>,
 }
 
 /// See `Store::row`.

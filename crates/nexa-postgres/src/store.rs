@@ -16,6 +16,7 @@ use crate::batch::{Ready, bound};
 use crate::command;
 use crate::open::PostgresStore;
 use crate::read;
+use crate::scan;
 
 impl Store for PostgresStore {
     fn append(&self, batch: Vec<Append>) -> BoxFuture<'_, Vec<Result<Appended, AppendError>>> {
@@ -122,7 +123,7 @@ impl Store for PostgresStore {
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<Recorded>, StoreError>> {
         let reads = self.writing.reads();
-        Box::pin(self.readers.read(move |connection| Box::pin(read::scan(connection, reads, workload, after, limit))))
+        Box::pin(self.readers.read(move |connection| Box::pin(scan::scan(connection, reads, workload, after, limit))))
     }
 
     fn head(&self) -> watch::Receiver<GlobalSeq> {

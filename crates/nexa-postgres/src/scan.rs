@@ -1,0 +1,171 @@
+//! Facts of all streams in the reading order, a page at a time.
+//!
+//! Each fact is checked against the link before it in its stream. That one is mostly on the same page, or was on an earlier one
+//! that its reader remembers ([`Streams`]); for the others the server is asked, once a page. Facts never change, so that it does not
+//! matter that these are two questions.
+//!
+//! Holds:
+//!   PR-4  no position is left out between the facts of a page
+//!   PR-5  a fact is filed under the workload that its stream belongs to
+//!
+//! Bound: `STREAMS_KNOWN_MAX` streams; beyond that all are forgotten.
+
+use std::collections::HashMap;
+
+use nexa_event::envelope::Link;
+use nexa_event::formats::Formats;
+use nexa_ports::store::Recorded;
+use nexa_types::{GlobalSeq, WorkloadId};
+use sqlx::{PgConnection, Row};
+
+use crate::column::{count, damaged, link};
+use crate::read::{Answer, Stored, event_columns, limited};
+
+/// Streams that a reader remembers; beyond that it forgets all of them.
+const STREAMS_KNOWN_MAX: usize = 32_768;
+
+/// How far the facts of streams were read and found to be in order.
+#[derive(Default)]
+pub(crate) struct Streams(HashMap<Vec<u8>, End>);
+
+/// The newest fact of a stream that was read.
+#[derive(Clone, Copy)]
+struct End {
+    version: u64,
+    link: Link,
+    workload: Option<WorkloadId>,
+}
+
+impl Streams {
+    pub(crate) fn forget(&mut self) {
+        self.0.clear();
+    }
+
+    /// Which facts of a page have nothing before them here, by their places on it.
+    fn unknown(&self, page: &[Stored]) -> Vec<usize> {
+        let mut newest: HashMap<&[u8], u64> = HashMap::new();
+        let mut unknown = Vec::new();
+        for (place, fact) in page.iter().enumerate() {
+            let before = newest.insert(&fact.stream, fact.version);
+            let before = before.or_else(|| self.0.get(&fact.stream).map(|end| end.version));
+            if before.is_none_or(|version| version + 1 != fact.version) {
+                unknown.push(place);
+            }
+        }
+        unknown
+    }
+}
+
+/// See `Store::scan`.
+pub(crate) async fn scan(
+    connection: &mut PgConnection,
+    reads: Formats,
+    workload: Option<WorkloadId>,
+    after: GlobalSeq,
+    limit: usize,
+) -> Answer<Vec<Recorded>> {
+    let facts = scan_linked(connection, reads, workload, after, limit, &mut Streams::default()).await?;
+    Ok(facts.into_iter().map(|(fact, _)| fact).collect())
+}
+
+/// The same with each fact's link, for a reader who goes on from page to page.
+pub(crate) async fn scan_linked(
+    connection: &mut PgConnection,
+    reads: Formats,
+    workload: Option<WorkloadId>,
+    after: GlobalSeq,
+    limit: usize,
+    streams: &mut Streams,
+) -> Answer<Vec<(Recorded, Link)>> {
+    macro_rules! page {
+        ($condition:literal) => {
+            concat!(
+                "SELECT ",
+                event_columns!(),
+                " FROM events AS e WHERE ",
+                $condition,
+                " ORDER BY e.position LIMIT $2"
+            )
+        };
+    }
+    let after = count(after.0);
+    let rows = match &workload {
+        None => sqlx::query(page!("e.position > $1")).bind(after).bind(limited(limit)),
+        Some(workload) => sqlx::query(page!("e.workload = $3 AND e.position > $1"))
+            .bind(after)
+            .bind(limited(limit))
+            .bind(workload.as_bytes().as_slice()),
+    };
+    let rows = rows.fetch_all(&mut *connection).await?;
+    let page = rows.iter().map(Stored::from_row).collect::<Answer<Vec<_>>>()?;
+    if workload.is_none() {
+        for (expected, fact) in (after.unsigned_abs() + 1..).zip(&page) {
+            if fact.position != expected {
+                return Err(damaged(&format!("position {expected}"), "a fact is missing").into());
+            }
+        }
+    }
+    if streams.0.len() > STREAMS_KNOWN_MAX {
+        streams.forget();
+    }
+    let unknown = streams.unknown(&page);
+    let mut asked = unknown.iter().copied().zip(ends_before(connection, &page, &unknown).await?).peekable();
+    let mut facts = Vec::with_capacity(page.len());
+    for (place, fact) in page.into_iter().enumerate() {
+        let before = match asked.next_if(|(asked, _)| *asked == place) {
+            Some((_, before)) => before,
+            None => *streams.0.get(&fact.stream).ok_or_else(|| damaged(&fact.place(), "nothing is before it"))?,
+        };
+        if fact.workload != before.workload {
+            return Err(damaged(&fact.place(), "it is filed under another workload than its stream").into());
+        }
+        let now = End { version: fact.version, link: fact.link, ..before };
+        match streams.0.get_mut(&fact.stream) {
+            Some(end) => *end = now,
+            None => drop(streams.0.insert(fact.stream.clone(), now)),
+        }
+        facts.push((fact.open(before.link, reads)?, now.link));
+    }
+    Ok(facts)
+}
+
+/// What came before some facts of a page in their streams, in their order, by what the server says.
+async fn ends_before(connection: &mut PgConnection, page: &[Stored], wanted: &[usize]) -> Answer<Vec<End>> {
+    let facts: Vec<&Stored> = wanted.iter().filter_map(|place| page.get(*place)).collect();
+    if facts.is_empty() {
+        return Ok(Vec::new());
+    }
+    // An empty id is nobody's.
+    let agent = |stream: &'_ [u8]| match stream.split_first() {
+        Some((b'a', id)) => id.to_vec(),
+        _ => Vec::new(),
+    };
+    let rows = sqlx::query(
+        "SELECT (SELECT p.link FROM events AS p WHERE p.stream = w.stream AND p.version = w.version),
+                (SELECT a.workload FROM agents AS a WHERE a.agent = w.agent)
+         FROM unnest($1::bytea[], $2::bigint[], $3::bytea[]) WITH ORDINALITY AS w (stream, version, agent, nth) ORDER BY w.nth",
+    )
+    .bind(facts.iter().map(|fact| fact.stream.as_slice()).collect::<Vec<_>>())
+    .bind(facts.iter().map(|fact| count(fact.version) - 1).collect::<Vec<_>>())
+    .bind(facts.iter().map(|fact| agent(&fact.stream)).collect::<Vec<_>>())
+    .fetch_all(connection)
+    .await?;
+    let mut ends = Vec::with_capacity(facts.len());
+    for (fact, row) in facts.into_iter().zip(&rows) {
+        let told: Option<&[u8]> = row.try_get(0)?;
+        let link = match (fact.version, told) {
+            (..=1, _) => Link::START,
+            (_, Some(told)) => link(told)?,
+            (_, None) => {
+                return Err(damaged(&fact.place(), "the fact before it in its stream is missing").into());
+            }
+        };
+        let owner: Option<&[u8]> = row.try_get(1)?;
+        let workload = match fact.stream.split_first() {
+            Some((b'w', id)) => WorkloadId::from_slice(id),
+            _ => owner.and_then(WorkloadId::from_slice),
+        };
+        ends.push(End { version: fact.version.saturating_sub(1), link, workload });
+    }
+    Ok(ends)
+}
