@@ -11,7 +11,6 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use nexa_ports::store::Store;
 use nexa_postgres::{PostgresStore, Settings};
 use nexa_testkit::postgres::Server;
 use nexa_types::NodeId;
@@ -89,8 +88,7 @@ fn one_round(scale: Scale, server: &Server) -> Result<Rounds, Error> {
 /// A store in a database that nobody has used.
 async fn ground(server: &Server) -> Result<Ground, Error> {
     let store = Arc::new(PostgresStore::connect(Settings::new(server.database(), NodeId::new("bench")?)).await?);
-    let views = Arc::new(nexa_ports::view::MemoryViews::new(store.clone() as Arc<dyn Store>));
-    Ground::on(store, views)
+    Ground::on(store.clone(), store)
 }
 
 /// Rows a second, from so many connections, each with its own part of the streams.

@@ -135,8 +135,7 @@ impl Town {
         for (at, name) in NAMES.into_iter().enumerate() {
             let id = NodeId::new(name)?;
             let store = Arc::new(PostgresStore::connect(Settings::new(&*url, id.clone())).await?);
-            let views = Arc::new(nexa_ports::view::MemoryViews::new(store.clone()));
-            let mut ground = Ground::on(store.clone(), views)?;
+            let mut ground = Ground::on(store.clone(), store.clone())?;
             (ground.name, ground.is_alone) = (id.clone(), false);
             let relay = Relay::new();
             let link = LinkConfig {
