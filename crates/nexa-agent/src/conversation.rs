@@ -131,16 +131,8 @@ fn told(message: &Message) -> Option<Message> {
 
 impl Recollection {
     fn new(agent: AgentId, memory: &Remembering, counts: PagingCounts) -> Option<Self> {
-        let config = PagingConfig {
-            page_size: memory.page_size as usize,
-            max_active_pages: memory.max_pages as usize,
-            embedding_model: String::new(),
-            similarity_threshold: memory.threshold as f32,
-            eviction_policy: memory.evict,
-            ..PagingConfig::default()
-        };
         // A verified module has no other settings.
-        let pager = ContextPager::new(agent, config).ok()?;
+        let pager = ContextPager::new(agent, PagingConfig::declared(memory)).ok()?;
         Some(Self { pager, known: Vec::new(), counts })
     }
 

@@ -1,7 +1,7 @@
 //! What can be set about paging.
 
 pub use nexa_event::effect::EvictionPolicy;
-use nexa_event::effect::{MAX_PAGES_MAX, PAGE_SIZE_MAX};
+use nexa_event::effect::{MAX_PAGES_MAX, PAGE_SIZE_MAX, Remembering};
 
 use crate::error::ConfigError;
 
@@ -54,6 +54,18 @@ impl Default for PagingConfig {
 }
 
 impl PagingConfig {
+    /// What an agent's declaration asks for, paged by words alone.
+    pub fn declared(memory: &Remembering) -> Self {
+        Self {
+            page_size: memory.page_size as usize,
+            max_active_pages: memory.max_pages as usize,
+            embedding_model: String::new(),
+            similarity_threshold: memory.threshold as f32,
+            eviction_policy: memory.evict,
+            ..Self::default()
+        }
+    }
+
     /// Gives it back if it can be kept to.
     ///
     /// # Errors

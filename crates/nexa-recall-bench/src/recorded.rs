@@ -107,15 +107,7 @@ pub(crate) fn run(recording: &Recording, window: Option<Tokens>, page: &mut Stri
 
 /// As a declaration that sets nothing.
 fn base() -> PagingConfig {
-    let memory = Remembering::default();
-    PagingConfig {
-        page_size: memory.page_size as usize,
-        max_active_pages: memory.max_pages as usize,
-        embedding_model: String::new(),
-        similarity_threshold: memory.threshold as f32,
-        eviction_policy: memory.evict,
-        ..PagingConfig::default()
-    }
+    PagingConfig::declared(&Remembering::default())
 }
 
 /// Reads an export.
