@@ -22,6 +22,8 @@ fn main() {
         ],
     )
     .expect("SQLite takes the tables of the log");
+    assert_one_room(&folder.join("nexa.db"), "format_floor", tables::FORMAT_UNSET);
+    assert_one_room(&folder.join("nexa.db"), "store_id", tables::STORE_ID_UNSET);
     make(
         &folder.join("views.db"),
         &[tables::VIEWS],
@@ -29,6 +31,15 @@ fn main() {
         &[("version", &tables::VIEWS_VERSION.to_string()), ("store_id", tables::STORE_ID_UNSET), ("applied", "0")],
     )
     .expect("SQLite takes the tables of the read models");
+    assert_one_room(&folder.join("views.db"), "store_id", tables::STORE_ID_UNSET);
+}
+
+/// A copy finds the room of a value by its key before it: there must be exactly one.
+fn assert_one_room(path: &Path, key: &str, unset: &str) {
+    let file = std::fs::read(path).expect("it was just written");
+    let row = [key, unset].concat().into_bytes();
+    let found = file.windows(row.len()).filter(|bytes| *bytes == row).count();
+    assert_eq!(found, 1, "rooms for `{key}` in {}", path.display());
 }
 
 fn make(path: &Path, tables: &[&str], application_id: i64, meta: &[(&str, &str)]) -> rusqlite::Result<()> {
