@@ -160,7 +160,7 @@ pub struct Cluster {
     /// Where its files are.
     pub desk: Desk,
     /// What every node is told by variables.
-    pub variables: Vec<(&'static str, String)>,
+    pub variables: Vec<(String, String)>,
     /// Where nodes are started: the project that they belong to.
     pub folder: PathBuf,
 }
@@ -174,7 +174,8 @@ impl Cluster {
         let mut args = vec!["certs", "--out", folder.as_str()];
         args.extend(names);
         desk.run(&args).good();
-        let variables = vec![("NEXA_STORE", store), ("NEXA_ETCD", etcd), ("NEXA_CERTS", folder.clone())];
+        let variables = [("NEXA_STORE", store), ("NEXA_ETCD", etcd), ("NEXA_CERTS", folder.clone())];
+        let variables = variables.map(|(name, value)| (name.to_owned(), value)).to_vec();
         Self { desk, variables, folder: root() }
     }
 
@@ -204,7 +205,7 @@ impl Cluster {
         all.extend(args);
         let mut command = self.desk.nexa_from(exe, &all);
         command.current_dir(&self.folder);
-        command.envs(self.variables.iter().map(|(name, value)| (*name, value)));
+        command.envs(self.variables.iter().cloned());
         command
     }
 }

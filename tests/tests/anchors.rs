@@ -16,7 +16,7 @@ struct Trial {
 impl Trial {
     fn audit(&self, args: &[&str]) -> Finished {
         let mut command: Command = self.cluster.desk.nexa(&[&["audit"], args].concat());
-        command.envs(self.cluster.variables.iter().map(|(name, value)| (*name, value)));
+        command.envs(self.cluster.variables.iter().cloned());
         finish(command)
     }
 

@@ -39,7 +39,7 @@ impl Trial {
         );
         cluster.desk.write("nexa.toml", &settings);
         cluster.folder = cluster.desk.path("");
-        cluster.variables.push(("SIM_API_KEY", "load".to_owned()));
+        cluster.variables.push(("SIM_API_KEY".to_owned(), "load".to_owned()));
         let nodes = ["a", "b", "c"].map(|name| cluster.serve(name, &[])).into();
         let trial = Self { database, etcd, cluster, nodes, port: port.to_string() };
         wait_until("the nodes to be one cluster", || {

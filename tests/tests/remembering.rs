@@ -10,7 +10,7 @@ use nexa_llm::script::{Say, Turn};
 use nexa_proto::v1;
 use nexa_proto::v1::workload_service_submit_request::Program;
 use nexa_testkit::endpoint::Endpoint;
-use nexa_testkit::{etcd, postgres};
+use nexa_testkit::{etcd, minio, postgres};
 use nexa_tests::Cluster;
 use nexa_types::{AgentId, WorkloadId};
 use serde_json::{Value, json};
@@ -109,8 +109,9 @@ fn answer(request: &Value) -> Turn {
     Turn { after: Duration::from_millis(200), say }
 }
 
-/// Loses one node of three while so many agents are at work.
-fn a_node_is_lost(agents: usize) {
+/// Loses one node of three while so many agents are at work. Pages are in a bucket, in each node's folder if this build can, or in
+/// memory.
+fn a_node_is_lost(agents: usize, bucket: Option<&minio::Server>) {
     let (Some(database), Some(etcd)) = (postgres::Server::shared(), etcd::Server::start()) else { return };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.expect("a runtime");
@@ -121,13 +122,16 @@ fn a_node_is_lost(agents: usize) {
         "model = \"sim/any\"\n\n[providers.sim]\nurl = \"{}\"\nconcurrency = 64\n\n[embedding]\nmodel = \"none\"\n",
         endpoint.url()
     );
-    if std::env::var_os("NEXA_TEST_LANCE").is_some() {
+    if let Some(bucket) = bucket {
+        settings.push_str(&format!("\n[pages]\nfolder = \"{}\"\n", bucket.url("nodes")));
+        cluster.variables.extend(bucket.access());
+    } else if std::env::var_os("NEXA_TEST_LANCE").is_some() {
         settings.push_str("\n[pages]\nfolder = \"pages\"\n");
     }
     cluster.desk.write("nexa.toml", &settings);
     cluster.folder = cluster.desk.path("");
-    cluster.variables.push(("SIM_API_KEY", "any".to_owned()));
-    let [a, mut b, c] = ["a", "b", "c"].map(|name| cluster.serve(name, &[]));
+    cluster.variables.push(("SIM_API_KEY".to_owned(), "any".to_owned()));
+    let [mut a, mut b, c] = ["a", "b", "c"].map(|name| cluster.serve(name, &[]));
     runtime.block_on(async {
         let [at_a, at_b, at_c] = [connect(&a.address).await, connect(&b.address).await, connect(&c.address).await];
         let source = v1::Source { name: "keeper.nx".to_owned(), text: PROGRAM.to_owned() };
@@ -173,15 +177,32 @@ fn a_node_is_lost(agents: usize) {
         });
         assert_eq!(all.buffer_unordered(AT_ONCE).count().await, agents);
     });
+    if let Some(bucket) = bucket {
+        // What waits is stored when a node ends in good order.
+        a.process.signal("TERM");
+        assert!(a.process.wait().success());
+        assert!(bucket.has("nodes/a/shards"), "its pages are in the bucket");
+    }
 }
 
 #[test]
 fn what_agents_remember_is_recalled_as_before_when_a_node_is_lost() {
-    a_node_is_lost(60);
+    a_node_is_lost(60, None);
+}
+
+/// Of a build that keeps pages on disk, as `cargo xtask test --apart` makes it.
+#[test]
+fn what_agents_remember_in_a_bucket_is_recalled_as_before_when_a_node_is_lost() {
+    if std::env::var_os("NEXA_TEST_LANCE").is_none() {
+        eprintln!("skipped: this build keeps pages in memory; `cargo xtask test --apart` has one that does not");
+        return;
+    }
+    let Some(bucket) = minio::Server::start() else { return };
+    a_node_is_lost(30, Some(&bucket));
 }
 
 #[test]
 #[ignore = "takes a minute of a machine that does little else: cargo xtask test --slow"]
 fn what_a_thousand_agents_remember_is_recalled_as_before_when_a_node_is_lost() {
-    a_node_is_lost(1_000);
+    a_node_is_lost(1_000, None);
 }

@@ -64,6 +64,11 @@ impl Server {
         format!("s3://{BUCKET}/{prefix}")
     }
 
+    /// Whether there is anything below a prefix in the bucket.
+    pub fn has(&self, prefix: &str) -> bool {
+        self.data.path().join("data").join(BUCKET).join(prefix).exists()
+    }
+
     /// How it is reached, as the environment says it.
     pub fn access(&self) -> Vec<(String, String)> {
         let address = format!("http://{}", self.address);
