@@ -76,7 +76,8 @@ usage: cargo xtask bench context [--scale N] [--pages N] [--active N] [--seed N]
   --pages N       pages of each (200)
   --active N      agents that are asked again and again (1,000)
   --seed N        where texts, vectors and queries come from (1)
-  --folder DIR    where pages are written meanwhile (default: that for temporary files)
+  --folder DIR    where pages are written meanwhile (default: that for temporary files); with the feature `s3` also the URL
+                  of a bucket, which the environment says how to reach
   --models DIR    where `nexa models pull` has put weights (default: where it does)
 
 The last line is one JSON object.
@@ -94,7 +95,7 @@ fn main() -> ExitCode {
             "--active" => number().map(|number| size.active = number),
             "--seed" => number().map(|number| size.seed = number),
             "--folder" => {
-                folder = Some(PathBuf::from(value));
+                folder = Some(value.clone());
                 Some(())
             }
             "--models" => {
@@ -242,24 +243,29 @@ impl World {
 ///
 /// # Errors
 /// In words.
-fn run(size: Size, folder: Option<&Path>, models: Option<PathBuf>) -> Result<(String, Value), String> {
+fn run(size: Size, folder: Option<&str>, models: Option<PathBuf>) -> Result<(String, Value), String> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| error.to_string())?;
-    let place =
-        folder.map_or_else(std::env::temp_dir, Path::to_path_buf).join(format!("nexa-context-{}", std::process::id()));
+    let folder = folder.map_or_else(|| std::env::temp_dir().to_string_lossy().into_owned(), str::to_owned);
+    let place = format!("{}/nexa-context-{}", folder.trim_end_matches('/'), std::process::id());
     let measured = runtime.block_on(measured(size, &place, models));
-    let removed = std::fs::remove_dir_all(&place);
+    let removed = if is_folder(&place) { std::fs::remove_dir_all(&place) } else { Ok(()) };
     let figures = measured?;
-    removed.map_err(|error| format!("cannot remove {}: {error}", place.display()))?;
+    removed.map_err(|error| format!("cannot remove {place}: {error}"))?;
     let rows = figures.as_object().into_iter().flatten().map(|(name, value)| format!("| {name} | {value} |\n"));
     Ok((format!("| | |\n|---|---|\n{}", rows.collect::<String>()), figures))
 }
 
-async fn measured(size: Size, place: &Path, models: Option<PathBuf>) -> Result<Value, String> {
+/// Whether it is a folder and no bucket.
+fn is_folder(place: &str) -> bool {
+    !place.contains("://")
+}
+
+async fn measured(size: Size, at: &str, models: Option<PathBuf>) -> Result<Value, String> {
     let model = models.map(|folder| EmbeddingModel::new(ModelStore::embedding(folder)));
     let name = model.as_ref().map_or("seeded/384", |model| model.model()).to_owned();
     let world = Arc::new(World { size, model: name });
-    eprintln!("{} agents with {} pages each, in {}", world.size.agents, world.size.pages, place.display());
+    eprintln!("{} agents with {} pages each, in {}", world.size.agents, world.size.pages, at);
     let embedding = match &model {
         Some(model) => embeds(model, &world).await,
         None => Err("no folder of weights is known".to_owned()),
@@ -271,11 +277,10 @@ async fn measured(size: Size, place: &Path, models: Option<PathBuf>) -> Result<V
     let said = |error: PagesError| error.to_string();
     let shards = Shards::new(SHARDS).expect("a good number");
     let settings = Settings { memory_bytes: 1 << 30, ..Settings::default() };
-    let at = place.to_string_lossy().into_owned();
-    let pages = Arc::new(LancePages::open(&at, shards, settings).await.map_err(said)?);
+    let pages = Arc::new(LancePages::open(at, shards, settings).await.map_err(said)?);
     let written = writes(&pages, &world).await?;
     eprintln!("pages are compacted, then agents recall");
-    let fresh = folder_bytes(place);
+    let fresh = mib_of(at);
     let began = Instant::now();
     for shard in shards.all() {
         pages.compact(shard, Epoch(1)).await.map_err(said)?;
@@ -302,6 +307,7 @@ async fn measured(size: Size, place: &Path, models: Option<PathBuf>) -> Result<V
     let agent_exact = agent_exact(&pages, &world).await?;
     let (wide, wide_times, shared) = wide(&pages, &world).await?;
     let [recall, search, read, cold, wide_times] = [with, without, reads, warm, wide_times].map(Times::of);
+    let retired = mib_of(at);
     let all = world.size.agents as f64 * world.size.pages as f64;
     let per_commit = all / written.commits.len().max(1) as f64;
     let commit = Times::of(written.commits);
@@ -323,9 +329,9 @@ async fn measured(size: Size, place: &Path, models: Option<PathBuf>) -> Result<V
         "agent_recall_exact": agent_exact, "wide_recall": wide, "shared_pages": shared,
         "wide_p50_ms": wide_times.p50, "wide_p99_ms": wide_times.p99,
         "agent_kib": rounded(agent_kib),
-        "disk_mib_before": rounded(fresh as f64 / 1_048_576.0),
-        "disk_mib_with_retired": rounded(folder_bytes(place) as f64 / 1_048_576.0),
-        "disk_mib_compacted": rounded(counted_bytes(place, &at, shards).await? as f64 / 1_048_576.0),
+        "disk_mib_before": fresh,
+        "disk_mib_with_retired": retired,
+        "disk_mib_compacted": tidied(at, shards).await?,
         "compacting_s": rounded(compacting.as_secs_f64()),
     }))
 }
@@ -541,12 +547,21 @@ fn folder_bytes(folder: &Path) -> u64 {
         .sum()
 }
 
-/// What is left once nobody reads what was replaced.
-async fn counted_bytes(place: &Path, at: &str, shards: Shards) -> Result<u64, String> {
+/// Of a folder, in MiB.
+fn mib_of(place: &str) -> Option<f64> {
+    is_folder(place).then(|| rounded(folder_bytes(Path::new(place)) as f64 / 1_048_576.0))
+}
+
+/// What is left in a folder once nobody reads what was replaced; in a bucket, nothing is left.
+async fn tidied(place: &str, shards: Shards) -> Result<Option<f64>, String> {
     let settings = Settings { retired_kept: Duration::ZERO, ..Settings::default() };
-    let pages = LancePages::open(at, shards, settings).await.map_err(|error| error.to_string())?;
+    let pages = LancePages::open(place, shards, settings).await.map_err(|error| error.to_string())?;
     for shard in shards.all() {
-        pages.take_over(shard, Epoch(2)).await.map_err(|error| error.to_string())?;
+        match is_folder(place) {
+            true => pages.take_over(shard, Epoch(2)).await.map(drop),
+            false => pages.drop_pages(shard, Epoch(2)).await,
+        }
+        .map_err(|error| error.to_string())?;
     }
-    Ok(folder_bytes(place))
+    Ok(mib_of(place))
 }
