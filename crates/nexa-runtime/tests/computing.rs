@@ -11,6 +11,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use nexa_ports::clock::{Clock, SystemClock};
 use nexa_runtime::{MemoryPressure, NodeConfig};
+use nexa_types::limits::SLICE_FUEL;
 use nexa_types::*;
 
 use support::model::FakeModel;
@@ -118,7 +119,8 @@ async fn a_panic_while_computing_costs_an_incarnation_and_a_second_one_the_agent
     let brittle = Arc::new(Brittle(SystemClock::default(), AtomicU64::new(1)));
     let mut desk = Desk::new(FakeModel::echo(1));
     desk.clock = brittle.clone();
-    let node = desk.start(one_thread()).await;
+    // However fast it goes, there are several slices: the first takes the time of its input, and does not ask the clock.
+    let node = desk.start(NodeConfig { slice_fuel: Some(SLICE_FUEL), ..one_thread() }).await;
     let workload = desk.run(&node, 1, &program::counts_and_asks(50_000)).await;
     assert_eq!(desk.text(workload).await, "<x>");
     assert_eq!((node.stats().panics, node.stats().restarts, node.stats().quarantined), (1, 1, 0));
