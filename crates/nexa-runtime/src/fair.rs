@@ -100,6 +100,11 @@ impl<F: Ord + Clone, T> FairQueue<F, T> {
         }
     }
 
+    /// From now on this counts for a flow, if there is one; 0 is taken for 1. Where it stands is where it stood.
+    pub(crate) fn weigh(&mut self, name: &F, weight: u32) {
+        self.flows.get_mut(name).into_iter().for_each(|flow| flow.weight = weight.max(1));
+    }
+
     /// Whose turn it is, and what it costs.
     pub(crate) fn peek(&self) -> Option<(&F, u64, &T)> {
         let ((_, flow), ()) = self.next.first_key_value()?;

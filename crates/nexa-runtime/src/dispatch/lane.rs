@@ -204,6 +204,7 @@ impl Lane {
     /// What waits for a slice, together and by tenant.
     pub(super) fn asks(&mut self, now: Timestamp) -> Option<(Backlog, WaitingTenants)> {
         self.reported = self.queue.len();
+        self.weigh(now);
         self.asks.as_mut().map(|asks| (asks.backlog(now), asks.tenants()))
     }
 
@@ -215,6 +216,15 @@ impl Lane {
     /// What of the tenants here waits on other nodes.
     pub(super) fn elsewhere(&mut self, tenants: &WaitingTenants, now: Timestamp) {
         self.asks.iter_mut().for_each(|asks| asks.elsewhere(tenants, now));
+        self.weigh(now);
+    }
+
+    /// Counts those who wait by the part of their tenants that waits here, also if they came before that was known and
+    /// nobody comes after them.
+    fn weigh(&mut self, now: Timestamp) {
+        for (tenant, weight) in self.asks.iter().flat_map(|asks| asks.weights(now)) {
+            self.queue.weigh(tenant, weight);
+        }
     }
 
     /// How many wait.

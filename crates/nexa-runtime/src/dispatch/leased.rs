@@ -164,6 +164,11 @@ impl Asking {
         let part = u128::from(self.weight.max(1)) * u128::from(PARTS) * here / (here + u128::from(elsewhere));
         u64::try_from(part).unwrap_or(u64::MAX).max(1)
     }
+
+    /// The same, for the order on this node.
+    fn turns(&self, now: Timestamp) -> u32 {
+        u32::try_from(self.weight(now)).unwrap_or(u32::MAX)
+    }
 }
 
 impl Asks {
@@ -180,7 +185,13 @@ impl Asks {
         let asking = self.tenants.entry(tenant.clone()).or_insert_with(new);
         (asking.weight, asking.last) = (weight, now);
         asking.waiting += 1;
-        u32::try_from(asking.weight(now)).unwrap_or(u32::MAX)
+        asking.turns(now)
+    }
+
+    /// The weights on this node of the tenants that wait.
+    pub(super) fn weights(&self, now: Timestamp) -> impl Iterator<Item = (&TenantId, u32)> {
+        let waiting = self.tenants.iter().filter(|(_, asking)| asking.waiting > 0);
+        waiting.map(move |(tenant, asking)| (tenant, asking.turns(now)))
     }
 
     /// One waits no longer.

@@ -42,6 +42,17 @@ fn is_kept_across_a_change_of_leader(net: Net, seed: u64) {
     world.is_fair();
 }
 
+/// All that tenants ask for comes within the first second, before a node has heard of what waits on others. Half of them
+/// have it all on one node, half on three.
+#[test]
+fn tenants_get_their_shares_also_of_what_came_before_anybody_knew_of_the_others() {
+    let mut world = World::new(budget(Some(REQUESTS), None, None), GOOD, 13);
+    world.again = false;
+    let used = world.used(requests, REQUESTS, MINUTE / 2);
+    assert!(used >= 900 && world.refused == 0, "{used} of 1000 used; {}", world.told());
+    world.is_fair();
+}
+
 #[test]
 fn what_a_dead_node_may_have_sent_counts_until_it_is_forgotten_and_then_the_others_have_it() {
     let mut world = of_requests(GOOD, 4);

@@ -101,6 +101,8 @@ struct World {
     kind: LaneKind,
     nodes: Vec<Member>,
     agents: Vec<Agent>,
+    /// Whether agents whose call was answered wish for another one.
+    again: bool,
     leader: Option<Leader>,
     epoch: LeaderEpoch,
     tenants: WaitingWhere,
@@ -165,6 +167,7 @@ impl World {
             budget,
             nodes,
             agents: agents.collect(),
+            again: true,
             leader: None,
             epoch: LeaderEpoch(0),
             tenants: WaitingWhere::default(),
@@ -382,8 +385,10 @@ impl World {
         let (_, mut granted) = slots.land(LANE, pass, ending, id(agent), finished, now);
         granted.extend(slots.settle(id(agent), key, now));
         self.granted(node, granted);
-        let later = self.now + 100 + self.chance.below(200);
-        self.at(later, Event::Wishes(agent));
+        if self.again || real.is_none() {
+            let later = self.now + 100 + self.chance.below(200);
+            self.at(later, Event::Wishes(agent));
+        }
     }
 
     /// The leader's process ends; another one leads when its lease has ended.
