@@ -68,6 +68,8 @@ const COMPARED: u64 = 200;
 const EMBEDDED: u64 = 96;
 /// How long a call of the embedder may take: the first reads the weights.
 const EMBEDS_WITHIN: Duration = Duration::from_secs(120);
+/// What a page takes of the disk until readers of what was there before compaction are gone, in bytes; measured.
+const PAGE_ON_DISK: u64 = 21_000;
 
 const HELP: &str = "\
 usage: cargo xtask bench context [--scale N] [--pages N] [--active N] [--seed N] [--folder DIR] [--models DIR]
@@ -76,8 +78,8 @@ usage: cargo xtask bench context [--scale N] [--pages N] [--active N] [--seed N]
   --pages N       pages of each (200)
   --active N      agents that are asked again and again (1,000)
   --seed N        where texts, vectors and queries come from (1)
-  --folder DIR    where pages are written meanwhile (default: that for temporary files); with the feature `s3` also the URL
-                  of a bucket, which the environment says how to reach
+  --folder DIR    where pages are written meanwhile (default: that for temporary files), 39 GiB of them at the whole size; or
+                  the URL of a bucket, s3://BUCKET/PREFIX, which the environment says how to reach
   --models DIR    where `nexa models pull` has put weights (default: where it does)
 
 The last line is one JSON object.
@@ -265,7 +267,9 @@ async fn measured(size: Size, at: &str, models: Option<PathBuf>) -> Result<Value
     let model = models.map(|folder| EmbeddingModel::new(ModelStore::embedding(folder)));
     let name = model.as_ref().map_or("seeded/384", |model| model.model()).to_owned();
     let world = Arc::new(World { size, model: name });
-    eprintln!("{} agents with {} pages each, in {}", world.size.agents, world.size.pages, at);
+    let meanwhile = (world.size.agents * world.size.pages * PAGE_ON_DISK) as f64 / f64::from(1 << 30);
+    let Size { agents, pages, .. } = &world.size;
+    eprintln!("{agents} agents with {pages} pages each, in {at}, where they take about {meanwhile:.1} GiB meanwhile");
     let embedding = match &model {
         Some(model) => embeds(model, &world).await,
         None => Err("no folder of weights is known".to_owned()),
