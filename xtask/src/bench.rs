@@ -53,6 +53,7 @@ pub(crate) fn context(options: &[&str]) -> Outcome {
     std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let folder = folder.to_string_lossy();
     // Optimised as a release is, but not the whole program at once: with Lance in it that takes more than half an hour.
-    let run = ["run", "--quiet", "--profile", "sim", "--package", APART, "--features", "s3", "--example", "context", "--"];
+    let run =
+        ["run", "--quiet", "--profile", "sim", "--package", APART, "--features", "s3", "--example", "context", "--"];
     process::run("cargo", &[&run[..], &["--folder", &folder], options].concat())
 }
