@@ -3,17 +3,17 @@
 //! The folder is in memory where there is room. etcd syncs each write, and a disk that other tests keep busy can stand still for
 //! longer than a lease of a test lasts; then a test would show what the disk does.
 
-use std::fs::{self, File};
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
 use rustix::fs::statvfs;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+
+use crate::server::{Health, ServerProcess, free_port};
 
 /// How long it may take until it answers.
 const READY_WITHIN: Duration = Duration::from_secs(20);
@@ -38,7 +38,7 @@ pub struct Certificates {
 /// One etcd. It is ended, and its data deleted, when the value is dropped.
 pub struct Server {
     program: PathBuf,
-    data: TempDir,
+    process: ServerProcess,
     name: String,
     client: SocketAddr,
     peer: SocketAddr,
@@ -47,7 +47,6 @@ pub struct Server {
     /// It and those it forms a cluster with, as etcd wants to have them named.
     together: String,
     is_secured: bool,
-    process: Option<Child>,
 }
 
 impl Server {
@@ -89,31 +88,32 @@ impl Server {
                 server.together.clone_from(&together);
                 server.launch();
             }
-            if servers.iter_mut().all(Self::is_ready) {
+            if servers.iter_mut().all(|server| server.process.is_ready()) {
                 return Some(servers);
             }
-            servers.iter().for_each(|server| eprintln!("etcd did not start:\n{}", server.log()));
+            servers.iter().for_each(|server| eprintln!("etcd did not start:\n{}", server.process.log()));
         }
         panic!("etcd did not start {STARTS_MAX} times; what it said stands above");
     }
 
     fn new(program: &Path, at: usize, certificates: Option<&Certificates>) -> Self {
-        let data = folder();
+        // Told without certificates; and it can write once it has elected itself.
+        let health = Health { address: free_port(), path: "/health", says: r#""health":"true""#, within: READY_WITHIN };
+        let process = ServerProcess::new("etcd", folder(), health);
         if let Some(Certificates { ca, certificate, key }) = certificates {
             for (name, text) in [("ca", ca), ("certificate", certificate), ("key", key)] {
-                fs::write(data.path().join(name), text).expect("the folder is ours");
+                fs::write(process.path(name), text).expect("the folder is ours");
             }
         }
         Self {
             program: program.to_owned(),
-            data,
+            process,
             name: format!("test{at}"),
             client: free_port(),
             peer: free_port(),
-            health: free_port(),
+            health: health.address,
             together: String::new(),
             is_secured: certificates.is_some(),
-            process: None,
         }
     }
 
@@ -124,11 +124,7 @@ impl Server {
 
     /// Kills it, as a power cut would; its data stay.
     pub fn kill(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            // One that was stopped is ended as well.
-            let _ = process.kill();
-            let _ = process.wait();
-        }
+        self.process.kill();
     }
 
     /// Starts it again on the same data and ports, and waits until it answers.
@@ -138,7 +134,7 @@ impl Server {
     pub fn restart(&mut self) {
         self.kill();
         self.launch();
-        assert!(self.is_ready(), "etcd did not start again:\n{}", self.log());
+        assert!(self.process.is_ready(), "etcd did not start again:\n{}", self.process.log());
     }
 
     /// Starts it again on the same ports without anything that it knew, as a restored backup would.
@@ -147,7 +143,7 @@ impl Server {
     /// If it does not start.
     pub fn restart_empty(&mut self) {
         self.kill();
-        fs::remove_dir_all(self.data.path().join("data")).expect("the folder is ours");
+        fs::remove_dir_all(self.process.path("data")).expect("the folder is ours");
         self.restart();
     }
 
@@ -162,7 +158,7 @@ impl Server {
     }
 
     fn signal(&self, signal: Signal) {
-        let process = self.process.as_ref().expect("it runs");
+        let process = self.process.running().expect("it runs");
         let pid = i32::try_from(process.id()).ok().and_then(Pid::from_raw).expect("a process has an id");
         kill_process(pid, signal).expect("it is a child of this process");
     }
@@ -171,8 +167,7 @@ impl Server {
     fn launch(&mut self) {
         let scheme = if self.is_secured { "https" } else { "http" };
         let (client, peer) = (format!("{scheme}://{}", self.client), format!("http://{}", self.peer));
-        let log = File::options().create(true).append(true).open(self.log_path()).expect("the folder is ours");
-        let file = |name: &str| self.data.path().join(name);
+        let file = |name: &str| self.process.path(name);
         let mut command = Command::new(&self.program);
         command
             .args(["--name", &self.name, "--data-dir"])
@@ -180,51 +175,14 @@ impl Server {
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
             .args(["--listen-metrics-urls", &format!("http://{}", self.health)])
-            .args(["--initial-cluster", &self.together, "--logger", "zap"])
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("a file"))
-            .stderr(log);
+            .args(["--initial-cluster", &self.together, "--logger", "zap"]);
         if self.is_secured {
             command.arg("--client-cert-auth");
             for (option, name) in [("--trusted-ca-file", "ca"), ("--cert-file", "certificate"), ("--key-file", "key")] {
                 command.arg(option).arg(file(name));
             }
         }
-        self.process = Some(command.spawn().expect("etcd is a program"));
-    }
-
-    /// Waits until it answers, or has ended.
-    fn is_ready(&mut self) -> bool {
-        let deadline = Instant::now() + READY_WITHIN;
-        while Instant::now() < deadline {
-            let ended =
-                self.process.as_mut().is_none_or(|process| process.try_wait().is_ok_and(|ended| ended.is_some()));
-            if ended {
-                return false;
-            }
-            if is_healthy(self.health) {
-                return true;
-            }
-            thread::park_timeout(Duration::from_millis(20));
-        }
-        false
-    }
-
-    fn log_path(&self) -> PathBuf {
-        self.data.path().join("log")
-    }
-
-    fn log(&self) -> String {
-        fs::read_to_string(self.log_path()).unwrap_or_default()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.kill();
-        if thread::panicking() {
-            eprintln!("etcd said:\n{}", self.log());
-        }
+        self.process.launch(&mut command);
     }
 }
 
@@ -239,24 +197,4 @@ fn program() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let dirs = std::env::split_paths(&path).chain([PathBuf::from("/usr/bin")]);
     dirs.map(|dir| dir.join("etcd")).find(|program| program.is_file())
-}
-
-/// A port of this machine that nobody uses at the moment.
-pub(crate) fn free_port() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("this machine has a free port");
-    listener.local_addr().expect("a bound listener has an address")
-}
-
-/// Whether it says that it can write, which it can once it has elected itself.
-fn is_healthy(address: SocketAddr) -> bool {
-    let ask = || {
-        let limit = Duration::from_secs(1);
-        let mut stream = TcpStream::connect_timeout(&address, limit)?;
-        stream.set_read_timeout(Some(limit))?;
-        stream.write_all(b"GET /health HTTP/1.0\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.take(4_096).read_to_string(&mut answer)?;
-        std::io::Result::Ok(answer)
-    };
-    ask().is_ok_and(|answer| answer.contains(r#""health":"true""#))
 }

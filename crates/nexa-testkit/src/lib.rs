@@ -11,6 +11,7 @@ pub mod membership_contract;
 pub mod minio;
 pub mod pages_contract;
 pub mod postgres;
+mod server;
 pub mod store_contract;
 pub mod store_model;
 pub mod view_contract;
