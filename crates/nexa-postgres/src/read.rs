@@ -53,6 +53,13 @@ macro_rules! event_columns {
 pub(crate) use event_columns;
 
 impl Stored {
+    /// One that says nothing.
+    #[cfg(test)]
+    pub(crate) fn empty(stream: &[u8], version: u64) -> Self {
+        let (header, payload) = (Vec::new(), None);
+        Self { position: 0, stream: stream.to_vec(), version, workload: None, header, payload, link: Link::START }
+    }
+
     pub(crate) fn from_row(row: &PgRow) -> Answer<Self> {
         let workload: Option<&[u8]> = row.try_get(3)?;
         let bad = || damaged("a fact", "its workload does not have 16 bytes");

@@ -41,14 +41,14 @@ impl Streams {
         self.0.clear();
     }
 
-    /// Which facts of a page, by stream and version, have nothing before them here: their places on it.
-    fn unknown<'a>(&self, page: impl IntoIterator<Item = (&'a [u8], u64)>) -> Vec<usize> {
+    /// Which facts of a page have nothing before them here, by their places on it.
+    fn unknown(&self, page: &[Stored]) -> Vec<usize> {
         let mut newest: HashMap<&[u8], u64> = HashMap::new();
         let mut unknown = Vec::new();
-        for (place, (stream, version)) in page.into_iter().enumerate() {
-            let before = newest.insert(stream, version);
-            let before = before.or_else(|| self.0.get(stream).map(|end| end.version));
-            if before.is_none_or(|before| before + 1 != version) {
+        for (place, fact) in page.iter().enumerate() {
+            let before = newest.insert(&fact.stream, fact.version);
+            let before = before.or_else(|| self.0.get(&fact.stream).map(|end| end.version));
+            if before.is_none_or(|version| version + 1 != fact.version) {
                 unknown.push(place);
             }
         }
@@ -108,7 +108,7 @@ pub(crate) async fn scan_linked(
     if streams.0.len() > STREAMS_KNOWN_MAX {
         streams.forget();
     }
-    let unknown = streams.unknown(page.iter().map(|fact| (fact.stream.as_slice(), fact.version)));
+    let unknown = streams.unknown(&page);
     let mut asked = unknown.iter().copied().zip(ends_before(connection, &page, &unknown).await?).peekable();
     let mut facts = Vec::with_capacity(page.len());
     for (place, fact) in page.into_iter().enumerate() {
@@ -174,21 +174,22 @@ async fn ends_before(connection: &mut PgConnection, page: &[Stored], wanted: &[u
 mod tests {
     use super::*;
 
-    fn read_up_to(ends: &[(&[u8], u64)]) -> Streams {
+    fn page(facts: &[(&str, u64)]) -> Vec<Stored> {
+        facts.iter().map(|(stream, version)| Stored::empty(stream.as_bytes(), *version)).collect()
+    }
+
+    fn read_up_to(ends: &[(&str, u64)]) -> Streams {
         let end = |version| End { version, link: Link::START, workload: None };
-        Streams(ends.iter().map(|(stream, version)| (stream.to_vec(), end(*version))).collect())
+        Streams(ends.iter().map(|(stream, version)| (stream.as_bytes().to_vec(), end(*version))).collect())
     }
 
     #[test]
     fn only_what_is_neither_on_the_page_nor_remembered_is_asked_for() {
-        let page: [(&[u8], u64); 5] = [(b"a", 6), (b"b", 1), (b"a", 7), (b"b", 2), (b"c", 9)];
-        assert_eq!(read_up_to(&[]).unknown(page), [0, 1, 4]);
-        assert_eq!(read_up_to(&[(b"a", 5), (b"c", 8)]).unknown(page), [1]);
-        assert_eq!(
-            read_up_to(&[(b"a", 4), (b"b", 3), (b"c", 9)]).unknown(page),
-            [0, 1, 4],
-            "of another place in the stream"
-        );
-        assert_eq!(read_up_to(&[]).unknown([(b"a".as_slice(), 1), (b"a", 3)]), [0, 1], "the page leaves one out");
+        let some = page(&[("a", 6), ("b", 1), ("a", 7), ("b", 2), ("c", 9)]);
+        assert_eq!(read_up_to(&[]).unknown(&some), [0, 1, 4]);
+        assert_eq!(read_up_to(&[("a", 5), ("c", 8)]).unknown(&some), [1]);
+        let elsewhere = read_up_to(&[("a", 4), ("b", 3), ("c", 9)]);
+        assert_eq!(elsewhere.unknown(&some), [0, 1, 4], "these end elsewhere in their streams");
+        assert_eq!(read_up_to(&[]).unknown(&page(&[("a", 1), ("a", 3)])), [0, 1], "the page leaves one out");
     }
 }
