@@ -53,6 +53,16 @@ fn tenants_get_their_shares_also_of_what_came_before_anybody_knew_of_the_others(
     world.is_fair();
 }
 
+/// What tenants ask for is a quarter of what the key gives in a minute, and is there at once: it takes a quarter of a minute.
+#[test]
+fn what_is_less_than_a_minutes_budget_is_sent_as_fast_as_the_key_allows() {
+    let wanted = (TENANTS * AGENTS) as u64;
+    let mut world = World::new(budget(Some(4 * wanted), None, None), GOOD, 14);
+    world.again = false;
+    world.run(MINUTE / 4 + 3_000);
+    assert!(world.requests.all == wanted && world.refused == 0, "of {wanted}: {}", world.told());
+}
+
 #[test]
 fn what_a_dead_node_may_have_sent_counts_until_it_is_forgotten_and_then_the_others_have_it() {
     let mut world = of_requests(GOOD, 4);

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use nexa_types::planted::{Bug, planted};
 use nexa_types::{Millis, Timestamp};
 
-use super::share::shares;
+use super::share::{paces, shares};
 use super::slice::{Count, Goal, Slice, Write};
 use super::usage::WINDOW;
 use super::{
@@ -344,6 +344,7 @@ impl Provider {
         let targets = shares(&budget.minus(&vanished), &claims, turn);
         let comes_back = vanished.of(Meter::Requests) > 0;
         let goals = if comes_back { shares(budget, &claims, turn) } else { targets.clone() };
+        let paces = paces(budget, &goals, &claims);
         let outstanding = self.outstanding();
         let mut pool = budget.minus(&outstanding);
         let mut short = [false; 4];
@@ -361,8 +362,8 @@ impl Provider {
         };
         let contested = Meter::ALL.map(is_contested);
         let mut told = BTreeSet::new();
-        for ((id, _), (target, goal)) in here.iter().zip(targets.iter().zip(&goals)) {
-            let goal = Goal { size: *target, pace: goal.of(Meter::Requests), comes_back };
+        for ((id, _), (target, pace)) in here.iter().zip(targets.iter().zip(paces)) {
+            let goal = Goal { size: *target, pace, comes_back };
             if let Some(slice) = self.slices.get_mut(*id)
                 && slice.turn_to(&goal, &mut pool, |meter| contested[meter as usize], now, count)
             {

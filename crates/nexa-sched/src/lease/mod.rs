@@ -31,9 +31,10 @@
 //! What is recorded for a slice is therefore never less than what its holder may use, by the word of any leader.
 //!
 //! **A slice has a pace**, the requests a minute that its holder begins them at: its share of the rate that all have
-//! together. The slice says how many may count at once. The two differ while requests of others still count that nobody
-//! makes any more: then the slice grows as these get old, and with the slice for a rate its holder would be behind all the
-//! time by what came back within the minute before. A quicker pace is recorded before it is told, and a slower one when
+//! together. The slice says how many may count at once. The two differ where less is wanted than the budget: what waits is
+//! to begin as soon as it can, and with the slice for a rate it would be spread over the whole minute. And they differ while
+//! requests of others still count that nobody makes any more: then the slice grows as these get old, and with the slice for
+//! a rate its holder would be behind all the time by what came back within the minute before. A quicker pace is recorded before it is told, and a slower one when
 //! nothing counts any more that was begun at the quicker one, so that also the next leader knows how late the requests of
 //! a lost holder can have been.
 //!

@@ -12,7 +12,7 @@
 //!    its weight than anybody else, but for the seats. Meter by meter, in whole units; what does not divide goes to the
 //!    first ones, a unit each. If all have what they want, they get up to a quarter more, in the same way.
 //!
-//! What nobody wants is left over. Pure: no time, and the order is that of the holders.
+//! What nobody wants is left over. Only of the rate nothing is: see [`paces`]. Pure: no time, and the order is that of the holders.
 
 use super::sizes::{Meter, NO_LIMIT, Sizes};
 
@@ -98,6 +98,19 @@ pub(super) fn shares(budget: &Sizes, claims: &[Claim], turn: u64) -> Vec<Sizes> 
         }
     }
     shares
+}
+
+/// At how many requests a minute each is to begin what it has: its share, and what these leave of the budget is shared in the
+/// same way by those who want something, or by all if nobody does. What somebody wants is a count, and needs no minute.
+pub(super) fn paces(budget: &Sizes, shares: &[Sizes], claims: &[Claim]) -> Vec<u64> {
+    let share = |share: &Sizes| share.of(Meter::Requests);
+    let Some(limit) = budget.limit(Meter::Requests) else { return shares.iter().map(share).collect() };
+    let is_calm = claims.iter().all(Claim::is_idle);
+    let want = |(claim, floor): (&Claim, u64)| {
+        let cap = if floor > 0 && (is_calm || !claim.is_idle()) { limit } else { floor };
+        Want { weight: claim.weight.clamp(1, WEIGHT_MAX), floor, cap }
+    };
+    fill(limit, &claims.iter().zip(shares.iter().map(share)).map(want).collect::<Vec<_>>())
 }
 
 fn part_of_limit(budget: &Sizes, meter: Meter) -> u64 {

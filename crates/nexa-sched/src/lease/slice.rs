@@ -62,7 +62,7 @@ pub(super) struct Write {
 pub(super) struct Goal {
     /// What it should be now, if it could be had.
     pub(super) size: Sizes,
-    /// Requests a minute that are its share of the whole budget, also of what lost holders still have.
+    /// Requests a minute that are its share of the whole budget, also of what lost holders still have and of what nobody wants.
     pub(super) pace: u64,
     /// Whether something of lost holders comes back, bit by bit.
     pub(super) comes_back: bool,
@@ -279,7 +279,7 @@ impl Slice {
         let differs = |told: u64, next: u64| told.abs_diff(next) > (told / SMALL_PART_OF).max(SMALL);
         let requests = next.of(Meter::Requests);
         let quick = goal.pace.saturating_add(goal.pace / CATCH_UP_PART_OF);
-        let pace = if goal.comes_back { requests.max(quick) } else { requests };
+        let pace = if goal.comes_back { requests.max(quick) } else { goal.pace };
         let is_small = Meter::ALL.into_iter().all(|meter| {
             let (told, next) = (self.told.of(meter), next.of(meter));
             // From nothing to something is never small.
@@ -288,7 +288,8 @@ impl Slice {
         // What comes back bit by bit is not held up.
         let is_quicker = pace > self.told_pace && differs(self.told_pace, pace);
         let returns = goal.comes_back && (requests > self.told.of(Meter::Requests) || is_quicker);
-        if self.version > 0 && is_small && !returns && now.since(self.told_at) < STEADY {
+        let is_steady = is_small && (goal.comes_back || !differs(self.told_pace, pace));
+        if self.version > 0 && is_steady && !returns && now.since(self.told_at) < STEADY {
             return false;
         }
         let is_recorded = next.fits(&self.recorded) || planted(Bug::SliceToldEarly);
