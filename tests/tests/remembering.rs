@@ -32,6 +32,8 @@ agent Keeper(name: str) -> str uses page {
 const PAGES: u64 = 3;
 /// What each of them says and hears.
 const MESSAGES: usize = 8;
+/// What an agent says when it has read them.
+const LAST_SAID: &str = "All is read.";
 /// Requests at once.
 const AT_ONCE: usize = 16;
 /// How long all of it may take.
@@ -73,7 +75,8 @@ fn root_of(workload_id: &str) -> String {
     AgentId::root(workload_id.parse::<WorkloadId>().expect("an id")).to_string()
 }
 
-/// What an agent recalls about its name.
+/// What an agent that has ended recalls about its name. A node may hear of what others have written a moment later than
+/// somebody who asks elsewhere; until it has, it is asked again.
 async fn recall(client: &Client, workload_id: &str, number: usize) -> Found {
     let request = v1::ContextServiceRecallRequest {
         agent_id: root_of(workload_id),
@@ -81,12 +84,20 @@ async fn recall(client: &Client, workload_id: &str, number: usize) -> Found {
         messages_max: 200,
         ..v1::ContextServiceRecallRequest::default()
     };
-    let found = client.recall(request).await.expect("it is answered").messages.into_iter();
-    let found = found.map(|message| {
-        let from = message.provenance.unwrap_or_default();
-        (message.text, from.version, from.number, from.score.to_bits())
-    });
-    found.collect()
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let found = client.recall(request.clone()).await.expect("it is answered").messages.into_iter();
+        let found = found.map(|message| {
+            let from = message.provenance.unwrap_or_default();
+            (message.text, from.version, from.number, from.score.to_bits())
+        });
+        let found: Found = found.collect();
+        if found.iter().any(|(text, ..)| text == LAST_SAID) {
+            return found;
+        }
+        assert!(Instant::now() < until, "{} does not recall what it said last: {found:?}", name(number));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// Everything that an agent remembers.
@@ -102,7 +113,7 @@ fn answer(request: &Value) -> Turn {
     let read = (1..=PAGES).rev().find(|page| texts.clone().any(|text| text.contains(&format!("Page {page} is"))));
     let next = read.map_or(1, |page| page + 1);
     let say = if next > PAGES {
-        Say::Text("All is read.".to_owned())
+        Say::Text(LAST_SAID.to_owned())
     } else {
         Say::Call { tool: "page".to_owned(), arguments: json!({ "number": next }).to_string() }
     };
