@@ -34,9 +34,9 @@
 //! together. The slice says how many may count at once. The two differ where less is wanted than the budget: what waits is
 //! to begin as soon as it can, and with the slice for a rate it would be spread over the whole minute. And they differ while
 //! requests of others still count that nobody makes any more: then the slice grows as these get old, and with the slice for
-//! a rate its holder would be behind all the time by what came back within the minute before. A quicker pace is recorded before it is told, and a slower one when
-//! nothing counts any more that was begun at the quicker one, so that also the next leader knows how late the requests of
-//! a lost holder can have been.
+//! a rate its holder would be behind all the time by what came back within the minute before. A quicker pace is recorded
+//! before it is told, and a slower one when nothing counts any more that was begun at the quicker one, so that also the
+//! next leader knows how late the requests of a lost holder can have been.
 //!
 //! Holds:
 //!   LS-1  the sizes recorded for a provider add up to its budget or less, on each meter; if a budget is lowered below
