@@ -23,7 +23,8 @@
 //! is one that is ahead of the log, as after a copy of that was put back.
 //!
 //! Holds:
-//!   RM-1  an answer shows every message that the log had when it was asked, or the call is refused as behind
+//!   RM-1  an answer shows every message that this node knew the log to have when it was asked, or the call is refused as
+//!         behind; of what other nodes write to a shared log, a node hears a moment later
 //!   RM-2  nothing of one tenant is in an answer to another
 //!   RM-3  a page is in the store or in memory from the fact that ended it, whatever fails; but for one that the store will never
 //!         take, which an error names
@@ -381,7 +382,7 @@ impl Remembrance {
         answer
     }
 
-    /// Waits until everything is folded that the log has now (RM-1).
+    /// Waits until everything is folded that this node knows the log to have now (RM-1).
     async fn caught_up(&self) -> Result<GlobalSeq, RememberError> {
         let wanted = *self.shared.outside.store.head().borrow();
         self.folded_to(wanted).await

@@ -12,7 +12,8 @@
 //!    its weight than anybody else, but for the seats. Meter by meter, in whole units; what does not divide goes to the
 //!    first ones, a unit each. If all have what they want, they get up to a quarter more, in the same way.
 //!
-//! What nobody wants is left over. Only of the rate nothing is: see [`paces`]. Pure: no time, and the order is that of the holders.
+//! What nobody wants is left over; only of the rate nothing is: see [`paces`]. Pure: no time, and the order is that of the
+//! holders.
 
 use super::sizes::{Meter, NO_LIMIT, Sizes};
 
@@ -217,6 +218,21 @@ mod tests {
         assert_eq!(input(2), [500, 0, 0, 0, 500]);
         let too_large = Claim { least: Sizes::new(1, 5_000, 0, 1), ..large };
         assert_eq!(shares(&budget, &[too_large], 0)[0].of(Meter::InputTokens), 1_000);
+    }
+
+    #[test]
+    fn the_whole_rate_is_given_out_to_those_who_want_something_or_to_all_while_nobody_does() {
+        let budget = Sizes::new(3_000, NO_LIMIT, NO_LIMIT, NO_LIMIT);
+        let paced = |wanted: &[u64]| {
+            let claims: Vec<Claim> = wanted.iter().map(|wanted| wants(*wanted)).collect();
+            paces(&budget, &shares(&budget, &claims, 0), &claims)
+        };
+        assert_eq!(paced(&[600, 600, 600]), [1_000; 3]);
+        assert_eq!(paced(&[0, 0, 0]), [1_000; 3]);
+        let [busy, idle] = paced(&[30, 0])[..] else { panic!("one each") };
+        assert!(busy + idle == 3_000 && (1..100).contains(&idle), "{busy} and {idle}");
+        let [small, large] = paced(&[30, 9_000])[..] else { panic!("one each") };
+        assert_eq!((small, large), (30, 2_970), "where all of it is wanted a pace is a share");
     }
 
     proptest! {
