@@ -44,8 +44,10 @@ pub const SNAPSHOT_PART_BYTES: usize = 1 << 20;
 const BATCH: usize = 256;
 /// Pieces held while facts are read. Then: the oldest goes.
 const PIECES_HELD_MAX: usize = 1_024;
-/// The least time between two looks into the store: any agent's fact wakes every watch.
+/// How often a watch may look into the store for long: any agent's fact wakes every watch.
 const LOOK_EVERY: Duration = Duration::from_millis(4);
+/// Looks that a watch which has rested has in hand. A short run is told of its end by one of them, without a wait.
+const LOOKS_IN_HAND_MAX: u32 = 8;
 /// A sign of life when nothing happens.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(15);
 
@@ -251,7 +253,7 @@ impl Watch {
         if !self.over {
             self.bookmark().await?;
         }
-        let mut next_look = Instant::now() + LOOK_EVERY;
+        let mut next_look = rested(Instant::now());
         let mut next_bookmark = Instant::now() + BOOKMARK_EVERY;
         let mut changed = false;
         while !self.over {
@@ -273,7 +275,7 @@ impl Watch {
                     changed = false;
                     head.mark_unchanged();
                     self.look().await?;
-                    next_look = Instant::now() + LOOK_EVERY;
+                    next_look = look_after(next_look, Instant::now());
                 }
                 () = sleep_until(next_bookmark) => {
                     self.bookmark().await?;
@@ -431,6 +433,17 @@ impl Watch {
     }
 }
 
+/// When a watch that has all its looks in hand might have had its next one.
+fn rested(now: Instant) -> Instant {
+    now.checked_sub(LOOK_EVERY * LOOKS_IN_HAND_MAX).unwrap_or(now)
+}
+
+/// When the next look may be, after one that might have been at `due` and was over at `now`: the generic cell rate algorithm
+/// (ITU-T I.371, annex A), with looks for cells.
+fn look_after(due: Instant, now: Instant) -> Instant {
+    due.max(rested(now)) + LOOK_EVERY
+}
+
 /// The next piece; waits for ever if none can come.
 async fn next_piece(live: &mut Option<LiveReceiver>) -> Live {
     if let Some(receiver) = live {
@@ -440,4 +453,33 @@ async fn next_piece(live: &mut Option<LiveReceiver>) -> Live {
         }
     }
     std::future::pending().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The looks that are taken from `at` on until `until`, if every one is due for something.
+    fn looks(due: &mut Instant, mut at: Instant, until: Instant) -> u32 {
+        let mut taken = 0;
+        while at <= until {
+            *due = look_after(*due, at);
+            taken += 1;
+            at = at.max(*due);
+        }
+        taken
+    }
+
+    #[test]
+    fn a_watch_that_has_rested_looks_at_once_and_one_that_never_rests_at_its_pace() {
+        let begin = Instant::now() + Duration::from_secs(60);
+        let mut due = rested(begin);
+        assert_eq!(looks(&mut due, begin, begin), LOOKS_IN_HAND_MAX + 1, "all in hand, and the one that is due");
+        let second = begin + LOOK_EVERY * 250;
+        assert_eq!(looks(&mut due, begin + LOOK_EVERY, second), 250, "then one each time");
+        let later = second + LOOK_EVERY * LOOKS_IN_HAND_MAX / 2;
+        assert_eq!(looks(&mut due, later, later), LOOKS_IN_HAND_MAX / 2, "half a rest, half of them");
+        let much_later = later + Duration::from_secs(60);
+        assert_eq!(looks(&mut due, much_later, much_later), LOOKS_IN_HAND_MAX + 1, "never more than all");
+    }
 }
