@@ -21,9 +21,9 @@ const SECONDS: u64 = 30;
 /// One cluster of so many has one node.
 const ALONE_ONE_IN: u64 = 4;
 /// Ids of what is told by a panic.
-const IDS: [&str; 17] = [
-    "LE-1", "LE-2", "LE-3", "LE-4", "LE-5", "LE-6", "LE-7", "LS-1", "LS-2", "LS-3", "LS-4", "LS-6", "LK-1", "LK-2",
-    "LK-3", "LK-4", "LK-5",
+const IDS: [&str; 18] = [
+    "LE-1", "LE-2", "LE-3", "LE-4", "LE-5", "LE-6", "LE-7", "LS-1", "LS-2", "LS-3", "LS-4", "LS-6", "LS-7", "LK-1",
+    "LK-2", "LK-3", "LK-4", "LK-5",
 ];
 
 /// Where a bug is looked for.

@@ -31,7 +31,7 @@ pub(crate) fn leader(seed: u64) -> Option<Violation> {
     })
 }
 
-/// Slices of budgets between leaders and holders: LS-1 to LS-6.
+/// Slices of budgets between leaders and holders: LS-1 to LS-7.
 pub(crate) fn leases(seed: u64) -> Option<Violation> {
     guarded(|| {
         if seed.is_multiple_of(2) {

@@ -74,6 +74,7 @@ pub enum Bug {
     RecordsForgotten,
     PoolGivenTwice,
     PaceUnrecorded,
+    PaceNotAwaited,
     MinuteTooShort,
     // Links.
     LastForgotten,

@@ -52,9 +52,32 @@ impl Minute {
     }
 }
 
+/// Counts what comes too quickly for a provider that gives its minute out second by second.
+#[derive(Default)]
+struct Seconds {
+    /// What came and is not paid for: a request is [`MINUTE`], and each millisecond pays what the minute has.
+    debt: u64,
+    at: u64,
+    hasty: u64,
+}
+
+impl Seconds {
+    fn count(&mut self, per_minute: u64, now: u64) {
+        self.debt = self.debt.saturating_sub(per_minute * (now - self.at));
+        self.at = now;
+        if self.debt + MINUTE > 1_000 * per_minute {
+            self.hasty += 1;
+        } else {
+            self.debt += MINUTE;
+        }
+    }
+}
+
 struct Agent {
     tenant: usize,
     node: usize,
+    /// Whether it has wished for a call on this node that has not ended.
+    is_busy: bool,
     real: Cost,
 }
 
@@ -110,6 +133,7 @@ struct World {
     requests: Minute,
     input: Minute,
     output: Minute,
+    seconds: Seconds,
     refused: u64,
     got: Vec<u64>,
 }
@@ -155,7 +179,7 @@ impl World {
         let agents = (0..TENANTS * AGENTS).map(|at| {
             let (tenant, nth) = (at / AGENTS, at % AGENTS);
             let node = if tenant.is_multiple_of(2) { nth % NODES } else { (tenant / 2) % NODES };
-            Agent { tenant, node, real: Cost::default() }
+            Agent { tenant, node, is_busy: false, real: Cost::default() }
         });
         let mut world = Self {
             now: 0,
@@ -175,6 +199,7 @@ impl World {
             requests: Minute::default(),
             input: Minute::default(),
             output: Minute::default(),
+            seconds: Seconds::default(),
             refused: 0,
             got: vec![0; TENANTS],
         };
@@ -266,6 +291,9 @@ impl World {
                     self.at(self.now + 20, Event::Lands(agent, node, pass, None));
                 } else {
                     self.requests.count(1, self.now);
+                    if let Some(per_minute) = self.budget.requests_per_minute {
+                        self.seconds.count(per_minute, self.now);
+                    }
                     self.input.count(real.input, self.now);
                     let takes = self.chance.between(500, 1_500) + real.output * 4;
                     self.at(self.now + takes, Event::Lands(agent, node, pass, Some(real)));
@@ -346,7 +374,8 @@ impl World {
 
     fn wishes(&mut self, agent: usize) {
         let (tenant, node) = (self.agents[agent].tenant, self.agents[agent].node);
-        if !self.nodes[node].is_alive {
+        // One that was moved between two calls may wish twice.
+        if !self.nodes[node].is_alive || std::mem::replace(&mut self.agents[agent].is_busy, true) {
             return;
         }
         let input = self.chance.between(100, 300) + 50 * (tenant as u64 % 7);
@@ -371,6 +400,7 @@ impl World {
 
     fn lands(&mut self, agent: usize, node: usize, pass: Pass, real: Option<Cost>) {
         let now = Timestamp(self.now);
+        self.agents[agent].is_busy = false;
         let ending = match real {
             Some(real) => {
                 self.got[self.agents[agent].tenant] += real.total();
@@ -414,6 +444,7 @@ impl World {
         for agent in 0..self.agents.len() {
             if self.agents[agent].node == node {
                 self.agents[agent].node = (node + 1 + agent % (NODES - 1)) % NODES;
+                self.agents[agent].is_busy = false;
                 let later = gone + self.chance.below(500);
                 self.at(later, Event::Wishes(agent));
             }
@@ -423,8 +454,11 @@ impl World {
     fn told(&self) -> String {
         let jain = jain(&self.got.iter().map(|got| *got as f64).collect::<Vec<_>>());
         let (requests, input, output) = (self.requests.all, self.input.all, self.output.all);
-        let refused = self.refused;
-        format!("requests {requests} input {input} output {output} refused {refused} jain {jain:.4} {:?}", self.got)
+        let (refused, hasty) = (self.refused, self.seconds.hasty);
+        format!(
+            "requests {requests} ({hasty} hasty) input {input} output {output} refused {refused} jain {jain:.4} {:?}",
+            self.got
+        )
     }
 
     /// What has come of a meter, in thousandths of what may in this time, while so much of it passes.
@@ -432,6 +466,11 @@ impl World {
         let before = of(self);
         self.run(self.now + span);
         (of(self) - before) * 1_000 * MINUTE / (per_minute * span)
+    }
+
+    /// Neither by the minute nor by the second.
+    fn was_never_refused(&self) -> bool {
+        self.refused + self.seconds.hasty == 0
     }
 
     fn is_fair(&self) {

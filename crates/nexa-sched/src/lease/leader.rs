@@ -19,7 +19,7 @@ use nexa_types::planted::{Bug, planted};
 use nexa_types::{Millis, Timestamp};
 
 use super::share::{paces, shares};
-use super::slice::{Count, Goal, Slice, Write};
+use super::slice::{Count, Goal, Slice, Write, differs};
 use super::usage::WINDOW;
 use super::{
     Budgets, HOLDERS_MAX, HolderId, LeaderEpoch, Meter, NO_LIMIT, Notice, PAUSE_MAX, PROVIDERS_MAX, Pause, Report,
@@ -361,14 +361,25 @@ impl Provider {
             lacks || outstanding.of(meter) > budget.of(meter)
         };
         let contested = Meter::ALL.map(is_contested);
+        let current = |id: &HolderId| self.slices.get(id).map_or(0, Slice::current_pace);
+        let mut going = here.iter().map(|(id, _)| current(id)).fold(0, u64::saturating_add);
+        let left = |going: u64, own: u64| match budget.limit(Meter::Requests) {
+            Some(limit) => limit.saturating_sub(going.saturating_sub(own)),
+            None => NO_LIMIT,
+        };
+        let slows_others = here.iter().zip(&paces).any(|((id, _), pace)| {
+            let own = current(id);
+            *pace > left(going, own) && differs(own, *pace)
+        });
         let mut told = BTreeSet::new();
         for ((id, _), (target, pace)) in here.iter().zip(targets.iter().zip(paces)) {
-            let goal = Goal { size: *target, pace, comes_back };
-            if let Some(slice) = self.slices.get_mut(*id)
-                && slice.turn_to(&goal, &mut pool, |meter| contested[meter as usize], now, count)
-            {
+            let Some(slice) = self.slices.get_mut(*id) else { continue };
+            let own = slice.current_pace();
+            let goal = Goal { size: *target, pace, pace_left: left(going, own), slows_others, comes_back };
+            if slice.turn_to(&goal, &mut pool, |meter| contested[meter as usize], now, count) {
                 told.insert((*id).clone());
             }
+            going = going.saturating_add(slice.current_pace().saturating_sub(own));
         }
         told
     }

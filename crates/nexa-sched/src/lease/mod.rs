@@ -34,9 +34,10 @@
 //! together. The slice says how many may count at once. The two differ where less is wanted than the budget: what waits is
 //! to begin as soon as it can, and with the slice for a rate it would be spread over the whole minute. And they differ while
 //! requests of others still count that nobody makes any more: then the slice grows as these get old, and with the slice for
-//! a rate its holder would be behind all the time by what came back within the minute before. A quicker pace is recorded
-//! before it is told, and a slower one when nothing counts any more that was begun at the quicker one, so that also the
-//! next leader knows how late the requests of a lost holder can have been.
+//! a rate its holder would be behind all the time by what came back within the minute before. A quicker pace is told when
+//! the others have said that they go as much slower, since many providers give their minute out second by second. It is
+//! recorded before it is told, and a slower one when nothing counts any more that was begun at the quicker one, so that also
+//! the next leader knows how late the requests of a lost holder can have been.
 //!
 //! Holds:
 //!   LS-1  the sizes recorded for a provider add up to its budget or less, on each meter; if a budget is lowered below
@@ -49,6 +50,8 @@
 //!   LS-5  a pause that one holder was told of by a provider reaches all holders, ends by itself, and is not prolonged by
 //!         being passed on
 //!   LS-6  the pace of a holder that has a slice, now and within the last minute, is no more than what is recorded for it
+//!   LS-7  the paces that holders have by the word of one leader add up to the budget's requests a minute or less, whichever of
+//!         its words each of them has heard
 //!
 //! What the store must do: refuse a [`SliceRecord`] whose epoch is older than the newest that was elected, and not go back
 //! to an older version of a slice when a write arrives twice; a new leader reads the records after its election is known

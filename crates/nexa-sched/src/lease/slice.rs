@@ -17,9 +17,6 @@ const FADING: Millis = Millis(30_000);
 const FREED_PART_OF: u64 = 16;
 /// What can still count of a lost holder is recorded in so many parts of it: one a second, about.
 const SPREAD_PART_OF: u64 = 64;
-/// While something of it comes back, the pace is by one of so many parts quicker than what it comes to, because it is had a
-/// little later than it could be.
-const CATCH_UP_PART_OF: u64 = 16;
 /// What a pace is of.
 const MINUTE: Millis = Millis(60_000);
 /// A slice grows by a part of what it should only if that is one of so many parts of it, and at all if it is off by more
@@ -64,6 +61,10 @@ pub(super) struct Goal {
     pub(super) size: Sizes,
     /// Requests a minute that are its share of the whole budget, also of what lost holders still have and of what nobody wants.
     pub(super) pace: u64,
+    /// What the paces leave that others go by now.
+    pub(super) pace_left: u64,
+    /// Whether somebody waits for a quicker pace until others have slowed down.
+    pub(super) slows_others: bool,
     /// Whether something of lost holders comes back, bit by bit.
     pub(super) comes_back: bool,
 }
@@ -118,6 +119,12 @@ impl Slice {
     /// The most that it may take of the budget.
     pub(super) fn outstanding(&self) -> Sizes {
         self.writing.map_or(self.recorded, |write| self.recorded.max(&write.size))
+    }
+
+    /// The quickest pace that its holder may go by now.
+    pub(super) fn current_pace(&self) -> u64 {
+        let known = self.slower.map_or(self.pace, |(_, slower)| slower);
+        self.writing.and_then(|write| write.then).map_or(known, |(_, pace)| known.max(pace))
     }
 
     /// The quickest pace that it may have, or have had within the last minute.
@@ -276,10 +283,10 @@ impl Slice {
             return false;
         }
         let next = Sizes::by(|meter| self.next(goal, pool, is_contested(meter), meter));
-        let differs = |told: u64, next: u64| told.abs_diff(next) > (told / SMALL_PART_OF).max(SMALL);
         let requests = next.of(Meter::Requests);
-        let quick = goal.pace.saturating_add(goal.pace / CATCH_UP_PART_OF);
-        let pace = if goal.comes_back { requests.max(quick) } else { goal.pace };
+        // The others may still go by what they were told before.
+        let most = self.told_pace.max(goal.pace_left);
+        let pace = if planted(Bug::PaceNotAwaited) { goal.pace } else { goal.pace.min(most) };
         let is_small = Meter::ALL.into_iter().all(|meter| {
             let (told, next) = (self.told.of(meter), next.of(meter));
             // From nothing to something is never small.
@@ -288,7 +295,8 @@ impl Slice {
         // What comes back bit by bit is not held up.
         let is_quicker = pace > self.told_pace && differs(self.told_pace, pace);
         let returns = goal.comes_back && (requests > self.told.of(Meter::Requests) || is_quicker);
-        let is_steady = is_small && (goal.comes_back || !differs(self.told_pace, pace));
+        let is_in_the_way = goal.slows_others && pace < self.told_pace;
+        let is_steady = is_small && !is_in_the_way && (goal.comes_back || !differs(self.told_pace, pace));
         if self.version > 0 && is_steady && !returns && now.since(self.told_at) < STEADY {
             return false;
         }
@@ -324,4 +332,9 @@ impl Slice {
         let is_worth_it = reached == target || reached.saturating_sub(told) > target / GROWTH_PART_OF;
         if is_worth_it { reached } else { told }
     }
+}
+
+/// Whether a change is worth telling at once.
+pub(super) fn differs(told: u64, next: u64) -> bool {
+    told.abs_diff(next) > (told / SMALL_PART_OF).max(SMALL)
 }

@@ -470,7 +470,7 @@ impl World {
         self.elect();
     }
 
-    /// LS-1, LS-2 and LS-6.
+    /// LS-1, LS-2, LS-6 and LS-7.
     pub(crate) fn check(&mut self) {
         let names: Vec<String> = self.providers.keys().cloned().collect();
         for name in names {
@@ -489,17 +489,26 @@ impl World {
             let first = Sizes::from(self.budgets[0].iter().find(|one| one.provider == name).expect("it has one"));
             assert!(recorded.fits(&first), "LS-1: {recorded:?} recorded of {first:?}");
         }
+        let mut paces: BTreeMap<String, u64> = BTreeMap::new();
         for node in &mut self.nodes {
             let Some(report) = node.holder.report(Timestamp(self.now + node.offset)) else { continue };
             for of in report.of {
                 let pace = node.holder.pace(&of.provider);
                 let has_none = node.holder.slice(&of.provider).is_none();
+                let is_gone = node.lease_ended.is_some();
+                if of.epoch == self.epoch && !is_gone && !has_none {
+                    let sum = paces.entry(of.provider.clone()).or_default();
+                    *sum = sum.saturating_add(pace);
+                }
                 let record = self.store.get(&(of.provider, report.holder.clone()));
                 let (size, most) = record.map_or((Sizes::NONE, 0), |record| (record.size(), record.pace()));
-                let is_gone = node.lease_ended.is_some();
                 assert!(is_gone || of.kept.fits(&size), "LS-2: {:?} kept of {size:?} recorded", of.kept);
                 assert!(is_gone || has_none || pace <= most, "LS-6: {pace} a minute of {most} recorded");
             }
+        }
+        for one in &self.budgets[0] {
+            let (sum, rate) = (paces.get(&one.provider).copied().unwrap_or(0), Sizes::from(one).of(Meter::Requests));
+            assert!(sum <= rate, "LS-7: {sum} a minute together, of {rate}");
         }
     }
 

@@ -329,6 +329,12 @@ pub const PLANTS: &[Plant] = &[
         (Leases, 0),
     ),
     plant(
+        (Bug::PaceNotAwaited, "pace-not-awaited"),
+        "a holder is told a quicker pace before the others have slowed down",
+        "LS-7",
+        (Leases, 0),
+    ),
+    plant(
         (Bug::MinuteTooShort, "minute-too-short"),
         "what was begun within the minute is forgotten too early",
         "LS-2",
