@@ -32,7 +32,7 @@ use crate::shelf::{self, Loaded};
 use crate::trouble::Fault;
 
 /// Facts of one transaction: at most, and where the last ones were too many.
-const BATCH_FACTS: usize = 512;
+const BATCH_FACTS: usize = 2_048;
 const BATCH_FACTS_MIN: usize = 16;
 /// Views that are kept in memory from batch to batch; beyond that all are loaded again.
 const VIEWS_MAX: usize = 16_384;

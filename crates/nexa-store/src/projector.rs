@@ -39,10 +39,10 @@ use crate::trouble::refusal;
 use crate::views_file::{FORGET, make, open_or_make, read_applied, read_root, write_root};
 
 /// Facts of one transaction.
-const BATCH_FACTS: usize = 512;
+const BATCH_FACTS: usize = 2_048;
 /// How long after a fold facts gather for the next, unless somebody waits for them: many of a batch change the same views,
 /// each of which is read and written once.
-const GATHER: Duration = Duration::from_millis(10);
+const GATHER: Duration = Duration::from_millis(40);
 /// As many facts in one fold, and it is taken that more are about to come, so that gathering them is worth their delay.
 const STREAM_FACTS: usize = 32;
 /// The pause after a failure.
