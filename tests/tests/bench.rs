@@ -85,7 +85,7 @@ fn every_figure_of_links_can_be_measured() {
 
 #[test]
 fn every_figure_of_steps_on_postgresql_can_be_measured() {
-    let keys = ["durable_steps_per_s", "durable_messages_per_s", "raw_insert_rows_per_s", "fsync_p50_us"];
+    let keys = ["durable_steps_per_s_postgres", "durable_messages_per_s", "raw_insert_rows_per_s", "fsync_p50_us"];
     cluster_gives("durable", &keys);
 }
 

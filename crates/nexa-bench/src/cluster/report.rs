@@ -8,7 +8,7 @@ use crate::measure::{Error, Figures};
 
 /// The figures that a reader looks for first, and what they say.
 const FIRST: [(&str, &str); 15] = [
-    ("durable_steps_per_s", "durable steps a second on PostgreSQL, 64 agents at a time"),
+    ("durable_steps_per_s_postgres", "durable steps a second on PostgreSQL, 64 agents at a time"),
     ("steps_vs_fsync", "by what one sync for all of them allows"),
     ("durable_messages_per_s", "durable messages a second between agents"),
     ("messages_vs_raw", "by rows that are only inserted, in batches of 256"),
