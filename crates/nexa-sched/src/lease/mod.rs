@@ -51,7 +51,7 @@
 //!         being passed on
 //!   LS-6  the pace of a holder that has a slice, now and within the last minute, is no more than what is recorded for it
 //!   LS-7  the paces that holders have by the word of one leader add up to the budget's requests a minute or less, whichever of
-//!         its words each of them has heard
+//!         its words each of them has heard; after the budget is lowered, once they have heard of it
 //!
 //! What the store must do: refuse a [`SliceRecord`] whose epoch is older than the newest that was elected, and not go back
 //! to an older version of a slice when a write arrives twice; a new leader reads the records after its election is known
