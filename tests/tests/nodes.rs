@@ -47,7 +47,7 @@ fn a_node_without_others_says_so() {
         &["rebalance"],
         &["formats"],
         &["formats", "raise"],
-        &["formats", "raise", "--to", "3"],
+        &["formats", "raise", "--to", "4"],
     ] {
         shown += &typed(&desk, &server, args);
     }
@@ -73,12 +73,12 @@ fn a_node_without_others_says_so() {
         agents move from nodes with more than their share to those with less
         $ nexa formats
         NODE   READS
-        local  2
-        format 2 is written, the newest that every node reads
+        local  3
+        format 3 is written, the newest that every node reads
         $ nexa formats raise
-        format 2 is written
-        $ nexa formats raise --to 3
-        ! error: not every node reads format 3: node local reads formats up to 2
+        format 3 is written
+        $ nexa formats raise --to 4
+        ! error: not every node reads format 4: node local reads formats up to 3
         ! help: upgrade that node, or take it away, and ask again; `nexa formats` says what each reads
         (exit 1)
     "#]]

@@ -67,6 +67,24 @@ pub fn decode<'b, T: Decode<'b, ()>>(bytes: &'b [u8]) -> Result<T, DecodeError> 
     }
 }
 
+/// Cuts bytes into so many values that lie one after another, and nothing else.
+///
+/// # Errors
+/// [`DecodeError`] if they are more or fewer.
+pub fn items(bytes: &[u8], count: usize) -> Result<Vec<&[u8]>, DecodeError> {
+    let mut decoder = Decoder::new(bytes);
+    let mut items = Vec::with_capacity(count.min(bytes.len()));
+    for _ in 0..count {
+        let start = decoder.position();
+        decoder.skip()?;
+        items.push(&bytes[start..decoder.position()]);
+    }
+    match bytes.len() - decoder.position() {
+        0 => Ok(items),
+        extra => Err(DecodeError::TrailingBytes { extra }),
+    }
+}
+
 /// Walks the tokens once, without recursion, and refuses nesting that could exhaust the stack.
 fn bound_depth(bytes: &[u8]) -> Result<(), DecodeError> {
     // Each container and tag begins with a byte of its own kind. Mostly there are too few of these, wherever they stand.

@@ -15,7 +15,7 @@ use crate::fact::{AgentEvent, ClusterEvent, WorkloadEvent};
 use crate::formats::Formats;
 
 /// The newest format that this build writes and reads; see [`crate::formats`] for when it writes it, and what the numbers mean.
-pub const FORMAT: u16 = 2;
+pub const FORMAT: u16 = 3;
 
 /// Where a trace goes on: the 16 bytes of its id and the 8 of the span, as in a W3C `traceparent`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | 1 | |
 //! | 2 | a tenant's stream says of agents that they are forgotten ([`FORGETTING`]) |
+//! | 3 | facts that one append adds to a stream share a row of PostgreSQL; each alone is written as before ([`PACKING`]) |
 
 use minicbor::{Decode, Encode};
 
@@ -17,6 +18,9 @@ use crate::envelope::FORMAT;
 
 /// The first format with [`crate::fact::ClusterEvent::AgentForgotten`]. Who writes that asks first what is written.
 pub const FORGETTING: u16 = 2;
+
+/// The first format in which a row of a store may have several facts.
+pub const PACKING: u16 = 3;
 
 /// The formats that a build reads, and can write: from the oldest to the newest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

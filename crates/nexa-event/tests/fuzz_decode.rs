@@ -1,7 +1,7 @@
 //! Hostile bytes: any input gives a value or an error, never a panic, and never more than a bounded depth.
 
 use bolero::check;
-use nexa_event::codec::{DecodeError, NESTING_MAX, decode, encode};
+use nexa_event::codec::{DecodeError, NESTING_MAX, decode, encode, items};
 use nexa_event::envelope::{self, Fact, Header, Link};
 use nexa_event::fact::{AgentEvent, Input};
 use nexa_event::inbox;
@@ -40,6 +40,11 @@ fn decode_all(bytes: &[u8]) {
     if let Ok(header) = decode::<Header>(bytes) {
         assert_eq!(decode::<Header>(&encode(&header)).as_ref(), Ok(&header));
     }
+    for count in [0, 1, 3] {
+        if let Ok(items) = items(bytes, count) {
+            assert_eq!((items.len(), items.concat()), (count, bytes.to_vec()));
+        }
+    }
     let half = bytes.len() / 2;
     let _ = envelope::open_unchained(&bytes[..half], &bytes[half..]);
 }
@@ -47,6 +52,18 @@ fn decode_all(bytes: &[u8]) {
 #[test]
 fn fuzz_decode() {
     check!().with_iterations(20_000).with_max_len(512).for_each(decode_all);
+}
+
+#[test]
+fn values_one_after_another_are_cut_where_each_ends() {
+    let golden = golden();
+    for three in golden.windows(3) {
+        let together = three.concat();
+        assert_eq!(items(&together, 3), Ok(three.iter().map(Vec::as_slice).collect()));
+        assert_eq!(items(&together, 2), Err(DecodeError::TrailingBytes { extra: three[2].len() }));
+        assert!(matches!(items(&together, 4), Err(DecodeError::Malformed { .. })));
+        assert!(items(&together[..together.len() - 1], 3).is_err());
+    }
 }
 
 #[test]

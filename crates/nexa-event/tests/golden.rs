@@ -638,7 +638,7 @@ where
 
 #[test]
 fn what_earlier_builds_wrote_is_read_and_written_the_same() {
-    assert_eq!(FORMAT, 2, "a new format keeps these files and gets files of its own");
+    assert_eq!(FORMAT, 3, "a new format keeps these files and gets files of its own");
     let mut used = BTreeSet::new();
     let facts: Vec<Fact> = (agent_events().into_iter().map(Fact::Agent))
         .chain(workload_events().into_iter().map(Fact::Workload))

@@ -13,8 +13,9 @@
 --   _s: streams without owner as they were read, and how they end now; `_s_to` is their version afterwards
 --   _a: rows of owners as they were read, and as they are to be
 --   _t: agents that are posted to and were there before; their owners are the answer
---   _k blobs, _b births, _p posts, _x inputs that are taken, _e facts in their order
-CREATE OR REPLACE FUNCTION append_batch_2(
+--   _k blobs, _b births, _p posts, _x inputs that are taken, _e rows of facts in their order;
+--   `_e_last` is the place of a row's last fact among the facts of the batch
+CREATE OR REPLACE FUNCTION append_batch_3(
     _s_key bytea[], _s_version bigint[], _s_cancelled boolean[], _s_ended boolean[],
     _s_to bigint[], _s_link bytea[], _s_ends boolean[],
     _a_id bytea[], _a_epoch bigint[], _a_version bigint[],
@@ -26,25 +27,27 @@ CREATE OR REPLACE FUNCTION append_batch_2(
     _b_asks bytea[],
     _p_agent bytea[], _p_sure boolean[], _p_input bytea[], _p_body bytea[], _p_at bigint[], _p_principal text[],
     _x_agent bytea[], _x_input bytea[], _x_at bigint[], _x_principal text[],
-    _e_stream bytea[], _e_version bigint[], _e_workload bytea[], _e_header bytea[], _e_payload bytea[],
-    _e_tenant text[], _e_blob bytea[], _e_link bytea[]
+    _e_last bigint[], _e_stream bytea[], _e_version bigint[], _e_workload bytea[], _e_header bytea[], _e_payload bytea[],
+    _e_tenant text[], _e_blob bytea[], _e_links bytea[]
 ) RETURNS TABLE (base bigint, owners text[]) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
     _base bigint;
+    _facts bigint;
+    _same bigint := 0;
     _owners text[] := '{}';
 BEGIN
     IF cardinality(_s_key) > 0 THEN
         PERFORM FROM streams WHERE stream = ANY(_s_key) ORDER BY stream FOR NO KEY UPDATE;
     END IF;
     IF cardinality(_a_id) + cardinality(_t_id) > 0 THEN
-        PERFORM FROM agents WHERE agent = ANY(_a_id || _t_id) ORDER BY agent FOR NO KEY UPDATE;
+        SELECT count(*) INTO _same
+        FROM (SELECT agent, epoch, version, ended FROM agents WHERE agent = ANY(_a_id || _t_id)
+              ORDER BY agent FOR NO KEY UPDATE) AS a
+        JOIN unnest(_a_id, _a_epoch, _a_version) AS w (id, epoch, version) ON a.agent = w.id
+        WHERE a.epoch = w.epoch AND a.version = w.version AND NOT a.ended;
     END IF;
-    IF EXISTS (
-        SELECT FROM unnest(_a_id, _a_epoch, _a_version) AS w (id, epoch, version)
-        LEFT JOIN agents AS a ON a.agent = w.id
-        WHERE a.epoch IS DISTINCT FROM w.epoch OR a.version IS DISTINCT FROM w.version OR a.ended IS DISTINCT FROM false
-    ) OR (cardinality(_s_key) > 0 AND EXISTS (
+    IF _same <> cardinality(_a_id) OR (cardinality(_s_key) > 0 AND EXISTS (
         SELECT FROM unnest(_s_key, _s_version, _s_cancelled, _s_ended) AS w (key, version, cancelled, ended)
         LEFT JOIN streams AS s ON s.stream = w.key
         WHERE coalesce(s.version, 0) <> w.version OR coalesce(s.cancelled, false) <> w.cancelled
@@ -108,12 +111,12 @@ BEGIN
         RETURN QUERY SELECT h.position, _owners FROM head AS h;
         RETURN;
     END IF;
-    UPDATE head AS h SET position = h.position + cardinality(_e_stream)
-        RETURNING h.position - cardinality(_e_stream) INTO _base;
+    _facts := _e_last[cardinality(_e_last)];
+    UPDATE head AS h SET position = h.position + _facts RETURNING h.position - _facts INTO _base;
     INSERT INTO events (position, stream, version, workload, header, payload, tenant, blob, link)
-    SELECT _base + w.nth, w.stream, w.version, w.workload, w.header, w.payload, w.tenant, w.blob, w.link
-    FROM unnest(_e_stream, _e_version, _e_workload, _e_header, _e_payload, _e_tenant, _e_blob, _e_link)
-         WITH ORDINALITY AS w (stream, version, workload, header, payload, tenant, blob, link, nth);
+    SELECT _base + w.last, w.stream, w.version, w.workload, w.header, w.payload, w.tenant, w.blob, w.links
+    FROM unnest(_e_last, _e_stream, _e_version, _e_workload, _e_header, _e_payload, _e_tenant, _e_blob, _e_links)
+         AS w (last, stream, version, workload, header, payload, tenant, blob, links);
     RETURN QUERY SELECT _base, _owners;
 END $$;
 

@@ -15,8 +15,9 @@ use sqlx::{PgConnection, Row};
 
 use crate::column::{count, counter, damaged, link};
 use crate::open::PostgresStore;
-use crate::read::{Answer, limited};
-use crate::scan::{self, Streams};
+use crate::read::{Answer, LIMIT_MAX, limited};
+use crate::row::Places;
+use crate::scan::{self, Streams, up_to};
 
 /// Facts that are folded at once by who catches up.
 const CATCH_UP: usize = 4_096;
@@ -73,18 +74,30 @@ fn place(row: &PgRow, at: usize) -> Answer<(Version, nexa_event::envelope::Link)
 
 /// See `Audit::entries`.
 async fn entries(connection: &mut PgConnection, after: GlobalSeq, limit: usize) -> Answer<Vec<Entry>> {
-    let rows = sqlx::query(
-        "SELECT position, stream, version, link FROM events WHERE position > $1 ORDER BY position LIMIT $2",
-    )
+    let wanted = limit.min(LIMIT_MAX);
+    let rows = sqlx::query(concat!(
+        "SELECT position, stream, version, link FROM events WHERE ",
+        up_to!("position", "$3"),
+        " ORDER BY position LIMIT $2"
+    ))
     .bind(count(after.0))
-    .bind(limited(limit))
+    .bind(limited(wanted))
+    .bind(scan::last(after, wanted))
     .fetch_all(connection)
     .await?;
-    let entry = |row: &PgRow| {
-        let (version, link) = place(row, 2)?;
-        Ok(Entry { position: GlobalSeq(counter(row.try_get(0)?)?), stream: row.try_get(1)?, version, link })
-    };
-    rows.iter().map(entry).collect()
+    let mut entries = Vec::with_capacity(wanted.min(2 * rows.len()));
+    for row in &rows {
+        let places = Places::of(row.try_get(0)?, row.try_get(2)?, row.try_get(3)?)?;
+        for nth in 0..places.count {
+            let (position, version, link) = places.nth(nth)?;
+            let (position, version) = (GlobalSeq(position), Version(version));
+            entries.push(Entry { position, stream: row.try_get(1)?, version, link });
+        }
+    }
+    // The first row may begin before.
+    entries.retain(|entry| entry.position > after);
+    entries.truncate(wanted);
+    Ok(entries)
 }
 
 /// Agents come before all other streams: so do their keys.

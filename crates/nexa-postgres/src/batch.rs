@@ -16,6 +16,8 @@ use nexa_ports::store::{AgentHead, Append, AppendError, Birth, Guard, Stamp, Sto
 use nexa_types::limits::{INLINE_BYTES_MAX, SNAPSHOT_BYTES_MAX};
 use nexa_types::{AgentId, AgentState, Epoch, InputId, NodeId, StreamId, Timestamp, Version, WorkloadId};
 
+use crate::row::{Body, Event};
+
 /// A fact as it is stored.
 pub(crate) struct Written {
     payload: Vec<u8>,
@@ -162,26 +164,6 @@ impl Default for Stream {
     }
 }
 
-/// A fact on its way into the table.
-#[derive(Debug)]
-pub(crate) struct Event {
-    pub(crate) stream: Vec<u8>,
-    pub(crate) version: u64,
-    pub(crate) workload: Option<WorkloadId>,
-    pub(crate) header: Vec<u8>,
-    pub(crate) payload: Body,
-    pub(crate) link: Link,
-}
-
-/// Where a fact's bytes go.
-#[derive(Debug)]
-pub(crate) enum Body {
-    /// Into its row.
-    Inline(Vec<u8>),
-    /// To the blobs of a tenant.
-    Blob(String, [u8; 32], Vec<u8>),
-}
-
 /// An entry on its way into an inbox.
 #[derive(Debug)]
 pub(crate) struct Entry {
@@ -209,6 +191,8 @@ pub(crate) struct Batch {
     pub(crate) agents: BTreeMap<AgentId, Agent>,
     pub(crate) streams: BTreeMap<Vec<u8>, Stream>,
     pub(crate) events: Vec<Event>,
+    /// Facts of all those rows.
+    pub(crate) facts: u64,
     pub(crate) posts: Vec<Entry>,
     pub(crate) takes: BTreeMap<(AgentId, InputId), Stamp>,
     /// Agents outside of this batch that are posted to.
@@ -311,7 +295,7 @@ impl Batch {
             StreamId::Agent(agent) => self.agents.get(agent).map(|row| row.node.clone()),
             _ => None,
         };
-        Accepted { version: Version(version), facts: self.events.len() as u64, posted: from.map(|node| (node, posted)) }
+        Accepted { version: Version(version), facts: self.facts, posted: from.map(|node| (node, posted)) }
     }
 
     /// Those of the append's posts that reach somebody, so far as is known here.
@@ -334,12 +318,11 @@ impl Batch {
         let Some(row) = self.agents.get_mut(&agent) else { return };
         row.relied = true;
         let mut header = header(StreamId::Agent(agent), Some(epoch), stamp);
-        for fact in facts {
-            row.version += 1;
-            header.version = Version(row.version);
-            let event = event(&mut header, &mut row.link, Some(row.workload), fact);
-            self.events.push(event);
-        }
+        header.version = Version(row.version);
+        let workload = Some(row.workload);
+        row.version += facts.len() as u64;
+        pack(&mut self.events, &mut header, &mut row.link, workload, facts);
+        self.facts += facts.len() as u64;
     }
 
     /// Adds facts to a stream without owner; its version then.
@@ -347,14 +330,12 @@ impl Batch {
         let row = self.streams.entry(stream.key()).or_default();
         row.relied = true;
         let workload = if let StreamId::Workload(workload) = stream { Some(*workload) } else { None };
+        row.ended |= workload.is_some() && facts.iter().any(|fact| fact.ends_workload);
         let mut header = header(stream.clone(), None, stamp);
-        for fact in facts {
-            row.version += 1;
-            row.ended |= workload.is_some() && fact.ends_workload;
-            header.version = Version(row.version);
-            let event = event(&mut header, &mut row.link, workload, fact);
-            self.events.push(event);
-        }
+        header.version = Version(row.version);
+        row.version += facts.len() as u64;
+        pack(&mut self.events, &mut header, &mut row.link, workload, facts);
+        self.facts += facts.len() as u64;
         row.version
     }
 
@@ -405,9 +386,29 @@ fn header(stream: StreamId, epoch: Option<Epoch>, stamp: &Stamp) -> Header {
     }
 }
 
-/// The row of a fact that follows a link, which moves along.
-pub(crate) fn event(header: &mut Header, before: &mut Link, workload: Option<WorkloadId>, fact: &Written) -> Event {
+/// The rows of facts that follow one another in a stream, from the header and the link of the one before them, which move along.
+fn pack(
+    rows: &mut Vec<Event>,
+    header: &mut Header,
+    before: &mut Link,
+    workload: Option<WorkloadId>,
+    facts: &[Written],
+) {
+    let first = rows.len();
+    for fact in facts {
+        let next = event(header, before, workload, fact);
+        let alone = match rows[first..].last_mut() {
+            Some(row) => row.join(next).err(),
+            None => Some(next),
+        };
+        rows.extend(alone);
+    }
+}
+
+/// The row of the fact that follows a link in its stream.
+fn event(header: &mut Header, before: &mut Link, workload: Option<WorkloadId>, fact: &Written) -> Event {
     header.format = fact.format;
+    header.version = Version(header.version.0 + 1);
     let (bytes, link) = chain(*before, header, &fact.payload);
     *before = link;
     let payload = match fact.payload.len() > INLINE_BYTES_MAX {
@@ -416,7 +417,8 @@ pub(crate) fn event(header: &mut Header, before: &mut Link, workload: Option<Wor
             Body::Blob(header.tenant.as_str().to_owned(), *blake3::hash(&fact.payload).as_bytes(), fact.payload.clone())
         }
     };
-    Event { stream: header.stream.key(), version: header.version.0, workload, header: bytes, payload, link }
+    let (stream, version, links) = (header.stream.key(), header.version.0, link.0.to_vec());
+    Event { stream, version, workload, header: bytes, payload, links, format: fact.format }
 }
 
 /// A fact of a stream without owner, after a link and a version, alone: what a cancel writes.
@@ -430,7 +432,7 @@ pub(crate) fn one_event(
     let written = Written::of(fact, format);
     bound("a fact", written.payload.len())?;
     let workload = if let StreamId::Workload(workload) = stream { Some(*workload) } else { None };
-    let mut header = Header { version: Version(version + 1), ..header(stream.clone(), None, stamp) };
+    let mut header = Header { version: Version(version), ..header(stream.clone(), None, stamp) };
     let mut link = before;
     Ok(event(&mut header, &mut link, workload, &written))
 }

@@ -9,9 +9,10 @@ use nexa_types::{AgentId, Epoch, GlobalSeq, InputId, NodeId, StreamId, TenantId,
 use sqlx::postgres::PgRow;
 use sqlx::{Connection, PgConnection, Row};
 
-use crate::batch::{Body, Event, one_event};
+use crate::batch::one_event;
 use crate::column::{count, counter, damaged, link, moment, owner};
 use crate::read::snapshot_checksum;
+use crate::row::{Body, Event};
 use crate::trouble::Fault;
 
 /// How often a cancel is tried while agents of the workload may be born, end or move meanwhile. After that they are held.
@@ -182,7 +183,7 @@ async fn cancel_as_read(
             .bind(payload)
             .bind(tenant)
             .bind(blob)
-            .bind(event.link.0.to_vec())
+            .bind(event.links)
             .bind(found.agents.iter().map(|(agent, ..)| agent.as_bytes().as_slice()).collect::<Vec<_>>())
             .bind(found.agents.iter().map(|(_, epoch, _)| count(epoch.0)).collect::<Vec<_>>())
             .bind(inputs.iter().map(|input| input.as_bytes().as_slice()).collect::<Vec<_>>())

@@ -13,7 +13,7 @@
 //! - `dial`, `pool`: connections, their deadlines, and what becomes of them when the server goes away; `trouble`: what its
 //!   errors mean.
 //! - `writer`: group commit. `batch`: the judgement, in memory; `known`: rows that need not be read for it. `write`,
-//!   `sql/functions.sql`: how it is stored.
+//!   `sql/functions.sql`: how it is stored. `row`: the facts of one append to one stream, in one row.
 //! - `command`, `leadership`: the other writes. `read`, `scan`: every question, with the checks that no damaged byte is handed
 //!   out.
 //! - `audit`: the log as auditors see it, and its root.
@@ -51,6 +51,7 @@ mod open;
 mod pool;
 mod projector;
 mod read;
+mod row;
 mod scan;
 mod schema;
 mod shelf;

@@ -18,39 +18,29 @@ use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
 use crate::column::{agent_columns, agent_row, count, counter, damaged, link, moment};
+use crate::row::{ROW_FACTS_MAX, event_columns, facts_of};
 use crate::trouble::Fault;
 
 /// What a question ends with.
 pub(crate) type Answer<T> = Result<T, Fault>;
 
 /// Lists that are longer than this are not asked for at once; the rest comes with the next question.
-const LIMIT_MAX: usize = 1 << 20;
+pub(crate) const LIMIT_MAX: usize = 1 << 20;
 
 pub(crate) fn limited(limit: usize) -> i64 {
     limit.min(LIMIT_MAX) as i64
 }
 
-/// A row of `events` as it lies there, its blob fetched.
+/// A fact as it lies in its row, its blob fetched.
 pub(crate) struct Stored {
     pub(crate) position: u64,
     pub(crate) stream: Vec<u8>,
     pub(crate) version: u64,
     pub(crate) workload: Option<WorkloadId>,
-    header: Vec<u8>,
-    payload: Option<Vec<u8>>,
+    pub(crate) header: Vec<u8>,
+    pub(crate) payload: Option<Vec<u8>>,
     pub(crate) link: Link,
 }
-
-/// The columns of [`Stored::from_row`], of `events AS e`. Few facts have their bytes in a blob, so a join would look for nothing
-/// in most rows.
-macro_rules! event_columns {
-    () => {
-        "e.position, e.stream, e.version, e.workload, e.header,
-         CASE WHEN e.blob IS NULL THEN e.payload
-              ELSE (SELECT b.bytes FROM blobs AS b WHERE b.tenant = e.tenant AND b.hash = e.blob) END, e.link"
-    };
-}
-pub(crate) use event_columns;
 
 impl Stored {
     /// One that says nothing.
@@ -58,20 +48,6 @@ impl Stored {
     pub(crate) fn empty(stream: &[u8], version: u64) -> Self {
         let (header, payload) = (Vec::new(), None);
         Self { position: 0, stream: stream.to_vec(), version, workload: None, header, payload, link: Link::START }
-    }
-
-    pub(crate) fn from_row(row: &PgRow) -> Answer<Self> {
-        let workload: Option<&[u8]> = row.try_get(3)?;
-        let bad = || damaged("a fact", "its workload does not have 16 bytes");
-        Ok(Self {
-            position: counter(row.try_get(0)?)?,
-            stream: row.try_get(1)?,
-            version: counter(row.try_get(2)?)?,
-            workload: workload.map(|bytes| WorkloadId::from_slice(bytes).ok_or_else(bad)).transpose()?,
-            header: row.try_get(4)?,
-            payload: row.try_get(5)?,
-            link: link(row.try_get(6)?)?,
-        })
     }
 
     pub(crate) fn place(&self) -> String {
@@ -104,19 +80,24 @@ pub(crate) async fn read(
 ) -> Answer<Vec<Recorded>> {
     // One fact more, for its link.
     let (from, extra) = (after.0.max(1), usize::from(after.0 > 0));
+    let facts = limit.min(LIMIT_MAX) + extra;
+    // Rows end with the versions that they have; the last of these may end beyond the facts that are wanted.
+    let below = from.saturating_add((facts + ROW_FACTS_MAX) as u64);
     let rows = sqlx::query(concat!(
         "SELECT ",
         event_columns!(),
         ", h.version, h.link, h.workload
          FROM (SELECT version, link, workload FROM agents WHERE agent = $1
                UNION ALL SELECT version, link, NULL FROM streams WHERE stream = $2) AS h
-         LEFT JOIN LATERAL (SELECT * FROM events WHERE stream = $2 AND version >= $3 ORDER BY version LIMIT $4) AS e ON true
+         LEFT JOIN LATERAL (SELECT * FROM events WHERE stream = $2 AND version >= $3 AND version < $4
+                            ORDER BY version LIMIT $5) AS e ON true
          ORDER BY e.version"
     ))
     .bind(if let StreamId::Agent(agent) = stream { agent.as_bytes().as_slice() } else { &[] })
     .bind(stream.key())
     .bind(count(from))
-    .bind(limited(limit.saturating_add(extra)))
+    .bind(count(below))
+    .bind(limited(facts))
     .fetch_all(connection)
     .await?;
     let Some(first) = rows.first() else { return Ok(Vec::new()) };
@@ -130,9 +111,11 @@ pub(crate) async fn read(
     let mut found = Vec::with_capacity(rows.len());
     for row in &rows {
         if is_fact(row)? {
-            found.push(Stored::from_row(row)?);
+            facts_of(row, &mut found)?;
         }
     }
+    found.retain(|fact| fact.version >= from);
+    found.truncate(facts);
     checked(reads, stream, found, after, limit, Told { length, end, workload })
 }
 

@@ -18,11 +18,27 @@ use nexa_ports::store::Recorded;
 use nexa_types::{GlobalSeq, WorkloadId};
 use sqlx::{PgConnection, Row};
 
-use crate::column::{count, damaged, link};
-use crate::read::{Answer, Stored, event_columns, limited};
+use crate::column::{count, damaged};
+use crate::read::{Answer, LIMIT_MAX, Stored, limited};
+use crate::row::{Places, ROW_FACTS_MAX, event_columns, facts_of};
 
 /// Streams that a reader remembers; beyond that it forgets all of them.
 const STREAMS_KNOWN_MAX: usize = 32_768;
+
+/// Rows after the position `$1` and up to another, or only the next one if that ends later: then something is missing before it.
+macro_rules! up_to {
+    ($position:literal, $last:literal) => {
+        concat!(
+            $position,
+            " > $1 AND ",
+            $position,
+            " <= greatest(",
+            $last,
+            ", (SELECT min(position) FROM events WHERE position > $1))"
+        )
+    };
+}
+pub(crate) use up_to;
 
 /// How far the facts of streams were read and found to be in order.
 #[derive(Default)]
@@ -78,7 +94,7 @@ pub(crate) async fn scan_linked(
     streams: &mut Streams,
 ) -> Answer<Vec<(Recorded, Link)>> {
     macro_rules! page {
-        ($condition:literal) => {
+        ($condition:expr) => {
             concat!(
                 "SELECT ",
                 event_columns!(),
@@ -88,18 +104,30 @@ pub(crate) async fn scan_linked(
             )
         };
     }
-    let after = count(after.0);
+    let wanted = limit.min(LIMIT_MAX);
     let rows = match &workload {
-        None => sqlx::query(page!("e.position > $1")).bind(after).bind(limited(limit)),
+        None => sqlx::query(page!(up_to!("e.position", "$3")))
+            .bind(count(after.0))
+            .bind(limited(wanted))
+            .bind(last(after, wanted)),
         Some(workload) => sqlx::query(page!("e.workload = $3 AND e.position > $1"))
-            .bind(after)
-            .bind(limited(limit))
+            .bind(count(after.0))
+            .bind(limited(wanted))
             .bind(workload.as_bytes().as_slice()),
     };
     let rows = rows.fetch_all(&mut *connection).await?;
-    let page = rows.iter().map(Stored::from_row).collect::<Answer<Vec<_>>>()?;
+    let mut page = Vec::with_capacity(wanted.min(2 * rows.len()));
+    for row in &rows {
+        facts_of(row, &mut page)?;
+        if page.len() >= wanted + ROW_FACTS_MAX {
+            break;
+        }
+    }
+    // The first row may begin before.
+    page.retain(|fact| fact.position > after.0);
+    page.truncate(wanted);
     if workload.is_none() {
-        for (expected, fact) in (after.unsigned_abs() + 1..).zip(&page) {
+        for (expected, fact) in (after.0 + 1..).zip(&page) {
             if fact.position != expected {
                 return Err(damaged(&format!("position {expected}"), "a fact is missing").into());
             }
@@ -129,6 +157,11 @@ pub(crate) async fn scan_linked(
     Ok(facts)
 }
 
+/// The last position at which a row may end that has one of so many facts.
+pub(crate) fn last(after: GlobalSeq, facts: usize) -> i64 {
+    count(after.0.saturating_add((facts + ROW_FACTS_MAX) as u64))
+}
+
 /// What came before some facts of a page in their streams, in their order, by what the server says.
 async fn ends_before(connection: &mut PgConnection, page: &[Stored], wanted: &[usize]) -> Answer<Vec<End>> {
     let facts: Vec<&Stored> = wanted.iter().filter_map(|place| page.get(*place)).collect();
@@ -141,9 +174,11 @@ async fn ends_before(connection: &mut PgConnection, page: &[Stored], wanted: &[u
         _ => Vec::new(),
     };
     let rows = sqlx::query(
-        "SELECT (SELECT p.link FROM events AS p WHERE p.stream = w.stream AND p.version = w.version),
-                (SELECT a.workload FROM agents AS a WHERE a.agent = w.agent)
-         FROM unnest($1::bytea[], $2::bigint[], $3::bytea[]) WITH ORDINALITY AS w (stream, version, agent, nth) ORDER BY w.nth",
+        "SELECT p.position, p.version, p.link, (SELECT a.workload FROM agents AS a WHERE a.agent = w.agent)
+         FROM unnest($1::bytea[], $2::bigint[], $3::bytea[]) WITH ORDINALITY AS w (stream, version, agent, nth)
+         LEFT JOIN LATERAL (SELECT position, version, link FROM events WHERE stream = w.stream AND version >= w.version
+                            ORDER BY version LIMIT 1) AS p ON true
+         ORDER BY w.nth",
     )
     .bind(facts.iter().map(|fact| fact.stream.as_slice()).collect::<Vec<_>>())
     .bind(facts.iter().map(|fact| count(fact.version) - 1).collect::<Vec<_>>())
@@ -152,15 +187,16 @@ async fn ends_before(connection: &mut PgConnection, page: &[Stored], wanted: &[u
     .await?;
     let mut ends = Vec::with_capacity(facts.len());
     for (fact, row) in facts.into_iter().zip(&rows) {
-        let told: Option<&[u8]> = row.try_get(0)?;
-        let link = match (fact.version, told) {
-            (..=1, _) => Link::START,
-            (_, Some(told)) => link(told)?,
-            (_, None) => {
-                return Err(damaged(&fact.place(), "the fact before it in its stream is missing").into());
+        let link = match fact.version {
+            ..=1 => Link::START,
+            version => {
+                let missing = || damaged(&fact.place(), "the fact before it in its stream is missing");
+                let position: Option<i64> = row.try_get(0)?;
+                let places = Places::of(position.ok_or_else(missing)?, row.try_get(1)?, row.try_get(2)?)?;
+                places.link_at(version - 1)?.ok_or_else(missing)?
             }
         };
-        let owner: Option<&[u8]> = row.try_get(1)?;
+        let owner: Option<&[u8]> = row.try_get(3)?;
         let workload = match fact.stream.split_first() {
             Some((b'w', id)) => WorkloadId::from_slice(id),
             _ => owner.and_then(WorkloadId::from_slice),

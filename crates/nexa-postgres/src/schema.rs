@@ -8,10 +8,10 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use crate::open::OpenError;
 
 /// The newest schema that this build knows. Databases of earlier ones are brought up to it by [`STEPS`].
-pub(crate) const SCHEMA_VERSION: i64 = 2;
+pub(crate) const SCHEMA_VERSION: i64 = 3;
 
 /// What leads from a version to the next one, from version 1 on. A new database takes them as well.
-const STEPS: [&str; 1] = [include_str!("../sql/step_2.sql")];
+const STEPS: [&str; 2] = [include_str!("../sql/step_2.sql"), include_str!("../sql/step_3.sql")];
 
 /// Grows with every change of the read models' tables or of what the folds mean; they are then made again.
 pub(crate) const VIEWS_VERSION: i64 = 1;

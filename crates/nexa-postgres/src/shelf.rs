@@ -263,8 +263,7 @@ async fn write_lines(connection: &mut PgConnection, lines: &[HistoryLine]) -> Re
     sqlx::query(
         "INSERT INTO view_history (position, at, tenant, workload, agent, kind, text, words)
          SELECT w.position, w.at, w.tenant, w.workload, w.agent, w.kind, w.text, w.words::tsvector
-         FROM unnest($1, $2, $3, $4, $5, $6, $7, $8) AS w (position, at, tenant, workload, agent, kind, text, words)
-         ON CONFLICT (position) DO NOTHING",
+         FROM unnest($1, $2, $3, $4, $5, $6, $7, $8) AS w (position, at, tenant, workload, agent, kind, text, words)",
     )
     .bind(lines.iter().map(|line| count(line.position.0)).collect::<Vec<_>>())
     .bind(lines.iter().map(|line| moment(line.at)).collect::<Vec<_>>())

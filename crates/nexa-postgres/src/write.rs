@@ -6,8 +6,9 @@ use nexa_ports::store::StoreError;
 use nexa_types::{AgentId, Epoch, NodeId, WorkloadId};
 use sqlx::{PgConnection, Row};
 
-use crate::batch::{Agent, Batch, Body, Stream, Wanted};
+use crate::batch::{Agent, Batch, Stream, Wanted};
 use crate::column::{count, counter, damaged, link, moment, owner};
+use crate::row::Body;
 use crate::trouble::Fault;
 
 /// A batch that knows the rows that are wanted, of one moment.
@@ -107,6 +108,7 @@ struct Columns<'a> {
     x_input: Vec<&'a [u8]>,
     x_at: Vec<i64>,
     x_principal: Vec<&'a str>,
+    e_last: Vec<i64>,
     e_stream: Vec<&'a [u8]>,
     e_version: Vec<i64>,
     e_workload: Vec<Option<&'a [u8]>>,
@@ -114,7 +116,7 @@ struct Columns<'a> {
     e_payload: Vec<Option<&'a [u8]>>,
     e_tenant: Vec<Option<&'a str>>,
     e_blob: Vec<Option<&'a [u8]>>,
-    e_link: Vec<&'a [u8]>,
+    e_links: Vec<&'a [u8]>,
 }
 
 impl<'a> Columns<'a> {
@@ -193,12 +195,15 @@ impl<'a> Columns<'a> {
     }
 
     fn events(&mut self, batch: &'a Batch) {
+        let mut last = 0;
         for event in &batch.events {
+            last += event.facts() as i64;
+            self.e_last.push(last);
             self.e_stream.push(&event.stream);
             self.e_version.push(count(event.version));
             self.e_workload.push(event.workload.as_ref().map(|id| id.as_bytes().as_slice()));
             self.e_header.push(&event.header);
-            self.e_link.push(&event.link.0);
+            self.e_links.push(&event.links);
             match &event.payload {
                 Body::Inline(bytes) => {
                     self.e_payload.push(Some(bytes));
@@ -224,9 +229,9 @@ impl<'a> Columns<'a> {
 pub(crate) async fn store(connection: &mut PgConnection, batch: &Batch) -> Result<Option<Stored>, Fault> {
     let c = Columns::of(batch);
     let row = sqlx::query(
-        "SELECT base, owners FROM append_batch_2($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
+        "SELECT base, owners FROM append_batch_3($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
          $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, $38,
-         $39, $40, $41, $42, $43, $44, $45, $46, $47, $48, $49, $50, $51)",
+         $39, $40, $41, $42, $43, $44, $45, $46, $47, $48, $49, $50, $51, $52)",
     )
     .bind(c.s_key)
     .bind(c.s_version)
@@ -271,6 +276,7 @@ pub(crate) async fn store(connection: &mut PgConnection, batch: &Batch) -> Resul
     .bind(c.x_input)
     .bind(c.x_at)
     .bind(c.x_principal)
+    .bind(c.e_last)
     .bind(c.e_stream)
     .bind(c.e_version)
     .bind(c.e_workload)
@@ -278,7 +284,7 @@ pub(crate) async fn store(connection: &mut PgConnection, batch: &Batch) -> Resul
     .bind(c.e_payload)
     .bind(c.e_tenant)
     .bind(c.e_blob)
-    .bind(c.e_link)
+    .bind(c.e_links)
     .fetch_one(connection)
     .await?;
     let Some(base) = row.try_get::<Option<i64>, _>(0)? else { return Ok(None) };

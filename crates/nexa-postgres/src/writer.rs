@@ -1,9 +1,10 @@
 //! The tasks that append, and group commit.
 //!
 //! Each has a connection of its own and one commit in flight. It takes what is in its queue into one batch: reads the rows
-//! that the batch needs and it does not remember ([`crate::known`]), judges in memory ([`crate::batch`]), has it stored by one call ([`crate::write`]), and answers.
-//! What arrives meanwhile forms the next batch, so that a slow disk makes larger batches and no timer is needed. An agent's
-//! appends always go to the same task, by the hash of its id.
+//! that the batch needs and it does not remember ([`crate::known`]), judges in memory ([`crate::batch`]), has it stored by one
+//! call ([`crate::write`]), and answers. What arrives meanwhile forms the next batch, so that a slow disk makes larger batches
+//! and no timer is needed. Nor does it wait for those whom it has just answered: some think while others are stored, and
+//! neither the server nor this node stands still. An agent's appends always go to the same task, by the hash of its id.
 //!
 //! Queue: at most `QUEUE_JOBS_MAX` calls a task, and `QUEUE_BYTES_MAX` bytes in all; a further caller waits, in order.
 //! Batch: closed at `BATCH_APPENDS_MAX` appends or `BATCH_BYTES_MAX` bytes; one call is never split.
@@ -254,9 +255,6 @@ impl Writer {
                     None => return,
                 },
             };
-            // Lets those whom the latest batch has answered come with what they want next: otherwise half of the callers would
-            // always wait for the other half.
-            tokio::task::yield_now().await;
             let mut batch = vec![first];
             held = fill(&mut batch, &mut waiting);
             self.in_hand(batch.first());
@@ -379,7 +377,7 @@ impl Writer {
                         self.measures.commit.record(began.elapsed().as_secs_f64());
                         self.measures.appends.record(judged.len() as f64);
                         // First the head, so that who gets an answer finds its facts below it.
-                        self.tell(GlobalSeq(stored.base + batch.events.len() as u64));
+                        self.tell(GlobalSeq(stored.base + batch.facts));
                     }
                     let answers =
                         |job: Vec<_>| job.into_iter().map(|one| answer(one, stored.as_ref(), &batch.agents)).collect();

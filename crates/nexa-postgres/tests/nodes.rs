@@ -167,9 +167,9 @@ async fn nodes_that_start_at_once_make_one_schema_and_a_newer_one_is_refused() {
     server.sql(&database, "UPDATE nexa.meta SET value = '99' WHERE key = 'schema_version'");
     assert_eq!(
         connect().await.expect_err("it is newer").to_string(),
-        "the database was written by a newer build (schema 99, this build knows up to 2); upgrade this build"
+        "the database was written by a newer build (schema 99, this build knows up to 3); upgrade this build"
     );
-    server.sql(&database, "UPDATE nexa.meta SET value = '2' WHERE key = 'schema_version'");
+    server.sql(&database, "UPDATE nexa.meta SET value = '3' WHERE key = 'schema_version'");
     server.sql(&database, "UPDATE nexa.meta SET value = '7' WHERE key = 'format_floor'");
     assert!(matches!(connect().await, Err(OpenError::Newer { what: "format", found: 7, .. })));
     server.sql(&database, "UPDATE nexa.meta SET value = '1' WHERE key = 'format_floor'");
@@ -195,7 +195,7 @@ async fn a_schema_of_the_build_before_is_brought_up_to_date_under_its_nodes() {
     server.sql(
         &database,
         "ALTER TABLE nexa.agents DROP COLUMN asks;
-         DO $$ BEGIN EXECUTE (SELECT 'DROP FUNCTION ' || oid::regprocedure FROM pg_proc WHERE proname = 'append_batch_2'
+         DO $$ BEGIN EXECUTE (SELECT 'DROP FUNCTION ' || oid::regprocedure FROM pg_proc WHERE proname = 'append_batch_3'
                               AND pronamespace = 'nexa'::regnamespace); END $$;
          UPDATE nexa.meta SET value = '1' WHERE key = 'schema_version'",
     );

@@ -44,6 +44,7 @@ pub trait Bench {
 pub async fn run_all<B: Bench>(make: impl Fn() -> B) {
     the_root_follows_the_log_and_outlives_a_restart(make()).await;
     ends_are_listed_in_pages(make()).await;
+    entries_are_listed_from_each_of_them(make()).await;
     for tampering in TAMPERINGS {
         tampering_is_found(make(), tampering).await;
     }
@@ -132,6 +133,31 @@ pub async fn ends_are_listed_in_pages(mut bench: impl Bench) {
             found.extend(page);
         }
         assert_eq!(found, all, "in pages of {limit}");
+    }
+    drop(store);
+    bench.close().await;
+}
+
+/// A page may begin and end within an append.
+pub async fn entries_are_listed_from_each_of_them(mut bench: impl Bench) {
+    let store = bench.open().await.expect("it opens");
+    store.append(vec![submission(workload(1))]).await.remove(0).expect("it is accepted");
+    let mut version = 1;
+    for count in [3, 1, 20, 2] {
+        let facts = (version..version + count).map(emitted).collect();
+        let append = owned(AgentId::root(workload(1)), 1, version, facts);
+        store.append(vec![append]).await.remove(0).expect("it is accepted");
+        version += count;
+    }
+    let all = store.entries(GlobalSeq(0), 100).await.expect("entries");
+    assert!(all.iter().map(|entry| entry.position.0).eq(1..=version + 1));
+    for limit in [1, 2, 5, 100] {
+        for after in 0..=all.len() {
+            let page: Vec<_> = all[after..].iter().take(limit).cloned().collect();
+            let after = GlobalSeq(after as u64);
+            assert_eq!(store.entries(after, limit).await, Ok(page.clone()), "{limit} after {after}");
+            assert_eq!(store.proven(after, limit).await, Ok(page), "{limit} after {after}");
+        }
     }
     drop(store);
     bench.close().await;

@@ -50,6 +50,7 @@ where
     rows_say_what_agents_ask_of_their_nodes(make().await).await;
     rows_are_listed_in_pages(make().await).await;
     large_facts_and_blobs_come_back_whole(make().await).await;
+    facts_of_one_append_are_read_from_each_of_them(make().await).await;
     a_snapshot_is_replaced_by_a_newer_one_only(make().await).await;
     reading_order_holds_under_concurrent_writers(make().await).await;
 }
@@ -513,6 +514,43 @@ pub async fn large_facts_and_blobs_come_back_whole(store: AnyStore) {
     assert_eq!(store.blob(tenant, BlobHash::from_bytes([0; 32])).await, Ok(None));
     let stranger = TenantId::new("stranger").expect("a good name");
     assert_eq!(store.blob(stranger, hash).await, Ok(None), "another tenant's blob is not there");
+}
+
+/// A page may begin and end within an append, whatever a store keeps together.
+pub async fn facts_of_one_append_are_read_from_each_of_them(store: AnyStore) {
+    let agents = [submit(&store, 1).await, submit(&store, 2).await];
+    let mut versions = [1, 1];
+    for (turn, count) in [3_u64, 1, 2, 24, 2, 5, 1, 40].into_iter().enumerate() {
+        let (turn, version) = (turn % 2, versions[turn % 2]);
+        let facts = (version..version + count).map(|seq| {
+            // Now and then one that is longer than the others together.
+            let value = Payload::new(vec![0x61; if seq % 7 == 4 { 1_500 } else { 10 }]);
+            Fact::Agent(AgentEvent::Emitted { seq: Seq(seq), channel: "main".into(), value })
+        });
+        append(&store, owned(agents[turn].1, 1, version, facts.collect())).await.expect("append");
+        versions[turn] += count;
+    }
+    let all = store.scan(None, GlobalSeq(0), 1_000).await.expect("scan");
+    let facts = versions[0] + versions[1] + 2;
+    assert!(all.iter().map(|fact| fact.position.0).eq(1..=facts));
+    let (workload, agent) = agents[1];
+    let of_one: Vec<_> = all.iter().filter(|fact| fact.workload == Some(workload)).cloned().collect();
+    let stream = StreamId::Agent(agent);
+    let grown: Vec<_> = of_one.iter().filter(|fact| fact.envelope.header.stream == stream).cloned().collect();
+    assert!(grown.iter().map(|fact| fact.envelope.header.version.0).eq(1..=versions[1]));
+    for limit in [1, 2, 5, 1_000] {
+        for after in 0..=facts {
+            let position = GlobalSeq(after);
+            let page = all.iter().filter(|fact| fact.position > position).take(limit);
+            assert!(store.scan(None, position, limit).await.expect("scan").iter().eq(page), "{limit} after {after}");
+            let page = of_one.iter().filter(|fact| fact.position > position).take(limit);
+            let scanned = store.scan(Some(workload), position, limit).await.expect("scan");
+            assert!(scanned.iter().eq(page), "{limit} after {after} of {workload}");
+            let page = grown.iter().skip(usize::try_from(after).expect("a small number")).take(limit);
+            let read = store.read(stream.clone(), Version(after), limit).await.expect("read");
+            assert!(read.iter().eq(page), "{limit} after version {after}");
+        }
+    }
 }
 
 /// Snapshots.

@@ -78,7 +78,7 @@ pub trait Shelf {
     /// If it cannot be kept.
     fn save(&mut self, view: View) -> Result<(), Self::Error>;
 
-    /// Keeps a line; a second one with the same position is the same line.
+    /// Keeps a line. No two have the same position.
     ///
     /// # Errors
     /// If it cannot be kept.
