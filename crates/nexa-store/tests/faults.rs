@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
-use nexa_event::envelope::Fact;
+use nexa_event::envelope::{FORMAT, Fact};
 use nexa_event::fact::{AgentEvent, Input};
 use nexa_ports::audit::Audit;
 use nexa_ports::leadership::Leadership;
@@ -196,7 +196,7 @@ fn a_file_of_an_earlier_format_says_that_it_is_written_in_a_newer_one_from_then_
     };
     assert_eq!(floor(), "1");
     drop(open(&directory));
-    assert_eq!(floor(), "2", "so that no earlier build opens it and then meets what it cannot read");
+    assert_eq!(floor(), FORMAT.to_string(), "so that no earlier build opens it and then meets what it cannot read");
 }
 
 #[test]
@@ -212,7 +212,7 @@ fn a_file_that_is_not_ours_is_refused_with_a_reason() {
     let format = directory();
     drop(open(&format));
     sql(&format, "UPDATE meta SET value = '7' WHERE key = 'format_floor'");
-    assert!(refused(&format).contains("(format 7, this build knows up to 2)"));
+    assert!(refused(&format).contains(&format!("(format 7, this build knows up to {FORMAT})")));
 
     let foreign = directory();
     sql(&foreign, "CREATE TABLE recipes (name TEXT)");
