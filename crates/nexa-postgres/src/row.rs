@@ -1,13 +1,12 @@
 //! A row of the table `events`, and the facts in it.
 //!
-//! Most of what a row costs the server does not grow with its bytes: three index entries, their log records, a place on a page. So facts
-//! that one append adds to one stream lie in one row, since format [`PACKING`]. Each column of such a row has the bytes of all its
-//! facts, one after another: headers and payloads are values that end by themselves, a link has 32 bytes. Position and version are
-//! those of the last fact, so that "after this one" finds the row of the next fact by any index, also from its middle. A row of
-//! one fact is what rows of earlier formats are.
+//! Since format [`PACKING`] the facts that one append adds to one stream lie in one row, as far as they fit; why is told in
+//! `docs/adr/0011`. Each column of such a row has the bytes of all its facts, one after another: headers and payloads are values
+//! that end by themselves, a link has 32 bytes. Position and version are those of the last fact, so that "after this one" finds
+//! the row of the next fact by any index, also from its middle. A row of one fact is what rows of earlier formats are.
 //!
-//! Bounds: `ROW_FACTS_MAX` facts and `ROW_BYTES_MAX` bytes a row; what does not fit begins the next row. A fact whose bytes are a blob
-//! has a row for itself.
+//! Bounds: `ROW_FACTS_MAX` facts, which readers rely on, and `ROW_BYTES_MAX` bytes a row; what does not fit begins the next row.
+//! A fact whose bytes are a blob has a row for itself.
 
 use nexa_event::codec;
 use nexa_event::envelope::Link;
