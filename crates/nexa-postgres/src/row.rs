@@ -20,7 +20,7 @@ use crate::read::{Answer, Stored};
 
 /// Facts of a row.
 pub(crate) const ROW_FACTS_MAX: usize = 16;
-/// Bytes of a row of several facts: what PostgreSQL still keeps within a page, without a second table's rows.
+/// Bytes of a row of several facts: so many PostgreSQL keeps in the row itself, and not in a second table.
 const ROW_BYTES_MAX: usize = 1_800;
 /// Bytes of a link.
 const LINK_BYTES: usize = 32;

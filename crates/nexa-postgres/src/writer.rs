@@ -3,8 +3,8 @@
 //! Each has a connection of its own and one commit in flight. It takes what is in its queue into one batch: reads the rows
 //! that the batch needs and it does not remember ([`crate::known`]), judges in memory ([`crate::batch`]), has it stored by one
 //! call ([`crate::write`]), and answers. What arrives meanwhile forms the next batch, so that a slow disk makes larger batches
-//! and no timer is needed. Nor does it wait for those whom it has just answered: some think while others are stored, and
-//! neither the server nor this node stands still. An agent's appends always go to the same task, by the hash of its id.
+//! and no timer is needed. Nor does it wait for those whom it has just answered: some think while others are stored. An
+//! agent's appends always go to the same task, by the hash of its id.
 //!
 //! Queue: at most `QUEUE_JOBS_MAX` calls a task, and `QUEUE_BYTES_MAX` bytes in all; a further caller waits, in order.
 //! Batch: closed at `BATCH_APPENDS_MAX` appends or `BATCH_BYTES_MAX` bytes; one call is never split.
