@@ -3,11 +3,15 @@
 //! Each has a connection of its own and one commit in flight. It takes what is in its queue into one batch: reads the rows
 //! that the batch needs and it does not remember ([`crate::known`]), judges in memory ([`crate::batch`]), has it stored by one
 //! call ([`crate::write`]), and answers. What arrives meanwhile forms the next batch, so that a slow disk makes larger batches
-//! and no timer is needed. Nor does it wait for those whom it has just answered: some think while others are stored. An
-//! agent's appends always go to the same task, by the hash of its id.
+//! and no timer is needed. An agent's appends always go to the same task, by the hash of its id.
+//!
+//! Callers come again once they are answered. So that neither they nor the server wait for each other, a batch takes no more
+//! than half of what the latest one had and what waits ([`most_jobs`]): callers part into two halves, of which one thinks while
+//! the other is stored. And answers are given by a task of their own, beside the next call to the server.
 //!
 //! Queue: at most `QUEUE_JOBS_MAX` calls a task, and `QUEUE_BYTES_MAX` bytes in all; a further caller waits, in order.
-//! Batch: closed at `BATCH_APPENDS_MAX` appends or `BATCH_BYTES_MAX` bytes; one call is never split.
+//! Batch: closed at that half if it is more than `BATCH_JOBS_MIN` calls, at `BATCH_APPENDS_MAX` appends or at `BATCH_BYTES_MAX`
+//! bytes; one call is never split.
 //! A row that others changed between reading and storing: the batch is judged again, at most `TRIES_MAX` times.
 //! Without a connection: everything in the queue is refused, and so is what comes until the next try, after a pause that
 //! doubles from `PAUSE_MIN` to `PAUSE_MAX`: callers know better than this queue how long to wait.
@@ -43,6 +47,8 @@ const QUEUE_JOBS_MAX: usize = 4_096;
 const QUEUE_BYTES_MAX: usize = 64 << 20;
 /// Appends of one commit.
 const BATCH_APPENDS_MAX: usize = 1_024;
+/// So many calls are stored together, however few came before.
+const BATCH_JOBS_MIN: usize = 8;
 /// Bytes of one commit, counted as payloads and inbox entries.
 const BATCH_BYTES_MAX: usize = 1 << 20;
 /// How often a batch is judged, when others keep changing its rows.
@@ -148,6 +154,7 @@ impl Queue {
                 not_before: None,
                 measures: Measures::new(),
                 known: Known::default(),
+                answering: None,
             };
             ends.push(jobs);
             running.push(home.spawn(writer.work(waiting)));
@@ -242,21 +249,26 @@ struct Writer {
     not_before: Option<(Instant, StoreError)>,
     measures: Measures,
     known: Known,
+    /// Gives the latest answers.
+    answering: Option<JoinHandle<()>>,
 }
 
 impl Writer {
     async fn work(mut self, mut waiting: mpsc::Receiver<Job>) {
         let mut held = None;
+        let mut latest = 0;
         loop {
             let first = match held.take() {
                 Some(job) => job,
                 None => match waiting.recv().await {
                     Some(job) => job,
-                    None => return,
+                    None => break,
                 },
             };
+            let most = most_jobs(latest, 1 + waiting.len());
             let mut batch = vec![first];
-            held = fill(&mut batch, &mut waiting);
+            held = fill(&mut batch, &mut waiting, most);
+            latest = batch.len();
             self.in_hand(batch.first());
             if let Err(error) = self.connect().await {
                 self.sight.note(Some(error.clone()));
@@ -268,6 +280,22 @@ impl Writer {
                 self.store(batch).await;
             }
             self.in_hand(None);
+        }
+        self.answered().await;
+    }
+
+    /// Has jobs answered while the server is at the next ones.
+    async fn answer(&mut self, jobs: Vec<Job>, answers: Vec<Answers>) {
+        self.answered().await;
+        let answering = async move { jobs.into_iter().zip(answers).for_each(|(job, answers)| job.answer(answers)) };
+        self.answering = Some(tokio::spawn(answering));
+    }
+
+    /// Waits until the latest answers are given.
+    async fn answered(&mut self) {
+        if let Some(answering) = self.answering.take() {
+            // Whoever was not answered learns that the result is unknown.
+            let _ = answering.await;
         }
     }
 
@@ -306,7 +334,7 @@ impl Writer {
         match self.try_store(&batch).await {
             Ok(answers) => {
                 self.sight.note(None);
-                batch.into_iter().zip(answers).for_each(|(job, answers)| job.answer(answers));
+                self.answer(batch, answers).await;
             }
             Err(Failed { error, alone }) => {
                 self.sight.note(Some(error.clone()));
@@ -408,11 +436,16 @@ impl Writer {
     }
 }
 
-/// Takes more jobs into a batch, as many as are there and fit; one that does not is the first of the next.
-fn fill(batch: &mut Vec<Job>, waiting: &mut mpsc::Receiver<Job>) -> Option<Job> {
+/// The jobs of a batch at most, by those of the latest one and those that wait now.
+fn most_jobs(latest: usize, waiting: usize) -> usize {
+    (latest + waiting).div_ceil(2).max(BATCH_JOBS_MIN)
+}
+
+/// Takes more jobs into a batch, up to so many, as they are there and fit; one that does not is the first of the next.
+fn fill(batch: &mut Vec<Job>, waiting: &mut mpsc::Receiver<Job>, most: usize) -> Option<Job> {
     let mut appends: usize = batch.iter().map(|job| job.appends.len()).sum();
     let mut bytes: usize = batch.iter().map(|job| job.bytes).sum();
-    while appends < BATCH_APPENDS_MAX && bytes < BATCH_BYTES_MAX {
+    while batch.len() < most && appends < BATCH_APPENDS_MAX && bytes < BATCH_BYTES_MAX {
         let job = waiting.try_recv().ok()?;
         if appends + job.appends.len() > BATCH_APPENDS_MAX {
             return Some(job);
@@ -449,4 +482,46 @@ fn answer(
             .collect(),
     };
     Ok(Appended { version: accepted.version, position: GlobalSeq(base + accepted.facts), elsewhere })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Jobs of each batch where so many callers come again as soon as the batch after theirs is on its way.
+    fn batches(callers: usize, rounds: usize) -> Vec<usize> {
+        let (mut waiting, mut latest) = (callers, 0);
+        let round = |_| {
+            let batch = most_jobs(latest, waiting).min(waiting);
+            waiting = waiting - batch + latest;
+            latest = batch;
+            batch
+        };
+        (0..rounds).map(round).collect()
+    }
+
+    #[test]
+    fn callers_part_into_two_halves() {
+        for callers in [16, 17, 64, 1_001] {
+            let batches = batches(callers, 16);
+            assert!(batches.iter().all(|batch| batch.abs_diff(callers / 2) <= 1), "{callers}: {batches:?}");
+        }
+    }
+
+    #[test]
+    fn uneven_parts_become_even() {
+        let (mut stored, mut waiting) = (60, 4);
+        for _ in 0..8 {
+            let batch = most_jobs(stored, waiting).min(waiting);
+            (stored, waiting) = (batch, waiting - batch + stored);
+        }
+        assert!(stored.abs_diff(32) <= 1 && waiting.abs_diff(32) <= 1, "{stored} are stored and {waiting} wait");
+    }
+
+    #[test]
+    fn few_callers_are_stored_together_and_a_long_queue_in_long_batches() {
+        assert_eq!(most_jobs(0, 1), BATCH_JOBS_MIN);
+        assert_eq!(batches(BATCH_JOBS_MIN, 3), [BATCH_JOBS_MIN, 0, BATCH_JOBS_MIN]);
+        assert!(most_jobs(1, QUEUE_JOBS_MAX) > BATCH_APPENDS_MAX);
+    }
 }
