@@ -9,7 +9,8 @@
 -- Functions are made again with every step of the schema. One that is called otherwise than before gets the schema's version
 -- into its name, so that nodes of the build before go on with theirs.
 
--- Stores what `batch.rs` has judged, if what it was judged by is still so: otherwise `base` is null and nothing has changed.
+-- Stores what `batch.rs` has judged, if what it was judged by is still so: otherwise `base` is null, or it fails as a transaction
+-- that cannot be serialised, and nothing has changed.
 --   _s: streams without owner as they were read, and how they end now; `_s_to` is their version afterwards
 --   _a: rows of owners as they were read, and as they are to be
 --   _t: agents that are posted to and were there before; their owners are the answer
@@ -29,32 +30,47 @@ CREATE OR REPLACE FUNCTION append_batch_3(
     _x_agent bytea[], _x_input bytea[], _x_at bigint[], _x_principal text[],
     _e_last bigint[], _e_stream bytea[], _e_version bigint[], _e_workload bytea[], _e_header bytea[], _e_payload bytea[],
     _e_tenant text[], _e_blob bytea[], _e_links bytea[]
-) RETURNS TABLE (base bigint, owners text[]) LANGUAGE plpgsql AS $$
+) RETURNS TABLE (base bigint, owners text[]) LANGUAGE plpgsql
+-- So that rows are met one after another in the order of the arrays, which is that of their keys, or in that of an index:
+-- what updates them locks them, and in the order of the table two batches could wait for each other.
+SET enable_seqscan = off SET enable_hashjoin = off
+AS $$
 #variable_conflict use_column
 DECLARE
     _base bigint;
     _facts bigint;
-    _same bigint := 0;
+    _same bigint;
     _owners text[] := '{}';
 BEGIN
     IF cardinality(_s_key) > 0 THEN
         PERFORM FROM streams WHERE stream = ANY(_s_key) ORDER BY stream FOR NO KEY UPDATE;
     END IF;
-    IF cardinality(_a_id) + cardinality(_t_id) > 0 THEN
-        SELECT count(*) INTO _same
-        FROM (SELECT agent, epoch, version, ended FROM agents WHERE agent = ANY(_a_id || _t_id)
-              ORDER BY agent FOR NO KEY UPDATE) AS a
-        JOIN unnest(_a_id, _a_epoch, _a_version) AS w (id, epoch, version) ON a.agent = w.id
-        WHERE a.epoch = w.epoch AND a.version = w.version AND NOT a.ended;
-    END IF;
-    IF _same <> cardinality(_a_id) OR (cardinality(_s_key) > 0 AND EXISTS (
+    IF cardinality(_s_key) > 0 AND EXISTS (
         SELECT FROM unnest(_s_key, _s_version, _s_cancelled, _s_ended) AS w (key, version, cancelled, ended)
         LEFT JOIN streams AS s ON s.stream = w.key
         WHERE coalesce(s.version, 0) <> w.version OR coalesce(s.cancelled, false) <> w.cancelled
            OR coalesce(s.ended, false) <> w.ended
-    )) THEN
+    ) THEN
         RETURN QUERY SELECT NULL::bigint, NULL::text[];
         RETURN;
+    END IF;
+    IF cardinality(_t_id) > 0 THEN
+        PERFORM FROM agents WHERE agent = ANY(_a_id || _t_id) ORDER BY agent FOR NO KEY UPDATE;
+    END IF;
+    -- From here on the batch is stored as a whole or not at all.
+    IF cardinality(_a_id) > 0 THEN
+        UPDATE agents AS a SET
+            version = w.version_to, link = w.link,
+            state = coalesce(w.state, a.state),
+            due = CASE WHEN w.told THEN w.due ELSE a.due END,
+            ended = w.ends
+        FROM unnest(_a_id, _a_epoch, _a_version, _a_to, _a_link, _a_told, _a_state, _a_due, _a_ends)
+             AS w (id, epoch, version, version_to, link, told, state, due, ends)
+        WHERE a.agent = w.id AND a.epoch = w.epoch AND a.version = w.version AND NOT a.ended;
+        GET DIAGNOSTICS _same = ROW_COUNT;
+        IF _same <> cardinality(_a_id) THEN
+            RAISE serialization_failure USING MESSAGE = 'an agent is not as it was read';
+        END IF;
     END IF;
 
     IF cardinality(_s_key) > 0 THEN
@@ -83,7 +99,9 @@ BEGIN
         SELECT w.agent, w.input, w.body, w.at, w.principal
         FROM unnest(_p_agent, _p_sure, _p_input, _p_body, _p_at, _p_principal)
              WITH ORDINALITY AS w (agent, sure, input, body, at, principal, nth)
-        WHERE w.sure OR EXISTS (SELECT FROM agents AS a WHERE a.agent = w.agent AND NOT a.ended)
+        -- Whoever ends with this batch lived when it was posted to: what was posted later has been left out.
+        WHERE w.sure OR EXISTS (
+            SELECT FROM agents AS a WHERE a.agent = w.agent AND (NOT a.ended OR a.agent = ANY(_a_id)))
         ORDER BY w.nth
         ON CONFLICT (agent, input) DO NOTHING;
     END IF;
@@ -94,18 +112,8 @@ BEGIN
         ON CONFLICT (agent, input) DO UPDATE SET body = NULL;
     END IF;
     IF cardinality(_t_id) > 0 THEN
-        SELECT array_agg(CASE WHEN a.ended THEN NULL ELSE a.node END ORDER BY w.nth) INTO _owners
+        SELECT array_agg(CASE WHEN NOT a.ended OR a.agent = ANY(_a_id) THEN a.node END ORDER BY w.nth) INTO _owners
         FROM unnest(_t_id) WITH ORDINALITY AS w (id, nth) LEFT JOIN agents AS a ON a.agent = w.id;
-    END IF;
-    IF cardinality(_a_id) > 0 THEN
-        UPDATE agents AS a SET
-            version = w.version, link = w.link,
-            state = coalesce(w.state, a.state),
-            due = CASE WHEN w.told THEN w.due ELSE a.due END,
-            ended = w.ends
-        FROM unnest(_a_id, _a_to, _a_link, _a_told, _a_state, _a_due, _a_ends)
-             AS w (id, version, link, told, state, due, ends)
-        WHERE a.agent = w.id;
     END IF;
     IF cardinality(_e_stream) = 0 THEN
         RETURN QUERY SELECT h.position, _owners FROM head AS h;

@@ -5,13 +5,13 @@ mod support;
 use std::sync::Arc;
 
 use nexa_ports::leadership::Leadership;
-use nexa_ports::store::{Append, AppendError, Birth, Cancelled, Place, Store};
+use nexa_ports::store::{Append, AppendError, Birth, Cancelled, Place, RowChange, Store};
 use nexa_ports::view::Views;
 use nexa_postgres::{OpenError, PostgresStore, Settings};
 use nexa_testkit::postgres::Server;
 use nexa_testkit::store_contract::{birth, emitted, owned, stamp, submission, workload};
 use nexa_testkit::view_contract::LONG;
-use nexa_types::{AgentId, Epoch, GlobalSeq, Seq, StreamId, Version, WorkloadId};
+use nexa_types::{AgentId, AgentState, Epoch, GlobalSeq, Seq, StreamId, Version, WorkloadId};
 use sqlx::{Connection, PgConnection};
 use support::{append, message, node, open};
 
@@ -77,6 +77,65 @@ async fn the_reading_order_holds_while_three_nodes_write() {
         let waiting = nodes[0].inbox(AgentId::root(workload(number)), 10_000).await.expect("inbox");
         assert_eq!(waiting.len() as u64, 2 * FACTS, "every post arrived once");
     }
+}
+
+/// One batch changes agents that another posts to: whoever comes second waits, and never both.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn batches_that_want_the_same_agents_do_not_wait_for_each_other_in_a_circle() {
+    const AGENTS: u8 = 24;
+    const ROUNDS: u64 = 60;
+    let Some(server) = Server::shared() else { return };
+    let url = server.database();
+    let (one, two) = (open(&url, "n1").await, open(&url, "n2").await);
+    // Their ids are hashes: the order of the table is not that of the ids.
+    for number in 0..=AGENTS {
+        append(&*one, submission(workload(number))).await.expect("it is new");
+    }
+    let roots: Vec<AgentId> = (1..=AGENTS).map(|number| AgentId::root(workload(number))).collect();
+    let grown = async {
+        for version in 1..=ROUNDS {
+            let all = roots.iter().map(|root| owned(*root, 1, version, vec![emitted(version)])).collect();
+            for appended in one.append(all).await {
+                appended.expect("append");
+            }
+        }
+    };
+    let posted = async {
+        for version in 1..=ROUNDS {
+            let posts = roots.iter().map(|root| message(*root, version)).collect();
+            let poster = owned(AgentId::root(workload(0)), 1, version, vec![emitted(version)]);
+            append(&*two, Append { posts, ..poster }).await.expect("append");
+        }
+    };
+    tokio::join!(grown, posted);
+    // Counted once the sessions are over.
+    one.close().await;
+    two.close().await;
+    let database = url.rsplit('/').next().expect("an address has one");
+    let circles = server.sql(database, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()");
+    assert_eq!(circles.trim(), "0", "circles that the server had to break");
+}
+
+/// The order within a batch counts, also where the server itself has to look whether somebody lives.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_ends_in_a_batch_has_what_was_posted_before_in_it_and_nothing_that_comes_later() {
+    let Some(server) = Server::shared() else { return };
+    let store = open(&server.database(), "n1").await;
+    let (poster, reader) = (AgentId::root(workload(1)), AgentId::root(workload(2)));
+    for number in [1, 2] {
+        append(&*store, submission(workload(number))).await.expect("it is new");
+    }
+    let wish = Place { agent: reader, from: Epoch(1), node: node("n2") };
+    assert_eq!(store.place(vec![wish]).await, Ok(vec![Ok(Epoch(2))]));
+    let posted =
+        |version| Append { posts: vec![message(reader, version)], ..owned(poster, 1, version, vec![emitted(version)]) };
+    let end = Some(RowChange { state: AgentState::Succeeded, due: None });
+    let ends = Append { row: end, ..owned(reader, 2, 1, vec![emitted(1)]) };
+    let told: Vec<_> = store.append(vec![posted(1), ends, posted(2)]).await;
+    let elsewhere: Vec<_> = told.into_iter().map(|told| told.expect("append").elsewhere).collect();
+    assert_eq!(elsewhere, [vec![(reader, node("n2"))], vec![], vec![]]);
+    let waiting = store.inbox(reader, 10).await.expect("inbox");
+    assert_eq!(waiting.iter().map(|entry| entry.id).collect::<Vec<_>>(), [message(reader, 1).id]);
 }
 
 /// ST-2, between nodes.
